@@ -1,0 +1,1 @@
+"""Evervec keeps the text in PostgreSQL embedded and searchable."""

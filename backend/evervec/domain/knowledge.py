@@ -1,0 +1,130 @@
+"""What is drawn out of messages: scores, topics, atoms and the links between atoms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Signal(StrEnum):
+    """How much a message has to say."""
+
+    SIGNAL = "signal"
+    WEAK_SIGNAL = "weak_signal"
+    NOISE = "noise"
+
+
+class AtomType(StrEnum):
+    """What one atom of knowledge states."""
+
+    PROBLEM = "problem"
+    SOLUTION = "solution"
+    DECISION = "decision"
+    QUESTION = "question"
+    INSIGHT = "insight"
+    IDEA = "idea"
+    BLOCKER = "blocker"
+    RISK = "risk"
+    REQUIREMENT = "requirement"
+
+
+class LinkType(StrEnum):
+    """How one atom stands to another: `source` <type> `target`."""
+
+    SOLVES = "solves"
+    CONTINUES = "continues"
+    CONTRADICTS = "contradicts"
+    SUPPORTS = "supports"
+    REFINES = "refines"
+    RELATES_TO = "relates_to"
+    DEPENDS_ON = "depends_on"
+
+
+@dataclass(frozen=True)
+class MessageText:
+    """A message as an extractor sees it. `reply_to` is the `message_id` that it answers, if that is known."""
+
+    message_id: int
+    text: str
+    author: str
+    sent_at: datetime
+    reply_to: int | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """`value` in [0, 1]; `factors` tell what led there, each with its share (they add up to `value` before clipping)."""
+
+    message_id: int
+    value: float
+    signal: Signal
+    factors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TopicDraft:
+    """A named topic; `name` is its identity inside a dataset (compared without case)."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class AtomDraft:
+    """One typed statement. `topic` is the name of a TopicDraft of the same extraction or of a known topic."""
+
+    type: AtomType
+    title: str
+    content: str
+    confidence: float
+    message_ids: tuple[int, ...]
+    topic: str | None = None
+
+
+@dataclass(frozen=True)
+class LinkDraft:
+    """A link from the draft at index `source` to the draft at index `target`, or to the known atom `target_atom_id`."""
+
+    source: int
+    type: LinkType
+    confidence: float
+    target: int | None = None
+    target_atom_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one call of an extractor found."""
+
+    topics: Sequence[TopicDraft] = ()
+    atoms: Sequence[AtomDraft] = ()
+    links: Sequence[LinkDraft] = ()
+
+
+@dataclass(frozen=True)
+class KnownTopic:
+    """A topic that the dataset has already."""
+
+    topic_id: int
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class KnownAtom:
+    """An atom that the dataset has already, with the messages it was drawn from."""
+
+    atom_id: int
+    type: AtomType
+    title: str
+    content: str
+    topic: str | None = None
+    message_ids: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the dataset knows before a batch is extracted: all its topics, and the atoms nearest in time and thread."""
+
+    topics: Sequence[KnownTopic] = ()
+    atoms: Sequence[KnownAtom] = ()

@@ -1,0 +1,28 @@
+"""A message on its way in, whatever the source, and the reasons why one is turned away."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class IncomingMessage:
+    """A message of a source. `chat` and `external_id` together are its identity inside a dataset.
+
+    `text` is what PostgreSQL can store (no NUL, no lone surrogates) and may be blank; times are aware, in UTC.
+    """
+
+    chat: str
+    external_id: str
+    author: str
+    sent_at: datetime
+    text: str
+    edited_at: datetime | None = None
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True)
+class RejectedMessage:
+    """A message that could not be taken. `place` finds it in the source, `reason` says what is wrong with it."""
+
+    place: str
+    reason: str

@@ -1,0 +1,80 @@
+"""The protocols that have two real implementations each: who embeds, and who extracts knowledge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.domain.knowledge import Extraction, Known, MessageText, Score
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EmbedLimits:
+    """What one request to a provider may hold. `text_tokens` is the longest text that is embedded whole."""
+
+    texts: int = 256
+    tokens: int = 200_000
+    text_tokens: int | None = None
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of one embedding space."""
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider, for example `ollama`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model's name at the provider."""
+        ...
+
+    @property
+    def limits(self) -> EmbedLimits:
+        """The packing limits of one request."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text: exact where the tokenizer is at hand, else an upper estimate."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed 1..limits.texts texts.
+
+        Returns `(n, dim) float32`, one row per text in the order given, exactly as the provider answered: the
+        engine's sanity gate (count, width, finite, non-zero) judges it. Raises a `ProviderError` subclass.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; may be called twice."""
+        ...
+
+
+class Extractor(Protocol):
+    """Scores messages and draws knowledge out of them."""
+
+    @property
+    def name(self) -> str:
+        """How messages call this extractor, for example `local`."""
+        ...
+
+    async def score(self, messages: Sequence[MessageText]) -> list[Score]:
+        """One score per message, in the order given. Raises a `ProviderError` subclass."""
+        ...
+
+    async def extract(self, messages: Sequence[MessageText], known: Known) -> Extraction:
+        """Topics, atoms and links found in the messages, given what the dataset knows already.
+
+        Raises a `ProviderError` subclass; `BadResponseError` when the answer could not be repaired.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; may be called twice."""
+        ...

@@ -1,0 +1,1 @@
+"""One file per embedding provider, behind the `Embedder` protocol and one behaviour suite."""

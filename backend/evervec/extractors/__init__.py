@@ -1,0 +1,1 @@
+"""Who scores messages and extracts knowledge, behind the `Extractor` protocol."""

@@ -1,0 +1,1 @@
+"""TaskIQ over NATS JetStream: the doorbell. It makes things fast, never makes them right."""

@@ -1,0 +1,52 @@
+"""Every knob of Evervec, read once from the environment (EVERVEC_*) and frozen; nothing else reads it."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """Where the embedded stack keeps its data: /var/lib for root, the XDG data folder for everybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/evervec")
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "evervec"
+
+
+class Settings(BaseSettings):
+    """Frozen settings; seconds for every duration."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERVEC_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=default_home)
+    database_url: SecretStr | None = None
+    nats_url: SecretStr | None = None
+    nats_port: int | None = Field(default=None, ge=1, le=65535)
+    secret_key: SecretStr | None = None
+    log_level: str = "WARNING"
+    log_json: bool = False
+
+    stream: str = Field(default="EVERVEC", pattern=r"^[A-Z0-9_]{1,32}$")
+    worker_tasks: int = Field(default=4, ge=1, le=256)
+    embed_batch: int = Field(default=256, ge=1, le=4096)
+    lease_seconds: float = Field(default=60, gt=0)
+    sweep_seconds: float = Field(default=3, gt=0)
+    stop_seconds: float = Field(default=20, gt=0)
+    pool_size: int = Field(default=8, ge=2, le=128)
+    connect_seconds: float = Field(default=10, gt=0)
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8321, ge=0, le=65535)
+
+    @cached_property
+    def embedded_database(self) -> bool:
+        """Whether we start PostgreSQL ourselves."""
+        return self.database_url is None
+
+    @cached_property
+    def embedded_nats(self) -> bool:
+        """Whether we start NATS ourselves."""
+        return self.nats_url is None

@@ -1,0 +1,1 @@
+"""What text comes from: chat exports now; files and SQL tables are their own files here."""

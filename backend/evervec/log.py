@@ -11,9 +11,7 @@ def configure(level: str = "WARNING", *, as_json: bool = False) -> None:
     """Set up structlog and route the standard library's loggers (taskiq, nats) through the same level."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.WARNING)
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[

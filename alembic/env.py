@@ -1,0 +1,48 @@
+"""Alembic's entry point: connects, runs the migrations, then installs what is derived (functions, triggers, views)."""
+
+import asyncio
+import os
+from urllib.parse import urlsplit
+
+from alembic import context
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from evervec.store import tables, triggers
+
+ischema_names.update(vector=tables.Vector, xid8=tables.Xid8)
+config = context.config
+
+
+def url() -> str:
+    given = config.attributes.get("url") or os.environ.get("EVERVEC_DATABASE_URL")
+    if not given:
+        raise SystemExit("Set EVERVEC_DATABASE_URL, or run `evervec migrate` for the embedded PostgreSQL.")
+    return f"postgresql+asyncpg{given[len(urlsplit(given).scheme) :]}"
+
+
+def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
+    """HNSW indexes belong to a space and are built when it is activated, not by a migration."""
+    return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
+
+
+def run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=tables.metadata, include_name=ours)
+    with context.begin_transaction():
+        context.run_migrations()
+        at = context.get_context().get_current_heads()
+        if at and at == (ScriptDirectory.from_config(config).get_current_head(),):
+            for statement in triggers.install():
+                connection.exec_driver_sql(statement)
+
+
+async def online() -> None:
+    engine = create_async_engine(url(), poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+asyncio.run(online())

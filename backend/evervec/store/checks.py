@@ -1,0 +1,55 @@
+"""What must hold of a server before anything is read or written: one clear line for each thing that does not."""
+
+from typing import Protocol
+
+from evervec.errors import SchemaMismatchError, ServerTooOldError
+
+LEAST_POSTGRES = 15
+LEAST_PGVECTOR = (0, 8, 4)
+SCHEMA = "0001"
+
+
+class Reads(Protocol):
+    """The part of a transaction that a check needs."""
+
+    async def fetchval(self, sql: str, *values: object) -> object:
+        """The first column of the first row, or None."""
+        ...
+
+
+async def server(tx: Reads) -> None:
+    """Raises `ServerTooOldError` for a PostgreSQL or pgvector that can not be trusted with vectors."""
+    number = int(str(await tx.fetchval("SHOW server_version_num")))
+    if number < LEAST_POSTGRES * 10_000:
+        raise ServerTooOldError(
+            server="PostgreSQL",
+            found=await tx.fetchval("SHOW server_version"),
+            least=LEAST_POSTGRES,
+            why="older ones leave support, and pgvector is tested from there on",
+        )
+    version = await tx.fetchval(
+        "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
+        "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
+    )
+    if version is None or pgvector_version(str(version)) < LEAST_PGVECTOR:
+        raise ServerTooOldError(
+            server="pgvector",
+            found=version or "(not installed)",
+            least=".".join(map(str, LEAST_PGVECTOR)),
+            why="0.8.2 closed CVE-2026-3172 (overflow in parallel HNSW builds) and 0.8.4 repairs HNSW graphs that "
+            "lost rows under vacuum. Update the package, then run ALTER EXTENSION vector UPDATE",
+        )
+
+
+async def schema(tx: Reads) -> None:
+    """Raises `SchemaMismatchError` unless the migrations of this Evervec, and no others, were applied."""
+    found = None
+    if await tx.fetchval("SELECT to_regclass('alembic_version')") is not None:
+        found = await tx.fetchval("SELECT string_agg(version_num, ',') FROM alembic_version")
+    if found != SCHEMA:
+        raise SchemaMismatchError(found=found or "none", wanted=SCHEMA)
+
+
+def pgvector_version(text: str) -> tuple[int, ...]:
+    """`'0.8.5'` as `(0, 8, 5)`; what is not a number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))

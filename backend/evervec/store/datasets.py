@@ -1,0 +1,108 @@
+"""Projects and datasets: found by slug or uuid, created on first use, counted, deleted."""
+
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+from evervec.domain.naming import slug
+from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.store.predicates import PENDING
+from evervec.store.session import ReadTx, Tx
+
+UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A live dataset of a live project."""
+
+    id: UUID
+    project_id: UUID
+    project: str
+    slug: str
+
+
+LIVE = """
+SELECT d.id, d.project_id, p.slug AS project, d.slug
+FROM datasets d JOIN projects p ON p.id = d.project_id
+WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
+"""
+
+
+async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
+    """The dataset of that name, created with its project if need be; a deleted one comes back.
+
+    Raises `NameRefusedError` for a name without a letter or digit.
+    """
+    project_id = await tx.fetchval(
+        # The update does nothing but make RETURNING answer for a project that was there.
+        "INSERT INTO projects (slug, name, root_path) VALUES ($1, $2, $3) ON CONFLICT (slug) DO UPDATE "
+        "SET deleted_at = NULL, root_path = coalesce(EXCLUDED.root_path, projects.root_path) RETURNING id",
+        slug("Project", project),
+        project,
+        root_path,
+    )
+    dataset_id = await tx.fetchval(
+        "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "
+        "DO UPDATE SET deleted_at = NULL RETURNING id",
+        project_id,
+        slug("Dataset", dataset),
+        dataset,
+    )
+    return Dataset(dataset_id, project_id, slug("Project", project), slug("Dataset", dataset))
+
+
+async def live(tx: ReadTx) -> list[Dataset]:
+    """All live datasets, by project and name."""
+    return [Dataset(*row) for row in await tx.fetch(LIVE + " ORDER BY p.slug, d.slug")]
+
+
+async def by_id(tx: ReadTx, dataset_id: UUID) -> Dataset | None:
+    """A live dataset, or None when it (or its project) was deleted or never was."""
+    row = await tx.fetchrow(LIVE + " AND d.id = $1", dataset_id)
+    return None if row is None else Dataset(*row)
+
+
+async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list[Dataset]:
+    """Datasets by slug, `project/slug` or uuid, inside a project or all; no name means every live one.
+
+    Raises `UnknownDatasetError` or `UnknownProjectError`.
+    """
+    every = await live(tx)
+    if project is not None and project not in {d.project for d in every}:
+        raise UnknownProjectError(project=project, known=_listed({d.project for d in every}))
+    scope = [d for d in every if project in (None, d.project)]
+    if name is None:
+        return scope
+    if UUID_TEXT.match(name):
+        found = [d for d in scope if d.id == UUID(name)]
+    else:
+        found = [d for d in scope if name in (d.slug, f"{d.project}/{d.slug}")]
+    if not found:
+        raise UnknownDatasetError(dataset=name, known=_listed({f"{d.project}/{d.slug}" for d in scope}))
+    return found
+
+
+async def remove(tx: Tx, dataset_id: UUID) -> None:
+    """Mark a dataset deleted: from the commit on nothing claims, writes or finds its rows."""
+    await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
+
+
+async def pending_by_project(tx: ReadTx) -> list[tuple[UUID, str | None, int]]:
+    """`(project id, root path, rows still to embed)` of every live project, smallest first."""
+    rows = await tx.fetch(
+        f"""
+        SELECT p.id, p.root_path, coalesce(sum(c.pending), 0)::bigint AS pending
+        FROM projects p
+        LEFT JOIN datasets d ON d.project_id = p.id AND d.deleted_at IS NULL
+        LEFT JOIN (SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id) c
+            ON c.dataset_id = d.id
+        WHERE p.deleted_at IS NULL
+        GROUP BY p.id ORDER BY pending, p.created_at, p.id
+        """
+    )
+    return [(row["id"], row["root_path"], row["pending"]) for row in rows]
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none yet"

@@ -1,0 +1,32 @@
+"""What can be embedded: one declaration per kind. Triggers, claim, search and status are written once, from these."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Embeddable:
+    """A table whose rows are embedded.
+
+    `text` is the SQL expression of the vector text over the columns of alias `r`; a NULL or blank text means there
+    is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row.
+    """
+
+    kind: int
+    name: str
+    table: str
+    text: str
+    columns: tuple[str, ...]
+    key: str = "id"
+    dataset: str = "dataset_id"
+
+
+MESSAGE = Embeddable(1, "message", "messages", "r.content", ("content",))
+TOPIC = Embeddable(
+    2, "topic", "topics", "concat_ws(E'\\n', r.name, nullif(r.description, ''))", ("name", "description")
+)
+ATOM = Embeddable(3, "atom", "atoms", "r.content", ("content",))
+CHUNK = Embeddable(4, "chunk", "chunks", "r.vector_text", ("vector_text",))
+
+EMBEDDABLES = (MESSAGE, TOPIC, ATOM, CHUNK)
+BY_NAME = {embeddable.name: embeddable for embeddable in EMBEDDABLES}
+BY_KIND = {embeddable.kind: embeddable for embeddable in EMBEDDABLES}

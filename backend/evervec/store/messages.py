@@ -1,0 +1,217 @@
+"""Messages: taken in by their source's identity, then scored, then extracted, each step kept on the row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import orjson
+
+from evervec.domain.knowledge import MessageText, Score
+from evervec.domain.message import IncomingMessage
+from evervec.store.predicates import UNEXTRACTED, UNSCORED
+from evervec.store.session import ReadTx, Tx
+
+UPSERT = """
+INSERT INTO messages AS m (dataset_id, chat, external_id, author, sent_at, edited_at, reply_to, content)
+SELECT $1, v.* FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[]) v
+ON CONFLICT (dataset_id, chat, external_id) DO UPDATE SET
+    author = EXCLUDED.author, sent_at = EXCLUDED.sent_at, edited_at = EXCLUDED.edited_at,
+    reply_to = EXCLUDED.reply_to, content = EXCLUDED.content
+-- nothing is written for a message that is the same, and an older export never undoes a later edit
+WHERE (m.content, m.edited_at, m.author, m.sent_at, m.reply_to)
+      IS DISTINCT FROM (EXCLUDED.content, EXCLUDED.edited_at, EXCLUDED.author, EXCLUDED.sent_at, EXCLUDED.reply_to)
+  AND coalesce(EXCLUDED.edited_at, EXCLUDED.sent_at) >= coalesce(m.edited_at, m.sent_at)
+RETURNING m.id, m.revision = 1 AND m.xmax = 0 AS created
+"""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What an upsert did: ids of new messages, ids of changed ones, and how many were the same."""
+
+    created: list[int]
+    changed: list[int]
+    unchanged: int
+
+
+async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> Saved:
+    """Take in messages; the same message again changes nothing, an edited one becomes a new revision."""
+    latest = {(m.chat, m.external_id): m for m in incoming}.values()
+    fields = [(m.chat, m.external_id, m.author, m.sent_at, m.edited_at, m.reply_to, m.text) for m in latest]
+    rows = await tx.fetch(UPSERT, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7))
+    created = [row["id"] for row in rows if row["created"]]
+    changed = [row["id"] for row in rows if not row["created"]]
+    return Saved(created, changed, len(latest) - len(rows))
+
+
+@dataclass(frozen=True)
+class ClaimedMessage:
+    """A message under a scoring or extraction lease, at one revision of its text."""
+
+    message: MessageText
+    dataset_id: UUID
+    revision: int
+    attempts: int
+    signal: str | None
+
+
+CLAIM = """
+WITH picked AS (
+    SELECT m.id, m.revision FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
+    WHERE {scope} AND {wanted}
+      AND (w.message_id IS NULL OR w.revision <> m.revision
+           OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
+      AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
+                  WHERE d.id = m.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
+    ORDER BY m.id LIMIT $2 FOR UPDATE OF m SKIP LOCKED
+), leased AS (
+    INSERT INTO extract_work AS w (message_id, revision, lease_owner, lease_until)
+    SELECT id, revision, $3, now() + $4 FROM picked
+    ON CONFLICT (message_id) DO UPDATE SET
+        revision = EXCLUDED.revision, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
+        dead_at = NULL, attempts = CASE WHEN w.revision <> EXCLUDED.revision THEN 0
+                                        ELSE w.attempts + (w.lease_until IS NOT NULL)::int END
+    WHERE w.revision <> EXCLUDED.revision
+       OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
+    RETURNING message_id, attempts
+)
+SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal, l.attempts, a.id AS answers
+FROM leased l JOIN messages m ON m.id = l.message_id
+LEFT JOIN messages a ON a.dataset_id = m.dataset_id AND a.chat = m.chat AND a.external_id = m.reply_to
+ORDER BY m.sent_at, m.id
+"""
+WANTED = {"score": f"({UNSCORED})", "extract": f"({UNEXTRACTED})"}
+
+
+def _wanted(stage: str) -> str:
+    predicate = WANTED[stage]
+    for column in ("scored_revision", "extracted_revision", "signal"):
+        predicate = predicate.replace(column, f"m.{column}")
+    return predicate.replace(" revision", " m.revision")
+
+
+async def claim(
+    tx: Tx, stage: str, *, ids: Sequence[int] | UUID, limit: int, owner: UUID, lease: float
+) -> list[ClaimedMessage]:
+    """Lease messages that wait for a stage (`score` or `extract`): of the given ids, or of a dataset."""
+    scope = "m.dataset_id = $1" if isinstance(ids, UUID) else "m.id = ANY($1)"
+    given = ids if isinstance(ids, UUID) else list(ids)
+    sql = CLAIM.format(scope=scope, wanted=_wanted(stage))
+    rows = await tx.fetch(sql, given, limit, owner, timedelta(seconds=lease))
+    return [
+        ClaimedMessage(
+            MessageText(row["id"], row["content"], row["author"], row["sent_at"], row["answers"]),
+            row["dataset_id"],
+            row["revision"],
+            row["attempts"],
+            row["signal"],
+        )
+        for row in rows
+    ]
+
+
+async def renew(tx: Tx, owner: UUID, *, lease: float) -> None:
+    """Extend every lease of an owner."""
+    await tx.execute(
+        "UPDATE extract_work SET lease_until = now() + $2 WHERE lease_owner = $1", owner, timedelta(seconds=lease)
+    )
+
+
+async def mark_scored(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage], scores: Sequence[Score]) -> list[int]:
+    """Keep the scores of messages whose text is still the scored one; answers the ids that are worth extracting."""
+    rows = await tx.fetch(
+        f"""
+        UPDATE messages m SET score = v.score, signal = v.signal, score_factors = v.factors::jsonb,
+                              scored_revision = m.revision
+        FROM unnest($1::bigint[], $2::int[], $3::real[], $4::text[], $5::text[]) AS v (id, rev, score, signal, factors)
+        WHERE m.id = v.id AND m.revision = v.rev RETURNING m.id, {_wanted("extract")} AS wanted
+        """,
+        [c.message.message_id for c in claimed],
+        [c.revision for c in claimed],
+        [min(1.0, max(0.0, score.value)) for score in scores],
+        [str(score.signal) for score in scores],
+        [orjson.dumps(dict(score.factors)).decode() for score in scores],
+    )
+    await release(tx, owner, [c.message.message_id for c in claimed])
+    return [row["id"] for row in rows if row["wanted"]]
+
+
+async def update_messages(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage]) -> list[int]:
+    """Mark messages extracted, those whose text is still the extracted one; answers their ids."""
+    ids = [c.message.message_id for c in claimed]
+    rows = await tx.fetch(
+        "UPDATE messages m SET extracted_revision = m.revision FROM unnest($1::bigint[], $2::int[]) AS v (id, rev) "
+        "WHERE m.id = v.id AND m.revision = v.rev RETURNING m.id",
+        ids,
+        [c.revision for c in claimed],
+    )
+    await release(tx, owner, ids)
+    return [row["id"] for row in rows]
+
+
+async def release(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
+    """End the leases of an owner; nothing is held against the messages."""
+    await tx.execute("DELETE FROM extract_work WHERE lease_owner = $1 AND message_id = ANY($2)", owner, list(ids))
+
+
+async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error: str, most: int | None) -> None:
+    """Count a failure: each doubles the wait, from one second to five minutes. The failure number `most` is the last."""
+    await tx.execute(
+        """
+        UPDATE extract_work SET attempts = attempts + 1, last_code = $3, last_error = $4,
+            not_before = now() + least(300, 2 ^ least(attempts, 10)) * interval '1 second',
+            lease_owner = NULL, lease_until = NULL, dead_at = CASE WHEN attempts + 1 >= $5 THEN now() END
+        WHERE lease_owner = $1 AND message_id = ANY($2)
+        """,
+        owner,
+        list(ids),
+        code,
+        error,
+        most,
+    )
+
+
+async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[int]]:
+    """Message ids that wait for a stage and that nobody holds, by live dataset, oldest first."""
+    rows = await tx.fetch(
+        f"""
+        SELECT m.dataset_id, m.id FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
+        JOIN datasets d ON d.id = m.dataset_id AND d.deleted_at IS NULL
+        JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
+        WHERE {_wanted(stage)}
+          AND (w.message_id IS NULL OR w.revision <> m.revision
+               OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
+        ORDER BY m.dataset_id, m.id LIMIT $1
+        """,
+        limit,
+    )
+    found: dict[UUID, list[int]] = {}
+    for row in rows:
+        found.setdefault(row["dataset_id"], []).append(row["id"])
+    return found
+
+
+async def progress(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
+    """How far scoring and extraction are: messages, unscored, unextracted, waiting with an error, dead."""
+    row = await tx.fetchrow(
+        f"""
+        SELECT count(*) AS messages,
+               count(*) FILTER (WHERE {_wanted("score")}) AS unscored,
+               count(*) FILTER (WHERE {_wanted("extract")}) AS unextracted,
+               count(*) FILTER (WHERE w.dead_at IS NOT NULL AND w.revision = m.revision) AS dead
+        FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id WHERE m.dataset_id = ANY($1)
+        """,
+        list(dataset_ids),
+    )
+    return {} if row is None else dict(row)
+
+
+async def retry(tx: Tx, dataset_ids: Sequence[UUID]) -> int:
+    """Let every message that was given up be scored and extracted again; answers how many."""
+    tag = await tx.execute(
+        "DELETE FROM extract_work w USING messages m WHERE m.id = w.message_id AND w.dead_at IS NOT NULL "
+        "AND m.dataset_id = ANY($1)",
+        list(dataset_ids),
+    )
+    return int(tag.rsplit(" ", 1)[-1])

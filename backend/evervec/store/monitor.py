@@ -1,0 +1,116 @@
+"""Read-only counts for every window: status, doctor, dashboard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from evervec.store.embeddables import BY_KIND, BY_NAME
+from evervec.store.predicates import PENDING
+from evervec.store.session import ReadTx
+
+
+@dataclass
+class Coverage:
+    """Rows by state. `rows` = embedded + pending + failed + empty."""
+
+    rows: int = 0
+    embedded: int = 0
+    pending: int = 0
+    failed: int = 0
+    empty: int = 0
+
+    def add(self, other: "Coverage") -> None:
+        """Add another coverage to this one."""
+        for name in ("rows", "embedded", "pending", "failed", "empty"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class DatasetCoverage(Coverage):
+    """The coverage of one dataset, whole and by kind."""
+
+    kinds: dict[str, Coverage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A text that was given up on, with the reason."""
+
+    kind: str
+    id: int
+    dataset: str
+    code: str
+    reason: str
+    text: str
+
+
+COVERAGE = f"""
+SELECT e.dataset_id, e.kind, count(*) AS rows,
+       count(*) FILTER (WHERE e.content_hash IS NULL) AS empty,
+       count(*) FILTER (WHERE e.embedded_hash = e.content_hash) AS embedded,
+       count(*) FILTER (WHERE {PENDING}) AS pending
+FROM embeddings e WHERE e.dataset_id = ANY($1) GROUP BY e.dataset_id, e.kind ORDER BY e.kind
+"""
+
+
+async def coverage(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[UUID, DatasetCoverage]:
+    """The coverage of each dataset."""
+    found = {dataset_id: DatasetCoverage() for dataset_id in dataset_ids}
+    for row in await tx.fetch(COVERAGE, list(dataset_ids)):
+        failed = row["rows"] - row["empty"] - row["embedded"] - row["pending"]
+        counts = Coverage(row["rows"], row["embedded"], row["pending"], failed, row["empty"])
+        found[row["dataset_id"]].kinds[BY_KIND[row["kind"]].name] = counts
+        found[row["dataset_id"]].add(counts)
+    return found
+
+
+async def failures(
+    tx: ReadTx, dataset_ids: Sequence[UUID], *, kind: str | None = None, most: int = 100
+) -> list[Failure]:
+    """Texts given up on, oldest first, and messages that could not be scored or extracted."""
+    kinds = [BY_NAME[kind]] if kind else list(BY_NAME.values())
+    found: list[Failure] = []
+    for embeddable in kinds:
+        rows = await tx.fetch(
+            f"""
+            SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
+                   coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
+            FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
+            JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
+            LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+            WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)
+            ORDER BY e.vector_id LIMIT $2
+            """,
+            list(dataset_ids),
+            most,
+        )
+        found += [Failure(embeddable.name, *row) for row in rows]
+    if kind in (None, "extraction"):
+        found += await _unextracted(tx, dataset_ids, most)
+    return found[:most]
+
+
+async def _unextracted(tx: ReadTx, dataset_ids: Sequence[UUID], most: int) -> list[Failure]:
+    rows = await tx.fetch(
+        "SELECT m.id, d.slug, w.last_code, w.last_error, left(m.content, 200) FROM extract_work w "
+        "JOIN messages m ON m.id = w.message_id AND m.revision = w.revision JOIN datasets d ON d.id = m.dataset_id "
+        "WHERE w.dead_at IS NOT NULL AND m.dataset_id = ANY($1) ORDER BY m.id LIMIT $2",
+        list(dataset_ids),
+        most,
+    )
+    return [Failure("extraction", *row) for row in rows]
+
+
+async def watermark(tx: ReadTx) -> str:
+    """The transaction id below which everything is decided: what an answer is true at."""
+    found: str = await tx.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+    return found
+
+
+async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
+    """Rows still to embed in some datasets, or in all."""
+    found: int = await tx.fetchval(
+        f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] IS NULL OR dataset_id = ANY($1))",
+        None if dataset_ids is None else list(dataset_ids),
+    )
+    return found

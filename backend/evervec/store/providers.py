@@ -1,0 +1,185 @@
+"""Providers and the embedding spaces that they serve. One space is active; the database holds the others to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from evervec.errors import UnknownProviderError
+from evervec.store.session import ReadTx, Tx
+
+
+@dataclass(frozen=True)
+class Space:
+    """Provider type, model and width: vectors of two spaces are never compared."""
+
+    id: int
+    provider: str
+    model: str
+    dimensions: int
+    active: bool
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model} ({self.dimensions} dimensions)"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Who embeds (and, with a chat model, extracts). While `paused_until` lasts, no worker calls it."""
+
+    id: UUID
+    name: str
+    type: str
+    base_url: str | None
+    model: str
+    chat_model: str | None
+    api_key_encrypted: bytes | None
+    space: Space
+    paused_seconds: float
+    pause_code: str | None
+    pause_error: str | None
+    failures: int
+
+
+SELECT = """
+SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
+       extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
+       p.pause_code, p.pause_error, p.failures,
+       s.id AS space_id, s.provider, s.model AS space_model, s.dimensions, s.state = 'active' AS active
+FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
+"""
+
+
+def _provider(row: Mapping[str, Any]) -> Provider:
+    values = dict(row)
+    space = Space(*(values.pop(name) for name in ("space_id", "provider", "space_model", "dimensions", "active")))
+    values["paused_seconds"] = values["paused_seconds"] or 0.0
+    return Provider(**values, space=space)
+
+
+async def every(tx: ReadTx) -> list[Provider]:
+    """All providers, oldest first."""
+    return [_provider(row) for row in await tx.fetch(SELECT + " ORDER BY p.created_at, p.name")]
+
+
+async def by_id(tx: ReadTx, provider_id: UUID) -> Provider:
+    """A provider. Raises `UnknownProviderError`."""
+    row = await tx.fetchrow(SELECT + " WHERE p.id = $1", provider_id)
+    if row is None:
+        raise UnknownProviderError(provider=str(provider_id), known=await _known(tx))
+    return _provider(row)
+
+
+async def by_name(tx: ReadTx, name: str) -> Provider:
+    """A provider. Raises `UnknownProviderError`."""
+    row = await tx.fetchrow(SELECT + " WHERE p.name = $1", name)
+    if row is None:
+        raise UnknownProviderError(provider=name, known=await _known(tx))
+    return _provider(row)
+
+
+async def active(tx: ReadTx) -> Provider | None:
+    """The provider that serves the active space, the one used last if there are several."""
+    row = await tx.fetchrow(SELECT + " WHERE s.state = 'active' ORDER BY p.used_at DESC, p.name LIMIT 1")
+    return None if row is None else _provider(row)
+
+
+async def add(
+    tx: Tx,
+    *,
+    name: str,
+    type_: str,
+    base_url: str | None,
+    model: str,
+    chat_model: str | None,
+    api_key_encrypted: bytes | None,
+    dimensions: int,
+) -> Provider:
+    """Keep a provider (again, under its name) and the space that it was probed to embed into."""
+    space_id = await tx.fetchval(
+        # The update does nothing but make RETURNING answer for a space that was there.
+        "INSERT INTO embedding_spaces AS s (provider, model, dimensions) VALUES ($1, $2, $3) "
+        "ON CONFLICT (provider, model, dimensions, metric) DO UPDATE SET model = s.model RETURNING id",
+        type_,
+        model,
+        dimensions,
+    )
+    provider_id = await tx.fetchval(
+        """
+        INSERT INTO llm_providers (name, type, base_url, model, chat_model, api_key_encrypted, space_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (name) DO UPDATE SET
+            type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
+            api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
+            paused_until = NULL, pause_code = NULL, pause_error = NULL, failures = 0
+        RETURNING id
+        """,
+        name,
+        type_,
+        base_url,
+        model,
+        chat_model,
+        api_key_encrypted,
+        space_id,
+    )
+    return await by_id(tx, provider_id)
+
+
+async def remove(tx: Tx, name: str) -> None:
+    """Forget a provider; vectors stay. Raises `UnknownProviderError`."""
+    if await tx.fetchval("DELETE FROM llm_providers WHERE name = $1 RETURNING id", name) is None:
+        raise UnknownProviderError(provider=name, known=await _known(tx))
+
+
+async def use(tx: Tx, provider_id: UUID) -> None:
+    """Make a provider the one that is used wherever none is named."""
+    await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
+
+
+async def pause(tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: str, counted: bool) -> float:
+    """Open the breaker that all workers share; a counted failure doubles the next pause. Answers the pause in force."""
+    paused: float = await tx.fetchval(
+        """
+        UPDATE llm_providers SET failures = failures + $5::int, pause_code = $3, pause_error = $4,
+            paused_until = greatest(paused_until, now() + $2)
+        WHERE id = $1 RETURNING extract(epoch FROM paused_until - now())::float8
+        """,
+        provider_id,
+        timedelta(seconds=seconds),
+        code,
+        error,
+        int(counted),
+    )
+    return paused or seconds
+
+
+async def unpause(tx: Tx, provider_id: UUID) -> None:
+    """Close the breaker: the provider answered well."""
+    await tx.execute(
+        "UPDATE llm_providers SET failures = 0, paused_until = NULL, pause_code = NULL, pause_error = NULL WHERE id = $1",
+        provider_id,
+    )
+
+
+async def embedded_rows(tx: ReadTx) -> bool:
+    """Whether any row has a vector."""
+    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM embeddings WHERE embedding IS NOT NULL)"))
+
+
+async def activate(tx: Tx, space: Space) -> None:
+    """Make a space the active one: the others' vectors go, and only vectors of its width are accepted from now on."""
+    await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
+    await tx.execute("ALTER TABLE embeddings DROP CONSTRAINT IF EXISTS embeddings_width")
+    await tx.execute("UPDATE embeddings SET embedding = NULL WHERE space_id <> $1", space.id)
+    await tx.execute("UPDATE embeddings SET failed_hash = NULL WHERE failed_hash IS NOT NULL")
+    await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active'")
+    await tx.execute("UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1", space.id)
+    await tx.execute(
+        f"ALTER TABLE embeddings ADD CONSTRAINT embeddings_width CHECK "
+        f"(vector_dims(embedding) = {space.dimensions:d} AND space_id = {space.id:d})"
+    )
+
+
+async def _known(tx: ReadTx) -> str:
+    return ", ".join(row["name"] for row in await tx.fetch("SELECT name FROM llm_providers ORDER BY 1")) or "none yet"

@@ -1,0 +1,201 @@
+"""Rows that wait to be embedded: claim with a lease, renew, hand back, back off, give up, retry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from evervec.store.embeddables import BY_KIND, Embeddable
+from evervec.store.predicates import PENDING
+from evervec.store.session import ReadTx, Tx
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A row under lease: its text is the one whose digest is `content_hash`."""
+
+    vector_id: int
+    kind: int
+    row_id: int
+    dataset_id: UUID
+    content_hash: bytes
+    attempts: int
+    text: str
+
+
+# A lease is free when nobody holds it, when its time is up, or when the text under it was edited since.
+FREE = (
+    "(w.content_hash <> e.content_hash OR (w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))"
+)
+
+CLAIM = """
+WITH picked AS (
+    SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash
+    FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+    WHERE {scope} AND {pending} AND (w.vector_id IS NULL OR {free})
+      AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
+                  WHERE d.id = e.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
+    -- oldest first, so that no row starves
+    ORDER BY e.vector_id LIMIT $3
+    FOR UPDATE OF e SKIP LOCKED
+), leased AS (
+    INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until)
+    SELECT vector_id, content_hash, $4, now() + $5 FROM picked
+    ON CONFLICT (vector_id) DO UPDATE SET
+        content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
+        -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers
+        attempts = CASE WHEN w.content_hash <> EXCLUDED.content_hash THEN 0
+                        ELSE w.attempts + (w.lease_until IS NOT NULL)::int END
+    -- another claim may have come between our snapshot and this insert
+    WHERE w.content_hash <> EXCLUDED.content_hash
+       OR (w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
+    RETURNING vector_id, attempts
+)
+SELECT p.vector_id, p.kind, p.row_id, p.dataset_id, p.content_hash, l.attempts
+FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
+"""
+
+
+def _aliased(predicate: str, alias: str = "e") -> str:
+    for column in ("content_hash", "embedded_hash", "failed_hash"):
+        predicate = predicate.replace(column, f"{alias}.{column}")
+    return predicate
+
+
+CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", pending=_aliased(PENDING), free=FREE)
+CLAIM_DATASET = CLAIM.format(
+    scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", pending=_aliased(PENDING), free=FREE
+)
+
+
+async def claim_ids(
+    tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, limit: int, owner: UUID, lease: float
+) -> list[Claimed]:
+    """Lease those of the given rows that are pending and free, for `lease` seconds."""
+    picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
+    return await _with_text(tx, picked, owner)
+
+
+async def claim_dataset(
+    tx: Tx, dataset_id: UUID, *, kind: int | None = None, limit: int, owner: UUID, lease: float
+) -> list[Claimed]:
+    """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
+    picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
+    return await _with_text(tx, picked, owner)
+
+
+async def _with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[Claimed]:
+    """Read the texts. One that does not match its digest was edited meanwhile, or behind a disabled trigger."""
+    texts: dict[tuple[int, int], str] = {}
+    for kind in {row["kind"] for row in picked}:
+        embeddable = BY_KIND[kind]
+        ids = [row["row_id"] for row in picked if row["kind"] == kind]
+        found = await tx.fetch(
+            f"SELECT r.{embeddable.key}, {embeddable.text} FROM {embeddable.table} r WHERE r.{embeddable.key} = ANY($1)",
+            ids,
+        )
+        texts.update({(kind, row[0]): row[1] for row in found})
+    claimed: list[Claimed] = []
+    strays: list[int] = []
+    for row in picked:
+        text = texts.get((row["kind"], row["row_id"]))
+        if text is not None and sha256(text.encode()).digest() == row["content_hash"]:
+            claimed.append(Claimed(**row, text=text))
+        else:
+            strays.append(row["vector_id"])
+    if strays:
+        await release(tx, owner, strays)
+    return claimed
+
+
+async def renew(tx: Tx, owner: UUID, *, lease: float) -> int:
+    """Extend every lease of an owner; answers how many it still holds."""
+    tag = await tx.execute(
+        "UPDATE embed_work SET lease_until = now() + $2 WHERE lease_owner = $1", owner, timedelta(seconds=lease)
+    )
+    return int(tag.rsplit(" ", 1)[-1])
+
+
+async def release(tx: Tx, owner: UUID, vector_ids: Sequence[int]) -> None:
+    """Hand rows back as they were: nothing is held against them."""
+    await tx.execute(
+        "DELETE FROM embed_work WHERE lease_owner = $1 AND vector_id = ANY($2) AND last_error IS NULL AND attempts = 0",
+        owner,
+        list(vector_ids),
+    )
+    await tx.execute(
+        "UPDATE embed_work SET lease_owner = NULL, lease_until = NULL WHERE lease_owner = $1 AND vector_id = ANY($2)",
+        owner,
+        list(vector_ids),
+    )
+
+
+async def back_off(tx: Tx, owner: UUID, vector_id: int, *, delay: float, code: str, error: str) -> None:
+    """Count a failure against one row and let it rest for `delay` seconds."""
+    await tx.execute(
+        "UPDATE embed_work SET attempts = attempts + 1, not_before = now() + $3, last_code = $4, last_error = $5, "
+        "lease_owner = NULL, lease_until = NULL WHERE lease_owner = $1 AND vector_id = $2",
+        owner,
+        vector_id,
+        timedelta(seconds=delay),
+        code,
+        error,
+    )
+
+
+async def give_up(tx: Tx, owner: UUID, claimed: Claimed, *, code: str, error: str) -> None:
+    """Fail this text for good: another text in the same row, or a retry, reopens it."""
+    marked = await tx.fetchval(
+        "UPDATE embeddings SET failed_hash = content_hash WHERE vector_id = $1 AND content_hash = $2 RETURNING vector_id",
+        claimed.vector_id,
+        claimed.content_hash,
+    )
+    if marked is not None:
+        await back_off(tx, owner, claimed.vector_id, delay=0, code=code, error=error)
+
+
+async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
+    """Open failed rows again, all of the datasets or one `(kind, row id)`; answers how many."""
+    reopened = await tx.fetch(_FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None)))
+    ids = [r["vector_id"] for r in reopened]
+    await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
+    return len(ids)
+
+
+async def discard(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
+    """Stop tracking failed rows as failures: they count as empty until their text changes. Answers how many."""
+    dropped = await tx.fetch(
+        _FAILED.format(verb="SET content_hash = NULL, failed_hash = NULL"), list(dataset_ids), *(row or (None, None))
+    )
+    ids = [r["vector_id"] for r in dropped]
+    await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
+    return len(ids)
+
+
+_FAILED = (
+    "UPDATE embeddings {verb} WHERE failed_hash = content_hash AND dataset_id = ANY($1) "
+    "AND ($2::smallint IS NULL OR (kind = $2 AND row_id = $3)) RETURNING vector_id"
+)
+
+HELD = f"""
+SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {FREE}) AS free, count(*) AS pending
+FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+WHERE e.dataset_id = $1 AND {_aliased(PENDING)}
+"""
+
+
+async def waiting(tx: ReadTx, dataset_id: UUID) -> tuple[int, int]:
+    """`(free, pending)`: rows of a dataset that could be claimed now, and all that wait."""
+    row = await tx.fetchrow(HELD, dataset_id)
+    return (0, 0) if row is None else (row["free"], row["pending"])
+
+
+async def pending_by_kind(tx: ReadTx, dataset_id: UUID) -> dict[int, int]:
+    """Rows still to embed, by kind."""
+    rows = await tx.fetch(
+        f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND {PENDING} GROUP BY kind",
+        dataset_id,
+    )
+    return {row["kind"]: row["pending"] for row in rows}

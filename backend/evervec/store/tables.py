@@ -1,0 +1,336 @@
+"""The tables, as alembic knows them. Triggers, functions and the status view are in `triggers.py`."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
+from sqlalchemy.types import UserDefinedType
+
+from evervec.domain.knowledge import AtomType, LinkType, Signal
+from evervec.store.predicates import PENDING, UNEXTRACTED, UNSCORED
+
+
+class Vector(UserDefinedType[bytes]):
+    """pgvector's `vector` without a width: the width belongs to the embedding space, which adds its own constraint."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """The type's name in DDL."""
+        return "vector"
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id, which never wraps."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """The type's name in DDL."""
+        return "xid8"
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+
+def _one_of(column: str, values: type[AtomType] | type[LinkType] | type[Signal]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _id() -> Column[int]:
+    return Column("id", BigInteger, Identity(), primary_key=True)
+
+
+def _uuid() -> Column[object]:
+    return Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()"))
+
+
+def _time(name: str, *, filled: bool = True) -> Column[object]:
+    default = text("now()") if filled else None
+    return Column(name, DateTime(timezone=True), nullable=not filled, server_default=default)
+
+
+def _dataset() -> Column[object]:
+    return Column("dataset_id", UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False)
+
+
+projects = Table(
+    "projects",
+    metadata,
+    _uuid(),
+    Column("slug", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("root_path", Text),
+    _time("created_at"),
+    _time("deleted_at", filled=False),
+    CheckConstraint("slug <> ''", name="slug_given"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    _uuid(),
+    Column("project_id", UUID(as_uuid=True), ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    _time("created_at"),
+    _time("deleted_at", filled=False),
+    UniqueConstraint("project_id", "slug"),
+    CheckConstraint("slug <> ''", name="slug_given"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("chat", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    _time("sent_at"),
+    _time("edited_at", filled=False),
+    Column("reply_to", Text),
+    Column("content", Text, nullable=False),
+    Column("revision", Integer, nullable=False, server_default=text("1")),
+    Column("score", REAL),
+    Column("signal", Text),
+    Column("score_factors", JSONB),
+    Column("scored_revision", Integer),
+    Column("extracted_revision", Integer),
+    UniqueConstraint("dataset_id", "chat", "external_id"),
+    CheckConstraint(_one_of("signal", Signal), name="signal_known"),
+    CheckConstraint("score BETWEEN 0 AND 1", name="score_bounded"),
+    CheckConstraint("num_nulls(score, signal, score_factors, scored_revision) IN (0, 4)", name="scored_whole_or_not"),
+    CheckConstraint("scored_revision <= revision AND extracted_revision <= revision", name="revision_not_ahead"),
+    Index("messages_unscored_idx", "dataset_id", "id", postgresql_where=text(UNSCORED)),
+    Index("messages_unextracted_idx", "dataset_id", "id", postgresql_where=text(UNEXTRACTED)),
+)
+
+extract_work = Table(
+    "extract_work",
+    metadata,
+    Column("message_id", BigInteger, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _time("not_before"),
+    Column("lease_owner", UUID(as_uuid=True)),
+    _time("lease_until", filled=False),
+    _time("dead_at", filled=False),
+    Column("last_code", Text),
+    Column("last_error", Text),
+    CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
+    CheckConstraint("dead_at IS NULL OR last_error IS NOT NULL", name="dead_with_reason"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+topics = Table(
+    "topics",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=text("''")),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint("name <> ''", name="name_given"),
+    Index("topics_dataset_id_name_key", "dataset_id", text("lower(name)"), unique=True),
+)
+
+atoms = Table(
+    "atoms",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("topic_id", BigInteger, ForeignKey("topics.id", ondelete="SET NULL"), index=True),
+    Column("type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint(_one_of("type", AtomType), name="type_known"),
+    CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_bounded"),
+    CheckConstraint("version >= 1", name="version_positive"),
+    Index("atoms_dataset_id_idx", "dataset_id", "id"),
+)
+
+atom_versions = Table(
+    "atom_versions",
+    metadata,
+    Column("atom_id", BigInteger, ForeignKey("atoms.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    _time("created_at"),
+    CheckConstraint(_one_of("type", AtomType), name="type_known"),
+)
+
+atom_sources = Table(
+    "atom_sources",
+    metadata,
+    Column("atom_id", BigInteger, ForeignKey("atoms.id", ondelete="CASCADE"), primary_key=True),
+    Column("message_id", BigInteger, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+atom_links = Table(
+    "atom_links",
+    metadata,
+    Column("source_id", BigInteger, ForeignKey("atoms.id", ondelete="CASCADE"), primary_key=True),
+    Column("type", Text, primary_key=True),
+    Column("target_id", BigInteger, ForeignKey("atoms.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("confidence", REAL, nullable=False),
+    _time("created_at"),
+    CheckConstraint(_one_of("type", LinkType), name="type_known"),
+    CheckConstraint("source_id <> target_id", name="not_to_itself"),
+    CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_bounded"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("uri", Text, nullable=False),
+    Column("title", Text, nullable=False, server_default=text("''")),
+    Column("content_hash", LargeBinary),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("dataset_id", "uri"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("document_id", BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("vector_text", Text, nullable=False),
+    UniqueConstraint("document_id", "ordinal"),
+    CheckConstraint("ordinal >= 0", name="ordinal_not_negative"),
+    Index("chunks_dataset_id_idx", "dataset_id", "id"),
+)
+
+embedding_spaces = Table(
+    "embedding_spaces",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("metric", Text, nullable=False, server_default=text("'cosine'")),
+    Column("state", Text, nullable=False, server_default=text("'ready'")),
+    _time("created_at"),
+    _time("activated_at", filled=False),
+    UniqueConstraint("provider", "model", "dimensions", "metric"),
+    # 4,000 is the widest halfvec that pgvector can index.
+    CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
+    CheckConstraint("metric = 'cosine'", name="metric_known"),
+    CheckConstraint("state IN ('ready', 'active')", name="state_known"),
+    CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_since"),
+    Index("embedding_spaces_one_active", "state", unique=True, postgresql_where=text("state = 'active'")),
+)
+
+llm_providers = Table(
+    "llm_providers",
+    metadata,
+    _uuid(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("base_url", Text),
+    Column("model", Text, nullable=False),
+    Column("chat_model", Text),
+    Column("api_key_encrypted", LargeBinary),
+    Column("space_id", Integer, ForeignKey("embedding_spaces.id"), nullable=False),
+    _time("created_at"),
+    _time("used_at"),
+    _time("paused_until", filled=False),
+    Column("pause_code", Text),
+    Column("pause_error", Text),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("type IN ('local', 'ollama')", name="type_known"),
+    CheckConstraint("name <> '' AND model <> ''", name="name_given"),
+)
+
+# No foreign keys to datasets and spaces here: each would cost a look-up per vector written, and a trigger that
+# follows its source row keeps them right (docs/decisions/0002).
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("vector_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", SmallInteger, nullable=False),
+    Column("row_id", BigInteger, nullable=False),
+    Column("dataset_id", UUID(as_uuid=True), nullable=False),
+    Column("content_hash", LargeBinary),
+    Column("embedding", Vector()),
+    Column("embedded_hash", LargeBinary),
+    Column("space_id", Integer),
+    _time("embedded_at", filled=False),
+    Column("failed_hash", LargeBinary),
+    Column("changed_xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
+    UniqueConstraint("kind", "row_id"),
+    CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
+    CheckConstraint(
+        "num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4)", name="embedded_whole_or_not"
+    ),
+    CheckConstraint("content_hash IS NOT NULL OR embedding IS NULL", name="blank_without_vector"),
+    Index(
+        "embeddings_pending_idx", "dataset_id", "vector_id", postgresql_include=["kind"], postgresql_where=text(PENDING)
+    ),
+    Index("embeddings_feed_idx", "dataset_id", "changed_xid", "vector_id"),
+    Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),
+    Index("embeddings_failed_idx", "dataset_id", "vector_id", postgresql_where=text("failed_hash = content_hash")),
+)
+
+embed_work = Table(
+    "embed_work",
+    metadata,
+    Column("vector_id", BigInteger, ForeignKey("embeddings.vector_id", ondelete="CASCADE"), primary_key=True),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _time("not_before"),
+    Column("lease_owner", UUID(as_uuid=True)),
+    _time("lease_until", filled=False),
+    Column("last_code", Text),
+    Column("last_error", Text),
+    CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
+    Index("embed_work_lease_owner_idx", "lease_owner", postgresql_where=text("lease_owner IS NOT NULL")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+vector_tombstones = Table(
+    "vector_tombstones",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("vector_id", BigInteger, nullable=False),
+    Column("dataset_id", UUID(as_uuid=True), nullable=False),
+    Column("deleted_xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
+    Index("vector_tombstones_feed_idx", "dataset_id", "deleted_xid", "vector_id"),
+)

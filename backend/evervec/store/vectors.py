@@ -1,0 +1,207 @@
+"""Vectors: written if the text is still the one embedded, copied between equal texts, searched exactly or by HNSW."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.store.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.rows import Claimed
+from evervec.store.session import Database, ReadTx, Tx
+
+WRITE = """
+WITH written AS (
+    UPDATE embeddings e
+    SET embedding = v.vector, embedded_hash = v.hash, space_id = $4, embedded_at = now(),
+        changed_xid = pg_current_xact_id()
+    FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
+    -- compare and set: an edit, a deletion or a change of space meanwhile makes this vector nobody's
+    WHERE e.vector_id = v.id AND e.content_hash = v.hash
+      AND EXISTS (SELECT FROM embedding_spaces s WHERE s.id = $4 AND s.state = 'active')
+    RETURNING e.vector_id
+), done AS (
+    DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
+)
+SELECT vector_id FROM written
+"""
+
+REUSE = """
+WITH same AS (
+    SELECT DISTINCT ON (embedded_hash) embedded_hash, embedding FROM embeddings
+    WHERE embedded_hash = ANY($2) AND space_id = $3 ORDER BY embedded_hash
+), written AS (
+    UPDATE embeddings e
+    SET embedding = same.embedding, embedded_hash = same.embedded_hash, space_id = $3, embedded_at = now(),
+        changed_xid = pg_current_xact_id()
+    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.embedded_hash
+    RETURNING e.vector_id
+), done AS (
+    DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
+)
+SELECT vector_id FROM written
+"""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row near a query. `score` is the cosine similarity, 1 for the same direction."""
+
+    kind: str
+    id: int
+    dataset: str
+    score: float
+    text: str
+    stale: bool
+
+
+def pack(vectors: NDArray[np.float32]) -> list[bytes]:
+    """`(n, dim) float32` as pgvector's binary form, one `bytes` a row: int16 width, int16 zero, big-endian floats."""
+    count, width = vectors.shape
+    rows = np.zeros(count, dtype=[("width", ">i2"), ("unused", ">i2"), ("vector", ">f4", (width,))])
+    rows["width"], rows["vector"] = width, vectors
+    blob, size = rows.tobytes(), rows.dtype.itemsize
+    return [blob[start : start + size] for start in range(0, len(blob), size)]
+
+
+async def write(tx: Tx, space_id: int, rows: Sequence[Claimed], vectors: NDArray[np.float32]) -> set[int]:
+    """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
+    ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
+    return {row["vector_id"] for row in await tx.fetch(WRITE, ids, hashes, pack(vectors), space_id)}
+
+
+async def reuse(tx: Tx, space_id: int, rows: Sequence[Claimed]) -> set[int]:
+    """Copy vectors of equal texts of the same space; answers the vector ids that got one."""
+    ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
+    return {row["vector_id"] for row in await tx.fetch(REUSE, ids, hashes, space_id)}
+
+
+def index_name(embeddable: Embeddable, space_id: int) -> str:
+    """The HNSW index of one kind in one space."""
+    return f"embeddings_hnsw_{embeddable.name}_{space_id}"
+
+
+async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
+    """One HNSW index a kind, built without blocking writers; an invalid leftover of a crash is built again."""
+    for embeddable in EMBEDDABLES:
+        name = index_name(embeddable, space_id)
+        async with database.autocommit() as connection:
+            valid = await connection.fetchval(
+                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", name
+            )
+            if valid:
+                continue
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            await connection.execute(
+                f"CREATE INDEX CONCURRENTLY {name} ON embeddings USING hnsw "
+                f"((embedding::halfvec({dimensions:d})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) "
+                f"WHERE kind = {embeddable.kind:d}"
+            )
+
+
+async def drop_indexes(database: Database, space_id: int) -> None:
+    """Remove the HNSW indexes of a space."""
+    async with database.autocommit() as connection:
+        for embeddable in EMBEDDABLES:
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(embeddable, space_id)}")
+
+
+def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False) -> str:
+    """The search of one kind: `$1` the query vector, `$2` dataset ids or NULL for all, `$3` how many.
+
+    The inner query is all that an index sees; hits are re-joined to their rows outside of it. Exact compares the
+    full vectors, an expression that no index has.
+    """
+    half = f"::halfvec({dimensions:d})"
+    distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
+    return f"""
+        SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale
+        FROM (
+            SELECT row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
+            FROM embeddings
+            WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
+            ORDER BY {distance} LIMIT $3
+        ) n
+        JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
+        JOIN datasets d ON d.id = n.dataset_id AND d.deleted_at IS NULL
+        JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
+        ORDER BY n.distance, n.row_id
+    """
+
+
+async def use_index(tx: ReadTx, *, k: int) -> None:
+    """Plan the rest of this transaction for HNSW, and let the scan go on until filters are satisfied."""
+    await tx.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 4 * k)):d}")
+    await tx.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+    for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+        await tx.execute(f"SET LOCAL {setting} = off")
+
+
+async def nearest(
+    tx: ReadTx,
+    embeddable: Embeddable,
+    query: NDArray[np.float32],
+    *,
+    k: int,
+    dataset_ids: Sequence[UUID] | None,
+    exact: bool = False,
+) -> list[Hit]:
+    """The k rows of a kind nearest to a `(dim,) float32` query, best first."""
+    sql = nearest_sql(embeddable, query.shape[0], exact=exact)
+    packed = pack(query.reshape(1, -1))[0]
+    rows = await tx.fetch(sql, packed, None if dataset_ids is None else list(dataset_ids), k)
+    return [Hit(kind=embeddable.name, **row) for row in rows]
+
+
+async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
+    """The plan of a search, as PostgreSQL tells it."""
+    sql = nearest_sql(embeddable, query.shape[0])
+    rows = await tx.fetch(f"EXPLAIN {sql}", pack(query.reshape(1, -1))[0], None, k)
+    return "\n".join(row[0] for row in rows)
+
+
+async def in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, most: int) -> int:
+    """How many embedded rows a filter keeps, counted no further than `most`."""
+    counted: int = await tx.fetchval(
+        "SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND kind = $2 "
+        "AND embedding IS NOT NULL LIMIT $3) s",
+        list(dataset_ids),
+        embeddable.kind,
+        most,
+    )
+    return counted
+
+
+async def of_row(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.float32] | None:
+    """The vector of a row, `(dim,) float32`, or None when it has none."""
+    packed = await tx.fetchval(
+        "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id
+    )
+    return None if packed is None else np.frombuffer(packed, dtype=">f4", offset=4).astype(np.float32)
+
+
+async def duplicates(
+    tx: ReadTx, embeddable: Embeddable, dimensions: int, dataset_ids: Sequence[UUID], *, threshold: float, most: int
+) -> list[tuple[int, int, float]]:
+    """Pairs `(row id, later row id, cosine)` of a kind at or above a similarity, nearest pairs first.
+
+    Each row asks the HNSW index for its ten nearest: the work grows with the rows, not with their square.
+    """
+    half = f"embedding::halfvec({dimensions:d})"
+    rows = await tx.fetch(
+        f"""
+        SELECT least(e.row_id, n.row_id) AS one, greatest(e.row_id, n.row_id) AS other, 1 - min(n.distance) AS score
+        FROM embeddings e CROSS JOIN LATERAL (
+            SELECT row_id, dataset_id, {half} <=> e.{half} AS distance
+            FROM embeddings WHERE kind = {embeddable.kind:d} ORDER BY {half} <=> e.{half} LIMIT 10
+        ) n
+        WHERE e.kind = {embeddable.kind:d} AND e.embedding IS NOT NULL AND e.dataset_id = ANY($1)
+          AND n.dataset_id = ANY($1) AND n.row_id <> e.row_id AND n.distance <= 1 - $2::float8
+        GROUP BY 1, 2 ORDER BY score DESC, one, other LIMIT $3
+        """,
+        list(dataset_ids),
+        threshold,
+        most,
+    )
+    return [(row["one"], row["other"], row["score"]) for row in rows]

@@ -1,0 +1,52 @@
+"""The failure ladder: how long a provider rests after an answer, and when a row is given up."""
+
+from datetime import datetime
+
+from evervec.errors import (
+    AuthError,
+    BadInputError,
+    BadResponseError,
+    ConfigError,
+    ProviderError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    TooLargeError,
+)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+OPERATOR_PAUSE = 15.0
+"""What a person has to mend (a key, a model's name) is tried again this often."""
+QUOTA_PAUSE = 900.0
+BAD_RESPONSES = 3
+LONGEST_ROW_DELAY = 300.0
+
+
+def pause(error: ProviderError, failures: int, *, now: datetime) -> tuple[float, bool]:
+    """`(seconds that the provider rests, whether it counts as a failure)` after `failures` counted ones in a row."""
+    match error:
+        case RateLimitedError():
+            return max(error.delay, 0.1), False
+        case QuotaExhaustedError():
+            left = QUOTA_PAUSE if error.until is None else (error.until - now).total_seconds()
+            return max(left, 1.0), False
+        case AuthError() | ConfigError():
+            return OPERATOR_PAUSE, True
+        case _:
+            return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(failures, 10))), True
+
+
+def gives_up(error: ProviderError, attempts: int) -> bool:
+    """Whether a row that failed alone, while the provider served others, is given up."""
+    match error:
+        case BadInputError() | TooLargeError():
+            return True
+        case BadResponseError():
+            return attempts + 1 >= BAD_RESPONSES
+        case _:
+            return False
+
+
+def row_delay(attempts: int) -> float:
+    """Seconds that a row rests after its failure number `attempts` + 1."""
+    return min(LONGEST_ROW_DELAY, float(1 << min(attempts, 10)))

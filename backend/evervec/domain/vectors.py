@@ -1,0 +1,19 @@
+"""The sanity gate: nothing that a provider answers reaches the database unless it passes here."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.errors import BadResponseError, ConfigError
+
+
+def gate(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
+    """Judge an answer to `count` texts; answers `(count,) bool`: which rows are finite and not zero.
+
+    Raises `BadResponseError` when rows and texts can not be matched, `ConfigError` when the width is another
+    space's: no vector is ever padded or cut.
+    """
+    if vectors.ndim != 2 or vectors.shape[0] != count:
+        raise BadResponseError(provider, f"{count} texts were sent, the answer has the shape {vectors.shape}")
+    if vectors.shape[1] != dimensions:
+        raise ConfigError(provider, f"its vectors have {vectors.shape[1]} dimensions, the space has {dimensions}")
+    return np.asarray(np.isfinite(vectors).all(axis=1) & (np.abs(vectors) > 0).any(axis=1), dtype=np.bool_)

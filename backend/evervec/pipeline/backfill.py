@@ -1,0 +1,82 @@
+"""Fills every missing and every stale embedding, from the command line, with or without workers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from evervec.pipeline.embed import Tally, embed_dataset
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, populate, rows
+from evervec.store.datasets import Dataset
+from evervec.store.embeddables import BY_KIND, BY_NAME
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows still to embed of one kind in one dataset."""
+
+    project: str
+    dataset: str
+    kind: str
+    pending: int
+
+
+@dataclass
+class Report:
+    """`pending` counts the rows that wait now: before the run for a plan, after it for a run."""
+
+    pending: int = 0
+    embedded: int = 0
+    failed: int = 0
+    sent: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    shares: list[Share] = field(default_factory=list)
+
+
+async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> Report:
+    """Count what a run would do; changes nothing."""
+    report = Report()
+    async with resources.database.read() as tx:
+        for one in await _smallest_first(resources, dataset):
+            for number, pending in (await rows.pending_by_kind(tx, one.id)).items():
+                if kind in (None, BY_KIND[number].name):
+                    report.shares.append(Share(one.project, one.slug, BY_KIND[number].name, pending))
+                    report.pending += pending
+    return report
+
+
+async def run(
+    resources: Resources,
+    *,
+    dataset: str | None = None,
+    kind: str | None = None,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing."""
+    started = monotonic()
+    total = Tally()
+    async for _ in populate.run(resources.database):
+        pass
+    number = BY_NAME[kind].kind if kind else None
+    for one in await _smallest_first(resources, dataset):
+        total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
+    left = await plan(resources, dataset=dataset, kind=kind)
+    return Report(
+        left.pending,
+        total.success,
+        total.failed,
+        total.sent,
+        total.reused,
+        round(monotonic() - started, 3),
+        left.shares,
+    )
+
+
+async def _smallest_first(resources: Resources, dataset: str | None) -> list[Dataset]:
+    async with resources.database.read() as tx:
+        order = {project_id: place for place, (project_id, _, _) in enumerate(await datasets.pending_by_project(tx))}
+        return sorted(await datasets.find(tx, dataset), key=lambda d: order[d.project_id])

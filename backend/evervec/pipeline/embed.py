@@ -1,0 +1,289 @@
+"""The embedding engine, one for every kind: claim, reuse, batch, call the provider, judge, write if still true."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import NoReturn
+from uuid import UUID, uuid4
+
+import numpy as np
+
+from evervec import log
+from evervec.domain import batching, ladder
+from evervec.domain.protocols import Embedder, Vectors
+from evervec.domain.vectors import gate
+from evervec.errors import (
+    BadInputError,
+    BadResponseError,
+    EvervecError,
+    ProviderError,
+    SpaceMismatchError,
+    TooLargeError,
+)
+from evervec.pipeline.resources import Resources
+from evervec.store import providers, rows, vectors
+from evervec.store.embeddables import Embeddable
+from evervec.store.providers import Provider
+from evervec.store.rows import Claimed
+
+logger = log.get("embed")
+
+CANARY = "Every row embedded."
+ISOLATED = (BadInputError, TooLargeError, BadResponseError)
+SUSPECT_ATTEMPTS = 3
+"""A row whose lease ran out this often travels alone: it may be what kills the workers."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Tally:
+    """What a run did. `sent` counts texts given to the provider, `reused` rows that got an equal text's vector."""
+
+    success: int = 0
+    failed: int = 0
+    skipped: int = 0
+    sent: int = 0
+    reused: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Add another tally to this one."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
+    def answer(self) -> dict[str, int]:
+        """What an embed task answers."""
+        return {"success": self.success, "failed": self.failed, "skipped": self.skipped}
+
+
+class ProviderPaused(Exception):
+    """The provider can not serve anybody now; the rows go back as they were."""
+
+
+async def embed_rows(
+    resources: Resources, embeddable: Embeddable, row_ids: Sequence[int], provider_id: UUID | None = None
+) -> Tally:
+    """Embed the given rows of a kind: what an `embed_*_batch_task` does.
+
+    Rows that are embedded already, held by somebody else, empty or gone are skipped.
+    """
+    wanted = sorted(set(row_ids))
+    total = Tally()
+    for start in range(0, len(wanted), resources.settings.embed_batch):
+        part = wanted[start : start + resources.settings.embed_batch]
+
+        async def claim(run: "Run", part: list[int] = part) -> list[Claimed]:
+            async with resources.database.transaction() as tx:
+                return await rows.claim_ids(tx, embeddable, part, limit=len(part), owner=run.owner, lease=run.lease)
+
+        tally = await _once(resources, provider_id, claim)
+        tally.skipped = len(part) - tally.success - tally.failed
+        total.add(tally)
+    return total
+
+
+async def embed_dataset(
+    resources: Resources,
+    dataset_id: UUID,
+    *,
+    provider_id: UUID | None = None,
+    kind: int | None = None,
+    batch: int | None = None,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> Tally:
+    """Embed what is pending in a dataset until nothing is free to claim, or `seconds` are over.
+
+    Two claims are in flight: while one is with the provider the other is with the database.
+    """
+    size = batch or resources.settings.embed_batch
+    ends = None if seconds is None else monotonic() + seconds
+
+    async def claim(run: "Run") -> list[Claimed]:
+        async with resources.database.transaction() as tx:
+            return await rows.claim_dataset(tx, dataset_id, kind=kind, limit=size, owner=run.owner, lease=run.lease)
+
+    async def loop() -> Tally:
+        total = Tally()
+        while ends is None or monotonic() < ends:
+            tally = await _once(resources, provider_id, claim)
+            if tally == Tally():
+                break
+            total.add(tally)
+            if progress is not None:
+                progress(tally.success + tally.failed)
+            if tally.skipped:
+                break
+        return total
+
+    total = Tally()
+    for part in await asyncio.gather(loop(), loop()):
+        total.add(part)
+    return total
+
+
+async def _once(
+    resources: Resources, provider_id: UUID | None, claim: Callable[["Run"], Awaitable[list[Claimed]]]
+) -> Tally:
+    """Claim one batch of rows and see it through."""
+    provider = await resources.provider(provider_id)
+    if not provider.space.active:
+        active = await resources.provider()
+        raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
+    if provider.paused_seconds > 0:
+        return Tally()
+    run = Run(resources, provider)
+    async with run.leases():
+        await run.through(await claim(run))
+    return run.tally
+
+
+class Run:
+    """One claim's way through the provider. Whatever happens, no lease outlives it."""
+
+    def __init__(self, resources: Resources, provider: Provider) -> None:
+        self.database = resources.database
+        self.provider = provider
+        self.embedder: Embedder = resources.models.embedder(provider)
+        self.lease = resources.settings.lease_seconds
+        self.owner = uuid4()
+        self.tally = Tally()
+        self._held: dict[int, Claimed] = {}
+        self._canary_sang = False
+        self._trusted = provider.failures == 0
+
+    async def through(self, claimed: Sequence[Claimed]) -> None:
+        """Reuse, batch, embed and write the claimed rows."""
+        if not claimed:
+            return
+        self._held = {row.vector_id: row for row in claimed}
+        async with self.database.transaction() as tx:
+            reused = await vectors.reuse(tx, self.provider.space.id, claimed)
+        self._done(reused)
+        self.tally.reused = len(reused)
+        try:
+            for batch in self._batches([row for row in claimed if row.vector_id not in reused]):
+                await self._embed(batch)
+        except ProviderPaused:
+            self.tally.skipped = len(self._held)
+
+    def _batches(self, pending: Sequence[Claimed]) -> list[list[list[Claimed]]]:
+        """Requests of unique texts: each element of a batch is all the rows of one text."""
+        same: dict[bytes, list[Claimed]] = {}
+        for row in pending:
+            same.setdefault(row.content_hash, []).append(row)
+        groups = list(same.values())
+        suspects = [[group] for group in groups if group[0].attempts >= SUSPECT_ATTEMPTS]
+        sound = [group for group in groups if group[0].attempts < SUSPECT_ATTEMPTS]
+        tokens = self.embedder.count_tokens([group[0].text for group in sound])
+        packed = [[sound[index] for index in batch] for batch in batching.pack(tokens, self.embedder.limits)]
+        return packed + suspects
+
+    async def _embed(self, batch: list[list[Claimed]]) -> None:
+        """Embed one request, halving it down to the texts that the provider can not take."""
+        try:
+            answer = await self.embedder.embed([group[0].text for group in batch])
+            self.tally.sent += len(batch)
+            sound = gate(
+                answer, count=len(batch), dimensions=self.provider.space.dimensions, provider=self.provider.name
+            )
+        except ISOLATED as error:
+            await self._isolate(batch, error)
+            return
+        except ProviderError as error:
+            await self._pause(error)
+        await self._write([group for group, ok in zip(batch, sound, strict=True) if ok], answer[sound])
+        for group in (group for group, ok in zip(batch, sound, strict=True) if not ok):
+            await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
+
+    async def _write(self, groups: Sequence[Sequence[Claimed]], answer: Vectors) -> None:
+        if not groups:
+            return
+        flat = [row for group in groups for row in group]
+        repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
+        async with self.database.transaction() as tx:
+            written = await vectors.write(tx, self.provider.space.id, flat, repeated)
+            if not self._trusted:
+                await providers.unpause(tx, self.provider.id)
+        self._trusted = True
+        self._done(written)
+
+    async def _isolate(self, batch: list[list[Claimed]], error: ProviderError) -> None:
+        """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""
+        if not await self._canary_sings():
+            await self._pause(error)
+        if len(batch) > 1:
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                await self._embed(half)
+            return
+        async with self.database.transaction() as tx:
+            for row in batch[0]:
+                if ladder.gives_up(error, row.attempts):
+                    await rows.give_up(tx, self.owner, row, code=error.code, error=str(error))
+                else:
+                    delay = ladder.row_delay(row.attempts)
+                    await rows.back_off(tx, self.owner, row.vector_id, delay=delay, code=error.code, error=str(error))
+        self.tally.failed += len(batch[0])
+        self._forget(row.vector_id for row in batch[0])
+
+    async def _canary_sings(self) -> bool:
+        if not self._canary_sang:
+            try:
+                answer = await self.embedder.embed([CANARY])
+                sound = gate(answer, count=1, dimensions=self.provider.space.dimensions, provider=self.provider.name)
+                self._canary_sang = bool(sound.all())
+            except ProviderError as error:
+                await self._pause(error)
+        return self._canary_sang
+
+    async def _pause(self, error: ProviderError) -> NoReturn:
+        seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
+        async with self.database.transaction() as tx:
+            await providers.pause(
+                tx, self.provider.id, seconds=seconds, code=error.code, error=str(error), counted=counted
+            )
+        logger.warning(
+            "provider paused", provider=self.provider.name, code=error.code, seconds=round(seconds, 1), error=str(error)
+        )
+        raise ProviderPaused from error
+
+    def _done(self, vector_ids: set[int]) -> None:
+        self.tally.success += len(vector_ids)
+        self._forget(vector_ids)
+
+    def _forget(self, vector_ids: Iterable[int]) -> None:
+        for vector_id in vector_ids:
+            self._held.pop(vector_id, None)
+
+    @asynccontextmanager
+    async def leases(self) -> AsyncIterator[None]:
+        """Renew the leases while work lasts; hand back what is still held at the end, also when cancelled."""
+        renewer = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            renewer.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewer
+            if self._held:
+                await asyncio.shield(self._hand_back())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease / 3)
+            try:
+                async with self.database.transaction() as tx:
+                    await rows.renew(tx, self.owner, lease=self.lease)
+            except EvervecError as error:
+                logger.warning("leases not renewed", error=str(error))
+
+    async def _hand_back(self) -> None:
+        try:
+            async with self.database.transaction() as tx:
+                await rows.release(tx, self.owner, list(self._held))
+        except EvervecError as error:
+            # The database is away: the leases run out by themselves.
+            logger.warning("leases not handed back", rows=len(self._held), error=str(error))

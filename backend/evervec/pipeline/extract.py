@@ -1,0 +1,112 @@
+"""Knowledge is drawn out of messages: topics, atoms with versions, links. Its hooks ring for embedding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from evervec.domain.knowledge import Extraction, LinkType
+from evervec.domain.reconcile import Plan, reconcile
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.score import EXTRACT, Shift
+from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
+from evervec.store import knowledge, messages
+from evervec.store.messages import ClaimedMessage
+from evervec.store.session import Tx
+
+
+@dataclass
+class Extracted:
+    """What was saved for one claim of messages."""
+
+    message_ids: list[int]
+    topic_ids: list[int]
+    version_created_atom_ids: list[int]
+    links: int
+
+
+async def extract_knowledge(
+    resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE, hooks: bool = True
+) -> dict[str, int]:
+    """Extract the given messages, or what waits in a dataset, a claim at a time."""
+    provider = await resources.provider()
+    shift = Shift(resources, provider)
+    counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
+    size = EXTRACT
+    while claimed := await shift.claim("extract", ids, size):
+        saved: list[Extracted] = []
+        # what was refused in company is tried alone, so that one message never holds up its neighbours
+        groups = [claimed] if all(c.attempts == 0 for c in claimed) else [[c] for c in claimed]
+        for group in groups:
+            saved += await _extract_group(resources, shift, group)
+        for extracted in saved:
+            counts["messages"] += len(extracted.message_ids)
+            counts["atoms"] += len(extracted.version_created_atom_ids)
+            counts["topics"] += len(extracted.topic_ids)
+            counts["links"] += extracted.links
+            if hooks:
+                await ring_hooks(resources, extracted, provider.id, lane=lane)
+        if not saved:
+            break
+    return counts
+
+
+async def ring_hooks(resources: Resources, extracted: Extracted, provider_id: UUID, *, lane: Lane) -> None:
+    """Ring for what this extraction wrote. A bell that nobody hears costs time, never a row: the sweeper finds it."""
+    ring = resources.doorbell.ring
+    provider = str(provider_id)
+    if extracted.version_created_atom_ids:
+        await ring(EMBED_ATOMS, lane=lane, atom_ids=extracted.version_created_atom_ids, provider_id=provider)
+    if extracted.topic_ids:
+        await ring(EMBED_TOPICS, lane=lane, topic_ids=extracted.topic_ids, provider_id=provider)
+    if extracted.message_ids:
+        await ring(EMBED_MESSAGES, lane=lane, message_ids=extracted.message_ids, provider_id=provider)
+
+
+async def _extract_group(resources: Resources, shift: Shift, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:
+    saved = []
+    async with shift.working(claimed):
+        for dataset_id in dict.fromkeys(c.dataset_id for c in claimed):
+            part = [c for c in claimed if c.dataset_id == dataset_id]
+            ids = [c.message.message_id for c in part]
+            async with resources.database.read() as tx:
+                known = await knowledge.known(tx, dataset_id, ids)
+            # noise is here only because an earlier revision of it stated something that has to go
+            telling = [c.message for c in part if c.signal != "noise"]
+            found = await shift.extractor.extract(telling, known) if telling else Extraction()
+            async with resources.database.transaction() as tx:
+                saved.append(await _save(tx, shift, dataset_id, part, found))
+    return saved
+
+
+async def _save(
+    tx: Tx, shift: Shift, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
+) -> Extracted:
+    """One transaction: what the messages state now, and that they are extracted. Nothing if all were edited meanwhile."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", str(dataset_id))
+    current = set(await messages.update_messages(tx, shift.owner, claimed))
+    ids = [c.message.message_id for c in claimed if c.message.message_id in current]
+    drafts = [draft for draft in found.atoms if set(draft.message_ids) <= current or not draft.message_ids]
+    known = await knowledge.known(tx, dataset_id, ids)
+    plan = reconcile(drafts, known.atoms, ids)
+    topics = await knowledge.save_topics(tx, dataset_id, found.topics)
+    names = {topic.name.lower(): topic.topic_id for topic in known.topics} | topics
+    atom_ids, versioned = await knowledge.save_atoms(tx, dataset_id, plan, names)
+    links = await knowledge.link_atoms(tx, _links(found, plan, atom_ids))
+    return Extracted(ids, sorted(topics.values()), versioned, links)
+
+
+def _links(found: Extraction, plan: Plan, atom_ids: dict[int, int]) -> list[tuple[int, LinkType, int, float]]:
+    """Links between drafts as links between atoms: drafts of messages edited meanwhile have none."""
+    place = {id(draft): index for index, draft in enumerate(plan.drafts)}
+    atom = {
+        index: atom_ids[place[id(draft)]]
+        for index, draft in enumerate(found.atoms)
+        if id(draft) in place and place[id(draft)] in atom_ids
+    }
+    links = []
+    for link in found.links:
+        source = atom.get(link.source)
+        target = link.target_atom_id if link.target is None else atom.get(link.target)
+        if source is not None and target is not None:
+            links.append((source, link.type, target, link.confidence))
+    return links

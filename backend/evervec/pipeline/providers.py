@@ -1,0 +1,139 @@
+"""Providers: added once they answered, probed for their width, switched without ever mixing spaces."""
+
+from dataclasses import dataclass
+from time import perf_counter
+from uuid import uuid4
+
+from evervec.domain.naming import slug
+from evervec.domain.vectors import gate
+from evervec.embedders.catalog import TYPES, open_embedder, probe
+from evervec.errors import Refused
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, providers, secrets, vectors
+from evervec.store.providers import Provider
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a provider answered to two short texts."""
+
+    dimensions: int
+    milliseconds: float
+
+
+async def ensure_default(resources: Resources) -> None:
+    """On a database without providers, add the local one and activate its space; else finish what a crash left."""
+    async with resources.database.read() as tx:
+        existing = await providers.every(tx)
+        active = await providers.active(tx)
+    if not existing:
+        await add(resources, name="local", type_="local")
+    elif active is not None:
+        await vectors.build_indexes(resources.database, active.space.id, active.space.dimensions)
+
+
+async def add(
+    resources: Resources,
+    *,
+    name: str,
+    type_: str,
+    base_url: str | None = None,
+    model: str | None = None,
+    chat_model: str | None = None,
+    api_key: str | None = None,
+    activate: bool = True,
+) -> Provider:
+    """Probe a provider, keep it, and use it if no vector of another space is lost by that.
+
+    Raises `Refused` for a type nobody knows, a `ProviderError` when it does not answer as an embedder.
+    """
+    if type_ not in TYPES:
+        raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
+    client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name)
+    try:
+        dimensions = await probe(client)
+    finally:
+        await client.aclose()
+    async with resources.database.transaction() as tx:
+        added = await providers.add(
+            tx,
+            name=slug("Provider", name),
+            type_=type_,
+            base_url=base_url,
+            model=client.model,
+            chat_model=chat_model,
+            api_key_encrypted=_sealed(resources, api_key),
+            dimensions=dimensions,
+        )
+        free = added.space.active or not await providers.embedded_rows(tx)
+    if activate and free:
+        return await use(resources, added.name)
+    return added
+
+
+def _sealed(resources: Resources, api_key: str | None) -> bytes | None:
+    if api_key is None:
+        return None
+    key = resources.settings.secret_key
+    if key is None:
+        raise Refused(
+            reason="An API key is kept sealed, and EVERVEC_SECRET_KEY is not set. Set it, for example to "
+            f"{secrets.new_key()}, here and for every worker."
+        )
+    return secrets.seal(key.get_secret_value(), api_key)
+
+
+async def use(resources: Resources, name: str, *, reembed: bool = False) -> Provider:
+    """Make a provider the active one. Another space means that every row is embedded again: only with `reembed`."""
+    async with resources.database.transaction() as tx:
+        chosen = await providers.by_name(tx, name)
+        active = await providers.active(tx)
+        if not chosen.space.active:
+            if await providers.embedded_rows(tx) and not reembed:
+                raise Refused(
+                    reason=f"Rows are embedded in {active.space if active else 'another space'}; {name!r} embeds into "
+                    f"{chosen.space}. `evervec providers use {name} --reembed` drops those vectors and embeds again."
+                )
+            await providers.activate(tx, chosen.space)
+        await providers.use(tx, chosen.id)
+    await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
+    if active is not None and active.space.id != chosen.space.id:
+        await vectors.drop_indexes(resources.database, active.space.id)
+    async with resources.database.read() as tx:
+        return await providers.by_id(tx, chosen.id)
+
+
+async def test(resources: Resources, name: str) -> Probe:
+    """Ask a provider for two vectors. Raises a `ProviderError`."""
+    async with resources.database.read() as tx:
+        chosen = await providers.by_name(tx, name)
+    client = resources.models.open(chosen)
+    started = perf_counter()
+    try:
+        # a text that nobody has asked before, so that no cache answers
+        answer = await client.embed(["Every row embedded.", uuid4().hex])
+        gate(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
+    finally:
+        await client.aclose()
+    async with resources.database.transaction() as tx:
+        await providers.unpause(tx, chosen.id)
+    return Probe(answer.shape[1], round((perf_counter() - started) * 1000, 1))
+
+
+async def remove(resources: Resources, name: str) -> None:
+    """Forget a provider. Raises `Refused` for the last one of the active space while there are datasets."""
+    async with resources.database.transaction() as tx:
+        chosen = await providers.by_name(tx, name)
+        others = [p for p in await providers.every(tx) if p.space.active and p.id != chosen.id]
+        if chosen.space.active and not others and await datasets.live(tx):
+            raise Refused(
+                reason=f"{name!r} is the only provider of the active space: without it nothing is embedded or found. "
+                "Add another one first."
+            )
+        await providers.remove(tx, name)
+
+
+async def listed(resources: Resources) -> list[Provider]:
+    """All providers, oldest first."""
+    async with resources.database.read() as tx:
+        return await providers.every(tx)

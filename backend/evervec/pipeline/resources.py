@@ -1,0 +1,109 @@
+"""What every stage is handed: opened by the runtime, used here, closed by the runtime."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from uuid import UUID
+
+from evervec.domain.protocols import Embedder, Extractor
+from evervec.embedders.catalog import open_embedder
+from evervec.errors import Refused
+from evervec.extractors.catalog import open_extractor
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.publish import Doorbell
+from evervec.settings import Settings
+from evervec.store import providers, secrets
+from evervec.store.providers import Provider
+from evervec.store.session import Database
+
+
+class Models:
+    """Opens the clients of providers once and keeps them; a provider that was changed is opened again."""
+
+    def __init__(self, secret_key: str | None) -> None:
+        self._secret_key = secret_key
+        self._embedders: dict[UUID, tuple[Provider, Embedder]] = {}
+        self._extractors: dict[UUID, tuple[Provider, Extractor]] = {}
+
+    def embedder(self, provider: Provider) -> Embedder:
+        """The provider's embedder."""
+        kept = self._embedders.get(provider.id)
+        if kept is None or kept[0] != _identity(provider):
+            kept = (_identity(provider), self.open(provider))
+            self._embedders[provider.id] = kept
+        return kept[1]
+
+    def extractor(self, provider: Provider) -> Extractor:
+        """The provider's extractor: its chat model if it has one, else the local rules."""
+        kept = self._extractors.get(provider.id)
+        if kept is None or kept[0] != _identity(provider):
+            chats = provider.chat_model is not None
+            kept = (
+                _identity(provider),
+                open_extractor(
+                    provider.type if chats else "local",
+                    base_url=provider.base_url,
+                    model=provider.chat_model,
+                    api_key=self._api_key(provider),
+                    name=provider.name if chats else "local",
+                    embedder=self.local,
+                ),
+            )
+            self._extractors[provider.id] = kept
+        return kept[1]
+
+    @cached_property
+    def local(self) -> Embedder:
+        """The local embedder, which the local extractor reads with whoever else embeds."""
+        return open_embedder("local", name="local")
+
+    def open(self, provider: Provider) -> Embedder:
+        """A client of its own for a provider, for the caller to close."""
+        return open_embedder(
+            provider.type,
+            base_url=provider.base_url,
+            model=provider.model,
+            api_key=self._api_key(provider),
+            name=provider.name,
+        )
+
+    async def aclose(self) -> None:
+        """Close every client; may be called twice."""
+        for _, extractor in self._extractors.values():
+            await extractor.aclose()
+        for _, embedder in self._embedders.values():
+            await embedder.aclose()
+        await self.local.aclose()
+        self._extractors.clear()
+        self._embedders.clear()
+
+    def _api_key(self, provider: Provider) -> str | None:
+        if provider.api_key_encrypted is None:
+            return None
+        if self._secret_key is None:
+            raise Refused(reason=f"Provider {provider.name!r} has an API key: set EVERVEC_SECRET_KEY to read it.")
+        return secrets.unseal(self._secret_key, provider.api_key_encrypted)
+
+
+def _identity(provider: Provider) -> Provider:
+    return replace(provider, paused_seconds=0.0, pause_code=None, pause_error=None, failures=0)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The open resources of one process."""
+
+    settings: Settings
+    database: Database
+    broker: JetStreamBroker
+    doorbell: Doorbell
+    models: Models
+
+    async def provider(self, provider_id: UUID | None = None) -> Provider:
+        """The provider asked for, else the active one. Raises `UnknownProviderError`."""
+        async with self.database.read() as tx:
+            if provider_id is not None:
+                return await providers.by_id(tx, provider_id)
+            found = await providers.active(tx)
+        if found is None:
+            raise Refused(reason="No embedding space is active yet. Run `evervec migrate`, or `evervec providers add`.")
+        return found

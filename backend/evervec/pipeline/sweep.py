@@ -1,0 +1,56 @@
+"""What any crash left behind: rows that wait and that nobody holds are taken up again, smallest project first."""
+
+from uuid import UUID
+
+from evervec import log
+from evervec.pipeline.embed import Tally, embed_dataset
+from evervec.pipeline.extract import extract_knowledge
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.score import score_messages
+from evervec.queue.names import Lane
+from evervec.store import datasets, messages, rows
+
+logger = log.get("sweep")
+
+SLICE = 10.0
+"""Seconds that one dataset is worked on before the next one gets its turn."""
+MOST = 1000
+
+
+async def get_projects_with_vectorization_count(resources: Resources) -> list[tuple[UUID, str | None, int]]:
+    """`(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one."""
+    async with resources.database.read() as tx:
+        return await datasets.pending_by_project(tx)
+
+
+async def sweep(resources: Resources) -> Tally:
+    """Take up once whatever waits: messages to score, messages to extract, rows to embed.
+
+    Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
+    """
+    for stage in ("score", "extract"):
+        await _catch_up(resources, stage)
+    total = Tally()
+    for project_id, _, pending in await get_projects_with_vectorization_count(resources):
+        if pending:
+            for dataset_id in await _free(resources, project_id):
+                total.add(await embed_dataset(resources, dataset_id, seconds=SLICE))
+    if total != Tally():
+        logger.info("swept", embedded=total.success, failed=total.failed)
+    return total
+
+
+async def _catch_up(resources: Resources, stage: str) -> None:
+    async with resources.database.read() as tx:
+        waiting = await messages.waiting(tx, stage, limit=MOST)
+    for ids in waiting.values():
+        if stage == "score":
+            await score_messages(resources, ids, lane=Lane.BACKFILL)
+        else:
+            await extract_knowledge(resources, ids, lane=Lane.BACKFILL)
+
+
+async def _free(resources: Resources, project_id: UUID) -> list[UUID]:
+    async with resources.database.read() as tx:
+        live = [d.id for d in await datasets.live(tx) if d.project_id == project_id]
+        return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]

@@ -1,0 +1,5 @@
+"""Stand-in."""
+
+
+def demo() -> None:
+    """Demo."""

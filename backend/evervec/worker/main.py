@@ -1,0 +1,59 @@
+"""The worker process: runs tasks from NATS and sweeps PostgreSQL for what no task finished, until it is told to stop."""
+
+import asyncio
+from collections.abc import Callable
+
+from taskiq import async_shared_broker
+
+from evervec import log
+from evervec.errors import EvervecError
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.sweep import sweep
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.receiver import serve
+from evervec.runtime import Runtime
+from evervec.worker import tasks
+
+logger = log.get("worker")
+
+
+def attach(broker: JetStreamBroker, resources: Resources) -> None:
+    """Make the tasks known to a broker: they are sent through it, and run with these resources."""
+    async_shared_broker.default_broker(broker)
+    broker.add_dependency_context({Resources: resources})
+    missing = [
+        task for task in (tasks.sweep_task, tasks.score_message_task) if broker.find_task(task.task_name) is None
+    ]
+    if missing:
+        raise RuntimeError(f"tasks are not registered: {missing}")
+
+
+async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:
+    """Run tasks and sweep until `finish` is set; then finish what runs, hand back what was only fetched."""
+    attach(runtime.broker, runtime.resources)
+    settings = runtime.settings
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_sweeping(runtime.resources, finish))
+        group.create_task(
+            serve(
+                runtime.broker,
+                max_async_tasks=settings.worker_tasks,
+                wait_tasks_timeout=settings.stop_seconds,
+                finish=finish,
+            )
+        )
+        if started is not None:
+            started()
+
+
+async def _sweeping(resources: Resources, finish: asyncio.Event) -> None:
+    """Sweep every few seconds. Whatever is down now is up again later: the loop itself never ends by an error."""
+    while not finish.is_set():
+        try:
+            await sweep(resources)
+        except EvervecError as error:
+            logger.warning("sweep failed", error=str(error))
+        try:
+            await asyncio.wait_for(finish.wait(), resources.settings.sweep_seconds)
+        except TimeoutError:
+            continue

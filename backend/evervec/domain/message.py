@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IncomingMessage:
     """A message of a source. `chat` and `external_id` together are its identity inside a dataset.
 
     `text` is what PostgreSQL can store (no NUL, no lone surrogates) and may be blank; times are aware, in UTC.
+    `reply_to` is an `external_id` of the same chat. `forwarded_from` names who wrote it first.
     """
 
     chat: str
@@ -18,11 +19,24 @@ class IncomingMessage:
     text: str
     edited_at: datetime | None = None
     reply_to: str | None = None
+    forwarded_from: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RejectedMessage:
     """A message that could not be taken. `place` finds it in the source, `reason` says what is wrong with it."""
 
     place: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedMessage:
+    """A record that nobody wrote as a message: somebody joined, a title changed. Counted, never an error."""
+
+    place: str
+    reason: str
+
+
+ReadMessage = IncomingMessage | RejectedMessage | SkippedMessage
+"""What a source makes of one record."""

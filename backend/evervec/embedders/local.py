@@ -1,0 +1,151 @@
+"""The embedder that needs no server: WordLlama's 256 dimensions, weights out of its wheel; knows no other provider."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evervec.domain.protocols import EmbedLimits, Vectors
+from evervec.errors import BadInputError, ConfigError
+
+MODEL = "wordllama-l2-supercat-256"
+PIECE_CHARS = 32_768
+GROUP_CHARS = 65_536
+
+
+class LocalEmbedder:
+    """WordLlama (average of token vectors) in one thread of its own; unit vectors, `(n, 256) float32`.
+
+    A text of any length is embedded whole. A text without a token (only the empty one has none) comes back as
+    NaN, as WordLlama itself answers: the engine's sanity gate judges it. Loads on first use, never the network.
+    """
+
+    limits = EmbedLimits(texts=4096, tokens=8_000_000)
+    model = MODEL
+
+    def __init__(self, name: str = "local") -> None:
+        self._name = name
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evervec-local")
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider."""
+        return self._name
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """An upper estimate: a token is at least one byte of UTF-8, and the text's start adds one."""
+        return [len(text.encode("utf-8", "surrogatepass")) + 1 for text in texts]
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """`(n, 256) float32`. Raises `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
+
+    async def aclose(self) -> None:
+        """Let the thread go; texts already handed in are finished."""
+        self._thread.shutdown(wait=False)
+
+    def _embed(self, texts: list[str]) -> Vectors:
+        try:
+            model = _load()
+        except (ImportError, OSError) as problem:
+            raise ConfigError(
+                self._name, f"WordLlama's weights are missing ({problem}). Reinstall wordllama."
+            ) from None
+        try:
+            return embed_whole(model, texts)
+        except (TypeError, UnicodeEncodeError):
+            raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
+
+
+def embed_whole(model: Any, texts: list[str]) -> Vectors:
+    """The vectors of `model.embed(texts, norm=True)`, bit for bit, without padding.
+
+    WordLlama pads every text of a batch to the longest one, which costs 2 to 5 times the time on chat messages and
+    explodes on one long document. Summing text by text needs no padding and depends on no neighbour.
+    """
+    sums = np.zeros((len(texts), model.embedding.shape[1]), dtype=np.float32)
+    counts = np.zeros((len(texts), 1), dtype=np.float32)
+    for rows, pieces in _groups(texts):
+        encodings = model.tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        for row, encoding in zip(rows, encodings, strict=True):
+            ids = encoding.ids
+            sums[row] += model.embedding.take(ids, axis=0, mode="clip").sum(axis=0)
+            counts[row] += len(ids)
+    sums /= np.maximum(counts, 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0: a text without a token is NaN on purpose
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums
+
+
+def split_at_words(text: str, size: int = PIECE_CHARS) -> list[str]:
+    """`text` in pieces of at most `size` characters that tokenize exactly as the whole does.
+
+    The tokenizer writes a space as the start of the next word and itself prepends one, so a cut in front of a space
+    that swallows the space changes no token: none spans that place. A word longer than `size` is cut in two.
+    """
+    pieces, start = [], 0
+    while len(text) - start > size:
+        end = _cut_before(text, start, start + size)
+        pieces.append(text[start:end])
+        start = end + (text[end] == " ")
+    return [*pieces, text[start:]]
+
+
+def _cut_before(text: str, start: int, limit: int) -> int:
+    """The last place in `(start, limit)` where a run of spaces begins, else `limit`.
+
+    Not inside a run, whose spaces share tokens; nor beside a bracket, which may belong to a special token as "<s>".
+    """
+    at = text.rfind(" ", start + 1, limit)
+    while at > start and (text[at - 1] in " >" or text[at + 1] == "<"):
+        at = text.rfind(" ", start + 1, at)
+    return at if at > start else limit
+
+
+def _groups(texts: list[str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Rows and pieces to tokenize at once: bounded by characters, because an encoding takes about 800 bytes a token."""
+    rows: list[int] = []
+    pieces: list[str] = []
+    used = 0
+    for row, text in enumerate(texts):
+        for piece in [text] if len(text) <= PIECE_CHARS else split_at_words(text):
+            if used + len(piece) > GROUP_CHARS and pieces:
+                yield rows, pieces
+                rows, pieces, used = [], [], 0
+            rows.append(row)
+            pieces.append(piece)
+            used += len(piece)
+    yield rows, pieces
+
+
+@cache
+def _load() -> Any:
+    """One model for the process: 32 MB, read-only, so that any number of threads may share it."""
+    # Without it the tokenizer starts a thread pool of its own, which warns after a fork and gains nothing measurable.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _root_logger_kept():
+        import wordllama
+
+    folder = Path(wordllama.__file__).parent
+    model = wordllama.WordLlama.load(dim=256, cache_dir=folder, disable_download=True)
+    model.tokenizer.no_padding()
+    return model
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """WordLlama calls `logging.basicConfig` when imported, which would print every library's INFO lines."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,29 @@
+"""From a provider's record to its extractor; opens nothing by itself."""
+
+from evervec.domain.protocols import Embedder, Extractor
+from evervec.errors import ConfigError
+from evervec.extractors.local import LocalExtractor
+from evervec.extractors.ollama import DEFAULT_URL, OllamaExtractor
+
+TYPES = ("local", "ollama")
+
+
+def open_extractor(
+    type: str,  # noqa: A002  # the word of the provider's record
+    *,
+    base_url: str | None = None,
+    model: str | None = None,
+    api_key: str | None = None,
+    name: str,
+    embedder: Embedder,
+) -> Extractor:
+    """The extractor of one provider record; the local one reads with `embedder`. Raises `ConfigError`."""
+    match type:
+        case "local":
+            return LocalExtractor(embedder)
+        case "ollama":
+            if not model:
+                raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
+            return OllamaExtractor(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
+        case _:
+            raise ConfigError(name, f"{type!r} is not a type of extractor. Known types: {', '.join(TYPES)}.")

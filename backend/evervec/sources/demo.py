@@ -1,0 +1,26 @@
+"""The chat that `evervec demo` imports, as a file of this package, and three questions that it answers."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+
+@dataclass(frozen=True)
+class DemoQuestion:
+    """A question in other words than the chat's; `answers` are ids of the messages that should be among the top hits."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+DEMO_QUESTIONS: Final = (
+    DemoQuestion("smartphones with an incorrect clock", ("97", "98", "99", "101")),
+    DemoQuestion("where are pictures stored", ("123", "166", "168")),
+    DemoQuestion("Lieferung zur falschen Zeit, weil die Zeitzone nicht stimmt", ("25", "27", "30")),
+)
+
+
+def demo_chat_path() -> Path:
+    """A Telegram Desktop export of one team chat, about three quarters English and one quarter German."""
+    return Path(str(resources.files("evervec.sources") / "demo_chat.json"))

@@ -1,0 +1,97 @@
+"""The one behaviour suite that every embedder passes, whatever stands behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from evervec.domain.protocols import Embedder
+from evervec.embedders.catalog import open_embedder, probe
+from evervec.errors import ProviderError
+from tests.fakes import FakeProvider
+
+TEXTS = ["The job is stuck.", "Задача зависла после сбоя.", "x", "🎉🎉", "a  b\n\nc", "long " * 400, "'; DROP TABLE--"]
+
+
+@pytest.fixture(params=["local", "ollama"])
+async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
+    async with FakeProvider(dims=48) as fake:
+        where = {"base_url": fake.url, "model": "fake-embed"} if request.param == "ollama" else {}
+        opened = open_embedder(request.param, name=request.param, **where)
+        yield opened
+        await opened.aclose()
+
+
+async def test_one_finite_unit_vector_per_text_in_order(embedder: Embedder) -> None:
+    together = await embedder.embed(TEXTS)
+    assert together.dtype == np.float32
+    assert together.shape == (len(TEXTS), await probe(embedder))
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    for text, vector in zip(TEXTS, together, strict=True):
+        assert np.array_equal((await embedder.embed([text]))[0], vector)
+
+
+async def test_a_vector_does_not_depend_on_its_neighbours(embedder: Embedder) -> None:
+    alone = (await embedder.embed(["a short one"]))[0]
+    crowded = await embedder.embed(["word " * 900, "a short one", "x" * 3000])
+    assert np.array_equal(crowded[1], alone)
+
+
+async def test_the_same_text_twice_in_one_batch_gives_the_same_vector(embedder: Embedder) -> None:
+    first, _, second = await embedder.embed(["again", "other", "again"])
+    assert np.array_equal(first, second)
+
+
+async def test_a_full_batch_is_one_request(embedder: Embedder) -> None:
+    texts = [f"text number {number}" for number in range(embedder.limits.texts)]
+    vectors = await embedder.embed(texts)
+    assert len(vectors) == len(texts)
+    assert np.isfinite(vectors).all()
+
+
+async def test_many_requests_at_once_do_not_mix(embedder: Embedder) -> None:
+    batches = [[f"{batch}-{row}" for row in range(20)] for batch in range(12)]
+    answers = await asyncio.gather(*(embedder.embed(batch) for batch in batches))
+    again = await embedder.embed(batches[7])
+    assert np.array_equal(answers[7], again)
+
+
+async def test_the_event_loop_lives_while_texts_are_embedded(embedder: Embedder) -> None:
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0)
+            beats += 1
+
+    pulse = asyncio.create_task(beat())
+    await embedder.embed(["a sentence of some length, again and again " * 20] * 32)
+    pulse.cancel()
+    assert beats > 10
+
+
+async def test_token_counts_are_one_positive_number_per_text(embedder: Embedder) -> None:
+    counts = embedder.count_tokens(TEXTS)
+    assert len(counts) == len(TEXTS)
+    assert all(count > 0 for count in counts)
+    assert counts[5] > counts[0]
+
+
+async def test_a_lone_surrogate_is_refused_as_bad_input(embedder: Embedder) -> None:
+    with pytest.raises(ProviderError) as refused:
+        await embedder.embed(["good", "bad \ud800"])
+    assert refused.value.code == "bad_input"
+
+
+async def test_closing_twice_does_no_harm(embedder: Embedder) -> None:
+    await embedder.embed(["before"])
+    await embedder.aclose()
+    await embedder.aclose()
+
+
+async def test_it_says_who_it_is(embedder: Embedder) -> None:
+    assert embedder.name in ("local", "ollama")
+    assert embedder.model
+    assert embedder.limits.texts >= 32

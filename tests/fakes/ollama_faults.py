@@ -1,0 +1,157 @@
+"""How each fault looks on Ollama's wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from aiohttp import web
+from numpy.typing import NDArray
+
+from tests.fakes.faults import Fault, Rule
+
+if TYPE_CHECKING:
+    from tests.fakes.server import FakeProvider
+
+REFUSALS: dict[Fault, tuple[int, str]] = {
+    Fault.BUSY_503: (503, "server busy, please try again.  maximum pending requests exceeded"),
+    Fault.ERROR_500: (500, "llama runner: out of luck"),
+    Fault.BAD_GATEWAY_502: (502, "bad gateway"),
+    Fault.TIMEOUT_504: (504, "gateway timeout"),
+    Fault.EOF_500: (500, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
+    Fault.EOF_400: (400, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
+    Fault.RATE_LIMITED_429: (429, "too many requests"),
+    Fault.UNAUTHORIZED_401: (401, "unauthorized"),
+    Fault.FORBIDDEN_403: (403, "forbidden"),
+    Fault.NO_MODEL_404: (404, 'model "gone" not found, try pulling it first'),
+    Fault.BAD_REQUEST_400: (400, "invalid input"),
+    Fault.TOO_LONG_400: (400, "the input length exceeds the context length"),
+    Fault.NAN_400: (400, "embedding contains NaN or Inf values"),
+    Fault.WRONG_KIND_400: (400, '"gone" does not support embeddings'),
+    Fault.TOO_LARGE_413: (413, "request entity too large"),
+}
+BODIES = {
+    Fault.HTML_200: b"<!doctype html><html><body>Sign in to the hotel network</body></html>",
+    Fault.EMPTY_200: b"",
+    Fault.NOT_AN_OBJECT: b"[1, 2, 3]",
+    Fault.TRUNCATED_JSON: b'{"model":"fake-embed","embeddings":[[0.1,0.2',
+}
+CUT = (Fault.RESET, Fault.RESET_MID_BODY, Fault.STALL, Fault.STALL_MID_BODY)
+MID_BODY = (Fault.STALL_MID_BODY, Fault.RESET_MID_BODY)
+HUGE = 64 << 20
+
+
+def status(fault: Fault) -> int:
+    """The status that the log notes for this fault; 0 where no whole answer is sent."""
+    if fault in CUT:
+        return 0
+    return REFUSALS[fault][0] if fault in REFUSALS else 302 if fault is Fault.REDIRECT_302 else 200
+
+
+async def before(
+    fake: FakeProvider, request: web.Request, rule: Rule, asked: dict[str, Any]
+) -> web.StreamResponse | None:
+    """The failing answer, or None for a fault that spoils a good answer later."""
+    fault = rule.fault
+    if fault in REFUSALS:
+        code, reason = REFUSALS[fault]
+        headers = {"Retry-After": rule.retry_after} if code == 429 and rule.retry_after is not None else {}
+        return web.json_response(
+            {"error": reason.replace("gone", str(asked.get("model")))}, status=code, headers=headers
+        )
+    if fault in BODIES:
+        return web.Response(
+            body=BODIES[fault], content_type="text/html" if fault is Fault.HTML_200 else "application/json"
+        )
+    match fault:
+        case Fault.REDIRECT_302:
+            return web.Response(status=302, headers={"Location": "http://169.254.169.254/"})
+        case Fault.RESET:
+            _cut(request)
+            return web.Response()
+        case Fault.STALL | Fault.SLOW_LOAD:
+            await fake.wait(rule.seconds)
+        case Fault.HUGE_BODY:
+            return await _huge(request)
+    return None
+
+
+def _cut(request: web.Request) -> None:
+    """Reset the connection: RST instead of FIN."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _huge(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(HUGE >> 20):
+        await response.write(b" " * (1 << 20))
+    return response
+
+
+async def spoil_vectors(
+    fake: FakeProvider,
+    request: web.Request,
+    fault: Fault | None,
+    vectors: NDArray[np.float32],
+    head: dict[str, Any],
+    body: bytes,
+) -> web.StreamResponse:
+    """The good answer `body`, or what the fault makes of it."""
+    if fault in MID_BODY:
+        return await _half(fake, request, fault, body)
+    if fault is not None and (spoiled := _spoiled(fault, vectors)) is not None:
+        body = orjson.dumps(head)[:-1] + b',"embeddings":' + spoiled + b"}"
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _half(fake: FakeProvider, request: web.Request, fault: Fault, body: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    return await break_off(fake, request, response, fault)
+
+
+async def break_off(
+    fake: FakeProvider, request: web.Request, response: web.StreamResponse, fault: Fault
+) -> web.StreamResponse:
+    """Leave an answer that has begun: reset it now, or when the client has lost patience."""
+    if fault is Fault.STALL_MID_BODY:
+        await fake.wait(3600)
+    _cut(request)
+    return response
+
+
+def _spoiled(fault: Fault, vectors: NDArray[np.float32]) -> bytes | None:
+    """The JSON of `embeddings` under this fault; None where the vectors are left alone."""
+    rows = vectors.tolist()
+    first = rows[0] if rows else []
+    match fault:
+        case Fault.NOT_A_LIST:
+            return b'"nothing"'
+        case Fault.SHORT_LIST:
+            rows = rows[:-1]
+        case Fault.EXTRA:
+            rows = [*rows, first]
+        case Fault.WRONG_DIMS:
+            rows = [row[:-1] for row in rows]
+        case Fault.RAGGED:
+            rows[-1] = rows[-1][:-1]
+        case Fault.NULL:
+            first[0] = None
+        case Fault.STRINGS:
+            first[0] = "0.5"
+        case Fault.OVERFLOW:
+            first[0] = 1e39
+        case Fault.ZERO_VECTOR:
+            rows[0] = [0.0] * len(first)
+        case Fault.IDENTICAL:
+            rows = [first] * len(rows)
+        case Fault.NAN | Fault.INFINITY:
+            first[0] = "*"
+            return orjson.dumps(rows).replace(b'"*"', b"NaN" if fault is Fault.NAN else b"Infinity")
+        case _:
+            return None
+    return orjson.dumps(rows)

@@ -1,0 +1,126 @@
+"""The core of the fake provider: one HTTP server, its faults and its log; what is said on the wire lives elsewhere."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from aiohttp import web
+
+from tests.fakes import ollama
+from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule
+from tests.fakes.request_log import Request, count_texts
+
+
+class FakeProvider:
+    """`async with FakeProvider(dims=64) as fake:` serves at `fake.url` until the block ends.
+
+    Every model name is known unless it is in `missing`; `widths` gives single models another width than `dims`.
+    With `api_key`, requests must carry it. Texts above `context_tokens` (4 characters a token) are refused.
+    """
+
+    def __init__(
+        self,
+        dims: int = 64,
+        *,
+        api_key: str | None = None,
+        context_tokens: int = 2048,
+        widths: dict[str, int] | None = None,
+        port: int = 0,
+    ) -> None:
+        self.dims, self.api_key, self.context_tokens = dims, api_key, context_tokens
+        self.widths = widths or {}
+        self.missing: set[str] = set()
+        self.requests: list[Request] = []
+        self.faults = FaultQueue()
+        self.url = ""
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self._stopped = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        application = web.Application(client_max_size=256 << 20)
+        application.router.add_post("/_fault", self._add_fault)
+        application.router.add_post("/_heal", self._heal)
+        application.router.add_get("/_log", self._show_log)
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def fail_next(self, times: int, fault: Fault, **how: Any) -> None:
+        """Fail the next `times` requests that embed or chat; `how` are further fields of `Rule`."""
+        self.faults.add(Rule(fault, left=times, **how))
+
+    def always(self, matches: Predicate | None, fault: Fault, **how: Any) -> None:
+        """Fail every request that holds a text for which `matches` is true (None: every request)."""
+        self.faults.add(Rule(fault, matches=matches, **how))
+
+    def heal(self) -> None:
+        """Forget every fault."""
+        self.faults.clear()
+
+    def width(self, model: str) -> int:
+        """The width of this model's vectors."""
+        return self.widths.get(model, self.dims)
+
+    def texts_sent(self) -> Counter[str]:
+        """How often each text arrived to be embedded, whatever was answered."""
+        return count_texts(self.requests, embedded=False)
+
+    def texts_embedded(self) -> Counter[str]:
+        """How often each text was embedded and answered well."""
+        return count_texts(self.requests, embedded=True)
+
+    def calls(self, endpoint: str = "/api/embed") -> int:
+        """How many requests arrived at an endpoint."""
+        return sum(request.endpoint == endpoint for request in self.requests)
+
+    async def wait(self, seconds: float) -> None:
+        """Let that much time pass for a client, or less when the server is being stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        return await ollama.answer(self, request)
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        """`{"fault", "times"?, "contains"?, "endpoint"?, "seconds"?, "retry_after"?}` from another process."""
+        wish = orjson.loads(await request.read())
+        rule = Rule(Fault(wish["fault"]), left=wish.get("times"), endpoint=wish.get("endpoint"))
+        if word := wish.get("contains"):
+            rule.matches = lambda text: word in text
+        changes = {name: wish[name] for name in ("seconds", "retry_after") if name in wish}
+        self.faults.add(replace(rule, **changes))
+        return web.json_response({"ok": True})
+
+    async def _heal(self, _: web.Request) -> web.Response:
+        self.heal()
+        return web.json_response({"ok": True})
+
+    async def _show_log(self, _: web.Request) -> web.Response:
+        lines = [
+            {
+                "at": r.at,
+                "endpoint": r.endpoint,
+                "model": r.model,
+                "texts": r.texts,
+                "status": r.status,
+                "fault": r.fault,
+            }
+            for r in self.requests
+        ]
+        return web.Response(body=orjson.dumps({"requests": lines}), content_type="application/json")

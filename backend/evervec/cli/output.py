@@ -39,7 +39,7 @@ def _cell(value: object) -> str:
 
 def say(text: str = "", *, style: str | None = None) -> None:
     """A line for people, on stdout."""
-    out.print(text.replace("[", "\\["), style=style)
+    out.print(text.replace("[", "\\["), style=style, soft_wrap=True)
 
 
 def note(text: str) -> None:

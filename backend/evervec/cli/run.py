@@ -13,7 +13,6 @@ from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.worker.main import attach
 
 T = TypeVar("T")
 
@@ -71,7 +70,6 @@ def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, migrate: bool |
 
     async def opened() -> T:
         async with open_runtime(found, migrate=migrate) as runtime:
-            attach(runtime.broker, runtime.resources)
             return await function(runtime)
 
     return block(opened())

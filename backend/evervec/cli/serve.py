@@ -10,7 +10,7 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Json
 from evervec.cli.run import block, settings, with_runtime
-from evervec.queue.connection import where
+from evervec.queue.connection import taken_apart
 from evervec.runtime import Runtime, open_runtime
 from evervec.store import checks
 from evervec.worker.main import work
@@ -24,7 +24,7 @@ def up(tasks: Tasks = None) -> None:
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
         output.note(f"PostgreSQL  {runtime.resources.database.where}")
-        output.note(f"NATS        {where(runtime.stack.urls.nats_url)}")
+        output.note(f"NATS        {taken_apart(runtime.stack.urls.nats_url)[0]}")
         async with asyncio.TaskGroup() as group:
             group.create_task(runtime.stack.supervise(finish))
             group.create_task(tick(runtime.broker, finish))

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from typing import Any
-from uuid import UUID
 
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
@@ -53,7 +52,11 @@ def describe(provider: providers.Provider) -> dict[str, Any]:
 async def _queue(resources: Resources) -> dict[str, Any]:
     try:
         found = await depth(resources.broker)
-        return {"up": True, "lanes": dict(found.lanes), "dead_letters": found.dead_letters}
+        return {
+            "up": True,
+            "lanes": {str(lane): waiting for lane, waiting in found.lanes.items()},
+            "dead_letters": found.dead_letters,
+        }
     except EvervecError as error:
         return {"up": False, "reason": str(error)}
 
@@ -76,9 +79,10 @@ class Knowledge:
     links: list[tuple[str, str, str]]
 
 
-async def extracted(resources: Resources, dataset_ids: list[UUID], *, topics: int = 4, atoms: int = 3) -> Knowledge:
+async def extracted(resources: Resources, *, dataset: str | None = None, topics: int = 4, atoms: int = 3) -> Knowledge:
     """A sample of what extraction found."""
     async with resources.database.read() as tx:
+        dataset_ids = [d.id for d in await datasets.find(tx, dataset)]
         found = []
         for topic_id, name, count in await knowledge.largest_topics(tx, dataset_ids, most=topics):
             found.append((name, count, await knowledge.atoms_of_topic(tx, topic_id, most=atoms)))

@@ -114,3 +114,12 @@ async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
         None if dataset_ids is None else list(dataset_ids),
     )
     return found
+
+
+async def without_vector(tx: ReadTx) -> tuple[int, int]:
+    """`(rows with text, those of them whose embedding is NULL or of an older text)`."""
+    row = await tx.fetchrow(
+        "SELECT count(*) AS with_text, count(*) FILTER (WHERE embedded_hash IS DISTINCT FROM content_hash) AS missing "
+        "FROM embeddings WHERE content_hash IS NOT NULL"
+    )
+    return (0, 0) if row is None else (row["with_text"], row["missing"])

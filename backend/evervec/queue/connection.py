@@ -1,0 +1,92 @@
+"""The connection to NATS: endless reconnection afterwards, a bounded first connect; nothing about streams or tasks."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from evervec import log
+from evervec.errors import QueueDownError
+
+logger = log.get("queue")
+
+ENDLESS: dict[str, Any] = {
+    "max_reconnect_attempts": -1,
+    "reconnect_time_wait": 0.5,
+    "ping_interval": 10,
+    "max_outstanding_pings": 3,
+    "connect_timeout": 2,
+}
+
+
+def taken_apart(url: str) -> tuple[str | None, tuple[str, ...]]:
+    """The address in `url` as it may be shown (None if it is no address), and the secrets that may not."""
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}" if parts.hostname else None
+    except ValueError:
+        return None, (url,)
+    return shown, tuple(secret for secret in (parts.password, parts.username) if secret)
+
+
+class Connection:
+    """What the callbacks of one client tell: its last error, and the moments it goes and comes back."""
+
+    def __init__(self, url: str, on_reconnect: Callable[[], None]) -> None:
+        self.where, self._secrets = taken_apart(url)
+        self.last_error = "no answer"
+        self._url = url
+        self._on_reconnect = on_reconnect
+        self._up = False
+
+    async def open(self, client: Client, seconds: float) -> None:
+        """Connect within `seconds`. Raises QueueDownError; the client must be thrown away then."""
+        if self.where is None:
+            raise self.down("this is not an address like nats://127.0.0.1:4222")
+        try:
+            async with asyncio.timeout(seconds):
+                await client.connect(
+                    self._url,
+                    error_cb=self._error,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._reconnected,
+                    closed_cb=self._closed,
+                    **ENDLESS,
+                )
+        except (TimeoutError, OSError, NatsError, ValueError) as error:
+            await client.close()
+            reason = self.last_error if isinstance(error, TimeoutError) else str(error)
+            raise self.down(reason) from error
+        self._up = True
+
+    async def close(self, client: Client) -> None:
+        """Close for good; this is no outage to be reported."""
+        self._up = False
+        await client.close()
+
+    def down(self, reason: str) -> QueueDownError:
+        """The error that says that this server does not answer; whatever the reason quotes, the password is not in it."""
+        for secret in self._secrets:
+            reason = reason.replace(secret, "***")
+        return QueueDownError(where=self.where or "the configured address", reason=reason)
+
+    async def _error(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+        logger.debug("nats error", where=self.where, error=self.last_error)
+
+    async def _disconnected(self) -> None:
+        if self._up:
+            self._up = False
+            logger.warning("nats is gone, reconnecting", where=self.where)
+
+    async def _reconnected(self) -> None:
+        self._up = True
+        logger.warning("nats is back", where=self.where)
+        self._on_reconnect()
+
+    async def _closed(self) -> None:
+        self._up = False
+        logger.info("nats connection closed", where=self.where)

@@ -1,0 +1,99 @@
+"""Tasks that nobody could run: how they get aside, how they are listed, and how they are tried again."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from evervec.errors import UnknownDeadLetterError
+from evervec.queue import headers
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.delivery import Delivery
+from evervec.queue.names import Lane
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A task set aside. `seq` is its number among the dead letters; `subject` is the queue it would go back to."""
+
+    seq: int
+    task_name: str
+    reason: str
+    subject: str
+    deliveries: int
+    at: datetime | None
+    body: bytes
+
+
+async def bury(broker: JetStreamBroker, delivery: Delivery, task_name: str, reason: str) -> None:
+    """Copy a delivery to the dead letters, then acknowledge it. Raises QueueDownError before anything is gone."""
+    message = delivery.message
+    about = {headers.SUBJECT: message.subject, headers.DELIVERIES: str(delivery.deliveries)}
+    found = headers.carried(message.headers) | about
+    await store(broker, delivery.seq, task_name, reason, found, message.data)
+    await delivery.ack()
+
+
+async def store(
+    broker: JetStreamBroker, seq: int, task_name: str, reason: str, found: dict[str, str], body: bytes
+) -> None:
+    """Publish one dead letter; `seq` is the message's number in the task stream. Raises QueueDownError."""
+    about = {
+        headers.MSG_ID: f"dlq:{seq}",
+        headers.TASK: headers.text(task_name),
+        headers.ERROR: headers.text(reason),
+        headers.SEQ: str(seq),
+    }
+    await broker.publish(broker.layout.dead_letter(task_name), body, found | about)
+
+
+async def dead_letters(broker: JetStreamBroker, limit: int = 100) -> list[DeadLetter]:
+    """The oldest `limit` dead letters, oldest first. Raises QueueDownError."""
+    found: list[DeadLetter] = []
+    with broker.asking():
+        while len(found) < limit:
+            after = found[-1].seq + 1 if found else 1
+            raw = await _get(broker, seq=after, subject=broker.layout.dead, next=True)
+            if raw is None:
+                break
+            found.append(_letter(broker, raw))
+    return found
+
+
+async def requeue_dead_letter(broker: JetStreamBroker, seq: int) -> DeadLetter:
+    """Send a dead letter back to its lane and take it off the list. Raises UnknownDeadLetterError, QueueDownError."""
+    with broker.asking():
+        raw = await _get(broker, seq=seq)
+    if raw is None:
+        raise UnknownDeadLetterError(seq=seq)
+    letter = _letter(broker, raw)
+    kept = (headers.TASK, headers.TASK_ID)
+    found = {name: value for name, value in (raw.headers or {}).items() if name in kept}
+    await broker.publish(letter.subject, letter.body, found | {headers.MSG_ID: f"again:{seq}"})
+    with broker.asking():
+        await broker.js.delete_msg(broker.layout.dead_stream, seq)
+    return letter
+
+
+async def _get(broker: JetStreamBroker, **which: Any) -> RawStreamMsg | None:
+    try:
+        return await broker.js.get_msg(broker.layout.dead_stream, **which)
+    except NotFoundError:
+        return None
+
+
+def _letter(broker: JetStreamBroker, raw: RawStreamMsg) -> DeadLetter:
+    found = raw.headers or {}
+    lane = found.get(headers.LANE)
+    home = broker.layout.lane(Lane(lane)) if lane in set(Lane) else found.get(headers.SUBJECT)
+    return DeadLetter(
+        seq=raw.seq or 0,
+        task_name=found.get(headers.TASK, ""),
+        reason=found.get(headers.ERROR, ""),
+        subject=home or broker.layout.lane(Lane.INTERACTIVE),
+        deliveries=int(found.get(headers.DELIVERIES, "0")),
+        at=raw.time,
+        body=raw.data or b"",
+    )

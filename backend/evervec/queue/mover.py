@@ -1,0 +1,63 @@
+"""Follows the server's advisories and moves what was delivered too often from its lane to the dead letters."""
+
+import asyncio
+import json
+from contextlib import suppress
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from evervec import log
+from evervec.errors import QueueDownError
+from evervec.queue import dead_letters, headers
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.streams import ADVISORY_CONSUMER
+
+logger = log.get("queue")
+
+_FETCH_SECONDS = 5.0
+_PAUSE = 1.0
+
+
+async def move_exhausted(broker: JetStreamBroker) -> None:
+    """Runs until cancelled. Several movers share the work; a crash in between moves a message again, deduplicated."""
+    while True:
+        try:
+            # A fresh subscription each time: requests of an old one may be lost with a connection.
+            subscription = await broker.js.pull_subscribe_bind(ADVISORY_CONSUMER, broker.layout.advisory_stream)
+            try:
+                for advisory in await subscription.fetch(batch=1, timeout=_FETCH_SECONDS):
+                    await _handle(broker, advisory)
+            finally:
+                # Raised here, an error would swallow the cancellation on its way through.
+                with suppress(NatsError):
+                    await subscription.unsubscribe()
+        except TimeoutError:
+            continue
+        except (NatsError, QueueDownError) as error:
+            logger.info("mover waits", error=str(error))
+            await asyncio.sleep(_PAUSE)
+
+
+async def _handle(broker: JetStreamBroker, advisory: Msg) -> None:
+    told = json.loads(advisory.data)
+    seq = int(told["stream_seq"])
+    try:
+        raw = await broker.js.get_msg(broker.layout.stream, seq=seq)
+    except NotFoundError:
+        # Another mover was faster, or it was finished after all.
+        return await advisory.ack()
+    await _move(broker, raw, seq, int(told["deliveries"]))
+    return await advisory.ack()
+
+
+async def _move(broker: JetStreamBroker, raw: RawStreamMsg, seq: int, deliveries: int) -> None:
+    task_name = (raw.headers or {}).get(headers.TASK, "unnamed")
+    about = {headers.SUBJECT: str(raw.subject), headers.DELIVERIES: str(deliveries)}
+    reason = f"delivered {deliveries} times and never finished: it ends its worker, or none had the time"
+    found = headers.carried(raw.headers) | about
+    await dead_letters.store(broker, seq, task_name, reason, found, raw.data or b"")
+    await broker.js.delete_msg(broker.layout.stream, seq)
+    logger.error("task set aside", seq=seq, task=task_name, reason=reason)

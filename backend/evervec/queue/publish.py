@@ -1,0 +1,108 @@
+"""The doorbell that the pipeline rings after a commit: plain functions, and never an error because NATS is away."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from taskiq.exceptions import SendTaskError
+from taskiq.kicker import AsyncKicker
+
+from evervec import log
+from evervec.errors import EvervecError, QueueDownError
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.names import Lane
+
+logger = log.get("queue")
+
+_PIPELINED: Final = 100
+_RETRY_START_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Ring:
+    """One task to send: its name and arguments, its lane, and what duplicates of it are known by."""
+
+    task_name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    lane: Lane = Lane.INTERACTIVE
+    msg_id: str | None = None
+
+
+class Doorbell:
+    """Sends tasks by name. A bell that is not heard costs time, never rows: the sweeper finds them.
+
+    While the connection is known to be down it answers at once; else within `seconds`. A broker that could not be
+    started is started in the background once in a while, until `aclose`.
+    """
+
+    def __init__(self, broker: JetStreamBroker, *, seconds: float = 1.5) -> None:
+        self._broker = broker
+        self._seconds = seconds
+        self._unheard = 0
+        self._start: asyncio.Task[None] | None = None
+        self._next_start = 0.0
+
+    async def ring(
+        self, task_name: str, *, lane: Lane = Lane.INTERACTIVE, msg_id: str | None = None, **kwargs: Any
+    ) -> bool:
+        """Send one task; whether the queue has it. Raises only for arguments that can not be sent at all."""
+        return await self._send(Ring(task_name, kwargs, lane, msg_id))
+
+    async def ring_many(self, rings: Iterable[Ring]) -> int:
+        """Send many tasks, a hundred at a time on the way; how many the queue has."""
+        heard = 0
+        left = iter(rings)
+        while some := list(islice(left, _PIPELINED)):
+            heard += sum(await asyncio.gather(*map(self._send, some)))
+        return heard
+
+    async def _send(self, ring: Ring) -> bool:
+        if not self._broker.connected:
+            self._start_again()
+            return self._silent(ring, "not connected")
+        labels = {"lane": str(ring.lane)} | ({"msg_id": ring.msg_id} if ring.msg_id else {})
+        kicker: AsyncKicker[Any, Any] = AsyncKicker(ring.task_name, self._broker, labels)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await kicker.kiq(**ring.kwargs)
+        except TimeoutError:
+            return self._silent(ring, f"no acknowledgement within {self._seconds:g} s")
+        except SendTaskError as error:
+            if not isinstance(error.__cause__, QueueDownError):
+                raise (error.__cause__ or error) from None
+            return self._silent(ring, str(error.__cause__))
+        return self._heard()
+
+    def _silent(self, ring: Ring, reason: str) -> bool:
+        self._unheard += 1
+        if self._unheard == 1:
+            logger.warning("doorbell not heard, the sweeper will find the rows", task=ring.task_name, reason=reason)
+        return False
+
+    def _heard(self) -> bool:
+        if self._unheard:
+            logger.warning("doorbell is heard again", missed=self._unheard)
+            self._unheard = 0
+        return True
+
+    def _start_again(self) -> None:
+        idle = self._start is None or self._start.done()
+        if idle and not self._broker.started and time.monotonic() >= self._next_start:
+            self._next_start = time.monotonic() + _RETRY_START_SECONDS
+            self._start = asyncio.create_task(self._try_start())
+
+    async def _try_start(self) -> None:
+        try:
+            await self._broker.startup()
+        except EvervecError as error:
+            logger.info("queue still not there", reason=str(error))
+
+    async def aclose(self) -> None:
+        """Stop trying to connect; may be called twice. The broker stays open: it belongs to whoever started it."""
+        start, self._start = self._start, None
+        if start is not None:
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)

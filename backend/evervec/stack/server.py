@@ -1,0 +1,81 @@
+"""What the stack asks of a server, whichever it is: be up, say whether you live, stop."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from evervec.errors import ServerStartError
+from evervec.stack.locks import POLL_SECONDS
+from evervec.stack.process import ServerProcess
+
+
+class Server(ABC):
+    """A server of the embedded stack. All of it but `alive` and `url` is called with the start lock held."""
+
+    key: ClassVar[str]
+    process: ServerProcess
+    start_seconds: ClassVar[float]
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients connect to; known once the server is up."""
+
+    @abstractmethod
+    async def answers(self) -> bool:
+        """Whether a client would be served now."""
+
+    @abstractmethod
+    async def launch(self) -> None:
+        """Bring the process to life, without waiting until it answers."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop the server and every process of it; nothing happens when it does not run."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What stack.json says about this server while it runs."""
+
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self.process.find() is not None
+
+    def tend(self) -> None:
+        """What has to be looked after now and then while the server runs."""
+        self.process.log.trim()
+
+    async def ensure(self) -> None:
+        """Attach to the running server, or start it. Raises ServerStartError when it does not come up."""
+        self.tend()
+        before = self.process.log.size()
+        if await self.process.settle() and await self._came_up(seen=True):
+            return
+        if not await self.process.settle():
+            await self.launch()
+            if await self._came_up(seen=False):
+                return
+        raise self._failed(before)
+
+    async def _came_up(self, *, seen: bool) -> bool:
+        """Wait until the server answers; False as soon as it is gone, or its time is over. `seen`: it was there before,
+        so it is gone even if children of it are left."""
+        deadline = time.monotonic() + self.start_seconds
+        while time.monotonic() < deadline:
+            if await self.answers():
+                return True
+            alive = self.alive()
+            if (seen and not alive) or self.process.gone():
+                return False
+            seen = alive
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
+    def _failed(self, since: int) -> ServerStartError:
+        return ServerStartError(
+            server=self.process.name,
+            seconds=f"{self.start_seconds:g}",
+            log=self.process.log.last_words(since) or "(none)",
+            path=self.process.log.path,
+        )

@@ -1,0 +1,40 @@
+"""The file that a server speaks into: its last words, and a limit to its size."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT = 16 * 2**20
+KEPT = 2**20
+
+
+@dataclass(frozen=True)
+class ServerLog:
+    """A log that the server's processes append to."""
+
+    path: Path
+
+    def open(self) -> int:
+        """A descriptor to append with; only we can read the file."""
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def size(self) -> int:
+        """In bytes; 0 when nothing was ever said."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def last_words(self, since: int, lines: int = 8) -> str:
+        """The last lines written after byte `since`."""
+        with self.path.open("rb") as file:
+            file.seek(since)
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+    def trim(self) -> None:
+        """Cut a log over 16 MB to its last 1 MB. The server appends, so it may run meanwhile."""
+        if self.size() <= LIMIT:
+            return
+        with self.path.open("r+b") as file:
+            file.seek(-KEPT, os.SEEK_END)
+            end = file.read()
+            file.truncate(0)
+        with self.path.open("ab") as file:
+            file.write(end)

@@ -1,0 +1,185 @@
+"""The embedded stack of one machine as a whole: attach to what runs in EVERVEC_HOME, start what is missing, and stop it
+all when the last process leaves."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from evervec.errors import StackError
+from evervec.settings import Settings
+from evervec.stack.home import Home, prepare
+from evervec.stack.locks import lock, try_lock
+from evervec.stack.nats import Nats
+from evervec.stack.postgres import Postgres
+from evervec.stack.server import Server
+from evervec.stack.signals import end_cancels
+from evervec.stack.supervisor import keep_alive, pause
+
+# Another process may be making a cluster, replaying a log after a crash, or closing large streams.
+TURN_SECONDS = 330
+TEND_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class StackUrls:
+    """What the runtime connects to; empty for a server that was not asked for. Both may hold secrets."""
+
+    database_url: str
+    nats_url: str
+
+
+class Stack:
+    """PostgreSQL and NATS for this process: those of the settings where they name one, our own where they do not.
+
+    Many processes may have the same EVERVEC_HOME open, and one process may open it many times.
+    """
+
+    def __init__(self, settings: Settings, *, database: bool = True, nats: bool = True) -> None:
+        self._settings = settings
+        self._wants_database = database
+        self._wants_nats = nats
+        self._home: Home | None = None
+        self._servers: dict[str, Server] = {}
+        self._user_lock: int | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder of the embedded servers."""
+        return self._home.path if self._home else self._settings.home
+
+    @property
+    def urls(self) -> StackUrls:
+        """The addresses; known once the stack is open."""
+        return StackUrls(
+            database_url=self._url(self._wants_database, self._settings.database_url, Postgres.key),
+            nats_url=self._url(self._wants_nats, self._settings.nats_url, Nats.key),
+        )
+
+    async def open(self) -> None:
+        """Attach to the running servers and start the missing ones; nothing when the settings name every one wanted.
+
+        Raises HomeNotWritableError, PortTakenError, ServerStartError or another StackError; nothing is left running
+        then that was not before.
+        """
+        if self._user_lock is not None or not self._embedded():
+            return
+        home = prepare(self._settings.home)
+        self._home = home
+        self._servers = {key: server for key, server in self._all_servers(home).items() if key in self._embedded()}
+        try:
+            async with _turn(home):
+                self._user_lock = await lock(home.users_lock, TURN_SECONDS, shared=True)
+                await _all_done(self._ensure(home, server) for server in self._servers.values())
+        except BaseException:
+            with suppress(StackError):  # why it can not be opened says more than why it can not be closed
+                await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leave. The last one stops the servers, which is not interrupted by a second Ctrl-C. May be called twice."""
+        leaving = asyncio.ensure_future(self._leave())
+        try:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            await leaving
+            raise
+
+    async def supervise(self, stop: asyncio.Event) -> None:
+        """Keep our servers alive at their addresses, and their logs short, until `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tend(stop))
+            for server in self._servers.values():
+                group.create_task(keep_alive(server, self._revive, stop))
+
+    async def _revive(self, server: Server) -> None:
+        if self._home is not None:
+            async with _turn(self._home):
+                await self._ensure(self._home, server)
+
+    async def _ensure(self, home: Home, server: Server) -> None:
+        await server.ensure()
+        home.update_record(server.key, server.describe())
+
+    async def _tend(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            for server in self._servers.values():
+                server.tend()
+            await pause(stop, TEND_SECONDS)
+
+    async def _leave(self) -> None:
+        if self._home is None or self._user_lock is None:
+            return
+        async with _turn(self._home):
+            os.close(self._user_lock)
+            self._user_lock = None
+            alone = try_lock(self._home.users_lock)
+            if alone is None:
+                return
+            try:
+                await _all_done(_stop(self._home, server) for server in self._all_servers(self._home).values())
+            finally:
+                os.close(alone)
+
+    def _embedded(self) -> set[str]:
+        database = self._wants_database and self._settings.embedded_database
+        nats = self._wants_nats and self._settings.embedded_nats
+        return {key for key, wanted in ((Postgres.key, database), (Nats.key, nats)) if wanted}
+
+    def _all_servers(self, home: Home) -> dict[str, Server]:
+        stop_seconds = self._settings.stop_seconds
+        nats = Nats(home, self._settings.nats_port, stop_seconds)
+        return {Postgres.key: Postgres(home, stop_seconds), Nats.key: nats}
+
+    def _url(self, wanted: bool, given: SecretStr | None, key: str) -> str:
+        if not wanted:
+            return ""
+        return given.get_secret_value() if given else self._servers[key].url
+
+
+@asynccontextmanager
+async def open_stack(settings: Settings, *, database: bool = True, nats: bool = True) -> AsyncIterator[Stack]:
+    """The stack, open for the length of the block and left after it, also on Ctrl-C, SIGTERM and SIGHUP.
+
+    Raises what `Stack.open` raises.
+    """
+    stack = Stack(settings, database=database, nats=nats)
+    with end_cancels():
+        try:
+            await stack.open()
+            yield stack
+        finally:
+            await stack.close()
+
+
+@asynccontextmanager
+async def _turn(home: Home) -> AsyncIterator[None]:
+    """Be the only one who starts or stops servers in this home."""
+    try:
+        descriptor = await lock(home.start_lock, TURN_SECONDS)
+    except TimeoutError:
+        raise StackError(
+            reason=f"Another process has been starting or stopping the servers of {home.path} for {TURN_SECONDS} s. "
+            f"See {home.logs} and end that process."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _stop(home: Home, server: Server) -> None:
+    await server.stop()
+    if description := home.read_record().get(server.key):
+        home.update_record(server.key, {**description, "pid": None})
+
+
+async def _all_done(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do everything at once and to the end, then raise the first failure."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Fills every missing and every stale embedding: `evervec backfill` under the name that people know."""
+
+import typer
+
+from evervec.cli.backfill import backfill
+
+if __name__ == "__main__":
+    typer.run(backfill)

@@ -1,0 +1,179 @@
+"""What dies: the server, a worker, a worker again and again because of one task. Nothing acknowledged is lost."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from taskiq.kicker import AsyncKicker
+
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.dead_letters import dead_letters
+from evervec.queue.depth import depth
+from evervec.queue.names import Lane
+from tests.queue.conftest import Brokers
+from tests.queue.servers import NatsServer
+from tests.queue.waiting import eventually, working
+
+ROOT = Path(__file__).parents[2]
+Spawn = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    path = tmp_path / "journal"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def spawn(nats: NatsServer, journal: Path) -> Iterator[Spawn]:
+    """Starts worker processes; those that still live are killed in the end."""
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.queue.worker_process", nats.url, str(journal), "8"]
+        with (journal.parent / "worker.log").open("ab") as out:
+            workers.append(subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.wait(10)
+
+
+def lines(journal: Path, word: str) -> list[str]:
+    """The journal's lines that begin with `word`."""
+    return [line for line in journal.read_text().splitlines() if line.startswith(word)]
+
+
+async def send(broker: JetStreamBroker, name: str, **kwargs: object) -> None:
+    """Send a task by its name."""
+    await AsyncKicker(name, broker, {}).kiq(**kwargs)
+
+
+async def test_an_idle_worker_outlives_the_servers_death(broker: JetStreamBroker, nats: NatsServer) -> None:
+    runs: list[int] = []
+
+    @broker.task(task_name="t")
+    async def t(n: int) -> None:
+        runs.append(n)
+
+    async with working(broker) as worker:
+        await t.kiq(0)
+        await eventually(lambda: runs == [0])
+        for round_ in (1, 2):
+            nats.kill()
+            await eventually(lambda: not broker.connected)
+            nats.start()
+            await eventually(lambda: broker.connected)
+            await t.kiq(round_)
+            await eventually(lambda: round_ in runs, seconds=5)  # noqa: B023  # awaited at once
+        assert not worker.done()
+
+
+async def test_a_worker_stops_while_the_server_is_away(brokers: Brokers, nats: NatsServer) -> None:
+    broker = brokers()
+    async with working(broker):
+        await eventually(lambda: broker.connected)
+        nats.kill()
+        await eventually(lambda: not broker.connected)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+
+
+async def test_no_accepted_task_is_lost_when_the_server_dies_under_load(brokers: Brokers, nats: NatsServer) -> None:
+    producer, broker = brokers(kick_seconds=20.0), brokers()
+    await producer.startup()
+    runs: Counter[int] = Counter()
+
+    async def t(n: int) -> None:
+        await asyncio.sleep(0.005)
+        runs[n] += 1
+
+    broker.register_task(t, "t")
+    task = producer.register_task(t, "t")
+
+    async def produce() -> None:
+        for n in range(400):
+            await task.kiq(n)
+            await asyncio.sleep(0.002)
+
+    async with working(broker, tasks=8):
+        producing = asyncio.create_task(produce())
+        for least in (60, 200):
+            await eventually(lambda: len(runs) >= least)  # noqa: B023  # awaited at once
+            nats.kill()
+            await eventually(lambda: not broker.connected)
+            nats.start()
+        await producing
+        await eventually(lambda: len(runs) == 400, seconds=15)
+    # A lost acknowledgement means a second run, which every task must bear; it must stay the exception.
+    assert runs.total() < 440
+
+
+async def test_what_a_killed_worker_held_is_run_by_another(
+    broker: JetStreamBroker, spawn: Spawn, journal: Path
+) -> None:
+    await asyncio.gather(*(send(broker, "slow", n=n, seconds=0.1) for n in range(100)))
+    first = spawn()
+    await eventually(lambda: len(lines(journal, "end")) >= 20)
+    first.kill()
+    spawn()
+    await eventually(lambda: len(set(lines(journal, "end"))) == 100, seconds=20)
+    ends = Counter(lines(journal, "end"))
+    assert max(ends.values()) <= 2
+    assert sum(ends.values()) <= 108, "at most what ran in the moment of death ends twice"
+
+
+async def test_poison_ends_aside_and_the_innocent_run(broker: JetStreamBroker, spawn: Spawn, journal: Path) -> None:
+    await send(broker, "poison")
+    for n in range(30):
+        await send(broker, "slow", n=n, seconds=0.3)
+    worker = spawn()
+
+    async def over() -> bool:
+        nonlocal worker
+        if worker.poll() is not None:
+            worker = spawn()
+        return (await depth(broker)).dead_letters == 1
+
+    await eventually(over, seconds=60)
+    await eventually(lambda: len(set(lines(journal, "end"))) == 30, seconds=30)
+    (letter,) = await dead_letters(broker)
+    assert letter.task_name == "poison"
+    assert letter.subject == "evervec.task.interactive"
+    assert "never finished" in letter.reason
+    assert len(lines(journal, "poison")) == 4, "twice among others, twice alone"
+    assert max(Counter(lines(journal, "end")).values()) == 1
+    await eventually(lambda: nothing_left(broker))
+
+
+async def nothing_left(broker: JetStreamBroker) -> bool:
+    """Whether every lane is empty."""
+    return set((await depth(broker)).lanes.values()) == {0}
+
+
+async def test_what_is_delivered_too_often_is_moved_aside_by_any_worker(brokers: Brokers) -> None:
+    broker = brokers(ack_wait=0.3, fetch_seconds=0.3)
+    broker.is_worker_process = True
+    await broker.startup()
+    await AsyncKicker("t", broker, {"lane": Lane.QUARANTINE}).kiq()
+    subscription = await broker.js.pull_subscribe_bind(str(Lane.QUARANTINE), "EVERVEC")
+    for _ in range(2):
+        await subscription.fetch(1, timeout=5)
+    await subscription.unsubscribe()
+
+    async def set_aside() -> bool:
+        return (await depth(broker)).dead_letters == 1
+
+    async with working(broker):
+        await eventually(set_aside)
+        await eventually(lambda: nothing_left(broker))
+    (letter,) = await dead_letters(broker)
+    assert (letter.task_name, letter.deliveries) == ("t", 2)

@@ -1,0 +1,86 @@
+"""The doorbell: heard when NATS is there, quick and silent when it is not."""
+
+import asyncio
+import time
+
+import pytest
+from structlog.testing import capture_logs
+
+from evervec.errors import QueueDownError
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.depth import depth
+from evervec.queue.names import Lane
+from evervec.queue.publish import Doorbell, Ring
+from tests.queue.conftest import Brokers
+from tests.queue.servers import NatsServer
+from tests.queue.waiting import eventually, working
+
+
+async def test_a_ring_runs_the_task_of_that_name(broker: JetStreamBroker) -> None:
+    runs: list[list[int]] = []
+
+    @broker.task(task_name="t")
+    async def t(ids: list[int]) -> None:
+        runs.append(ids)
+
+    async with working(broker):
+        assert await Doorbell(broker).ring("t", lane=Lane.BACKFILL, msg_id="x", ids=[1, 2])
+        await eventually(lambda: runs == [[1, 2]])
+
+
+async def test_many_rings_are_counted_by_lane(broker: JetStreamBroker) -> None:
+    rings = (Ring("t", {"n": n}, Lane.BACKFILL, msg_id=f"m{n % 200}") for n in range(250))
+    assert await Doorbell(broker).ring_many(rings) == 250
+    assert (await depth(broker)).lanes[Lane.BACKFILL] == 200
+
+
+async def test_an_outage_is_told_once_and_costs_no_time(broker: JetStreamBroker, nats: NatsServer) -> None:
+    doorbell = Doorbell(broker, seconds=0.5)
+    nats.kill()
+    with capture_logs() as logs:
+        began = time.monotonic()
+        assert not await doorbell.ring("t")
+        assert time.monotonic() - began < 1
+        await eventually(lambda: not broker.connected)
+        began = time.monotonic()
+        assert await doorbell.ring_many(Ring("t") for _ in range(1000)) == 0
+        assert time.monotonic() - began < 0.5
+        with pytest.raises(QueueDownError):
+            await depth(broker)
+        nats.start()
+        await eventually(lambda: broker.connected)
+        assert await doorbell.ring("t")
+    told = [entry["event"] for entry in logs if entry["log_level"] == "warning" and "doorbell" in entry["event"]]
+    assert told == ["doorbell not heard, the sweeper will find the rows", "doorbell is heard again"]
+
+
+async def test_a_process_that_began_without_nats_is_heard_later(nats: NatsServer) -> None:
+    nats.kill()
+    broker = JetStreamBroker(nats.url, connect_seconds=0.3)
+    with pytest.raises(QueueDownError):
+        await broker.startup()
+    doorbell = Doorbell(broker)
+    assert not await doorbell.ring("t")
+    nats.start()
+
+    async def heard() -> bool:
+        return await doorbell.ring("t")
+
+    await eventually(heard, seconds=8)
+    await doorbell.aclose()
+    await doorbell.aclose()
+    await broker.shutdown()
+
+
+async def test_closing_a_doorbell_ends_its_attempts(nats: NatsServer) -> None:
+    nats.kill()
+    doorbell = Doorbell(JetStreamBroker(nats.url, connect_seconds=30))
+    assert not await doorbell.ring("t")
+    before = asyncio.all_tasks()
+    await doorbell.aclose()
+    assert asyncio.all_tasks() < before
+
+
+async def test_arguments_that_json_can_not_hold_are_a_mistake_of_the_caller(broker: JetStreamBroker) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        await Doorbell(broker).ring("t", it=object())

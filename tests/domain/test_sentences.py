@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from evervec.domain.sentences import Place, collapse, sentences
 
-words = st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=10), min_size=4, max_size=25)
-statements = words.map(lambda parts: " ".join(parts).capitalize() + "ing.")
+word = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=10)
+words = st.lists(st.one_of(word, word.map(str.title)), min_size=4, max_size=25)
+statements = words.map(lambda parts: f"The {' '.join(parts)}ing.")
 
 
 def texts(message: str) -> list[str]:

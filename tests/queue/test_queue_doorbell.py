@@ -11,7 +11,6 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.depth import depth
 from evervec.queue.names import Lane
 from evervec.queue.publish import Doorbell, Ring
-from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import eventually, working
 

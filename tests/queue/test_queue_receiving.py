@@ -93,7 +93,6 @@ async def test_a_busy_worker_leaves_tasks_to_an_idle_one(brokers: Brokers) -> No
         broker.register_task(long, "long")
         broker.register_task(short, "short")
     async with working(one, tasks=1):
-        await eventually(lambda: one.connected)
         await one.find_task("long").kiq()  # type: ignore[union-attr]  # registered four lines above
         await eventually(lambda: ran_by == ["long"])
         async with working(two, tasks=1):
@@ -115,7 +114,6 @@ async def test_a_task_longer_than_the_ack_wait_runs_once(brokers: Brokers) -> No
             runs.append("ended")
 
     async with working(one), working(two):
-        await eventually(lambda: one.connected and two.connected)
         await t.kiq()
         await eventually(lambda: "ended" in runs)
         await eventually(lambda: empty(one))
@@ -134,7 +132,6 @@ async def test_a_task_held_beyond_the_ceiling_is_given_to_another_worker(brokers
             await hang.wait()
 
     async with working(broker):
-        await eventually(lambda: broker.connected)
         await t.kiq()
         await eventually(lambda: runs == [0, 1])
         hang.set()
@@ -274,7 +271,6 @@ async def test_a_stop_under_load_hands_everything_to_the_next_worker_at_once(bro
     task = first.register_task(never, "t")
     second.register_task(quick, "t")
     async with working(first, tasks=4, wait=0.2):
-        await eventually(lambda: first.connected)
         await asyncio.gather(*(task.kiq(n) for n in range(30)))
         await eventually(lambda: len(began) == 4)
     async with working(second, tasks=4):
@@ -345,7 +341,6 @@ async def test_a_stream_replaced_by_another_kind_ends_the_worker_loudly(brokers:
     await operator.startup()
     with pytest.raises(StreamMismatchError, match="storage=memory"):
         async with working(broker) as worker:
-            await eventually(lambda: broker.connected)
             await operator.js.delete_stream("EVERVEC")
             await operator.js.add_stream(name="EVERVEC", subjects=["evervec.task.>"], storage=StorageType.MEMORY)
             await eventually(worker.done)
@@ -383,7 +378,6 @@ async def test_a_blocking_task_runs_in_a_thread_and_once(brokers: Brokers) -> No
         time.sleep(1.5)
 
     async with working(broker):
-        await eventually(lambda: broker.connected)
         await t.kiq()
         await eventually(lambda: runs == [1])
         assert not await empty(broker)
@@ -402,8 +396,7 @@ def test_both_event_loops_stop_an_idle_worker_at_once(loop: object, nats: NatsSe
             runs.append(1)
 
         async with working(broker):
-            await eventually(lambda: broker.connected)
-            await t.kiq()
+                await t.kiq()
             await eventually(lambda: runs == [1])
             began = time.monotonic()
         return time.monotonic() - began

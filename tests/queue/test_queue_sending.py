@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from opentelemetry import trace
@@ -56,13 +57,13 @@ async def test_a_requeue_with_number_labels_comes_back(broker: JetStreamBroker) 
     runs: list[int] = []
 
     @broker.task(task_name="t", max_retries=3, weight=0.5)
-    async def t(context: Context = TaskiqDepends()) -> None:
+    async def t(context: Annotated[Context, TaskiqDepends()]) -> None:
         runs.append(1)
         if len(runs) < 2:
             await context.requeue()
 
     async with working(broker):
-        await t.kicker().with_labels(msg_id="once").kiq()
+        await t.kicker().with_labels(msg_id="once").kiq()  # type: ignore[call-overload]  # injected
         await eventually(lambda: len(runs) == 2)
 
 

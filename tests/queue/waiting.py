@@ -17,7 +17,7 @@ async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float
         answer = holds()
         if await answer if inspect.isawaitable(answer) else answer:
             return time.monotonic() - began
-        assert time.monotonic() - began < seconds, f"did not come true within {seconds} s: {inspect.getsource(holds)}"
+        assert time.monotonic() - began < seconds, f"did not come true within {seconds} s: {holds}"
         await asyncio.sleep(0.01)
 
 
@@ -27,6 +27,7 @@ async def working(broker: JetStreamBroker, *, tasks: int = 4, wait: float = 5.0)
     finish = asyncio.Event()
     worker = asyncio.create_task(serve(broker, max_async_tasks=tasks, wait_tasks_timeout=wait, finish=finish))
     try:
+        await eventually(lambda: broker.connected or worker.done())
         yield worker
     finally:
         finish.set()

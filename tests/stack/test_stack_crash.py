@@ -80,12 +80,12 @@ async def test_a_pid_that_belongs_to_somebody_else_now_is_left_alone(home: Path,
         bystander.communicate(b"\n", timeout=10)
 
 
-async def test_a_data_folder_left_half_made_is_swept_away(home: Path) -> None:
-    (home / "postgres.new-0abc").mkdir(parents=True)
-    (home / "postgres.new-0abc" / "PG_VERSION").write_text("18\n")
-    async with open_stack(settings(home), nats=False) as stack:
+async def test_a_data_folder_left_half_made_is_swept_away(fresh_home: Path) -> None:
+    (fresh_home / "postgres.new-0abc").mkdir(parents=True)
+    (fresh_home / "postgres.new-0abc" / "PG_VERSION").write_text("18\n")
+    async with open_stack(settings(fresh_home), nats=False) as stack:
         assert await query(stack.urls, "SELECT 1") == 1
-    assert list(home.glob("postgres.new-*")) == []
+    assert list(fresh_home.glob("postgres.new-*")) == []
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"nats": {"port": "x"}}'])
@@ -99,19 +99,19 @@ async def test_a_damaged_record_is_written_anew_even_while_the_servers_run(home:
 
 
 async def test_servers_held_by_another_container_are_not_started_twice(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "SETTLE_SECONDS", 0.2)
-    home.mkdir()
-    elsewhere = [try_lock(home / "users.lock", shared=True), try_lock(home / "postgres.lock")]
+    fresh_home.mkdir()
+    elsewhere = [try_lock(fresh_home / "users.lock", shared=True), try_lock(fresh_home / "postgres.lock")]
     try:
         with pytest.raises(StackError, match="another container"):
-            await Stack(settings(home), nats=False).open()
+            await Stack(settings(fresh_home), nats=False).open()
     finally:
         for descriptor in elsewhere:
             assert descriptor is not None
             os.close(descriptor)
-    assert servers_of(home) == []
+    assert servers_of(fresh_home) == []
 
 
 async def test_a_server_that_ignores_the_polite_signal_is_killed(home: Path) -> None:

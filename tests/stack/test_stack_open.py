@@ -17,16 +17,16 @@ from evervec.stack.nats import is_free
 from tests.stack.actors import holder, leave, opened, pids, publish, query, servers_of, settings, stored_messages
 
 
-async def test_it_starts_postgresql_18_with_pgvector_and_nats_and_leaves_no_process(home: Path) -> None:
-    async with open_stack(settings(home)) as stack:
+async def test_it_starts_postgresql_18_with_pgvector_and_nats_and_leaves_no_process(fresh_home: Path) -> None:
+    async with open_stack(settings(fresh_home)) as stack:
         assert int(await query(stack.urls, "SHOW server_version_num")) // 10_000 == 18
         installable = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
         assert (await query(stack.urls, installable)) >= "0.8.4"
         assert await query(stack.urls, "SELECT current_database()") == "evervec"
         assert await stored_messages(stack.urls) == 0
-        assert servers_of(home)
-    assert servers_of(home) == []
-    assert pids(home) == {"postgres": None, "nats": None}
+        assert servers_of(fresh_home)
+    assert servers_of(fresh_home) == []
+    assert pids(fresh_home) == {"postgres": None, "nats": None}
 
 
 async def test_rows_and_messages_and_addresses_survive_a_restart(home: Path) -> None:
@@ -52,17 +52,17 @@ async def test_text_is_utf8_and_the_clock_is_utc_whatever_the_environment_says(
         assert await query(stack.urls, "SHOW timezone") == "UTC"
 
 
-async def test_servers_of_the_settings_are_used_and_nothing_is_started(home: Path) -> None:
-    given = settings(home, database_url=SecretStr("postgresql://a/b"), nats_url=SecretStr("nats://c"))
+async def test_servers_of_the_settings_are_used_and_nothing_is_started(fresh_home: Path) -> None:
+    given = settings(fresh_home, database_url=SecretStr("postgresql://a/b"), nats_url=SecretStr("nats://c"))
     async with open_stack(given) as stack:
         assert (stack.urls.database_url, stack.urls.nats_url) == ("postgresql://a/b", "nats://c")
-    assert not home.exists()
+    assert not fresh_home.exists()
 
 
-async def test_only_the_server_that_is_not_given_is_started(home: Path) -> None:
-    async with open_stack(settings(home, database_url=SecretStr("postgresql://a/b"))) as stack:
+async def test_only_the_server_that_is_not_given_is_started(fresh_home: Path) -> None:
+    async with open_stack(settings(fresh_home, database_url=SecretStr("postgresql://a/b"))) as stack:
         assert stack.urls.database_url == "postgresql://a/b"
-        assert {process.name() for process in servers_of(home)} == {"nats-server"}
+        assert {process.name() for process in servers_of(fresh_home)} == {"nats-server"}
 
 
 @pytest.mark.parametrize("name", ["with space", 'дом \'n "quotes" #, 50%', "long-" * 40])
@@ -122,9 +122,9 @@ async def test_a_home_that_can_not_be_made_is_refused(place: str) -> None:
             pytest.fail("nothing can be written there")
 
 
-async def test_the_wanted_port_is_used(home: Path) -> None:
+async def test_the_wanted_port_is_used(fresh_home: Path) -> None:
     port = next(port for port in range(18_000, 19_000) if is_free(port))
-    async with open_stack(settings(home, nats_port=port), database=False) as stack:
+    async with open_stack(settings(fresh_home, nats_port=port), database=False) as stack:
         assert stack.urls.nats_url.endswith(f":{port}")
         assert stack.urls.database_url == ""
 
@@ -149,18 +149,18 @@ async def test_a_server_that_does_not_start_is_quoted(home: Path) -> None:
     assert servers_of(home) == []
 
 
-async def test_files_of_somebody_else_are_not_touched(home: Path) -> None:
-    (home / "postgres").mkdir(parents=True)
-    (home / "postgres" / "diary.txt").write_text("mine")
+async def test_files_of_somebody_else_are_not_touched(fresh_home: Path) -> None:
+    (fresh_home / "postgres").mkdir(parents=True)
+    (fresh_home / "postgres" / "diary.txt").write_text("mine")
     with pytest.raises(StackError, match=r"in the way.*Move it"):
-        async with open_stack(settings(home)):
+        async with open_stack(settings(fresh_home)):
             pytest.fail("that folder is no database")
-    assert (home / "postgres" / "diary.txt").read_text() == "mine"
-    assert list(home.glob("postgres.new-*")) == []
+    assert (fresh_home / "postgres" / "diary.txt").read_text() == "mine"
+    assert list(fresh_home.glob("postgres.new-*")) == []
 
 
-async def test_secrets_are_readable_by_the_owner_alone(home: Path) -> None:
-    async with open_stack(settings(home)):
-        secret = (home / "stack.json", home / "nats" / "nats.conf", home / "logs" / "nats.log")
+async def test_secrets_are_readable_by_the_owner_alone(fresh_home: Path) -> None:
+    async with open_stack(settings(fresh_home)):
+        secret = (fresh_home / "stack.json", fresh_home / "nats" / "nats.conf", fresh_home / "logs" / "nats.log")
         assert [path.stat().st_mode & 0o077 for path in secret] == [0, 0, 0]
-        assert (home / "postgres").stat().st_mode & 0o077 == 0
+        assert (fresh_home / "postgres").stat().st_mode & 0o077 == 0

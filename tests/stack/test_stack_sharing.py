@@ -31,17 +31,17 @@ async def test_a_later_one_adds_the_server_that_the_first_did_not_need(home: Pat
     assert servers_of(home) == []
 
 
-async def test_processes_that_open_at_once_share_one_stack_and_the_last_one_stops_it(home: Path) -> None:
-    async with holder(home) as one, holder(home) as two, holder(home) as three:
+async def test_processes_that_open_at_once_share_one_stack_and_the_last_one_stops_it(fresh_home: Path) -> None:
+    async with holder(fresh_home) as one, holder(fresh_home) as two, holder(fresh_home) as three:
         said = await asyncio.gather(opened(one), opened(two), opened(three))
         assert said[0] == said[1] == said[2]
-        postmasters = [process for process in servers_of(home) if process.pid in pids(home).values()]
+        postmasters = [process for process in servers_of(fresh_home) if process.pid in pids(fresh_home).values()]
         assert len(postmasters) == 2
         assert await leave(one) == 0
         assert await leave(two) == 0
-        assert set(postmasters) <= set(servers_of(home))
+        assert set(postmasters) <= set(servers_of(fresh_home))
         assert await leave(three) == 0
-        assert servers_of(home) == []
+        assert servers_of(fresh_home) == []
 
 
 async def test_coming_and_going_at_once_never_pulls_the_stack_from_under_anyone(home: Path) -> None:
@@ -65,14 +65,14 @@ async def test_a_signal_to_the_last_process_leaves_nothing(home: Path, number: s
         assert servers_of(home) == []
 
 
-async def test_a_signal_in_the_middle_of_the_first_start_leaves_nothing(home: Path) -> None:
-    async with holder(home) as process:
-        await eventually(lambda: bool(list(home.glob("postgres.new-*"))))
+async def test_a_signal_in_the_middle_of_the_first_start_leaves_nothing(fresh_home: Path) -> None:
+    async with holder(fresh_home) as process:
+        await eventually(lambda: bool(list(fresh_home.glob("postgres.new-*"))))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 143
-        assert servers_of(home) == []
-        assert list(home.glob("postgres.new-*")) == []
-    async with open_stack(settings(home)) as stack:
+        assert servers_of(fresh_home) == []
+        assert list(fresh_home.glob("postgres.new-*")) == []
+    async with open_stack(settings(fresh_home)) as stack:
         assert await query(stack.urls, "SELECT 1") == 1
 
 

@@ -1,0 +1,162 @@
+"""Real servers for the tests: one embedded stack a run, one database and one NATS stream a test."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from evervec.pipeline import providers
+from evervec.pipeline.resources import Models, Resources
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.publish import Doorbell
+from evervec.settings import Settings
+from evervec.stack.stack import Stack
+from evervec.store import datasets, migrations
+from evervec.store.datasets import Dataset
+from evervec.store.session import Database
+from evervec.worker.main import attach
+from tests.fakes.server import FakeProvider
+
+NUMBERS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The addresses of this run's servers."""
+
+    database_url: str
+    nats_url: str
+
+    def database(self, name: str) -> str:
+        """The address of another database of the same server."""
+        parts = urlsplit(self.database_url)
+        return parts._replace(path=f"/{name}").geturl()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and NATS of our own for the whole run; fsync is off for PostgreSQL, nothing here outlives it."""
+    stack = Stack(Settings(home=tmp_path_factory.mktemp("stack"), database_url=None, nats_url=None))
+    asyncio.run(stack.open())
+    found = Servers(stack.urls.database_url, stack.urls.nats_url)
+    asyncio.run(_sql(found.database_url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
+    yield found
+    asyncio.run(stack.close())
+
+
+async def _sql(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> str:
+    """A migrated database that tests are cloned from."""
+    asyncio.run(_sql(servers.database_url, "CREATE DATABASE template_evervec"))
+
+    async def migrate() -> None:
+        database = await Database(servers.database("template_evervec")).open(check=False)
+        await migrations.upgrade(database)
+        await database.aclose()
+
+    asyncio.run(migrate())
+    return "template_evervec"
+
+
+@asynccontextmanager
+async def cloned(servers: Servers, template: str) -> AsyncIterator[str]:
+    """The address of a database of its own, dropped afterwards."""
+    name = f"test_{next(NUMBERS)}"
+    await _sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield servers.database(name)
+    finally:
+        await _sql(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
+    """A migrated, empty database."""
+    async with cloned(servers, template) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated, empty database, opened."""
+    opened = await Database(database_url).open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def psql(database_url: str) -> AsyncIterator[Any]:
+    """A connection that knows nothing of Evervec, as any other program's."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def dataset(database: Database) -> Dataset:
+    """A dataset to put rows into."""
+    async with database.transaction() as tx:
+        return await datasets.ensure(tx, "river", "log")
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeProvider]:
+    """A provider that speaks Ollama, fails on demand and counts what it was sent."""
+    async with FakeProvider(dims=32) as provider:
+        yield provider
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with short times, so that a test that waits for a lease waits little."""
+    return Settings(home=tmp_path, embed_batch=64, lease_seconds=2, sweep_seconds=0.1, stop_seconds=5)
+
+
+@pytest.fixture
+async def bare(database: Database, servers: Servers, settings: Settings) -> AsyncIterator[Resources]:
+    """Resources without any provider."""
+    async with AsyncExitStack() as closing:
+        broker = JetStreamBroker(servers.nats_url, stream=f"TEST_{next(NUMBERS)}")
+        await broker.startup()
+        closing.push_async_callback(_remove_streams, broker)
+        models = Models(None)
+        closing.push_async_callback(models.aclose)
+        doorbell = Doorbell(broker)
+        closing.push_async_callback(doorbell.aclose)
+        found = Resources(settings, database, broker, doorbell, models)
+        attach(broker, found)
+        yield found
+
+
+async def _remove_streams(broker: JetStreamBroker) -> None:
+    for stream in (broker.layout.stream, broker.layout.dead_stream, broker.layout.advisory_stream):
+        await broker.js.delete_stream(stream)
+    await broker.shutdown()
+
+
+@pytest.fixture
+async def resources(bare: Resources, fake: FakeProvider) -> Resources:
+    """Resources whose active provider is the fake one."""
+    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder")
+    return bare
+
+
+@pytest.fixture
+async def local(bare: Resources) -> Resources:
+    """Resources with the local embedder and extractor."""
+    await providers.ensure_default(bare)
+    return bare

@@ -1,0 +1,259 @@
+"""The engine: what is sent, what is written, and what becomes of rows that can not be embedded."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from evervec.domain.message import IncomingMessage
+from evervec.pipeline.embed import CANARY, embed_dataset, embed_rows
+from evervec.pipeline.resources import Resources
+from evervec.store import messages, monitor, vectors
+from evervec.store.datasets import Dataset
+from evervec.store.embeddables import MESSAGE
+from evervec.store.monitor import DatasetCoverage
+from tests.fakes.faults import Fault
+from tests.fakes.server import FakeProvider
+from tests.fakes.vectors import expected_vector
+
+
+def incoming(text: str, number: int) -> IncomingMessage:
+    return IncomingMessage("telegram:1", str(number), "dev", datetime(2026, 1, 1, tzinfo=UTC), text)
+
+
+async def save(resources: Resources, dataset: Dataset, texts: Sequence[str], first: int = 1) -> list[int]:
+    async with resources.database.transaction() as tx:
+        saved = await messages.upsert(tx, dataset.id, [incoming(t, first + i) for i, t in enumerate(texts)])
+    return saved.created
+
+
+async def coverage(resources: Resources, dataset: Dataset) -> DatasetCoverage:
+    async with resources.database.read() as tx:
+        return (await monitor.coverage(tx, [dataset.id]))[dataset.id]
+
+
+async def unpause(psql: Any) -> None:
+    await psql.execute("UPDATE llm_providers SET paused_until = NULL")
+
+
+async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset: Dataset) -> None:
+    texts = [f"message number {i} about queues" for i in range(150)]
+    ids = await save(resources, dataset, texts)
+    assert (await embed_dataset(resources, dataset.id)).success == 150
+    async with resources.database.read() as tx:
+        for row_id, text in zip(ids, texts, strict=True):
+            found = await vectors.of_row(tx, MESSAGE, row_id)
+            assert found is not None
+            np.testing.assert_allclose(found, expected_vector("embedder", text, 32), rtol=1e-6)
+
+
+async def test_a_batch_task_tells_success_failed_and_skipped(
+    resources: Resources, dataset: Dataset, fake: FakeProvider
+) -> None:
+    ids = await save(resources, dataset, ["one", "two", "cursed", "   "])
+    fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
+    tally = await embed_rows(resources, MESSAGE, [*ids, 10**9])
+    assert tally.answer() == {"success": 2, "failed": 1, "skipped": 2}
+    again = await embed_rows(resources, MESSAGE, ids)
+    assert again.answer() == {"success": 0, "failed": 0, "skipped": 4}
+
+
+async def test_equal_texts_are_sent_once_and_then_never_again(
+    resources: Resources, dataset: Dataset, fake: FakeProvider
+) -> None:
+    await save(resources, dataset, ["same words"] * 20 + ["other words"])
+    await embed_dataset(resources, dataset.id)
+    await save(resources, dataset, ["same words"] * 5, first=100)
+    tally = await embed_dataset(resources, dataset.id)
+    assert (tally.success, tally.sent, tally.reused) == (5, 0, 5)
+    assert fake.texts_sent()["same words"] == 1
+
+
+async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    (row_id,) = await save(resources, dataset, ["before"])
+    fake.always(lambda text: text == "before", Fault.STALL, seconds=0.5)
+    embedding = asyncio.create_task(embed_rows(resources, MESSAGE, [row_id]))
+    async with asyncio.timeout(5):
+        while not fake.texts_sent()["before"]:
+            await asyncio.sleep(0)
+    await psql.execute("UPDATE messages SET content = 'after' WHERE id = $1", row_id)
+    assert (await embedding).success == 0
+    assert (await coverage(resources, dataset)).pending == 1
+    fake.heal()
+    assert (await embed_rows(resources, MESSAGE, [row_id])).success == 1
+    async with resources.database.read() as tx:
+        found = await vectors.of_row(tx, MESSAGE, row_id)
+    assert found is not None
+    np.testing.assert_allclose(found, expected_vector("embedder", "after", 32), rtol=1e-6)
+
+
+async def test_a_row_deleted_while_the_provider_thinks_stays_deleted(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    (row_id,) = await save(resources, dataset, ["gone soon"])
+    fake.always(lambda text: text == "gone soon", Fault.STALL, seconds=0.5)
+    embedding = asyncio.create_task(embed_rows(resources, MESSAGE, [row_id]))
+    async with asyncio.timeout(5):
+        while not fake.texts_sent()["gone soon"]:
+            await asyncio.sleep(0)
+    await psql.execute("DELETE FROM messages WHERE id = $1", row_id)
+    assert (await embedding).success == 0
+    assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
+
+
+async def test_one_bad_text_in_a_hundred_is_found_and_the_others_are_embedded(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, [f"good text {i}" for i in range(99)] + ["cursed"])
+    fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
+    await embed_dataset(resources, dataset.id)
+    covered = await coverage(resources, dataset)
+    assert (covered.embedded, covered.failed, covered.pending) == (99, 1, 0)
+    # bisecting sends a good text at most once for each halving of its batch of 32
+    assert sum(fake.texts_sent().values()) <= 100 + 2 * 32 + 5
+    reason = await psql.fetchval("SELECT error_message FROM embedding_status WHERE embedding_status = 'FAILED'")
+    assert "fake refuses the text" in reason
+
+
+async def test_editing_a_failed_text_reopens_the_row_by_itself(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["cursed"])
+    fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
+    await embed_dataset(resources, dataset.id)
+    assert (await coverage(resources, dataset)).failed == 1
+    await psql.execute("UPDATE messages SET content = 'blessed'")
+    await embed_dataset(resources, dataset.id)
+    assert (await coverage(resources, dataset)).embedded == 1
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
+
+
+async def test_a_provider_that_answers_garbage_to_everything_costs_no_row(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, [f"text {i}" for i in range(40)])
+    for fault in (Fault.HTML_200, Fault.SHORT_LIST, Fault.BUSY_503, Fault.BAD_REQUEST_400, Fault.WRONG_DIMS):
+        fake.always(None, fault)
+        for _ in range(4):
+            await embed_dataset(resources, dataset.id)
+            await unpause(psql)
+        fake.heal()
+        covered = await coverage(resources, dataset)
+        assert (covered.pending, covered.failed) == (40, 0), fault
+    await embed_dataset(resources, dataset.id)
+    assert (await coverage(resources, dataset)).embedded == 40
+    assert await psql.fetchval("SELECT failures FROM llm_providers") == 0
+
+
+async def test_a_text_whose_vector_is_never_finite_is_given_up_alone(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["poison", "a longer text that is fine", "another longer text that is fine"])
+    fake.always(lambda text: text == "poison", Fault.NAN)
+    for _ in range(3):
+        await embed_dataset(resources, dataset.id)
+        await psql.execute("UPDATE embed_work SET not_before = now()")
+    covered = await coverage(resources, dataset)
+    assert (covered.embedded, covered.failed) == (2, 1)
+
+
+async def test_a_429_pauses_every_worker_for_as_long_as_it_says_and_burns_no_attempt(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["patience"])
+    fake.fail_next(1, Fault.RATE_LIMITED_429, retry_after="7")
+    await embed_dataset(resources, dataset.id)
+    paused = await psql.fetchval("SELECT extract(epoch FROM paused_until - now())::float8 FROM llm_providers")
+    assert 5 < paused <= 7
+    before = len(fake.requests)
+    await embed_dataset(resources, dataset.id)
+    assert len(fake.requests) == before
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
+
+
+async def test_two_engines_on_the_same_rows_send_no_text_twice(
+    resources: Resources, dataset: Dataset, fake: FakeProvider
+) -> None:
+    ids = await save(resources, dataset, [f"contested text {i}" for i in range(300)])
+    tallies = await asyncio.gather(
+        embed_rows(resources, MESSAGE, ids),
+        embed_rows(resources, MESSAGE, ids[::-1]),
+        embed_dataset(resources, dataset.id),
+    )
+    assert sum(tally.success for tally in tallies) == 300
+    sent = fake.texts_sent()
+    sent.pop(CANARY, None)
+    assert set(sent.values()) == {1}
+
+
+async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset: Dataset, psql: Any) -> None:
+    await save(resources, dataset, ["left behind"])
+    await psql.execute(
+        "INSERT INTO embed_work (vector_id, content_hash, lease_owner, lease_until) "
+        "SELECT vector_id, content_hash, gen_random_uuid(), now() + interval '1 hour' FROM embeddings"
+    )
+    assert (await embed_dataset(resources, dataset.id)).success == 0
+    await psql.execute("UPDATE embed_work SET lease_until = now() - interval '1 second'")
+    assert (await embed_dataset(resources, dataset.id)).success == 1
+
+
+async def test_leases_are_renewed_while_the_provider_is_slow(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["slow"])
+    fake.always(lambda text: text == "slow", Fault.STALL, seconds=3)  # longer than the lease of two seconds
+    embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
+    async with asyncio.timeout(10):
+        while not embedding.done():
+            expired = await psql.fetchval("SELECT count(*) FROM embed_work WHERE lease_until < now()")
+            assert expired == 0
+            await asyncio.wait({embedding}, timeout=0.1)
+    assert (await embedding).success == 1
+
+
+async def test_a_cancelled_run_hands_its_rows_back(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["interrupted"])
+    fake.always(lambda text: text == "interrupted", Fault.STALL, seconds=30)
+    embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
+    async with asyncio.timeout(5):
+        while not fake.texts_sent()["interrupted"]:
+            await asyncio.sleep(0)
+    embedding.cancel()
+    await asyncio.gather(embedding, return_exceptions=True)
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
+    fake.heal()
+    assert (await embed_dataset(resources, dataset.id)).success == 1
+
+
+async def test_a_deleted_dataset_is_skipped_without_an_error(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    ids = await save(resources, dataset, ["nobody wants this"])
+    await psql.execute("UPDATE datasets SET deleted_at = now()")
+    assert (await embed_dataset(resources, dataset.id)).success == 0
+    assert (await embed_rows(resources, MESSAGE, ids)).answer() == {"success": 0, "failed": 0, "skipped": 1}
+    assert not fake.texts_sent()["nobody wants this"]
+
+
+async def test_no_transaction_is_open_while_the_provider_thinks(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await save(resources, dataset, ["thinking"])
+    fake.always(lambda text: text == "thinking", Fault.STALL, seconds=0.5)
+    embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
+    async with asyncio.timeout(5):
+        while not fake.texts_sent()["thinking"]:
+            await asyncio.sleep(0)
+    open_ones = await psql.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND application_name = 'evervec' AND state LIKE 'idle in transaction%'"
+    )
+    assert open_ones == 0
+    assert (await embedding).success == 1

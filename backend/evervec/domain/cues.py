@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 GAP = ".."
 _GAP_WORDS = 4
@@ -93,12 +94,11 @@ class Lexicon:
         self.technical_words = words["technical"]
         self.broad_words = words["broad"]
         self.openers = words["openers"]
-        self._endings = sorted(endings, key=lambda ending: (-len(ending), ending))
+        self._endings = tuple(sorted(endings, key=lambda ending: (-len(ending), ending)))
         self._by_pair: dict[tuple[str, str], list[Cue]] = defaultdict(list)
         self._by_word: dict[str, list[Cue]] = defaultdict(list)
         self._by_prefix: dict[str, list[Cue]] = defaultdict(list)
         self.labels: set[str] = set()
-        self._stems: dict[str, str] = {}
         for cue in cues:
             self._file(cue)
 
@@ -121,16 +121,7 @@ class Lexicon:
 
     def stem(self, word: str) -> str:
         """A word without its ending, good enough to see that two forms are one word."""
-        found = self._stems.get(word)
-        if found is None:
-            found = self._stems[word] = self._cut(word.casefold())
-        return found
-
-    def _cut(self, word: str) -> str:
-        for ending in self._endings:
-            if word.endswith(ending) and len(word) - len(ending) >= 3:
-                return word[: -len(ending)]
-        return word
+        return _stem(word, self._endings)
 
     def _file(self, cue: Cue) -> None:
         """By its first two words where both are whole: most cues open with words that stand everywhere."""
@@ -191,3 +182,10 @@ def _word(text: str) -> Word:
     forms = [] if text == GAP else text.split("|")
     beginnings = tuple(form[:-1] for form in forms if form.endswith("*"))
     return Word(frozenset(form for form in forms if not form.endswith("*")), beginnings)
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem(word: str, endings: tuple[str, ...]) -> str:
+    word = word.casefold()
+    cut = next((ending for ending in endings if word.endswith(ending) and len(word) - len(ending) >= 3), "")
+    return word[: len(word) - len(cut)]

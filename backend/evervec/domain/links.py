@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from evervec.domain.knowledge import AtomType, LinkType
 from evervec.domain.protocols import Vectors
 from evervec.domain.reading import ReadSentence
@@ -10,18 +12,22 @@ from evervec.domain.reading import ReadSentence
 MOST_LINKS = 2
 """Links that one statement may start."""
 
+_UNRELATED = 0.14  # cosine below which not even a fix and a problem of one message belong together
 _NEAR = 0.62  # cosine from which two statements of different messages speak of one thing
 _VERY_NEAR = 0.74
+_NAMED = 0.42  # a message names a ticket in one sentence and goes on with something else
 _IN_THREAD = 0.18  # in a thread much less is enough
 _TROUBLE = frozenset({AtomType.PROBLEM, AtomType.BLOCKER, AtomType.RISK})
-_ANSWERS = frozenset({AtomType.SOLUTION, AtomType.DECISION, AtomType.INSIGHT, AtomType.REQUIREMENT, AtomType.IDEA})
+_DISPUTED = frozenset({AtomType.DECISION, AtomType.IDEA, AtomType.SOLUTION, AtomType.REQUIREMENT})
+_ANSWERS = frozenset({AtomType.SOLUTION, AtomType.DECISION, AtomType.INSIGHT})
 
 
 @dataclass(frozen=True)
 class Node:
     """A statement as the linking sees it. `read` is missing for what was known before.
 
-    `order` is its place in time; `answers` are the messages that its message replies to or names.
+    `order` is its place in time; `answers` are the messages that its message replies to, `names` those whose ticket
+    it names.
     """
 
     type: AtomType
@@ -29,6 +35,7 @@ class Node:
     order: tuple[int, int]
     topic: str | None
     answers: frozenset[int]
+    names: frozenset[int]
     read: ReadSentence | None
 
 
@@ -54,7 +61,7 @@ def link(nodes: Sequence[Node], vectors: Vectors, first_known: int) -> list[Edge
     for source in range(first_known):
         edges = [
             edge
-            for target in range(len(nodes))
+            for target in map(int, np.flatnonzero(near[source] >= _UNRELATED))
             if target != source and (edge := _edge(source, target, nodes, float(near[source, target])))
         ]
         for edge in _strongest(edges):
@@ -77,11 +84,12 @@ def _strongest(edges: Sequence[Edge]) -> Iterator[Edge]:
 def _edge(source: int, target: int, nodes: Sequence[Node], near: float) -> Edge | None:
     """The link from one node to another, if there is reason for one. Later statements point at earlier ones."""
     one, other = nodes[source], nodes[target]
+    after = one.order > other.order
     if one.message_ids & other.message_ids:
         kind, confidence = _in_message(one, other, near)
-    elif other.message_ids & one.answers:
+    elif other.message_ids & one.answers or (other.message_ids & one.names and near >= _NAMED and after):
         kind, confidence = _in_thread(one, other, near)
-    elif one.order > other.order:
+    elif after:
         kind, confidence = _by_nearness(one, other, near)
     else:
         return None
@@ -94,7 +102,7 @@ def _in_message(one: Node, other: Node, near: float) -> tuple[LinkType | None, f
     closeness = 0.15 * max(0, 4 - gap) / 4
     after = one.order > other.order
     match one.type, other.type:
-        case AtomType.SOLUTION, AtomType.PROBLEM | AtomType.BLOCKER | AtomType.RISK if near >= 0.08:
+        case AtomType.SOLUTION, AtomType.PROBLEM | AtomType.BLOCKER | AtomType.RISK:
             return LinkType.SOLVES, 0.50 + closeness + 0.4 * near
         case AtomType.SOLUTION | AtomType.DECISION | AtomType.INSIGHT, AtomType.QUESTION if after:
             return LinkType.SOLVES, 0.40 + closeness + 0.4 * near
@@ -113,7 +121,7 @@ def _in_thread(one: Node, other: Node, near: float) -> tuple[LinkType | None, fl
         return None, 0.0
     sure = 0.45 + 0.5 * near
     for label, kind in _SAID.items():
-        if _says(one, label):
+        if _says(one, label) and (kind is not LinkType.CONTRADICTS or other.type in _DISPUTED):
             return kind, sure
     if one.type is AtomType.SOLUTION and other.type in _TROUBLE:
         return LinkType.SOLVES, sure + 0.1

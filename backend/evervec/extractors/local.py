@@ -76,8 +76,8 @@ class LocalExtractor:
         self, readings: Sequence[Reading], found: Sequence[_Found], grouping: Grouping, known: Known
     ) -> list[Edge]:
         news = {one.statement.content for one in found}
-        answered = _answered(readings)
-        nodes = [_node(one, topic, answered) for one, topic in zip(found, grouping.names, strict=True)]
+        answered, named = _answered(readings), _named(readings)
+        nodes = [_node(one, topic, answered, named) for one, topic in zip(found, grouping.names, strict=True)]
         nodes += [_known_node(atom) for atom in known.atoms]
         vectors = await self._embed([*(one.statement.content for one in found), *(one.content for one in known.atoms)])
         edges = await asyncio.to_thread(link, nodes, vectors, len(found))
@@ -133,14 +133,18 @@ def _context(one: _Found) -> str:
 
 
 def _answered(readings: Sequence[Reading]) -> dict[int, frozenset[int]]:
-    """For each message the ones it speaks to: what it replies to, and whose ticket it names."""
-    owners = {reading.own_ticket: reading.message.message_id for reading in readings if reading.own_ticket}
+    """For each message the ones above it in its thread."""
     replies = {reading.message.message_id: reading.message.reply_to for reading in readings}
-    answered = {}
-    for reading in readings:
-        named = {owners[ticket] for ticket in reading.tickets if ticket in owners}
-        answered[reading.message.message_id] = frozenset(named | set(_thread(reading.message.reply_to, replies)))
-    return answered
+    return {message_id: frozenset(_thread(above, replies)) for message_id, above in replies.items()}
+
+
+def _named(readings: Sequence[Reading]) -> dict[int, frozenset[int]]:
+    """For each message the ones whose ticket it names."""
+    owners = {reading.own_ticket: reading.message.message_id for reading in readings if reading.own_ticket}
+    return {
+        reading.message.message_id: frozenset(owners[ticket] for ticket in reading.tickets if ticket in owners)
+        for reading in readings
+    }
 
 
 def _thread(message_id: int | None, replies: Mapping[int, int | None]) -> Iterator[int]:
@@ -152,15 +156,17 @@ def _thread(message_id: int | None, replies: Mapping[int, int | None]) -> Iterat
         message_id = replies.get(message_id)
 
 
-def _node(one: _Found, topic: str | None, answered: dict[int, frozenset[int]]) -> Node:
+def _node(
+    one: _Found, topic: str | None, answered: Mapping[int, frozenset[int]], named: Mapping[int, frozenset[int]]
+) -> Node:
     first, said = one.message_ids[0], one.statement
     order = (first, said.read.sentence.position)
-    return Node(said.type, frozenset(one.message_ids), order, topic, answered[first], said.read)
+    return Node(said.type, frozenset(one.message_ids), order, topic, answered[first], named[first], said.read)
 
 
 def _known_node(atom: KnownAtom) -> Node:
     order = (min(atom.message_ids, default=0), 0)
-    return Node(atom.type, frozenset(atom.message_ids), order, atom.topic, frozenset(), None)
+    return Node(atom.type, frozenset(atom.message_ids), order, atom.topic, frozenset(), frozenset(), None)
 
 
 def _links(edges: Sequence[Edge], atoms: int, known: Known) -> list[LinkDraft]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from evervec.domain.knowledge import Extraction, LinkType
 from evervec.domain.reconcile import Plan, reconcile
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.score import EXTRACT, Shift
+from evervec.pipeline.score import EXTRACT, Shift, together_or_alone
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
@@ -31,12 +31,9 @@ async def extract_knowledge(
     provider = await resources.provider()
     shift = Shift(resources, provider)
     counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
-    size = EXTRACT
-    while claimed := await shift.claim("extract", ids, size):
+    while claimed := await shift.claim("extract", ids, EXTRACT):
         saved: list[Extracted] = []
-        # what was refused in company is tried alone, so that one message never holds up its neighbours
-        groups = [claimed] if all(c.attempts == 0 for c in claimed) else [[c] for c in claimed]
-        for group in groups:
+        for group in together_or_alone(claimed):
             saved += await _extract_group(resources, shift, group)
         for extracted in saved:
             counts["messages"] += len(extracted.message_ids)

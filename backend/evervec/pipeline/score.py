@@ -97,13 +97,21 @@ async def score_messages(
     scored = 0
     while claimed := await shift.claim("score", ids, BATCH):
         before = scored
-        async with shift.working(claimed):
-            scores = await shift.extractor.score([c.message for c in claimed])
-            async with resources.database.transaction() as tx:
-                wanted = await messages.mark_scored(tx, shift.owner, claimed, scores)
-            scored += len(claimed)
-            for start in range(0, len(wanted), EXTRACT):
-                await resources.doorbell.ring(EXTRACT_KNOWLEDGE, lane=lane, message_ids=wanted[start : start + EXTRACT])
+        for group in together_or_alone(claimed):
+            async with shift.working(group):
+                scores = await shift.extractor.score([c.message for c in group])
+                async with resources.database.transaction() as tx:
+                    wanted = await messages.mark_scored(tx, shift.owner, group, scores)
+                scored += len(group)
+                for start in range(0, len(wanted), EXTRACT):
+                    part = wanted[start : start + EXTRACT]
+                    await resources.doorbell.ring(EXTRACT_KNOWLEDGE, lane=lane, message_ids=part)
         if scored == before:
             break
     return {"scored": scored}
+
+
+def together_or_alone(claimed: Sequence[ClaimedMessage]) -> list[Sequence[ClaimedMessage]]:
+    """What was refused in company is tried alone, so that one message never holds up its neighbours."""
+    fresh = [c for c in claimed if c.attempts == 0]
+    return [*([fresh] if fresh else []), *([c] for c in claimed if c.attempts)]

@@ -1,0 +1,171 @@
+"""Messages become knowledge: scored, extracted, versioned when they change, announced when they are saved."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from evervec.domain.message import IncomingMessage
+from evervec.pipeline import providers
+from evervec.pipeline.extract import extract_knowledge
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.score import score_messages
+from evervec.queue import names
+from evervec.store import messages
+from evervec.store.datasets import Dataset
+from tests.fakes.faults import Fault
+from tests.fakes.server import FakeProvider
+
+PROBLEM = "We have a bug: the worker hangs for ever after a restart of NATS."
+DECISION = "We decided to use finite fetch timeouts of five seconds in every worker from now on."
+CHATTER = "ok thanks"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def save(resources: Resources, dataset: Dataset, texts: dict[str, str], *, later: int = 0) -> list[int]:
+    """Messages by external id; `later` hours make an edit."""
+    edited = START + timedelta(hours=later) if later else None
+    incoming = [
+        IncomingMessage("telegram:1", key, "dev", START + timedelta(minutes=int(key)), text, edited_at=edited)
+        for key, text in texts.items()
+    ]
+    async with resources.database.transaction() as tx:
+        saved = await messages.upsert(tx, dataset.id, incoming)
+    return [*saved.created, *saved.changed]
+
+
+async def extract(resources: Resources, ids: Sequence[int]) -> dict[str, int]:
+    await score_messages(resources, ids)
+    return await extract_knowledge(resources, ids)
+
+
+async def rung(resources: Resources) -> Counter[str]:
+    """Names of the tasks that were rung for, in the order of the stream."""
+    info = await resources.broker.js.stream_info(resources.broker.layout.stream)
+    found: Counter[str] = Counter()
+    for seq in range(1, info.state.last_seq + 1):
+        message = await resources.broker.js.get_msg(resources.broker.layout.stream, seq)
+        found[orjson.loads(message.data or b"{}")["task_name"]] += 1
+    return found
+
+
+async def test_scores_tell_signal_from_noise_with_their_factors(local: Resources, dataset: Dataset, psql: Any) -> None:
+    ids = await save(local, dataset, {"1": PROBLEM, "2": CHATTER})
+    assert await score_messages(local, ids) == {"scored": 2}
+    rows = await psql.fetch("SELECT signal, score, score_factors::text AS factors FROM messages ORDER BY id")
+    assert rows[0]["signal"] in {"signal", "weak_signal"}
+    assert rows[1]["signal"] == "noise"
+    assert rows[0]["score"] > rows[1]["score"]
+    assert orjson.loads(rows[0]["factors"])
+
+
+async def test_extraction_saves_atoms_with_their_sources_and_first_version(
+    local: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION, "3": CHATTER})
+    await extract(local, ids)
+    atoms = await psql.fetch(
+        "SELECT a.type, a.content, s.message_id, v.version FROM atoms a JOIN atom_sources s ON s.atom_id = a.id "
+        "JOIN atom_versions v ON v.atom_id = a.id ORDER BY a.id"
+    )
+    assert {(atom["type"], atom["message_id"], atom["version"]) for atom in atoms} == {
+        ("problem", ids[0], 1),
+        ("decision", ids[1], 1),
+    }
+
+
+async def test_the_hooks_ring_for_atoms_and_messages_after_extraction(local: Resources, dataset: Dataset) -> None:
+    ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
+    await extract(local, ids)
+    heard = await rung(local)
+    assert heard[names.EXTRACT_KNOWLEDGE] == 1
+    assert heard[names.EMBED_ATOMS] == 1
+    assert heard[names.EMBED_MESSAGES] == 1
+
+
+async def test_an_edited_message_changes_its_atom_and_keeps_the_older_version(
+    local: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await save(local, dataset, {"1": DECISION})
+    await extract(local, ids)
+    (atom_id,) = [row["id"] for row in await psql.fetch("SELECT id FROM atoms")]
+    changed = DECISION.replace("five seconds", "two seconds")
+    ids = await save(local, dataset, {"1": changed}, later=1)
+    await extract(local, ids)
+    rows = await psql.fetch("SELECT version, content FROM atom_versions WHERE atom_id = $1 ORDER BY version", atom_id)
+    assert [(row["version"], row["content"]) for row in rows] == [(1, DECISION), (2, changed)]
+    assert await psql.fetchval("SELECT content FROM atoms WHERE id = $1", atom_id) == changed
+
+
+async def test_a_statement_that_was_edited_away_takes_its_atom_with_it(
+    local: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await save(local, dataset, {"1": PROBLEM})
+    await extract(local, ids)
+    assert await psql.fetchval("SELECT count(*) FROM atoms") == 1
+    ids = await save(local, dataset, {"1": CHATTER}, later=1)
+    await extract(local, ids)
+    assert await psql.fetchval("SELECT count(*) FROM atoms") == 0
+    assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE kind = 3") == 0
+
+
+async def test_extracting_again_changes_nothing(local: Resources, dataset: Dataset, psql: Any) -> None:
+    ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
+    await extract(local, ids)
+    before = await psql.fetch("SELECT id, version, xmin::text FROM atoms ORDER BY id")
+    assert await extract(local, ids) == {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
+    assert await psql.fetch("SELECT id, version, xmin::text FROM atoms ORDER BY id") == before
+
+
+async def test_a_failing_embedder_never_fails_extraction(
+    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder")
+    fake.always(None, Fault.BUSY_503, endpoint="/api/embed")
+    ids = await save(bare, dataset, {"1": PROBLEM, "2": DECISION})
+    counts = await extract(bare, ids)
+    assert (counts["messages"], counts["atoms"]) == (2, 2)
+
+
+async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: Dataset, psql: Any) -> None:
+    await local.broker.client.close()
+    ids = await save(local, dataset, {"1": PROBLEM})
+    counts = await extract(local, ids)
+    assert counts["atoms"] == 1
+
+
+async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_reason(
+    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    fake.always(None, Fault.CHAT_GARBAGE, endpoint="/api/chat")
+    ids = await save(bare, dataset, {"1": PROBLEM})
+    await score_messages(bare, ids)
+    row = await psql.fetchrow(
+        "SELECT attempts, last_code, last_error, not_before > now() AS waits, dead_at FROM extract_work"
+    )
+    assert (row["attempts"], row["last_code"], row["waits"], row["dead_at"]) == (1, "bad_response", True, None)
+    assert "fake" in row["last_error"]
+    fake.heal()
+    await psql.execute("UPDATE extract_work SET not_before = now()")
+    assert await score_messages(bare, ids) == {"scored": 1}
+    assert await psql.fetchval("SELECT count(*) FROM extract_work") == 0
+
+
+async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neighbours(
+    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    ids = await save(
+        bare, dataset, {str(i): f"message {i}: {PROBLEM}" for i in range(1, 6)} | {"6": "unreadable " * 10}
+    )
+    await psql.execute("UPDATE llm_providers SET paused_until = NULL")
+    fake.always(lambda text: "unreadable" in text, Fault.CHAT_GARBAGE, endpoint="/api/chat")
+    for _ in range(12):
+        await psql.execute("UPDATE extract_work SET not_before = now()")
+        await score_messages(bare, ids)
+    scored = await psql.fetchval("SELECT count(*) FROM messages WHERE scored_revision = revision")
+    assert scored == 5
+    assert await psql.fetchval("SELECT count(*) FROM extract_work WHERE dead_at IS NOT NULL") == 1

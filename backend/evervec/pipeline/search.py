@@ -136,15 +136,15 @@ async def _nearest(
 ) -> Answer:
     async with resources.database.read() as tx:
         hits: list[Hit] = []
-        used = set()
+        used: set[str] = set()
         for embeddable in scope.kinds:
             answered, found = await _one_kind(tx, embeddable, query, scope.dataset_ids, k, engine)
-            used.add(answered)
             hits += found
+            used |= {answered} if found else set()
         hits.sort(key=lambda hit: -hit.score)
         watermark = await monitor.watermark(tx)
         pending = await monitor.pending(tx, scope.dataset_ids)
-    name = "pgvector" if "pgvector" in used else "exact"
+    name = "exact" if used == {"exact"} else "pgvector"
     return Answer(name, watermark, pending, round((perf_counter() - started) * 1000, 3), hits[:k])
 
 

@@ -8,6 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -50,6 +51,7 @@ async def test_text_is_utf8_and_the_clock_is_utc_whatever_the_environment_says(
         assert stack.urls.nats_url == ""
         assert await query(stack.urls, "SELECT upper('élan привет')") == "ÉLAN ПРИВЕТ"
         assert await query(stack.urls, "SHOW timezone") == "UTC"
+        assert psutil.Process(pids(home)["postgres"]).environ().keys() & {"PGPORT", "PGUSER", "PGDATA"} == set()
 
 
 async def test_servers_of_the_settings_are_used_and_nothing_is_started(fresh_home: Path) -> None:

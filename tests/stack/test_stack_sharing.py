@@ -23,6 +23,11 @@ async def test_the_second_attaches_to_what_the_first_started(home: Path) -> None
         assert await query(first.urls, "SELECT 1") == 1
 
 
+async def test_ctrl_c_in_the_terminal_does_not_reach_the_servers(home: Path) -> None:
+    async with open_stack(settings(home)):
+        assert os.getsid(0) not in {os.getsid(server.pid) for server in servers_of(home)}
+
+
 async def test_a_later_one_adds_the_server_that_the_first_did_not_need(home: Path) -> None:
     async with open_stack(settings(home), nats=False):
         async with open_stack(settings(home)):

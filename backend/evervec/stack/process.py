@@ -96,21 +96,23 @@ class ServerProcess:
                     "in another container. Stop that one, or set EVERVEC_HOME to another folder."
                 )
             if waited > ORPHAN_SECONDS:
-                self._kill_orphans()
+                for orphan in self._all():
+                    _send(orphan, signal.SIGKILL)
             await asyncio.sleep(POLL_SECONDS)
         return True
 
     async def stop(self, polite: signal.Signals, seconds: float) -> None:
         """Stop the server and its children: `polite` first, SIGKILL for whatever is left after `seconds`."""
-        if (server := self.find()) is not None:
-            with suppress(psutil.NoSuchProcess):
-                server.send_signal(polite)
-        if await until(self.gone, seconds):
-            return
-        if (server := self.find()) is not None:
-            with suppress(psutil.NoSuchProcess):
-                server.kill()
-        self._kill_orphans()
+        told: psutil.Process | None = None
+        deadline = time.monotonic() + seconds
+        while not self.gone() and time.monotonic() < deadline:
+            server = self.find()  # one that is just starting is found as soon as it has written its pid
+            if server is not None and server != told:
+                _send(server, polite)
+                told = server
+            await asyncio.sleep(POLL_SECONDS)
+        for left in () if self.gone() else self._all():
+            _send(left, signal.SIGKILL)
         if not await until(self.gone, KILL_SECONDS):
             raise StackError(reason=f"{self.name} in {self.folder} does not stop. See {self.log.path}.")
 
@@ -118,16 +120,17 @@ class ServerProcess:
         named = process.name() == self.program and process.status() != psutil.STATUS_ZOMBIE
         return process if named and Path(process.cwd()).samefile(self.folder) else None
 
-    def _orphans(self) -> Iterator[psutil.Process]:
+    def _all(self) -> Iterator[psutil.Process]:
+        """The server and its children, found by where they work."""
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):
                 if self._if_ours(process):
                     yield process
 
-    def _kill_orphans(self) -> None:
-        for orphan in self._orphans():
-            with suppress(psutil.NoSuchProcess):
-                orphan.kill()
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -3,8 +3,9 @@
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,17 +17,21 @@ def default_home() -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "evervec"
 
 
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """Frozen settings; seconds for every duration."""
 
-    model_config = SettingsConfigDict(env_prefix="EVERVEC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="EVERVEC_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = None
     nats_url: SecretStr | None = None
     nats_port: int | None = Field(default=None, ge=1, le=65535)
     secret_key: SecretStr | None = None
-    log_level: str = "WARNING"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "WARNING"
     log_json: bool = False
 
     stream: str = Field(default="EVERVEC", pattern=r"^[A-Z0-9_]{1,32}$")
@@ -39,6 +44,7 @@ class Settings(BaseSettings):
     connect_seconds: float = Field(default=10, gt=0)
 
     api_host: str = "127.0.0.1"
+    api_key: SecretStr | None = None
     api_port: int = Field(default=8321, ge=0, le=65535)
 
     @cached_property

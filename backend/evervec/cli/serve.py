@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Json
 from evervec.cli.run import block, settings, with_runtime
-from evervec.queue.connection import taken_apart
+from evervec.errors import PortTakenError
+from evervec.queue.connection import where
 from evervec.runtime import Runtime, open_runtime
 from evervec.store import checks
 from evervec.worker.main import work
@@ -23,14 +25,50 @@ def up(tasks: Tasks = None) -> None:
     """Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        # FastAPI is imported where HTTP is served: the other commands start half a second sooner
+        from evervec.web import serve as web
+
         output.note(f"PostgreSQL  {runtime.resources.database.where}")
-        output.note(f"NATS        {taken_apart(runtime.stack.urls.nats_url)[0]}")
+        output.note(f"NATS        {where(runtime.stack.urls.nats_url)}")
+        listening = _listen_if_free(runtime)
         async with asyncio.TaskGroup() as group:
+            if listening is not None:
+                group.create_task(web.serve(runtime.resources, listening, finish))
             group.create_task(runtime.stack.supervise(finish))
             group.create_task(tick(runtime.broker, finish))
             group.create_task(work(runtime, finish, started=lambda: output.note("Up. Ctrl-C stops everything.")))
 
     _until_told(serve, tasks)
+
+
+def _listen_if_free(runtime: Runtime) -> socket.socket | None:
+    """The API's socket. A second stack on this machine goes on without an API, unless it was given a port."""
+    from evervec.web import serve as web
+
+    try:
+        listening = web.listen(runtime.settings)
+    except PortTakenError as error:
+        if "api_port" in runtime.settings.model_fields_set:
+            raise
+        output.note(f"No API: {error}")
+        return None
+    host, port = listening.getsockname()[:2]
+    output.note(f"API         http://{host}:{port}/docs")
+    return listening
+
+
+def api() -> None:
+    """Serve status and search over HTTP at EVERVEC_API_HOST:EVERVEC_API_PORT."""
+
+    async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.web import serve as web
+
+        listening = web.listen(runtime.settings)
+        host, port = listening.getsockname()[:2]
+        output.note(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
+        await web.serve(runtime.resources, listening, finish)
+
+    _until_told(serve, None, takes_tasks=False)
 
 
 def worker(tasks: Tasks = None) -> None:

@@ -1,0 +1,76 @@
+"""The HTTP API: the same answers as the command line, and a status for each thing that can be wrong."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from evervec.errors import PortTakenError, Refused
+from evervec.pipeline.resources import Resources
+from evervec.settings import Settings
+from evervec.store.datasets import Dataset
+from evervec.web.app import create_app
+from evervec.web.serve import listen
+from tests.pipeline.test_search import fill
+
+
+@pytest.fixture
+async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(resources))
+    async with httpx.AsyncClient(transport=transport, base_url="http://evervec") as opened:
+        yield opened
+
+
+async def test_search_answers_as_the_command_line_does(
+    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+) -> None:
+    ids = await fill(resources, dataset, ["one", "two"])
+    answer = (await client.get("/v1/search", params={"q": "one", "dataset": "log", "k": 1})).json()
+    assert {"engine", "watermark", "pending_in_scope", "milliseconds", "hits"} <= set(answer)
+    assert {"kind", "id", "dataset", "score", "text"} <= set(answer["hits"][0])
+    assert answer["hits"][0]["id"] == ids[0]
+    status = (await client.get("/v1/status")).json()
+    assert (status["rows"], status["embedded"], status["pending"]) == (2, 2, 0)
+
+
+async def test_health_says_whether_the_database_answers(client: httpx.AsyncClient, resources: Resources) -> None:
+    assert (await client.get("/health")).json() == {"status": "ok"}
+    await resources.database.aclose()
+    assert (await client.get("/health")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({"q": " "}, 422),
+        ({"q": "x", "k": "0"}, 422),
+        ({"q": "x", "dataset": "nope"}, 404),
+        ({"q": "x", "kind": "cat"}, 422),
+    ],
+)
+async def test_a_wrong_question_has_a_status_and_a_message(
+    client: httpx.AsyncClient, params: dict[str, str], status: int
+) -> None:
+    answer = await client.get("/v1/search", params=params)
+    assert answer.status_code == status
+    assert answer.json()
+
+
+async def test_with_a_key_set_only_the_key_opens(resources: Resources) -> None:
+    keyed = Settings(home=resources.settings.home, api_key=SecretStr("s3cret"))
+    app = create_app(Resources(keyed, resources.database, resources.broker, resources.doorbell, resources.models))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evervec") as client:
+        assert (await client.get("/v1/status")).status_code == 401
+        assert (await client.get("/v1/status", headers={"X-API-KEY": "wrong"})).status_code == 401
+        assert (await client.get("/v1/status", headers={"X-API-KEY": "s3cret"})).status_code == 200
+        assert (await client.get("/health")).status_code == 200
+
+
+def test_an_open_address_needs_a_key_and_a_taken_port_is_named(settings: Settings) -> None:
+    with pytest.raises(Refused, match="EVERVEC_API_KEY"):
+        listen(settings.model_copy(update={"api_host": "0.0.0.0"}))
+    with listen(settings.model_copy(update={"api_port": 0})) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTakenError, match="EVERVEC_API_PORT"):
+            listen(settings.model_copy(update={"api_port": port}))

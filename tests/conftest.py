@@ -21,7 +21,7 @@ from evervec.stack.stack import Stack
 from evervec.store import datasets, migrations
 from evervec.store.datasets import Dataset
 from evervec.store.session import Database
-from evervec.worker.main import attach
+from evervec.worker.tasks import attach
 from tests.fakes.server import FakeProvider
 
 NUMBERS = itertools.count()

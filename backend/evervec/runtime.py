@@ -20,6 +20,9 @@ from evervec.store.session import Database
 
 logger = log.get("runtime")
 
+PATIENCE = 3.0
+"""Seconds that a command waits for NATS, which it can do without."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -33,24 +36,26 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, *, worker: bool = False, migrate: bool | None = None
+    settings: Settings, *, worker: bool = False, queue: bool = True, migrate: bool | None = None
 ) -> AsyncIterator[Runtime]:
-    """Open the stack and connect to it.
+    """Open the stack and connect to it; without `queue` NATS is neither started nor asked.
 
     An embedded database is migrated by itself; a team's own only when asked (`evervec migrate`). A process whose
-    NATS is down goes on without a doorbell: committed rows are found by a sweeper.
+    NATS is down goes on without a doorbell, unless it is a worker: committed rows are found by a sweeper.
     """
     async with AsyncExitStack() as closing:
-        stack = await closing.enter_async_context(open_stack(settings))
+        stack = await closing.enter_async_context(open_stack(settings, nats=queue))
         settings = _with_key(settings, stack)
         database = await _database(settings, stack.urls.database_url, migrate)
         closing.push_async_callback(database.aclose)
         models = Models(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(models.aclose)
-        broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=settings.connect_seconds)
+        patience = settings.connect_seconds if worker else min(PATIENCE, settings.connect_seconds)
+        broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience)
         broker.is_worker_process = worker
         closing.push_async_callback(broker.shutdown)
-        await _ring_up(broker)
+        if queue:
+            await _ring_up(broker)
         doorbell = Doorbell(broker)
         closing.push_async_callback(doorbell.aclose)
         resources = Resources(settings, database, broker, doorbell, models)

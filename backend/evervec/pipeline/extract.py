@@ -27,11 +27,33 @@ class Extracted:
 async def extract_knowledge(
     resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE, hooks: bool = True
 ) -> dict[str, int]:
-    """Extract the given messages, or what waits in a dataset, a claim at a time."""
+    """Extract the given messages, then whatever else waits in their dataset, a claim at a time.
+
+    One extraction at a time in a dataset, wherever it runs: each batch builds on the topics and atoms of the one
+    before. Whoever finds the place taken leaves its messages to the one who is at it, or to the next sweep.
+    """
+    counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
+    for dataset_id, given in (await _by_dataset(resources, ids)).items():
+        async with resources.database.advisory_lock(f"extract:{dataset_id}", wait=False) as alone:
+            if alone:
+                for scope in (given, dataset_id) if given else (dataset_id,):
+                    await _extract_all(resources, scope, counts, lane=lane, hooks=hooks)
+    return counts
+
+
+async def _by_dataset(resources: Resources, ids: Sequence[int] | UUID) -> dict[UUID, list[int]]:
+    if isinstance(ids, UUID):
+        return {ids: []}
+    async with resources.database.read() as tx:
+        return await messages.by_dataset(tx, ids)
+
+
+async def _extract_all(
+    resources: Resources, scope: Sequence[int] | UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
+) -> None:
     provider = await resources.provider()
     shift = Shift(resources, provider)
-    counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
-    while claimed := await shift.claim("extract", ids, EXTRACT):
+    while claimed := await shift.claim("extract", scope, EXTRACT):
         saved: list[Extracted] = []
         for group in together_or_alone(claimed):
             saved += await _extract_group(resources, shift, group)
@@ -44,7 +66,6 @@ async def extract_knowledge(
                 await ring_hooks(resources, extracted, provider.id, lane=lane)
         if not saved:
             break
-    return counts
 
 
 async def ring_hooks(resources: Resources, extracted: Extracted, provider_id: UUID, *, lane: Lane) -> None:

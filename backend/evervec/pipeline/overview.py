@@ -28,7 +28,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         **asdict(total),
         "datasets": listed,
         "provider": None if active is None else describe(active),
-        "queue": await _queue(resources),
+        "queue": await queue(resources),
         "watermark": watermark,
     }
 
@@ -49,13 +49,15 @@ def describe(provider: providers.Provider) -> dict[str, Any]:
     }
 
 
-async def _queue(resources: Resources) -> dict[str, Any]:
+async def queue(resources: Resources) -> dict[str, Any]:
+    """Whether NATS is there, what waits in it, and whether a worker listens."""
     try:
         found = await depth(resources.broker)
         return {
             "up": True,
             "lanes": {str(lane): waiting for lane, waiting in found.lanes.items()},
             "dead_letters": found.dead_letters,
+            "worker_listens": found.worker_listens,
         }
     except EvervecError as error:
         return {"up": False, "reason": str(error)}

@@ -12,7 +12,6 @@ EMBED_MESSAGES: Final = "embed_messages_batch_task"
 EMBED_ATOMS: Final = "embed_atoms_batch_task"
 EMBED_TOPICS: Final = "embed_topics_batch_task"
 EMBED_CHUNKS: Final = "embed_chunks_batch_task"
-EMBED_DATASET: Final = "embed_dataset_task"
 SWEEP: Final = "sweep_task"
 
 

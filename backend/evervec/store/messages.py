@@ -111,6 +111,15 @@ async def claim(
     ]
 
 
+async def by_dataset(tx: ReadTx, ids: Sequence[int]) -> dict[UUID, list[int]]:
+    """Those of the ids that exist, by dataset."""
+    rows = await tx.fetch(
+        "SELECT dataset_id, array_agg(id ORDER BY id) AS ids FROM messages WHERE id = ANY($1) GROUP BY dataset_id",
+        list(ids),
+    )
+    return {row["dataset_id"]: row["ids"] for row in rows}
+
+
 async def renew(tx: Tx, owner: UUID, *, lease: float) -> None:
     """Extend every lease of an owner."""
     await tx.execute(

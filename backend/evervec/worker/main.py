@@ -3,29 +3,15 @@
 import asyncio
 from collections.abc import Callable
 
-from taskiq import async_shared_broker
-
 from evervec import log
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sweep import sweep
-from evervec.queue.broker import JetStreamBroker
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
-from evervec.worker import tasks
+from evervec.worker.tasks import attach
 
 logger = log.get("worker")
-
-
-def attach(broker: JetStreamBroker, resources: Resources) -> None:
-    """Make the tasks known to a broker: they are sent through it, and run with these resources."""
-    async_shared_broker.default_broker(broker)
-    broker.add_dependency_context({Resources: resources})
-    missing = [
-        task for task in (tasks.sweep_task, tasks.score_message_task) if broker.find_task(task.task_name) is None
-    ]
-    if missing:
-        raise RuntimeError(f"tasks are not registered: {missing}")
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:

@@ -3,21 +3,31 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from taskiq import TaskiqDepends, async_shared_broker
+from taskiq import Context, TaskiqDepends, async_shared_broker
 
 from evervec.pipeline import embed, extract, ingest, score
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sweep import sweep
 from evervec.queue import names
+from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
 from evervec.store.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 
-Res = Annotated[Resources, TaskiqDepends()]
+
+def own_lane(context: Annotated[Context, TaskiqDepends()]) -> Lane:
+    """The lane that this task came by: what it rings for waits in the same one."""
+    label = context.message.labels.get("lane")
+    return Lane.INTERACTIVE if label == Lane.INTERACTIVE else Lane.BACKFILL
+
+
+# as defaults, so that `.kiq(atom_ids=…)` is all that a caller has to give
+OPEN: Resources = TaskiqDepends()
+LANE: Lane = TaskiqDepends(own_lane)
 
 
 @async_shared_broker.task(task_name=names.SAVE_TELEGRAM_MESSAGE)
 async def save_telegram_message_task(
-    message: dict[str, Any], resources: Res, project: str = "telegram", dataset: str = "messages"
+    message: dict[str, Any], project: str = "telegram", dataset: str = "messages", resources: Resources = OPEN
 ) -> dict[str, int]:
     """Take in one Telegram message (export or Bot API form); rings for scoring and embedding."""
     report = await ingest.save_message(resources, message, project, dataset)
@@ -30,44 +40,46 @@ async def save_telegram_message_task(
 
 
 @async_shared_broker.task(task_name=names.SCORE_MESSAGE)
-async def score_message_task(message_id: int, resources: Res) -> dict[str, int]:
+async def score_message_task(message_id: int, resources: Resources = OPEN, lane: Lane = LANE) -> dict[str, int]:
     """Score one message; rings for extraction when it has something to say."""
-    return await score.score_messages(resources, [message_id])
+    return await score.score_messages(resources, [message_id], lane=lane)
 
 
 @async_shared_broker.task(task_name=names.SCORE_MESSAGES)
 async def score_messages_batch_task(
-    message_ids: list[int], resources: Res, lane: str = Lane.BACKFILL
+    message_ids: list[int], resources: Resources = OPEN, lane: Lane = LANE
 ) -> dict[str, int]:
     """Score many messages."""
-    return await score.score_messages(resources, message_ids, lane=Lane(lane))
+    return await score.score_messages(resources, message_ids, lane=lane)
 
 
 @async_shared_broker.task(task_name=names.EXTRACT_KNOWLEDGE)
 async def extract_knowledge_from_messages_task(
-    message_ids: list[int], resources: Res, lane: str = Lane.INTERACTIVE
+    message_ids: list[int], resources: Resources = OPEN, lane: Lane = LANE
 ) -> dict[str, int]:
     """Save topics, atoms and links of messages; rings for the embedding of what it wrote."""
-    return await extract.extract_knowledge(resources, message_ids, lane=Lane(lane))
+    return await extract.extract_knowledge(resources, message_ids, lane=lane)
 
 
 @async_shared_broker.task(task_name=names.EMBED_MESSAGES)
 async def embed_messages_batch_task(
-    message_ids: list[int], resources: Res, provider_id: str | None = None
+    message_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
 ) -> dict[str, int]:
     """Embed messages: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, MESSAGE, message_ids, provider_id)
 
 
 @async_shared_broker.task(task_name=names.EMBED_ATOMS)
-async def embed_atoms_batch_task(atom_ids: list[int], resources: Res, provider_id: str | None = None) -> dict[str, int]:
+async def embed_atoms_batch_task(
+    atom_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
+) -> dict[str, int]:
     """Embed atoms: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, ATOM, atom_ids, provider_id)
 
 
 @async_shared_broker.task(task_name=names.EMBED_TOPICS)
 async def embed_topics_batch_task(
-    topic_ids: list[int], resources: Res, provider_id: str | None = None
+    topic_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
 ) -> dict[str, int]:
     """Embed topics: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, TOPIC, topic_ids, provider_id)
@@ -75,14 +87,14 @@ async def embed_topics_batch_task(
 
 @async_shared_broker.task(task_name=names.EMBED_CHUNKS)
 async def embed_chunks_batch_task(
-    chunk_ids: list[int], resources: Res, provider_id: str | None = None
+    chunk_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
 ) -> dict[str, int]:
     """Embed chunks: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, CHUNK, chunk_ids, provider_id)
 
 
 @async_shared_broker.task(task_name=names.SWEEP)
-async def sweep_task(resources: Res) -> dict[str, int]:
+async def sweep_task(resources: Resources = OPEN) -> dict[str, int]:
     """Take up what waits and nobody holds. Workers do this by themselves every few seconds."""
     return (await sweep(resources)).answer()
 
@@ -92,3 +104,9 @@ async def _embed(
 ) -> dict[str, int]:
     provider = None if provider_id is None else UUID(provider_id)
     return (await embed.embed_rows(resources, embeddable, row_ids, provider)).answer()
+
+
+def attach(broker: JetStreamBroker, resources: Resources) -> None:
+    """Send these tasks through a broker, and run them with these resources."""
+    async_shared_broker.default_broker(broker)
+    broker.add_dependency_context({Resources: resources})

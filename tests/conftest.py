@@ -76,7 +76,8 @@ def template(servers: Servers) -> str:
 async def cloned(servers: Servers, template: str) -> AsyncIterator[str]:
     """The address of a database of its own, dropped afterwards."""
     name = f"test_{next(NUMBERS)}"
-    await _sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    # a third of the time of the default strategy, which writes every page to the WAL
+    await _sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield servers.database(name)
     finally:

@@ -33,7 +33,8 @@ CREATE TABLE embeddings (
     CONSTRAINT embeddings_kind_row_id_key UNIQUE (kind, row_id),
     CONSTRAINT embeddings_content_hash_sha256 CHECK (octet_length(content_hash) = 32),
     CONSTRAINT embeddings_embedded_whole_or_not CHECK (num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4)),
-    CONSTRAINT embeddings_blank_without_vector CHECK (content_hash IS NOT NULL OR embedding IS NULL)
+    CONSTRAINT embeddings_blank_without_vector CHECK (content_hash IS NOT NULL OR embedding IS NULL),
+    CONSTRAINT embeddings_embedded_or_failed CHECK (failed_hash <> embedded_hash)
 );
 
 CREATE INDEX embeddings_failed_idx ON embeddings (dataset_id, vector_id) WHERE failed_hash = content_hash;

@@ -82,6 +82,15 @@ class DatabaseDownError(EvervecError):
     embedded one."""
 
 
+class DatabaseAddressError(Refused):
+    """EVERVEC_DATABASE_URL can not be used: {reason}. Give an address like
+    postgresql://user:password@127.0.0.1:5432/evervec, or unset it for the embedded PostgreSQL."""
+
+
+class DatabaseRefusedError(EvervecError):
+    """PostgreSQL at {where} refuses: {reason}. {advice}"""
+
+
 class QueueDownError(EvervecError):
     """NATS at {where} does not answer ({reason}). Start it, or unset EVERVEC_NATS_URL for the embedded one.
     Committed rows are safe: a worker's sweeper finds them."""

@@ -25,6 +25,8 @@ def configure(level: str = "WARNING", *, as_json: bool = False) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # one line per request of a provider is for those who debug
+    logging.getLogger("httpx").setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     logging.basicConfig(stream=sys.stderr, level=number, format="%(levelname)s %(name)s %(message)s")
 
 

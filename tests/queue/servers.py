@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 BINARY = Path(sys.executable).parent / "nats-server"
 
 
@@ -42,10 +44,23 @@ class NatsServer:
                 assert time.monotonic() < deadline, (self._folder / "nats.log").read_text()
                 time.sleep(0.01)
 
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
+    def pause(self) -> None:
+        """Stop it in the middle of whatever it does: the line stays up and nothing answers."""
+        self._signal(signal.SIGSTOP)
+        while psutil.Process(self._pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal(signal.SIGCONT)
+
+    @property
+    def _pid(self) -> int:
         assert self._process is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def _signal(self, number: int) -> None:
+        os.kill(self._pid, number)
 
     def kill(self) -> None:
         """Kill -9; nothing happens if it does not run."""

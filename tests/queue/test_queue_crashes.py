@@ -1,12 +1,14 @@
 """What dies: the server, a worker, a worker again and again because of one task. Nothing acknowledged is lost."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from taskiq.kicker import AsyncKicker
@@ -34,11 +36,12 @@ def journal(tmp_path: Path) -> Path:
 def spawn(nats: NatsServer, journal: Path) -> Iterator[Spawn]:
     """Starts worker processes; those that still live are killed in the end."""
     workers: list[subprocess.Popen[bytes]] = []
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)])}
 
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.queue.worker_process", nats.url, str(journal), "8"]
         with (journal.parent / "worker.log").open("ab") as out:
-            workers.append(subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out))
+            workers.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out))
         return workers[-1]
 
     yield start
@@ -54,7 +57,8 @@ def lines(journal: Path, word: str) -> list[str]:
 
 async def send(broker: JetStreamBroker, name: str, **kwargs: object) -> None:
     """Send a task by its name."""
-    await AsyncKicker(name, broker, {}).kiq(**kwargs)
+    kicker: AsyncKicker[Any, Any] = AsyncKicker(name, broker, {})
+    await kicker.kiq(**kwargs)
 
 
 async def test_an_idle_worker_outlives_the_servers_death(broker: JetStreamBroker, nats: NatsServer) -> None:
@@ -163,7 +167,8 @@ async def test_what_is_delivered_too_often_is_moved_aside_by_any_worker(brokers:
     broker = brokers(ack_wait=0.3, fetch_seconds=0.3)
     broker.is_worker_process = True
     await broker.startup()
-    await AsyncKicker("t", broker, {"lane": Lane.QUARANTINE}).kiq()
+    kicker: AsyncKicker[Any, Any] = AsyncKicker("t", broker, {"lane": Lane.QUARANTINE})
+    await kicker.kiq()
     subscription = await broker.js.pull_subscribe_bind(str(Lane.QUARANTINE), "EVERVEC")
     for _ in range(2):
         await subscription.fetch(1, timeout=5)

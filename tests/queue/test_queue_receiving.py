@@ -3,20 +3,22 @@
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import pytest
 import uvloop
 from nats.aio.msg import Msg
-from nats.js.api import StorageType
 from structlog.testing import capture_logs
 from taskiq import BrokerMessage, TaskiqDepends, TaskiqMessage, TaskiqMiddleware
 
 from evervec.errors import StreamMismatchError, UnknownDeadLetterError
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.dead_letters import dead_letters, requeue_dead_letter
+from evervec.queue.delivery import Held
 from evervec.queue.depth import depth
 from evervec.queue.headers import MSG_ID
+from evervec.queue.intake import Intake
 from evervec.queue.names import Lane
 from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer
@@ -77,29 +79,68 @@ async def test_what_people_wait_for_runs_before_what_may_wait(broker: JetStreamB
 
 
 async def test_a_busy_worker_leaves_tasks_to_an_idle_one(brokers: Brokers) -> None:
+    """The busy one still had a request waiting on the interactive lane when its last place was taken."""
+    one, two = brokers(), brokers()
     ran_by: list[str] = []
     busy = asyncio.Event()
-    one, two = brokers(), brokers()
 
     async def long() -> None:
         ran_by.append("long")
         await busy.wait()
 
-    for name, broker in (("one", one), ("two", two)):
-
-        async def short(name: str = name) -> None:
+    def short_on(name: str) -> Callable[[], Awaitable[None]]:
+        async def short() -> None:
             ran_by.append(name)
 
-        broker.register_task(long, "long")
-        broker.register_task(short, "short")
+        return short
+
+    one.register_task(long, "long")
+    sent = one.register_task(short_on("one"), "short")
+    two.register_task(short_on("two"), "short")
     async with working(one, tasks=1):
-        await one.find_task("long").kiq()  # type: ignore[union-attr]  # registered four lines above
-        await eventually(lambda: ran_by == ["long"])
+        await sent.kiq()
+        await eventually(lambda: ran_by == ["one"])
+        await eventually(lambda: requests_wait(one))
+        await one.register_task(long, "long").kicker().with_labels(lane=Lane.BACKFILL).kiq()
+        await eventually(lambda: ran_by == ["one", "long"])
         async with working(two, tasks=1):
             for _ in range(5):
-                await one.find_task("short").kiq()  # type: ignore[union-attr]  # registered above
-            await eventually(lambda: ran_by == ["long", *["two"] * 5], seconds=3)
+                await sent.kiq()
+            await eventually(lambda: ran_by == ["one", "long", *["two"] * 5], seconds=3)
         busy.set()
+
+
+async def requests_wait(broker: JetStreamBroker) -> bool:
+    """Whether an idle worker has left a request with both lanes."""
+    infos = [await broker.js.consumer_info("EVERVEC", lane) for lane in (Lane.INTERACTIVE, Lane.BACKFILL)]
+    return all(info.num_waiting for info in infos)
+
+
+async def test_what_was_fetched_and_not_begun_goes_back_at_once(brokers: Brokers) -> None:
+    broker = brokers(ack_wait=30.0)
+    broker.is_worker_process = True
+    await broker.startup()
+
+    @broker.task(task_name="t")
+    async def t() -> None: ...
+
+    for _ in range(8):
+        await t.kiq()
+
+    def intake() -> Intake:
+        held = Held(30.0, 60.0)
+        return Intake(broker.client, broker.layout, held, batch=8, expires=5.0, room=lambda: 8)
+
+    async def never() -> None:
+        raise AssertionError("nothing is to be repaired")
+
+    first, second = intake(), intake()
+    (await first.next(never)).executing = True
+    await first.close()
+    async with asyncio.timeout(2):
+        taken = [await second.next(never) for _ in range(7)]
+    assert {delivery.deliveries for delivery in taken} == {2}
+    await second.close()
 
 
 async def test_a_task_longer_than_the_ack_wait_runs_once(brokers: Brokers) -> None:
@@ -336,13 +377,20 @@ async def test_a_consumer_or_stream_removed_while_running_is_made_again(broker: 
         await eventually(lambda: runs == [1, 2], seconds=5)
 
 
-async def test_a_stream_replaced_by_another_kind_ends_the_worker_loudly(brokers: Brokers) -> None:
-    broker, operator = brokers(), brokers()
-    await operator.startup()
-    with pytest.raises(StreamMismatchError, match="storage=memory"):
+async def test_a_stream_made_unfit_ends_the_worker_loudly(broker: JetStreamBroker) -> None:
+    runs: list[int] = []
+
+    @broker.task(task_name="t")
+    async def t() -> None:
+        runs.append(1)
+
+    with pytest.raises(StreamMismatchError, match="deny_delete=True"):
         async with working(broker) as worker:
-            await operator.js.delete_stream("EVERVEC")
-            await operator.js.add_stream(name="EVERVEC", subjects=["evervec.task.>"], storage=StorageType.MEMORY)
+            await t.kiq()
+            await eventually(lambda: runs == [1])
+            found = (await broker.js.stream_info("EVERVEC")).config
+            await broker.js.update_stream(found.evolve(deny_delete=True))
+            await broker.js.delete_consumer("EVERVEC", "interactive")
             await eventually(worker.done)
 
 
@@ -354,7 +402,10 @@ async def test_quarantine_runs_alone(broker: JetStreamBroker) -> None:
     @broker.task(task_name="t")
     async def t(n: int) -> None:
         running.add(n)
-        await asyncio.sleep(0.05)
+        if n < 0:
+            for more in range(4):
+                await t.kiq(more - 100 * n)
+        await asyncio.sleep(0.1)
         if n < 0:
             together.append(len(running))
         running.remove(n)
@@ -364,7 +415,7 @@ async def test_quarantine_runs_alone(broker: JetStreamBroker) -> None:
         await t.kicker().with_labels(lane=Lane.QUARANTINE).kiq(n)
     await asyncio.gather(*(t.kiq(n) for n in range(12)))
     async with working(broker):
-        await eventually(lambda: len(done) == 14)
+        await eventually(lambda: len(done) == 22)
     assert together == [1, 1]
 
 
@@ -396,7 +447,7 @@ def test_both_event_loops_stop_an_idle_worker_at_once(loop: object, nats: NatsSe
             runs.append(1)
 
         async with working(broker):
-                await t.kiq()
+            await t.kiq()
             await eventually(lambda: runs == [1])
             began = time.monotonic()
         return time.monotonic() - began

@@ -1,7 +1,6 @@
 """Sending a task: once, with text headers, within a deadline."""
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -89,11 +88,11 @@ async def test_a_lost_acknowledgement_is_asked_for_again_and_stores_the_task_onc
     @broker.task(task_name="t")
     async def t() -> None: ...
 
-    nats.signal(signal.SIGSTOP)
+    nats.pause()
     sending = asyncio.create_task(t.kiq())
     done, _ = await asyncio.wait({sending}, timeout=2.3)
     assert not done, "a stopped server can not have answered"
-    nats.signal(signal.SIGCONT)
+    nats.resume()
     await sending
     assert (await depth(broker)).lanes[Lane.INTERACTIVE] == 1
     assert broker.publisher.duplicates == 1
@@ -124,6 +123,7 @@ async def test_a_server_that_is_not_there_is_told_without_the_password() -> None
         await broker.startup()
     assert time.monotonic() - began < 2
     assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(broker.down("refused nats://me:hunter2@127.0.0.1"))
     await broker.shutdown()
 
 

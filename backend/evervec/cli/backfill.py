@@ -8,45 +8,46 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Kind
 from evervec.cli.run import call
-from evervec.errors import Refused
 from evervec.pipeline import backfill as filling
 from evervec.pipeline.resources import Resources
-from evervec.store.embeddables import BY_NAME
+
+Batch = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Rows claimed at a time.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Count by kind and dataset; change nothing.")]
 
 
 def backfill(
-    dataset: Dataset = None,
-    kind: Kind = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows claimed at a time.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count by kind and dataset; change nothing.")] = False,
-    as_json: Json = False,
+    dataset: Dataset = None, kind: Kind = None, batch_size: Batch = None, dry_run: DryRun = False, as_json: Json = False
 ) -> None:
     """Embed whatever is missing or stale. Running it twice costs nothing the second time."""
 
-    async def run(resources: Resources) -> filling.Report:
-        if kind is not None and kind not in BY_NAME:
-            raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
+    async def run(resources: Resources) -> tuple[filling.Report, str | None]:
         planned = await filling.plan(resources, dataset=dataset, kind=kind)
         if dry_run:
-            return planned
+            return planned, None
         provider = await resources.provider()
         output.note(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
         with output.progress("rows", planned.pending) as step:
-            return await filling.run(resources, dataset=dataset, kind=kind, batch=batch_size, progress=step)
+            report = await filling.run(resources, dataset=dataset, kind=kind, batch=batch_size, progress=step)
+        rests = await resources.provider()
+        return report, rests.pause_error if rests.paused_seconds > 0 else None
 
-    report = call(run)
+    report, rest = call(run)
     if as_json:
         output.document(asdict(report))
     else:
         _show(report, dry_run)
-    if report.failed or (report.pending and not dry_run):
+    if dry_run:
+        return
+    _advise(report, rest)
+    if report.failed or report.pending:
         raise typer.Exit(1)
 
 
 def _show(report: filling.Report, dry_run: bool) -> None:
     if report.shares:
         rows = [(f"{s.project}/{s.dataset}", s.kind, s.pending) for s in report.shares]
-        output.table("would embed" if dry_run else "still waiting", ("dataset", "kind", "rows"), rows)
+        output.table(("dataset", "kind", "would embed" if dry_run else "still waiting"), rows)
+        output.say()
     if dry_run:
         output.say(f"{report.pending:,} rows would be embedded. Nothing was changed.")
         return
@@ -54,7 +55,12 @@ def _show(report: filling.Report, dry_run: bool) -> None:
         f"{report.embedded:,} rows embedded ({report.sent:,} texts sent, {report.reused:,} reused), "
         f"{report.failed:,} failed, in {report.seconds:.1f} s"
     )
+
+
+def _advise(report: filling.Report, rest: str | None) -> None:
     if report.failed:
-        output.say("See the failed ones with `evervec failed list`.", style="yellow")
-    if report.pending:
-        output.say("The rest is held by a worker, or waits for the provider: see `evervec status`.", style="yellow")
+        output.note("See the failed ones with `evervec failed list`.")
+    if report.pending and rest is not None:
+        output.error(f"{report.pending:,} rows still wait: {rest} See `evervec status`, then run this again.")
+    elif report.pending:
+        output.note(f"{report.pending:,} rows still wait: a worker holds them, or they are tried again in a while.")

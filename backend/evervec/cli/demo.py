@@ -3,17 +3,16 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import typer
 
-from evervec import log
 from evervec.cli import output, status
 from evervec.cli.run import block, settings
-from evervec.domain.text import snippet
 from evervec.errors import EvervecError
 from evervec.pipeline import ingest, overview, proof
 from evervec.pipeline.resources import Resources
@@ -21,15 +20,17 @@ from evervec.pipeline.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
+from evervec.store.vectors import Hit
 from evervec.worker.main import work
 
 PATIENCE = 50.0
+HITS = 3
 PROJECT, DATASET = "demo", "team-chat"
 
 
 def demo() -> None:
     """A team's chat comes in, knowledge is extracted, every row is embedded, questions are answered. Nothing stays."""
-    log.configure(settings().log_level)
+    settings()
     home = Path(tempfile.mkdtemp(prefix="evervec-demo-"))
     try:
         if not block(_demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None))):
@@ -40,8 +41,10 @@ def demo() -> None:
 
 async def _demo(throwaway: Settings) -> bool:
     started = monotonic()
-    _step("Starting PostgreSQL with pgvector and NATS with JetStream, for this demo only")
-    async with open_runtime(throwaway, worker=True) as runtime:
+    _step("PostgreSQL with pgvector and NATS with JetStream start, for this demo only")
+    async with AsyncExitStack() as closing:
+        with output.waiting("starting"):
+            runtime = await closing.enter_async_context(open_runtime(throwaway, worker=True))
         finish = asyncio.Event()
         working = asyncio.create_task(work(runtime, finish))
         try:
@@ -49,20 +52,18 @@ async def _demo(throwaway: Settings) -> bool:
         finally:
             finish.set()
             await working
-    output.say()
-    output.say(
-        f"Done in {monotonic() - started:.1f} s; the stack is gone again. Yours: `evervec up`, then", style="bold"
-    )
-    output.say("  evervec ingest telegram result.json --project mine --dataset chat")
+    _step(f"Done in {monotonic() - started:.1f} s, and the stack is gone again. Yours:")
+    output.say("evervec up", indent=2)
+    output.say("evervec ingest telegram result.json --project mine --dataset chat", indent=2)
     return held
 
 
 async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
     resources = runtime.resources
-    _step("A chat export comes in; each message is pending the moment it is committed")
+    _step("A chat export comes in: each message is pending the moment it is committed")
     report = await ingest.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
-    output.say(f"  {report.created} messages, {report.skipped} service messages skipped, {report.rejections} rejected")
-    _step("Workers hear the doorbell over NATS: score, extract knowledge, embed")
+    output.say(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
+    _step("A worker hears the doorbell over NATS: it scores, extracts and embeds")
     found = await _until_done(resources, working)
     await _knowledge(resources)
     _step("Coverage")
@@ -75,7 +76,7 @@ async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
 
 async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> dict[str, Any]:
     ends = monotonic() + PATIENCE
-    with output.progress("rows waiting") as step:
+    with output.waiting("working"):
         while monotonic() < ends:
             found = await overview.status(resources)
             waits = found["pending"] + sum(
@@ -85,7 +86,6 @@ async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> di
                 return found
             if working.done():
                 working.result()
-            step(0)
             await asyncio.wait({working}, timeout=0.2)
     raise EvervecError(reason=f"{waits} rows still wait after {PATIENCE:.0f} s. EVERVEC_LOG_LEVEL=INFO tells more.")
 
@@ -94,32 +94,42 @@ async def _knowledge(resources: Resources) -> None:
     _step("What was extracted, by rules and embeddings, without any LLM")
     sample = await overview.extracted(resources)
     for name, count, atoms in sample.topics:
-        output.say(f"  {name}  ({count} atoms)", style="bold")
+        output.say(f"{name} ({count} atoms)", style="bold", indent=2)
         for type_, title, confidence in atoms:
-            output.say(f"    {type_:<12} {confidence:.2f}  {snippet(title, 84)}")
+            output.say(f"{type_:<12} {confidence:.2f}  {output.cut(title, taken=22)}", indent=4)
     for source, type_, target in sample.links:
-        output.say(f"  {snippet(source, 52)}  —{type_}→  {snippet(target, 52)}")
+        output.say(output.cut(source, taken=2), indent=2)
+        label = f"{type_.replace('_', ' ')} → "
+        output.say(f"{label}{output.cut(target, taken=4 + len(label))}", indent=4)
 
 
 async def _ask(resources: Resources, question: str) -> None:
-    answer = await search(resources, question, dataset=DATASET, k=3)
+    answer = await search(resources, question, dataset=DATASET, k=2 * HITS)
     _step(f"“{question}”")
-    for hit in answer.hits:
-        output.say(f"  {hit.score:.2f}  {hit.kind:<8} {snippet(hit.text, 96)}")
-    output.say(f"        {answer.engine}, {answer.milliseconds:.1f} ms", style="dim")
+    for hit in _unlike(answer.hits):
+        output.say(f"{hit.score:.2f}  {hit.kind:<8} {output.cut(hit.text, taken=17)}", indent=2)
+    output.say(f"{answer.engine}, {answer.milliseconds:.1f} ms", style="dim", indent=8)
+
+
+def _unlike(hits: Sequence[Hit]) -> list[Hit]:
+    """The first hits that say something new: an atom often is its message's only sentence."""
+    kept: list[Hit] = []
+    for hit in hits:
+        text = hit.text.casefold()
+        if not any(text in other.text.casefold() or other.text.casefold() in text for other in kept):
+            kept.append(hit)
+    return kept[:HITS]
 
 
 async def _prove(resources: Resources) -> bool:
-    checks: list[Callable[[], Awaitable[proof.Proof]]] = [
-        lambda: proof.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
-        lambda: proof.nothing_is_null(resources),
+    proofs = [
+        await proof.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
+        await proof.nothing_is_null(resources),
     ]
-    held = True
-    for check in checks:
-        result = await check()
-        output.say(f"  {'holds' if result.holds else 'FAILS'}  {result.claim}: {result.seen}")
-        held = held and result.holds
-    return held
+    for one in proofs:
+        output.say(f"{'holds' if one.holds else 'FAILS'}  {one.claim}", indent=2)
+        output.say(one.seen, style="dim" if one.holds else "red", indent=9)
+    return all(one.holds for one in proofs)
 
 
 def _step(text: str) -> None:

@@ -1,5 +1,6 @@
 """`evervec ingest`: text comes in from its sources."""
 
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Json
 from evervec.cli.run import call
+from evervec.errors import ExportError
 from evervec.pipeline import ingest
 from evervec.pipeline.resources import Resources
 
@@ -23,25 +25,60 @@ def group() -> None:
 @app.command()
 def telegram(
     path: Annotated[Path, typer.Argument(help="A Telegram Desktop export: result.json of a chat or of an account.")],
-    project: Annotated[str, typer.Option(help="The project, made if it is new.")] = "telegram",
-    dataset: Annotated[str, typer.Option(help="The dataset, made if it is new.")] = "messages",
+    project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "telegram",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "messages",
     as_json: Json = False,
 ) -> None:
     """Import a Telegram Desktop export. Importing it again changes nothing; an edited message is embedded again."""
 
-    async def run(resources: Resources) -> ingest.Report:
-        with output.progress("messages") as step:
-            return await ingest.import_telegram(resources, path, project, dataset, progress=step)
+    async def run(resources: Resources) -> tuple[ingest.Report, ingest.Outlook]:
+        report = ingest.Report()
+        try:
+            with output.progress("messages") as step:
+                await ingest.import_telegram(resources, path, project, dataset, report=report, progress=step)
+        except (ExportError, asyncio.CancelledError):
+            if report != ingest.Report():
+                _note(report)
+            raise
+        return report, await ingest.outlook(resources, project, dataset)
 
-    report = call(run)
+    report, outlook = call(run)
     if as_json:
-        output.document(asdict(report))
-        return
-    output.say(
+        output.document(asdict(report) | asdict(outlook))
+    else:
+        output.say(_counts(report))
+    _list_rejected(report)
+    _next_step(outlook)
+
+
+def _counts(report: ingest.Report) -> str:
+    return (
         f"{report.created:,} new, {report.changed:,} changed, {report.unchanged:,} the same, "
         f"{report.skipped:,} service messages skipped, {report.rejections:,} rejected"
     )
+
+
+def _note(report: ingest.Report) -> None:
+    output.note(f"Kept so far: {_counts(report)}")
+    _list_rejected(report)
+
+
+def _list_rejected(report: ingest.Report) -> None:
     for rejected in report.rejected:
-        output.note(f"  rejected {rejected.place}: {rejected.reason}")
+        output.note(f"rejected {rejected.place}: {rejected.reason}", indent=2)
     if report.rejections > len(report.rejected):
-        output.note(f"  … and {report.rejections - len(report.rejected):,} more")
+        output.note(f"… and {report.rejections - len(report.rejected):,} more", indent=2)
+
+
+def _next_step(outlook: ingest.Outlook) -> None:
+    if outlook.queue_reason is not None:
+        output.note(
+            f"{outlook.queue_reason} {outlook.pending:,} rows wait to be embedded; `evervec backfill` does it without NATS."
+        )
+    elif outlook.worker_listens:
+        output.note(f"{outlook.pending:,} rows wait to be embedded; a worker is at it. See `evervec status`.")
+    elif outlook.pending or outlook.unread:
+        output.note(
+            f"{outlook.pending:,} rows wait to be embedded and no worker is running. Run `{outlook.run}` to "
+            "have them scored, extracted and embedded, or `evervec backfill` to have them embedded at once."
+        )

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Dataset = Annotated[str | None, typer.Option(help="A dataset by name, `project/dataset` or uuid; all if not given.")]
-Project = Annotated[str | None, typer.Option(help="A project by name; all if not given.")]
-Kind = Annotated[str | None, typer.Option(help="message, topic, atom or chunk; all if not given.")]
-Limit = Annotated[int, typer.Option("--limit", "-k", min=1, max=1000, help="How many at most.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout.")]
+Dataset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A dataset: name, project/name or uuid; all if not given.")
+]
+Project = Annotated[str | None, typer.Option(metavar="NAME", help="A project by name; all if not given.")]
+Kind = Annotated[str | None, typer.Option(metavar="KIND", help="message, topic, atom or chunk; all if not given.")]
+Limit = Annotated[int, typer.Option("--limit", "-k", metavar="N", min=1, max=1000, help="How many at most.")]

@@ -1,17 +1,34 @@
-"""How the command line speaks: one JSON document or tables on stdout, everything else on stderr."""
+"""How the command line speaks: one JSON document, or lines and tables, on stdout; everything else on stderr."""
 
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from threading import Timer
 from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
+
+from evervec.domain.text import snippet
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
+
+BAR_AFTER = 1.0
+LEAST_TEXT = 20
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def document(value: Any) -> None:
@@ -19,48 +36,90 @@ def document(value: Any) -> None:
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; numbers to the right."""
-    made = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+def plain(text: str, style: str = "") -> Text:
+    """Text as it is: no markup, no emoji codes, and nothing in it that a terminal would obey."""
+    return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), style)
+
+
+def say(text: str = "", *, style: str = "", indent: int = 0) -> None:
+    """A paragraph for people, on stdout."""
+    _print(out, plain(text, style), indent)
+
+
+def note(text: str, *, indent: int = 0) -> None:
+    """A paragraph about the work, on stderr."""
+    _print(err, plain(text, "dim"), indent)
+
+
+def error(text: str) -> None:
+    """What went wrong and what to do, on stderr."""
+    _print(err, Text.assemble(("error: ", "bold red"), plain(text)))
+
+
+def _print(console: Console, text: Text, indent: int = 0) -> None:
+    """Wrapped at words on a terminal; one line elsewhere, for whoever reads it with a program."""
+    if not console.is_terminal:
+        console.print(Text(" " * indent) + text, soft_wrap=True)
+        return
+    for line in text.wrap(console, max(20, console.width - indent)) or [text]:
+        console.print(Text(" " * indent) + line, soft_wrap=True)
+
+
+def cut(text: str, *, taken: int = 0) -> str:
+    """A text on one line, as much of it as fits beside `taken` columns."""
+    return snippet(text, max(LEAST_TEXT, out.width - taken))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for people: numbers to the right; text in the last column is cut where the line ends."""
+    made = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     listed = [list(row) for row in rows]
     for place, column in enumerate(made.columns):
         if listed and all(isinstance(row[place], int | float) for row in listed):
             column.justify = "right"
-    for row in listed:
-        made.add_row(*(_cell(value) for value in row))
+    cells = [[_cell(value) for value in row] for row in listed]
+    taken = sum(2 + max((len(row[place]) for row in cells), default=0) for place in range(len(columns) - 1))
+    for values, row in zip(listed, cells, strict=True):
+        last = [plain(cut(values[-1], taken=taken))] if isinstance(values[-1], str) else row[-1:]
+        made.add_row(*row[:-1], *last)
     out.print(made)
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("[", "\\[")
+def _cell(value: object) -> Text:
+    match value:
+        case float():
+            return Text(f"{value:.3f}")
+        case int():
+            return Text(f"{value:,}")
+        case _:
+            return plain(str(value))
 
 
-def say(text: str = "", *, style: str | None = None) -> None:
-    """A line for people, on stdout."""
-    out.print(text.replace("[", "\\["), style=style, soft_wrap=True)
+def progress(what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar on a terminal for what takes longer than a second; silent elsewhere. Gives a function that takes a count."""
+    counts = (BarColumn(), MofNCompleteColumn()) if total else (TextColumn("{task.completed:,}"),)
+    return _shown(what, total, *counts)
 
 
-def note(text: str) -> None:
-    """A line about the work, on stderr."""
-    err.print(text.replace("[", "\\["), style="dim")
+def waiting(what: str) -> AbstractContextManager[object]:
+    """The same for what can not be counted."""
+    return _shown(what, None)
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Any]:
-    """A bar on a terminal that shows after the first step; silent elsewhere. Yields a function that takes a count."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+def _shown(what: str, total: int | None, *counts: ProgressColumn) -> Iterator[Callable[[int], None]]:
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), *counts, TimeElapsedColumn(), console=err, transient=True
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-
-        def step(count: int) -> None:
-            bar.advance(task, count)
-
-        yield step
+    task = bar.add_task(what, total=total)
+    shows = Timer(BAR_AFTER, bar.start)
+    if err.is_terminal:
+        shows.start()
+    try:
+        yield lambda count: bar.advance(task, count)
+    finally:
+        shows.cancel()
+        if shows.is_alive():
+            shows.join()
+        if bar.live.is_started:
+            bar.stop()

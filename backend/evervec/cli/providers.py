@@ -1,6 +1,6 @@
 """`evervec providers`: who embeds, and who extracts."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,9 +9,37 @@ from evervec.cli.options import Json
 from evervec.cli.run import call
 from evervec.pipeline import providers
 from evervec.pipeline.overview import describe
+from evervec.pipeline.resources import Resources
+from evervec.store.providers import Provider
 
 app = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="The provider's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
+Type = Annotated[str, typer.Option("--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}.")]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
+Model = Annotated[str | None, typer.Option(metavar="MODEL", help="The embedding model, for example nomic-embed-text.")]
+ChatModel = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="The model that scores and extracts; local rules without.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        envvar="EVERVEC_PROVIDER_KEY",
+        show_envvar=False,
+        help="Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
+    ),
+]
+Activate = Annotated[
+    bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
+]
+Reembed = Annotated[
+    bool, typer.Option("--reembed", metavar="", help="Drop the vectors of another space and embed again.")
+]
+
+
+@app.callback()
+def group() -> None:
+    """Choose who embeds and extracts."""
 
 
 @app.command("list")
@@ -21,48 +49,49 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         output.document({"providers": found})
         return
-    columns = ("name", "type", "model", "chat_model", "dimensions", "active", "base_url", "reason")
-    rows = [[str(one[column]) if one[column] not in (None, False) else "" for column in columns] for one in found]
-    output.table(None, columns, rows)
+    for one in found:
+        _show(one)
+    if not found:
+        output.say("No provider yet. Add one with `evervec providers add`.")
+
+
+def _show(one: dict[str, Any]) -> None:
+    output.say(f"{one['name']}{'  (active)' if one['active'] else ''}", style="bold")
+    output.say(f"embeds with {one['model']}, {one['dimensions']} dimensions", indent=2)
+    output.say(f"extracts with {one['chat_model'] or 'local rules'}", indent=2)
+    if one["base_url"]:
+        output.say(f"at {one['base_url']}", indent=2)
+    if one["reason"]:
+        output.say(f"resting for {one['paused_seconds']:.0f} s: {one['reason']}", style="yellow", indent=2)
 
 
 @app.command()
 def add(
     name: Name,
-    type_: Annotated[str, typer.Option("--type", help="local or ollama.")] = "ollama",
-    base_url: Annotated[str | None, typer.Option(help="For example http://127.0.0.1:11434.")] = None,
-    model: Annotated[str | None, typer.Option(help="The embedding model, for example nomic-embed-text.")] = None,
-    chat_model: Annotated[
-        str | None, typer.Option(help="The model that scores and extracts; local rules without.")
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="EVERVEC_PROVIDER_KEY", help="Kept sealed; better given as EVERVEC_PROVIDER_KEY."),
-    ] = None,
-    activate: Annotated[bool, typer.Option(help="Use it at once if no embedded row is lost by that.")] = True,
+    type_: Type = "ollama",
+    base_url: Url = None,
+    model: Model = None,
+    chat_model: ChatModel = None,
+    api_key: Key = None,
+    activate: Activate = True,
     as_json: Json = False,
 ) -> None:
     """Probe a provider and keep it. The width of its vectors is asked for, never assumed."""
-    added = describe(
-        call(
-            lambda r: providers.add(
-                r,
-                name=name,
-                type_=type_,
-                base_url=base_url,
-                model=model,
-                chat_model=chat_model,
-                api_key=api_key,
-                activate=activate,
-            )
+
+    async def run(resources: Resources) -> Provider:
+        return await providers.add(
+            resources,
+            name=name,
+            type_=type_,
+            base_url=base_url,
+            model=model,
+            chat_model=chat_model,
+            api_key=api_key,
+            activate=activate,
         )
-    )
-    if as_json:
-        output.document(added)
-        return
-    output.say(
-        f"{added['name']}: {added['model']}, {added['dimensions']} dimensions{', active' if added['active'] else ''}"
-    )
+
+    added = describe(call(run))
+    output.document(added) if as_json else _show(added)
     if not added["active"]:
         output.note(
             f"Rows are embedded in another space. Switch with `evervec providers use {added['name']} --reembed`."
@@ -82,13 +111,7 @@ def test(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def use(
-    name: Name,
-    reembed: Annotated[
-        bool, typer.Option("--reembed", help="Drop the vectors of another space and embed again.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
+def use(name: Name, reembed: Reembed = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
     used = describe(call(lambda r: providers.use(r, name, reembed=reembed)))
     output.document(used) if as_json else output.say(f"{used['name']} is active.")

@@ -1,6 +1,8 @@
-"""Runs one command against the stack: opens the runtime, calls, closes, and turns errors into one line and a code."""
+"""Runs one command against the stack: opens the runtime, calls, closes, and answers for errors with an exit code."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import typer
@@ -8,8 +10,7 @@ import uvloop
 from pydantic import ValidationError
 
 from evervec import log
-from evervec.cli.output import err
-from evervec.errors import EvervecError
+from evervec.cli import faults, output
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
@@ -17,59 +18,48 @@ from evervec.settings import Settings
 T = TypeVar("T")
 
 
-def settings() -> Settings:
-    """The settings of this process. A wrong one is a usage error that names its variable."""
+def settings(*, stays: bool = False) -> Settings:
+    """The settings of this process. A wrong one is a usage error that names its variable.
+
+    A command that stays logs from WARNING on; one that ends says by itself what matters. EVERVEC_LOG_LEVEL overrules.
+    """
     try:
         found = Settings()
     except ValidationError as error:
         for problem in error.errors():
             name = f"EVERVEC_{'_'.join(str(part) for part in problem['loc']).upper()}"
-            err.print(f"error: {name}={problem.get('input')!r}: {problem['msg']}", style="red", markup=False)
+            output.error(f"{name}={problem.get('input')}: {problem['msg']}. Set it right, or unset it.")
         raise typer.Exit(2) from None
-    log.configure(found.log_level, as_json=found.log_json)
+    level = found.log_level if stays or "log_level" in found.model_fields_set else "ERROR"
+    log.configure(level, as_json=found.log_json)
     return found
 
 
 def block(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. An error of ours is one line on stderr and exit code 1 or 2, without a traceback."""
+    """Run a coroutine to its end. Whatever goes wrong becomes a line on stderr and an exit code."""
     try:
         return uvloop.run(work)
-    except EvervecError as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except BaseExceptionGroup as group:
-        ours, others = group.split(EvervecError)
-        if ours is None or others is not None:
-            raise
-        for one in _leaves(ours):
-            err.print(f"error: {one}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:
+        raise typer.Exit(faults.tell(error)) from None
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
-
-def call(function: Callable[[Resources], Awaitable[T]]) -> T:
-    """Open the runtime, call a pipeline function, close. What most commands are."""
+def call(function: Callable[[Resources], Awaitable[T]], *, queue: bool = False) -> T:
+    """Open the runtime, call a pipeline function, close. What most commands are; few of them need NATS."""
 
     async def through(runtime: Runtime) -> T:
         return await function(runtime.resources)
 
-    return with_runtime(through)
+    return with_runtime(through, queue=queue)
 
 
-def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, migrate: bool | None = None) -> T:
+def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, queue: bool = False, migrate: bool | None = None) -> T:
     """Open the runtime, call with all of it, close."""
     found = settings()
 
     async def opened() -> T:
-        async with open_runtime(found, migrate=migrate) as runtime:
+        async with AsyncExitStack() as closing:
+            with output.waiting("opening the stack"):
+                runtime = await closing.enter_async_context(open_runtime(found, queue=queue, migrate=migrate))
             return await function(runtime)
 
     return block(opened())

@@ -18,7 +18,9 @@ from evervec.store import checks
 from evervec.worker.main import work
 from evervec.worker.schedule import tick
 
-Tasks = Annotated[int | None, typer.Option(min=1, max=256, help="Tasks at a time; EVERVEC_WORKER_TASKS if not given.")]
+Tasks = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=256, help="Tasks at a time; EVERVEC_WORKER_TASKS if not given.")
+]
 
 
 def up(tasks: Tasks = None) -> None:
@@ -84,6 +86,8 @@ def scheduler() -> None:
     """Ring for what is due by the clock. One is enough; two do no harm."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        if not runtime.broker.connected:
+            raise runtime.broker.down("a scheduler without it has nothing to do")
         output.note("Scheduling. Ctrl-C stops.")
         await tick(runtime.broker, finish)
 
@@ -106,7 +110,7 @@ def migrate(as_json: Json = False) -> None:
 def _until_told(
     serve: Callable[[Runtime, asyncio.Event], Awaitable[None]], tasks: int | None, *, takes_tasks: bool = True
 ) -> None:
-    found = settings()
+    found = settings(stays=True)
     if tasks is not None:
         found = found.model_copy(update={"worker_tasks": tasks})
 

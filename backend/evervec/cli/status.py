@@ -8,6 +8,7 @@ from evervec.cli.run import call
 from evervec.pipeline import overview
 
 STATES = ("rows", "embedded", "pending", "failed", "empty")
+WAITS = {"unscored": "wait to be scored", "unextracted": "wait for extraction", "dead": "could not be read"}
 
 
 def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
@@ -15,34 +16,57 @@ def status(dataset: Dataset = None, project: Project = None, as_json: Json = Fal
     found = call(lambda resources: overview.status(resources, dataset=dataset, project=project))
     if as_json:
         output.document(found)
-        return
-    show(found)
+    else:
+        show(found)
 
 
 def show(found: dict[str, Any]) -> None:
     """The status for people."""
-    rows = []
-    for one in found["datasets"]:
-        name = f"{one['project']}/{one['dataset']}"
-        rows += [(name, kind, *(counts[state] for state in STATES)) for kind, counts in one["kinds"].items()]
-    rows.append(("total", "", *(found[state] for state in STATES)))
-    output.table(None, ("dataset", "kind", *STATES), rows)
-    for one in found["datasets"]:
-        waiting = {
-            name: one["knowledge"][name] for name in ("unscored", "unextracted", "dead") if one["knowledge"][name]
-        }
-        if waiting:
-            output.say(
-                f"{one['project']}/{one['dataset']}: " + ", ".join(f"{n} {count}" for n, count in waiting.items())
-            )
-    provider = found["provider"]
-    if provider is not None:
-        output.say(f"embedding with {provider['name']}: {provider['model']}, {provider['dimensions']} dimensions")
-        if provider["reason"]:
-            output.say(f"  resting for {provider['paused_seconds']} s: {provider['reason']}", style="yellow")
-    if not found["queue"]["up"]:
-        output.say(f"  no doorbell: {found['queue']['reason']}", style="yellow")
-    if found["failed"]:
-        output.say(f"{found['failed']} rows were given up on. See them with `evervec failed list`.", style="yellow")
     if not found["datasets"]:
         output.say("Nothing here yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
+    else:
+        output.table(("dataset", "kind", *STATES), _rows(found))
+        output.say()
+    for one in found["datasets"]:
+        waits = [f"{one['knowledge'][name]:,} {what}" for name, what in WAITS.items() if one["knowledge"][name]]
+        if waits:
+            output.say(f"{one['project']}/{one['dataset']}: {', '.join(waits)}")
+    _show_provider(found["provider"])
+    _show_queue(found)
+    if found["failed"] or any(one["knowledge"]["dead"] for one in found["datasets"]):
+        output.say("See what failed with `evervec failed list`.", style="yellow")
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for one in found["datasets"]:
+        name = f"{one['project']}/{one['dataset']}"
+        kinds = one["kinds"] or {"": one}
+        for place, (kind, counts) in enumerate(kinds.items()):
+            rows.append(("" if place else name, kind, *(counts[state] for state in STATES)))
+    if len(rows) > 1:
+        rows.append(("total", "", *(found[state] for state in STATES)))
+    return rows
+
+
+def _show_provider(provider: dict[str, Any] | None) -> None:
+    if provider is None:
+        output.say("No provider is active. Add one with `evervec providers add`.", style="yellow")
+        return
+    output.say(f"Embedding with {provider['name']}: {provider['model']}, {provider['dimensions']} dimensions")
+    if provider["reason"]:
+        output.say(f"Resting for {provider['paused_seconds']:.0f} s: {provider['reason']}", style="yellow", indent=2)
+
+
+def _show_queue(found: dict[str, Any]) -> None:
+    queue = found["queue"]
+    if not queue["up"]:
+        output.say(f"No doorbell: {queue['reason']}", style="yellow")
+        return
+    if queue["dead_letters"]:
+        output.say(f"{queue['dead_letters']:,} tasks could not be run and were set aside.", style="yellow")
+    waits = found["pending"] or any(
+        one["knowledge"]["unscored"] or one["knowledge"]["unextracted"] for one in found["datasets"]
+    )
+    if waits and not queue["worker_listens"]:
+        output.say("No worker is running: start one with `evervec up` or `evervec worker`.", style="yellow")

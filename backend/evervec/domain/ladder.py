@@ -14,7 +14,8 @@ from evervec.errors import (
 )
 
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 10.0
+"""So that work goes on within seconds after the provider is back; all workers together ask no more often."""
 OPERATOR_PAUSE = 15.0
 """What a person has to mend (a key, a model's name) is tried again this often."""
 QUOTA_PAUSE = 900.0

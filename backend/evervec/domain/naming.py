@@ -8,6 +8,6 @@ from evervec.errors import NameRefusedError
 def slug(what: str, name: str) -> str:
     """`'River Log'` becomes `river-log`; letters of every script stay. Raises `NameRefusedError`."""
     made = re.sub(r"[^\w.]+", "-", name.strip().lower()).strip("-.")
-    if not 1 <= len(name) <= 100 or not name.isprintable() or not any(c.isalnum() for c in made):
+    if not 1 <= max(len(name), len(made)) <= 100 or not name.isprintable() or not any(c.isalnum() for c in made):
         raise NameRefusedError(what=what, name=name)
     return made

@@ -1,8 +1,9 @@
 """What a new extraction means for the atoms that are there: which stay, change, come and go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 
 from evervec.domain.knowledge import AtomDraft, KnownAtom
 
@@ -13,6 +14,8 @@ SAME_STATEMENT = 0.55
 @dataclass(frozen=True)
 class Plan:
     """Every draft is exactly one of kept, changed or created (by its index); `retired` and `detached` are old atoms.
+
+    An atom is changed by one draft at most, and never kept by another; equal drafts may keep the same atom.
 
     `detached` are `(atom id, message id)`: the atom has other sources and stays, only this one no longer states it.
     """
@@ -31,40 +34,60 @@ def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_i
     `message_ids` are the messages that were extracted; an atom drawn from them that no draft states any more goes.
     """
     extracted = set(message_ids)
-    kept: dict[int, int] = {}
+    kept = _equal(drafts, known)
+    free = {atom.atom_id: atom for atom in known if atom.atom_id not in kept.values()}
     changed: dict[int, tuple[int, AtomDraft]] = {}
-    free = {atom.atom_id: atom for atom in known}
-    by_content = {_folded(atom.content): atom for atom in reversed(known)}
-    for index, draft in enumerate(drafts):
-        atom = by_content.get(_folded(draft.content))
-        if atom is not None:
-            free.pop(atom.atom_id, None)
-            if (atom.type, atom.content) == (draft.type, draft.content):
-                kept[index] = atom.atom_id
-            elif atom.atom_id not in {a for a, _ in changed.values()}:
-                changed[index] = (atom.atom_id, draft)
-            else:
-                kept[index] = atom.atom_id
-    origin = {atom_id: atom for atom_id, atom in free.items() if extracted & set(atom.message_ids)}
-    for index, draft in enumerate(drafts):
-        if index not in kept and index not in changed:
-            alike = _most_alike(draft, origin)
-            if alike is not None:
-                changed[index] = (alike, draft)
-                del origin[alike]
+    for alike in (_same_words, partial(_most_alike, extracted=extracted)):
+        for index, draft in enumerate(drafts):
+            found = None if index in kept or index in changed else alike(draft, free)
+            if found is not None:
+                changed[index] = (found, draft)
+                del free[found]
     created = {i: draft for i, draft in enumerate(drafts) if i not in kept and i not in changed}
-    retired = [a.atom_id for a in origin.values() if set(a.message_ids) <= extracted]
-    detached = [
-        (a.atom_id, m) for a in origin.values() if a.atom_id not in retired for m in a.message_ids if m in extracted
-    ]
+    retired = [a.atom_id for a in free.values() if a.message_ids and set(a.message_ids) <= extracted]
+    stated = kept | {index: atom_id for index, (atom_id, _) in changed.items()}
+    detached = _detached(drafts, [a for a in known if a.atom_id not in retired], stated, extracted)
     return Plan(drafts, kept, changed, created, retired, detached)
 
 
-def _most_alike(draft: AtomDraft, candidates: dict[int, KnownAtom]) -> int | None:
+def _equal(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom]) -> dict[int, int]:
+    """Drafts that say what an atom says already. Equal drafts take equal atoms in turn, and share the last one."""
+    atoms: dict[tuple[str, str], list[int]] = {}
+    for atom in known:
+        atoms.setdefault((atom.type, atom.content), []).append(atom.atom_id)
+    kept = {}
+    for index, draft in enumerate(drafts):
+        waiting = atoms.get((draft.type, draft.content))
+        if waiting:
+            kept[index] = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+    return kept
+
+
+def _detached(
+    drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], stated: dict[int, int], extracted: set[int]
+) -> list[tuple[int, int]]:
+    """Which atoms that stay are no longer stated by which of their messages."""
+    says: dict[int, set[int]] = {}
+    for index, atom_id in stated.items():
+        # a draft that does not tell its messages may stand for any of them
+        says.setdefault(atom_id, set()).update(drafts[index].message_ids or extracted)
+    return [
+        (a.atom_id, m) for a in known for m in a.message_ids if m in extracted and m not in says.get(a.atom_id, set())
+    ]
+
+
+def _same_words(draft: AtomDraft, candidates: Mapping[int, KnownAtom]) -> int | None:
+    """An atom of the same words: its type was judged anew, or its letter case and spaces changed."""
+    words = _folded(draft.content)
+    return next((atom_id for atom_id, atom in candidates.items() if _folded(atom.content) == words), None)
+
+
+def _most_alike(draft: AtomDraft, candidates: Mapping[int, KnownAtom], extracted: set[int]) -> int | None:
     best, best_ratio = None, SAME_STATEMENT
     for atom in candidates.values():
+        sources = set(atom.message_ids)
         # only an atom that this draft's messages alone stated may be rewritten by them
-        if set(atom.message_ids) <= set(draft.message_ids):
+        if sources & extracted and sources <= set(draft.message_ids):
             ratio = SequenceMatcher(None, atom.content, draft.content, autojunk=False).ratio()
             if ratio > best_ratio:
                 best, best_ratio = atom.atom_id, ratio

@@ -9,6 +9,9 @@ from evervec.errors import BadResponseError, ConfigError
 def gate(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
     """Judge an answer to `count` texts; answers `(count,) bool`: which rows are finite and not zero.
 
+    Both are judged in half precision, as the search index keeps them: a number above 65,504 is refused by it, and a
+    vector that rounds to zero would never be found.
+
     Raises `BadResponseError` when rows and texts can not be matched, `ConfigError` when the width is another
     space's: no vector is ever padded or cut.
     """
@@ -16,4 +19,6 @@ def gate(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider:
         raise BadResponseError(provider, f"{count} texts were sent, the answer has the shape {vectors.shape}")
     if vectors.shape[1] != dimensions:
         raise ConfigError(provider, f"its vectors have {vectors.shape[1]} dimensions, the space has {dimensions}")
-    return np.asarray(np.isfinite(vectors).all(axis=1) & (np.abs(vectors) > 0).any(axis=1), dtype=np.bool_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        halves = vectors.astype(np.float16)
+    return np.asarray(np.isfinite(halves).all(axis=1) & (halves != 0).any(axis=1), dtype=np.bool_)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from evervec.errors import Refused
 from evervec.pipeline.embed import Tally, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, populate, rows
@@ -37,7 +38,9 @@ class Report:
 
 
 async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> Report:
-    """Count what a run would do; changes nothing."""
+    """Count what a run would do; changes nothing. Raises `Refused` for an unknown kind or dataset."""
+    if kind is not None and kind not in BY_NAME:
+        raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
     report = Report()
     async with resources.database.read() as tx:
         for one in await _smallest_first(resources, dataset):

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from time import monotonic
 from typing import NoReturn
 from uuid import UUID, uuid4
 
@@ -37,6 +36,12 @@ SUSPECT_ATTEMPTS = 3
 """A row whose lease ran out this often travels alone: it may be what kills the workers."""
 
 Progress = Callable[[int], None]
+Until = Callable[[], bool]
+
+
+def never() -> bool:
+    """Go on until there is nothing left."""
+    return False
 
 
 @dataclass
@@ -92,15 +97,14 @@ async def embed_dataset(
     provider_id: UUID | None = None,
     kind: int | None = None,
     batch: int | None = None,
-    seconds: float | None = None,
+    until: Until = never,
     progress: Progress | None = None,
 ) -> Tally:
-    """Embed what is pending in a dataset until nothing is free to claim, or `seconds` are over.
+    """Embed what is pending in a dataset until nothing is free to claim, or `until`, asked before each claim, holds.
 
     Two claims are in flight: while one is with the provider the other is with the database.
     """
     size = batch or resources.settings.embed_batch
-    ends = None if seconds is None else monotonic() + seconds
 
     async def claim(run: "Run") -> list[Claimed]:
         async with resources.database.transaction() as tx:
@@ -108,7 +112,7 @@ async def embed_dataset(
 
     async def loop() -> Tally:
         total = Tally()
-        while ends is None or monotonic() < ends:
+        while not until():
             tally = await _once(resources, provider_id, claim)
             if tally == Tally():
                 break
@@ -120,7 +124,10 @@ async def embed_dataset(
         return total
 
     total = Tally()
-    for part in await asyncio.gather(loop(), loop()):
+    # both come to their end, so that no loop is left behind when the other one fails
+    for part in await asyncio.gather(loop(), loop(), return_exceptions=True):
+        if isinstance(part, BaseException):
+            raise part
         total.add(part)
     return total
 
@@ -243,7 +250,13 @@ class Run:
         seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
         async with self.database.transaction() as tx:
             await providers.pause(
-                tx, self.provider.id, seconds=seconds, code=error.code, error=str(error), counted=counted
+                tx,
+                self.provider.id,
+                seconds=seconds,
+                code=error.code,
+                error=str(error),
+                counted=counted,
+                known=self.provider.failures,
             )
         logger.warning(
             "provider paused", provider=self.provider.name, code=error.code, seconds=round(seconds, 1), error=str(error)

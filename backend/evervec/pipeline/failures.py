@@ -1,18 +1,58 @@
 """What was given up on gets another chance, or is left alone for good."""
 
+from dataclasses import dataclass
+
+from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, messages, rows
+from evervec.store.embeddables import BY_NAME
+
+EXTRACTION = "extraction"
+_MOST = 2**63 - 1
 
 
-async def retry(resources: Resources, *, dataset: str | None = None, row: tuple[int, int] | None = None) -> int:
+@dataclass(frozen=True)
+class Named:
+    """One failure by its name. `kind` None: the scoring or extraction of the message with that id."""
+
+    kind: int | None
+    id: int
+
+
+def named(text: str | None) -> Named | None:
+    """`message:17` as the failure it names; None names all of them. Raises `Refused`."""
+    if text is None:
+        return None
+    kind, _, number = text.partition(":")
+    good = number.isascii() and number.isdecimal() and len(number) < 20 and int(number) <= _MOST
+    if not good or kind not in (*BY_NAME, EXTRACTION):
+        kinds = ", ".join((*BY_NAME, EXTRACTION))
+        raise Refused(
+            reason=f"{text!r} does not name a failure. Give KIND:ID as `evervec failed list` shows it, for example "
+            f"message:17. Kinds: {kinds}."
+        )
+    return Named(BY_NAME[kind].kind if kind in BY_NAME else None, int(number))
+
+
+async def retry(resources: Resources, *, dataset: str | None = None, one: Named | None = None) -> int:
     """Make failed rows pending again, and messages that were given up extractable; answers how many."""
     async with resources.database.transaction() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
-        reopened = await rows.retry(tx, ids, row=row)
-        return reopened if row is not None else reopened + await messages.retry(tx, ids)
+        reopened = 0
+        if one is None or one.kind is not None:
+            reopened += await rows.retry(tx, ids, row=_row(one))
+        if one is None or one.kind is None:
+            reopened += await messages.retry(tx, ids, message_id=one.id if one else None)
+        return reopened
 
 
-async def discard(resources: Resources, *, dataset: str | None = None, row: tuple[int, int] | None = None) -> int:
-    """Count failed rows as empty until their text changes; answers how many."""
+async def discard(resources: Resources, *, dataset: str | None = None, one: Named | None = None) -> int:
+    """Count failed rows as empty until their text changes; answers how many. Raises `Refused` for an extraction."""
+    if one is not None and one.kind is None:
+        raise Refused(reason="A message that was given up on is not tried again anyway, until it is edited.")
     async with resources.database.transaction() as tx:
-        return await rows.discard(tx, [d.id for d in await datasets.find(tx, dataset)], row=row)
+        return await rows.discard(tx, [d.id for d in await datasets.find(tx, dataset)], row=_row(one))
+
+
+def _row(one: Named | None) -> tuple[int, int] | None:
+    return None if one is None or one.kind is None else (one.kind, one.id)

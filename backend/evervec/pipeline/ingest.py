@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
 from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
+from evervec.domain.naming import slug
+from evervec.errors import ExportError
+from evervec.pipeline import overview
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
 from evervec.sources import telegram
-from evervec.store import datasets, messages
+from evervec.store import datasets, messages, monitor
 
 BATCH = 1000
 RING = 100
@@ -31,23 +33,62 @@ class Report:
     rejected: list[RejectedMessage] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What still waits in a dataset after an import: rows to embed, messages to score or extract; and who does it.
+
+    `queue_reason` says why NATS does not answer, `run` names the command that starts a worker here.
+    """
+
+    pending: int
+    unread: int
+    worker_listens: bool
+    queue_reason: str | None
+    run: str
+
+
 async def import_telegram(
-    resources: Resources, path: Path, project: str, dataset: str, *, progress: Progress | None = None
+    resources: Resources,
+    path: Path,
+    project: str,
+    dataset: str,
+    *,
+    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Read a Telegram Desktop export into a dataset, a committed batch at a time. Importing again changes nothing.
 
-    Raises `ExportError` when the file can not be read as an export; what was read before a cut is kept.
+    Raises `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
+    counted in the caller's `report`.
     """
-    report = Report()
-    entries = telegram.read_export(path)
-    first = list(islice(entries, BATCH))
-    async with resources.database.transaction() as tx:
-        target = await datasets.ensure(tx, project, dataset)
-    for batch in _batches(first, entries):
+    report = Report() if report is None else report
+    target = None
+    for batch in _batches(telegram.read_export(path)):
+        if target is None:  # not before there is something to put into it
+            async with resources.database.transaction() as tx:
+                target = await datasets.ensure(tx, project, dataset)
         await _take(resources, target.id, _sorted_out(batch, report), report, lane=Lane.BACKFILL)
         if progress is not None:
             progress(len(batch))
     return report
+
+
+async def outlook(resources: Resources, project: str, dataset: str) -> Outlook:
+    """What an import left to do. Raises `UnknownDatasetError`."""
+    settings = resources.settings
+    async with resources.database.read() as tx:
+        found = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+        ids = [one.id for one in found]
+        pending = await monitor.pending(tx, ids)
+        reading = await messages.progress(tx, ids)
+    queue = await overview.queue(resources)
+    return Outlook(
+        pending,
+        reading["unscored"] + reading["unextracted"],
+        queue.get("worker_listens", False),
+        queue.get("reason"),
+        "evervec up" if settings.embedded_database and settings.embedded_nats else "evervec worker",
+    )
 
 
 async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> Report:
@@ -60,11 +101,21 @@ async def save_message(resources: Resources, raw: Mapping[str, object], project:
     return report
 
 
-def _batches(first: list[ReadMessage], rest: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
-    batch = first
-    while batch:
+def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
+    """A thousand at a time. What was read before the file turned out to be cut is given out before the error goes on."""
+    batch: list[ReadMessage] = []
+    try:
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    except ExportError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch
-        batch = list(islice(rest, BATCH))
 
 
 def _sorted_out(entries: Iterable[ReadMessage], report: Report) -> list[IncomingMessage]:

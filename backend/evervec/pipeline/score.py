@@ -74,7 +74,13 @@ class Shift:
             else:
                 seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
                 await providers.pause(
-                    tx, self.provider.id, seconds=seconds, code=error.code, error=str(error), counted=counted
+                    tx,
+                    self.provider.id,
+                    seconds=seconds,
+                    code=error.code,
+                    error=str(error),
+                    counted=counted,
+                    known=self.provider.failures,
                 )
         logger.warning(
             "extraction waits", provider=self.provider.name, code=error.code, messages=len(ids), error=str(error)

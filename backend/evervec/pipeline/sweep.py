@@ -1,9 +1,10 @@
 """What any crash left behind: rows that wait and that nobody holds are taken up again, smallest project first."""
 
+from time import monotonic
 from uuid import UUID
 
 from evervec import log
-from evervec.pipeline.embed import Tally, embed_dataset
+from evervec.pipeline.embed import Tally, Until, embed_dataset, never
 from evervec.pipeline.extract import extract_knowledge
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.score import score_messages
@@ -28,16 +29,32 @@ async def sweep(resources: Resources) -> Tally:
 
     Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
     """
+    await extract_waiting(resources)
+    return await embed_waiting(resources)
+
+
+async def extract_waiting(resources: Resources, until: Until = never) -> None:
+    """Take up once the messages that wait to be scored or extracted."""
     for stage in ("score", "extract"):
-        await _catch_up(resources, stage)
+        if not until():
+            await _catch_up(resources, stage)
+
+
+async def embed_waiting(resources: Resources, until: Until = never) -> Tally:
+    """Take up once the rows that wait to be embedded; `until` ends it after the claims in flight."""
     total = Tally()
     for project_id, _, pending in await get_projects_with_vectorization_count(resources):
         if pending:
             for dataset_id in await _free(resources, project_id):
-                total.add(await embed_dataset(resources, dataset_id, seconds=SLICE))
+                total.add(await embed_dataset(resources, dataset_id, until=_slice(until)))
     if total != Tally():
         logger.info("swept", embedded=total.success, failed=total.failed)
     return total
+
+
+def _slice(until: Until) -> Until:
+    ends = monotonic() + SLICE
+    return lambda: until() or monotonic() >= ends
 
 
 async def _catch_up(resources: Resources, stage: str) -> None:

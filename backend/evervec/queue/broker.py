@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from nats.js.api import PubAck
 from pydantic import InstanceOf
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
@@ -15,7 +14,7 @@ from taskiq_nats import PullBasedJetStreamBroker
 from evervec import log
 from evervec.errors import QueueDownError
 from evervec.queue import headers, streams
-from evervec.queue.connection import Connection
+from evervec.queue.connection import LINE_TROUBLE, Connection
 from evervec.queue.delivery import Delivery, Held
 from evervec.queue.intake import Intake
 from evervec.queue.names import Lane, Layout
@@ -94,7 +93,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
             raise self.down("not connected")
         try:
             yield
-        except (NatsError, TimeoutError) as error:
+        except LINE_TROUBLE as error:
             raise self.down(str(error) or type(error).__name__) from error
 
     @property
@@ -139,7 +138,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
             try:
                 await self._add_or_reuse_stream()
                 return await self._startup_consumer()
-            except (NatsError, TimeoutError) as error:
+            except LINE_TROUBLE as error:
                 self._connection.last_error = str(error) or type(error).__name__
                 await asyncio.sleep(0.1)
 
@@ -171,7 +170,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         if returned := await self.held.hand_back():
             logger.warning("handed back unfinished tasks", tasks=returned)
         if self.client.is_connected:
-            with contextlib.suppress(NatsError, TimeoutError):
+            with contextlib.suppress(*LINE_TROUBLE):
                 await self.client.flush(timeout=2)
 
     async def kick(self, message: BrokerMessage) -> None:
@@ -231,7 +230,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         try:
             await self._add_or_reuse_stream()
             await self._ensure_consumers()
-        except (NatsError, TimeoutError) as error:
+        except LINE_TROUBLE as error:
             logger.info("consumers not ready", error=str(error))
             await asyncio.sleep(0.3)
             return
@@ -239,7 +238,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
             self._intake.forget()
 
     async def _repair_streams(self) -> None:
-        with contextlib.suppress(NatsError, TimeoutError):
+        with contextlib.suppress(*LINE_TROUBLE):
             await self._add_or_reuse_stream()
 
     def _after_reconnect(self) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -12,6 +13,9 @@ from evervec import log
 from evervec.errors import QueueDownError
 
 logger = log.get("queue")
+
+# What a call raises when the line breaks in the middle of it; nats-py lets the socket's own errors through.
+LINE_TROUBLE: Final = (NatsError, OSError)
 
 ENDLESS: dict[str, Any] = {
     "max_reconnect_attempts": -1,
@@ -22,21 +26,32 @@ ENDLESS: dict[str, Any] = {
 }
 
 
-def taken_apart(url: str) -> tuple[str | None, tuple[str, ...]]:
-    """The address in `url` as it may be shown (None if it is no address), and the secrets that may not."""
+def where(url: str) -> str | None:
+    """The address in `url` without its credentials, for messages and logs; None if it is no address."""
     try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}" if parts.hostname else None
+        parts = _split(url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}" if parts.hostname else None
     except ValueError:
-        return None, (url,)
-    return shown, tuple(secret for secret in (parts.password, parts.username) if secret)
+        return None
+
+
+def _secrets(url: str) -> tuple[str, ...]:
+    if where(url) is None:
+        return (url,)
+    parts = _split(url)
+    return tuple(secret for secret in (parts.password, parts.username) if secret)
+
+
+def _split(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"nats://{url}")
 
 
 class Connection:
     """What the callbacks of one client tell: its last error, and the moments it goes and comes back."""
 
     def __init__(self, url: str, on_reconnect: Callable[[], None]) -> None:
-        self.where, self._secrets = taken_apart(url)
+        self.where = where(url)
+        self._secrets = _secrets(url)
         self.last_error = "no answer"
         self._url = url
         self._on_reconnect = on_reconnect
@@ -56,8 +71,8 @@ class Connection:
                     closed_cb=self._closed,
                     **ENDLESS,
                 )
-        except (TimeoutError, OSError, NatsError, ValueError) as error:
-            await client.close()
+        except (*LINE_TROUBLE, ValueError) as error:
+            await self.close(client)
             reason = self.last_error if isinstance(error, TimeoutError) else str(error)
             raise self.down(reason) from error
         self._up = True
@@ -65,7 +80,9 @@ class Connection:
     async def close(self, client: Client) -> None:
         """Close for good; this is no outage to be reported."""
         self._up = False
-        await client.close()
+        # Its last words may meet a dead socket; the client is closed all the same.
+        with suppress(*LINE_TROUBLE):
+            await client.close()
 
     def down(self, reason: str) -> QueueDownError:
         """The error that says that this server does not answer; whatever the reason quotes, the password is not in it."""

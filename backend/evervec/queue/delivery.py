@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
 from evervec import log
+from evervec.queue.connection import LINE_TROUBLE
 from evervec.queue.names import Lane
 
 logger = log.get("queue")
@@ -52,7 +52,7 @@ class Delivery:
     async def _tell(self, words: Coroutine[Any, Any, None]) -> None:
         try:
             await words
-        except NatsError as error:
+        except LINE_TROUBLE as error:
             # Unheard words only mean that the server delivers it again, which is harmless.
             logger.info("answer not delivered", seq=self.seq, error=str(error))
         finally:
@@ -106,5 +106,5 @@ class Held:
             return
         try:
             await delivery.message.in_progress()
-        except NatsError as error:
+        except LINE_TROUBLE as error:
             logger.debug("heartbeat not delivered", seq=delivery.seq, error=str(error))

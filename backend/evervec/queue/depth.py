@@ -1,18 +1,28 @@
-"""How much is waiting: one look at the streams, for status and metrics."""
+"""How much is waiting, and whether a worker listens: one look at the streams, for status and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from nats.js.api import ConsumerInfo
 
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
 
+_BUSY: Final = timedelta(seconds=60)
+
 
 @dataclass(frozen=True)
 class Depth:
-    """Tasks sent and not finished, by lane (those that run now are among them), and dead letters."""
+    """Tasks sent and not finished, by lane (those that run now are among them), and dead letters.
+
+    `worker_listens` tells whether some worker asks for tasks, or was given one in the last minute and still has it.
+    """
 
     lanes: Mapping[Lane, int]
     dead_letters: int
+    worker_listens: bool
 
 
 async def depth(broker: JetStreamBroker) -> Depth:
@@ -21,5 +31,15 @@ async def depth(broker: JetStreamBroker) -> Depth:
     with broker.asking():
         tasks = (await broker.js.stream_info(layout.stream, layout.tasks)).state
         dead = (await broker.js.stream_info(layout.dead_stream)).state
+        consumers = await broker.js.consumers_info(layout.stream)
     by_subject = tasks.subjects or {}
-    return Depth({lane: by_subject.get(layout.lane(lane), 0) for lane in Lane}, dead.messages)
+    lanes = {lane: by_subject.get(layout.lane(lane), 0) for lane in Lane}
+    return Depth(lanes, dead.messages, any(map(_is_listened_to, consumers)))
+
+
+def _is_listened_to(consumer: ConsumerInfo) -> bool:
+    if consumer.num_waiting:
+        return True
+    # A worker with its hands full does not ask; one that was killed has tasks too, but got none for a while.
+    given = consumer.delivered.last_active if consumer.delivered else None
+    return bool(consumer.num_ack_pending) and given is not None and datetime.now(UTC) - given < _BUSY

@@ -9,9 +9,9 @@ from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
 from evervec import log
+from evervec.queue.connection import LINE_TROUBLE
 from evervec.queue.delivery import Delivery, Held
 from evervec.queue.names import Lane, Layout
 from evervec.queue.pull import Pull
@@ -100,7 +100,7 @@ class Intake:
                 return
             for pull in self._lingering.values():
                 await pull.ask(1, self._expires)
-        except NatsError as error:
+        except LINE_TROUBLE as error:
             logger.info("pull request not sent", error=str(error))
             await asyncio.sleep(0.2)
         if self._takeable() is None:

@@ -5,7 +5,6 @@ import json
 from contextlib import suppress
 
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
@@ -13,6 +12,7 @@ from evervec import log
 from evervec.errors import QueueDownError
 from evervec.queue import dead_letters, headers
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.connection import LINE_TROUBLE
 from evervec.queue.streams import ADVISORY_CONSUMER
 
 logger = log.get("queue")
@@ -32,11 +32,11 @@ async def move_exhausted(broker: JetStreamBroker) -> None:
                     await _handle(broker, advisory)
             finally:
                 # Raised here, an error would swallow the cancellation on its way through.
-                with suppress(NatsError):
+                with suppress(*LINE_TROUBLE):
                     await subscription.unsubscribe()
         except TimeoutError:
             continue
-        except (NatsError, QueueDownError) as error:
+        except (*LINE_TROUBLE, QueueDownError) as error:
             logger.info("mover waits", error=str(error))
             await asyncio.sleep(_PAUSE)
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
@@ -12,6 +11,7 @@ from nats.js.errors import NoStreamResponseError
 
 from evervec import log
 from evervec.errors import QueueDownError
+from evervec.queue.connection import LINE_TROUBLE
 from evervec.queue.headers import MSG_ID
 
 logger = log.get("queue")
@@ -46,7 +46,7 @@ class Publisher:
                 return self._counted(await self._attempt(subject, body, headers, min(left, _ATTEMPT_SECONDS)), headers)
             except MaxPayloadError:
                 raise
-            except (NatsError, TimeoutError) as error:
+            except LINE_TROUBLE as error:
                 reason = str(error) or type(error).__name__
                 logger.debug("publish not acknowledged, trying again", subject=subject, error=reason)
                 await asyncio.sleep(min(_PAUSE, left))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
+
+from evervec.queue.connection import LINE_TROUBLE
 
 _EMPTY = ("404", "408")
 _GRACE = 2.0
@@ -84,6 +85,6 @@ class Pull:
                 await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py left this one without types
             else:
                 await subscription.unsubscribe()
-        except (NatsError, TimeoutError):
+        except LINE_TROUBLE:
             # The connection went in this moment, and with it the request.
             return

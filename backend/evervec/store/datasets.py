@@ -88,20 +88,20 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
     await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
 
 
+PENDING_BY_PROJECT = f"""
+SELECT p.id, p.root_path, coalesce(sum(c.pending), 0)::bigint AS pending
+FROM projects p
+LEFT JOIN datasets d ON d.project_id = p.id AND d.deleted_at IS NULL
+LEFT JOIN (SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id) c
+    ON c.dataset_id = d.id
+WHERE p.deleted_at IS NULL
+GROUP BY p.id ORDER BY pending, p.created_at, p.id
+"""
+
+
 async def pending_by_project(tx: ReadTx) -> list[tuple[UUID, str | None, int]]:
     """`(project id, root path, rows still to embed)` of every live project, smallest first."""
-    rows = await tx.fetch(
-        f"""
-        SELECT p.id, p.root_path, coalesce(sum(c.pending), 0)::bigint AS pending
-        FROM projects p
-        LEFT JOIN datasets d ON d.project_id = p.id AND d.deleted_at IS NULL
-        LEFT JOIN (SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id) c
-            ON c.dataset_id = d.id
-        WHERE p.deleted_at IS NULL
-        GROUP BY p.id ORDER BY pending, p.created_at, p.id
-        """
-    )
-    return [(row["id"], row["root_path"], row["pending"]) for row in rows]
+    return [(row["id"], row["root_path"], row["pending"]) for row in await tx.fetch(PENDING_BY_PROJECT)]
 
 
 def _listed(names: set[str]) -> str:

@@ -37,21 +37,27 @@ async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, rec
 
 async def save_topics(tx: Tx, dataset_id: UUID, drafts: Sequence[TopicDraft]) -> dict[str, int]:
     """Create topics or fill in a missing description; answers `{lower-case name: topic id}`."""
-    unique = {draft.name.lower(): draft for draft in drafts}
-    rows = await tx.fetch(
+    names = [draft.name for draft in drafts]
+    await tx.execute(
         """
         INSERT INTO topics AS t (dataset_id, name, description)
-        SELECT $1, name, description FROM unnest($2::text[], $3::text[]) AS v (name, description)
-        ON CONFLICT (dataset_id, lower(name)) DO UPDATE SET
-            description = CASE WHEN t.description = '' THEN EXCLUDED.description ELSE t.description END,
-            updated_at = CASE WHEN t.description = '' AND EXCLUDED.description <> '' THEN now() ELSE t.updated_at END
-        RETURNING id, lower(name) AS name
+        SELECT DISTINCT ON (lower(name)) $1::uuid, name, description
+        FROM unnest($2::text[], $3::text[]) AS v (name, description) ORDER BY lower(name), description = ''
+        ON CONFLICT (dataset_id, lower(name)) DO UPDATE SET description = EXCLUDED.description, updated_at = now()
+        WHERE t.description = '' AND EXCLUDED.description <> ''
         """,
         dataset_id,
-        [draft.name for draft in unique.values()],
-        [draft.description for draft in unique.values()],
+        names,
+        [draft.description for draft in drafts],
     )
-    return {row["name"]: row["id"] for row in rows}
+    # PostgreSQL decides which names are equal (its lower() knows fewer letters), Python's lower() is only our key
+    rows = await tx.fetch(
+        "SELECT v.name, t.id FROM unnest($2::text[]) AS v (name) "
+        "JOIN topics t ON t.dataset_id = $1 AND lower(t.name) = lower(v.name)",
+        dataset_id,
+        names,
+    )
+    return {row["name"].lower(): row["id"] for row in rows}
 
 
 async def save_atoms(

@@ -37,7 +37,8 @@ class Saved:
 
 async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> Saved:
     """Take in messages; the same message again changes nothing, an edited one becomes a new revision."""
-    latest = {(m.chat, m.external_id): m for m in incoming}.values()
+    by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
+    latest = {(m.chat, m.external_id): m for m in by_age}.values()
     fields = [(m.chat, m.external_id, m.author, m.sent_at, m.edited_at, m.reply_to, m.text) for m in latest]
     rows = await tx.fetch(UPSERT, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7))
     created = [row["id"] for row in rows if row["created"]]
@@ -58,7 +59,8 @@ class ClaimedMessage:
 
 CLAIM = """
 WITH picked AS (
-    SELECT m.id, m.revision FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
+    SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.chat, m.reply_to, m.revision, m.signal
+    FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
     WHERE {scope} AND {wanted}
       AND (w.message_id IS NULL OR w.revision <> m.revision
            OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
@@ -70,14 +72,19 @@ WITH picked AS (
     SELECT id, revision, $3, now() + $4 FROM picked
     ON CONFLICT (message_id) DO UPDATE SET
         revision = EXCLUDED.revision, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
-        dead_at = NULL, attempts = CASE WHEN w.revision <> EXCLUDED.revision THEN 0
-                                        ELSE w.attempts + (w.lease_until IS NOT NULL)::int END
+        dead_at = NULL,
+        attempts = CASE WHEN w.revision = EXCLUDED.revision
+                        THEN w.attempts + (w.lease_until IS NOT NULL)::int ELSE 0 END,
+        not_before = CASE WHEN w.revision = EXCLUDED.revision THEN w.not_before ELSE now() END,
+        last_code = CASE WHEN w.revision = EXCLUDED.revision THEN w.last_code END,
+        last_error = CASE WHEN w.revision = EXCLUDED.revision THEN w.last_error END
     WHERE w.revision <> EXCLUDED.revision
        OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
     RETURNING message_id, attempts
 )
+-- the texts are those of the locked rows: an edit between snapshot and lock is seen, not missed
 SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal, l.attempts, a.id AS answers
-FROM leased l JOIN messages m ON m.id = l.message_id
+FROM leased l JOIN picked m ON m.id = l.message_id
 LEFT JOIN messages a ON a.dataset_id = m.dataset_id AND a.chat = m.chat AND a.external_id = m.reply_to
 ORDER BY m.sent_at, m.id
 """
@@ -91,14 +98,18 @@ def _wanted(stage: str) -> str:
     return predicate.replace(" revision", " m.revision")
 
 
+def claim_sql(stage: str, *, of_dataset: bool) -> str:
+    """The claim for a stage: `$1` a dataset id or message ids, `$2` how many, `$3` the owner, `$4` how long."""
+    return CLAIM.format(scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", wanted=_wanted(stage))
+
+
 async def claim(
     tx: Tx, stage: str, *, ids: Sequence[int] | UUID, limit: int, owner: UUID, lease: float
 ) -> list[ClaimedMessage]:
     """Lease messages that wait for a stage (`score` or `extract`): of the given ids, or of a dataset."""
-    scope = "m.dataset_id = $1" if isinstance(ids, UUID) else "m.id = ANY($1)"
+    of_dataset = isinstance(ids, UUID)
     given = ids if isinstance(ids, UUID) else list(ids)
-    sql = CLAIM.format(scope=scope, wanted=_wanted(stage))
-    rows = await tx.fetch(sql, given, limit, owner, timedelta(seconds=lease))
+    rows = await tx.fetch(claim_sql(stage, of_dataset=of_dataset), given, limit, owner, timedelta(seconds=lease))
     return [
         ClaimedMessage(
             MessageText(row["id"], row["content"], row["author"], row["sent_at"], row["answers"]),
@@ -142,7 +153,7 @@ async def mark_scored(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage], sc
         [str(score.signal) for score in scores],
         [orjson.dumps(dict(score.factors)).decode() for score in scores],
     )
-    await release(tx, owner, [c.message.message_id for c in claimed])
+    await _finish(tx, owner, [c.message.message_id for c in claimed])
     return [row["id"] for row in rows if row["wanted"]]
 
 
@@ -155,13 +166,26 @@ async def update_messages(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage]
         ids,
         [c.revision for c in claimed],
     )
-    await release(tx, owner, ids)
+    await _finish(tx, owner, ids)
     return [row["id"] for row in rows]
 
 
-async def release(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
-    """End the leases of an owner; nothing is held against the messages."""
+async def _finish(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
     await tx.execute("DELETE FROM extract_work WHERE lease_owner = $1 AND message_id = ANY($2)", owner, list(ids))
+
+
+async def release(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
+    """Hand messages back as they were: earlier failures stay counted, nothing is added to them."""
+    await tx.execute(
+        "DELETE FROM extract_work WHERE lease_owner = $1 AND message_id = ANY($2) AND attempts = 0",
+        owner,
+        list(ids),
+    )
+    await tx.execute(
+        "UPDATE extract_work SET lease_owner = NULL, lease_until = NULL WHERE lease_owner = $1 AND message_id = ANY($2)",
+        owner,
+        list(ids),
+    )
 
 
 async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error: str, most: int | None) -> None:
@@ -181,10 +205,9 @@ async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error:
     )
 
 
-async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[int]]:
-    """Message ids that wait for a stage and that nobody holds, by live dataset, oldest first."""
-    rows = await tx.fetch(
-        f"""
+def waiting_sql(stage: str) -> str:
+    """What waits for a stage and is free: `$1` how many."""
+    return f"""
         SELECT m.dataset_id, m.id FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
         JOIN datasets d ON d.id = m.dataset_id AND d.deleted_at IS NULL
         JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
@@ -192,11 +215,13 @@ async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[i
           AND (w.message_id IS NULL OR w.revision <> m.revision
                OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
         ORDER BY m.dataset_id, m.id LIMIT $1
-        """,
-        limit,
-    )
+    """
+
+
+async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[int]]:
+    """Message ids that wait for a stage and that nobody holds, by live dataset, oldest first."""
     found: dict[UUID, list[int]] = {}
-    for row in rows:
+    for row in await tx.fetch(waiting_sql(stage), limit):
         found.setdefault(row["dataset_id"], []).append(row["id"])
     return found
 
@@ -216,11 +241,12 @@ async def progress(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
     return {} if row is None else dict(row)
 
 
-async def retry(tx: Tx, dataset_ids: Sequence[UUID]) -> int:
-    """Let every message that was given up be scored and extracted again; answers how many."""
+async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, message_id: int | None = None) -> int:
+    """Let messages that were given up be scored and extracted again, all or one; answers how many."""
     tag = await tx.execute(
         "DELETE FROM extract_work w USING messages m WHERE m.id = w.message_id AND w.dead_at IS NOT NULL "
-        "AND m.dataset_id = ANY($1)",
+        "AND m.dataset_id = ANY($1) AND ($2::bigint IS NULL OR m.id = $2)",
         list(dataset_ids),
+        message_id,
     )
     return int(tag.rsplit(" ", 1)[-1])

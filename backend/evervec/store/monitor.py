@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from evervec.store.embeddables import BY_KIND, BY_NAME
+from evervec.store.embeddables import BY_KIND, BY_NAME, Embeddable
 from evervec.store.predicates import PENDING
 from evervec.store.session import ReadTx
 
@@ -64,6 +64,19 @@ async def coverage(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[UUID, Datase
     return found
 
 
+def failed_sql(embeddable: Embeddable) -> str:
+    """Rows of a kind that were given up: `$1` dataset ids, `$2` how many."""
+    return f"""
+        SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
+               coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
+        FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
+        JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
+        LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+        WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)
+        ORDER BY e.vector_id LIMIT $2
+    """
+
+
 async def failures(
     tx: ReadTx, dataset_ids: Sequence[UUID], *, kind: str | None = None, most: int = 100
 ) -> list[Failure]:
@@ -71,19 +84,7 @@ async def failures(
     kinds = [BY_NAME[kind]] if kind else list(BY_NAME.values())
     found: list[Failure] = []
     for embeddable in kinds:
-        rows = await tx.fetch(
-            f"""
-            SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
-                   coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
-            FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
-            JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
-            LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-            WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)
-            ORDER BY e.vector_id LIMIT $2
-            """,
-            list(dataset_ids),
-            most,
-        )
+        rows = await tx.fetch(failed_sql(embeddable), list(dataset_ids), most)
         found += [Failure(embeddable.name, *row) for row in rows]
     if kind in (None, "extraction"):
         found += await _unextracted(tx, dataset_ids, most)
@@ -107,12 +108,12 @@ async def watermark(tx: ReadTx) -> str:
     return found
 
 
+PENDING_IN = f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] IS NULL OR dataset_id = ANY($1))"
+
+
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
     """Rows still to embed in some datasets, or in all."""
-    found: int = await tx.fetchval(
-        f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] IS NULL OR dataset_id = ANY($1))",
-        None if dataset_ids is None else list(dataset_ids),
-    )
+    found: int = await tx.fetchval(PENDING_IN, None if dataset_ids is None else list(dataset_ids))
     return found
 
 

@@ -21,45 +21,59 @@ class Step:
 def _take_in(embeddable: Embeddable) -> str:
     kind, table, key, dataset = embeddable.kind, embeddable.table, embeddable.key, embeddable.dataset
     return f"""
-    WITH batch AS (
+    WITH batch AS MATERIALIZED (
         SELECT r.{key} AS row_id, r.{dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash
-        FROM {table} r WHERE r.{key} > $1 ORDER BY r.{key} LIMIT $2 FOR SHARE OF r
+        FROM {table} r WHERE r.{key} > $1 ORDER BY r.{key} LIMIT $2
+    ), wrong AS MATERIALIZED (
+        SELECT b.row_id FROM batch b LEFT JOIN embeddings e ON e.kind = {kind} AND e.row_id = b.row_id
+        WHERE e.vector_id IS NULL OR e.dataset_id <> b.dataset_id
+           OR (e.content_hash IS DISTINCT FROM b.content_hash
+               -- a discarded text: empty until it changes
+               AND NOT (e.content_hash IS NULL AND e.failed_hash IS NOT DISTINCT FROM b.content_hash))
+    ), locked AS MATERIALIZED (
+        -- only what is wrong is locked, and read again as it is under the lock
+        SELECT r.{key} AS row_id, r.{dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash
+        FROM {table} r WHERE r.{key} IN (SELECT row_id FROM wrong) FOR SHARE OF r
     ), taken AS (
-        INSERT INTO embeddings AS e (kind, row_id, dataset_id, content_hash)
-        SELECT {kind}, b.row_id, b.dataset_id, b.content_hash FROM batch b
-        LEFT JOIN embeddings e ON e.kind = {kind} AND e.row_id = b.row_id
-        WHERE e.vector_id IS NULL OR e.dataset_id <> b.dataset_id OR e.content_hash IS DISTINCT FROM b.content_hash
+        INSERT INTO embeddings (kind, row_id, dataset_id, content_hash)
+        SELECT {kind}, row_id, dataset_id, content_hash FROM locked
         ON CONFLICT (kind, row_id) DO UPDATE SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
         RETURNING 1
     )
-    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM taken) AS taken
+    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM taken) AS touched
     """
 
 
 def _remove(embeddable: Embeddable) -> str:
     return f"""
-    WITH gone AS (
-        DELETE FROM embeddings e WHERE e.kind = {embeddable.kind}
-        AND NOT EXISTS (SELECT FROM {embeddable.table} r WHERE r.{embeddable.key} = e.row_id) RETURNING 1
+    WITH batch AS MATERIALIZED (
+        SELECT vector_id, row_id FROM embeddings WHERE kind = {embeddable.kind} AND row_id > $1 ORDER BY row_id LIMIT $2
+    ), gone AS (
+        DELETE FROM embeddings e USING batch b WHERE e.vector_id = b.vector_id
+        AND NOT EXISTS (SELECT FROM {embeddable.table} r WHERE r.{embeddable.key} = b.row_id) RETURNING 1
     )
-    SELECT count(*) FROM gone
+    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM gone) AS touched
     """
 
 
 async def run(database: Database, *, batch: int = 5000) -> AsyncIterator[Step]:
-    """Compare every row with its record, a short transaction a batch.
+    """Compare every row with its record, and every record with its row, a short transaction a batch.
 
     Stopped at any point and run again it goes on where records are missing: what is right is only read.
     """
     for embeddable in EMBEDDABLES:
-        reached: int | None = -(2**63)
-        while reached is not None:
-            async with database.transaction() as tx:
-                row = await tx.fetchrow(_take_in(embeddable), reached, batch)
-            reached = None if row is None else row["reached"]
-            if row is not None and reached is not None:
-                yield Step(embeddable.name, reached, row["taken"], 0)
+        async for reached, touched in _walk(database, _take_in(embeddable), batch):
+            yield Step(embeddable.name, reached, touched, 0)
+        async for reached, touched in _walk(database, _remove(embeddable), batch):
+            yield Step(embeddable.name, reached, 0, touched)
+
+
+async def _walk(database: Database, sql: str, batch: int) -> AsyncIterator[tuple[int, int]]:
+    """Run a statement batch after batch along the keys; yields `(highest key, rows touched)`, nothing open meanwhile."""
+    reached: int | None = -(2**63)
+    while reached is not None:
         async with database.transaction() as tx:
-            removed = await tx.fetchval(_remove(embeddable))
-        if removed:
-            yield Step(embeddable.name, 0, 0, removed)
+            row = await tx.fetchrow(sql, reached, batch)
+        reached = None if row is None else row["reached"]
+        if row is not None and reached is not None:
+            yield reached, row["touched"]

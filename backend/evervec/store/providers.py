@@ -137,11 +137,16 @@ async def use(tx: Tx, provider_id: UUID) -> None:
     await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
 
 
-async def pause(tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: str, counted: bool) -> float:
-    """Open the breaker that all workers share; a counted failure doubles the next pause. Answers the pause in force."""
+async def pause(
+    tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: str, counted: bool, known: int
+) -> float:
+    """Open the breaker that all workers share; a counted failure doubles the next pause. Answers the pause in force.
+
+    Requests that fail together know of the same `known` failures, and count once.
+    """
     paused: float = await tx.fetchval(
         """
-        UPDATE llm_providers SET failures = failures + $5::int, pause_code = $3, pause_error = $4,
+        UPDATE llm_providers SET failures = failures + ($5 AND failures = $6)::int, pause_code = $3, pause_error = $4,
             paused_until = greatest(paused_until, now() + $2)
         WHERE id = $1 RETURNING extract(epoch FROM paused_until - now())::float8
         """,
@@ -149,7 +154,8 @@ async def pause(tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: 
         timedelta(seconds=seconds),
         code,
         error,
-        int(counted),
+        counted,
+        known,
     )
     return paused or seconds
 

@@ -46,8 +46,12 @@ WITH picked AS (
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers
-        attempts = CASE WHEN w.content_hash <> EXCLUDED.content_hash THEN 0
-                        ELSE w.attempts + (w.lease_until IS NOT NULL)::int END
+        attempts = CASE WHEN w.content_hash = EXCLUDED.content_hash
+                        THEN w.attempts + (w.lease_until IS NOT NULL)::int ELSE 0 END,
+        -- what was held against the text that stood here before is not held against this one
+        not_before = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.not_before ELSE now() END,
+        last_code = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_code END,
+        last_error = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_error END
     -- another claim may have come between our snapshot and this insert
     WHERE w.content_hash <> EXCLUDED.content_hash
        OR (w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
@@ -146,11 +150,13 @@ async def back_off(tx: Tx, owner: UUID, vector_id: int, *, delay: float, code: s
 
 
 async def give_up(tx: Tx, owner: UUID, claimed: Claimed, *, code: str, error: str) -> None:
-    """Fail this text for good: another text in the same row, or a retry, reopens it."""
+    """Fail this text for good, while it is ours: another text in the same row, or a retry, reopens it."""
     marked = await tx.fetchval(
-        "UPDATE embeddings SET failed_hash = content_hash WHERE vector_id = $1 AND content_hash = $2 RETURNING vector_id",
+        f"UPDATE embeddings SET failed_hash = content_hash WHERE vector_id = $1 AND content_hash = $2 AND {PENDING} "
+        "AND EXISTS (SELECT FROM embed_work w WHERE w.vector_id = $1 AND w.lease_owner = $3) RETURNING vector_id",
         claimed.vector_id,
         claimed.content_hash,
+        owner,
     )
     if marked is not None:
         await back_off(tx, owner, claimed.vector_id, delay=0, code=code, error=error)
@@ -158,23 +164,24 @@ async def give_up(tx: Tx, owner: UUID, claimed: Claimed, *, code: str, error: st
 
 async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
     """Open failed rows again, all of the datasets or one `(kind, row id)`; answers how many."""
-    reopened = await tx.fetch(_FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None)))
+    reopened = await tx.fetch(FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None)))
     ids = [r["vector_id"] for r in reopened]
     await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
     return len(ids)
 
 
 async def discard(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
-    """Stop tracking failed rows as failures: they count as empty until their text changes. Answers how many."""
-    dropped = await tx.fetch(
-        _FAILED.format(verb="SET content_hash = NULL, failed_hash = NULL"), list(dataset_ids), *(row or (None, None))
-    )
+    """Stop tracking failed rows as failures: they count as empty until their text changes. Answers how many.
+
+    The digest stays in `failed_hash`, so that `populate` does not take the same text for a new one.
+    """
+    dropped = await tx.fetch(FAILED.format(verb="SET content_hash = NULL"), list(dataset_ids), *(row or (None, None)))
     ids = [r["vector_id"] for r in dropped]
     await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
     return len(ids)
 
 
-_FAILED = (
+FAILED = (
     "UPDATE embeddings {verb} WHERE failed_hash = content_hash AND dataset_id = ANY($1) "
     "AND ($2::smallint IS NULL OR (kind = $2 AND row_id = $3)) RETURNING vector_id"
 )
@@ -192,10 +199,9 @@ async def waiting(tx: ReadTx, dataset_id: UUID) -> tuple[int, int]:
     return (0, 0) if row is None else (row["free"], row["pending"])
 
 
+PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND {PENDING} GROUP BY kind"
+
+
 async def pending_by_kind(tx: ReadTx, dataset_id: UUID) -> dict[int, int]:
     """Rows still to embed, by kind."""
-    rows = await tx.fetch(
-        f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND {PENDING} GROUP BY kind",
-        dataset_id,
-    )
-    return {row["kind"]: row["pending"] for row in rows}
+    return {row["kind"]: row["pending"] for row in await tx.fetch(PENDING_BY_KIND, dataset_id)}

@@ -1,23 +1,20 @@
 """Opens PostgreSQL: the pool, the transactions, and the only commit. Every other file of the store receives a `Tx`."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import asyncpg
 
 from evervec.errors import DatabaseDownError, SchemaMismatchError
 from evervec.store import checks
+from evervec.store.refusals import refused, translated, unusable
 
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InterfaceError,
-)
+LOCK_SECONDS = 0.1
+
+STARTING_PAUSE = 0.2
 
 
 class ReadTx:
@@ -69,21 +66,18 @@ class Database:
         return where(self.url)
 
     async def open(self, *, check: bool = True) -> Self:
-        """Connect. Raises `DatabaseDownError`, `ServerTooOldError` or `SchemaMismatchError`."""
+        """Connect.
+
+        Raises `DatabaseDownError`, `DatabaseRefusedError`, `DatabaseAddressError`, `ServerTooOldError` or
+        `SchemaMismatchError`.
+        """
         try:
-            self._pool = await asyncio.wait_for(
-                asyncpg.create_pool(
-                    self.url,
-                    min_size=1,
-                    max_size=self._pool_size,
-                    init=_prepare,
-                    timeout=self._connect_seconds,
-                    server_settings={"application_name": "evervec"},
-                ),
-                self._connect_seconds,
-            )
-        except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
-            raise self._down(error) from error
+            async with asyncio.timeout(self._connect_seconds):
+                self._pool = await self._connect()
+        except ValueError as error:
+            raise unusable(error) from None
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise translated(error, self.where) or refused(error, self.where) from error
         if check:
             try:
                 async with self.read() as tx:
@@ -93,6 +87,21 @@ class Database:
                 await self.aclose()
                 raise
         return self
+
+    async def _connect(self) -> Any:
+        """A pool. A server that is there but still starting, or replaying its log after a crash, is waited for."""
+        while True:
+            try:
+                return await asyncpg.create_pool(
+                    self.url,
+                    min_size=1,
+                    max_size=self._pool_size,
+                    init=_prepare,
+                    timeout=self._connect_seconds,
+                    server_settings={"application_name": "evervec"},
+                )
+            except asyncpg.CannotConnectNowError:
+                await asyncio.sleep(STARTING_PAUSE)
 
     async def aclose(self) -> None:
         """Close every connection; may be called twice."""
@@ -123,11 +132,14 @@ class Database:
 
     @asynccontextmanager
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:
-        """Hold a session lock by name across the cluster's clients; answers whether it was got."""
+        """Hold a session lock by name, one holder in this database; answers whether it was got."""
         async with self._connection() as connection:
-            verb = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
-            got = await connection.fetchval(f"SELECT {verb}(hashtextextended($1, 0))", f"evervec:{name}")
-            held = wait or bool(got)
+            held = await _try_lock(connection, name)
+            while wait and not held:
+                # asking again instead of pg_advisory_lock: whoever waits inside a statement has a snapshot, and
+                # the holder's CREATE INDEX CONCURRENTLY would wait for that in turn
+                await asyncio.sleep(LOCK_SECONDS)
+                held = await _try_lock(connection, name)
             try:
                 yield held
             finally:
@@ -137,25 +149,34 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
-            raise self._down(RuntimeError("the database is not open"))
+            raise DatabaseDownError(where=self.where, reason="the database is not open")
+        own: Exception | None = None
         try:
             async with self._pool.acquire(timeout=self._connect_seconds) as connection:
-                yield connection
-        except UNREACHABLE as error:
-            raise self._down(error) from error
+                try:
+                    yield connection
+                except (OSError, TimeoutError) as error:
+                    own = None if connection.is_closed() else error
+                    raise
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatchError(found="none", wanted="its tables") from error
-
-    def _down(self, error: Exception) -> DatabaseDownError:
-        return DatabaseDownError(where=self.where, reason=str(error) or type(error).__name__)
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            ours = None if error is own else translated(error, self.where)
+            if ours is None:  # a mistake in our own SQL stays what it is, and so does an error of the caller's body
+                raise
+            raise ours from error
 
 
 def where(url: str) -> str:
-    """A database URL without its credentials."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
-        f"?{parts.query}" if parts.query else ""
-    )
+    """A database URL without its credentials, also when they hold an unescaped `@`, `/` or `?`."""
+    scheme, _, rest = re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1", url).rpartition("://")
+    address, _, query = rest.rpartition("@")[2].partition("?")
+    known = [pair for pair in query.split("&") if pair.partition("=")[0] in ("host", "port", "dbname", "sslmode")]
+    return f"{scheme or 'postgresql'}://{address}" + (f"?{'&'.join(known)}" if known else "")
+
+
+async def _try_lock(connection: Any, name: str) -> bool:
+    return bool(await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"evervec:{name}"))
 
 
 async def _prepare(connection: Any) -> None:

@@ -301,6 +301,7 @@ embeddings = Table(
         "num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4)", name="embedded_whole_or_not"
     ),
     CheckConstraint("content_hash IS NOT NULL OR embedding IS NULL", name="blank_without_vector"),
+    CheckConstraint("failed_hash <> embedded_hash", name="embedded_or_failed"),
     Index(
         "embeddings_pending_idx", "dataset_id", "vector_id", postgresql_include=["kind"], postgresql_where=text(PENDING)
     ),

@@ -30,13 +30,17 @@ CREATE OR REPLACE TRIGGER evervec_vector_changed BEFORE UPDATE OF embedding, con
     """
 CREATE OR REPLACE FUNCTION evervec_vector_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
+    IF OLD.embedding IS NOT NULL THEN
+        INSERT INTO vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
+    END IF;
+    -- a replica applies deletes without firing foreign keys
+    DELETE FROM embed_work WHERE vector_id = OLD.vector_id;
     RETURN NULL;
 END $$
 """,
     """
 CREATE OR REPLACE TRIGGER evervec_vector_deleted AFTER DELETE ON embeddings
-    FOR EACH ROW WHEN (OLD.embedding IS NOT NULL) EXECUTE FUNCTION evervec_vector_deleted()
+    FOR EACH ROW EXECUTE FUNCTION evervec_vector_deleted()
 """,
     "ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_deleted",
 )

@@ -14,7 +14,7 @@ from evervec.store.session import Database, ReadTx, Tx
 WRITE = """
 WITH written AS (
     UPDATE embeddings e
-    SET embedding = v.vector, embedded_hash = v.hash, space_id = $4, embedded_at = now(),
+    SET embedding = v.vector, embedded_hash = v.hash, space_id = $4, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
     -- compare and set: an edit, a deletion or a change of space meanwhile makes this vector nobody's
@@ -28,14 +28,15 @@ SELECT vector_id FROM written
 """
 
 REUSE = """
-WITH same AS (
-    SELECT DISTINCT ON (embedded_hash) embedded_hash, embedding FROM embeddings
-    WHERE embedded_hash = ANY($2) AND space_id = $3 ORDER BY embedded_hash
+WITH same AS MATERIALIZED (
+    SELECT wanted.hash, found.embedding FROM unnest($2::bytea[]) AS wanted (hash)
+    -- one of them is enough, where a hundred thousand rows say "ok"
+    CROSS JOIN LATERAL (SELECT embedding FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = $3 LIMIT 1) found
 ), written AS (
     UPDATE embeddings e
-    SET embedding = same.embedding, embedded_hash = same.embedded_hash, space_id = $3, embedded_at = now(),
+    SET embedding = same.embedding, embedded_hash = same.hash, space_id = $3, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
-    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.embedded_hash
+    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash
     RETURNING e.vector_id
 ), done AS (
     DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
@@ -84,25 +85,27 @@ def index_name(embeddable: Embeddable, space_id: int) -> str:
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
     """One HNSW index a kind, built without blocking writers; an invalid leftover of a crash is built again."""
-    for embeddable in EMBEDDABLES:
-        name = index_name(embeddable, space_id)
-        async with database.autocommit() as connection:
-            valid = await connection.fetchval(
-                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", name
-            )
-            if valid:
-                continue
-            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            await connection.execute(
-                f"CREATE INDEX CONCURRENTLY {name} ON embeddings USING hnsw "
-                f"((embedding::halfvec({dimensions:d})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) "
-                f"WHERE kind = {embeddable.kind:d}"
-            )
+    # one builder at a time: to a second one, an index that is being built looks like a leftover
+    async with database.advisory_lock("hnsw"), database.autocommit() as connection:
+        for embeddable in EMBEDDABLES:
+            await _build_index(connection, embeddable, space_id, dimensions)
+
+
+async def _build_index(connection: ReadTx, embeddable: Embeddable, space_id: int, dimensions: int) -> None:
+    name = index_name(embeddable, space_id)
+    if await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", name):
+        return
+    await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    await connection.execute(
+        f"CREATE INDEX CONCURRENTLY {name} ON embeddings USING hnsw "
+        f"((embedding::halfvec({dimensions:d})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) "
+        f"WHERE kind = {embeddable.kind:d}"
+    )
 
 
 async def drop_indexes(database: Database, space_id: int) -> None:
     """Remove the HNSW indexes of a space."""
-    async with database.autocommit() as connection:
+    async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(embeddable, space_id)}")
 
@@ -121,11 +124,15 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
             SELECT row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
             FROM embeddings
             WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
+            -- deleted datasets are few, and left out in here: outside, they would use up the k
+            AND dataset_id <> ALL (ARRAY(
+                SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id
+                WHERE d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL
+            ))
             ORDER BY {distance} LIMIT $3
         ) n
         JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
-        JOIN datasets d ON d.id = n.dataset_id AND d.deleted_at IS NULL
-        JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
+        JOIN datasets d ON d.id = n.dataset_id
         ORDER BY n.distance, n.row_id
     """
 
@@ -188,9 +195,14 @@ async def duplicates(
 
     Each row asks the HNSW index for its ten nearest: the work grows with the rows, not with their square.
     """
+    sql = duplicates_sql(embeddable, dimensions)
+    return [(row["one"], row["other"], row["score"]) for row in await tx.fetch(sql, list(dataset_ids), threshold, most)]
+
+
+def duplicates_sql(embeddable: Embeddable, dimensions: int) -> str:
+    """The pairs of a kind: `$1` dataset ids, `$2` the least similarity, `$3` how many."""
     half = f"embedding::halfvec({dimensions:d})"
-    rows = await tx.fetch(
-        f"""
+    return f"""
         SELECT least(e.row_id, n.row_id) AS one, greatest(e.row_id, n.row_id) AS other, 1 - min(n.distance) AS score
         FROM embeddings e CROSS JOIN LATERAL (
             SELECT row_id, dataset_id, {half} <=> e.{half} AS distance
@@ -199,9 +211,4 @@ async def duplicates(
         WHERE e.kind = {embeddable.kind:d} AND e.embedding IS NOT NULL AND e.dataset_id = ANY($1)
           AND n.dataset_id = ANY($1) AND n.row_id <> e.row_id AND n.distance <= 1 - $2::float8
         GROUP BY 1, 2 ORDER BY score DESC, one, other LIMIT $3
-        """,
-        list(dataset_ids),
-        threshold,
-        most,
-    )
-    return [(row["one"], row["other"], row["score"]) for row in rows]
+    """

@@ -1,17 +1,20 @@
 """The worker process: runs tasks from NATS and sweeps PostgreSQL for what no task finished, until it is told to stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from evervec import log
 from evervec.errors import EvervecError
+from evervec.pipeline.embed import Tally, Until
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import sweep
+from evervec.pipeline.sweep import embed_waiting, extract_waiting
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
 from evervec.worker.tasks import attach
 
 logger = log.get("worker")
+
+Stage = Callable[[Resources, Until], Coroutine[None, None, Tally | None]]
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:
@@ -19,7 +22,10 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     attach(runtime.broker, runtime.resources)
     settings = runtime.settings
     async with asyncio.TaskGroup() as group:
-        group.create_task(_sweeping(runtime.resources, finish))
+        # apart from each other: a slow chat model keeps no row from being embedded
+        sweepers = [
+            group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in (extract_waiting, embed_waiting)
+        ]
         group.create_task(
             serve(
                 runtime.broker,
@@ -30,15 +36,22 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
         )
         if started is not None:
             started()
+        await finish.wait()
+        _, late = await asyncio.wait(sweepers, timeout=settings.stop_seconds)
+        for sweeper in late:
+            sweeper.cancel()
 
 
-async def _sweeping(resources: Resources, finish: asyncio.Event) -> None:
+async def _sweeping(resources: Resources, stage: Stage, finish: asyncio.Event) -> None:
     """Sweep every few seconds. Whatever is down now is up again later: the loop itself never ends by an error."""
     while not finish.is_set():
         try:
-            await sweep(resources)
+            await stage(resources, finish.is_set)
         except EvervecError as error:
-            logger.warning("sweep failed", error=str(error))
+            logger.warning("sweep failed", stage=stage.__name__, error=str(error))
+        except Exception:
+            # A sweeper that is gone would leave rows behind without a word, while the process looks alive.
+            logger.exception("sweep failed", stage=stage.__name__)
         try:
             await asyncio.wait_for(finish.wait(), resources.settings.sweep_seconds)
         except TimeoutError:

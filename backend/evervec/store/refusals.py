@@ -1,0 +1,61 @@
+"""What a refusal of PostgreSQL means to whoever runs Evervec, by SQLSTATE; our own mistakes in SQL are not in here."""
+
+import ssl
+
+import asyncpg
+
+from evervec.errors import DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, EvervecError
+
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    # the server goes, comes, or was killed beside this connection
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
+
+LOG = "The server's log tells more."
+ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."
+ADVICE = {
+    "3D000": "Make it with `createdb`, or name another one in EVERVEC_DATABASE_URL.",
+    "25006": "This server is read-only: give the address of the primary in EVERVEC_DATABASE_URL.",
+    "42501": "Grant that to the user of EVERVEC_DATABASE_URL; `evervec migrate` needs the owner of the schema.",
+    "53100": "Free space on the server's disk and run this again; what is committed is safe.",
+    "53300": "Raise max_connections there, or lower EVERVEC_POOL_SIZE.",
+    "57014": "A statement_timeout of the server stopped it: raise that for the user of EVERVEC_DATABASE_URL.",
+    "28": ACCOUNT,
+    "53": "The server is short of memory or disk; what is committed is safe.",
+    "57": "Run this again; what is committed is safe.",
+    "58": LOG,
+    "XX": LOG,
+}
+
+
+def translated(error: Exception, where: str) -> EvervecError | None:
+    """Our error for one of the driver, or None for what is a mistake of ours."""
+    if isinstance(error, ssl.SSLError) or "SSL upgrade" in str(error):
+        return refused(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
+    if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours
+        return DatabaseDownError(where=where, reason=_reason(error))
+    state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
+    advice = ADVICE.get(state) or ADVICE.get(state[:2])
+    return refused(error, where, advice) if advice else None
+
+
+def refused(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedError:
+    """The error for a server that answers, and says no."""
+    return DatabaseRefusedError(where=where, reason=_reason(error), advice=advice)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
+
+
+def unusable(error: ValueError) -> DatabaseAddressError:
+    """The error for an address that the driver can not read. Only the driver's own words are safe to repeat: Python's
+    quote parts of the address, and a password may be in them."""
+    known = isinstance(error, asyncpg.ClientConfigurationError)
+    return DatabaseAddressError(reason=str(error) if known else "its user, host or port can not be told apart")

@@ -1,0 +1,143 @@
+"""The product as an adversary meets it: `evervec` in processes of its own, started, watched and ended by their ids."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.rows import MODEL
+from tests.e2e.waiting import eventually
+from tests.fakes.server import FakeProvider
+
+EVERVEC = Path(sys.executable).with_name("evervec")
+BACKFILL = Path(__file__).parents[2] / "scripts" / "backfill_embeddings.py"
+CHILD_DEADLINE = 40.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.stdout)
+
+
+class Worker:
+    """A long-lived `evervec` command."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._log = log
+
+    @property
+    def said(self) -> str:
+        """Everything on its stderr and stdout so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process is still there."""
+        return self.process.returncode is None
+
+    async def says(self, word: str) -> None:
+        """Wait until it says `word`."""
+
+        async def said() -> bool:
+            assert self.lives, f"ended with {self.process.returncode}: {self.said[-3000:]}"
+            return word in self.said
+
+        await eventually(f"{word!r} in its output", said, CHILD_DEADLINE)
+
+    async def end(self, number: signal.Signals, seconds: float = CHILD_DEADLINE) -> int:
+        """Send a signal and wait; the exit code."""
+        if self.lives:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), seconds)
+
+
+@dataclass(frozen=True)
+class Product:
+    """How `evervec` is started: its environment, and the folder that keeps what it says."""
+
+    environment: dict[str, str]
+    logs: Path
+
+    def given(self, **more: str) -> "Product":
+        """The same with other variables."""
+        return replace(self, environment={**self.environment, **more})
+
+    async def run(self, *arguments: str, program: Path = EVERVEC) -> Outcome:
+        """Run a command to its end."""
+        started = [str(program)] if program == EVERVEC else [sys.executable, str(program)]
+        process = await asyncio.create_subprocess_exec(
+            *started,
+            *arguments,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), CHILD_DEADLINE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Outcome(process.returncode or 0, out.decode(), err.decode())
+
+    async def ask(self, *arguments: str) -> Any:
+        """Run a command that must succeed; its JSON document."""
+        outcome = await self.run(*arguments, "--json")
+        assert outcome.code == 0, outcome.stderr
+        return outcome.document
+
+    @asynccontextmanager
+    async def staying(self, command: str, *, up: str) -> AsyncIterator[Worker]:
+        """A command that stays, from the moment that it says `up`; killed at the end of the block if it still runs."""
+        log = self.logs / f"{command}-{time.monotonic_ns()}.log"
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                EVERVEC, command, env=self.environment, stdout=out, stderr=out, start_new_session=True
+            )
+        worker = Worker(process, log)
+        try:
+            await worker.says(up)
+            yield worker
+        except BaseException:
+            sys.stderr.write(f"--- {log.name}\n{worker.said[-4000:]}\n")
+            raise
+        finally:
+            await worker.end(signal.SIGKILL)
+
+    def worker(self) -> Any:
+        """`evervec worker`, working."""
+        return self.staying("worker", up="Working.")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment, without any EVERVEC_ of it, and with short times."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERVEC_")}
+    short = {"EVERVEC_LEASE_SECONDS": "3", "EVERVEC_SWEEP_SECONDS": "0.5", "EVERVEC_STOP_SECONDS": "8"}
+    return {**kept, **short, "NO_COLOR": "1", "EVERVEC_LOG_LEVEL": "INFO", **variables}
+
+
+async def add_fake(product: Product, fake: FakeProvider, *, chat: bool = False) -> None:
+    """Make the fake the active provider, as a person would."""
+    options = ["--chat-model", "chat"] if chat else []
+    added = await product.ask(
+        "providers", "add", "fake", "--type", "ollama", "--base-url", fake.url, "--model", MODEL, *options
+    )
+    assert added["active"], added

@@ -1,0 +1,84 @@
+"""Rows for the tests of the store, put in as any other program would: by SQL, with no help from Evervec."""
+
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.store import providers, vectors
+from evervec.store.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
+from evervec.store.providers import Space
+from evervec.store.session import Database
+
+INSERTS = {
+    MESSAGE: "INSERT INTO messages (dataset_id, chat, external_id, author, content) "
+    "VALUES ($1, 'chat', gen_random_uuid()::text, 'dev', $2) RETURNING id",
+    TOPIC: "INSERT INTO topics (dataset_id, name) VALUES ($1, $2) RETURNING id",
+    ATOM: "INSERT INTO atoms (dataset_id, type, title, content, confidence) "
+    "VALUES ($1, 'insight', 'title', $2, 0.5) RETURNING id",
+    CHUNK: "WITH d AS (INSERT INTO documents (dataset_id, uri) VALUES ($1, gen_random_uuid()::text) RETURNING id) "
+    "INSERT INTO chunks (dataset_id, document_id, ordinal, content, vector_text) "
+    "SELECT $1, d.id, 0, 'part', $2 FROM d RETURNING id",
+}
+OTHER_COLUMN = {MESSAGE: "author", TOPIC: "updated_at", ATOM: "title", CHUNK: "content"}
+
+
+async def plant(psql: Any, embeddable: Embeddable, dataset_id: UUID, text: str) -> int:
+    """One row with this vector text; answers its id."""
+    row_id: int = await psql.fetchval(INSERTS[embeddable], dataset_id, text)
+    return row_id
+
+
+async def edit(psql: Any, embeddable: Embeddable, row_id: int, text: str) -> None:
+    """Give a row another vector text."""
+    await psql.execute(f"UPDATE {embeddable.table} SET {embeddable.columns[0]} = $2 WHERE id = $1", row_id, text)
+
+
+async def record(psql: Any, embeddable: Embeddable, row_id: int) -> Any:
+    """The row's record in `embeddings`, with what PostgreSQL knows about that version of it; None if there is none."""
+    return await psql.fetchrow(
+        "SELECT *, xmin::text AS version, ctid::text AS place FROM embeddings WHERE kind = $1 AND row_id = $2",
+        embeddable.kind,
+        row_id,
+    )
+
+
+async def embed_all(psql: Any, *, space_id: int = 1, vector: str = "[1,2,3]") -> None:
+    """Every pending row gets the same vector."""
+    await psql.execute(
+        "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, space_id = $2, "
+        "embedded_at = now() WHERE content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash",
+        vector,
+        space_id,
+    )
+
+
+async def tombstones(psql: Any) -> list[tuple[int, UUID]]:
+    """`(vector id, dataset id)` of every tombstone, in order."""
+    return [tuple(row) for row in await psql.fetch("SELECT vector_id, dataset_id FROM vector_tombstones ORDER BY id")]
+
+
+async def space(database: Database, dimensions: int, *, model: str = "model", indexed: bool = False) -> Space:
+    """An active space of that width."""
+    async with database.transaction() as tx:
+        added = await providers.add(
+            tx,
+            name=model,
+            type_="ollama",
+            base_url=None,
+            model=model,
+            chat_model=None,
+            api_key_encrypted=None,
+            dimensions=dimensions,
+        )
+        await providers.activate(tx, added.space)
+    if indexed:
+        await vectors.build_indexes(database, added.space.id, dimensions)
+    return added.space
+
+
+def unit(count: int, dimensions: int, *, seed: int = 7) -> NDArray[np.float32]:
+    """`(count, dimensions) float32` random directions, the same for the same seed."""
+    drawn = np.random.default_rng(seed).standard_normal((count, dimensions)).astype(np.float32)
+    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)

@@ -31,7 +31,8 @@ def test_the_shapes_that_scripts_rely_on(filled: Command) -> None:
 
     search = filled("search", "where are pictures stored", "-k", 3, "--json").document()
     assert search.keys() >= {"engine", "watermark", "pending_in_scope", "milliseconds", "hits"}
-    assert [hit.keys() for hit in search["hits"]] == [{"kind", "id", "dataset", "score", "text"}] * 3
+    assert len(search["hits"]) == 3
+    assert all(hit.keys() >= {"kind", "id", "dataset", "score", "text"} for hit in search["hits"])
 
     for arguments in (("backfill",), ("backfill", "--dry-run")):
         report = filled(*arguments, "--json").document()

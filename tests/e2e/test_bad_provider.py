@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from evervec.sources.demo import demo_chat_path
 from tests.e2e.processes import Product, add_fake
@@ -19,6 +20,7 @@ UNFINISHED = """
 SELECT count(*) FROM messages WHERE scored_revision IS DISTINCT FROM revision
     OR (signal <> 'noise' AND extracted_revision IS DISTINCT FROM revision)
 """
+TEXTS = "SELECT content FROM messages UNION ALL SELECT content FROM atoms"
 
 
 def poison_of(chat: Path) -> str:
@@ -38,6 +40,7 @@ async def failing(fake: FakeProvider, endpoint: str, *, times: int) -> None:
     await eventually(f"{times} failed requests to {endpoint}", went_wrong)
 
 
+@pytest.mark.slow
 async def test_an_outage_then_garbage_then_one_bad_text_leave_exactly_that_text_failed(
     product: Product, fake: FakeProvider, psql: Any
 ) -> None:
@@ -47,16 +50,16 @@ async def test_an_outage_then_garbage_then_one_bad_text_leave_exactly_that_text_
     async with product.worker() as worker:
         imported = await product.ask("ingest", "telegram", str(demo_chat_path()))
         before = len(fake.requests)
-        await failing(fake, "/api/embed", times=2)
+        await failing(fake, "/api/embed", times=4)
         assert len(fake.requests) - before < MOST_WHILE_DOWN
         assert await count(psql, EMBEDDED) == 0
 
         fake.heal()
         fake.always(None, Fault.CHAT_GARBAGE, endpoint="/api/chat")
         fake.always(None, Fault.HTML_200, endpoint="/api/embed")
-        await failing(fake, "/api/embed", times=2)
-        assert await count(psql, "SELECT count(*) FROM embeddings WHERE embedded_hash IS NOT NULL") == 0
-        assert (await product.ask("failed", "list"))["failed"] == []
+        await failing(fake, "/api/embed", times=3)
+        touched = "SELECT count(*) FROM embeddings WHERE embedded_hash IS NOT NULL OR failed_hash IS NOT NULL"
+        assert await count(psql, touched) == 0
 
         fake.heal()
         fake.always(lambda text: text == poison, Fault.BAD_REQUEST_400, endpoint="/api/embed")
@@ -78,13 +81,14 @@ async def test_an_outage_then_garbage_then_one_bad_text_leave_exactly_that_text_
         assert status["embedded"] == status["rows"] - status["empty"] - 1
         assert status["datasets"][0]["kinds"]["message"]["rows"] == imported["created"]
         assert status["datasets"][0]["kinds"]["atom"]["embedded"] > 10
-        embedded = fake.texts_embedded()
-        stored = [row[0] for row in await psql.fetch("SELECT content FROM messages UNION SELECT content FROM atoms")]
-        assert {text: embedded[text] for text in stored if embedded[text] > 1} == {}, "embedded twice"
+        # an atom that repeats its message may be on its way at the same time: once a row, never more
+        rows = Counter(row[0] for row in await psql.fetch(TEXTS))
+        assert {text: times for text, times in fake.texts_embedded().items() if times > rows[text] > 0} == {}
 
+        empty = status["empty"]
         fake.heal()
         assert (await product.ask("failed", "retry"))["reopened"] == 1
         await wait_until_nothing_is_pending(psql, 10)
         assert worker.lives
-    assert (await product.ask("failed", "list"))["failed"] == []
+    assert await count(psql, "SELECT count(*) FROM embedding_status WHERE embedding_status <> 'READY'") == empty
     assert fake.texts_embedded()[poison] == 1

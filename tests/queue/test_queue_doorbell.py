@@ -83,3 +83,18 @@ async def test_closing_a_doorbell_ends_its_attempts(nats: NatsServer) -> None:
 async def test_arguments_that_json_can_not_hold_are_a_mistake_of_the_caller(broker: JetStreamBroker) -> None:
     with pytest.raises((TypeError, ValueError)):
         await Doorbell(broker).ring("t", it=object())
+
+
+async def test_the_depth_tells_whether_a_worker_listens(broker: JetStreamBroker) -> None:
+    async def listened_to() -> bool:
+        return (await depth(broker)).worker_listens
+
+    assert not await listened_to()
+    async with working(broker):
+        await eventually(listened_to)
+    await broker.startup()
+
+    async def left_alone() -> bool:
+        return not await listened_to()
+
+    await eventually(left_alone)

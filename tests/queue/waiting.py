@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.depth import depth
 from evervec.queue.receiver import serve
 
 
@@ -32,3 +33,8 @@ async def working(broker: JetStreamBroker, *, tasks: int = 4, wait: float = 5.0)
     finally:
         finish.set()
         await worker
+
+
+async def empty(broker: JetStreamBroker) -> bool:
+    """Whether every task was acknowledged."""
+    return sum((await depth(broker)).lanes.values()) == 0

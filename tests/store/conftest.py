@@ -1,7 +1,7 @@
 """Two databases that several tests read and none writes: one tall and without meaning, one with vectors to search."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -9,15 +9,15 @@ import asyncpg
 import pytest
 
 from evervec.store import vectors
-from evervec.store.embeddables import EMBEDDABLES
 from evervec.store.session import Database
-from tests.conftest import Servers, cloned
+from tests.conftest import NUMBERS, Servers, _sql
 from tests.store.planting import space, unit
 
 BIG, SMALL = UUID(int=1), UUID(int=2)
 """The datasets of both: nine rows of ten are in the big one."""
 ROWS, WAITING = 200_000, 1_000
 BOOKS, WIDTH = 2_000, 32
+SCANNED = ["embeddings", "vector_tombstones", "messages", "topics", "atoms", "chunks", "datasets", "projects"]
 
 DATASETS = """
 INSERT INTO projects (slug, name) VALUES ('p', 'p');
@@ -30,7 +30,7 @@ TALL = f"""
 INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at)
 SELECT 1 + n % 4, n, d.id, sha256(int8send(n)), '[1]', sha256(int8send(n)), 1, now()
 FROM generate_series(1, {ROWS}) n JOIN datasets d ON d.slug = CASE WHEN n % 10 = 0 THEN '2' ELSE '1' END;
-UPDATE embeddings SET embedding = NULL WHERE row_id % {ROWS // WAITING} = 0;
+UPDATE embeddings SET embedding = NULL WHERE row_id % {ROWS // WAITING} = 7;
 UPDATE embeddings SET failed_hash = content_hash, embedding = NULL WHERE row_id % {ROWS // WAITING} = 1;
 INSERT INTO vector_tombstones (vector_id, dataset_id) SELECT vector_id, dataset_id FROM embeddings;
 ALTER TABLE messages DISABLE TRIGGER ALL;
@@ -61,11 +61,7 @@ def tall(servers: Servers, template: str) -> Iterator[str]:
     """The address of a database of 200,000 records and 50,000 messages, hardly any of which wait for something."""
 
     async def fill(url: str) -> None:
-        connection = await asyncpg.connect(url)
-        await connection.execute(TALL)
-        for table in ("embeddings", "messages", "datasets", "projects", "vector_tombstones"):
-            await connection.execute(f"VACUUM ANALYZE {table}")
-        await connection.close()
+        await _sql(url, TALL, *(f"VACUUM ANALYZE {table}" for table in SCANNED))
 
     yield from filled(servers, template, fill)
 
@@ -75,9 +71,8 @@ def library(servers: Servers, template: str) -> Iterator[str]:
     """The address of a database of 2,000 rows of each kind, embedded at random into 32 dimensions and indexed."""
 
     async def fill(url: str) -> None:
+        await _sql(url, LIBRARY)
         database = await Database(url).open()
-        async with database.transaction() as tx:
-            await tx.execute(LIBRARY)
         chosen = await space(database, WIDTH)
         async with database.transaction() as tx:
             ids = [row["vector_id"] for row in await tx.fetch("SELECT vector_id FROM embeddings ORDER BY kind, row_id")]
@@ -89,22 +84,21 @@ def library(servers: Servers, template: str) -> Iterator[str]:
                 chosen.id,
             )
         await vectors.build_indexes(database, chosen.id, WIDTH)
-        async with database.autocommit() as connection:
-            for table in ("embeddings", *(embeddable.table for embeddable in EMBEDDABLES)):
-                await connection.execute(f"VACUUM ANALYZE {table}")
         await database.aclose()
+        await _sql(url, *(f"VACUUM ANALYZE {table}" for table in SCANNED))
 
     yield from filled(servers, template, fill)
 
 
-def filled(servers: Servers, template: str, fill: Callable[[str], Awaitable[None]]) -> Iterator[str]:
+def filled(servers: Servers, template: str, fill: Callable[[str], Coroutine[Any, Any, None]]) -> Iterator[str]:
     """A cloned database for a fixture that outlives its event loop."""
-    with asyncio.Runner() as runner:
-        clone = cloned(servers, template)
-        url = runner.run(clone.__aenter__())
-        runner.run(fill(url))  # type: ignore[arg-type]
-        yield url
-        runner.run(clone.__aexit__(None, None, None))
+    name = f"filled_{next(NUMBERS)}"
+    asyncio.run(_sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
+    try:
+        asyncio.run(fill(servers.database(name)))
+        yield servers.database(name)
+    finally:
+        asyncio.run(_sql(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

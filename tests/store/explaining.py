@@ -20,7 +20,8 @@ async def generic(connection: Any, sql: str) -> str:
     )
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     try:
-        return lines(await connection.fetch(f"EXPLAIN EXECUTE {name}({', '.join(f'NULL::{one}' for one in types)})"))
+        values = f"({', '.join(f'NULL::{one}' for one in types)})" if types else ""
+        return lines(await connection.fetch(f"EXPLAIN EXECUTE {name}{values}"))
     finally:
         await connection.execute(f"RESET plan_cache_mode; DEALLOCATE {name}")
 

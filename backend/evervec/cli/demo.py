@@ -96,7 +96,7 @@ async def _knowledge(resources: Resources) -> None:
     for name, count, atoms in sample.topics:
         output.say(f"{name} ({count} atoms)", style="bold", indent=2)
         for type_, title, confidence in atoms:
-            output.say(f"{type_:<12} {confidence:.2f}  {output.cut(title, taken=22)}", indent=4)
+            output.say(f"{type_:<12} {confidence:.2f}  {output.cut(title, taken=23)}", indent=4)
     for source, type_, target in sample.links:
         output.say(output.cut(source, taken=2), indent=2)
         label = f"{type_.replace('_', ' ')} → "

@@ -42,7 +42,7 @@ def telegram(
             raise
         return report, await ingest.outlook(resources, project, dataset)
 
-    report, outlook = call(run)
+    report, outlook = call(run, queue=True)
     if as_json:
         output.document(asdict(report) | asdict(outlook))
     else:

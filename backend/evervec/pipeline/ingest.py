@@ -1,5 +1,6 @@
 """Text comes in: committed first, announced after. A bad message is counted and listed, and never stops the others."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ async def import_telegram(
     report = Report() if report is None else report
     target = None
     for batch in _batches(telegram.read_export(path)):
+        _stop_if_cancelled()
         if target is None:  # not before there is something to put into it
             async with resources.database.transaction() as tx:
                 target = await datasets.ensure(tx, project, dataset)
@@ -71,6 +73,13 @@ async def import_telegram(
         if progress is not None:
             progress(len(batch))
     return report
+
+
+def _stop_if_cancelled() -> None:
+    """Until Python 3.12 `wait_for` swallows a cancellation that comes together with the answer: a long loop asks again."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def outlook(resources: Resources, project: str, dataset: str) -> Outlook:

@@ -111,8 +111,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         async with self._lock:
             if self.started:
                 return
-            if not self.client.is_connected:
-                self.client = Client()  # type: ignore[misc]  # final for the superclass, but a closed client is dead
+            self.client = Client()  # type: ignore[misc]  # final for the superclass, but a closed client is dead
             await self._connection.open(self.client, self._connect_seconds)
             self.js = self.client.jetstream()
             self.publisher = Publisher(self.js, self._repair_streams, self.down)

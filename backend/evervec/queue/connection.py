@@ -37,7 +37,7 @@ def where(url: str) -> str | None:
 
 def _secrets(url: str) -> tuple[str, ...]:
     if where(url) is None:
-        return (url,)
+        return (url,) if url else ()
     parts = _split(url)
     return tuple(secret for secret in (parts.password, parts.username) if secret)
 

@@ -62,14 +62,14 @@ class Intake:
         return (*self._probes.values(), *self._lingering.values())
 
     async def next(self, repair: Callable[[], Awaitable[None]]) -> Delivery:
-        """The next message to run; `repair` is called when a consumer is missing. Waits for ever."""
+        """The next message to run. Waits for ever; `repair` is called when a consumer is missing, and may give up."""
         while True:
             self._held.changed.clear()
             if self._takeable() is not None:
                 await self._leave_no_request_behind()
                 if lane := self._takeable():
                     return self._ready[lane].popleft()
-            elif self.gone:
+            elif self.gone or self._client.is_closed:
                 await repair()
             elif self._alone() or not self._client.is_connected:
                 await self._change(1.0)

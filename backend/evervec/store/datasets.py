@@ -57,6 +57,15 @@ async def live(tx: ReadTx) -> list[Dataset]:
     return [Dataset(*row) for row in await tx.fetch(LIVE + " ORDER BY p.slug, d.slug")]
 
 
+async def deleted(tx: ReadTx) -> list[UUID]:
+    """The datasets that were marked deleted, themselves or with their project."""
+    rows = await tx.fetch(
+        "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id "
+        "WHERE d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL"
+    )
+    return [row["id"] for row in rows]
+
+
 async def by_id(tx: ReadTx, dataset_id: UUID) -> Dataset | None:
     """A live dataset, or None when it (or its project) was deleted or never was."""
     row = await tx.fetchrow(LIVE + " AND d.id = $1", dataset_id)

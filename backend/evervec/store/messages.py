@@ -9,7 +9,6 @@ import orjson
 
 from evervec.domain.knowledge import MessageText, Score
 from evervec.domain.message import IncomingMessage
-from evervec.store.predicates import UNEXTRACTED, UNSCORED
 from evervec.store.session import ReadTx, Tx
 
 UPSERT = """
@@ -61,12 +60,12 @@ CLAIM = """
 WITH picked AS (
     SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.chat, m.reply_to, m.revision, m.signal
     FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
-    WHERE {scope} AND {wanted}
+    WHERE {scope} AND m.{waits} IS NOT NULL
       AND (w.message_id IS NULL OR w.revision <> m.revision
            OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
       AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
                   WHERE d.id = m.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
-    ORDER BY m.id LIMIT $2 FOR UPDATE OF m SKIP LOCKED
+    ORDER BY m.{waits} LIMIT $2 FOR UPDATE OF m SKIP LOCKED
 ), leased AS (
     INSERT INTO extract_work AS w (message_id, revision, lease_owner, lease_until)
     SELECT id, revision, $3, now() + $4 FROM picked
@@ -83,24 +82,20 @@ WITH picked AS (
     RETURNING message_id, attempts
 )
 -- the texts are those of the locked rows: an edit between snapshot and lock is seen, not missed
-SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal, l.attempts, a.id AS answers
+SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal, l.attempts, (
+    -- looked up one by one: a join might read all messages for the few that answer one
+    SELECT a.id FROM messages a WHERE a.dataset_id = m.dataset_id AND a.chat = m.chat AND a.external_id = m.reply_to
+) AS answers
 FROM leased l JOIN picked m ON m.id = l.message_id
-LEFT JOIN messages a ON a.dataset_id = m.dataset_id AND a.chat = m.chat AND a.external_id = m.reply_to
 ORDER BY m.sent_at, m.id
 """
-WANTED = {"score": f"({UNSCORED})", "extract": f"({UNEXTRACTED})"}
-
-
-def _wanted(stage: str) -> str:
-    predicate = WANTED[stage]
-    for column in ("scored_revision", "extracted_revision", "signal"):
-        predicate = predicate.replace(column, f"m.{column}")
-    return predicate.replace(" revision", " m.revision")
+WAITS = {"score": "unscored_id", "extract": "unextracted_id"}
+"""The generated column that holds a message's id while it waits for a stage."""
 
 
 def claim_sql(stage: str, *, of_dataset: bool) -> str:
     """The claim for a stage: `$1` a dataset id or message ids, `$2` how many, `$3` the owner, `$4` how long."""
-    return CLAIM.format(scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", wanted=_wanted(stage))
+    return CLAIM.format(scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", waits=WAITS[stage])
 
 
 async def claim(
@@ -141,11 +136,11 @@ async def renew(tx: Tx, owner: UUID, *, lease: float) -> None:
 async def mark_scored(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage], scores: Sequence[Score]) -> list[int]:
     """Keep the scores of messages whose text is still the scored one; answers the ids that are worth extracting."""
     rows = await tx.fetch(
-        f"""
+        """
         UPDATE messages m SET score = v.score, signal = v.signal, score_factors = v.factors::jsonb,
                               scored_revision = m.revision
         FROM unnest($1::bigint[], $2::int[], $3::real[], $4::text[], $5::text[]) AS v (id, rev, score, signal, factors)
-        WHERE m.id = v.id AND m.revision = v.rev RETURNING m.id, {_wanted("extract")} AS wanted
+        WHERE m.id = v.id AND m.revision = v.rev RETURNING m.id, m.unextracted_id IS NOT NULL AS wanted
         """,
         [c.message.message_id for c in claimed],
         [c.revision for c in claimed],
@@ -211,10 +206,10 @@ def waiting_sql(stage: str) -> str:
         SELECT m.dataset_id, m.id FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
         JOIN datasets d ON d.id = m.dataset_id AND d.deleted_at IS NULL
         JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
-        WHERE {_wanted(stage)}
+        WHERE m.{WAITS[stage]} IS NOT NULL
           AND (w.message_id IS NULL OR w.revision <> m.revision
                OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
-        ORDER BY m.dataset_id, m.id LIMIT $1
+        ORDER BY m.dataset_id, m.{WAITS[stage]} LIMIT $1
     """
 
 
@@ -229,10 +224,8 @@ async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[i
 async def progress(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
     """How far scoring and extraction are: messages, unscored, unextracted, waiting with an error, dead."""
     row = await tx.fetchrow(
-        f"""
-        SELECT count(*) AS messages,
-               count(*) FILTER (WHERE {_wanted("score")}) AS unscored,
-               count(*) FILTER (WHERE {_wanted("extract")}) AS unextracted,
+        """
+        SELECT count(*) AS messages, count(m.unscored_id) AS unscored, count(m.unextracted_id) AS unextracted,
                count(*) FILTER (WHERE w.dead_at IS NOT NULL AND w.revision = m.revision) AS dead
         FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id WHERE m.dataset_id = ANY($1)
         """,

@@ -73,7 +73,7 @@ def failed_sql(embeddable: Embeddable) -> str:
         JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
         LEFT JOIN embed_work w ON w.vector_id = e.vector_id
         WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)
-        ORDER BY e.vector_id LIMIT $2
+        ORDER BY e.dataset_id, e.vector_id LIMIT $2
     """
 
 

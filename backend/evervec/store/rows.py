@@ -34,11 +34,11 @@ CLAIM = """
 WITH picked AS (
     SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash
     FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-    WHERE {scope} AND {pending} AND (w.vector_id IS NULL OR {free})
+    WHERE {scope} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {free})
       AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
                   WHERE d.id = e.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
     -- oldest first, so that no row starves
-    ORDER BY e.vector_id LIMIT $3
+    ORDER BY e.pending_id LIMIT $3
     FOR UPDATE OF e SKIP LOCKED
 ), leased AS (
     INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until)
@@ -62,16 +62,8 @@ FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 """
 
 
-def _aliased(predicate: str, alias: str = "e") -> str:
-    for column in ("content_hash", "embedded_hash", "failed_hash"):
-        predicate = predicate.replace(column, f"{alias}.{column}")
-    return predicate
-
-
-CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", pending=_aliased(PENDING), free=FREE)
-CLAIM_DATASET = CLAIM.format(
-    scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", pending=_aliased(PENDING), free=FREE
-)
+CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE)
+CLAIM_DATASET = CLAIM.format(scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", free=FREE)
 
 
 async def claim_ids(
@@ -189,7 +181,7 @@ FAILED = (
 HELD = f"""
 SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {FREE}) AS free, count(*) AS pending
 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-WHERE e.dataset_id = $1 AND {_aliased(PENDING)}
+WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
 """
 
 

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -21,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
 from sqlalchemy.types import UserDefinedType
 
 from evervec.domain.knowledge import AtomType, LinkType, Signal
-from evervec.store.predicates import PENDING, UNEXTRACTED, UNSCORED
+from evervec.store.predicates import PENDING, PENDING_ID, UNEXTRACTED_ID, UNSCORED_ID
 
 
 class Vector(UserDefinedType[bytes]):
@@ -119,13 +120,17 @@ messages = Table(
     Column("score_factors", JSONB),
     Column("scored_revision", Integer),
     Column("extracted_revision", Integer),
+    Column("unscored_id", BigInteger, Computed(UNSCORED_ID, persisted=True)),
+    Column("unextracted_id", BigInteger, Computed(UNEXTRACTED_ID, persisted=True)),
     UniqueConstraint("dataset_id", "chat", "external_id"),
     CheckConstraint(_one_of("signal", Signal), name="signal_known"),
     CheckConstraint("score BETWEEN 0 AND 1", name="score_bounded"),
     CheckConstraint("num_nulls(score, signal, score_factors, scored_revision) IN (0, 4)", name="scored_whole_or_not"),
     CheckConstraint("scored_revision <= revision AND extracted_revision <= revision", name="revision_not_ahead"),
-    Index("messages_unscored_idx", "dataset_id", "id", postgresql_where=text(UNSCORED)),
-    Index("messages_unextracted_idx", "dataset_id", "id", postgresql_where=text(UNEXTRACTED)),
+    Index("messages_unscored_idx", "dataset_id", "unscored_id", postgresql_where=text("unscored_id IS NOT NULL")),
+    Index(
+        "messages_unextracted_idx", "dataset_id", "unextracted_id", postgresql_where=text("unextracted_id IS NOT NULL")
+    ),
 )
 
 extract_work = Table(
@@ -295,6 +300,7 @@ embeddings = Table(
     _time("embedded_at", filled=False),
     Column("failed_hash", LargeBinary),
     Column("changed_xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("pending_id", BigInteger, Computed(PENDING_ID, persisted=True)),
     UniqueConstraint("kind", "row_id"),
     CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
     CheckConstraint(
@@ -303,7 +309,11 @@ embeddings = Table(
     CheckConstraint("content_hash IS NOT NULL OR embedding IS NULL", name="blank_without_vector"),
     CheckConstraint("failed_hash <> embedded_hash", name="embedded_or_failed"),
     Index(
-        "embeddings_pending_idx", "dataset_id", "vector_id", postgresql_include=["kind"], postgresql_where=text(PENDING)
+        "embeddings_pending_idx",
+        "dataset_id",
+        "pending_id",
+        postgresql_include=["kind"],
+        postgresql_where=text(PENDING),
     ),
     Index("embeddings_feed_idx", "dataset_id", "changed_xid", "vector_id"),
     Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),

@@ -7,6 +7,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.store import datasets
 from evervec.store.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.rows import Claimed
 from evervec.store.session import Database, ReadTx, Tx
@@ -111,7 +112,8 @@ async def drop_indexes(database: Database, space_id: int) -> None:
 
 
 def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False) -> str:
-    """The search of one kind: `$1` the query vector, `$2` dataset ids or NULL for all, `$3` how many.
+    """The search of one kind: `$1` the query vector, `$2` dataset ids or NULL for all, `$3` how many,
+    `$4` dataset ids to leave out.
 
     The inner query is all that an index sees; hits are re-joined to their rows outside of it. Exact compares the
     full vectors, an expression that no index has.
@@ -124,11 +126,7 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
             SELECT row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
             FROM embeddings
             WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
-            -- deleted datasets are few, and left out in here: outside, they would use up the k
-            AND dataset_id <> ALL (ARRAY(
-                SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id
-                WHERE d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL
-            ))
+              AND dataset_id <> ALL ($4::uuid[])
             ORDER BY {distance} LIMIT $3
         ) n
         JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
@@ -157,14 +155,16 @@ async def nearest(
     """The k rows of a kind nearest to a `(dim,) float32` query, best first."""
     sql = nearest_sql(embeddable, query.shape[0], exact=exact)
     packed = pack(query.reshape(1, -1))[0]
-    rows = await tx.fetch(sql, packed, None if dataset_ids is None else list(dataset_ids), k)
+    scope = None if dataset_ids is None else list(dataset_ids)
+    # deleted datasets are left out before the k are counted, or they would use them up
+    rows = await tx.fetch(sql, packed, scope, k, await datasets.deleted(tx))
     return [Hit(kind=embeddable.name, **row) for row in rows]
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
     """The plan of a search, as PostgreSQL tells it."""
     sql = nearest_sql(embeddable, query.shape[0])
-    rows = await tx.fetch(f"EXPLAIN {sql}", pack(query.reshape(1, -1))[0], None, k)
+    rows = await tx.fetch(f"EXPLAIN {sql}", pack(query.reshape(1, -1))[0], None, k, [])
     return "\n".join(row[0] for row in rows)
 
 

@@ -1,0 +1,53 @@
+"""`scripts/bench/run`: runs the benchmarks asked for and shows what they found."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+import uvloop
+
+from evervec import log
+from scripts.bench import embed_pipeline, report
+from scripts.bench.report import Findings, Line
+from scripts.bench.stack import Bench, open_bench
+
+BENCHMARKS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
+    "embed_pipeline": embed_pipeline.run,
+}
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be repeated.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write one JSON document to this file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table on stdout.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows: to see that it runs.")] = False,
+) -> None:
+    """Measure every promise of speed as a ratio within this run. Exits 1 if one was missed."""
+    unknown = set(only or ()) - BENCHMARKS.keys()
+    if unknown:
+        raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}. Known: {', '.join(BENCHMARKS)}.")
+    log.configure("ERROR")
+    findings, facts = uvloop.run(_measure(only or list(BENCHMARKS), quick=quick))
+    report.show(findings, facts)
+    if json is not None:
+        json.write_bytes(orjson.dumps(report.document(findings, facts), option=orjson.OPT_INDENT_2))
+    if markdown:
+        report.markdown(findings, facts)
+    if not report.held(findings):
+        raise typer.Exit(1)
+
+
+async def _measure(names: list[str], *, quick: bool) -> tuple[Findings, dict[str, object]]:
+    findings: Findings = {}
+    async with open_bench(quick=quick) as bench:
+        facts = await bench.facts()
+        for name in names:
+            typer.echo(f"{name} …", err=True)
+            findings[name] = await BENCHMARKS[name](bench)
+    return findings, facts
+
+
+if __name__ == "__main__":
+    typer.run(main)

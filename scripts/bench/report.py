@@ -1,0 +1,117 @@
+"""What a benchmark says: one line a comparison, and the three ways a whole run is shown. Measures nothing."""
+
+import operator
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("benchmark", "comparison", "ours", "against", "unit", "ratio", "promise", "")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A bound on a ratio: `at least` or `at most`."""
+
+    sign: str
+    bound: float
+
+    def holds(self, ratio: float) -> bool:
+        """Whether a ratio keeps it."""
+        return bool({"≥": operator.ge, "≤": operator.le, "<": operator.lt}[self.sign](ratio, self.bound))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Two numbers in one unit, measured in the same run, and what their ratio is promised to be."""
+
+    name: str
+    ours: float
+    against: float
+    unit: str
+    ratio: float
+    promise: Promise | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In a word, whether the promise holds."""
+        if self.promise is None:
+            return ""
+        return "holds" if self.promise.holds(self.ratio) else "MISSED"
+
+
+def at_least(bound: float) -> Promise:
+    """The ratio is promised not to fall below."""
+    return Promise("≥", bound)
+
+
+def at_most(bound: float) -> Promise:
+    """The ratio is promised not to rise above."""
+    return Promise("≤", bound)
+
+
+def below(bound: float) -> Promise:
+    """The ratio is promised to stay under."""
+    return Promise("<", bound)
+
+
+Findings = dict[str, list[Line]]
+
+
+def held(findings: Findings) -> bool:
+    """Whether no promise was missed."""
+    return all(line.verdict != "MISSED" for lines in findings.values() for line in lines)
+
+
+def show(findings: Findings, facts: dict[str, object]) -> None:
+    """A table for people, on stderr."""
+    console = Console(stderr=True, highlight=False)
+    table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
+    for column in (2, 3, 5):
+        table.columns[column].justify = "right"
+    for cells in _rows(findings):
+        table.add_row(*cells)
+    console.print(table)
+    for note in _notes(findings):
+        console.print(note, style="dim", soft_wrap=True)
+    console.print(_said(facts), style="dim", soft_wrap=True)
+
+
+def document(findings: Findings, facts: dict[str, object]) -> dict[str, Any]:
+    """The run as one JSON document."""
+    listed = {
+        name: [asdict(line) | {"verdict": line.verdict or None} for line in lines] for name, lines in findings.items()
+    }
+    return {"holds": held(findings), "machine": facts, "benchmarks": listed}
+
+
+def markdown(findings: Findings, facts: dict[str, object]) -> None:
+    """The run as a Markdown table on stdout: docs/benchmarks.md gets its numbers from here."""
+    rows = [COLUMNS, ("---", "---", "---:", "---:", "---", "---:", "---", "---"), *_rows(findings)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    notes = [f"- {note}" for note in _notes(findings)]
+    sys.stdout.write("\n".join([*lines, "", *notes, "", _said(facts) + "."]) + "\n")
+
+
+def _rows(findings: Findings) -> Iterable[Sequence[str]]:
+    for name, lines in findings.items():
+        for line in lines:
+            promise = f"{line.promise.sign} {line.promise.bound:g}" if line.promise else ""
+            ratio = f"{line.ratio:.2f}" if line.ratio >= 0.1 else f"{line.ratio:.4f}"
+            yield name, line.name, _number(line.ours), _number(line.against), line.unit, ratio, promise, line.verdict
+
+
+def _notes(findings: Findings) -> list[str]:
+    return [f"{name}, {line.name}: {line.note}" for name, lines in findings.items() for line in lines if line.note]
+
+
+def _said(facts: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

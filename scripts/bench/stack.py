@@ -1,0 +1,104 @@
+"""The throw-away stack of a run: real servers as a user has them, and a database of its own for each benchmark."""
+
+import os
+import platform
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from pydantic import SecretStr
+
+from evervec.pipeline.resources import Resources
+from evervec.runtime import open_runtime
+from evervec.settings import Settings
+from evervec.stack.stack import StackUrls, open_stack
+from evervec.store import datasets, vectors
+from evervec.store.datasets import Dataset
+
+COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a benchmark runs: `quick` asks for a tenth of the rows."""
+
+    home: Path
+    urls: StackUrls
+    quick: bool
+
+    def rows(self, count: int) -> int:
+        """`count`, or a tenth of it."""
+        return count // 10 if self.quick else count
+
+    @asynccontextmanager
+    async def resources(self, name: str, *, queue: bool = False) -> AsyncIterator[Resources]:
+        """A migrated database with the local provider, opened as a worker opens it; dropped afterwards."""
+        await self._server(f"CREATE DATABASE bench_{name}")
+        url = urlsplit(self.urls.database_url)._replace(path=f"/bench_{name}").geturl()
+        settings = Settings(
+            home=self.home / name,
+            database_url=SecretStr(url),
+            nats_url=SecretStr(self.urls.nats_url),
+            stream=f"BENCH_{name.upper()}",
+        )
+        async with open_runtime(settings, migrate=True, queue=queue) as runtime:
+            yield runtime.resources
+        await self._server(f"DROP DATABASE bench_{name} WITH (FORCE)")
+        await self._server("CHECKPOINT")
+
+    async def _server(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.urls.database_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def facts(self) -> dict[str, object]:
+        """The machine and the versions."""
+        connection = await asyncpg.connect(self.urls.database_url)
+        try:
+            server = await connection.fetchval("SHOW server_version")
+            pgvector = await connection.fetchval(
+                "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+            )
+        finally:
+            await connection.close()
+        return {
+            "cores": len(os.sched_getaffinity(0)),
+            "machine": platform.machine(),
+            "Python": platform.python_version(),
+            "PostgreSQL": server,
+            "pgvector": pgvector,
+            "load": round(os.getloadavg()[0], 1),
+        }
+
+
+@asynccontextmanager
+async def open_bench(*, quick: bool) -> AsyncIterator[Bench]:
+    """Start the stack in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="evervec-bench-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        async with open_stack(Settings(home=home, database_url=None, nats_url=None, nats_port=None)) as stack:
+            yield Bench(home, stack.urls, quick)
+
+
+async def without_hnsw(resources: Resources) -> None:
+    """Drop the HNSW indexes of the active space."""
+    provider = await resources.provider()
+    await vectors.drop_indexes(resources.database, provider.space.id)
+
+
+async def dataset(resources: Resources, name: str = "bench") -> Dataset:
+    """A dataset to put rows into."""
+    async with resources.database.transaction() as tx:
+        return await datasets.ensure(tx, "bench", name)
+
+
+async def copy_messages(resources: Resources, target: Dataset, texts: Sequence[str], table: str = "messages") -> None:
+    """Binary COPY of texts as messages."""
+    async with resources.database.transaction() as tx:
+        await tx.copy(table, COLUMNS, ((target.id, "bench", str(n), "ada", text) for n, text in enumerate(texts)))

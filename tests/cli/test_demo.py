@@ -1,0 +1,32 @@
+"""`evervec demo`, the first thing a reader sees: it proves what it claims, fits the screen, and leaves nothing."""
+
+import re
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.cli.command import Command
+from tests.cli.conftest import bare_environment
+
+
+def processes_of(folder: Path) -> list[list[str]]:
+    every = [process.info for process in psutil.process_iter(["cmdline", "cwd"])]
+    return [one["cmdline"] for one in every if str(folder) in " ".join([*(one["cmdline"] or []), one["cwd"] or ""])]
+
+
+def test_the_demo_proves_its_claims_and_leaves_nothing(tmp_path: Path) -> None:
+    evervec = Command(bare_environment(TMPDIR=str(tmp_path), COLUMNS="80"))
+    started = time.monotonic()
+    done = evervec.process("demo")
+    assert time.monotonic() - started < 60
+    assert (done.code, done.err) == (0, ""), done
+    assert "holds  the HNSW index answers a search for messages\n         Index Scan using embeddings_hnsw_" in done.out
+    assert "holds  nothing is NULL\n         0 of " in done.out
+    assert "FAILS" not in done.out
+    for heading in ("What was extracted", "Coverage", "Proof", "and the stack is gone again"):
+        assert heading in done.out
+    assert len(re.findall(r"^ {8}pgvector, [0-9.]+ ms$", done.out, re.MULTILINE)) == 3
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []

@@ -1,0 +1,113 @@
+"""Rows that no trigger saw are taken in, a short transaction a batch, as often as anybody likes."""
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from evervec.store import populate, rows
+from evervec.store.datasets import Dataset
+from evervec.store.embeddables import EMBEDDABLES, MESSAGE, Embeddable
+from evervec.store.populate import Step
+from evervec.store.session import Database
+from tests.store.planting import edit, embed_all, plant, record, tombstones
+from tests.store.test_store_triggers import digest
+
+every_kind = pytest.mark.parametrize("embeddable", EMBEDDABLES, ids=lambda embeddable: embeddable.name)
+
+
+async def triggers(psql: Any, verb: str) -> None:
+    for embeddable in EMBEDDABLES:
+        await psql.execute(f"ALTER TABLE {embeddable.table} {verb} TRIGGER ALL")
+
+
+async def taken_in(database: Database, **options: Any) -> list[Step]:
+    return [step async for step in populate.run(database, **options) if step.taken or step.removed]
+
+
+@every_kind
+async def test_rows_from_before_the_triggers_are_taken_in(
+    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+) -> None:
+    await triggers(psql, "DISABLE")
+    row_id = await plant(psql, embeddable, dataset.id, "older than Evervec")
+    blank = await plant(psql, embeddable, dataset.id, "  ")
+    await triggers(psql, "ENABLE")
+    assert await taken_in(database) == [Step(embeddable.name, blank, 2, 0)]
+    found = await record(psql, embeddable, row_id)
+    assert (found["content_hash"], found["dataset_id"]) == (digest("older than Evervec"), dataset.id)
+    assert (await record(psql, embeddable, blank))["content_hash"] is None
+    assert await taken_in(database) == []
+
+
+@every_kind
+async def test_a_text_changed_behind_the_triggers_is_pending_again(
+    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+) -> None:
+    row_id = await plant(psql, embeddable, dataset.id, "before")
+    await embed_all(psql)
+    await triggers(psql, "DISABLE")
+    await edit(psql, embeddable, row_id, "after")
+    await triggers(psql, "ENABLE")
+    assert await taken_in(database) == [Step(embeddable.name, row_id, 1, 0)]
+    assert (await record(psql, embeddable, row_id))["content_hash"] == digest("after")
+    assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "PENDING"
+
+
+@every_kind
+async def test_a_row_deleted_behind_the_triggers_loses_its_record(
+    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+) -> None:
+    gone, stays = [await plant(psql, embeddable, dataset.id, text) for text in ("gone", "stays")]
+    await embed_all(psql)
+    vector_id = (await record(psql, embeddable, gone))["vector_id"]
+    await triggers(psql, "DISABLE")
+    await psql.execute(f"DELETE FROM {embeddable.table} WHERE id = $1", gone)
+    await triggers(psql, "ENABLE")
+    assert await taken_in(database) == [Step(embeddable.name, stays, 0, 1)]
+    assert await record(psql, embeddable, gone) is None
+    assert await tombstones(psql) == [(vector_id, dataset.id)]
+
+
+async def test_a_right_database_is_only_read(psql: Any, database: Database, dataset: Dataset) -> None:
+    for embeddable in EMBEDDABLES:
+        await plant(psql, embeddable, dataset.id, "hello")
+    await embed_all(psql)
+    everything = "SELECT *, xmin::text, xmax::text, ctid::text FROM {} ORDER BY 1"
+    tables = ("embeddings", *(embeddable.table for embeddable in EMBEDDABLES))
+    before = [await psql.fetch(everything.format(table)) for table in tables]
+    assert await taken_in(database) == []
+    assert [await psql.fetch(everything.format(table)) for table in tables] == before
+
+
+async def test_it_may_be_stopped_at_any_point_and_run_again(psql: Any, database: Database, dataset: Dataset) -> None:
+    await triggers(psql, "DISABLE")
+    for number in range(25):
+        await plant(psql, MESSAGE, dataset.id, f"text {number}")
+    async with aclosing(populate.run(database, batch=10)) as steps:
+        first = await anext(steps)
+        assert (first.kind, first.taken) == ("message", 10)
+        # between two batches nothing is open: no lock, no snapshot that holds vacuum back
+        assert (
+            await psql.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL) AND backend_type = 'client backend'"
+            )
+            == 0
+        )
+    assert await psql.fetchval("SELECT count(*) FROM embeddings") == 10
+    assert sum(step.taken for step in await taken_in(database, batch=10)) == 15
+    assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE pending_id IS NOT NULL") == 25
+
+
+async def test_a_discarded_text_is_not_taken_for_a_new_one(psql: Any, database: Database, dataset: Dataset) -> None:
+    row_id = await plant(psql, MESSAGE, dataset.id, "cursed")
+    await psql.execute("UPDATE embeddings SET failed_hash = content_hash")
+    async with database.transaction() as tx:
+        assert await rows.discard(tx, [dataset.id]) == 1
+    assert await taken_in(database) == []
+    assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "EMPTY"
+    await psql.execute("ALTER TABLE messages DISABLE TRIGGER ALL")
+    await edit(psql, MESSAGE, row_id, "blessed")
+    assert len(await taken_in(database)) == 1
+    assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "PENDING"

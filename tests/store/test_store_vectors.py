@@ -1,0 +1,273 @@
+"""Vectors: written only over the text they were made from, of one space and one width, copied, and found again."""
+
+import asyncio
+from hashlib import sha256
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from evervec.domain.vectors import gate
+from evervec.store import datasets, providers, rows, vectors
+from evervec.store.datasets import Dataset
+from evervec.store.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
+from evervec.store.providers import Space
+from evervec.store.rows import Claimed
+from evervec.store.session import Database
+from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
+from tests.store.planting import edit, plant, space, tombstones, unit
+
+DIM = 4
+
+
+@pytest.fixture
+async def active(database: Database) -> Space:
+    """The active space, four numbers wide."""
+    return await space(database, DIM)
+
+
+async def claimed(psql: Any, database: Database, dataset: Dataset, *texts: str) -> list[Claimed]:
+    for text in texts:
+        await plant(psql, MESSAGE, dataset.id, text)
+    async with database.transaction() as tx:
+        return await rows.claim_dataset(tx, dataset.id, limit=1000, owner=uuid4(), lease=60)
+
+
+async def write(database: Database, space_id: int, found: list[Claimed]) -> set[int]:
+    async with database.transaction() as tx:
+        return await vectors.write(tx, space_id, found, unit(len(found), DIM))
+
+
+async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    found = await claimed(psql, database, dataset, "one", "two", "three")
+    assert await write(database, active.id, found) == {row.vector_id for row in found}
+    async with database.read() as tx:
+        for row, vector in zip(found, unit(3, DIM), strict=True):
+            np.testing.assert_array_equal(await vectors.of_row(tx, MESSAGE, row.row_id), vector)
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
+    assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'READY'") == 3
+
+
+async def test_a_vector_of_a_text_that_was_edited_or_deleted_meanwhile_is_nobodys(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    edited, deleted, sound = await claimed(psql, database, dataset, "edited", "deleted", "sound")
+    await edit(psql, MESSAGE, edited.row_id, "another text")
+    await psql.execute("DELETE FROM messages WHERE id = $1", deleted.row_id)
+    assert await write(database, active.id, [edited, deleted, sound]) == {sound.vector_id}
+    states = await psql.fetch("SELECT row_id, embedding_status FROM embedding_status ORDER BY row_id")
+    assert [tuple(row) for row in states] == [(edited.row_id, "PENDING"), (sound.row_id, "READY")]
+
+
+async def test_a_vector_of_a_space_that_is_no_longer_active_is_nobodys(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    found = await claimed(psql, database, dataset, "one")
+    await space(database, DIM, model="another model of the same width")
+    assert await write(database, active.id, found) == set()
+    async with database.transaction() as tx:
+        assert await vectors.reuse(tx, active.id, found) == set()
+    assert await psql.fetchval("SELECT count(embedding) FROM embeddings") == 0
+
+
+async def test_a_late_vector_heals_a_row_that_was_given_up(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    found = await claimed(psql, database, dataset, "given up too early")
+    await psql.execute("UPDATE embeddings SET failed_hash = content_hash")
+    assert len(await write(database, active.id, found)) == 1
+    assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "READY"
+    assert await psql.fetchval("SELECT failed_hash FROM embeddings") is None
+
+
+@pytest.mark.parametrize(("width", "other_space"), [(DIM + 1, False), (DIM - 1, False), (DIM, True)])
+async def test_a_vector_of_another_width_or_space_is_refused_and_nothing_is_padded(
+    psql: Any, database: Database, dataset: Dataset, active: Space, width: int, other_space: bool
+) -> None:
+    await plant(psql, MESSAGE, dataset.id, "hello")
+    with pytest.raises(asyncpg.CheckViolationError, match="embeddings_width"):
+        await psql.execute(
+            "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, space_id = $2, "
+            "embedded_at = now()",
+            f"[{','.join('1' * width)}]",
+            active.id + other_space,
+        )
+
+
+async def test_another_space_takes_the_vectors_of_the_old_one_away_and_every_text_waits_again(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    await write(database, active.id, await claimed(psql, database, dataset, "one", "two"))
+    wide = await space(database, DIM + 2, model="wider")
+    assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'PENDING'") == 2
+    assert len(await tombstones(psql)) == 2
+    assert await psql.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'") == wide.id
+    async with database.transaction() as tx:
+        await providers.activate(tx, wide)
+    assert await psql.fetchval("SELECT count(*) FROM embedding_spaces WHERE state = 'active'") == 1
+
+
+async def test_an_equal_text_gets_the_vector_that_is_there(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    await write(database, active.id, await claimed(psql, database, dataset, "same", "same"))
+    found = await claimed(psql, database, dataset, "same", "other", "same")
+    async with database.transaction() as tx:
+        reused = await vectors.reuse(tx, active.id, found)
+    assert reused == {row.vector_id for row in found if row.text == "same"}
+    distinct = "SELECT count(DISTINCT embedding::text) FROM embeddings WHERE content_hash = $1"
+    assert await psql.fetchval(distinct, sha256(b"same").digest()) == 2  # the two that were written above
+    assert await psql.fetchval("SELECT count(*) FROM embed_work") == 1
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 40)), elements=st.floats(width=32)))
+def test_packed_vectors_have_one_row_of_their_width_each(given_vectors: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    packed = vectors.pack(given_vectors)
+    width = given_vectors.shape[1]
+    assert [len(row) for row in packed] == [4 + 4 * width] * len(given_vectors)
+    for row, vector in zip(packed, given_vectors, strict=True):
+        assert row[:4] == width.to_bytes(2, "big") + b"\0\0"
+        np.testing.assert_array_equal(np.frombuffer(row, ">f4", offset=4), vector)
+
+
+async def test_pgvector_reads_our_bytes_as_the_numbers_they_are(database: Database, psql: Any) -> None:
+    given_vectors = unit(5, 7) * 1000
+    async with database.read() as tx:
+        for vector, packed in zip(given_vectors, vectors.pack(given_vectors), strict=True):
+            text = await tx.fetchval("SELECT $1::vector::text", packed)
+            np.testing.assert_array_equal(np.array(text.strip("[]").split(","), np.float32), vector)
+            back = await tx.fetchval("SELECT $1::text::vector", text)
+            assert back == packed
+
+
+async def test_whatever_passes_the_gate_fits_into_the_index(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    extremes = np.array(
+        [[65_504, 1, 1, 1], [65_519, 0, 0, 0], [6e-8, 0, 0, 0], [65_520, 1, 1, 1], [1e-9, 0, 0, 0], [np.inf, 1, 1, 1]],
+        np.float32,
+    )
+    sound = gate(extremes, count=len(extremes), dimensions=DIM, provider="p")
+    assert sound.tolist() == [True, True, True, False, False, False]
+    await vectors.build_indexes(database, active.id, DIM)
+    found = await claimed(psql, database, dataset, "one", "two", "three")
+    async with database.transaction() as tx:
+        assert len(await vectors.write(tx, active.id, found, extremes[sound])) == 3
+    async with database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        hits = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], k=10, dataset_ids=None)
+    assert len(hits) == 3
+
+
+@pytest.mark.parametrize("embeddable", [MESSAGE, TOPIC, ATOM], ids=lambda embeddable: embeddable.name)
+async def test_hnsw_exact_and_numpy_agree_on_random_vectors(reader: Database, embeddable: Any) -> None:
+    place = EMBEDDABLES.index(embeddable)
+    stored = unit(len(EMBEDDABLES) * BOOKS, WIDTH)[place * BOOKS : (place + 1) * BOOKS]
+    found_again = 0
+    async with reader.read() as tx:
+        for query in unit(20, WIDTH, seed=99):
+            cosine = stored @ query
+            wanted = [int(index) + 1 for index in np.argsort(-cosine)[:10]]
+            exact = await vectors.nearest(tx, embeddable, query, k=10, dataset_ids=None, exact=True)
+            assert [hit.id for hit in exact] == wanted
+            np.testing.assert_allclose([hit.score for hit in exact], np.sort(cosine)[::-1][:10], atol=1e-5)
+        await vectors.use_index(tx, k=10)
+        for query in unit(20, WIDTH, seed=99):
+            wanted = [int(index) + 1 for index in np.argsort(-(stored @ query))[:10]]
+            hnsw = await vectors.nearest(tx, embeddable, query, k=10, dataset_ids=None)
+            assert [hit.score for hit in hnsw] == sorted((hit.score for hit in hnsw), reverse=True)
+            found_again += len(set(wanted) & {hit.id for hit in hnsw})
+    assert found_again / 200 >= 0.95
+
+
+async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Database) -> None:
+    async with reader.read() as tx:
+        for exact in (True, False):
+            if not exact:
+                await vectors.use_index(tx, k=150)
+            hits = await vectors.nearest(
+                tx, MESSAGE, unit(1, WIDTH, seed=5)[0], k=150, dataset_ids=[SMALL], exact=exact
+            )
+            assert len(hits) == 150 and {hit.dataset for hit in hits} == {"2"}
+            assert await vectors.nearest(tx, MESSAGE, unit(1, WIDTH)[0], k=5, dataset_ids=[uuid4()], exact=exact) == []
+        assert await vectors.in_scope(tx, MESSAGE, [SMALL], most=10_000) == BOOKS // 10
+        assert await vectors.in_scope(tx, MESSAGE, [BIG, SMALL], most=50) == 50
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_a_deleted_dataset_does_not_use_up_the_hits(
+    psql: Any, database: Database, dataset: Dataset, active: Space, exact: bool
+) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    crowd = await claimed(psql, database, dataset, *(f"text {number}" for number in range(30)))
+    async with database.transaction() as tx:
+        await vectors.write(tx, active.id, crowd, np.tile(np.array([[1, 0, 0, 0]], np.float32), (30, 1)))
+        other = await datasets.ensure(tx, "river", "other")
+    await write(database, active.id, await claimed(psql, database, other, "the only one left"))
+    async with database.transaction() as tx:
+        await datasets.remove(tx, dataset.id)
+    async with database.read() as tx:
+        if not exact:
+            await vectors.use_index(tx, k=5)
+        query = np.array([1, 0, 0, 0], np.float32)
+        hits = await vectors.nearest(tx, MESSAGE, query, k=5, dataset_ids=None, exact=exact)
+    assert [hit.text for hit in hits] == ["the only one left"]
+
+
+async def test_a_stale_vector_is_found_and_says_so(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    found = await claimed(psql, database, dataset, "before")
+    await write(database, active.id, found)
+    await edit(psql, MESSAGE, found[0].row_id, "after")
+    async with database.read() as tx:
+        (hit,) = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], k=5, dataset_ids=None, exact=True)
+    assert (hit.text, hit.stale) == ("after", True)
+    assert hit.score == pytest.approx(1.0, abs=1e-6)
+
+
+async def test_duplicates_are_pairs_of_one_scope_nearest_first(
+    psql: Any, database: Database, dataset: Dataset, active: Space
+) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    found = await claimed(psql, database, dataset, "a", "a again", "nearly a", "something else")
+    written = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0.1, 0, 0], [0, 0, 1, 0]], np.float32)
+    async with database.transaction() as tx:
+        await vectors.write(tx, active.id, found, written)
+    ids = [row.row_id for row in found]
+    async with database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        pairs = await vectors.duplicates(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=10)
+        assert await vectors.duplicates(tx, MESSAGE, DIM, [uuid4()], threshold=0.9, most=10) == []
+    assert [(one, other) for one, other, _ in pairs] == [(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])]
+    assert pairs[0][2] == pytest.approx(1.0, abs=1e-3)
+
+
+async def test_several_processes_may_build_the_indexes_at_once(database: Database, active: Space) -> None:
+    async def another() -> None:
+        opened = await Database(database.url).open()
+        await vectors.build_indexes(opened, active.id, DIM)
+        await opened.aclose()
+
+    await asyncio.gather(*(another() for _ in range(4)))
+    async with database.read() as tx:
+        valid = await tx.fetch("SELECT indisvalid FROM pg_index WHERE indexrelid::regclass::text LIKE '%_hnsw_%'")
+    assert [row["indisvalid"] for row in valid] == [True] * len(EMBEDDABLES)
+    await vectors.drop_indexes(database, active.id)
+    async with database.read() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE 'embeddings_hnsw_%'") == 0
+
+
+async def test_an_index_that_a_crash_left_invalid_is_built_again(psql: Any, database: Database, active: Space) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    name = vectors.index_name(MESSAGE, active.id)
+    await psql.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = $1::text::regclass", name)
+    await vectors.build_indexes(database, active.id, DIM)
+    assert await psql.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass", name)

@@ -68,6 +68,7 @@ def wait_until_embedded(evervec: Command) -> None:
         assert time.monotonic() < ends, found
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_works(reader: Command) -> None:
     commands = [arguments for arguments in shown() if arguments[0] not in STAYS | {"demo"}]
     assert len(commands) > 20
@@ -82,6 +83,7 @@ def test_every_command_of_the_page_works(reader: Command) -> None:
             wait_until_embedded(reader)
 
 
+@pytest.mark.slow
 def test_the_commands_that_stay_come_up_and_stop_cleanly(evervec: Command) -> None:
     signs = {"worker": "Working.", "scheduler": "Scheduling.", "api": "Serving http://"}
     commands = [arguments for arguments in shown() if arguments[0] in signs]

@@ -29,7 +29,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def test_a_table_fits_the_line_and_cuts_only_the_text(page: io.StringIO) -> None:
-    rows = [(0.5, "message", "123456789", "a-dataset", "word " * 100), (1.0, "atom", "1", "b", "short")]
+    rows = [(0.5, "message", "123456789", "log", "word " * 100), (1.0, "atom", "1", "b", "short")]
     output.table(("score", "kind", "id", "dataset", "text"), rows)
     header, first, second = page.getvalue().rstrip("\n").split("\n")
     assert all(len(line.rstrip()) <= 80 for line in (header, first, second))

@@ -169,3 +169,26 @@ async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neig
     scored = await psql.fetchval("SELECT count(*) FROM messages WHERE scored_revision = revision")
     assert scored == 5
     assert await psql.fetchval("SELECT count(*) FROM extract_work WHERE dead_at IS NOT NULL") == 1
+
+
+async def test_a_batch_waits_for_neighbours_that_are_still_being_scored(
+    local: Resources, dataset: Dataset, psql: Any
+) -> None:
+    first, second = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
+    await score_messages(local, [first])
+    assert (await extract_knowledge(local, [first]))["messages"] == 0
+    await score_messages(local, [second])
+    assert (await extract_knowledge(local, [second]))["messages"] == 2
+
+
+async def test_a_neighbour_that_can_not_be_scored_is_not_waited_for(
+    local: Resources, dataset: Dataset, psql: Any
+) -> None:
+    first, second = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
+    await score_messages(local, [first])
+    await psql.execute(
+        "INSERT INTO extract_work (message_id, revision, last_code, last_error, not_before) "
+        "VALUES ($1, 1, 'bad_response', 'garbage', now() + interval '1 hour')",
+        second,
+    )
+    assert (await extract_knowledge(local, [first]))["messages"] == 1

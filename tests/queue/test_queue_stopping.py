@@ -142,10 +142,18 @@ async def test_a_stream_made_unfit_ends_the_worker_loudly(broker: JetStreamBroke
 
 
 async def test_a_connection_closed_for_good_ends_the_worker_loudly(broker: JetStreamBroker) -> None:
+    runs: list[int] = []
+
+    @broker.task(task_name="t")
+    async def t() -> None:
+        runs.append(1)
+
     with pytest.raises(QueueDownError, match="for good"):
         async with working(broker) as worker:
+            await t.kiq()
+            await eventually(lambda: runs == [1])
             await broker.client.close()
-            await eventually(worker.done)
+            await eventually(worker.done, seconds=3)
     await broker.startup()
     assert broker.connected
 

@@ -1,4 +1,4 @@
-"""Two databases that several tests read and none writes: one tall and without meaning, one with vectors to search."""
+"""Databases that several tests read and none changes: a tall one without meaning, a library to search, a furnished one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 
 from evervec.store import vectors
+from evervec.store.embeddables import EMBEDDABLES
 from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
-from tests.store.planting import space, unit
+from tests.store.planting import embed_all, plant, space, unit
 
 BIG, SMALL = UUID(int=1), UUID(int=2)
 """The datasets of both: nine rows of ten are in the big one."""
@@ -86,6 +87,22 @@ def library(servers: Servers, template: str) -> Iterator[str]:
         await vectors.build_indexes(database, chosen.id, WIDTH)
         await database.aclose()
         await _sql(url, *(f"VACUUM ANALYZE {table}" for table in SCANNED))
+
+    yield from filled(servers, template, fill)
+
+
+@pytest.fixture(scope="session")
+def furnished(servers: Servers, template: str) -> Iterator[str]:
+    """The address of a database with one embedded row of each kind."""
+
+    async def fill(url: str) -> None:
+        await _sql(url, DATASETS)
+        connection = await asyncpg.connect(url)
+        await connection.execute("UPDATE projects SET slug = 'river'")
+        for embeddable in EMBEDDABLES:
+            await plant(connection, embeddable, BIG, "hello")
+        await embed_all(connection)
+        await connection.close()
 
     yield from filled(servers, template, fill)
 

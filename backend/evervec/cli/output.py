@@ -78,7 +78,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         if listed and all(isinstance(row[place], int | float) for row in listed):
             column.justify = "right"
     cells = [[_cell(value) for value in row] for row in listed]
-    taken = sum(2 + max((len(row[place]) for row in cells), default=0) for place in range(len(columns) - 1))
+    taken = sum(2 + max([len(name), *(len(row[place]) for row in cells)]) for place, name in enumerate(columns[:-1]))
     for values, row in zip(listed, cells, strict=True):
         last = [plain(cut(values[-1], taken=taken))] if isinstance(values[-1], str) else row[-1:]
         made.add_row(*row[:-1], *last)

@@ -112,7 +112,7 @@ def _new_topics(
         taken.add(key)
         for at in candidate.members:
             names[at] = name
-        drafts.append(TopicDraft(name, _description(name, key, said, candidate.members)))
+        drafts.append(TopicDraft(name, _description(key, said, candidate.members)))
     return drafts
 
 
@@ -163,15 +163,13 @@ def _quality(key: Key, candidate: _Candidate, total: int, common: Counter[Key]) 
     return length * math.sqrt(len(candidate.members)) * (0.4 + len(candidate.titled) / len(candidate.members)) * rarest
 
 
-def _description(
-    name: str, key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], members: Collection[int]
-) -> str:
+def _description(key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], members: Collection[int]) -> str:
     """What else the members speak of, so that a reader and an embedding see more than the name."""
     beside: Counter[str] = Counter()
     for at in members:
         beside.update({phrase.text.lower() for other, (phrase, _) in said[at].items() if not set(other) & set(key)})
     often = [text for text, _ in sorted(beside.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))[:4]]
-    return f"{name}: {', '.join(often)}" if often else name
+    return ", ".join(often)
 
 
 def _join_thread(names: list[str | None], members: Sequence[Member], known: Known) -> None:

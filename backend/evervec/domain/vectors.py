@@ -18,7 +18,11 @@ def gate(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider:
     if vectors.ndim != 2 or vectors.shape[0] != count:
         raise BadResponseError(provider, f"{count} texts were sent, the answer has the shape {vectors.shape}")
     if vectors.shape[1] != dimensions:
-        raise ConfigError(provider, f"its vectors have {vectors.shape[1]} dimensions, the space has {dimensions}")
+        raise ConfigError(
+            provider,
+            f"its vectors have {vectors.shape[1]} dimensions, the space has {dimensions}. Bring the former model back, or "
+            "add the new one with `evervec providers add` and switch with `evervec providers use NAME --reembed`.",
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         halves = vectors.astype(np.float16)
     return np.asarray(np.isfinite(halves).all(axis=1) & (halves != 0).any(axis=1), dtype=np.bool_)

@@ -69,7 +69,7 @@ class LocalExtractor:
             for first in one.message_ids[:1]
         ]
         vectors = await self._embed([f"{one.reading.title} {one.statement.content}" for one in found])
-        topics = await self._embed([topic.description or topic.name for topic in known.topics])
+        topics = await self._embed([f"{topic.name}: {topic.description}" for topic in known.topics])
         return await asyncio.to_thread(group, members, vectors, known, topics)
 
     async def _link(

@@ -27,33 +27,34 @@ class Extracted:
 async def extract_knowledge(
     resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE, hooks: bool = True
 ) -> dict[str, int]:
-    """Extract the given messages, then whatever else waits in their dataset, a claim at a time.
+    """Extract what waits in a dataset, or in the datasets of the given messages, oldest first, a batch at a time.
 
     One extraction at a time in a dataset, wherever it runs: each batch builds on the topics and atoms of the one
     before. Whoever finds the place taken leaves its messages to the one who is at it, or to the next sweep.
     """
     counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
-    for dataset_id, given in (await _by_dataset(resources, ids)).items():
+    for dataset_id in await _datasets(resources, ids):
         async with resources.database.advisory_lock(f"extract:{dataset_id}", wait=False) as alone:
             if alone:
-                for scope in (given, dataset_id) if given else (dataset_id,):
-                    await _extract_all(resources, scope, counts, lane=lane, hooks=hooks)
+                await _extract_all(resources, dataset_id, counts, lane=lane, hooks=hooks)
     return counts
 
 
-async def _by_dataset(resources: Resources, ids: Sequence[int] | UUID) -> dict[UUID, list[int]]:
+async def _datasets(resources: Resources, ids: Sequence[int] | UUID) -> list[UUID]:
     if isinstance(ids, UUID):
-        return {ids: []}
+        return [ids]
     async with resources.database.read() as tx:
-        return await messages.by_dataset(tx, ids)
+        return await messages.datasets_of(tx, ids)
 
 
 async def _extract_all(
-    resources: Resources, scope: Sequence[int] | UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
+    resources: Resources, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
 ) -> None:
     provider = await resources.provider()
     shift = Shift(resources, provider)
-    while claimed := await shift.claim("extract", scope, EXTRACT):
+    while await _worth_starting(resources, dataset_id) and (
+        claimed := await shift.claim("extract", dataset_id, EXTRACT)
+    ):
         saved: list[Extracted] = []
         for group in together_or_alone(claimed):
             saved += await _extract_group(resources, shift, group)
@@ -66,6 +67,15 @@ async def _extract_all(
                 await ring_hooks(resources, extracted, provider.id, lane=lane)
         if not saved:
             break
+
+
+async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
+    """A batch is full, or nobody scores its neighbours any more: a topic is named by what many messages share.
+
+    Whoever scores the last of them rings again.
+    """
+    async with resources.database.read() as tx:
+        return await messages.in_company(tx, dataset_id, EXTRACT)
 
 
 async def ring_hooks(resources: Resources, extracted: Extracted, provider_id: UUID, *, lane: Lane) -> None:

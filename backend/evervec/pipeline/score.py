@@ -19,7 +19,7 @@ from evervec.store.providers import Provider
 logger = log.get("score")
 
 BATCH = 100
-EXTRACT = 50
+EXTRACT = 100
 ATTEMPTS = 8
 """An answer that is wrong this often, for one message alone, is a person's business."""
 

@@ -57,7 +57,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         self.layout: Final = Layout(stream)
         self.capacity = fetch_batch
         self.publisher: Publisher
-        self._connection = Connection(url, self._after_reconnect)
+        self._connection = Connection(url, self._line_changed)
         self._ack_wait = ack_wait
         self._connect_seconds = connect_seconds
         self._kick_seconds = kick_seconds
@@ -240,6 +240,6 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         with contextlib.suppress(*LINE_TROUBLE):
             await self._add_or_reuse_stream()
 
-    def _after_reconnect(self) -> None:
+    def _line_changed(self) -> None:
         if self._intake is not None:
             self._intake.forget()

@@ -49,12 +49,12 @@ def _split(url: str) -> SplitResult:
 class Connection:
     """What the callbacks of one client tell: its last error, and the moments it goes and comes back."""
 
-    def __init__(self, url: str, on_reconnect: Callable[[], None]) -> None:
+    def __init__(self, url: str, on_change: Callable[[], None]) -> None:
         self.where = where(url)
         self._secrets = _secrets(url)
         self.last_error = "no answer"
         self._url = url
-        self._on_reconnect = on_reconnect
+        self._on_change = on_change
         self._up = False
 
     async def open(self, client: Client, seconds: float) -> None:
@@ -102,8 +102,9 @@ class Connection:
     async def _reconnected(self) -> None:
         self._up = True
         logger.warning("nats is back", where=self.where)
-        self._on_reconnect()
+        self._on_change()
 
     async def _closed(self) -> None:
         self._up = False
         logger.info("nats connection closed", where=self.where)
+        self._on_change()

@@ -22,8 +22,9 @@ _PAUSE = 1.0
 
 
 async def move_exhausted(broker: JetStreamBroker) -> None:
-    """Runs until cancelled. Several movers share the work; a crash in between moves a message again, deduplicated."""
-    while True:
+    """Runs until cancelled or the broker is closed. A crash in between moves a message again, deduplicated."""
+    # Not `while True`: on a closed connection nats-py turns a cancellation into an error of its own.
+    while broker.started:
         try:
             # A fresh subscription each time: requests of an old one may be lost with a connection.
             subscription = await broker.js.pull_subscribe_bind(ADVISORY_CONSUMER, broker.layout.advisory_stream)

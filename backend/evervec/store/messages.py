@@ -117,13 +117,27 @@ async def claim(
     ]
 
 
-async def by_dataset(tx: ReadTx, ids: Sequence[int]) -> dict[UUID, list[int]]:
-    """Those of the ids that exist, by dataset."""
-    rows = await tx.fetch(
-        "SELECT dataset_id, array_agg(id ORDER BY id) AS ids FROM messages WHERE id = ANY($1) GROUP BY dataset_id",
-        list(ids),
+async def datasets_of(tx: ReadTx, ids: Sequence[int]) -> list[UUID]:
+    """The datasets of those messages that exist."""
+    rows = await tx.fetch("SELECT DISTINCT dataset_id FROM messages WHERE id = ANY($1) ORDER BY 1", list(ids))
+    return [row["dataset_id"] for row in rows]
+
+
+async def in_company(tx: ReadTx, dataset_id: UUID, size: int) -> bool:
+    """Whether `size` messages of a dataset wait for extraction, or none is on its way there."""
+    found: bool = await tx.fetchval(
+        """
+        SELECT (SELECT count(*) FROM (SELECT FROM messages WHERE dataset_id = $1 AND unextracted_id IS NOT NULL
+                                      LIMIT $2) s) = $2
+            OR NOT EXISTS (SELECT FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
+                           WHERE m.dataset_id = $1 AND m.unscored_id IS NOT NULL
+                             -- what rests after a failure is not on its way
+                             AND (w.message_id IS NULL OR w.revision <> m.revision OR w.last_error IS NULL))
+        """,
+        dataset_id,
+        size,
     )
-    return {row["dataset_id"]: row["ids"] for row in rows}
+    return found
 
 
 async def renew(tx: Tx, owner: UUID, *, lease: float) -> None:

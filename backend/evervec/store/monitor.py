@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from evervec.store.embeddables import BY_KIND, BY_NAME, Embeddable
+from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.predicates import PENDING
 from evervec.store.session import ReadTx
 
@@ -81,9 +81,8 @@ async def failures(
     tx: ReadTx, dataset_ids: Sequence[UUID], *, kind: str | None = None, most: int = 100
 ) -> list[Failure]:
     """Texts given up on, oldest first, and messages that could not be scored or extracted."""
-    kinds = [BY_NAME[kind]] if kind else list(BY_NAME.values())
     found: list[Failure] = []
-    for embeddable in kinds:
+    for embeddable in (embeddable for embeddable in EMBEDDABLES if kind in (None, embeddable.name)):
         rows = await tx.fetch(failed_sql(embeddable), list(dataset_ids), most)
         found += [Failure(embeddable.name, *row) for row in rows]
     if kind in (None, "extraction"):

@@ -20,6 +20,8 @@ WITH written AS (
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
     -- compare and set: an edit, a deletion or a change of space meanwhile makes this vector nobody's
     WHERE e.vector_id = v.id AND e.content_hash = v.hash
+      -- said twice: the array leads through the primary key, where the join alone may read the whole table
+      AND e.vector_id = ANY($1)
       AND EXISTS (SELECT FROM embedding_spaces s WHERE s.id = $4 AND s.state = 'active')
     RETURNING e.vector_id
 ), done AS (

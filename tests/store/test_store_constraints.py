@@ -1,0 +1,104 @@
+"""Rows that must not exist: PostgreSQL refuses each, whoever tries."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+ATOM = "INSERT INTO atoms (dataset_id, type, title, content, confidence, version) SELECT id, {} FROM datasets"
+MESSAGE = (
+    "INSERT INTO messages (dataset_id, chat, external_id, author, content, revision, score, signal, score_factors, "
+    "scored_revision, extracted_revision) SELECT id, {} FROM datasets"
+)
+SPACE = "INSERT INTO embedding_spaces (provider, model, dimensions, metric, state, activated_at) VALUES ({})"
+WORK = "INSERT INTO embed_work (vector_id, content_hash, lease_owner, lease_until) SELECT vector_id, '\\x00', {} FROM embeddings LIMIT 1"
+EXTRACT = (
+    "INSERT INTO extract_work (message_id, revision, lease_owner, lease_until, dead_at) SELECT id, 1, {} FROM messages"
+)
+PROVIDER = "INSERT INTO llm_providers (name, type, model, space_id) VALUES ({})"
+
+IMPOSSIBLE = {
+    "projects_slug_given": "INSERT INTO projects (slug, name) VALUES ('', 'x')",
+    "projects_slug_key": "INSERT INTO projects (slug, name) VALUES ('river', 'x')",
+    "datasets_slug_given": "UPDATE datasets SET slug = ''",
+    "datasets_project_id_slug_key": "INSERT INTO datasets (project_id, slug, name) SELECT project_id, slug, 'x' FROM datasets",
+    "datasets_project_id_fkey": "UPDATE datasets SET project_id = gen_random_uuid()",
+    "messages_dataset_id_chat_external_id_key": "INSERT INTO messages (dataset_id, chat, external_id, author, content) "
+    "SELECT dataset_id, chat, external_id, 'x', 'x' FROM messages",
+    "messages_dataset_id_fkey": "UPDATE messages SET dataset_id = gen_random_uuid()",
+    "messages_signal_known": MESSAGE.format("'c', '9', 'a', 't', 1, 0.5, 'loud', '{}', 1, NULL"),
+    "messages_score_bounded": MESSAGE.format("'c', '9', 'a', 't', 1, 1.5, 'noise', '{}', 1, NULL"),
+    "messages_scored_whole_or_not": MESSAGE.format("'c', '9', 'a', 't', 1, 0.5, NULL, NULL, 1, NULL"),
+    "messages_revision_not_ahead": MESSAGE.format("'c', '9', 'a', 't', 1, 0.5, 'noise', '{}', 2, NULL"),
+    "topics_name_given": "INSERT INTO topics (dataset_id, name) SELECT id, '' FROM datasets",
+    "topics_dataset_id_name_key": "INSERT INTO topics (dataset_id, name) SELECT dataset_id, upper(name) FROM topics",
+    "atoms_type_known": ATOM.format("'rumour', 't', 'c', 0.5, 1"),
+    "atoms_confidence_bounded": ATOM.format("'idea', 't', 'c', 1.1, 1"),
+    "atoms_version_positive": ATOM.format("'idea', 't', 'c', 0.5, 0"),
+    "atoms_topic_id_fkey": "UPDATE atoms SET topic_id = 10000",
+    "atom_versions_type_known": "INSERT INTO atom_versions (atom_id, version, type, title, content, confidence) "
+    "SELECT id, 1, 'rumour', 't', 'c', 0.5 FROM atoms",
+    "atom_links_type_known": "INSERT INTO atom_links SELECT id, 'hates', id + 1, 0.5 FROM atoms",
+    "atom_links_not_to_itself": "INSERT INTO atom_links SELECT id, 'solves', id, 0.5 FROM atoms",
+    "atom_links_confidence_bounded": "INSERT INTO atom_links SELECT id, 'solves', id + 1, -1 FROM atoms",
+    "atom_links_target_id_fkey": "INSERT INTO atom_links SELECT id, 'solves', 10000, 0.5 FROM atoms",
+    "atom_sources_message_id_fkey": "INSERT INTO atom_sources SELECT id, 10000 FROM atoms",
+    "documents_dataset_id_uri_key": "INSERT INTO documents (dataset_id, uri) SELECT dataset_id, uri FROM documents",
+    "chunks_ordinal_not_negative": "UPDATE chunks SET ordinal = -1",
+    "chunks_document_id_ordinal_key": "INSERT INTO chunks (dataset_id, document_id, ordinal, content, vector_text) "
+    "SELECT dataset_id, document_id, ordinal, 'x', 'x' FROM chunks",
+    "embedding_spaces_dimensions_indexable": SPACE.format("'p', 'm', 4001, 'cosine', 'ready', NULL"),
+    "embedding_spaces_metric_known": SPACE.format("'p', 'm', 4, 'manhattan', 'ready', NULL"),
+    "embedding_spaces_state_known": SPACE.format("'p', 'm', 4, 'cosine', 'perhaps', NULL"),
+    "embedding_spaces_active_since": SPACE.format("'p', 'm', 4, 'cosine', 'active', NULL"),
+    "embedding_spaces_provider_model_dimensions_metric_key": SPACE.format(
+        "'p', 'm', 4, 'cosine', 'ready', NULL), ('p', 'm', 4, 'cosine', 'ready', NULL"
+    ),
+    "embedding_spaces_one_active": SPACE.format("'p', 'm', 4, 'cosine', 'active', now()), ('p', 'm', 5, 'cosine', 'active', now()"),
+    "llm_providers_type_known": PROVIDER.format("'n', 'oracle', 'm', 1"),
+    "llm_providers_name_given": PROVIDER.format("'', 'local', 'm', 1"),
+    "llm_providers_space_id_fkey": PROVIDER.format("'n', 'local', 'm', 10000"),
+    "embeddings_kind_row_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id) SELECT kind, row_id, dataset_id FROM embeddings",
+    "embeddings_content_hash_sha256": "UPDATE embeddings SET content_hash = '\\x00'",
+    "embeddings_embedded_whole_or_not": "UPDATE embeddings SET embedded_at = NULL",
+    "embeddings_blank_without_vector": "INSERT INTO embeddings (kind, row_id, dataset_id, embedding, embedded_hash, space_id, "
+    "embedded_at) SELECT 9, 9, id, '[1]', '\\x00', 1, now() FROM datasets",
+    "embeddings_embedded_or_failed": "UPDATE embeddings SET failed_hash = embedded_hash",
+    "embed_work_lease_whole_or_not": WORK.format("gen_random_uuid(), NULL"),
+    "embed_work_vector_id_fkey": "INSERT INTO embed_work (vector_id, content_hash) VALUES (10000, '\\x00')",
+    "extract_work_lease_whole_or_not": EXTRACT.format("NULL, now(), NULL"),
+    "extract_work_dead_with_reason": EXTRACT.format("NULL, NULL, now()"),
+    "extract_work_message_id_fkey": "INSERT INTO extract_work (message_id, revision) VALUES (10000, 1)",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def tried(furnished: str) -> AsyncIterator[Any]:
+    """A connection to a database with a row in every table; whatever a test does there is taken back."""
+    connection = await asyncpg.connect(furnished)
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+@pytest.mark.parametrize("constraint", IMPOSSIBLE)
+async def test_an_impossible_row_is_refused_by_name(tried: Any, constraint: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        await tried.execute(IMPOSSIBLE[constraint])
+    assert refused.value.constraint_name == constraint
+
+
+@pytest.mark.parametrize("column", ["pending_id", "vector_id"])
+async def test_what_the_database_derives_is_set_by_nobody(tried: Any, column: str) -> None:
+    with pytest.raises(asyncpg.GeneratedAlwaysError):
+        await tried.execute(f"UPDATE embeddings SET {column} = 1")
+
+
+async def test_every_check_constraint_has_its_test(tried: Any) -> None:
+    rows = await tried.fetch(
+        "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype = 'c'"
+    )
+    assert {row["conname"] for row in rows} <= set(IMPOSSIBLE)

@@ -28,11 +28,6 @@ async def rounds(count: int, variants: Mapping[str, Timed]) -> dict[str, list[fl
     return taken
 
 
-def median_ratio(ours: Sequence[float], against: Sequence[float]) -> float:
-    """The median over rounds of `ours / against`: neighbours in time are compared with each other."""
-    return statistics.median(one / other for one, other in zip(ours, against, strict=True))
-
-
 def interval(values: Sequence[float], *, draws: int = 2000) -> tuple[float, float]:
     """A 95 % bootstrap interval of the median."""
     chance = random.Random(1)

@@ -9,12 +9,15 @@ import typer
 import uvloop
 
 from evervec import log
-from scripts.bench import embed_pipeline, report
+from scripts.bench import embed_pipeline, import_copy, pending, report, vector_write
 from scripts.bench.report import Findings, Line
 from scripts.bench.stack import Bench, open_bench
 
 BENCHMARKS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
     "embed_pipeline": embed_pipeline.run,
+    "vector_write": vector_write.run,
+    "import_copy": import_copy.run,
+    "pending": pending.run,
 }
 
 

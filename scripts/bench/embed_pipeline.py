@@ -9,8 +9,8 @@ from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from scripts.bench import clock, texts
-from scripts.bench.report import Line, at_least
-from scripts.bench.stack import Bench, copy_messages, dataset, without_hnsw
+from scripts.bench.report import Line, at_least, rate
+from scripts.bench.stack import Bench, copy_messages, dataset, empty, without_hnsw
 
 SIZES = (64, 256, 1024)
 
@@ -27,22 +27,15 @@ async def run(bench: Bench) -> list[Line]:
 
 async def _line(resources: Resources, target: Dataset, written: Sequence[str], size: int) -> Line:
     taken = await clock.rounds(
-        3,
+        4,
         {
             "alone": partial(_alone, resources.models.local, written, size),
             "pipeline": partial(_pipeline, resources, target, written, size),
         },
     )
     promised = at_least(0.6) if size == resources.settings.embed_batch else None
-    return Line(
-        f"--batch-size {size}",
-        len(written) / min(taken["pipeline"]),
-        len(written) / min(taken["alone"]),
-        "rows/s",
-        clock.median_ratio(taken["alone"], taken["pipeline"]),
-        promised,
-        texts.described(written) if promised else "",
-    )
+    note = texts.described(written) if promised else ""
+    return rate(f"--batch-size {size}", len(written), taken["pipeline"], taken["alone"], promised, note)
 
 
 async def _alone(embedder: Embedder, written: Sequence[str], size: int) -> float:
@@ -53,9 +46,7 @@ async def _alone(embedder: Embedder, written: Sequence[str], size: int) -> float
 
 
 async def _pipeline(resources: Resources, target: Dataset, written: Sequence[str], size: int) -> float:
-    async with resources.database.transaction() as tx:
-        await tx.execute("TRUNCATE embeddings, embed_work, vector_tombstones")
-        await tx.execute("TRUNCATE messages CASCADE")
+    await empty(resources)
     await copy_messages(resources, target, written)
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE")

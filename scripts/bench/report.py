@@ -59,6 +59,19 @@ def below(bound: float) -> Promise:
     return Promise("<", bound)
 
 
+def rate(
+    name: str,
+    rows: int,
+    ours: Sequence[float],
+    against: Sequence[float],
+    promise: Promise | None = None,
+    note: str = "",
+) -> Line:
+    """Rows a second in the best round of each side: whatever else the machine does only ever adds time."""
+    fast, bare = rows / min(ours), rows / min(against)
+    return Line(name, fast, bare, "rows/s", fast / bare, promise, note)
+
+
 Findings = dict[str, list[Line]]
 
 

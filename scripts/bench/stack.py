@@ -102,3 +102,11 @@ async def copy_messages(resources: Resources, target: Dataset, texts: Sequence[s
     """Binary COPY of texts as messages."""
     async with resources.database.transaction() as tx:
         await tx.copy(table, COLUMNS, ((target.id, "bench", str(n), "ada", text) for n, text in enumerate(texts)))
+
+
+async def empty(resources: Resources, table: str = "messages") -> None:
+    """Remove every message, and every record of one."""
+    async with resources.database.transaction() as tx:
+        if table == "messages":
+            await tx.execute("TRUNCATE embeddings, embed_work, vector_tombstones")
+        await tx.execute(f"TRUNCATE {table} CASCADE")

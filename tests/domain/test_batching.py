@@ -1,5 +1,7 @@
 """Texts into requests: nothing lost, nothing twice, no request larger than the provider takes."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,7 @@ def test_texts_of_like_length_travel_together_shortest_first(tokens: list[int], 
 @given(TOKENS, LIMITS)
 def test_no_batch_could_have_taken_the_first_text_of_the_next_one(tokens: list[int], limits: EmbedLimits) -> None:
     batches = list(pack(tokens, limits))
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         fits = sum(tokens[index] for index in batch) + tokens[following[0]] <= limits.tokens
         assert len(batch) == limits.texts or not fits
 

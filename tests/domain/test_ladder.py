@@ -44,9 +44,9 @@ def test_every_pause_ends(error: ProviderError, failures: int) -> None:
     assert 0 < seconds <= ladder.QUOTA_PAUSE
 
 
-def test_a_provider_that_is_out_rests_twice_as_long_each_time_up_to_half_a_minute() -> None:
+def test_a_provider_that_is_out_rests_twice_as_long_each_time_up_to_a_limit() -> None:
     pauses = [ladder.pause(TransientError("p", "503"), failures, now=NOW) for failures in range(9)]
-    assert pauses == [(seconds, True) for seconds in (0.5, 1, 2, 4, 8, 16, 30, 30, 30)]
+    assert pauses == [(min(0.5 * 2**failures, ladder.LONGEST_PAUSE), True) for failures in range(9)]
 
 
 def test_a_provider_that_says_when_is_believed_and_that_is_no_failure() -> None:

@@ -131,7 +131,7 @@ def environment(**variables: str) -> dict[str, str]:
     """This process's environment, without any EVERVEC_ of it, and with short times."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERVEC_")}
     short = {"EVERVEC_LEASE_SECONDS": "3", "EVERVEC_SWEEP_SECONDS": "0.5", "EVERVEC_STOP_SECONDS": "8"}
-    return {**kept, **short, "NO_COLOR": "1", "EVERVEC_LOG_LEVEL": "INFO", **variables}
+    return {**kept, **short, "NO_COLOR": "1", "EVERVEC_LOG_LEVEL": "INFO", "EVERVEC_API_PORT": "0", **variables}
 
 
 async def add_fake(product: Product, fake: FakeProvider, *, chat: bool = False) -> None:

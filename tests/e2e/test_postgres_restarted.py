@@ -56,7 +56,12 @@ async def test_a_backend_killed_in_the_middle_costs_nothing(machine: Product, ho
             await wait_until_embedded(psql, rows // 10)
             backend = await psql.fetchval("SELECT pid FROM pg_stat_activity WHERE application_name = 'evervec' LIMIT 1")
             psutil.Process(backend).kill()
-        # the postmaster ends all its other backends for that, and begins again
+
+            async def thrown_out() -> bool:
+                return bool(psql.is_closed())
+
+            # the postmaster ends all its other backends for that, ours too, and begins again
+            await eventually("our own connection is cut", thrown_out)
         async with connected(home) as psql:
             await wait_until_nothing_is_pending(psql, 40)
             assert await assert_every_vector_is_right(psql, of_the_local_model) == rows

@@ -135,6 +135,7 @@ async def test_what_a_killed_worker_held_is_run_by_another(
     assert sum(ends.values()) <= 108, "at most what ran in the moment of death ends twice"
 
 
+@pytest.mark.slow
 async def test_poison_ends_aside_and_the_innocent_run(broker: JetStreamBroker, spawn: Spawn, journal: Path) -> None:
     await send(broker, "poison")
     for n in range(30):

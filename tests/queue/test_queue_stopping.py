@@ -121,7 +121,7 @@ async def test_a_consumer_or_stream_removed_while_running_is_made_again(broker: 
         else:
             await broker.js.delete_stream("EVERVEC")
         await t.kiq(2)
-        await eventually(lambda: runs == [1, 2], seconds=5)
+        await eventually(lambda: runs == [1, 2], seconds=15)
 
 
 async def test_a_stream_made_unfit_ends_the_worker_loudly(broker: JetStreamBroker) -> None:

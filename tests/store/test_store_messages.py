@@ -257,4 +257,3 @@ async def test_the_messages_that_wait_are_told_by_dataset_oldest_first(database:
     await claim(database, "score", ids[:1], uuid4())
     async with database.read() as tx:
         assert await messages.waiting(tx, "score", limit=3) == {dataset.id: ids[1:4]}
-        assert await messages.by_dataset(tx, [*ids, 10**9]) == {dataset.id: ids}

@@ -51,15 +51,21 @@ def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_i
 
 
 def _equal(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom]) -> dict[int, int]:
-    """Drafts that say what an atom says already. Equal drafts take equal atoms in turn, and share the last one."""
-    atoms: dict[tuple[str, str], list[int]] = {}
+    """Drafts that say what an atom says already: of the same messages first, then in turn; the last atom is shared."""
+    atoms: dict[tuple[str, str], list[KnownAtom]] = {}
     for atom in known:
-        atoms.setdefault((atom.type, atom.content), []).append(atom.atom_id)
-    kept = {}
-    for index, draft in enumerate(drafts):
-        waiting = atoms.get((draft.type, draft.content))
-        if waiting:
-            kept[index] = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        atoms.setdefault((atom.type, atom.content), []).append(atom)
+    kept: dict[int, int] = {}
+    for of_same_messages in (True, False):
+        for index, draft in enumerate(drafts):
+            alike = atoms.get((draft.type, draft.content), [])
+            free = [a for a in alike if a.atom_id not in kept.values()]
+            if of_same_messages:
+                free = [a for a in free if set(a.message_ids) == set(draft.message_ids)]
+            elif not free:
+                free = alike[-1:]
+            if index not in kept and free:
+                kept[index] = free[0].atom_id
     return kept
 
 

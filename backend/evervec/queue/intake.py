@@ -103,6 +103,7 @@ class Intake:
         except LINE_TROUBLE as error:
             logger.info("pull request not sent", error=str(error))
             await asyncio.sleep(0.2)
+            return
         if self._takeable() is None:
             await self._change(self._expires)
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -11,12 +12,13 @@ from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
 from evervec.pipeline import providers
 from evervec.pipeline.resources import Models, Resources
-from evervec.queue.broker import JetStreamBroker
-from evervec.queue.publish import Doorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
 from evervec.store import migrations, populate, secrets
 from evervec.store.session import Database
+
+if TYPE_CHECKING:
+    from evervec.queue.broker import JetStreamBroker
 
 logger = log.get("runtime")
 
@@ -31,7 +33,7 @@ class Runtime:
     settings: Settings
     stack: Stack
     resources: Resources
-    broker: JetStreamBroker
+    broker: "JetStreamBroker"
 
 
 @asynccontextmanager
@@ -43,6 +45,10 @@ async def open_runtime(
     An embedded database is migrated by itself; a team's own only when asked (`evervec migrate`). A process whose
     NATS is down goes on without a doorbell, unless it is a worker: committed rows are found by a sweeper.
     """
+    # here and not above: `evervec --help` has no need of them
+    from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.publish import Doorbell
+
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))
         settings = _with_key(settings, stack)
@@ -63,7 +69,7 @@ async def open_runtime(
         yield Runtime(settings, stack, resources, broker)
 
 
-async def _ring_up(broker: JetStreamBroker) -> None:
+async def _ring_up(broker: "JetStreamBroker") -> None:
     try:
         await broker.startup()
     except QueueDownError as error:

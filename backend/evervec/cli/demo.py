@@ -13,7 +13,7 @@ import typer
 
 from evervec.cli import output, status
 from evervec.cli.run import block, settings
-from evervec.errors import EvervecError
+from evervec.errors import StackError
 from evervec.pipeline import ingest, overview, proof
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
@@ -21,7 +21,6 @@ from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
 from evervec.store.vectors import Hit
-from evervec.worker.main import work
 
 PATIENCE = 50.0
 HITS = 3
@@ -46,6 +45,8 @@ async def _demo(throwaway: Settings) -> bool:
         with output.waiting("starting"):
             runtime = await closing.enter_async_context(open_runtime(throwaway, worker=True))
         finish = asyncio.Event()
+        from evervec.worker.main import work
+
         working = asyncio.create_task(work(runtime, finish))
         try:
             held = await _show(runtime, working)
@@ -87,7 +88,7 @@ async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> di
             if working.done():
                 working.result()
             await asyncio.wait({working}, timeout=0.2)
-    raise EvervecError(reason=f"{waits} rows still wait after {PATIENCE:.0f} s. EVERVEC_LOG_LEVEL=INFO tells more.")
+    raise StackError(reason=f"{waits} rows still wait after {PATIENCE:.0f} s. EVERVEC_LOG_LEVEL=INFO tells more.")
 
 
 async def _knowledge(resources: Resources) -> None:

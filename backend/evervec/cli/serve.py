@@ -1,4 +1,7 @@
-"""The commands that stay: `up`, `worker`, `scheduler`; and `migrate`."""
+"""The commands that stay: `up`, `worker`, `scheduler`, `api`; and `migrate`.
+
+What only these need (TaskIQ, NATS, FastAPI) is imported inside of them: the other commands start a second sooner.
+"""
 
 import asyncio
 import signal
@@ -12,11 +15,8 @@ from evervec.cli import output
 from evervec.cli.options import Json
 from evervec.cli.run import block, settings, with_runtime
 from evervec.errors import PortTakenError
-from evervec.queue.connection import where
 from evervec.runtime import Runtime, open_runtime
 from evervec.store import checks
-from evervec.worker.main import work
-from evervec.worker.schedule import tick
 
 Tasks = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=256, help="Tasks at a time; EVERVEC_WORKER_TASKS if not given.")
@@ -27,8 +27,10 @@ def up(tasks: Tasks = None) -> None:
     """Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
-        # FastAPI is imported where HTTP is served: the other commands start half a second sooner
+        from evervec.queue.connection import where
         from evervec.web import serve as web
+        from evervec.worker.main import work
+        from evervec.worker.schedule import tick
 
         output.note(f"PostgreSQL  {runtime.resources.database.where}")
         output.note(f"NATS        {where(runtime.stack.urls.nats_url)}")
@@ -77,6 +79,8 @@ def worker(tasks: Tasks = None) -> None:
     """Run tasks for all projects and datasets, also ones made later, until told to stop."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.worker.main import work
+
         await work(runtime, finish, started=lambda: output.note("Working. Ctrl-C finishes what runs and stops."))
 
     _until_told(serve, tasks)
@@ -88,6 +92,8 @@ def scheduler() -> None:
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
         if not runtime.broker.connected:
             raise runtime.broker.down("a scheduler without it has nothing to do")
+        from evervec.worker.schedule import tick
+
         output.note("Scheduling. Ctrl-C stops.")
         await tick(runtime.broker, finish)
 

@@ -1,11 +1,13 @@
-"""From a provider's record to its embedder, and what that embedder turns out to be; opens nothing by itself."""
+"""From a provider's record to its embedder, and what that embedder turns out to be; opens nothing by itself.
+
+A vendor's library is imported where its embedder is opened: nobody waits for the others.
+"""
 
 import numpy as np
 
 from evervec.domain.protocols import Embedder
 from evervec.embedders.local import MODEL as LOCAL_MODEL
 from evervec.embedders.local import LocalEmbedder
-from evervec.embedders.ollama import DEFAULT_URL, OllamaEmbedder
 from evervec.errors import ConfigError
 
 TYPES = ("local", "ollama")
@@ -28,6 +30,8 @@ def open_embedder(
         case "ollama":
             if not model:
                 raise ConfigError(name, "give the model, for example `--model nomic-embed-text`.")
+            from evervec.embedders.ollama import DEFAULT_URL, OllamaEmbedder
+
             return OllamaEmbedder(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
         case _:
             raise ConfigError(name, f"{type!r} is not a type of embedder. Known types: {', '.join(TYPES)}.")
@@ -38,6 +42,8 @@ async def probe(embedder: Embedder) -> int:
 
     Raises `ConfigError` when what comes back can not fill a space, else the `ProviderError` of the answer.
     """
+    from evervec.embedders.ollama import OllamaEmbedder
+
     if isinstance(embedder, OllamaEmbedder):
         return (await embedder.probe()).dimensions
     vectors = await embedder.embed(["What is stored here?", "Two texts tell the width of a vector."])

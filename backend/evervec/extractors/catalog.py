@@ -1,9 +1,7 @@
-"""From a provider's record to its extractor; opens nothing by itself."""
+"""From a provider's record to its extractor; opens nothing by itself, and imports only the one that is asked for."""
 
 from evervec.domain.protocols import Embedder, Extractor
 from evervec.errors import ConfigError
-from evervec.extractors.local import LocalExtractor
-from evervec.extractors.ollama import DEFAULT_URL, OllamaExtractor
 
 TYPES = ("local", "ollama")
 
@@ -20,10 +18,14 @@ def open_extractor(
     """The extractor of one provider record; the local one reads with `embedder`. Raises `ConfigError`."""
     match type:
         case "local":
+            from evervec.extractors.local import LocalExtractor
+
             return LocalExtractor(embedder)
         case "ollama":
             if not model:
                 raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
+            from evervec.extractors.ollama import DEFAULT_URL, OllamaExtractor
+
             return OllamaExtractor(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
         case _:
             raise ConfigError(name, f"{type!r} is not a type of extractor. Known types: {', '.join(TYPES)}.")

@@ -5,7 +5,6 @@ from typing import Any
 
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
-from evervec.queue.depth import depth
 from evervec.store import datasets, knowledge, messages, monitor, providers
 from evervec.store.monitor import Coverage, Failure
 
@@ -51,6 +50,8 @@ def describe(provider: providers.Provider) -> dict[str, Any]:
 
 async def queue(resources: Resources) -> dict[str, Any]:
     """Whether NATS is there, what waits in it, and whether a worker listens."""
+    from evervec.queue.depth import depth
+
     try:
         found = await depth(resources.broker)
         return {

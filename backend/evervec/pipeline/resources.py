@@ -2,18 +2,22 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from evervec.domain.protocols import Embedder, Extractor
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import Refused
 from evervec.extractors.catalog import open_extractor
-from evervec.queue.broker import JetStreamBroker
-from evervec.queue.publish import Doorbell
 from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.providers import Provider
 from evervec.store.session import Database
+
+if TYPE_CHECKING:
+    # half a second of imports, which most commands do without
+    from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.publish import Doorbell
 
 
 class Models:
@@ -94,8 +98,8 @@ class Resources:
 
     settings: Settings
     database: Database
-    broker: JetStreamBroker
-    doorbell: Doorbell
+    broker: "JetStreamBroker"
+    doorbell: "Doorbell"
     models: Models
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:

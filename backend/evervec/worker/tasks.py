@@ -14,6 +14,12 @@ from evervec.queue.names import Lane
 from evervec.store.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 
 
+def opened(context: Annotated[Context, TaskiqDepends()]) -> Resources:
+    """The open resources of the process that runs the task."""
+    resources: Resources = context.state.resources
+    return resources
+
+
 def own_lane(context: Annotated[Context, TaskiqDepends()]) -> Lane:
     """The lane that this task came by: what it rings for waits in the same one."""
     label = context.message.labels.get("lane")
@@ -21,7 +27,7 @@ def own_lane(context: Annotated[Context, TaskiqDepends()]) -> Lane:
 
 
 # as defaults, so that `.kiq(atom_ids=…)` is all that a caller has to give
-OPEN: Resources = TaskiqDepends()
+OPEN: Resources = TaskiqDepends(opened)
 LANE: Lane = TaskiqDepends(own_lane)
 
 
@@ -109,4 +115,4 @@ async def _embed(
 def attach(broker: JetStreamBroker, resources: Resources) -> None:
     """Send these tasks through a broker, and run them with these resources."""
     async_shared_broker.default_broker(broker)
-    broker.add_dependency_context({Resources: resources})
+    broker.state.resources = resources

@@ -26,7 +26,10 @@ async def run(bench: Bench) -> list[Line]:
         target = await dataset(resources)
         async with resources.database.transaction() as tx:
             await tx.execute("CREATE TABLE untracked (LIKE messages INCLUDING ALL)")
-        return [await _copies(resources, target, written), await _updates(resources, target, written[: bench.rows(50_000)])]
+        return [
+            await _copies(resources, target, written),
+            await _updates(resources, target, written[: bench.rows(50_000)]),
+        ]
 
 
 async def _copies(resources: Resources, target: Dataset, written: Sequence[str]) -> Line:

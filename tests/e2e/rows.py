@@ -1,6 +1,6 @@
 """What any other program does to the database: writes messages with plain SQL, and looks whether they are embedded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.protocols import Vectors
-from evervec.embedders.local import _load, embed_whole
+from evervec.embedders.local import LocalEmbedder
 from tests.e2e.waiting import eventually
 from tests.fakes.vectors import expected_vectors
 
@@ -48,17 +48,23 @@ async def count(psql: Any, sql: str) -> int:
     return int(await psql.fetchval(sql))
 
 
-def of_the_fake(texts: Sequence[str]) -> Vectors:
+async def of_the_fake(texts: Sequence[str]) -> Vectors:
     """What the fake provider says of these texts."""
     return expected_vectors(MODEL, texts, WIDTH)
 
 
-def of_the_local_model(texts: Sequence[str]) -> Vectors:
+async def of_the_local_model(texts: Sequence[str]) -> Vectors:
     """What the local embedder says of these texts."""
-    return embed_whole(_load(), list(texts))
+    embedder = LocalEmbedder()
+    try:
+        return await embedder.embed(texts)
+    finally:
+        await embedder.aclose()
 
 
-async def assert_every_vector_is_right(psql: Any, expected: Callable[[Sequence[str]], Vectors] = of_the_fake) -> int:
+async def assert_every_vector_is_right(
+    psql: Any, expected: Callable[[Sequence[str]], Awaitable[Vectors]] = of_the_fake
+) -> int:
     """Compare all messages with what the provider says of their text now; answers how many there are."""
     found = await psql.fetch(
         "SELECT m.content, e.embedding::text AS vector FROM messages m "
@@ -67,7 +73,7 @@ async def assert_every_vector_is_right(psql: Any, expected: Callable[[Sequence[s
     missing = [row["content"] for row in found if row["vector"] is None]
     assert not missing, f"{len(missing)} without a vector, for example {missing[:3]}"
     stored = _parsed([row["vector"] for row in found])
-    np.testing.assert_allclose(stored, expected([row["content"] for row in found]), atol=1e-5)
+    np.testing.assert_allclose(stored, await expected([row["content"] for row in found]), atol=1e-5)
     return len(found)
 
 

@@ -26,6 +26,7 @@ async def prepare(product: Product, fake: FakeProvider, psql: Any) -> None:
     assert (report["embedded"], report["sent"], report["pending"]) == (1_800, 1_800, 0)
 
 
+@pytest.mark.slow
 async def test_vectors_set_to_null_are_counted_then_restored_and_never_sent_again(
     product: Product, fake: FakeProvider, psql: Any
 ) -> None:

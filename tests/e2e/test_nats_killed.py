@@ -72,6 +72,7 @@ async def test_nats_is_killed_under_up_while_an_import_is_worked_on_and_everythi
         assert up.lives
 
 
+@pytest.mark.slow
 async def test_rows_written_while_nats_is_down_are_embedded_and_its_return_is_noticed(
     product: Product, nats: NatsServer, fake: FakeProvider, psql: Any, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ async def test_the_only_worker_is_killed_among_20000_rows_and_a_new_one_finishes
     assert await count(psql, "SELECT count(*) FROM embed_work") == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_told_to_stop_under_load_hands_its_rows_back_and_another_finishes(
     product: Product, fake: FakeProvider, psql: Any
 ) -> None:

@@ -9,6 +9,7 @@ import orjson
 
 from evervec.domain.message import IncomingMessage
 from evervec.pipeline import providers
+from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.extract import extract_knowledge
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.score import score_messages
@@ -192,3 +193,18 @@ async def test_a_neighbour_that_can_not_be_scored_is_not_waited_for(
         second,
     )
     assert (await extract_knowledge(local, [first]))["messages"] == 1
+
+
+async def test_a_chat_model_that_is_away_keeps_no_row_from_its_vector(
+    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    fake.always(None, Fault.NO_MODEL_404, endpoint="/api/chat")
+    ids = await save(bare, dataset, {"1": PROBLEM})
+    await score_messages(bare, ids)
+    row = await psql.fetchrow("SELECT attempts, last_code, not_before > now() AS waits FROM extract_work")
+    assert (row["attempts"], row["last_code"], row["waits"]) == (0, "config", True)
+    assert (await embed_dataset(bare, dataset.id)).success == 1
+    fake.heal()
+    await psql.execute("UPDATE extract_work SET not_before = now()")
+    assert await score_messages(bare, ids) == {"scored": 1}

@@ -12,7 +12,7 @@ from evervec.domain.protocols import Extractor
 from evervec.errors import BadInputError, BadResponseError, EvervecError, ProviderError, TooLargeError
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EXTRACT_KNOWLEDGE, Lane
-from evervec.store import messages, providers
+from evervec.store import messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.providers import Provider
 
@@ -20,6 +20,8 @@ logger = log.get("score")
 
 BATCH = 100
 EXTRACT = 100
+FAILURES = 2
+"""A chat model that is away is asked again as after so many failures: every two seconds."""
 ATTEMPTS = 8
 """An answer that is wrong this often, for one message alone, is a person's business."""
 
@@ -35,9 +37,7 @@ class Shift:
         self.lease = resources.settings.lease_seconds
 
     async def claim(self, stage: str, ids: Sequence[int] | UUID, limit: int) -> list[ClaimedMessage]:
-        """Lease messages that wait for the stage; none while the provider rests."""
-        if self.provider.paused_seconds > 0 and self.extractor.name != "local":
-            return []
+        """Lease messages that wait for the stage."""
         async with self.resources.database.transaction() as tx:
             return await messages.claim(tx, stage, ids=ids, limit=limit, owner=self.owner, lease=self.lease)
 
@@ -66,22 +66,15 @@ class Shift:
                 logger.warning("leases not renewed", error=str(error))
 
     async def _failed(self, ids: Sequence[int], error: ProviderError) -> None:
-        """A wrong answer counts against the messages, one alone at the end; anything else lets the provider rest."""
+        """A wrong answer counts against the messages, one alone at the end; after anything else they just rest."""
         async with self.resources.database.transaction() as tx:
             if isinstance(error, BadInputError | TooLargeError | BadResponseError):
                 last = ATTEMPTS if len(ids) == 1 else None
                 await messages.back_off(tx, self.owner, ids, code=error.code, error=str(error), most=last)
             else:
-                seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
-                await providers.pause(
-                    tx,
-                    self.provider.id,
-                    seconds=seconds,
-                    code=error.code,
-                    error=str(error),
-                    counted=counted,
-                    known=self.provider.failures,
-                )
+                # not the breaker of the embeddings: a chat model that is away keeps no row from its vector
+                seconds, _ = ladder.pause(error, FAILURES, now=datetime.now(UTC))
+                await messages.rest(tx, self.owner, ids, seconds=seconds, code=error.code, error=str(error))
         logger.warning(
             "extraction waits", provider=self.provider.name, code=error.code, messages=len(ids), error=str(error)
         )

@@ -214,6 +214,19 @@ async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error:
     )
 
 
+async def rest(tx: Tx, owner: UUID, ids: Sequence[int], *, seconds: float, code: str, error: str) -> None:
+    """Let messages wait with a reason that is not theirs: nothing is counted against them."""
+    await tx.execute(
+        "UPDATE extract_work SET not_before = now() + $3, last_code = $4, last_error = $5, lease_owner = NULL, "
+        "lease_until = NULL WHERE lease_owner = $1 AND message_id = ANY($2)",
+        owner,
+        list(ids),
+        timedelta(seconds=seconds),
+        code,
+        error,
+    )
+
+
 def waiting_sql(stage: str) -> str:
     """What waits for a stage and is free: `$1` how many."""
     return f"""

@@ -25,9 +25,10 @@ WITH written AS (
       AND EXISTS (SELECT FROM embedding_spaces s WHERE s.id = $4 AND s.state = 'active')
     RETURNING e.vector_id
 ), done AS (
-    DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
+    DELETE FROM embed_work WHERE vector_id = ANY(ARRAY(SELECT vector_id FROM written))
 )
-SELECT vector_id FROM written
+-- one row to send and to read instead of hundreds
+SELECT array_agg(vector_id) FROM written
 """
 
 REUSE = """
@@ -72,7 +73,7 @@ def pack(vectors: NDArray[np.float32]) -> list[bytes]:
 async def write(tx: Tx, space_id: int, rows: Sequence[Claimed], vectors: NDArray[np.float32]) -> set[int]:
     """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
-    return {row["vector_id"] for row in await tx.fetch(WRITE, ids, hashes, pack(vectors), space_id)}
+    return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[Claimed]) -> set[int]:

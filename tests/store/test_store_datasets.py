@@ -1,0 +1,99 @@
+"""Projects, datasets and providers: found by every name they have, gone when deleted, paused for everybody."""
+
+from typing import Any
+
+import pytest
+
+from evervec.errors import NameRefusedError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
+from evervec.store import datasets, providers
+from evervec.store.datasets import Dataset
+from evervec.store.embeddables import MESSAGE
+from evervec.store.session import Database
+from tests.store.planting import plant, space
+
+
+async def test_the_same_name_is_the_same_dataset_and_a_deleted_one_comes_back(
+    database: Database, dataset: Dataset
+) -> None:
+    async with database.transaction() as tx:
+        assert await datasets.ensure(tx, "River", "LOG") == dataset
+        await datasets.remove(tx, dataset.id)
+        assert await datasets.live(tx) == []
+        assert await datasets.deleted(tx) == [dataset.id]
+        assert await datasets.by_id(tx, dataset.id) is None
+        assert await datasets.ensure(tx, "river", "log") == dataset
+        assert await datasets.by_id(tx, dataset.id) == dataset
+        assert await datasets.deleted(tx) == []
+        with pytest.raises(NameRefusedError):
+            await datasets.ensure(tx, "river", "...")
+
+
+async def test_a_dataset_is_found_by_slug_by_project_and_slug_and_by_uuid(database: Database, dataset: Dataset) -> None:
+    async with database.transaction() as tx:
+        other = await datasets.ensure(tx, "ocean", "log")
+        assert await datasets.find(tx, "river/log") == [dataset]
+        assert await datasets.find(tx, str(other.id).upper()) == [other]
+        assert await datasets.find(tx, "log", "ocean") == [other]
+        assert await datasets.find(tx, "log") == await datasets.find(tx, None) == [other, dataset]
+        with pytest.raises(UnknownDatasetError, match="ocean/log, river/log"):
+            await datasets.find(tx, "lag")
+        with pytest.raises(UnknownProjectError, match="ocean, river"):
+            await datasets.find(tx, "log", "lake")
+
+
+async def test_projects_are_told_with_what_they_still_wait_for_smallest_first(
+    psql: Any, database: Database, dataset: Dataset
+) -> None:
+    async with database.transaction() as tx:
+        large = await datasets.ensure(tx, "large", "log", root_path="/srv/large")
+        idle = await datasets.ensure(tx, "idle", "log")
+        gone = await datasets.ensure(tx, "large", "gone")
+    for dataset_id, rows in ((dataset.id, 1), (large.id, 3), (gone.id, 5)):
+        for number in range(rows):
+            await plant(psql, MESSAGE, dataset_id, f"text {number}")
+    async with database.transaction() as tx:
+        await datasets.remove(tx, gone.id)
+        assert await datasets.pending_by_project(tx) == [
+            (idle.project_id, None, 0),
+            (dataset.project_id, None, 1),
+            (large.project_id, "/srv/large", 3),
+        ]
+
+
+async def test_a_pause_is_everybodys_grows_when_it_is_extended_and_ends(database: Database) -> None:
+    await space(database, 4)
+    async with database.transaction() as tx:
+        provider = await providers.by_name(tx, "model")
+        assert (provider.paused_seconds, provider.failures) == (0, 0)
+        long = await providers.pause(tx, provider.id, seconds=60, code="transient", error="503", counted=True)
+        assert await providers.pause(tx, provider.id, seconds=1, code="transient", error="503", counted=False) == long
+    async with database.read() as tx:
+        paused = await providers.active(tx)
+    assert paused is not None and 50 < paused.paused_seconds <= 60
+    assert (paused.failures, paused.pause_code) == (1, "transient")
+    async with database.transaction() as tx:
+        await providers.unpause(tx, provider.id)
+        assert (await providers.by_id(tx, provider.id)).paused_seconds == 0
+
+
+async def test_the_provider_used_last_serves_the_active_space(database: Database) -> None:
+    await space(database, 4, model="one")
+    async with database.transaction() as tx:
+        first = await providers.by_name(tx, "one")
+        second = await providers.add(
+            tx,
+            name="two",
+            type_="ollama",
+            base_url=None,
+            model="one",
+            chat_model=None,
+            api_key_encrypted=None,
+            dimensions=4,
+        )
+        assert second.space == first.space
+        await providers.use(tx, first.id)
+        assert await providers.active(tx) == await providers.by_name(tx, "one")
+        await providers.remove(tx, "one")
+        assert (await providers.every(tx), await providers.active(tx)) == ([second], second)
+        with pytest.raises(UnknownProviderError, match="Known providers: two"):
+            await providers.remove(tx, "one")

@@ -1,6 +1,6 @@
 """Takes in rows that no trigger saw: an older database, a restore with triggers disabled, text changed behind them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from evervec.store.embeddables import EMBEDDABLES, Embeddable
@@ -56,7 +56,7 @@ def _remove(embeddable: Embeddable) -> str:
     """
 
 
-async def run(database: Database, *, batch: int = 5000) -> AsyncIterator[Step]:
+async def run(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
     """Compare every row with its record, and every record with its row, a short transaction a batch.
 
     Stopped at any point and run again it goes on where records are missing: what is right is only read.
@@ -68,7 +68,7 @@ async def run(database: Database, *, batch: int = 5000) -> AsyncIterator[Step]:
             yield Step(embeddable.name, reached, 0, touched)
 
 
-async def _walk(database: Database, sql: str, batch: int) -> AsyncIterator[tuple[int, int]]:
+async def _walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int], None]:
     """Run a statement batch after batch along the keys; yields `(highest key, rows touched)`, nothing open meanwhile."""
     reached: int | None = -(2**63)
     while reached is not None:

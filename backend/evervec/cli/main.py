@@ -12,6 +12,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     try:
-        app()
+        app(prog_name="evervec")
     except Exception as error:
         sys.exit(tell(error))

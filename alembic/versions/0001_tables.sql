@@ -30,8 +30,9 @@ CREATE TABLE embeddings (
     failed_hash BYTEA,
     changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     pending_id BIGINT GENERATED ALWAYS AS (CASE WHEN content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash AND failed_hash IS DISTINCT FROM content_hash THEN vector_id ELSE NULL::bigint END) STORED,
-    CONSTRAINT embeddings_pkey PRIMARY KEY (vector_id),
-    CONSTRAINT embeddings_kind_row_id_key UNIQUE (kind, row_id),
+    -- half full: a row's vector makes its second version, which then finds room beside the first
+    CONSTRAINT embeddings_pkey PRIMARY KEY (vector_id) WITH (fillfactor = 50),
+    CONSTRAINT embeddings_kind_row_id_key UNIQUE (kind, row_id) WITH (fillfactor = 50),
     CONSTRAINT embeddings_content_hash_sha256 CHECK (octet_length(content_hash) = 32),
     CONSTRAINT embeddings_embedded_whole_or_not CHECK (num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4)),
     CONSTRAINT embeddings_blank_without_vector CHECK (content_hash IS NOT NULL OR embedding IS NULL),
@@ -95,6 +96,8 @@ CREATE TABLE embed_work (
     CONSTRAINT embed_work_vector_id_fkey FOREIGN KEY(vector_id) REFERENCES embeddings (vector_id) ON DELETE CASCADE
 )
  WITH (fillfactor = 70);
+
+CREATE INDEX embed_work_content_hash_idx ON embed_work (content_hash);
 
 CREATE INDEX embed_work_lease_owner_idx ON embed_work (lease_owner) WHERE lease_owner IS NOT NULL;
 

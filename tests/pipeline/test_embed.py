@@ -191,6 +191,21 @@ async def test_two_engines_on_the_same_rows_send_no_text_twice(
     assert set(sent.values()) == {1}
 
 
+async def test_engines_that_meet_the_same_text_at_the_same_moment_send_it_once(
+    resources: Resources, dataset: Dataset, fake: FakeProvider
+) -> None:
+    ids = await save(resources, dataset, [f"text {i % 10}" for i in range(200)])
+    parts = [ids[start::4] for start in range(4)]
+    await asyncio.gather(
+        *(embed_rows(resources, MESSAGE, part) for part in parts), embed_dataset(resources, dataset.id)
+    )
+    await embed_dataset(resources, dataset.id)
+    assert (await coverage(resources, dataset)).embedded == 200
+    assert {text: count for text, count in fake.texts_sent().items() if text.startswith("text ")} == {
+        f"text {i}": 1 for i in range(10)
+    }
+
+
 async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await save(resources, dataset, ["left behind"])
     await psql.execute(

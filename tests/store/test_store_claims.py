@@ -53,14 +53,39 @@ async def test_a_claim_of_one_kind_leaves_the_others(psql: Any, database: Databa
     assert [row.kind for row in claimed] == [ATOM.kind]
 
 
-async def test_two_open_claims_share_no_row(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_claim_waits_for_the_open_one_and_shares_no_row_with_it(
+    psql: Any, database: Database, dataset: Dataset
+) -> None:
     for number in range(10):
         await plant(psql, MESSAGE, dataset.id, f"text {number}")
-    async with database.transaction() as one, database.transaction() as other:
+
+    async def later() -> list[rows.Claimed]:
+        async with database.transaction() as tx:
+            return await claim(tx, dataset, uuid4(), limit=6)
+
+    async with database.transaction() as one:
         first = await claim(one, dataset, uuid4(), limit=6)
-        second = await claim(other, dataset, uuid4(), limit=6)
+        waiting = asyncio.create_task(later())
+        async with asyncio.timeout(5):
+            while not await psql.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+                await asyncio.sleep(0)
+        assert not waiting.done()
     assert [row.text for row in first] == [f"text {number}" for number in range(6)]
-    assert [row.text for row in second] == [f"text {number}" for number in range(6, 10)]
+    assert [row.text for row in await waiting] == [f"text {number}" for number in range(6, 10)]
+
+
+async def test_a_text_that_somebody_embeds_is_claimed_by_nobody_else(
+    psql: Any, database: Database, dataset: Dataset
+) -> None:
+    for _ in range(2):
+        await plant(psql, MESSAGE, dataset.id, "the same text")
+    async with database.transaction() as tx:
+        owner = uuid4()
+        (held,) = await claim(tx, dataset, owner, limit=1)
+    async with database.transaction() as tx:
+        assert await claim(tx, dataset, uuid4(), limit=5) == []
+        await rows.release(tx, owner, [held.vector_id])
+        assert len(await claim(tx, dataset, uuid4(), limit=5)) == 2
 
 
 async def test_many_claims_at_once_take_every_row_exactly_once(psql: Any, database: Database, dataset: Dataset) -> None:

@@ -37,6 +37,9 @@ WITH picked AS (
     WHERE {scope} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {free})
       AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
                   WHERE d.id = e.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
+      -- what somebody embeds at this moment is copied when it is there, not sent a second time
+      AND NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id
+                      AND o.lease_until > now())
     -- oldest first, so that no row starves
     ORDER BY e.pending_id LIMIT $3
     FOR UPDATE OF e SKIP LOCKED
@@ -66,10 +69,19 @@ CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE)
 CLAIM_DATASET = CLAIM.format(scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", free=FREE)
 
 
+# One claim at a time in a dataset, for a moment: two could not see that they take the same text.
+TURN = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2))"
+TURN_OF_IDS = """
+SELECT pg_advisory_xact_lock(hashtextextended(dataset_id::text, 2))
+FROM (SELECT DISTINCT dataset_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) ORDER BY dataset_id) d
+"""
+
+
 async def claim_ids(
     tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, limit: int, owner: UUID, lease: float
 ) -> list[Claimed]:
     """Lease those of the given rows that are pending and free, for `lease` seconds."""
+    await tx.execute(TURN_OF_IDS, embeddable.kind, list(row_ids))
     picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
     return await _with_text(tx, picked, owner)
 
@@ -78,6 +90,7 @@ async def claim_dataset(
     tx: Tx, dataset_id: UUID, *, kind: int | None = None, limit: int, owner: UUID, lease: float
 ) -> list[Claimed]:
     """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
+    await tx.execute(TURN, dataset_id)
     picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
     return await _with_text(tx, picked, owner)
 

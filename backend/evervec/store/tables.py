@@ -332,6 +332,7 @@ embed_work = Table(
     Column("last_code", Text),
     Column("last_error", Text),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
+    Index("embed_work_content_hash_idx", "content_hash"),
     Index("embed_work_lease_owner_idx", "lease_owner", postgresql_where=text("lease_owner IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )

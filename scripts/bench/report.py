@@ -1,14 +1,15 @@
 """What a benchmark says: one line a comparison, and the three ways a whole run is shown. Measures nothing."""
 
 import operator
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+BEGIN, END = "<!-- begin: scripts/bench/run --markdown -->", "<!-- end -->"
 COLUMNS = ("benchmark", "comparison", "ours", "against", "unit", "ratio", "promise", "")
 
 
@@ -102,12 +103,16 @@ def document(findings: Findings, facts: dict[str, object]) -> dict[str, Any]:
     return {"holds": held(findings), "machine": facts, "benchmarks": listed}
 
 
-def markdown(findings: Findings, facts: dict[str, object]) -> None:
-    """The run as a Markdown table on stdout: docs/benchmarks.md gets its numbers from here."""
+def markdown(findings: Findings, facts: dict[str, object], path: Path) -> None:
+    """Put the run between the two markers of a Markdown file. Raises `ValueError` for a file without them."""
+    before, opened, rest = path.read_text().partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not opened or not closed:
+        raise ValueError(f"{path} has no lines {BEGIN} and {END}")
     rows = [COLUMNS, ("---", "---", "---:", "---:", "---", "---:", "---", "---"), *_rows(findings)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    notes = [f"- {note}" for note in _notes(findings)]
-    sys.stdout.write("\n".join([*lines, "", *notes, "", _said(facts) + "."]) + "\n")
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    notes = "\n".join(f"- {note}" for note in _notes(findings))
+    path.write_text(f"{before}{BEGIN}\n{table}\n\nMeasured on: {_said(facts)}.\n\n{notes}\n{END}{after}")
 
 
 def _rows(findings: Findings) -> Iterable[Sequence[str]]:

@@ -21,7 +21,7 @@ def messages(count: int, *, seed: int = 1) -> list[str]:
     """`count` distinct texts of 15 to 120 words, half of them longer than 60, words as frequent as in the chat."""
     chance = random.Random(seed)
     words = " ".join(chat()).split()
-    return [f"{' '.join(chance.choices(words, k=_length(chance)))} {number}" for number in range(count)]
+    return [f"{' '.join(chance.choices(words, k=_length(chance) - 1))} {number}" for number in range(count)]
 
 
 def _length(chance: random.Random) -> int:

@@ -1,7 +1,10 @@
 """Knowledge is drawn out of messages: topics, atoms with versions, links. Its hooks ring for embedding."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from evervec.domain.knowledge import Extraction, LinkType
@@ -9,6 +12,7 @@ from evervec.domain.reconcile import Plan, reconcile
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.score import EXTRACT, Shift, together_or_alone
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
+from evervec.queue.publish import Ring
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Tx
@@ -52,21 +56,41 @@ async def _extract_all(
 ) -> None:
     provider = await resources.provider()
     shift = Shift(resources, provider)
-    while await _worth_starting(resources, dataset_id) and (
-        claimed := await shift.claim("extract", dataset_id, EXTRACT)
-    ):
-        saved: list[Extracted] = []
-        for group in together_or_alone(claimed):
-            saved += await _extract_group(resources, shift, group)
-        for extracted in saved:
-            counts["messages"] += len(extracted.message_ids)
-            counts["atoms"] += len(extracted.version_created_atom_ids)
-            counts["topics"] += len(extracted.topic_ids)
-            counts["links"] += extracted.links
-            if hooks:
-                await ring_hooks(resources, extracted, provider.id, lane=lane)
-        if not saved:
-            break
+    async with _one_behind() as behind:
+        while await _worth_starting(resources, dataset_id) and (
+            claimed := await shift.claim("extract", dataset_id, EXTRACT)
+        ):
+            saved: list[Extracted] = []
+            for group in together_or_alone(claimed):
+                saved += await _extract_group(resources, shift, group)
+            for extracted in saved:
+                counts["messages"] += len(extracted.message_ids)
+                counts["atoms"] += len(extracted.version_created_atom_ids)
+                counts["topics"] += len(extracted.topic_ids)
+                counts["links"] += extracted.links
+            if hooks and saved:
+                # the queue acknowledges while the next batch is read
+                await behind(resources.doorbell.ring_many(_hooks(saved, provider.id, lane)))
+            if not saved:
+                break
+
+
+@asynccontextmanager
+async def _one_behind() -> AsyncIterator[Callable[[Coroutine[Any, Any, object]], Awaitable[None]]]:
+    """Yields what lets one piece of work run behind the caller; the next one, and the end, wait for it."""
+    running: asyncio.Task[object] | None = None
+
+    async def behind(work: Coroutine[Any, Any, object]) -> None:
+        nonlocal running
+        before, running = running, asyncio.create_task(work)
+        if before is not None:
+            await before
+
+    try:
+        yield behind
+    finally:
+        if running is not None:
+            await running
 
 
 async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
@@ -78,16 +102,15 @@ async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
         return await messages.in_company(tx, dataset_id, EXTRACT)
 
 
-async def ring_hooks(resources: Resources, extracted: Extracted, provider_id: UUID, *, lane: Lane) -> None:
-    """Ring for what this extraction wrote. A bell that nobody hears costs time, never a row: the sweeper finds it."""
-    ring = resources.doorbell.ring
+def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:
+    """Bells for what an extraction wrote. One that nobody hears costs time, never a row: the sweeper finds it."""
     provider = str(provider_id)
-    if extracted.version_created_atom_ids:
-        await ring(EMBED_ATOMS, lane=lane, atom_ids=extracted.version_created_atom_ids, provider_id=provider)
-    if extracted.topic_ids:
-        await ring(EMBED_TOPICS, lane=lane, topic_ids=extracted.topic_ids, provider_id=provider)
-    if extracted.message_ids:
-        await ring(EMBED_MESSAGES, lane=lane, message_ids=extracted.message_ids, provider_id=provider)
+    written = [
+        (EMBED_ATOMS, "atom_ids", [atom_id for extracted in saved for atom_id in extracted.version_created_atom_ids]),
+        (EMBED_TOPICS, "topic_ids", [topic_id for extracted in saved for topic_id in extracted.topic_ids]),
+        (EMBED_MESSAGES, "message_ids", [message_id for extracted in saved for message_id in extracted.message_ids]),
+    ]
+    return [Ring(task, {ids: found, "provider_id": provider}, lane) for task, ids, found in written if found]
 
 
 async def _extract_group(resources: Resources, shift: Shift, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:

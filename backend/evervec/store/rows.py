@@ -37,15 +37,16 @@ WITH picked AS (
     WHERE {scope} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {free})
       AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
                   WHERE d.id = e.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
-      -- what somebody embeds at this moment is copied when it is there, not sent a second time
-      AND NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id
-                      AND o.lease_until > now())
     -- oldest first, so that no row starves
     ORDER BY e.pending_id LIMIT $3
     FOR UPDATE OF e SKIP LOCKED
 ), leased AS (
     INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until)
-    SELECT vector_id, content_hash, $4, now() + $5 FROM picked
+    SELECT vector_id, content_hash, $4, now() + $5 FROM picked p
+    -- what somebody embeds at this moment is copied when it is there, not sent a second time; asked of the picked
+    -- rows alone, or each claim would ask it of all that wait
+    WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
+                      AND o.lease_until > now())
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers

@@ -29,13 +29,17 @@ def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=tables.metadata, include_name=ours)
+    # one transaction a migration: a later one may leave it to build an index while others write
+    context.configure(
+        connection=connection, target_metadata=tables.metadata, include_name=ours, transaction_per_migration=True
+    )
     with context.begin_transaction():
         context.run_migrations()
-        at = context.get_context().get_current_heads()
-        if at and at == (ScriptDirectory.from_config(config).get_current_head(),):
-            for statement in triggers.install():
-                connection.exec_driver_sql(statement)
+    at = context.get_context().get_current_heads()
+    if at and at == (ScriptDirectory.from_config(config).get_current_head(),):
+        for statement in triggers.install():
+            connection.exec_driver_sql(statement)
+    connection.commit()
 
 
 async def online() -> None:

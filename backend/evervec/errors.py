@@ -109,6 +109,10 @@ class SchemaMismatchError(EvervecError):
     """The database has schema {found}, this Evervec needs {wanted}. Run `evervec migrate`."""
 
 
+class FeedError(EvervecError):
+    """The change feed can not be read: {reason}. `evervec providers list` shows the active space and its width."""
+
+
 # --- what a provider may answer: one class per rung of the failure ladder ----------------------------------------
 
 

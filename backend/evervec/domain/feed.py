@@ -94,8 +94,8 @@ class Vectors:
             np.concatenate([part.rows for part in parts]),
         )
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> "Vectors":
-        """Those at some places, or where a mask is true."""
+    def take(self, places: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Vectors":
+        """Those at some places, in a slice, or where a mask is true."""
         return Vectors(self.ids[places], self.versions[places], self.kinds[places], self.rows[places])
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -40,6 +40,16 @@ class ReadTx:
         """Run one statement; answers its command tag."""
         tag: str = await self._connection.execute(sql, *values)
         return tag
+
+    async def copy_out(self, query: str, *values: object, to: Callable[[bytes], Awaitable[None]]) -> None:
+        """Binary COPY of a query's rows, handed on in pieces as they arrive from the socket."""
+        await self._connection.copy_from_query(query, *values, output=to, format="binary")
+
+    @property
+    def server_version(self) -> int:
+        """The server's major version."""
+        major: int = self._connection.get_server_version().major
+        return major
 
 
 class Tx(ReadTx):

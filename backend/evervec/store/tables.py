@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -98,8 +99,11 @@ datasets = Table(
     Column("name", Text, nullable=False),
     _time("created_at"),
     _time("deleted_at", filled=False),
+    Column("recall_target", REAL),
+    Column("feed_from", Xid8),
     UniqueConstraint("project_id", "slug"),
     CheckConstraint("slug <> ''", name="slug_given"),
+    CheckConstraint("recall_target > 0 AND recall_target <= 1", name="recall_target_bounded"),
 )
 
 messages = Table(
@@ -315,7 +319,14 @@ embeddings = Table(
         postgresql_include=["kind"],
         postgresql_where=text(PENDING),
     ),
-    Index("embeddings_feed_idx", "dataset_id", "changed_xid", "vector_id"),
+    # the feed and the sync check both read this index alone; a row without a vector is in neither
+    Index(
+        "embeddings_changed_idx",
+        "dataset_id",
+        "changed_xid",
+        "vector_id",
+        postgresql_where=text("embedding IS NOT NULL"),
+    ),
     Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),
     Index("embeddings_failed_idx", "dataset_id", "vector_id", postgresql_where=text("failed_hash = content_hash")),
 )
@@ -345,4 +356,47 @@ vector_tombstones = Table(
     Column("dataset_id", UUID(as_uuid=True), nullable=False),
     Column("deleted_xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
     Index("vector_tombstones_feed_idx", "dataset_id", "deleted_xid", "vector_id"),
+)
+
+mirrors = Table(
+    "mirrors",
+    metadata,
+    Column("holder", UUID(as_uuid=True), primary_key=True),
+    Column("dataset_id", UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("vectors", BigInteger, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("watermark", Text),
+    _time("seen_at"),
+    _time("checked_at", filled=False),
+    Column("in_sync", Boolean),
+    Column("missing", BigInteger),
+    Column("extra", BigInteger),
+    Column("stale", BigInteger),
+    Column("asked", Text),
+    _time("asked_at", filled=False),
+    _time("answered_at", filled=False),
+    CheckConstraint("state IN ('loading', 'building', 'ready', 'dropped', 'failed')", name="state_known"),
+    CheckConstraint("asked IN ('check', 'rebuild', 'compact')", name="asked_known"),
+    CheckConstraint("num_nulls(checked_at, in_sync, missing, extra, stale) IN (0, 5)", name="checked_whole_or_not"),
+    Index(None, "dataset_id"),
+)
+
+recall_checks = Table(
+    "recall_checks",
+    metadata,
+    _id(),
+    _dataset(),
+    Column("engine", Text, nullable=False),
+    Column("recall", REAL, nullable=False),
+    Column("target", REAL, nullable=False),
+    Column("sampled", Integer, nullable=False),
+    _time("measured_at"),
+    CheckConstraint("engine IN ('mirror', 'pgvector')", name="engine_known"),
+    CheckConstraint("recall BETWEEN 0 AND 1 AND target BETWEEN 0 AND 1", name="recall_bounded"),
+    Index(None, "dataset_id", "engine", "measured_at"),
 )

@@ -1,0 +1,289 @@
+"""The change feed of a dataset: vectors and tombstones that a reader has not seen, streamed as binary COPY into numpy.
+
+A reader's watermark is the PostgreSQL snapshot it read last. The next read asks for what that snapshot did not see: no
+commit is skipped however late it comes, none is sent twice, and a long transaction elsewhere holds nothing back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.domain.feed import Changes, Digest, Ids, Life, Vectors, Watermark
+from evervec.errors import FeedError
+from evervec.store.session import ReadTx, Tx
+
+PIECE = 1 << 20
+"""Bytes that are parsed at a time: what the loop is away for stays under a millisecond."""
+HEADER = 19
+TRAILER = b"\xff\xff"
+
+NEWS = """
+    {xid} >= pg_snapshot_xmin({mark}) AND {xid} < pg_snapshot_xmax(pg_current_snapshot())
+    AND NOT pg_visible_in_snapshot({xid}, {mark})
+"""
+WRITTEN = NEWS.format(xid="e.changed_xid", mark="$2::text::pg_snapshot")
+DELETED = NEWS.format(xid="t.deleted_xid", mark="$2::text::pg_snapshot")
+
+HAS_VECTOR = "e.dataset_id = $1 AND e.embedding IS NOT NULL"
+COLUMNS = "e.vector_id, e.changed_xid, e.kind, e.embedding"
+EVERYTHING = f"SELECT {COLUMNS} FROM embeddings e WHERE {HAS_VECTOR}"
+UPSERTS = f"SELECT {COLUMNS} FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN}"
+BY_IDS = f"SELECT {COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($2::bigint[]) AND {HAS_VECTOR}"
+TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
+VERSIONS = f"SELECT e.vector_id, e.changed_xid FROM embeddings e WHERE {HAS_VECTOR}"
+COUNT = f"SELECT count(*) FROM embeddings e WHERE {HAS_VECTOR}"
+
+HAS_NEWS = f"""(
+    EXISTS (SELECT FROM embeddings e WHERE e.dataset_id = {{dataset}} AND e.embedding IS NOT NULL
+            AND {NEWS.format(xid="e.changed_xid", mark="{mark}")})
+    OR EXISTS (SELECT FROM vector_tombstones t WHERE t.dataset_id = {{dataset}}
+               AND {NEWS.format(xid="t.deleted_xid", mark="{mark}")})
+)"""
+WITH_NEWS = "SELECT w.id FROM unnest($1::uuid[], $2::text[]) AS w (id, mark) WHERE " + HAS_NEWS.format(
+    dataset="w.id", mark="w.mark::pg_snapshot"
+)
+
+HEADING = """
+SELECT c.system_identifier::text AS cluster, p.timeline_id AS timeline, d.oid::bigint AS database, s.id AS space_id,
+       s.dimensions, (SELECT version_num FROM alembic_version) AS schema, pg_current_snapshot() AS snapshot,
+       of.feed_from, coalesce(of.recall_target, 0) AS recall_target, of.live
+FROM pg_control_system() c, pg_control_checkpoint() p, pg_database d, embedding_spaces s
+LEFT JOIN (
+    SELECT w.feed_from, w.recall_target, w.deleted_at IS NULL AND pr.deleted_at IS NULL AS live
+    FROM datasets w JOIN projects pr ON pr.id = w.project_id WHERE w.id = $1
+) of ON true
+WHERE d.datname = current_database() AND s.state = 'active'
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above a read of the feed: whose life, which snapshot, from where on tombstones are complete.
+
+    `live` is whether the dataset is there and not deleted, `recall_target` the one it was given, or None.
+    """
+
+    life: Life
+    watermark: Watermark
+    feed_from: int
+    recall_target: float | None
+    live: bool
+
+
+async def heading(tx: ReadTx, dataset_id: UUID) -> Heading | None:
+    """The heading of a dataset's feed in this transaction; None while no embedding space is active."""
+    row = await tx.fetchrow(HEADING, dataset_id)
+    if row is None:
+        return None
+    life = Life(*(row[name] for name in ("cluster", "timeline", "database", "space_id", "dimensions", "schema")))
+    return Heading(
+        life, _watermark(row["snapshot"]), row["feed_from"] or 0, row["recall_target"] or None, bool(row["live"])
+    )
+
+
+async def watermark(tx: ReadTx) -> Watermark:
+    """The snapshot of this transaction."""
+    return _watermark(await tx.fetchval("SELECT pg_current_snapshot()"))
+
+
+def _watermark(snapshot: tuple[int, int, Sequence[int]]) -> Watermark:
+    xmin, xmax, in_progress = snapshot
+    return Watermark(xmin, xmax, tuple(in_progress))
+
+
+async def with_news(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
+    """The datasets in which something happened that their watermark has not seen."""
+    rows = await tx.fetch(WITH_NEWS, list(watermarks), [str(mark) for mark in watermarks.values()])
+    return {row["id"] for row in rows}
+
+
+async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) -> Changes:
+    """What happened in a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
+    news = _Rows(dimensions)
+    await tx.copy_out(UPSERTS, dataset_id, str(seen), to=news)
+    gone = _Ids()
+    await tx.copy_out(TOMBSTONES, dataset_id, str(seen), to=gone)
+    return Changes(await watermark(tx), news.read(), gone.read())
+
+
+async def everything(tx: ReadTx, dataset_id: UUID, dimensions: int) -> Vectors:
+    """All vectors of a dataset in this transaction's snapshot, in one pass into arrays of the right size."""
+    rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id))
+    await tx.copy_out(EVERYTHING, dataset_id, to=rows)
+    return rows.read()
+
+
+async def by_ids(tx: ReadTx, dataset_id: UUID, ids: Sequence[int] | Ids, dimensions: int) -> Vectors:
+    """The vectors of a dataset among some vector ids."""
+    rows = _Rows(dimensions, expected=len(ids))
+    await tx.copy_out(BY_IDS, dataset_id, [int(vector_id) for vector_id in ids], to=rows)
+    return rows.read()
+
+
+async def versions(tx: ReadTx, dataset_id: UUID) -> tuple[Ids, Ids]:
+    """`(ids, versions)` of every vector of a dataset, read from the index alone."""
+    pairs = _Pairs()
+    await tx.copy_out(VERSIONS, dataset_id, to=pairs)
+    return pairs.read()
+
+
+async def digest(tx: ReadTx, dataset_id: UUID) -> Digest:
+    """The digest of a dataset's vectors, computed inside PostgreSQL from the index alone."""
+    row = await tx.fetchrow(digest_sql(tx.server_version), dataset_id)
+    return Digest(*row) if row is not None else Digest(0, 0, 0)
+
+
+def digest_sql(server_version: int) -> str:
+    """The digest as SQL. Before PostgreSQL 18 an xid8 has no hash function of its own; the number is the same."""
+    version = "hashxid8extended(e.changed_xid, 0)"
+    if server_version < 18:
+        version = "hashint8extended(e.changed_xid::text::bigint, 0)"
+    return f"""
+        SELECT count(*), coalesce(bit_xor(h), 0), coalesce(sum((h >> 32)::int), 0)
+        FROM (SELECT hashint8extended(e.vector_id # {version}, 0) AS h FROM embeddings e WHERE {HAS_VECTOR}) hashed
+    """
+
+
+PRUNE = """
+WITH pruned AS (
+    DELETE FROM vector_tombstones WHERE dataset_id = $1 AND deleted_xid < $2::text::xid8 RETURNING 1
+), kept AS (
+    UPDATE datasets SET feed_from = $2::text::xid8 WHERE id = $1 AND EXISTS (SELECT FROM pruned)
+)
+SELECT count(*) FROM pruned
+"""
+
+
+async def prune(tx: Tx, dataset_id: UUID, below: int) -> int:
+    """Forget tombstones of transactions below an id. A reader that had not seen them compares instead of following."""
+    pruned: int = await tx.fetchval(PRUNE, dataset_id, str(below))
+    return pruned
+
+
+class _Copied:
+    """Takes a binary COPY in pieces and hands on its rows, which all have one size."""
+
+    def __init__(self, row: np.dtype[np.void]) -> None:
+        self._row = row
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._begun = False
+
+    async def __call__(self, data: bytes) -> None:
+        """Take what arrived."""
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes >= PIECE:
+            self._parse()
+
+    def _parse(self, *, last: bool = False) -> None:
+        whole = b"".join(self._pieces)
+        start = 0 if self._begun else HEADER
+        count, left = divmod(len(whole) - start, self._row.itemsize)
+        if last and whole[len(whole) - left :] != TRAILER:
+            raise FeedError(reason="a row has another size than the rest: its vector is not of the space's width")
+        if count:
+            self._take(np.frombuffer(whole, self._row, count, start))
+        self._begun = True
+        self._pieces = [whole[len(whole) - left :]]
+        self._bytes = left
+
+    def _take(self, rows: NDArray[np.void]) -> None:
+        raise NotImplementedError
+
+    def _checked(self, rows: NDArray[np.void], **constants: int) -> None:
+        for name, constant in constants.items():
+            if not (rows[name] == constant).all():
+                raise FeedError(reason=f"a row's {name} is not {constant}: its vector is not of the space's width")
+
+
+class _Pairs(_Copied):
+    """Rows of two 8-byte numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            np.dtype([("fields", ">i2"), ("one", ">i4"), ("id", ">i8"), ("two", ">i4"), ("version", ">i8")])
+        )
+        self._found: list[tuple[Ids, Ids]] = []
+
+    def _take(self, rows: NDArray[np.void]) -> None:
+        self._found.append((rows["id"].astype(np.int64), rows["version"].astype(np.int64)))
+
+    def read(self) -> tuple[Ids, Ids]:
+        """All of them."""
+        self._parse(last=True)
+        none = np.empty(0, np.int64)
+        ids, versions = zip(*self._found, strict=True) if self._found else ((none,), (none,))
+        return np.concatenate(ids), np.concatenate(versions)
+
+
+class _Ids(_Copied):
+    """Rows of one 8-byte number."""
+
+    def __init__(self) -> None:
+        super().__init__(np.dtype([("fields", ">i2"), ("one", ">i4"), ("id", ">i8")]))
+        self._found: list[Ids] = []
+
+    def _take(self, rows: NDArray[np.void]) -> None:
+        self._found.append(rows["id"].astype(np.int64))
+
+    def read(self) -> Ids:
+        """All of them."""
+        self._parse(last=True)
+        return np.concatenate(self._found) if self._found else np.empty(0, np.int64)
+
+
+class _Rows(_Copied):
+    """Rows of a vector id, a version, a kind and a vector, put into arrays that grow only when there are more than expected."""
+
+    def __init__(self, dimensions: int, *, expected: int = 0) -> None:
+        super().__init__(
+            np.dtype(
+                [
+                    *(
+                        ("fields", ">i2"),
+                        ("id_bytes", ">i4"),
+                        ("id", ">i8"),
+                        ("version_bytes", ">i4"),
+                        ("version", ">i8"),
+                    ),
+                    *(("kind_bytes", ">i4"), ("kind", ">i2"), ("vector_bytes", ">i4"), ("dimensions", ">i2")),
+                    *(("unused", ">i2"), ("vector", ">f4", (dimensions,))),
+                ]
+            )
+        )
+        self._dimensions = dimensions
+        self._count = 0
+        self._arrays = _arrays(max(expected, 1024), dimensions)
+
+    def _take(self, rows: NDArray[np.void]) -> None:
+        self._checked(rows, fields=4, vector_bytes=4 + 4 * self._dimensions, dimensions=self._dimensions)
+        end = self._count + len(rows)
+        if end > len(self._arrays):
+            larger = _arrays(max(end, 2 * len(self._arrays)), self._dimensions)
+            for old, new in zip(_parts(self._arrays), _parts(larger), strict=True):
+                new[: self._count] = old[: self._count]
+            self._arrays = larger
+        for name, array in zip(("id", "version", "kind", "vector"), _parts(self._arrays), strict=True):
+            array[self._count : end] = rows[name]
+        vectors = self._arrays.rows[self._count : end]
+        vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), np.finfo(np.float32).tiny)[:, None]
+        self._count = end
+
+    def read(self) -> Vectors:
+        """All of them."""
+        self._parse(last=True)
+        return self._arrays.take(slice(self._count))
+
+
+def _arrays(count: int, dimensions: int) -> Vectors:
+    whole = np.empty(count, np.int64)
+    return Vectors(whole, whole.copy(), np.empty(count, np.int16), np.empty((count, dimensions), np.float32))
+
+
+def _parts(vectors: Vectors) -> tuple[NDArray[Any], ...]:
+    return vectors.ids, vectors.versions, vectors.kinds, vectors.rows

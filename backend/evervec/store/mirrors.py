@@ -1,0 +1,193 @@
+"""Who holds a mirror of which dataset, how far each one is, and what was measured of its recall. Knows nothing of FAISS."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from evervec.store.changes import HAS_NEWS
+from evervec.store.session import ReadTx, Tx
+
+ALIVE = "interval '15 seconds'"
+"""A holder that was not seen for so long is dead, or as good as."""
+FORGOTTEN = "interval '1 day'"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that keeps mirrors in a folder of a host."""
+
+    id: UUID
+    host: str
+    folder: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """One dataset's mirror as its holder last said. `watermark` is a PostgreSQL snapshot, `behind` whether more was committed."""
+
+    dataset_id: UUID
+    host: str
+    folder: str
+    pid: int
+    state: str
+    reason: str
+    vectors: int
+    bytes: int
+    watermark: str | None
+    behind_ms: float
+    in_sync: bool | None
+    checked_at: datetime | None
+    missing: int
+    extra: int
+    stale: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a holder says of one mirror."""
+
+    dataset_id: UUID
+    state: str
+    reason: str
+    vectors: int
+    bytes: int
+    watermark: str | None
+
+
+TELL = """
+INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, reason, vectors, bytes, watermark)
+SELECT $1, t.dataset_id, $2, $3, $4, t.state, t.reason, t.vectors, t.bytes, t.watermark
+FROM unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
+    AS t (dataset_id, state, reason, vectors, bytes, watermark)
+JOIN datasets d ON d.id = t.dataset_id
+ON CONFLICT (holder, dataset_id) DO UPDATE
+SET state = EXCLUDED.state, reason = EXCLUDED.reason, vectors = EXCLUDED.vectors, bytes = EXCLUDED.bytes,
+    watermark = EXCLUDED.watermark, seen_at = now()
+RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at THEN asked END AS asked
+"""
+
+
+async def tell(tx: Tx, holder: Holder, mirrors: Sequence[Told]) -> dict[UUID, str]:
+    """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
+    columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
+    values = [list(column) for column in columns] or [[], [], [], [], [], []]
+    rows = await tx.fetch(TELL, holder.id, holder.host, holder.folder, holder.pid, *values)
+    await tx.execute(
+        "DELETE FROM mirrors WHERE (holder = $1 AND dataset_id <> ALL ($2)) OR seen_at < now() - " + FORGOTTEN,
+        holder.id,
+        values[0],
+    )
+    return {row["dataset_id"]: row["asked"] for row in rows if row["asked"] is not None}
+
+
+async def checked(
+    tx: Tx, holder: Holder, dataset_id: UUID, *, missing: int, extra: int, stale: int, answer: bool
+) -> None:
+    """Keep what a sync check found; `answer` when somebody had asked for it."""
+    await tx.execute(
+        "UPDATE mirrors SET checked_at = clock_timestamp(), in_sync = $3 + $4 + $5 = 0, missing = $3, extra = $4, "
+        "stale = $5, answered_at = CASE WHEN $6 THEN clock_timestamp() ELSE answered_at END "
+        "WHERE holder = $1 AND dataset_id = $2",
+        holder.id,
+        dataset_id,
+        missing,
+        extra,
+        stale,
+        answer,
+    )
+
+
+async def leave(tx: Tx, holder: Holder) -> None:
+    """A holder stops: its mirrors are files again."""
+    await tx.execute("DELETE FROM mirrors WHERE holder = $1", holder.id)
+
+
+async def ask(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], what: str) -> list[UUID]:
+    """Ask the live holders of a folder for something; answers the datasets that one of them has."""
+    rows = await tx.fetch(
+        f"UPDATE mirrors SET asked = $4, asked_at = clock_timestamp() WHERE host = $1 AND folder = $2 "
+        f"AND dataset_id = ANY($3) AND seen_at > now() - {ALIVE} RETURNING dataset_id",
+        host,
+        folder,
+        list(dataset_ids),
+        what,
+    )
+    return [row["dataset_id"] for row in rows]
+
+
+async def unanswered(tx: ReadTx, host: str, folder: str) -> int:
+    """How many questions the live holders of a folder still have before them."""
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM mirrors WHERE host = $1 AND folder = $2 AND asked IS NOT NULL "
+        f"AND (answered_at IS NULL OR answered_at < asked_at) AND seen_at > now() - {ALIVE}",
+        host,
+        folder,
+    )
+    return count
+
+
+HELD = f"""
+SELECT m.dataset_id, m.host, m.folder, m.pid, m.state, m.reason, m.vectors, m.bytes, m.watermark,
+       CASE WHEN m.watermark IS NOT NULL AND {HAS_NEWS.format(dataset="m.dataset_id", mark="m.watermark::pg_snapshot")}
+       THEN extract(epoch FROM clock_timestamp() - m.seen_at) * 1000 ELSE 0 END::float8 AS behind_ms,
+       m.in_sync, m.checked_at, coalesce(m.missing, 0) AS missing, coalesce(m.extra, 0) AS extra,
+       coalesce(m.stale, 0) AS stale
+FROM mirrors m WHERE m.dataset_id = ANY($1) AND m.seen_at > now() - {ALIVE}
+ORDER BY m.dataset_id, m.host, m.folder, m.pid
+"""
+
+
+async def held(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[Held]:
+    """The live mirrors of some datasets. `behind_ms` is 0 for one that has seen everything committed."""
+    return [Held(*row) for row in await tx.fetch(HELD, list(dataset_ids))]
+
+
+async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
+    """The oldest snapshot that a live mirror of a dataset is at."""
+    found: str | None = await tx.fetchval(
+        f"SELECT watermark FROM mirrors WHERE dataset_id = $1 AND watermark IS NOT NULL AND seen_at > now() - {ALIVE} "
+        "ORDER BY pg_snapshot_xmin(watermark::pg_snapshot) LIMIT 1",
+        dataset_id,
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A sampled recall@10 of one engine against exact answers."""
+
+    engine: str
+    recall: float
+    target: float
+    sampled: int
+    measured_at: datetime
+
+
+async def record_recall(tx: Tx, dataset_id: UUID, engine: str, recall: float, target: float, sampled: int) -> None:
+    """Keep a measured recall@10; a hundred measurements of an engine are kept."""
+    await tx.execute(
+        "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) VALUES ($1, $2, $3, $4, $5)",
+        dataset_id,
+        engine,
+        recall,
+        target,
+        sampled,
+    )
+    await tx.execute(
+        "DELETE FROM recall_checks WHERE dataset_id = $1 AND engine = $2 AND id < (SELECT min(id) FROM (SELECT id "
+        "FROM recall_checks WHERE dataset_id = $1 AND engine = $2 ORDER BY id DESC LIMIT 100) newest)",
+        dataset_id,
+        engine,
+    )
+
+
+async def recalls(tx: ReadTx, dataset_id: UUID) -> list[Recall]:
+    """The newest measurement of each engine."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT ON (engine) engine, recall::float8, target::float8, sampled, measured_at FROM recall_checks "
+        "WHERE dataset_id = $1 ORDER BY engine, measured_at DESC, id DESC",
+        dataset_id,
+    )
+    return [Recall(*row) for row in rows]

@@ -79,7 +79,7 @@ async def _extract_all(
 class _Bells:
     """The hooks of one extraction, rung behind it: the queue acknowledges while the next batch is read.
 
-    A bell costs the same for one batch as for ten, so quick batches share one: whatever an extractor's pace, its rows
+    A bell costs about as much for one batch as for ten, so quick batches share one: whatever an extractor's pace, its rows
     are rung for as they are saved, a quarter of a second and a batch late at most. The rest is rung for at the end.
     """
 

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from evervec.pipeline import providers
+from evervec.pipeline.mirrors import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.publish import Doorbell
@@ -143,7 +144,9 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         closing.push_async_callback(models.aclose)
         doorbell = Doorbell(broker)
         closing.push_async_callback(doorbell.aclose)
-        found = Resources(settings, database, broker, doorbell, models)
+        mirrors = Mirrors(settings, database)
+        closing.push_async_callback(mirrors.aclose)
+        found = Resources(settings, database, broker, doorbell, models, mirrors)
         attach(broker, found)
         yield found
 

@@ -255,3 +255,18 @@ def _seconds_until(http_date: str, fallback: float) -> float:
         return fallback
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime.now(UTC)).total_seconds()
+
+
+# --- the mirror -----------------------------------------------------------------------------------------------
+
+
+class MirrorFolderError(EvervecError):
+    """Mirrors can not be kept in {path} ({reason}). {advice}"""
+
+
+class MirrorBusyError(EvervecError):
+    """The mirror of dataset {dataset} was not written: {reason}. Load it again, and write only what is newer."""
+
+
+class MirrorFileError(EvervecError):
+    """{reason}"""

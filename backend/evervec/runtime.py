@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
 from evervec.pipeline import providers
+from evervec.pipeline.mirrors import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
@@ -64,7 +65,9 @@ async def open_runtime(
             await _ring_up(broker)
         doorbell = Doorbell(broker)
         closing.push_async_callback(doorbell.aclose)
-        resources = Resources(settings, database, broker, doorbell, models)
+        mirrors = Mirrors(settings, database)
+        closing.push_async_callback(mirrors.aclose)
+        resources = Resources(settings, database, broker, doorbell, models, mirrors)
         await providers.ensure_default(resources)
         yield Runtime(settings, stack, resources, broker)
 

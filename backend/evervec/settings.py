@@ -43,6 +43,14 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=8, ge=2, le=128)
     connect_seconds: float = Field(default=10, gt=0)
 
+    faiss_dir: Path | None = None
+    mirror_memory_mb: int = Field(default=4096, ge=1)
+    mirror_recall: float = Field(default=0.98, gt=0, le=1)
+    mirror_index: str | None = None
+    mirror_poll_seconds: float = Field(default=0.5, gt=0)
+    mirror_check_seconds: float = Field(default=3600, gt=0)
+    mirror_recall_seconds: float = Field(default=86_400, gt=0)
+
     api_host: str = "127.0.0.1"
     api_key: SecretStr | None = None
     api_port: int = Field(default=8321, ge=0, le=65535)
@@ -51,6 +59,11 @@ class Settings(BaseSettings):
     def embedded_database(self) -> bool:
         """Whether we start PostgreSQL ourselves."""
         return self.database_url is None
+
+    @cached_property
+    def mirrors(self) -> Path:
+        """Where the mirrors are kept on disk."""
+        return self.faiss_dir if self.faiss_dir is not None else self.home / "faiss"
 
     @cached_property
     def embedded_nats(self) -> bool:

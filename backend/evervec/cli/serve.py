@@ -70,7 +70,9 @@ def api() -> None:
         listening = web.listen(runtime.settings)
         host, port = listening.getsockname()[:2]
         output.note(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
-        await web.serve(runtime.resources, listening, finish)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
+            group.create_task(web.serve(runtime.resources, listening, finish))
 
     _until_told(serve, None, takes_tasks=False)
 

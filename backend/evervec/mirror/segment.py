@@ -1,12 +1,25 @@
 """An immutable segment: a FAISS index over positions 0..n-1, the arrays that say what is where, and how to search it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Ids, Life, Watermark
+from evervec.mirror import scan, threads as omp
+from evervec.mirror.allowed import Allowed, Positions
+from evervec.mirror.scan import Hits, Rows
+
+# So many allowed vectors are scanned faster than an index finds its way through those that are not.
+EXACT_BELOW = 5_000
+# A graph walks through what is not allowed; below this share it no longer finds its way, and a scan is as quick.
+GRAPH_SHARE = 0.2
+WIDER = 4
+STEP = 1.25
+K = 10  # how many hits the tuning is for
 
 
 @dataclass(frozen=True)
@@ -14,7 +27,8 @@ class Tuning:
     """How a segment is searched: found when it was built, against exact answers on a sample of `sampled` queries.
 
     `target` is the recall@10 that was asked for, `recall` what the sample then reached. `nprobe` and `k_factor` are for
-    IVF, `ef` for HNSW; a flat scan has none of them.
+    IVF, `ef` for HNSW; a flat scan has none of them. `spread` says how fast neighbours scatter over the lists: those up
+    to the d-th lie in the nearest `nprobe * (d / 10) ** spread` of them.
     """
 
     target: float
@@ -23,6 +37,22 @@ class Tuning:
     nprobe: int | None = None
     k_factor: float | None = None
     ef: int | None = None
+    spread: float = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of nq queries found.
+
+    `scores` float32 `(nq, k)` are inner products, falling; `positions` int64 `(nq, k)`. Where there are fewer than k
+    the score is -inf and the position -1. `exact`: every vector that is allowed was looked at. `widened`: the tuned
+    parameters did not bring enough hits, so that more was searched.
+    """
+
+    scores: Rows
+    positions: Positions
+    exact: bool = False
+    widened: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,3 +75,196 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def search(
+        self, queries: Rows, k: int, allowed: Allowed | None = None, *, exact: bool = False, threads: int = 1
+    ) -> Found:
+        """The k nearest of each query `(nq, dim)` float32 of length 1, among what is allowed (None: everything).
+
+        Never silently short: where the tuned parameters bring fewer hits than there are, it searches wider and at last
+        everything, and says so. Any number of threads may search at once. Raises `ValueError` for queries of another
+        shape or a k below 1, `ForkedError` in a forked process.
+        """
+        omp.use(threads)
+        queries = self._checked(queries, k, allowed)
+        if allowed is not None and allowed.count == len(self):
+            allowed = None
+        wanted = min(k, len(self) if allowed is None else allowed.count)
+        if not wanted or not len(queries):
+            return Found(*scan.widened((np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)), k), True)
+        if exact or self._scans(allowed):
+            return Found(*scan.widened(scan.exact(self.storage, queries, wanted, allowed), k), True)
+        return self._approximate(queries, wanted, k, allowed)
+
+    def candidates(self, queries: Rows, count: int, nprobe: int) -> Positions:
+        """What the lists alone hold for the nearest of each query, before any is looked at closely: `(nq, count)`, -1."""
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        found: Positions = self.ivf.search(queries, count, params=parameters)[1]
+        return found
+
+    def vectors(self, positions: Positions) -> Rows:
+        """The vectors at some positions, `(m, dim)` float32, as exactly as half precision keeps them."""
+        return scan.halves(self.storage)[positions].astype(np.float32)
+
+    @property
+    def dimensions(self) -> int:
+        """How wide the vectors are."""
+        return int(self.index.d)
+
+    @cached_property
+    def memory(self) -> int:
+        """Bytes held: codes, graph or lists, and the arrays. Of a mapped file: what it takes when all of it is in use."""
+        return _index_bytes(self) + self.ids.nbytes + self.versions.nbytes + self.kinds.nbytes
+
+    @cached_property
+    def storage(self) -> Any:
+        """The flat `SQfp16` index that holds the vectors, whatever finds them."""
+        if self.ivf is not None:
+            return faiss.downcast_index(self.index.refine_index)
+        return faiss.downcast_index(self.index.storage) if self.graph is not None else self.index
+
+    @cached_property
+    def ivf(self) -> Any | None:
+        """The inverted lists, if it is searched through them."""
+        return faiss.downcast_index(self.index.base_index) if isinstance(self.index, faiss.IndexRefine) else None
+
+    @cached_property
+    def graph(self) -> Any | None:
+        """The HNSW graph, if it is searched through one."""
+        return self.index.hnsw if isinstance(self.index, faiss.IndexHNSW) else None
+
+    @cached_property
+    def lists(self) -> NDArray[np.int32]:
+        """In which inverted list each position is, `(n,)`. Only with `ivf`."""
+        lists = np.zeros(len(self), np.int32)
+        inverted = self.ivf.invlists
+        for number in range(self.ivf.nlist):
+            size = inverted.list_size(number)
+            if size:
+                lists[faiss.rev_swig_ptr(inverted.get_ids(number), size)] = number
+        return lists
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many positions each inverted list holds, `(nlist,)`. Only with `ivf`."""
+        return np.bincount(self.lists, minlength=self.ivf.nlist)
+
+    @cached_property
+    def _centroids(self) -> Any:
+        return faiss.downcast_index(self.ivf.quantizer).get_xb()
+
+    def _checked(self, queries: Rows, k: int, allowed: Allowed | None) -> Rows:
+        if queries.ndim != 2 or queries.shape[1] != self.index.d:
+            raise ValueError(f"queries have the shape {queries.shape}, this segment needs (nq, {self.index.d})")
+        if k < 1:
+            raise ValueError(f"k is {k}: ask for one hit at least")
+        if allowed is not None and len(allowed) != len(self):
+            raise ValueError(f"{len(allowed)} positions are allowed or not, this segment has {len(self)}")
+        return np.ascontiguousarray(queries, np.float32)
+
+    def _scans(self, allowed: Allowed | None) -> bool:
+        """Whether an exact scan is the best way to search this."""
+        if self.index is self.storage:
+            return True
+        if allowed is None:
+            return False
+        return allowed.count <= EXACT_BELOW or (self.graph is not None and allowed.count < GRAPH_SHARE * len(self))
+
+    def _approximate(self, queries: Rows, wanted: int, k: int, allowed: Allowed | None) -> Found:
+        if self.ivf is not None:
+            hits = self._probed(queries, wanted, allowed)
+        else:
+            hits = self._walked(queries, wanted, allowed, max(self.tuning.ef or 0, wanted))
+        short = np.flatnonzero(hits[1][:, wanted - 1] < 0)
+        if not len(short):
+            return Found(*scan.widened(hits, k))
+        return self._widened(queries, hits, short, wanted, k, allowed)
+
+    def _widened(
+        self, queries: Rows, hits: Hits, short: NDArray[np.intp], wanted: int, k: int, allowed: Allowed | None
+    ) -> Found:
+        """Search again, wider and wider, for the queries that came back short."""
+        scores, positions = hits
+        width, most = self._width(wanted)
+        while len(short) and width < most:
+            width = min(width * WIDER, most)
+            scores[short], positions[short] = self._again(queries[short], wanted, allowed, width)
+            short = short[positions[short, wanted - 1] < 0]
+        everything = len(short) == len(queries)
+        if len(short):
+            scores[short], positions[short] = scan.exact(self.storage, queries[short], wanted, allowed)
+        return Found(*scan.widened((scores, positions), k), exact=everything, widened=True)
+
+    def _width(self, wanted: int) -> tuple[int, int]:
+        """The tuned nprobe or ef, and the widest that makes sense before everything is scanned."""
+        if self.ivf is not None:
+            return int(self._reach(wanted)), int(self.ivf.nlist)
+        return max(self.tuning.ef or 0, wanted), WIDER * WIDER * max(self.tuning.ef or 0, wanted)
+
+    def _again(self, queries: Rows, wanted: int, allowed: Allowed | None, width: int) -> Hits:
+        if self.ivf is not None:
+            return self._probe(queries, wanted, allowed, width)
+        return self._walked(queries, wanted, allowed, width)
+
+    def _walked(self, queries: Rows, k: int, allowed: Allowed | None, ef: int) -> Hits:
+        parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        if allowed is not None:
+            parameters.sel = allowed.selector
+        return scan.padded(*self.index.search(queries, k, params=parameters))
+
+    def _probed(self, queries: Rows, k: int, allowed: Allowed | None) -> Hits:
+        """Through the lists: each query into as many as its neighbours may lie in."""
+        if allowed is None:
+            return self._probe(queries, k, None, int(min(self._reach(k), self.ivf.nlist)))
+        widths = self._widths(queries, k, allowed)
+        scores, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        for width in np.unique(widths):
+            at = np.flatnonzero(widths == width)
+            scores[at], positions[at] = self._probe(queries[at], k, allowed, int(width))
+        return scores, positions
+
+    def _reach(self, depth: Any) -> Any:
+        """In how many of its nearest lists the neighbours of a query up to that depth lie."""
+        return np.ceil((self.tuning.nprobe or 1) * np.maximum(depth / K, 1.0) ** self.tuning.spread)
+
+    def _widths(self, queries: Rows, k: int, allowed: Allowed) -> NDArray[np.int64]:
+        """How many lists each query must look into: `(nq,)`, in steps, so that a batch falls into few groups.
+
+        If one in s of the vectors around the query is allowed, its k allowed neighbours are among its nearest k * s. So
+        lists are added until they are as many as that depth asks for, with s as it is in these lists: where a whole
+        region is not allowed s is high there, and the search goes on until it has left it.
+        """
+        count = self.ivf.nlist
+        nearest = np.argsort(-self._to_centroids(queries), axis=1)
+        some = np.cumsum(allowed.per_list(self.lists, count)[nearest], axis=1)
+        every = np.cumsum(self.sizes[nearest], axis=1)
+        asked = self._reach(k * every / np.maximum(some, 0.01))
+        width = 1 + np.argmax((np.arange(1, count + 1) >= asked) | (some == allowed.count), axis=1)
+        return np.minimum(np.ceil(STEP ** np.ceil(np.log(width) / np.log(STEP))), count).astype(np.int64)
+
+    def _to_centroids(self, queries: Rows) -> Rows:
+        scores = np.empty((len(queries), self.ivf.nlist), np.float32)
+        for query, row in zip(queries, scores, strict=True):
+            faiss.fvec_inner_products_ny(
+                faiss.swig_ptr(row), faiss.swig_ptr(query), self._centroids, self.ivf.d, self.ivf.nlist
+            )
+        return scores
+
+    def _probe(self, queries: Rows, k: int, allowed: Allowed | None, nprobe: int) -> Hits:
+        inner = faiss.SearchParametersIVF(nprobe=nprobe)
+        if allowed is not None:
+            inner.sel = allowed.selector
+        outer = faiss.IndexRefineSearchParameters(k_factor=self.tuning.k_factor or 1.0, base_index_params=inner)
+        return scan.padded(*self.index.search(queries, k, params=outer))
+
+
+def _index_bytes(segment: Segment) -> int:
+    n, index = len(segment), segment.storage
+    held = n * int(index.code_size)
+    if segment.graph is not None:
+        graph = segment.graph
+        held += 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
+    if segment.ivf is not None:
+        ivf = segment.ivf
+        held += n * (int(ivf.code_size) + 8) + ivf.nlist * ivf.d * 4
+    return held

@@ -153,6 +153,7 @@ class Run:
 
     def __init__(self, resources: Resources, provider: Provider) -> None:
         self.database = resources.database
+        self.doorbell = resources.doorbell
         self.provider = provider
         self.embedder: Embedder = resources.models.embedder(provider)
         self.lease = resources.settings.lease_seconds
@@ -169,7 +170,7 @@ class Run:
         self._held = {row.vector_id: row for row in claimed}
         async with self.database.transaction() as tx:
             reused = await vectors.reuse(tx, self.provider.space.id, claimed)
-        self._done(reused)
+        await self._done(reused)
         self.tally.reused = len(reused)
         try:
             for batch in self._batches([row for row in claimed if row.vector_id not in reused]):
@@ -216,7 +217,7 @@ class Run:
             if not self._trusted:
                 await providers.unpause(tx, self.provider.id)
         self._trusted = True
-        self._done(written)
+        await self._done(written)
 
     async def _isolate(self, batch: list[list[Claimed]], error: ProviderError) -> None:
         """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""
@@ -263,8 +264,10 @@ class Run:
         )
         raise ProviderPaused from error
 
-    def _done(self, vector_ids: set[int]) -> None:
+    async def _done(self, vector_ids: set[int]) -> None:
+        """Written and committed: the mirrors may know."""
         self.tally.success += len(vector_ids)
+        await self.doorbell.changed({self._held[vector_id].dataset_id for vector_id in vector_ids})
         self._forget(vector_ids)
 
     def _forget(self, vector_ids: Iterable[int]) -> None:

@@ -9,6 +9,7 @@ from evervec.domain.protocols import Embedder, Extractor
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import Refused
 from evervec.extractors.catalog import open_extractor
+from evervec.pipeline.mirrors import Mirrors
 from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.providers import Provider
@@ -101,6 +102,7 @@ class Resources:
     broker: "JetStreamBroker"
     doorbell: "Doorbell"
     models: Models
+    mirrors: Mirrors
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:
         """The provider asked for, else the active one. Raises `UnknownProviderError`."""

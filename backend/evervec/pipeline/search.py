@@ -1,8 +1,9 @@
 """A question becomes a vector, the vector becomes hits. An answer says which engine gave it and what it is true at."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from time import perf_counter
+from dataclasses import dataclass, replace
+from time import monotonic, perf_counter
 from uuid import UUID
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import gate
 from evervec.errors import Refused, UnknownRowError
+from evervec.pipeline.mirrored import Mirrored, Scope, ask_mirrors
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, monitor, vectors
+from evervec.store import changes, datasets, monitor, vectors
 from evervec.store.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx
 from evervec.store.vectors import Hit
@@ -20,26 +22,24 @@ from evervec.store.vectors import Hit
 EXACT_BELOW = 5_000
 """A filter that keeps fewer rows than this is compared row by row: exact, and faster than skipping in a graph."""
 MOST = 1_000
-ENGINES = ("auto", "pgvector", "exact")
+ENGINES = ("auto", "mirror", "pgvector", "exact")
+WAIT_SECONDS = 5.0
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`engine` is the one that answered: `pgvector` (HNSW) or `exact`."""
+    """`engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a
+    dataset had no mirror to ask. `watermark` is the transaction id below which everything is in it; `widened` tells
+    that a filter was so narrow, or so many rows were gone, that an index had to look further than usual.
+    """
 
     engine: str
     watermark: str
     pending_in_scope: int
     milliseconds: float
     hits: list[Hit]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Where to look: kinds, and dataset ids (None for every dataset)."""
-
-    kinds: Sequence[Embeddable]
-    dataset_ids: list[UUID] | None
+    widened: bool = False
 
 
 async def search(
@@ -51,16 +51,27 @@ async def search(
     kind: str | None = None,
     k: int = 10,
     engine: str = "auto",
+    row_ids: Sequence[int] | None = None,
+    min_watermark: int | None = None,
+    wait_seconds: float = WAIT_SECONDS,
 ) -> Answer:
-    """The k rows nearest to a text. Raises `Refused` for a blank text, a bad k, kind or engine, an unknown dataset."""
+    """The k rows nearest to a text.
+
+    `row_ids` are the rows of `kind` that may be answered, from any SQL of your own. `min_watermark` is a transaction id
+    (`pg_current_xact_id()` of a writer): what it committed is embedded and found, if that takes no longer than
+    `wait_seconds`. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
+    """
     started = perf_counter()
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     _check(k, engine)
+    scope = await _scope(resources, dataset, project, kind, row_ids)
     provider = await resources.provider()
+    if min_watermark is not None:
+        await _until_embedded(resources, scope, min_watermark, wait_seconds)
     answer = await resources.models.embedder(provider).embed([text])
     gate(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
-    return await _nearest(resources, answer[0], await _scope(resources, dataset, project, kind), k, engine, started)
+    return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark)
 
 
 async def similar(
@@ -75,8 +86,7 @@ async def similar(
     if query is None:
         raise UnknownRowError(kind=kind, row_id=row_id)
     answer = await _nearest(resources, query, scope, k + 1, engine, started)
-    others = [hit for hit in answer.hits if (hit.kind, hit.id) != (kind, row_id)][:k]
-    return Answer(answer.engine, answer.watermark, answer.pending_in_scope, answer.milliseconds, others)
+    return replace(answer, hits=[hit for hit in answer.hits if (hit.kind, hit.id) != (kind, row_id)][:k])
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,8 @@ async def duplicates(
     scope = await _scope(resources, dataset, None, kind)
     dimensions = (await resources.provider()).space.dimensions
     async with resources.database.read() as tx:
-        ids = scope.dataset_ids or [d.id for d in await datasets.live(tx)]
         await vectors.use_index(tx, k=10)
-        found = await vectors.duplicates(tx, scope.kinds[0], dimensions, ids, threshold=threshold, most=k)
+        found = await vectors.duplicates(tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k)
     return [Pair(kind, *pair) for pair in found]
 
 
@@ -121,31 +130,89 @@ def _check(k: int, engine: str) -> None:
         raise Refused(reason=f"There is no engine {engine!r}. Engines: {', '.join(ENGINES)}.")
 
 
-async def _scope(resources: Resources, dataset: str | None, project: str | None, kind: str | None) -> Scope:
+async def _scope(
+    resources: Resources,
+    dataset: str | None,
+    project: str | None,
+    kind: str | None,
+    row_ids: Sequence[int] | None = None,
+) -> Scope:
     if kind is not None and kind not in BY_NAME:
         raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
+    if row_ids is not None and kind is None:
+        raise Refused(reason=f"Row ids are ids of one kind: say which, one of {', '.join(BY_NAME)}.")
     kinds = [BY_NAME[kind]] if kind else list(EMBEDDABLES)
-    if dataset is None and project is None:
-        return Scope(kinds, None)
     async with resources.database.read() as tx:
-        return Scope(kinds, [d.id for d in await datasets.find(tx, dataset, project)])
+        found = await datasets.find(tx, dataset, project)
+    return Scope(kinds, found, everywhere=dataset is None and project is None, row_ids=row_ids)
+
+
+async def _until_embedded(resources: Resources, scope: Scope, seen: int, seconds: float) -> None:
+    """Wait until what a transaction committed is embedded; not longer than that."""
+    ending = monotonic() + seconds
+    while True:
+        async with resources.database.read() as tx:
+            now = await changes.watermark(tx)
+            if seen >= now.xmax:
+                raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
+            if now.covers(seen) and not await monitor.pending_at(tx, scope.dataset_ids, seen):
+                return
+        if monotonic() >= ending:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _nearest(
-    resources: Resources, query: NDArray[np.float32], scope: Scope, k: int, engine: str, started: float
+    resources: Resources,
+    query: NDArray[np.float32],
+    scope: Scope,
+    k: int,
+    engine: str,
+    started: float,
+    seen: int | None = None,
 ) -> Answer:
+    """From the mirrors, and from PostgreSQL for what has none; then the best k of both."""
+    mirrored = Mirrored()
+    if engine in ("auto", "mirror"):
+        mirrored = await ask_mirrors(resources, query, scope, k, seen=seen, anything=engine == "mirror")
+    hits, used = list(mirrored.hits), {"mirror"} if mirrored.datasets else set()
+    rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in mirrored.datasets])
     async with resources.database.read() as tx:
-        hits: list[Hit] = []
-        used: set[str] = set()
-        for embeddable in scope.kinds:
-            answered, found = await _one_kind(tx, embeddable, query, scope.dataset_ids, k, engine)
+        watermark = (await changes.watermark(tx)).xmin
+        if rest.datasets:
+            answered, found = await _from_postgres(tx, rest, query, k, "auto" if engine == "mirror" else engine)
             hits += found
-            used |= {answered} if found else set()
-        hits.sort(key=lambda hit: -hit.score)
-        watermark = await monitor.watermark(tx)
+            used |= {answered} if found or not used else set()
         pending = await monitor.pending(tx, scope.dataset_ids)
-    name = "exact" if used == {"exact"} else "pgvector"
-    return Answer(name, watermark, pending, round((perf_counter() - started) * 1000, 3), hits[:k])
+    hits.sort(key=lambda hit: -hit.score)
+    return Answer(
+        engine="+".join(sorted(used)) or "pgvector",
+        watermark=str(min([watermark, *mirrored.watermarks])),
+        pending_in_scope=pending,
+        milliseconds=round((perf_counter() - started) * 1000, 3),
+        hits=hits[:k],
+        widened=mirrored.widened,
+    )
+
+
+async def _from_postgres(
+    tx: ReadTx, scope: Scope, query: NDArray[np.float32], k: int, engine: str
+) -> tuple[str, list[Hit]]:
+    # every dataset is no filter: the indexes are asked for all there is
+    dataset_ids = None if scope.everywhere and scope.row_ids is None else scope.dataset_ids
+    hits: list[Hit] = []
+    used: set[str] = set()
+    for embeddable in scope.kinds:
+        if scope.row_ids is not None:
+            answered, found = (
+                "exact",
+                await vectors.nearest_of(tx, embeddable, query, scope.row_ids, scope.dataset_ids, k=k),
+            )
+        else:
+            answered, found = await _one_kind(tx, embeddable, query, dataset_ids, k, engine)
+        hits += found
+        used |= {answered} if found else set()
+    return "exact" if used == {"exact"} else "pgvector", hits
 
 
 async def _one_kind(

@@ -44,6 +44,11 @@ class Layout:
         return f"{self.root}.task.{lane}"
 
     @property
+    def changed(self) -> str:
+        """The subject on which mirrors hear that vectors of a dataset were written."""
+        return f"{self.root}.changed"
+
+    @property
     def dead_stream(self) -> str:
         """The stream of tasks that nobody could run."""
         return f"{self.stream}_DLQ"

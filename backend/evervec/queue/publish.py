@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
+from uuid import UUID
 
 from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
@@ -13,6 +14,7 @@ from taskiq.kicker import AsyncKicker
 from evervec import log
 from evervec.errors import EvervecError, QueueDownError
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.changed import ring_changed
 from evervec.queue.names import Lane
 
 logger = log.get("queue")
@@ -58,6 +60,10 @@ class Doorbell:
         while some := list(islice(left, _PIPELINED)):
             heard += sum(await asyncio.gather(*map(self._send, some)))
         return heard
+
+    async def changed(self, dataset_ids: Iterable[UUID]) -> bool:
+        """Tell the mirrors that vectors of these datasets were written; whether it left."""
+        return await ring_changed(self._broker, dataset_ids)
 
     async def _send(self, ring: Ring) -> bool:
         if not self._broker.connected:

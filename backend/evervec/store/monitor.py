@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from evervec.store import changes
 from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.predicates import PENDING
 from evervec.store.session import ReadTx
@@ -103,8 +104,7 @@ async def _unextracted(tx: ReadTx, dataset_ids: Sequence[UUID], most: int) -> li
 
 async def watermark(tx: ReadTx) -> str:
     """The transaction id below which everything is decided: what an answer is true at."""
-    found: str = await tx.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-    return found
+    return str((await changes.watermark(tx)).xmin)
 
 
 PENDING_IN = f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] IS NULL OR dataset_id = ANY($1))"
@@ -113,6 +113,16 @@ PENDING_IN = f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] I
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
     """Rows still to embed in some datasets, or in all."""
     found: int = await tx.fetchval(PENDING_IN, None if dataset_ids is None else list(dataset_ids))
+    return found
+
+
+async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
+    """Whether a row that was there when a transaction committed is still to embed in some datasets."""
+    found: bool = await tx.fetchval(
+        f"SELECT EXISTS (SELECT FROM embeddings WHERE {PENDING} AND dataset_id = ANY($1) AND changed_xid <= $2::text::xid8)",
+        list(dataset_ids),
+        str(xid),
+    )
     return found
 
 

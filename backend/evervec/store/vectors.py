@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.store import datasets
-from evervec.store.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.rows import Claimed
 from evervec.store.session import Database, ReadTx, Tx
 
@@ -118,24 +118,87 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
     """The search of one kind: `$1` the query vector, `$2` dataset ids or NULL for all, `$3` how many,
     `$4` dataset ids to leave out.
 
-    The inner query is all that an index sees; hits are re-joined to their rows outside of it. Exact compares the
-    full vectors, an expression that no index has.
+    The inner query is all that an index sees; hits are re-joined to their rows outside of it.
     """
-    half = f"::halfvec({dimensions:d})"
-    distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
     return f"""
         SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale
-        FROM (
-            SELECT row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
-            FROM embeddings
-            WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
-              AND dataset_id <> ALL ($4::uuid[])
-            ORDER BY {distance} LIMIT $3
-        ) n
+        FROM ({_nearest(embeddable, dimensions, exact=exact)}) n
         JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
         JOIN datasets d ON d.id = n.dataset_id
         ORDER BY n.distance, n.row_id
     """
+
+
+def _nearest(embeddable: Embeddable, dimensions: int, *, exact: bool) -> str:
+    """Exact compares the full vectors, an expression that no index has."""
+    half = f"::halfvec({dimensions:d})"
+    distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
+    return f"""
+            SELECT vector_id, row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
+            FROM embeddings
+            WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
+              AND dataset_id <> ALL ($4::uuid[])
+            ORDER BY {distance} LIMIT $3
+    """
+
+
+TEXTS = " ".join(
+    f"WHEN {e.kind:d} THEN (SELECT {e.text} FROM {e.table} r WHERE r.{e.key} = e.row_id)" for e in EMBEDDABLES
+)
+# what a mirror found, as it is now: a row that went is not here, and the score is that of the vector of today
+REJOINED = f"""
+SELECT e.kind, e.row_id, d.slug, 1 - (e.embedding <=> $1::vector) AS score, CASE e.kind {TEXTS} END AS text,
+       e.embedded_hash IS DISTINCT FROM e.content_hash AS stale
+FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
+WHERE e.vector_id = ANY($2::bigint[]) AND e.embedding IS NOT NULL AND e.dataset_id = ANY($3::uuid[]) AND e.kind = ANY($4::smallint[])
+ORDER BY score DESC, e.kind, e.row_id
+"""
+
+
+async def rejoined(
+    tx: ReadTx,
+    query: NDArray[np.float32],
+    vector_ids: Sequence[int],
+    *,
+    dataset_ids: Sequence[UUID],
+    kinds: Sequence[Embeddable],
+) -> list[Hit]:
+    """The rows behind vector ids that are still there, with their exact score for a `(dim,) float32` query, best first."""
+    packed = pack(query.reshape(1, -1))[0]
+    listed = [embeddable.kind for embeddable in kinds]
+    rows = await tx.fetch(REJOINED, packed, list(vector_ids), list(dataset_ids), listed)
+    return [Hit(BY_KIND[kind].name, *rest) for kind, *rest in rows]
+
+
+async def nearest_of(
+    tx: ReadTx,
+    embeddable: Embeddable,
+    query: NDArray[np.float32],
+    row_ids: Sequence[int],
+    dataset_ids: Sequence[UUID],
+    *,
+    k: int,
+) -> list[Hit]:
+    """The k nearest of some rows of a kind, compared one by one."""
+    ids = await ids_of_rows(tx, embeddable, row_ids)
+    return (await rejoined(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
+
+
+async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]) -> list[int]:
+    """The vector ids of some rows of a kind."""
+    rows = await tx.fetch(
+        "SELECT vector_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2)", embeddable.kind, list(row_ids)
+    )
+    return [row["vector_id"] for row in rows]
+
+
+async def nearest_ids(
+    tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int, dataset_id: UUID, exact: bool
+) -> list[int]:
+    """The vector ids of the k rows of a kind in a dataset nearest to a `(dim,) float32` query, best first."""
+    sql = f"SELECT vector_id FROM ({_nearest(embeddable, query.shape[0], exact=exact)}) n ORDER BY distance"
+    rows = await tx.fetch(sql, pack(query.reshape(1, -1))[0], [dataset_id], k, [])
+    return [row["vector_id"] for row in rows]
 
 
 async def use_index(tx: ReadTx, *, k: int) -> None:

@@ -26,6 +26,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
         sweepers = [
             group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in (extract_waiting, embed_waiting)
         ]
+        group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
         group.create_task(
             serve(
                 runtime.broker,

@@ -1,0 +1,162 @@
+"""A segment as one file: the FAISS index first, so that FAISS maps it as it is, then the arrays, then a footer.
+
+The footer (64 bytes: magic, token, dataset) says which generation of which dataset a file is without reading all of it.
+"""
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID, uuid4
+
+import faiss
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from evervec.errors import MirrorFileError
+from evervec.mirror.manifest import Container, Generation, Manifest
+from evervec.mirror.segment import Segment
+
+ALIGNMENT = 64
+CHUNK = 1 << 20
+FOOTER = struct.Struct("<8s16s16s24x")
+MAGIC = b"evervec\1"
+
+
+class _Hashed:
+    """Writes to a file and hashes what it writes, in one pass."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.hash = xxhash.xxh3_128()
+        self.length = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.hash.update(data)
+        self.length += len(data)
+
+    def aligned(self, array: NDArray[Any]) -> int:
+        """Write an array from the next aligned offset on, which is returned."""
+        self.write(bytes(-self.length % ALIGNMENT))
+        offset = self.length
+        self.write(np.ascontiguousarray(array).view(np.uint8).data)
+        return offset
+
+
+def write(path: Path, dataset_id: UUID, segment: Segment) -> Container:
+    """Write a segment to a new file, and have it on the disk when this returns.
+
+    Raises `OSError` when it can not be written, `ValueError` for a segment that does not fit together.
+    """
+    n, lengths = len(segment), {len(segment.versions), len(segment.kinds), segment.index.ntotal}
+    if lengths != {n} or segment.index.d != segment.life.dimensions:
+        raise ValueError(f"{n} ids with {lengths} values, {segment.index.d} dimensions in {segment.life}")
+    token = uuid4()
+    with path.open("xb", buffering=CHUNK) as file:
+        hashed = _Hashed(file)
+        # Not by path: FAISS writes through a buffer whose last piece is lost without an error when the disk is full.
+        writer = faiss.PyCallbackIOWriter(hashed.write, CHUNK)  # type: ignore[attr-defined]  # not in its stubs
+        faiss.write_index(segment.index, writer)
+        blob = hashed.length
+        ids, versions = (hashed.aligned(array.astype("<i8", copy=False)) for array in (segment.ids, segment.versions))
+        kinds = hashed.aligned(segment.kinds.astype("<i2", copy=False))
+        hashed.aligned(np.frombuffer(FOOTER.pack(MAGIC, token.bytes, dataset_id.bytes), np.uint8))
+        file.flush()
+        os.fsync(file.fileno())
+    return Container(token.hex, hashed.hash.hexdigest(), hashed.length, blob, ids, versions, kinds)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileIO]:
+    """A file for reading, unbuffered. Raises `MirrorFileError` for what is not a plain file, `OSError` as it comes."""
+    try:
+        file = FileIO(path, opener=_without_waiting)
+    except IsADirectoryError:
+        raise MirrorFileError(reason=f"{path.name} is a folder") from None
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise MirrorFileError(reason=f"{path.name} is not a plain file")
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe would otherwise wait for somebody to write to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def identify(file: FileIO, manifest: Manifest) -> Generation:
+    """Which of the manifest's generations a file says it is, by its length and footer alone.
+
+    Raises `MirrorFileError` when it is none of them.
+    """
+    size = os.fstat(file.fileno()).st_size
+    fitting = [generation for generation in manifest.generations if generation.container.bytes == size]
+    footer = os.pread(file.fileno(), FOOTER.size, max(size - FOOTER.size, 0))
+    magic, token, dataset = FOOTER.unpack(footer) if len(footer) == FOOTER.size else (b"", b"", b"")
+    for generation in fitting:
+        if magic == MAGIC and token.hex() == generation.container.token and dataset == manifest.dataset_id.bytes:
+            return generation
+    if magic == MAGIC and dataset != manifest.dataset_id.bytes:
+        raise MirrorFileError(reason=f"it is the mirror of dataset {UUID(bytes=dataset)}")
+    if not fitting:
+        wanted = " or ".join(str(generation.container.bytes) for generation in manifest.generations)
+        raise MirrorFileError(reason=f"it has {size} bytes, not {wanted}")
+    raise MirrorFileError(reason="it is not a file that its manifest knows")
+
+
+def verify(file: FileIO, container: Container) -> None:
+    """Read all of a file, which also brings it into memory. Raises `MirrorFileError` when the checksum differs."""
+    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    view = memoryview(buffer)
+    file.seek(0)
+    while count := file.readinto(buffer):
+        digest.update(view[:count])
+    if digest.hexdigest() != container.checksum:
+        raise MirrorFileError(reason="it does not match its checksum")
+
+
+def map_segment(file: FileIO, path: Path, generation: Generation) -> Segment:
+    """The segment in an open file, mapped and not copied: good as long as it is used, also when the file is unlinked.
+
+    Raises `MirrorFileError` when FAISS can not read it, it is not what the manifest says, or `path` is another file by
+    now.
+    """
+    container, n = generation.container, generation.n
+    index = _index(path, generation)
+    if not _is_file(path, file):
+        raise MirrorFileError(reason="it was replaced while it was read")
+    if index.ntotal != n or index.d != generation.life.dimensions:
+        raise MirrorFileError(reason=f"FAISS reads {index.ntotal} vectors of {index.d} dimensions in it")
+    mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+    return Segment(
+        index=index,
+        factory=generation.factory,
+        tuning=generation.tuning,
+        ids=np.frombuffer(mapped, "<i8", n, container.ids),
+        versions=np.frombuffer(mapped, "<i8", n, container.versions),
+        kinds=np.frombuffer(mapped, "<i2", n, container.kinds),
+        life=generation.life,
+        watermark=generation.watermark,
+    )
+
+
+def _index(path: Path, generation: Generation) -> faiss.Index:
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        versions = f"FAISS {faiss.__version__} can not read it, written by {generation.faiss}"
+        raise MirrorFileError(reason=f"{versions}: {str(error)[-200:]}") from None
+
+
+def _is_file(path: Path, file: FileIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

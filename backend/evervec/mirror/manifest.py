@@ -1,0 +1,135 @@
+"""The manifest beside a mirror's file: which two generations of it are acceptable, in JSON that seals itself."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import xxhash
+
+from evervec.domain.feed import Life, Watermark
+from evervec.errors import MirrorFileError
+from evervec.mirror.segment import Tuning
+
+FORMAT = 1
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a segment's file must be, byte for byte.
+
+    `token` (32 hexadecimal digits) stands at its end and is new with every file; `checksum` is XXH3-128 of all `bytes`.
+    The FAISS index is its first `blob` bytes; `ids`, `versions` and `kinds` are the offsets of the arrays, in bytes.
+    """
+
+    token: str
+    checksum: str
+    bytes: int
+    blob: int
+    ids: int
+    versions: int
+    kinds: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One published state of a mirror: n vectors in one file. `written_at` is what the writer called the time."""
+
+    number: int
+    n: int
+    container: Container
+    factory: str
+    tuning: Tuning
+    life: Life
+    watermark: Watermark
+    faiss: str
+    written_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The file beside this may be of `current` or, when a writer died before its last step, still of `previous`."""
+
+    project_id: UUID
+    dataset_id: UUID
+    current: Generation
+    previous: Generation | None = None
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """The acceptable ones, the newest first."""
+        return (self.current, self.previous) if self.previous else (self.current,)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """As JSON. Raises `ValueError` for what would not come back the same (a recall that is not a number)."""
+    document = {
+        "format": FORMAT,
+        "project_id": str(manifest.project_id),
+        "dataset_id": str(manifest.dataset_id),
+        "current": _plain(manifest.current),
+        "previous": _plain(manifest.previous) if manifest.previous else None,
+    }
+    data = _sealed(document)
+    if len(data) > MOST_BYTES or decode(data) != manifest:
+        raise ValueError(f"a manifest that can not be read back: {manifest}")
+    return data
+
+
+def decode(data: bytes) -> Manifest:
+    """From JSON. Raises `MirrorFileError` for anything that `encode` did not write exactly so."""
+    document = _document(data)
+    version = document.get("format")
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        raise MirrorFileError(
+            reason=f"the manifest has {'the newer' if newer else 'an unknown'} format {version!r:.50}"
+        )
+    # Comparing the whole text also finds what JSON does not care for: a blank more, a key twice.
+    if _sealed({name: value for name, value in document.items() if name != "checksum"}) != data:
+        raise MirrorFileError(reason="the manifest does not match its checksum")
+    try:
+        return _manifest(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MirrorFileError(reason=f"the manifest can not be understood: {error!r:.200}") from None
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MirrorFileError(reason=f"the manifest is not JSON: {error!s:.200}") from None
+    if not isinstance(document, dict):
+        raise MirrorFileError(reason="the manifest is not a JSON object")
+    return document
+
+
+def _sealed(document: dict[str, Any]) -> bytes:
+    body = orjson.dumps(document)
+    sealed = {**document, "checksum": xxhash.xxh3_128_hexdigest(body)}
+    return orjson.dumps(sealed, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(generation: Generation) -> dict[str, Any]:
+    return {**asdict(generation), "watermark": str(generation.watermark)}
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    previous = document["previous"]
+    return Manifest(
+        UUID(document["project_id"]),
+        UUID(document["dataset_id"]),
+        _generation(document["current"]),
+        None if previous is None else _generation(previous),
+    )
+
+
+def _generation(plain: dict[str, Any]) -> Generation:
+    parts = {
+        "container": Container(**plain["container"]),
+        "tuning": Tuning(**plain["tuning"]),
+        "life": Life(**plain["life"]),
+        "watermark": Watermark.parse(plain["watermark"]),
+    }
+    return Generation(**{**plain, **parts})

@@ -1,0 +1,202 @@
+"""What one search sees: the main segment, what is dead in it, and the delta, as they were at one watermark."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.domain.feed import Digest, Ids, Life, Vectors, Watermark
+from evervec.mirror import scan
+from evervec.mirror import threads as openmp
+from evervec.mirror.allowed import Allowed
+from evervec.mirror.delta import Delta, Hits
+from evervec.mirror.places import NOWHERE, Filter, Places, Recent
+from evervec.mirror.segment import Segment
+
+__all__ = ["Answer", "Base", "Filter", "Snapshot"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best k of each of nq queries: ids int64 and scores float32 (cosine), `(nq, k)`, best first; -1 and -inf behind.
+
+    `exact`: no approximate index took part. `widened`: the index had to look further than it was tuned for.
+    """
+
+    ids: Ids
+    scores: NDArray[np.float32]
+    exact: bool
+    widened: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A main segment, what stands in it, and which positions are alive (None: all). A change answers the next base."""
+
+    segment: Segment
+    places: Places
+    alive: Allowed | None = None
+    _allowed: Recent[Filter, Allowed | None] = field(default_factory=lambda: Recent(8), repr=False)
+
+    @classmethod
+    def of(cls, segment: Segment) -> "Base":
+        """All of a segment."""
+        return cls(segment, Places(segment.ids, segment.versions, segment.kinds))
+
+    def __len__(self) -> int:
+        return len(self.places) if self.alive is None else self.alive.count
+
+    def allowed(self, only: Filter | None) -> Allowed | None:
+        """The positions a search may answer; None: all. Kept, so that what it has counted serves the next search too."""
+        if only is None:
+            return self.alive
+        return self._allowed.get(only, lambda: self.places.allowed(self.alive, only))
+
+    def without(self, ids: Ids) -> "Base":
+        """With those ids dead, `(m,)` in any order. Ids that are not here do no harm."""
+        positions = self.places.find(ids, self.alive)
+        positions = positions[positions != NOWHERE]
+        if not len(positions):
+            return self
+        return Base(self.segment, self.places, (self.alive or Allowed.all(len(self.places))).without(positions))
+
+    def find(self, ids: Ids) -> Ids:
+        """The versions `(m,)` in which ids are alive here; -1 where they are not."""
+        if not len(self.places):
+            return np.full(len(ids), NOWHERE, np.int64)
+        positions = self.places.find(ids, self.alive)
+        return np.where(positions != NOWHERE, self.places.versions[positions], NOWHERE)
+
+    def living(self) -> Places:
+        """What is alive."""
+        return self.places if self.alive is None else self.places.take(self.alive.mask)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """Of what is alive: the digest of the segment, found once, without that of the dead."""
+        if self.alive is None:
+            return self.places.digest
+        dead = ~self.alive.mask
+        return self.places.digest - Digest.of(self.places.ids[dead], self.places.versions[dead])
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A dataset at one watermark. Never changed, so any number of threads may search it; an id is alive in one place."""
+
+    base: Base
+    delta: Delta
+    watermark: Watermark
+
+    @classmethod
+    def of(cls, segment: Segment) -> "Snapshot":
+        """A segment and nothing after it."""
+        return cls(Base.of(segment), Delta(segment.life.dimensions), segment.watermark)
+
+    @property
+    def main(self) -> Segment:
+        """The main segment."""
+        return self.base.segment
+
+    @property
+    def life(self) -> Life:
+        """The life of the database that the watermark belongs to."""
+        return self.main.life
+
+    @property
+    def dimensions(self) -> int:
+        """The width of the vectors."""
+        return self.life.dimensions
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.delta)
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        only: Filter | None = None,
+        *,
+        exact: bool = False,
+        threads: int = 1,
+    ) -> Answer:
+        """The k nearest to each query `(nq, dim)`, of any length; of `only` what a filter lets through.
+
+        Never fewer than k while there are more. Raises `ValueError` for a wrong width, a number that is not finite, and
+        k below 1.
+        """
+        directions = self._directions(queries, k)
+        openmp.use(threads)
+        wanted = min(k, len(self))
+        hits, was_exact, widened = self._search_base(directions, wanted, only, exact, threads)
+        hits += self.delta.search(directions, wanted, only) if wanted else []
+        scores, ids = _merged(hits, len(directions), k)
+        return Answer(ids, scores, was_exact, widened)
+
+    def find(self, ids: Ids) -> Ids:
+        """The versions `(m,)` in which ids are alive; -1 where they are not."""
+        return np.maximum(self.base.find(ids), self.delta.find(ids))
+
+    def versions(self) -> tuple[Ids, Ids]:
+        """Ids and versions of all that is alive, `(n,)` each, in no order."""
+        held = Places.joined([self.base.living(), *self.delta.living()])
+        return held.ids, held.versions
+
+    @cached_property
+    def digest(self) -> Digest:
+        """Of all that is alive, from the arrays that searches are answered from."""
+        return self.base.digest + self.delta.digest
+
+    @property
+    def memory(self) -> int:
+        """Bytes held: the segment and the delta."""
+        return self.main.memory + self.delta.memory
+
+    def without(self, ids: Ids) -> "Snapshot":
+        """With those ids dead. Ids that are not here do no harm."""
+        if not len(ids):
+            return self
+        ids = np.sort(ids)  # a sorted list is looked up several times faster, and the order says nothing here
+        return replace(self, base=self.base.without(ids), delta=self.delta.without(ids))
+
+    def plus(self, vectors: Vectors) -> "Snapshot":
+        """With vectors that replace those of the same id."""
+        if not len(vectors):
+            return self
+        buried = self.without(vectors.ids)
+        return replace(buried, delta=buried.delta.plus(vectors))
+
+    def _directions(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """The queries brought to length 1: a score is a cosine then."""
+        if k < 1:
+            raise ValueError(f"A search wants at least 1 neighbour, not {k}.")
+        rows = np.ascontiguousarray(queries, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.dimensions:
+            raise ValueError(f"The queries are {rows.shape}, the vectors of this dataset {self.dimensions} wide.")
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
+        if not np.isfinite(lengths).all():
+            raise ValueError("A query holds a number that is not finite.")
+        lengths[lengths == 0] = 1
+        directions: NDArray[np.float32] = (rows / lengths).astype(np.float32)
+        return directions
+
+    def _search_base(
+        self, directions: NDArray[np.float32], k: int, only: Filter | None, exact: bool, threads: int
+    ) -> tuple[list[Hits], bool, bool]:
+        allowed = self.base.allowed(only)
+        count = len(self.main) if allowed is None else allowed.count
+        if not count or not k:
+            return [], True, False
+        found = self.main.search(directions, min(k, count), allowed, exact=exact, threads=threads)
+        return [(found.scores, self.base.places.ids_at(found.positions))], found.exact, found.widened
+
+
+def _merged(hits: list[Hits], nq: int, k: int) -> Hits:
+    """The best k of several lists for each query, padded to k columns."""
+    if not hits:
+        return np.full((nq, k), -np.inf, np.float32), np.full((nq, k), NOWHERE, np.int64)
+    if len(hits) == 1:
+        return scan.widened(hits[0], k)
+    scores, ids = (np.concatenate(parts, axis=1) for parts in zip(*hits, strict=True))
+    return scan.widened(scan.best(scores, ids, k), k)

@@ -1,0 +1,391 @@
+"""One dataset's mirror: opened from disk or built, kept up with the feed, checked, repaired, rebuilt.
+
+Everything that FAISS does runs in a thread; what is searched meanwhile is the snapshot that was there before.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from evervec import log
+from evervec.domain.feed import Changes, Difference, Digest, Ids, Vectors, compare
+from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
+from evervec.mirror import threads
+from evervec.mirror.build import build
+from evervec.mirror.files import Folder
+from evervec.mirror.index import DatasetIndex
+from evervec.mirror.segment import Segment
+from evervec.mirror.snapshot import Snapshot
+from evervec.settings import Settings
+from evervec.store import changes
+from evervec.store.changes import Heading
+from evervec.store.datasets import Dataset
+from evervec.store.session import Database, ReadTx
+
+logger = log.get("mirror")
+
+REBUILD_ABOVE = 0.2
+"""A mirror that differs in more than this share is built anew instead of repaired."""
+NAMED = 20
+"""So many vector ids of each sort of difference are named; all are counted."""
+COMPARED = 20_000
+"""Vectors that a deep check holds at a time."""
+TOLERANCE = 2e-3
+"""How far a number of a unit vector may be off: half precision rounds to a fraction of it."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OtherLifeError(Exception):
+    """The watermark belongs to another life of the database: what it has not seen can not be told."""
+
+
+class GoneError(Exception):
+    """The dataset was deleted, or nothing embeds yet: there is nothing to mirror."""
+
+
+class Workshop:
+    """The threads in which mirrors are opened, changed and built, so that the event loop never waits for FAISS.
+
+    What is quick (open, apply, compare) has a thread of its own and never stands behind a build.
+    """
+
+    def __init__(self) -> None:
+        self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
+        self._slow = ThreadPoolExecutor(1, "evervec-build", threads.use, (1,))
+        self.closed = False
+
+    async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes milliseconds."""
+        return await asyncio.get_running_loop().run_in_executor(self._quick, lambda: work(*args, **kwargs))
+
+    async def slow(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes seconds, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, lambda: work(*args, **kwargs))
+
+    def close(self) -> None:
+        """Stop: a build that runs is given up at its next slice."""
+        self.closed = True
+        for pool in (self._quick, self._slow):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class SyncCheck:
+    """What a sync check found, before it repaired anything. `examples` names vector ids of each sort of difference."""
+
+    vectors: int
+    missing: int
+    extra: int
+    stale: int
+    milliseconds: float
+    repaired: str = ""
+    examples: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether the mirror was what the database said."""
+        return self.missing + self.extra + self.stale == 0
+
+
+class Mirror:
+    """One dataset's mirror in this process. `index` is None until there is something to search."""
+
+    def __init__(self, settings: Settings, database: Database, workshop: Workshop, folder: Folder, of: Dataset) -> None:
+        self.dataset = of
+        self.index: DatasetIndex | None = None
+        self.state = "loading"
+        self.reason = ""
+        self.used = monotonic()
+        self.last_check: SyncCheck | None = None
+        self.failures = 0
+        self._settings = settings
+        self._database = database
+        self._workshop = workshop
+        self._folder = folder
+        self._writing = asyncio.Lock()
+        self._building = asyncio.Lock()
+
+    @property
+    def memory(self) -> int:
+        """Bytes held."""
+        return 0 if self.index is None else self.index.snapshot.memory
+
+    def snapshot(self) -> Snapshot | None:
+        """What a search sees, or None while there is nothing."""
+        self.used = monotonic()
+        return None if self.index is None else self.index.snapshot
+
+    async def open(self, *, build_missing: bool = True) -> None:
+        """From disk, brought up to the feed; else built from the database, unless only what is there is wanted.
+
+        Raises `GoneError`.
+        """
+        async with self._building:
+            heading = await self._heading()
+            self._to("loading")
+            loaded = await self._workshop.quick(
+                self._folder.load, self.dataset.project_id, self.dataset.id, heading.life
+            )
+            if loaded.reason:
+                logger.info("no mirror on disk", dataset=self.name, state=loaded.state, reason=loaded.reason)
+            if loaded.segment is not None:
+                index = DatasetIndex(loaded.segment)
+                try:
+                    await self._catch_up(index)
+                except OtherLifeError as error:
+                    self.reason = str(error)
+                else:
+                    self.index = index
+                    self._to("ready")
+                    return
+            elif loaded.state == "set aside":
+                logger.warning("mirror set aside", dataset=self.name, reason=loaded.reason)
+                self.reason = loaded.reason
+        if build_missing:
+            await self.rebuild(self.reason or "there was no file")
+
+    async def catch_up(self) -> int:
+        """Apply what the feed says; answers how many vectors and tombstones it was.
+
+        Raises `OtherLifeError` when it says nothing about this mirror, `GoneError` when the dataset is deleted.
+        """
+        async with self._writing:
+            return 0 if self.index is None else await self._catch_up(self.index)
+
+    async def rebuild(self, reason: str) -> None:
+        """Build anew from the database; what is there is searched until the new one is at the feed's end."""
+        async with self._building:
+            started = perf_counter()
+            if self.index is None:
+                self._to("building", reason)
+            segment = await self._saved(await self._built())
+            index = DatasetIndex(segment)
+            await self._catch_up(index)  # what was written meanwhile; the rest of it, under the lock, is short
+            async with self._writing:
+                await self._catch_up(index)
+                self.index = index
+            self._to("ready", self.reason if self.state == "ready" else "")
+            logger.info(
+                "mirror built",
+                dataset=self.name,
+                reason=reason,
+                vectors=len(index),
+                factory=segment.factory,
+                recall=segment.tuning.recall,
+                seconds=round(perf_counter() - started, 3),
+            )
+
+    async def check(self, *, follow: bool = True, deep: bool = False, repair: bool = True) -> SyncCheck:
+        """Compare with the database at one snapshot: digests, then versions, then (`deep`) every number of every vector.
+
+        With `follow` what the feed explains is applied first and is no difference. `repair` puts the difference right,
+        or builds anew where it is too large. Raises `GoneError`.
+        """
+        async with self._writing:
+            found = await self._compared(follow=follow, deep=deep, repair=repair)
+        if found.repaired == "rebuild":
+            await self.rebuild(f"{found.missing:,} missing, {found.extra:,} extra, {found.stale:,} stale")
+        elif found.repaired:
+            logger.warning(
+                "mirror repaired", dataset=self.name, missing=found.missing, extra=found.extra, stale=found.stale
+            )
+        self.last_check = found
+        return found
+
+    async def save(self) -> None:
+        """Put what is in memory on disk: a small mirror is built anew for it, of a large one the feed tells the rest."""
+        index = self.index
+        if index is not None and index.snapshot.main.index is index.snapshot.main.storage and self.unsaved:
+            await self.rebuild("saved")
+
+    @property
+    def unsaved(self) -> int:
+        """Vectors and tombstones that are not in the main segment."""
+        if self.index is None:
+            return 0
+        now = self.index.snapshot
+        return now.delta.stored + len(now.main) - len(now.base)
+
+    def drop(self, reason: str) -> None:
+        """Forget what is in memory; the file stays."""
+        self.index = None
+        self._to("dropped", reason)
+
+    def fail(self, reason: str) -> None:
+        """Say why there is nothing to search here."""
+        self.index = None
+        self.failures += 1
+        self._to("failed", reason)
+
+    @property
+    def name(self) -> str:
+        """How people call the dataset."""
+        return f"{self.dataset.project}/{self.dataset.slug}"
+
+    def _to(self, state: str, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        if state == "ready":
+            self.failures = 0
+
+    async def _heading(self, tx: ReadTx | None = None) -> Heading:
+        if tx is None:
+            async with self._database.read() as own:
+                return await self._heading(own)
+        heading = await changes.heading(tx, self.dataset.id)
+        if heading is None:
+            raise GoneError("no embedding space is active")
+        if not heading.live:
+            raise GoneError("the dataset was deleted")
+        return heading
+
+    def _same_life(self, index: DatasetIndex, heading: Heading) -> None:
+        """Raises `OtherLifeError` where the watermark means nothing."""
+        now = index.snapshot
+        if difference := now.life.difference(heading.life):
+            raise OtherLifeError(f"the database is another one: {difference}")
+        if now.watermark.xmax > heading.watermark.xmax:
+            raise OtherLifeError(
+                f"the database is older than its mirror (transaction {heading.watermark.xmax}, "
+                f"not {now.watermark.xmax}): it was restored from a backup"
+            )
+
+    async def _catch_up(self, index: DatasetIndex) -> int:
+        """Bring an index to the feed's end."""
+        seen = index.snapshot.watermark
+        async with self._database.read() as tx:
+            heading = await self._heading(tx)
+            self._same_life(index, heading)
+            if heading.feed_from > seen.xmin:  # tombstones that it has not seen are gone: only a comparison finds them
+                news = await self._difference_as_news(tx, index, heading)
+            else:
+                news = await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
+        await self._workshop.quick(index.apply, news)
+        return len(news)
+
+    async def _difference_as_news(self, tx: ReadTx, index: DatasetIndex, heading: Heading) -> Changes:
+        difference = compare(await changes.versions(tx, self.dataset.id), await self._workshop.quick(index.versions))
+        return await self._news(tx, heading, difference)
+
+    async def _news(self, tx: ReadTx, heading: Heading, difference: Difference) -> Changes:
+        """What makes a difference go away, true at the heading's watermark."""
+        wanted = np.concatenate([difference.missing, difference.stale])
+        upserts = await changes.by_ids(tx, self.dataset.id, wanted, heading.life.dimensions)
+        return Changes(heading.watermark, upserts, np.concatenate([difference.extra, difference.stale]))
+
+    async def _built(self) -> Segment:
+        async with self._database.read() as tx:
+            heading = await self._heading(tx)
+            vectors = await changes.everything(tx, self.dataset.id, heading.life.dimensions)
+        # while another one is searched, a core is left to it
+        cores = 1 if self.index is not None else os.cpu_count() or 1
+        return await self._workshop.slow(
+            build,
+            vectors,
+            heading.life,
+            heading.watermark,
+            target=heading.recall_target or self._settings.mirror_recall,
+            factory=self._settings.mirror_index,
+            threads=cores,
+            stop=lambda: self._workshop.closed,
+        )
+
+    async def _saved(self, segment: Segment) -> Segment:
+        """The same segment from disk, or as it is where the disk does not take it."""
+        try:
+            saved = await self._workshop.slow(self._folder.save, self.dataset.project_id, self.dataset.id, segment)
+        except (MirrorFolderError, MirrorBusyError) as error:
+            logger.warning("mirror is in memory only", dataset=self.name, reason=str(error))
+            self._to(self.state, f"in memory only: {error}")
+            return segment
+        self._to(self.state)
+        return saved
+
+    async def _compared(self, *, follow: bool, deep: bool, repair: bool) -> SyncCheck:
+        started = perf_counter()
+        index = self.index
+        async with self._database.read() as tx:
+            heading = await self._heading(tx)
+            if index is None:
+                count = (await changes.digest(tx, self.dataset.id)).count
+                return _checked(started, count, _all_missing(await changes.versions(tx, self.dataset.id)), "rebuild")
+            try:
+                self._same_life(index, heading)
+            except OtherLifeError:
+                truth, held = await changes.versions(tx, self.dataset.id), index.versions()
+                return _checked(started, len(truth[0]), compare(truth, held), "rebuild" if repair else "")
+            if follow and heading.feed_from <= index.snapshot.watermark.xmin:
+                seen = index.snapshot.watermark
+                await self._workshop.quick(
+                    index.apply, await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
+                )
+            count, difference = await self._difference(tx, index, heading, deep=deep)
+            if not len(difference) or not repair:
+                return _checked(started, count, difference, "")
+            if len(difference) > REBUILD_ABOVE * max(count, 1):
+                return _checked(started, count, difference, "rebuild")
+            found = _checked(started, count, difference, "repair")
+            news = await self._news(tx, heading, difference)
+        await self._workshop.quick(index.apply, news)
+        return found
+
+    async def _difference(
+        self, tx: ReadTx, index: DatasetIndex, heading: Heading, *, deep: bool
+    ) -> tuple[int, Difference]:
+        """How many vectors the database has, and where the mirror differs from it."""
+        held = asyncio.ensure_future(self._workshop.quick(index.digest))
+        wanted: Digest = await changes.digest(tx, self.dataset.id)
+        none = np.empty(0, np.int64)
+        difference = Difference(none, none, none)
+        if await held != wanted:
+            difference = compare(
+                await changes.versions(tx, self.dataset.id), await self._workshop.quick(index.versions)
+            )
+        if deep:
+            other = await self._other_numbers(tx, index.snapshot, heading.life.dimensions)
+            stale = np.union1d(difference.stale, np.setdiff1d(other, difference.extra))
+            difference = Difference(difference.missing, difference.extra, stale)
+        return wanted.count, difference
+
+    async def _other_numbers(self, tx: ReadTx, snapshot: Snapshot, dimensions: int) -> Ids:
+        """Ids whose vector in the mirror is not the one in the database, whatever their versions say."""
+        ids = np.sort(snapshot.versions()[0])
+        other: list[Ids] = [np.empty(0, np.int64)]
+        for start in range(0, len(ids), COMPARED):
+            truth = await changes.by_ids(tx, self.dataset.id, ids[start : start + COMPARED], dimensions)
+            other.append(await self._workshop.quick(_unlike, truth, snapshot))
+        return np.concatenate(other)
+
+
+def _unlike(truth: Vectors, snapshot: Snapshot) -> Ids:
+    if not len(truth):
+        return truth.ids
+    return truth.ids[np.abs(truth.rows - snapshot.vectors(truth.ids)).max(axis=1) > TOLERANCE]
+
+
+def _all_missing(truth: tuple[Ids, Ids]) -> Difference:
+    none = np.empty(0, np.int64)
+    return compare(truth, (none, none))
+
+
+def _checked(started: float, vectors: int, difference: Difference, repaired: str) -> SyncCheck:
+    named = {"missing": difference.missing, "extra": difference.extra, "stale": difference.stale}
+    return SyncCheck(
+        vectors,
+        **{sort: len(ids) for sort, ids in named.items()},
+        milliseconds=round((perf_counter() - started) * 1000, 3),
+        repaired=repaired,
+        examples={sort: ids[:NAMED].tolist() for sort, ids in named.items() if len(ids)},
+    )
+
+
+def failure(error: BaseException) -> str:
+    """In words, why a mirror could not be made."""
+    return str(error) if isinstance(error, EvervecError | GoneError | OtherLifeError) else repr(error)

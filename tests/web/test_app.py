@@ -1,6 +1,7 @@
 """The HTTP API: the same answers as the command line, and a status for each thing that can be wrong."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -59,7 +60,7 @@ async def test_a_wrong_question_has_a_status_and_a_message(
 
 async def test_with_a_key_set_only_the_key_opens(resources: Resources) -> None:
     keyed = Settings(home=resources.settings.home, api_key=SecretStr("s3cret"))
-    app = create_app(Resources(keyed, resources.database, resources.broker, resources.doorbell, resources.models))
+    app = create_app(replace(resources, settings=keyed))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evervec") as client:
         assert (await client.get("/v1/status")).status_code == 401
         assert (await client.get("/v1/status", headers={"X-API-KEY": "wrong"})).status_code == 401

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -143,12 +144,15 @@ class Mirrors:
 
     async def _guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
         """Whatever happens to one mirror is that mirror's state, and nobody else's trouble."""
+        from evervec.mirror.build import Cancelled
         from evervec.pipeline.refresh import GoneError, failure
 
         try:
             await work
         except GoneError as error:
             mirror.fail(str(error))
+        except Cancelled:
+            logger.info("mirror not built: this process stops", dataset=mirror.name)
         except Exception as error:
             # a disk, a database, FAISS: searches go to PostgreSQL, and the next round tries again
             logger.warning("mirror failed", dataset=mirror.name, reason=failure(error))
@@ -209,18 +213,18 @@ class Mirrors:
         self._wake.set()
 
     async def _until_woken(self) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), self._settings.mirror_poll_seconds)
-        except TimeoutError:
-            self._rung |= self._mirrors.keys()  # nobody rang: look at all of them
         self._wake.clear()
+        if self._is_due("poll", self._settings.mirror_poll_seconds):
+            self._rung |= self._mirrors.keys()  # also those for whom nobody rang
 
     async def _turn(self, finish: asyncio.Event) -> None:
         """One round. Whatever is down now is up again later: the loop itself never ends by an error."""
         try:
+            await self._apply_news()
             if self._is_due("discover", DISCOVER_SECONDS):
                 await self._discover(first=not self._mirrors)
-            await self._apply_news()
             if self._is_due("tell", TELL_SECONDS):
                 await self._tell()
             for mirror in [m for m in self._mirrors.values() if m.index is not None and not finish.is_set()]:
@@ -383,8 +387,10 @@ class Mirrors:
             self._workshop.closed = True
             await asyncio.gather(*self._behind.values(), return_exceptions=True)
             self._workshop.closed = False
-        for mirror in list(self._mirrors.values()):
-            await self._guarded(mirror, mirror.save())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_seconds / 2):
+                for mirror in list(self._mirrors.values()):
+                    await self._guarded(mirror, mirror.save())
         try:
             async with self._database.transaction() as tx:
                 await mirrors.leave(tx, self.holder)

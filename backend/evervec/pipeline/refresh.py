@@ -129,6 +129,8 @@ class Mirror:
         Raises `GoneError`.
         """
         async with self._building:
+            if self.index is not None:
+                return
             heading = await self._heading()
             self._to("loading")
             loaded = await self._workshop.quick(
@@ -298,15 +300,22 @@ class Mirror:
         )
 
     async def _saved(self, segment: Segment) -> Segment:
-        """The same segment from disk, or as it is where the disk does not take it."""
-        try:
-            saved = await self._workshop.slow(self._folder.save, self.dataset.project_id, self.dataset.id, segment)
-        except (MirrorFolderError, MirrorBusyError) as error:
-            logger.warning("mirror is in memory only", dataset=self.name, reason=str(error))
-            self._to(self.state, f"in memory only: {error}")
-            return segment
+        """The same segment from disk, or as it is where the disk does not take it; of two builders, the first one's."""
         self._to(self.state)
-        return saved
+        try:
+            return await self._workshop.slow(self._folder.save, self.dataset.project_id, self.dataset.id, segment)
+        except MirrorBusyError as error:
+            loaded = await self._workshop.slow(
+                self._folder.load, self.dataset.project_id, self.dataset.id, segment.life
+            )
+            if loaded.segment is not None:
+                return loaded.segment
+            reason = str(error)
+        except MirrorFolderError as error:
+            reason = str(error)
+        logger.warning("mirror is in memory only", dataset=self.name, reason=reason)
+        self._to(self.state, f"in memory only: {reason}")
+        return segment
 
     async def _compared(self, *, follow: bool, deep: bool, repair: bool) -> SyncCheck:
         started = perf_counter()

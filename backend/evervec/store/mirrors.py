@@ -71,6 +71,8 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 
 async def tell(tx: Tx, holder: Holder, mirrors: Sequence[Told]) -> dict[UUID, str]:
     """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
+    # nobody waits for it, and after a crash it is said again
+    await tx.execute("SET LOCAL synchronous_commit = off")
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
     rows = await tx.fetch(TELL, holder.id, holder.host, holder.folder, holder.pid, *values)
@@ -87,7 +89,7 @@ async def checked(
 ) -> None:
     """Keep what a sync check found; `answer` when somebody had asked for it."""
     await tx.execute(
-        "UPDATE mirrors SET checked_at = clock_timestamp(), in_sync = $3 + $4 + $5 = 0, missing = $3, extra = $4, "
+        "UPDATE mirrors SET checked_at = clock_timestamp(), in_sync = $3::bigint + $4::bigint + $5::bigint = 0, missing = $3, extra = $4, "
         "stale = $5, answered_at = CASE WHEN $6 THEN clock_timestamp() ELSE answered_at END "
         "WHERE holder = $1 AND dataset_id = $2",
         holder.id,

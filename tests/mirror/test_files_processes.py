@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from evervec.errors import MirrorBusyError
+from evervec.mirror.files import Folder
 from tests.mirror.stored import DATASET, LIFE, PROJECT, Stored, segment
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_killed_at_every_step_of_the_first_publishing_leaves_nothing_or_the_new(
 
 def test_two_writers_race_and_a_reader_always_finds_a_mirror(stored: Stored) -> None:
     writers = [start("racing", stored, 40) for _ in range(2)]
-    newest, reader = 10, stored.folder
+    newest, reader = 10, Folder(stored.faiss_dir)  # as patient as in earnest
     while any(writer.poll() is None for writer in writers):
         loaded = reader.load(PROJECT, DATASET, LIFE)
         assert loaded.segment is not None, loaded

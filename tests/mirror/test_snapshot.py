@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from evervec.domain.feed import Vectors
 from evervec.mirror.build import build
 from evervec.mirror.places import Recent
-from evervec.mirror.snapshot import Filter, Snapshot
+from evervec.mirror.snapshot import Answer, Filter, Snapshot
 from tests.mirror.oracle import DIMENSIONS, LIFE, START, Oracle, vectors
 
 FILTERS = [
@@ -30,6 +30,11 @@ def questions(count: int, seed: int = 1) -> NDArray[np.float32]:
 
 def of(held: Vectors, factory: str | None = None) -> Snapshot:
     return Snapshot.of(build(held, LIFE, START, factory=factory))
+
+
+def recall(answer: Answer, right: Answer) -> float:
+    pairs = zip(answer.ids.tolist(), right.ids.tolist(), strict=True)
+    return sum(len(set(mine) & set(wanted)) for mine, wanted in pairs) / right.ids.size
 
 
 def edited() -> tuple[Snapshot, Oracle]:
@@ -123,10 +128,25 @@ def test_through_inverted_lists_no_answer_is_short_and_most_are_right() -> None:
         right = oracle.check(snapshot, queries, 10, only)
         answer = snapshot.search(queries, 10, only)
         assert (answer.ids != -1).all()
-        shared = [
-            len(set(mine) & set(wanted)) for mine, wanted in zip(answer.ids.tolist(), right.ids.tolist(), strict=True)
-        ]
-        assert sum(shared) / (10 * len(queries)) >= 0.9
+        assert recall(answer, right) >= 0.9
+
+
+@pytest.mark.parametrize("factory", [None, "IVF64,RaBitQfs,Refine(SQfp16)", "HNSW32,SQfp16"])
+@pytest.mark.parametrize("gone", [6, 40, 900, 5_000])
+def test_a_query_whose_neighbours_were_all_deleted_finds_the_next(factory: str | None, gone: int) -> None:
+    snapshot = of(vectors(range(6_000)), factory)
+    queries = questions(5)
+    nearest = snapshot.search(queries[:1], gone, exact=True).ids[0]
+    left = Oracle({number: 1 for number in range(6_000) if number not in set(nearest.tolist())})
+
+    snapshot = snapshot.without(nearest)
+
+    right = left.check(snapshot, queries, 10)
+    answer = snapshot.search(queries, 10)
+    assert (answer.ids != -1).all()
+    assert (snapshot.find(answer.ids.ravel()) == 1).all()
+    if gone < 10:
+        assert recall(answer, right) >= 0.9
 
 
 def test_versions_are_found_where_an_id_is_alive() -> None:

@@ -1,11 +1,12 @@
 """A set of positions of one segment: what a search may answer. What costs something to know is found when asked for."""
 
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from evervec.mirror.threads import faiss
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
@@ -61,7 +62,7 @@ class Allowed:
         return np.flatnonzero(self.mask)
 
     @cached_property
-    def selector(self) -> faiss.IDSelectorBitmap:
+    def selector(self) -> Any:
         """The set as FAISS asks for it."""
         bits = np.packbits(self.mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from evervec.domain.feed import Life, Vectors, Watermark
 from evervec.mirror import threads as omp
+from evervec.mirror.scan import Rows
 from evervec.mirror.segment import Segment, Tuning
-from evervec.mirror.tuning import tuned
+from evervec.mirror.threads import faiss
+from evervec.mirror.tuning import SAMPLE, tuned
 
 FLAT = "SQfp16"
 LISTS = "IVF{K},RaBitQfs,Refine(SQfp16)"
@@ -49,10 +51,14 @@ def build(
     omp.use(threads)
     check = _checker(stop)
     spelled = _spelled(factory, len(vectors))
-    segment = tuned(_filled(spelled, vectors, life, watermark, check), target, threads=threads, check=check)
-    if segment.tuning.recall >= target:
-        return segment
-    return tuned(_filled(FLAT, vectors, life, watermark, check), target, threads=threads, check=check)
+    if spelled != FLAT:
+        segment = _tuned(spelled, vectors, life, watermark, target, threads, check)
+        if segment.tuning.recall >= target:
+            return segment
+    index = _empty(FLAT, vectors.rows.shape[1])
+    places = np.arange(len(vectors))
+    _add(index, vectors.rows, places, check)
+    return _segment(index, FLAT, Tuning(target, 1.0, 0), vectors, places, life, watermark)
 
 
 def list_count(n: int) -> int:
@@ -73,20 +79,53 @@ def _spelled(factory: str | None, n: int) -> str:
     if factory is None:
         factory = FLAT if n <= FLAT_BELOW else LISTS
     lists = list_count(n)
-    if "IVF" in factory and n < TRAINED_ON * lists:
+    if "IVF" in factory and n < TRAINED_ON * lists + SAMPLE:
         return FLAT
     return factory.replace("{K}", str(lists))
 
 
-def _filled(spelled: str, vectors: Vectors, life: Life, watermark: Watermark, check: Callable[[], None]) -> Segment:
-    index = _empty(spelled, vectors.rows.shape[1])
+def _tuned(
+    spelled: str,
+    vectors: Vectors,
+    life: Life,
+    watermark: Watermark,
+    target: float,
+    threads: int,
+    check: Callable[[], None],
+) -> Segment:
+    """The sample that tunes it comes in last: until then its vectors are strangers, as queries will be."""
+    index, rows = _empty(spelled, vectors.rows.shape[1]), vectors.rows
+    order = np.random.default_rng(SEED).permutation(len(vectors))
+    sample = order[: min(SAMPLE, len(order) // 4)]
+    rest = np.sort(order[len(sample) :])
     if not index.is_trained:
-        _train(index, vectors)
-    for start in range(0, len(vectors), SLICE):
+        _train(index, rows, order[len(sample) :])
+    check()
+    _add(index, rows, rest, check)
+    early = _segment(index, spelled, Tuning(target, 0.0, 0), vectors, rest, life, watermark)
+    found = tuned(early, rows[sample], target, threads=threads, check=check)
+    _add(index, rows, sample, check)
+    return _segment(index, spelled, found, vectors, np.concatenate([rest, sample]), life, watermark)
+
+
+def _segment(
+    index: Any,
+    spelled: str,
+    tuning: Tuning,
+    vectors: Vectors,
+    places: NDArray[np.int64],
+    life: Life,
+    watermark: Watermark,
+) -> Segment:
+    arrays = vectors.ids[places], vectors.versions[places], vectors.kinds[places]
+    return Segment(index, spelled, tuning, *arrays, life, watermark)
+
+
+def _add(index: Any, rows: Rows, places: NDArray[np.int64], check: Callable[[], None]) -> None:
+    """In slices, so that the vectors are never there twice."""
+    for start in range(0, len(places), SLICE):
         check()
-        index.add(vectors.rows[start : start + SLICE])
-    arrays = vectors.ids, vectors.versions, vectors.kinds
-    return Segment(index, spelled, Tuning(0.0, 0.0, 0), *arrays, life, watermark)
+        index.add(rows[places[start : start + SLICE]])
 
 
 def _empty(spelled: str, dimensions: int) -> Any:
@@ -99,13 +138,10 @@ def _empty(spelled: str, dimensions: int) -> Any:
     return index
 
 
-def _train(index: Any, vectors: Vectors) -> None:
+def _train(index: Any, rows: Rows, shuffled: NDArray[np.int64]) -> None:
     """On a sample: of more, the lists would hardly lie better, and the memory would be there twice."""
-    n = len(vectors)
     if isinstance(index, faiss.IndexRefine):
         base = faiss.downcast_index(index.base_index)
-        base.cp.seed = SEED
-        base.cp.niter = ROUNDS
-        n = min(n, TRAINED_ON * base.nlist)
-    places = np.sort(np.random.default_rng(SEED).choice(len(vectors), n, replace=False))
-    index.train(vectors.rows[places])
+        base.cp.seed, base.cp.niter = SEED, ROUNDS
+        shuffled = shuffled[: TRAINED_ON * base.nlist]
+    index.train(rows[shuffled])

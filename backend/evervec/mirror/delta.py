@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from evervec.domain.feed import Digest, Ids, Vectors
 from evervec.mirror import scan
 from evervec.mirror.allowed import Allowed
 from evervec.mirror.places import NOWHERE, Filter, Places
+from evervec.mirror.threads import faiss
 
 OPEN = 1_000
 """What the smallest tier holds at most: all that one small change copies."""

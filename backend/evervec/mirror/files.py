@@ -66,8 +66,9 @@ class Folder:
         """The dataset's segment from the disk, mapped and read through once. A bad file is an answer, not an error."""
         place = Place(self.faiss_dir, project_id, dataset_id)
         try:
-            return self._read(place, life)
-        except MirrorFileError:
+            for _ in range(GLANCES):
+                with suppress(MirrorFileError):  # perhaps the file was published after its manifest was read
+                    return self._read(place, life)
             return self._read_locked(place, life)
         except OSError as error:
             return Loaded(None, "unreadable", f"{place.bin}: {error.strerror}")
@@ -190,7 +191,7 @@ class Folder:
     def _glance(self, project_id: UUID, dataset_id: UUID) -> Generation | None:
         place = Place(self.faiss_dir, project_id, dataset_id)
         for _ in range(GLANCES):
-            with suppress(MirrorFileError, OSError):  # perhaps the file was published after its manifest was read
+            with suppress(MirrorFileError, OSError):  # as in `load`
                 return _standing(place).generation
         return None
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.mirror.allowed import Allowed, Positions
+from evervec.mirror.threads import faiss
 
 Rows = NDArray[np.float32]
 Hits = tuple[Rows, Positions]
@@ -27,15 +27,32 @@ def halves(storage: Any) -> NDArray[np.float16]:
     return codes.view(np.float16).reshape(-1, storage.d)
 
 
+def decoded(storage: Any, positions: Positions) -> Rows:
+    """The vectors of an `SQfp16` index at some positions as `(m, dim) float32`: FAISS decodes ten times as fast as numpy."""
+    rows: Rows = storage.sa_decode(halves(storage).view(np.uint8)[positions])
+    return rows
+
+
 def exact(storage: Any, queries: Rows, k: int, allowed: Allowed | None) -> Hits:
     """The k nearest of an `SQfp16` index to each query `(nq, dim)`: scores and positions `(nq, k)`, padded with -inf, -1."""
     if len(queries) >= BATCH:
-        return _multiplied(halves(storage), queries, k, allowed)
+        return _multiplied(storage, queries, k, allowed)
     if allowed is None:
         return padded(*storage.search(queries, k))
     if allowed.count <= GATHER_SHARE * len(allowed):
         return _gathered(halves(storage), queries, k, allowed.positions)
     return padded(*storage.search(queries, k, params=faiss.SearchParameters(sel=allowed.selector)))
+
+
+def refined(storage: Any, queries: Rows, candidates: Positions, k: int) -> Hits:
+    """The k nearest of some candidates `(nq, m)`, -1 for none; a query's candidates are compared exactly."""
+    scores, positions = nothing(len(queries), k)
+    for row, query in enumerate(queries):
+        among = candidates[row][candidates[row] >= 0]
+        near = decoded(storage, among) @ query
+        first = np.argsort(-near)[:k]
+        scores[row, : len(first)], positions[row, : len(first)] = near[first], among[first]
+    return scores, positions
 
 
 def padded(scores: Rows, positions: Positions) -> Hits:
@@ -53,7 +70,12 @@ def best(scores: Rows, positions: Positions, k: int) -> Hits:
     return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
 
 
-def widened(hits: Hits, k: int) -> Hits:
+def nothing(count: int, k: int) -> Hits:
+    """No hit at all for so many queries."""
+    return np.full((count, k), -np.inf, np.float32), np.full((count, k), -1, np.int64)
+
+
+def stretched(hits: Hits, k: int) -> Hits:
     """The same hits in k columns."""
     scores, positions = hits
     if positions.shape[1] == k:
@@ -73,20 +95,17 @@ def _gathered(rows: NDArray[np.float16], queries: Rows, k: int, positions: Posit
     return scores, np.where(places < 0, -1, positions[places] if len(positions) else -1)
 
 
-def _multiplied(rows: NDArray[np.float16], queries: Rows, k: int, allowed: Allowed | None) -> Hits:
+def _multiplied(storage: Any, queries: Rows, k: int, allowed: Allowed | None) -> Hits:
     """Decode slice after slice and let BLAS multiply it with all queries."""
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    places = np.full((len(queries), k), -1, np.int64)
-    for start in range(0, len(rows), SLICE):
-        taken = rows[start : start + SLICE]
-        positions = np.arange(start, start + len(taken))
+    scores, places = nothing(len(queries), k)
+    for start in range(0, storage.ntotal, SLICE):
+        positions = np.arange(start, min(start + SLICE, storage.ntotal))
         if allowed is not None:
-            positions = positions[allowed.mask[start : start + len(taken)]]
-            taken = rows[positions]
+            positions = positions[allowed.mask[start : start + SLICE]]
         if not len(positions):
             continue
         found, at = faiss.knn(
-            queries, taken.astype(np.float32), min(k, len(positions)), metric=faiss.METRIC_INNER_PRODUCT
+            queries, decoded(storage, positions), min(k, len(positions)), metric=faiss.METRIC_INNER_PRODUCT
         )
         scores, places = best(
             np.concatenate([scores, found], axis=1), np.concatenate([places, positions[at]], axis=1), k

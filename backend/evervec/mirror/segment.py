@@ -4,21 +4,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Ids, Life, Watermark
-from evervec.mirror import scan, threads as omp
+from evervec.mirror import scan
+from evervec.mirror import threads as omp
 from evervec.mirror.allowed import Allowed, Positions
 from evervec.mirror.scan import Hits, Rows
+from evervec.mirror.threads import faiss
+
+Counts = NDArray[np.int64]
 
 # So many allowed vectors are scanned faster than an index finds its way through those that are not.
 EXACT_BELOW = 5_000
 # A graph walks through what is not allowed; below this share it no longer finds its way, and a scan is as quick.
 GRAPH_SHARE = 0.2
 WIDER = 4
-STEP = 1.25
+FURTHEST = 10.0
+STEP = 1.5
 K = 10  # how many hits the tuning is for
 
 
@@ -91,9 +95,9 @@ class Segment:
             allowed = None
         wanted = min(k, len(self) if allowed is None else allowed.count)
         if not wanted or not len(queries):
-            return Found(*scan.widened((np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)), k), True)
+            return Found(*scan.nothing(len(queries), k), exact=True)
         if exact or self._scans(allowed):
-            return Found(*scan.widened(scan.exact(self.storage, queries, wanted, allowed), k), True)
+            return Found(*scan.stretched(scan.exact(self.storage, queries, wanted, allowed), k), exact=True)
         return self._approximate(queries, wanted, k, allowed)
 
     def candidates(self, queries: Rows, count: int, nprobe: int) -> Positions:
@@ -104,7 +108,8 @@ class Segment:
 
     def vectors(self, positions: Positions) -> Rows:
         """The vectors at some positions, `(m, dim)` float32, as exactly as half precision keeps them."""
-        return scan.halves(self.storage)[positions].astype(np.float32)
+        omp.use(1)
+        return scan.decoded(self.storage, positions)
 
     @property
     def dimensions(self) -> int:
@@ -124,13 +129,13 @@ class Segment:
         return faiss.downcast_index(self.index.storage) if self.graph is not None else self.index
 
     @cached_property
-    def ivf(self) -> Any | None:
-        """The inverted lists, if it is searched through them."""
+    def ivf(self) -> Any:
+        """The index of inverted lists, None if it is not searched through one."""
         return faiss.downcast_index(self.index.base_index) if isinstance(self.index, faiss.IndexRefine) else None
 
     @cached_property
-    def graph(self) -> Any | None:
-        """The HNSW graph, if it is searched through one."""
+    def graph(self) -> Any:
+        """The HNSW graph, None if it is not searched through one."""
         return self.index.hnsw if isinstance(self.index, faiss.IndexHNSW) else None
 
     @cached_property
@@ -177,7 +182,7 @@ class Segment:
             hits = self._walked(queries, wanted, allowed, max(self.tuning.ef or 0, wanted))
         short = np.flatnonzero(hits[1][:, wanted - 1] < 0)
         if not len(short):
-            return Found(*scan.widened(hits, k))
+            return Found(*scan.stretched(hits, k))
         return self._widened(queries, hits, short, wanted, k, allowed)
 
     def _widened(
@@ -193,12 +198,12 @@ class Segment:
         everything = len(short) == len(queries)
         if len(short):
             scores[short], positions[short] = scan.exact(self.storage, queries[short], wanted, allowed)
-        return Found(*scan.widened((scores, positions), k), exact=everything, widened=True)
+        return Found(*scan.stretched((scores, positions), k), exact=everything, widened=True)
 
     def _width(self, wanted: int) -> tuple[int, int]:
         """The tuned nprobe or ef, and the widest that makes sense before everything is scanned."""
         if self.ivf is not None:
-            return int(self._reach(wanted)), int(self.ivf.nlist)
+            return self._reach(wanted), int(self.ivf.nlist)
         return max(self.tuning.ef or 0, wanted), WIDER * WIDER * max(self.tuning.ef or 0, wanted)
 
     def _again(self, queries: Rows, wanted: int, allowed: Allowed | None, width: int) -> Hits:
@@ -207,40 +212,66 @@ class Segment:
         return self._walked(queries, wanted, allowed, width)
 
     def _walked(self, queries: Rows, k: int, allowed: Allowed | None, ef: int) -> Hits:
+        """Through the graph. With a filter it is asked for more and what is not allowed is left out: a graph that may not
+        step on a deleted region comes back with the wrong neighbours, this way it comes back short at worst."""
+        if allowed is None:
+            return self._walk(queries, k, ef)
+        count = min(max(ef, int(np.ceil(2 * k * len(self) / allowed.count))), len(self))
+        scores, positions = self._walk(queries, count, count)
+        scores[~allowed.mask[positions] | (positions < 0)] = -np.inf
+        first = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, positions = np.take_along_axis(scores, first, 1), np.take_along_axis(positions, first, 1)
+        positions[np.isneginf(scores)] = -1
+        return scores, positions
+
+    def _walk(self, queries: Rows, k: int, ef: int) -> Hits:
         parameters = faiss.SearchParametersHNSW(efSearch=ef)
-        if allowed is not None:
-            parameters.sel = allowed.selector
         return scan.padded(*self.index.search(queries, k, params=parameters))
 
     def _probed(self, queries: Rows, k: int, allowed: Allowed | None) -> Hits:
-        """Through the lists: each query into as many as its neighbours may lie in."""
+        """Through the lists: each query into as many as its neighbours may lie in, and into none that holds nothing."""
         if allowed is None:
-            return self._probe(queries, k, None, int(min(self._reach(k), self.ivf.nlist)))
-        widths = self._widths(queries, k, allowed)
-        scores, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for width in np.unique(widths):
-            at = np.flatnonzero(widths == width)
-            scores[at], positions[at] = self._probe(queries[at], k, allowed, int(width))
+            return self._probe(queries, k, None, self._reach(k))
+        counts = allowed.per_list(self.lists, self.ivf.nlist)
+        to_centroids = self._to_centroids(queries)
+        order = np.argsort(-to_centroids, axis=1)
+        filled = order[counts[order] > 0].reshape(len(queries), -1)
+        share = allowed.count / len(self)
+        efforts = self._efforts(share, counts, order[:, : self._reach(k)])
+        scores, positions = scan.nothing(len(queries), k)
+        for effort in np.unique(efforts):
+            at = np.flatnonzero(efforts == effort)
+            # If one in s vectors is allowed, the k nearest allowed ones are among the nearest k * s.
+            lists = np.ascontiguousarray(filled[at, : int(self._reach(k / share) * effort)])
+            near = np.take_along_axis(to_centroids[at], lists, axis=1)
+            count = int(np.ceil(k * (self.tuning.k_factor or 1.0) * effort**0.5))
+            candidates = self._looked_into(queries[at], count, allowed, lists, near)
+            scores[at], positions[at] = scan.refined(self.storage, queries[at], candidates, k)
         return scores, positions
 
-    def _reach(self, depth: Any) -> Any:
+    def _reach(self, depth: float) -> int:
         """In how many of its nearest lists the neighbours of a query up to that depth lie."""
-        return np.ceil((self.tuning.nprobe or 1) * np.maximum(depth / K, 1.0) ** self.tuning.spread)
+        lists = (self.tuning.nprobe or 1) * max(depth / K, 1.0) ** self.tuning.spread
+        return min(int(np.ceil(lists)), int(self.ivf.nlist))
 
-    def _widths(self, queries: Rows, k: int, allowed: Allowed) -> NDArray[np.int64]:
-        """How many lists each query must look into: `(nq,)`, in steps, so that a batch falls into few groups.
+    def _efforts(self, share: float, counts: Counts, around: Counts) -> Rows:
+        """How many times more than usual each query must look at, `(nq,)`, in steps, so that a batch makes few groups.
 
-        If one in s of the vectors around the query is allowed, its k allowed neighbours are among its nearest k * s. So
-        lists are added until they are as many as that depth asks for, with s as it is in these lists: where a whole
-        region is not allowed s is high there, and the search goes on until it has left it.
+        Where fewer are allowed around a query than elsewhere, it is far from what it may find: that lies in many
+        directions, and its distances differ little.
         """
-        count = self.ivf.nlist
-        nearest = np.argsort(-self._to_centroids(queries), axis=1)
-        some = np.cumsum(allowed.per_list(self.lists, count)[nearest], axis=1)
-        every = np.cumsum(self.sizes[nearest], axis=1)
-        asked = self._reach(k * every / np.maximum(some, 0.01))
-        width = 1 + np.argmax((np.arange(1, count + 1) >= asked) | (some == allowed.count), axis=1)
-        return np.minimum(np.ceil(STEP ** np.ceil(np.log(width) / np.log(STEP))), count).astype(np.int64)
+        nearby = counts[around].sum(axis=1) / np.maximum(self.sizes[around].sum(axis=1), 1)
+        further = np.clip(share / np.maximum(nearby, 1e-9), 1.0, FURTHEST)
+        return np.asarray(STEP ** np.ceil(np.round(np.log(further) / np.log(STEP), 3)), np.float32)
+
+    def _looked_into(self, queries: Rows, count: int, allowed: Allowed, lists: Counts, near: Rows) -> Positions:
+        """The best candidates `(nq, count)` of given lists `(nq, width)`, with the scores of their centroids."""
+        estimates = np.empty((len(queries), count), np.float32)
+        candidates = np.empty((len(queries), count), np.int64)
+        parameters = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=allowed.selector)
+        given = [faiss.swig_ptr(array) for array in (lists, near, estimates, candidates)]
+        self.ivf.search_preassigned_c(len(queries), faiss.swig_ptr(queries), count, *given, False, parameters)
+        return candidates
 
     def _to_centroids(self, queries: Rows) -> Rows:
         scores = np.empty((len(queries), self.ivf.nlist), np.float32)

@@ -1,20 +1,24 @@
 """What one search sees: the main segment, what is dead in it, and the delta, as they were at one watermark."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evervec.domain.feed import Digest, Ids, Life, Vectors, Watermark
-from evervec.mirror import scan
 from evervec.mirror import threads as openmp
 from evervec.mirror.allowed import Allowed
 from evervec.mirror.delta import Delta, Hits
 from evervec.mirror.places import NOWHERE, Filter, Places, Recent
-from evervec.mirror.segment import Segment
+from evervec.mirror.scan import Rows
+from evervec.mirror.segment import Found, Segment
 
 __all__ = ["Answer", "Base", "Filter", "Snapshot"]
+
+SPARE = 4
+OFTEN_DEAD = 0.2
+"""From that share of tombstones on the dead are left out while FAISS searches, not afterwards."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Answer:
     """
 
     ids: Ids
-    scores: NDArray[np.float32]
+    scores: Rows
     exact: bool
     widened: bool
 
@@ -53,6 +57,18 @@ class Base:
             return self.alive
         return self._allowed.get(only, lambda: self.places.allowed(self.alive, only))
 
+    def search(self, queries: Rows, k: int, only: Filter | None, *, exact: bool, threads: int) -> Found:
+        """The best k of each query `(nq, dim)` of length 1, among what is alive and passes; see `Segment.search`."""
+        if only is not None or self.alive is None or exact:
+            return self.segment.search(queries, k, self.allowed(only), exact=exact, threads=threads)
+        # a set that changes with every edit has to be counted and packed anew before FAISS can ask it: as long as
+        # little is dead, a few hits more than wanted are had sooner
+        dead = 1 - self.alive.count / len(self.places)
+        spare = SPARE + math.ceil(2 * dead * k)
+        if dead > OFTEN_DEAD or k + spare > len(self.places):
+            return self.segment.search(queries, k, self.alive, threads=threads)
+        return self._sifted(self.segment.search(queries, k + spare, threads=threads), queries, k, threads)
+
     def without(self, ids: Ids) -> "Base":
         """With those ids dead, `(m,)` in any order. Ids that are not here do no harm."""
         positions = self.places.find(ids, self.alive)
@@ -79,6 +95,19 @@ class Base:
             return self.places.digest
         dead = ~self.alive.mask
         return self.places.digest - Digest.of(self.places.ids[dead], self.places.versions[dead])
+
+    def _sifted(self, found: Found, queries: Rows, k: int, threads: int) -> Found:
+        """The first k that are alive of more; where the dead left fewer, the query is searched among the living."""
+        alive = (self.alive or Allowed.all(len(self.places))).mask[found.positions] & (found.positions >= 0)
+        short = np.flatnonzero(np.count_nonzero(alive, axis=1) < k)
+        first = np.argsort(~alive, axis=1, kind="stable")[:, :k]  # stable: the living stay in the order of their scores
+        rows = np.arange(len(first))[:, None]
+        scores, positions = found.scores[rows, first], found.positions[rows, first]
+        if not len(short):
+            return Found(scores, positions, found.exact, found.widened)
+        again = self.segment.search(queries[short], k, self.alive, threads=threads)
+        scores[short], positions[short] = again.scores, again.positions
+        return Found(scores, positions, found.exact and again.exact, found.widened or again.widened)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +143,7 @@ class Snapshot:
 
     def search(
         self,
-        queries: NDArray[np.float32],
+        queries: Rows,
         k: int,
         only: Filter | None = None,
         *,
@@ -167,7 +196,7 @@ class Snapshot:
         buried = self.without(vectors.ids)
         return replace(buried, delta=buried.delta.plus(vectors))
 
-    def _directions(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    def _directions(self, queries: Rows, k: int) -> Rows:
         """The queries brought to length 1: a score is a cosine then."""
         if k < 1:
             raise ValueError(f"A search wants at least 1 neighbour, not {k}.")
@@ -178,25 +207,33 @@ class Snapshot:
         if not np.isfinite(lengths).all():
             raise ValueError("A query holds a number that is not finite.")
         lengths[lengths == 0] = 1
-        directions: NDArray[np.float32] = (rows / lengths).astype(np.float32)
+        directions: Rows = (rows / lengths).astype(np.float32)
         return directions
 
     def _search_base(
-        self, directions: NDArray[np.float32], k: int, only: Filter | None, exact: bool, threads: int
+        self, directions: Rows, k: int, only: Filter | None, exact: bool, threads: int
     ) -> tuple[list[Hits], bool, bool]:
         allowed = self.base.allowed(only)
         count = len(self.main) if allowed is None else allowed.count
         if not count or not k:
             return [], True, False
-        found = self.main.search(directions, min(k, count), allowed, exact=exact, threads=threads)
+        found = self.base.search(directions, min(k, count), only, exact=exact, threads=threads)
         return [(found.scores, self.base.places.ids_at(found.positions))], found.exact, found.widened
 
 
 def _merged(hits: list[Hits], nq: int, k: int) -> Hits:
     """The best k of several lists for each query, padded to k columns."""
-    if not hits:
-        return np.full((nq, k), -np.inf, np.float32), np.full((nq, k), NOWHERE, np.int64)
-    if len(hits) == 1:
-        return scan.widened(hits[0], k)
-    scores, ids = (np.concatenate(parts, axis=1) for parts in zip(*hits, strict=True))
-    return scan.widened(scan.best(scores, ids, k), k)
+    scores, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), NOWHERE, np.int64)
+    if len(hits) > 1:
+        every_score, every_id = zip(*hits, strict=True)
+        hits = [_best(np.concatenate(every_score, axis=1), np.concatenate(every_id, axis=1), k)]
+    for found_scores, found_ids in hits:
+        count = found_ids.shape[1]
+        scores[:, :count], ids[:, :count] = found_scores, found_ids
+    return scores, ids
+
+
+def _best(scores: Rows, ids: Ids, k: int) -> Hits:
+    first = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(first))[:, None]
+    return scores[rows, first], ids[rows, first]

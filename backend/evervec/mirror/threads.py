@@ -1,8 +1,12 @@
 """How many threads FAISS uses, and where it must not be used at all. Import FAISS from here: it is set up once."""
 
 import os
+from typing import Any
 
-import faiss
+import faiss as library
+
+# Its type stubs know neither the parameters of a search nor what an index turns out to be.
+faiss: Any = library
 
 # From 1.14 on FAISS takes a batch for small until it has 128,000 numbers, and scans it six times slower than with BLAS.
 faiss.cvar.distance_compute_blas_threshold = 4096

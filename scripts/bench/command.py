@@ -9,7 +9,20 @@ import typer
 import uvloop
 
 from evervec import log
-from scripts.bench import embed_pipeline, hook_cost, import_copy, pending, report, start, vector_write
+from scripts.bench import (
+    embed_pipeline,
+    hook_cost,
+    import_copy,
+    mirror_check,
+    mirror_concurrent,
+    mirror_fresh,
+    mirror_rebuild,
+    mirror_search,
+    pending,
+    report,
+    start,
+    vector_write,
+)
 from scripts.bench.report import Findings, Line
 from scripts.bench.stack import Bench, open_bench
 
@@ -20,6 +33,11 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
     "hook_cost": hook_cost.run,
     "pending": pending.run,
     "start": start.run,
+    "mirror_search": mirror_search.run,
+    "mirror_rebuild": mirror_rebuild.run,
+    "mirror_fresh": mirror_fresh.run,
+    "mirror_check": mirror_check.run,
+    "mirror_concurrent": mirror_concurrent.run,
 }
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"

@@ -13,7 +13,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from evervec.pipeline.resources import Resources
-from evervec.runtime import open_runtime
+from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
 from evervec.store import datasets, vectors
@@ -35,8 +35,8 @@ class Bench:
         return count // 10 if self.quick else count
 
     @asynccontextmanager
-    async def resources(self, name: str, *, queue: bool = False) -> AsyncIterator[Resources]:
-        """A migrated database with the local provider, opened as a worker opens it; dropped afterwards."""
+    async def runtime(self, name: str, *, queue: bool = False, worker: bool = False) -> AsyncIterator[Runtime]:
+        """A migrated database with the local provider, opened as a worker or a command opens it; dropped afterwards."""
         await self._server(f"CREATE DATABASE bench_{name}")
         url = urlsplit(self.urls.database_url)._replace(path=f"/bench_{name}").geturl()
         settings = Settings(
@@ -45,10 +45,16 @@ class Bench:
             nats_url=SecretStr(self.urls.nats_url),
             stream=f"BENCH_{name.upper()}",
         )
-        async with open_runtime(settings, migrate=True, queue=queue) as runtime:
-            yield runtime.resources
+        async with open_runtime(settings, migrate=True, queue=queue, worker=worker) as runtime:
+            yield runtime
         await self._server(f"DROP DATABASE bench_{name} WITH (FORCE)")
         await self._server("CHECKPOINT")
+
+    @asynccontextmanager
+    async def resources(self, name: str, *, queue: bool = False) -> AsyncIterator[Resources]:
+        """The same, where its resources are all that is needed."""
+        async with self.runtime(name, queue=queue) as runtime:
+            yield runtime.resources
 
     async def _server(self, statement: str) -> None:
         connection = await asyncpg.connect(self.urls.database_url)

@@ -73,6 +73,7 @@ class Command:
         return subprocess.Popen(
             [EVERVEC, *map(str, arguments)],
             env=self.with_changes(changes),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -24,9 +24,17 @@ def test_the_demo_proves_its_claims_and_leaves_nothing(tmp_path: Path) -> None:
     assert "holds  the HNSW index answers a search for messages\n         Index Scan using embeddings_hnsw_" in done.out
     assert "holds  nothing is NULL\n         0 of " in done.out
     assert "FAILS" not in done.out
-    for heading in ("What was extracted", "Coverage", "Proof", "and the stack is gone again"):
+    assert "holds  the mirror is what the database says\n         0 missing, 0 extra, 0 stale of " in done.out
+    for heading in (
+        "What was extracted",
+        "Coverage",
+        "Its mirror in FAISS is built",
+        "Proof",
+        "and the stack is gone again",
+    ):
         assert heading in done.out
-    assert len(re.findall(r"^ {8}pgvector, [0-9.]+ ms$", done.out, re.MULTILINE)) == 3
+    both = re.findall(r"^ {8}mirror [0-9.]+ ms, pgvector [0-9.]+ ms: the same hits$", done.out, re.MULTILINE)
+    assert len(both) == 3
     assert max(map(len, done.out.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []

@@ -27,11 +27,12 @@ def test_the_shapes_that_scripts_rely_on(filled: Command) -> None:
     assert dataset.keys() >= COUNTS | {"project", "dataset", "kinds"}
     assert dataset["kinds"]["message"].keys() == COUNTS
     assert (status["rows"], status["embedded"], status["pending"]) == (212, 212, 0)
-    assert "mirror" not in dataset
+    assert dataset["mirror"] == {"state": "absent", "vectors": 0, "lag_ms": None, "in_sync": None, "checked_at": None}
 
     search = filled("search", "where are pictures stored", "-k", 3, "--json").document()
     assert search.keys() >= {"engine", "watermark", "pending_in_scope", "milliseconds", "hits"}
     assert len(search["hits"]) == 3
+    assert search["widened"] is False
     assert all(hit.keys() >= {"kind", "id", "dataset", "score", "text"} for hit in search["hits"])
 
     for arguments in (("backfill",), ("backfill", "--dry-run")):
@@ -44,6 +45,11 @@ def documents(hit: int) -> list[tuple[tuple[object, ...], str]]:
     return [
         (("similar", "message", hit), "hits"),
         (("duplicates", "--threshold", "0.5"), "pairs"),
+        (("mirror", "rebuild"), "holds"),
+        (("mirror", "check"), "in_sync"),
+        (("mirror", "check", "--quick", "--dry-run"), "in_sync"),
+        (("mirror", "compact", "--dataset", "chat"), "holds"),
+        (("mirror", "status", "--project", "demo"), "datasets"),
         (("failed", "list"), "failed"),
         (("failed", "retry"), "reopened"),
         (("failed", "discard"), "discarded"),
@@ -77,5 +83,10 @@ def test_warnings_never_reach_the_document(evervec: Command, tmp_path: Path) -> 
 
 
 def test_an_error_leaves_stdout_empty(evervec: Command) -> None:
-    for arguments in (("status", "--dataset", "nowhere"), ("search", " "), ("failed", "retry", "nonsense")):
+    for arguments in (
+        ("mirror", "check", "--dataset", "nowhere"),
+        ("status", "--dataset", "nowhere"),
+        ("search", " "),
+        ("failed", "retry", "nonsense"),
+    ):
         evervec(*arguments, "--json").refused()

@@ -23,8 +23,20 @@ from tests.cli.exports import message, write
         ("search --dataset nowhere word", "There is no dataset 'nowhere'"),
         ("search -k 0 word", "--limit"),
         ("search -k 1001 word", "--limit"),
-        ("search --engine nonsense word", "There is no engine 'nonsense'. Engines: auto, pgvector, exact."),
+        ("search --engine nonsense word", "There is no engine 'nonsense'. Engines: auto, mirror, pgvector, exact."),
         ("search", "Missing argument 'TEXT'"),
+        ("search --min-watermark 0 word", "--min-watermark"),
+        ("search --min-watermark 999999999 word", "this database has only begun"),
+        ("search --rows 1 word", "Row ids are ids of one kind: say which, one of message, topic, atom, chunk."),
+        ("search --rows 1,x --kind message word", "--rows: 'x' is not a row id."),
+        ("search --rows 1,-2 --kind message word", "--rows: '-2' is not a row id."),
+        ("search --rows 99999999999999999999 --kind message word", "'99999999999999999999' is not a row id."),
+        ("similar message 1 --engine nonsense", "There is no engine 'nonsense'."),
+        ("mirror nonsense", "No such command 'nonsense'"),
+        ("mirror check --dataset nowhere", "There is no dataset 'nowhere'. Known datasets: none yet."),
+        ("mirror rebuild --dataset nowhere", "There is no dataset 'nowhere'"),
+        ("mirror compact --project nowhere", "There is no project 'nowhere'"),
+        ("mirror status --dataset nowhere", "There is no dataset 'nowhere'"),
         ("similar message 999999", "There is no message 999999. `evervec search` prints the ids"),
         ("similar nonsense 1", "There is no kind 'nonsense'"),
         ("similar message 0", "ID"),
@@ -85,7 +97,7 @@ def test_every_command_explains_itself(evervec: Command) -> None:
     assert overview.code == 0
     for group in ("Start", "Text in, answers out", "Keep it whole", "Run it on servers"):
         assert f"─ {group} ─" in overview.out
-    for line in ("search", "ingest telegram", "failed retry", "providers add", "backfill", "up"):
+    for line in ("search", "ingest telegram", "failed retry", "mirror check", "providers add", "backfill", "up"):
         done = evervec(*line.split(), "--help")
         assert (done.code, "Usage: evervec" in done.out) == (0, True), done
 

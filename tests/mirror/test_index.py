@@ -183,6 +183,18 @@ def test_a_repair_leaves_the_watermark() -> None:
         index.repair(narrow(), np.empty(0, np.int64))
 
 
+def test_a_repair_replaces_wrong_numbers_of_the_right_version() -> None:
+    held = vectors(range(20))
+    wrong = Vectors(held.ids, held.versions, held.kinds, held.rows[::-1].copy())
+    index = DatasetIndex(build(wrong, LIFE, START))
+
+    repaired = index.repair(held, np.empty(0, np.int64))
+
+    oracle = Oracle(dict.fromkeys(range(20), 1))
+    oracle.agrees(repaired)
+    oracle.check(repaired, QUERIES, 20)
+
+
 def test_a_repair_does_not_touch_what_changed_after_the_check() -> None:
     index, oracle = small()
     seen = index.snapshot

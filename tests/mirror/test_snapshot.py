@@ -8,7 +8,7 @@ from evervec.domain.feed import Vectors
 from evervec.mirror.build import build
 from evervec.mirror.places import Recent
 from evervec.mirror.snapshot import Answer, Filter, Snapshot
-from tests.mirror.oracle import DIMENSIONS, LIFE, START, Oracle, vectors
+from tests.mirror.oracle import DIMENSIONS, LIFE, START, Oracle, row_of, vectors
 
 FILTERS = [
     None,
@@ -155,6 +155,15 @@ def test_versions_are_found_where_an_id_is_alive() -> None:
     found = snapshot.find(np.array([0, 1, 849, 850, 999, 5_000]))
 
     np.testing.assert_array_equal(found, [-1, 1, 1, 2, 2, -1])
+
+
+def test_vectors_are_read_back_wherever_they_are() -> None:
+    snapshot, oracle = edited()
+    ids, versions = oracle.versions()
+
+    np.testing.assert_allclose(snapshot.vectors(ids[::-1]), row_of(ids, versions)[::-1], atol=1e-3)
+    with pytest.raises(KeyError, match="Vector 18 is not alive"):
+        snapshot.vectors(np.array([1, 18]))
 
 
 def test_filters_that_say_the_same_are_equal() -> None:

@@ -16,6 +16,11 @@ WORK = "INSERT INTO embed_work (vector_id, content_hash, lease_owner, lease_unti
 EXTRACT = (
     "INSERT INTO extract_work (message_id, revision, lease_owner, lease_until, dead_at) SELECT id, 1, {} FROM messages"
 )
+MIRROR = (
+    "INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, asked, checked_at, in_sync) "
+    "SELECT gen_random_uuid(), id, 'h', '/f', 1, {} FROM datasets"
+)
+RECALL = "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) SELECT id, {}, 10 FROM datasets"
 PROVIDER = "INSERT INTO llm_providers (name, type, model, space_id) VALUES ({})"
 
 IMPOSSIBLE = {
@@ -67,6 +72,14 @@ IMPOSSIBLE = {
     "embeddings_embedded_or_failed": "UPDATE embeddings SET failed_hash = embedded_hash",
     "embed_work_lease_whole_or_not": WORK.format("gen_random_uuid(), NULL"),
     "embed_work_vector_id_fkey": "INSERT INTO embed_work (vector_id, content_hash) VALUES (10000, '\\x00')",
+    "datasets_recall_target_bounded": "UPDATE datasets SET recall_target = 0",
+    "mirrors_state_known": MIRROR.format("'dreaming', NULL, NULL, NULL"),
+    "mirrors_asked_known": MIRROR.format("'ready', 'dance', NULL, NULL"),
+    "mirrors_checked_whole_or_not": MIRROR.format("'ready', NULL, now(), NULL"),
+    "mirrors_dataset_id_fkey": "INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state) "
+    "VALUES (gen_random_uuid(), gen_random_uuid(), 'h', '/f', 1, 'ready')",
+    "recall_checks_engine_known": RECALL.format("'oracle', 1, 0.98"),
+    "recall_checks_recall_bounded": RECALL.format("'mirror', 1.01, 0.98"),
     "extract_work_lease_whole_or_not": EXTRACT.format("NULL, now(), NULL"),
     "extract_work_dead_with_reason": EXTRACT.format("NULL, NULL, now()"),
     "extract_work_message_id_fkey": "INSERT INTO extract_work (message_id, revision) VALUES (10000, 1)",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import backfill, failed, ingest, output, providers, search, serve, status
+from evervec.cli import backfill, failed, ingest, mirror, output, providers, search, serve, status
 from evervec.cli.demo import demo
 from evervec.cli.options import Json
 
@@ -55,6 +55,7 @@ app.command(rich_help_panel=TEXT)(search.similar)
 app.command(rich_help_panel=TEXT)(search.duplicates)
 app.command(rich_help_panel=CARE)(status.status)
 app.command(rich_help_panel=CARE)(backfill.backfill)
+app.add_typer(mirror.app, name="mirror", rich_help_panel=CARE)
 app.add_typer(failed.app, name="failed", rich_help_panel=CARE)
 app.add_typer(providers.app, name="providers", rich_help_panel=CARE)
 app.command(rich_help_panel=RUN)(serve.migrate)

@@ -14,9 +14,9 @@ import typer
 from evervec.cli import output, status
 from evervec.cli.run import block, settings
 from evervec.errors import StackError
-from evervec.pipeline import ingest, overview, proof
+from evervec.pipeline import ingest, overview, proof, sync
+from evervec.pipeline.comparison import side_by_side
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
@@ -32,7 +32,7 @@ def demo() -> None:
     settings()
     home = Path(tempfile.mkdtemp(prefix="evervec-demo-"))
     try:
-        if not block(_demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None))):
+        if not block(_demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None))):
             raise typer.Exit(1)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -69,10 +69,12 @@ async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
     await _knowledge(resources)
     _step("Coverage")
     status.show(found)
-    for question in DEMO_QUESTIONS:
-        await _ask(resources, question.text)
+    _step("Its mirror in FAISS is built from the database")
+    (built,) = await sync.rebuild_from_database(resources, dataset=DATASET)
+    output.say(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
+    same = [await _ask(resources, question.text) for question in DEMO_QUESTIONS]
     _step("Proof")
-    return await _prove(resources)
+    return await _prove(resources) and all(same)
 
 
 async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> dict[str, Any]:
@@ -104,12 +106,16 @@ async def _knowledge(resources: Resources) -> None:
         output.say(f"{label}{output.cut(target, taken=4 + len(label))}", indent=4)
 
 
-async def _ask(resources: Resources, question: str) -> None:
-    answer = await search(resources, question, dataset=DATASET, k=2 * HITS)
+async def _ask(resources: Resources, question: str) -> bool:
+    """The hits of the mirror, and the milliseconds of both; answers whether pgvector found the same."""
+    found = await side_by_side(resources, question, dataset=DATASET, k=2 * HITS)
     _step(f"“{question}”")
-    for hit in _unlike(answer.hits):
+    for hit in _unlike(found.mirror):
         output.say(f"{hit.score:.2f}  {hit.kind:<8} {output.cut(hit.text, taken=17)}", indent=2)
-    output.say(f"{answer.engine}, {answer.milliseconds:.1f} ms", style="dim", indent=8)
+    hits = "the same hits" if found.same else "OTHER HITS"
+    times = f"mirror {found.mirror_ms:.2f} ms, pgvector {found.pgvector_ms:.2f} ms: {hits}"
+    output.say(times, style="dim" if found.same else "red", indent=8)
+    return found.same
 
 
 def _unlike(hits: Sequence[Hit]) -> list[Hit]:
@@ -126,11 +132,18 @@ async def _prove(resources: Resources) -> bool:
     proofs = [
         await proof.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
         await proof.nothing_is_null(resources),
+        await _mirror_is_true(resources),
     ]
     for one in proofs:
         output.say(f"{'holds' if one.holds else 'FAILS'}  {one.claim}", indent=2)
         output.say(one.seen, style="dim" if one.holds else "red", indent=9)
     return all(one.holds for one in proofs)
+
+
+async def _mirror_is_true(resources: Resources) -> proof.Proof:
+    (found,) = await sync.check_index_sync(resources, dataset=DATASET, deep=True)
+    seen = f"{found.missing} missing, {found.extra} extra, {found.stale} stale of {found.vectors:,} vectors"
+    return proof.Proof("the mirror is what the database says", found.in_sync, seen)
 
 
 def _step(text: str) -> None:

@@ -1,5 +1,6 @@
 """`evervec search`, `similar` and `duplicates`."""
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -8,11 +9,23 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Kind, Limit, Project
 from evervec.cli.run import call
+from evervec.errors import Refused
 from evervec.pipeline import search as finding
+from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import Answer
 from evervec.store.embeddables import BY_NAME
 
 Engine = Annotated[str, typer.Option(metavar="ENGINE", help=f"{', '.join(finding.ENGINES)}.")]
+Watermark = Annotated[
+    int | None,
+    typer.Option(
+        metavar="XID", min=3, max=2**63 - 1, help="Wait until what this transaction committed is found, at most 5 s."
+    ),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(metavar="IDS", help="Only these rows of --kind: 1,2,3, or - for ids on stdin, one a line."),
+]
 RowKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(BY_NAME)}.")]
 RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The id as `evervec search` prints it.")]
 
@@ -24,16 +37,38 @@ def search(
     kind: Kind = None,
     k: Limit = 10,
     engine: Engine = "auto",
+    min_watermark: Watermark = None,
+    rows: Rows = None,
     as_json: Json = False,
 ) -> None:
     """Find the rows nearest in meaning to a text."""
-    answer = call(lambda r: finding.search(r, text, dataset=dataset, project=project, kind=kind, k=k, engine=engine))
-    show(answer, as_json)
+
+    async def run(resources: Resources) -> Answer:
+        return await finding.search(
+            resources,
+            text,
+            dataset=dataset,
+            project=project,
+            kind=kind,
+            k=k,
+            engine=engine,
+            row_ids=_row_ids(rows),
+            min_watermark=min_watermark,
+        )
+
+    show(call(run), as_json)
 
 
-def similar(kind: RowKind, row_id: RowId, dataset: Dataset = None, k: Limit = 10, as_json: Json = False) -> None:
+def similar(
+    kind: RowKind,
+    row_id: RowId,
+    dataset: Dataset = None,
+    k: Limit = 10,
+    engine: Engine = "auto",
+    as_json: Json = False,
+) -> None:
     """Find rows that say nearly the same as one row."""
-    show(call(lambda r: finding.similar(r, kind, row_id, dataset=dataset, k=k)), as_json)
+    show(call(lambda r: finding.similar(r, kind, row_id, dataset=dataset, k=k, engine=engine)), as_json)
 
 
 def duplicates(
@@ -64,6 +99,21 @@ def show(answer: Answer, as_json: bool) -> None:
         output.table(("score", "kind", "id", "dataset", "text"), rows)
     else:
         output.say("Nothing found.")
+    wider = ", looking further than usual" if answer.widened else ""
     waiting = f"; {answer.pending_in_scope:,} rows here are not embedded yet" if answer.pending_in_scope else ""
     count = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
-    output.note(f"{count} from {answer.engine} in {answer.milliseconds:.1f} ms{waiting}")
+    output.note(
+        f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
+    )
+
+
+def _row_ids(given: str | None) -> list[int] | None:
+    """The ids of `--rows`. Raises `Refused` for what is no row id."""
+    if given is None:
+        return None
+    words = sys.stdin.read().split() if given == "-" else given.split(",")
+    ids = [int(word) for word in words if word.strip().isascii() and word.strip().isdigit()]
+    if len(ids) < len(words) or any(not 0 < row_id < 2**63 for row_id in ids):
+        wrong = next((word for word in words if not (word.strip().isascii() and word.strip().isdigit())), given)
+        raise Refused(reason=f"--rows: {wrong[:50]!r} is not a row id. Give 1,2,3, or - and one id a line on stdin.")
+    return ids

@@ -1,4 +1,4 @@
-"""`evervec status`: how much is embedded, what waits, what failed."""
+"""`evervec status`: how much is embedded, what waits, what failed, how the mirrors stand."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ WAITS = {"unscored": "wait to be scored", "unextracted": "wait for extraction", 
 
 
 def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
-    """Coverage by dataset and kind, extraction, provider and queue."""
+    """Coverage by dataset and kind, mirrors, extraction, provider and queue."""
     found = call(lambda resources: overview.status(resources, dataset=dataset, project=project), queue=True)
     if as_json:
         output.document(found)
@@ -28,6 +28,7 @@ def show(found: dict[str, Any]) -> None:
         output.table(("dataset", "kind", *STATES), _rows(found))
         output.say()
     for one in found["datasets"]:
+        output.say(f"{one['project']}/{one['dataset']}: mirror {_mirror(one['mirror'])}")
         waits = [f"{one['knowledge'][name]:,} {what}" for name, what in WAITS.items() if one["knowledge"][name]]
         if waits:
             output.say(f"{one['project']}/{one['dataset']}: {', '.join(waits)}")
@@ -47,6 +48,16 @@ def _rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
     if len(rows) > 1:
         rows.append(("total", "", *(found[state] for state in STATES)))
     return rows
+
+
+def _mirror(mirror: dict[str, Any]) -> str:
+    said = [f"{mirror['state']}, {mirror['vectors']:,} vectors" if mirror["vectors"] else mirror["state"]]
+    if mirror["lag_ms"]:
+        said.append(f"at most {mirror['lag_ms']:,.0f} ms behind")
+    if mirror["checked_at"] is not None:
+        at = f"{mirror['checked_at'].astimezone():%H:%M:%S}"
+        said.append(f"in sync at {at}" if mirror["in_sync"] else f"not in sync at {at}: see `evervec mirror check`")
+    return ", ".join(said)
 
 
 def _show_provider(provider: dict[str, Any] | None) -> None:

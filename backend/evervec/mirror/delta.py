@@ -53,6 +53,10 @@ class Tier:
         """The same with positions dead."""
         return replace(self, alive=(self.alive or Allowed.all(len(self.places))).without(positions))
 
+    def vectors(self, positions: Ids) -> NDArray[np.float32]:
+        """The vectors at some positions, `(m, dim)` float32."""
+        return scan.halves(self.index)[positions].astype(np.float32)
+
     def living(self) -> Places:
         """What stands here alive."""
         return self.places if self.alive is None else self.places.take(self.alive.mask)

@@ -47,8 +47,9 @@ class DatasetIndex:
             return self._snapshot
 
     def repair(self, upserts: Vectors, deleted: Ids, *, seen: Snapshot | None = None) -> Snapshot:
-        """Publish what a check found to differ, under the same watermark.
+        """Publish what a check found to differ, under the same watermark: first `deleted` goes, then `upserts` comes.
 
+        A vector is replaced in the same version too: its numbers may be what was wrong.
         `seen` is the snapshot that was compared, taken before the database was read: what changed here since then is
         newer than the check and stays as it is. Raises `ValueError` as `apply` does.
         """
@@ -58,7 +59,7 @@ class DatasetIndex:
             if seen is not None and seen is not now:
                 upserts = upserts.take(now.find(upserts.ids) == seen.find(upserts.ids))
                 deleted = deleted[now.find(deleted) == seen.find(deleted)]
-            self._snapshot = _edited(now, upserts, deleted)
+            self._snapshot = now.without(deleted).plus(upserts)
             return self._snapshot
 
     def digest(self) -> Digest:

@@ -44,15 +44,16 @@ def exact(storage: Any, queries: Rows, k: int, allowed: Allowed | None) -> Hits:
     return padded(*storage.search(queries, k, params=faiss.SearchParameters(sel=allowed.selector)))
 
 
-def refined(storage: Any, queries: Rows, candidates: Positions, k: int) -> Hits:
-    """The k nearest of some candidates `(nq, m)`, -1 for none; a query's candidates are compared exactly."""
-    scores, positions = nothing(len(queries), k)
-    for row, query in enumerate(queries):
-        among = candidates[row][candidates[row] >= 0]
-        near = decoded(storage, among) @ query
-        first = np.argsort(-near)[:k]
-        scores[row, : len(first)], positions[row, : len(first)] = near[first], among[first]
-    return scores, positions
+def scored(storage: Any, queries: Rows, candidates: Positions) -> Rows:
+    """The exact scores of some candidates `(nq, m)` of each query, as `(nq, m)`; -inf where a position is -1."""
+    scores = np.empty(candidates.shape, np.float32)
+    step = max(1, SLICE // candidates.shape[1])
+    for start in range(0, len(queries), step):
+        among = candidates[start : start + step]
+        rows = decoded(storage, among.ravel()).reshape(*among.shape, -1)
+        scores[start : start + step] = (rows @ queries[start : start + step, :, None])[:, :, 0]
+    scores[candidates < 0] = -np.inf
+    return scores
 
 
 def padded(scores: Rows, positions: Positions) -> Hits:

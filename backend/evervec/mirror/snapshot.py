@@ -9,7 +9,7 @@ import numpy as np
 from evervec.domain.feed import Digest, Ids, Life, Vectors, Watermark
 from evervec.mirror import threads as openmp
 from evervec.mirror.allowed import Allowed
-from evervec.mirror.delta import Delta, Hits
+from evervec.mirror.delta import Delta, Hits, Tier
 from evervec.mirror.places import NOWHERE, Filter, Places, Recent
 from evervec.mirror.scan import Rows
 from evervec.mirror.segment import Found, Segment
@@ -83,6 +83,10 @@ class Base:
             return np.full(len(ids), NOWHERE, np.int64)
         positions = self.places.find(ids, self.alive)
         return np.where(positions != NOWHERE, self.places.versions[positions], NOWHERE)
+
+    def vectors(self, positions: Ids) -> Rows:
+        """The vectors at some positions, `(m, dim)` float32."""
+        return self.segment.vectors(positions)
 
     def living(self) -> Places:
         """What is alive."""
@@ -166,6 +170,20 @@ class Snapshot:
     def find(self, ids: Ids) -> Ids:
         """The versions `(m,)` in which ids are alive; -1 where they are not."""
         return np.maximum(self.base.find(ids), self.delta.find(ids))
+
+    def vectors(self, ids: Ids) -> Rows:
+        """The vectors `(m, dim)` float32 of ids `(m,)`, as half precision keeps them. Raises `KeyError` for one not alive."""
+        rows, missing = np.empty((len(ids), self.dimensions), np.float32), np.ones(len(ids), bool)
+        parts: tuple[Base | Tier, ...] = (self.base, *self.delta.tiers)
+        for held in parts:
+            positions = held.places.find(ids, held.alive)
+            there = positions != NOWHERE
+            if there.any():
+                rows[there] = held.vectors(positions[there])
+                missing &= ~there
+        if missing.any():
+            raise KeyError(f"Vector {ids[missing][0]} is not alive in this snapshot.")
+        return rows
 
     def versions(self) -> tuple[Ids, Ids]:
         """Ids and versions of all that is alive, `(n,)` each, in no order."""

@@ -118,8 +118,4 @@ def _reaching(ranks: NDArray[np.int64], goal: float) -> int:
 def _recall_by_candidates(segment: Segment, sample: _Sample, nprobe: int) -> NDArray[np.float64]:
     """recall@10 if the first 1, 2, … candidates of the lists were looked at closely."""
     candidates = segment.candidates(sample.queries, min(MOST_CANDIDATES, len(segment)), nprobe)
-    scores = [
-        scan.decoded(segment.storage, positions) @ query
-        for positions, query in zip(candidates, sample.queries, strict=True)
-    ]
-    return sample.recall(np.stack(scores), candidates)
+    return sample.recall(scan.scored(segment.storage, sample.queries, candidates), candidates)

@@ -57,9 +57,18 @@ async def ask_mirrors(
     *,
     seen: int | None = None,
     anything: bool = False,
+    space_id: int | None = None,
 ) -> Mirrored:
-    """The k nearest rows in those datasets of a scope that have a mirror in this process or (`anything`) on its disk."""
-    snapshots = await resources.mirrors.snapshots(scope.datasets, seen=seen, anything=anything)
+    """The k nearest rows in those datasets of a scope that have a mirror in this process or (`anything`) on its disk.
+
+    Mirrors of another space than the query's are not asked: for a moment after a change of the model there are some.
+    """
+    every = await resources.mirrors.snapshots(scope.datasets, seen=seen, anything=anything)
+    snapshots = {
+        dataset_id: snapshot
+        for dataset_id, snapshot in every.items()
+        if snapshot.dimensions == len(query) and space_id in (None, snapshot.life.space_id)
+    }
     if not snapshots:
         return Mirrored()
     only = await _filter(resources, scope)

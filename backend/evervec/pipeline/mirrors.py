@@ -54,6 +54,7 @@ class Mirrors:
         self._holder: Holder | None = None
         self._due: dict[tuple[UUID | None, str], float] = {}
         self._behind: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._chores: asyncio.Task[None] | None = None
 
     @property
     def folder(self) -> "Folder":
@@ -99,8 +100,8 @@ class Mirrors:
         """What can be searched of these datasets now; those that are missing have to be asked of PostgreSQL.
 
         A process that follows serves what it holds, and opens what it had to drop. Any other one opens what is on
-        disk, if that is quick or `anything` is wanted, and reads the feed. With `seen` each is brought to where that
-        transaction is visible.
+        disk, if that is quick or `anything` is wanted, and reads the feed. With `seen` each reads it: the vector of what
+        that transaction wrote came in a later one.
         """
         found: dict[UUID, Snapshot] = {}
         for dataset in wanted:
@@ -110,7 +111,7 @@ class Mirrors:
             ):
                 await self._open(mirror, build_missing=False)
             snapshot = mirror.snapshot()
-            if snapshot is not None and (not self.following or (seen and not snapshot.watermark.covers(seen))):
+            if snapshot is not None and (not self.following or seen is not None):
                 snapshot = await self._caught_up(mirror)
             if snapshot is not None:
                 found[dataset.id] = snapshot
@@ -129,14 +130,16 @@ class Mirrors:
         except (GoneError, OtherLifeError) as error:
             logger.info("mirror not used", dataset=mirror.name, reason=str(error))
             self._rung.add(mirror.dataset.id)
+            if not self.following:
+                mirror.drop(str(error))  # perhaps somebody else has put the right one on disk by the next time
             return None
         return mirror.snapshot()
 
-    async def _open(self, mirror: "Mirror", *, build_missing: bool) -> None:
+    async def _open(self, mirror: "Mirror", *, build_missing: bool, follow: bool = True) -> None:
         """Open a mirror once, however many ask."""
         task = self._opening.get(mirror.dataset.id)
         if task is None:
-            task = asyncio.create_task(self._guarded(mirror, mirror.open(build_missing=build_missing)))
+            task = asyncio.create_task(self._guarded(mirror, mirror.open(build_missing=build_missing, follow=follow)))
             self._opening[mirror.dataset.id] = task
             task.add_done_callback(lambda _: self._opening.pop(mirror.dataset.id, None))
         await asyncio.shield(task)
@@ -151,6 +154,8 @@ class Mirrors:
             await work
         except GoneError as error:
             mirror.fail(str(error))
+            if self._mirrors.get(mirror.dataset.id) is not mirror:  # deleted while it was built
+                await self._remove_files(mirror.dataset)
         except Cancelled:
             logger.info("mirror not built: this process stops", dataset=mirror.name)
         except Exception as error:
@@ -176,7 +181,7 @@ class Mirrors:
         """The sync check of a dataset; see `Mirror.check`. Raises `GoneError`."""
         mirror = self.mirror(dataset)
         if mirror.index is None:
-            await self._open(mirror, build_missing=False)
+            await self._open(mirror, build_missing=False, follow=follow)
         return await mirror.check(follow=follow, deep=deep, repair=repair)
 
     async def rebuild(self, dataset: Dataset, reason: str) -> "Mirror":
@@ -197,11 +202,13 @@ class Mirrors:
         try:
             async with hearing_changes(broker, self._ring):
                 while not finish.is_set():
-                    await self._turn(finish)
+                    await self._turn()
                     await self._until_woken()
         finally:
             ended.cancel()
             self.following = False
+            if self._chores is not None:
+                await asyncio.gather(self._chores, return_exceptions=True)
             await self._leave()
 
     def _ring(self, dataset_ids: set[UUID]) -> None:
@@ -219,16 +226,26 @@ class Mirrors:
         if self._is_due("poll", self._settings.mirror_poll_seconds):
             self._rung |= self._mirrors.keys()  # also those for whom nobody rang
 
-    async def _turn(self, finish: asyncio.Event) -> None:
-        """One round. Whatever is down now is up again later: the loop itself never ends by an error."""
+    async def _turn(self) -> None:
+        """One round: the news, and beside it what is due otherwise, for which no news waits."""
+        await self._logged(self._apply_news())
+        if self._chores is None or self._chores.done():
+            self._chores = asyncio.create_task(self._logged(self._do_chores()))
+        if not self._mirrors:  # at the start all are opened before anything else happens
+            await self._chores
+
+    async def _do_chores(self) -> None:
+        if self._is_due("discover", DISCOVER_SECONDS):
+            await self._discover(first=not self._mirrors)
+        if self._is_due("tell", TELL_SECONDS):
+            await self._tell()
+        for mirror in [m for m in self._mirrors.values() if m.index is not None and self.following]:
+            self._look_after(mirror)
+
+    async def _logged(self, work: Awaitable[None]) -> None:
+        """Whatever is down now is up again later: following itself never ends by an error."""
         try:
-            await self._apply_news()
-            if self._is_due("discover", DISCOVER_SECONDS):
-                await self._discover(first=not self._mirrors)
-            if self._is_due("tell", TELL_SECONDS):
-                await self._tell()
-            for mirror in [m for m in self._mirrors.values() if m.index is not None and not finish.is_set()]:
-                self._look_after(mirror)
+            await work
         except EvervecError as error:
             logger.warning("mirrors are not followed for the moment", reason=str(error))
         except Exception:
@@ -246,7 +263,8 @@ class Mirrors:
             async with self._database.read() as tx:
                 ready = {dataset_id: ready[dataset_id] for dataset_id in await changes.with_news(tx, ready)}
         for dataset_id in ready:
-            await self._follow_one(self._mirrors[dataset_id])
+            if (mirror := self._mirrors.get(dataset_id)) is not None:  # or the dataset was deleted meanwhile
+                await self._follow_one(mirror)
 
     async def _follow_one(self, mirror: "Mirror") -> None:
         from evervec.pipeline.refresh import GoneError, OtherLifeError
@@ -268,6 +286,8 @@ class Mirrors:
         for dataset_id in self._mirrors.keys() - live.keys():
             mirror = self._mirrors.pop(dataset_id)
             await self._remove_files(mirror.dataset)
+        if self._is_due("collect", self._settings.mirror_check_seconds):
+            await self._collect(live.values())
         if active is None:
             return
         closed = [self.mirror(dataset) for dataset in live.values() if self.mirror(dataset).index is None]
@@ -277,7 +297,6 @@ class Mirrors:
         opened = [self._in_background(mirror, "open", self._opened(mirror)) for mirror in waiting]
         if first:
             await asyncio.gather(*opened)
-            await self._collect(live.values())
 
     async def _opened(self, mirror: "Mirror") -> None:
         await mirror.open()
@@ -329,7 +348,7 @@ class Mirrors:
         return task
 
     async def _check(self, mirror: "Mirror", *, asked: bool) -> None:
-        found = await mirror.check(deep=asked)
+        found = await self.check(mirror.dataset, deep=asked)  # opens it first where it was dropped
         async with self._database.transaction() as tx:
             await mirrors.tell(tx, self.holder, self._told())
             await mirrors.checked(
@@ -364,9 +383,14 @@ class Mirrors:
             self._in_background(mirror, "asked", self._answer(mirror, what))
 
     async def _answer(self, mirror: "Mirror", what: str) -> None:
-        if what != "check":
-            await mirror.rebuild(f"{what} was asked for")
-        await self._check(mirror, asked=True)
+        try:
+            if what != "check":
+                await mirror.rebuild(f"{what} was asked for")
+            await self._check(mirror, asked=True)
+        except Exception:
+            async with self._database.transaction() as tx:
+                await mirrors.pass_on(tx, self.holder, mirror.dataset.id)
+            raise
 
     def _told(self) -> list[Told]:
         return [

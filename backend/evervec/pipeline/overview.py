@@ -1,26 +1,29 @@
-"""What all windows show: coverage by dataset and kind, how far extraction is, failures, who embeds."""
+"""What all windows show: coverage by dataset and kind, its mirror, how far extraction is, failures, who embeds."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from evervec.errors import EvervecError
+from evervec.pipeline import standing
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, knowledge, messages, monitor, providers
 from evervec.store.monitor import Coverage, Failure
 
 
 async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
-    """Coverage as one document: totals, every dataset with its kinds, extraction, provider, queue."""
+    """Coverage as one document: totals, every dataset with its kinds, mirror and extraction, provider, queue."""
     total = Coverage()
     listed = []
     async with resources.database.read() as tx:
         found = await datasets.find(tx, dataset, project)
         covered = await monitor.coverage(tx, [d.id for d in found])
+        mirrored = await standing.in_short(resources, tx, found)
         for one in found:
             coverage = covered[one.id]
             total.add(coverage)
             progress = await messages.progress(tx, [one.id]) | await knowledge.counts(tx, [one.id])
-            listed.append({"project": one.project, "dataset": one.slug, **asdict(coverage), "knowledge": progress})
+            name = {"project": one.project, "dataset": one.slug}
+            listed.append(name | asdict(coverage) | {"mirror": mirrored[one.id], "knowledge": progress})
         active = await providers.active(tx)
         watermark = await monitor.watermark(tx)
     return {

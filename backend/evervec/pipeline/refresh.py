@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import ParamSpec, TypeVar
@@ -105,6 +106,7 @@ class Mirror:
         self.reason = ""
         self.used = monotonic()
         self.last_check: SyncCheck | None = None
+        self.on_disk = ""
         self.failures = 0
         self._settings = settings
         self._database = database
@@ -123,10 +125,10 @@ class Mirror:
         self.used = monotonic()
         return None if self.index is None else self.index.snapshot
 
-    async def open(self, *, build_missing: bool = True) -> None:
+    async def open(self, *, build_missing: bool = True, follow: bool = True) -> None:
         """From disk, brought up to the feed; else built from the database, unless only what is there is wanted.
 
-        Raises `GoneError`.
+        Without `follow` it stays as it was when it was written. Raises `GoneError`.
         """
         async with self._building:
             if self.index is not None:
@@ -138,21 +140,32 @@ class Mirror:
             )
             if loaded.reason:
                 logger.info("no mirror on disk", dataset=self.name, state=loaded.state, reason=loaded.reason)
+            self.on_disk = loaded.state
             if loaded.segment is not None:
                 index = DatasetIndex(loaded.segment)
                 try:
-                    await self._catch_up(index)
+                    if follow:
+                        await self._catch_up(index)
                 except OtherLifeError as error:
                     self.reason = str(error)
+                    if build_missing:
+                        await self._forget_file()
                 else:
                     self.index = index
                     self._to("ready")
                     return
-            elif loaded.state == "set aside":
-                logger.warning("mirror set aside", dataset=self.name, reason=loaded.reason)
+            else:
+                if loaded.state == "set aside":
+                    logger.warning("mirror set aside", dataset=self.name, reason=loaded.reason)
                 self.reason = loaded.reason
         if build_missing:
             await self.rebuild(self.reason or "there was no file")
+
+    async def _forget_file(self) -> None:
+        """A file from a future that this database never had: it would look newer than whatever is built, and stay."""
+        logger.warning("mirror removed", dataset=self.name, reason=self.reason)
+        with suppress(MirrorBusyError, MirrorFolderError):  # then what is built stays in memory, and says so
+            await self._workshop.quick(self._folder.remove, self.dataset.project_id, self.dataset.id)
 
     async def catch_up(self) -> int:
         """Apply what the feed says; answers how many vectors and tombstones it was.
@@ -174,7 +187,7 @@ class Mirror:
             async with self._writing:
                 await self._catch_up(index)
                 self.index = index
-            self._to("ready", self.reason if self.state == "ready" else "")
+            self._to("ready", "" if self.state == "dropped" else self.reason)
             logger.info(
                 "mirror built",
                 dataset=self.name,
@@ -248,23 +261,23 @@ class Mirror:
             raise GoneError("the dataset was deleted")
         return heading
 
-    def _same_life(self, index: DatasetIndex, heading: Heading) -> None:
-        """Raises `OtherLifeError` where the watermark means nothing."""
-        now = index.snapshot
+    def _other_life(self, index: DatasetIndex, heading: Heading) -> str | None:
+        """In words, why the watermark means nothing here; None where it does."""
+        now, seen = index.snapshot, heading.watermark.xmax
         if difference := now.life.difference(heading.life):
-            raise OtherLifeError(f"the database is another one: {difference}")
-        if now.watermark.xmax > heading.watermark.xmax:
-            raise OtherLifeError(
-                f"the database is older than its mirror (transaction {heading.watermark.xmax}, "
-                f"not {now.watermark.xmax}): it was restored from a backup"
-            )
+            return f"the database is another one: {difference}"
+        if now.watermark.xmax > seen:
+            older = f"transaction {seen}, not {now.watermark.xmax}"
+            return f"the database is older than its mirror ({older}): it was restored from a backup"
+        return None
 
     async def _catch_up(self, index: DatasetIndex) -> int:
         """Bring an index to the feed's end."""
         seen = index.snapshot.watermark
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            self._same_life(index, heading)
+            if other := self._other_life(index, heading):
+                raise OtherLifeError(other)
             if heading.feed_from > seen.xmin:  # tombstones that it has not seen are gone: only a comparison finds them
                 news = await self._difference_as_news(tx, index, heading)
             else:
@@ -322,23 +335,20 @@ class Mirror:
         index = self.index
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            if index is None:
-                count = (await changes.digest(tx, self.dataset.id)).count
-                return _checked(started, count, _all_missing(await changes.versions(tx, self.dataset.id)), "rebuild")
-            try:
-                self._same_life(index, heading)
-            except OtherLifeError:
-                truth, held = await changes.versions(tx, self.dataset.id), index.versions()
+            if index is None or self._other_life(index, heading):
+                none = np.empty(0, np.int64)
+                held = (none, none) if index is None else await self._workshop.quick(index.versions)
+                truth = await changes.versions(tx, self.dataset.id)
                 return _checked(started, len(truth[0]), compare(truth, held), "rebuild" if repair else "")
             if follow and heading.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._workshop.quick(
                     index.apply, await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
                 )
-            count, difference = await self._difference(tx, index, heading, deep=deep)
+            count, difference, unheard = await self._difference(tx, index, heading, deep=deep)
             if not len(difference) or not repair:
                 return _checked(started, count, difference, "")
-            if len(difference) > REBUILD_ABOVE * max(count, 1):
+            if unheard or len(difference) > REBUILD_ABOVE * max(count, 1):
                 return _checked(started, count, difference, "rebuild")
             found = _checked(started, count, difference, "repair")
             news = await self._news(tx, heading, difference)
@@ -347,11 +357,14 @@ class Mirror:
 
     async def _difference(
         self, tx: ReadTx, index: DatasetIndex, heading: Heading, *, deep: bool
-    ) -> tuple[int, Difference]:
-        """How many vectors the database has, and where the mirror differs from it."""
+    ) -> tuple[int, Difference, bool]:
+        """How many vectors the database has, where the mirror differs from it, and whether the feed knows nothing of that.
+
+        What went round the feed is wrong in the file, too, and nobody who opens it would ever hear of it.
+        """
         held = asyncio.ensure_future(self._workshop.quick(index.digest))
         wanted: Digest = await changes.digest(tx, self.dataset.id)
-        none = np.empty(0, np.int64)
+        none = other = np.empty(0, np.int64)
         difference = Difference(none, none, none)
         if await held != wanted:
             difference = compare(
@@ -359,9 +372,10 @@ class Mirror:
             )
         if deep:
             other = await self._other_numbers(tx, index.snapshot, heading.life.dimensions)
-            stale = np.union1d(difference.stale, np.setdiff1d(other, difference.extra))
+            other = np.setdiff1d(other, np.concatenate([difference.extra, difference.stale]))
+            stale = np.union1d(difference.stale, other)
             difference = Difference(difference.missing, difference.extra, stale)
-        return wanted.count, difference
+        return wanted.count, difference, bool(len(other))
 
     async def _other_numbers(self, tx: ReadTx, snapshot: Snapshot, dimensions: int) -> Ids:
         """Ids whose vector in the mirror is not the one in the database, whatever their versions say."""
@@ -376,12 +390,8 @@ class Mirror:
 def _unlike(truth: Vectors, snapshot: Snapshot) -> Ids:
     if not len(truth):
         return truth.ids
-    return truth.ids[np.abs(truth.rows - snapshot.vectors(truth.ids)).max(axis=1) > TOLERANCE]
-
-
-def _all_missing(truth: tuple[Ids, Ids]) -> Difference:
-    none = np.empty(0, np.int64)
-    return compare(truth, (none, none))
+    unlike: Ids = truth.ids[np.abs(truth.rows - snapshot.vectors(truth.ids)).max(axis=1) > TOLERANCE]
+    return unlike
 
 
 def _checked(started: float, vectors: int, difference: Difference, repaired: str) -> SyncCheck:

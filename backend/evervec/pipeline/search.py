@@ -71,7 +71,7 @@ async def search(
         await _until_embedded(resources, scope, min_watermark, wait_seconds)
     answer = await resources.models.embedder(provider).embed([text])
     gate(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
-    return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark)
+    return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
 
 
 async def similar(
@@ -170,11 +170,14 @@ async def _nearest(
     engine: str,
     started: float,
     seen: int | None = None,
+    space_id: int | None = None,
 ) -> Answer:
     """From the mirrors, and from PostgreSQL for what has none; then the best k of both."""
     mirrored = Mirrored()
     if engine in ("auto", "mirror"):
-        mirrored = await ask_mirrors(resources, query, scope, k, seen=seen, anything=engine == "mirror")
+        mirrored = await ask_mirrors(
+            resources, query, scope, k, seen=seen, anything=engine == "mirror", space_id=space_id
+        )
     hits, used = list(mirrored.hits), {"mirror"} if mirrored.datasets else set()
     rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in mirrored.datasets])
     async with resources.database.read() as tx:

@@ -18,6 +18,8 @@ from evervec.store.session import ReadTx, Tx
 
 PIECE = 1 << 20
 """Bytes that are parsed at a time: what the loop is away for stays under a millisecond."""
+FEW = 200
+"""Up to so many changes are read as rows."""
 HEADER = 19
 TRAILER = b"\xff\xff"
 
@@ -103,11 +105,23 @@ async def with_news(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUI
 
 async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) -> Changes:
     """What happened in a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
-    news = _Rows(dimensions)
-    await tx.copy_out(UPSERTS, dataset_id, str(seen), to=news)
-    gone = _Ids()
-    await tx.copy_out(TOMBSTONES, dataset_id, str(seen), to=gone)
-    return Changes(await watermark(tx), news.read(), gone.read())
+    mark = str(seen)
+    # a few come as rows of a prepared query, in a third of the time that it takes to begin a COPY
+    written = await tx.fetch(f"{UPSERTS} LIMIT {FEW + 1}", dataset_id, mark)
+    if len(written) <= FEW:
+        upserts = _of_records(written, dimensions)
+    else:
+        news = _Rows(dimensions)
+        await tx.copy_out(UPSERTS, dataset_id, mark, to=news)
+        upserts = news.read()
+    gone = await tx.fetch(f"{TOMBSTONES} LIMIT {FEW + 1}", dataset_id, mark)
+    if len(gone) <= FEW:
+        deleted = np.array([row["vector_id"] for row in gone], np.int64)
+    else:
+        ids = _Ids()
+        await tx.copy_out(TOMBSTONES, dataset_id, mark, to=ids)
+        deleted = ids.read()
+    return Changes(await watermark(tx), upserts, deleted)
 
 
 async def everything(tx: ReadTx, dataset_id: UUID, dimensions: int) -> Vectors:
@@ -270,14 +284,30 @@ class _Rows(_Copied):
             self._arrays = larger
         for name, array in zip(("id", "version", "kind", "vector"), _parts(self._arrays), strict=True):
             array[self._count : end] = rows[name]
-        vectors = self._arrays.rows[self._count : end]
-        vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), np.finfo(np.float32).tiny)[:, None]
+        _to_length_1(self._arrays.rows[self._count : end])
         self._count = end
 
     def read(self) -> Vectors:
         """All of them."""
         self._parse(last=True)
         return self._arrays.take(slice(self._count))
+
+
+def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> Vectors:
+    """The same of rows that were fetched."""
+    row = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dimensions,))])
+    packed = [record["embedding"] for record in records]
+    if any(len(vector) != row.itemsize for vector in packed):
+        raise FeedError(reason=f"a vector is not {dimensions} wide, as the space's are")
+    vectors = np.frombuffer(b"".join(packed), row)["vector"].astype(np.float32)
+    _to_length_1(vectors)
+    numbers = np.array([(record["vector_id"], record["changed_xid"], record["kind"]) for record in records], np.int64)
+    ids, versions, kinds = numbers.reshape(-1, 3).T.copy()
+    return Vectors(ids, versions, kinds.astype(np.int16), vectors)
+
+
+def _to_length_1(vectors: NDArray[np.float32]) -> None:
+    vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), np.finfo(np.float32).tiny)[:, None]
 
 
 def _arrays(count: int, dimensions: int) -> Vectors:

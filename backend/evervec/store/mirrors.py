@@ -101,6 +101,15 @@ async def checked(
     )
 
 
+async def pass_on(tx: Tx, holder: Holder, dataset_id: UUID) -> None:
+    """Take a question off the table without an answer: whoever asked finds out by himself."""
+    await tx.execute(
+        "UPDATE mirrors SET answered_at = clock_timestamp() WHERE holder = $1 AND dataset_id = $2",
+        holder.id,
+        dataset_id,
+    )
+
+
 async def leave(tx: Tx, holder: Holder) -> None:
     """A holder stops: its mirrors are files again."""
     await tx.execute("DELETE FROM mirrors WHERE holder = $1", holder.id)

@@ -1,4 +1,4 @@
-"""The HTTP API: status and search. Errors become statuses here and nowhere else."""
+"""The HTTP API: status, search and mirrors. Errors become statuses here and nowhere else."""
 
 from dataclasses import asdict
 from hmac import compare_digest
@@ -18,11 +18,13 @@ from evervec.errors import (
     UnknownProjectError,
     UnknownRowError,
 )
-from evervec.pipeline import overview, search
+from evervec.pipeline import overview, search, standing, sync
 from evervec.pipeline.resources import Resources
 
 NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
 UNAVAILABLE = (DatabaseDownError, QueueDownError, ProviderError)
+
+MIN_WATERMARK = "A transaction id of yours: what it committed is embedded and found."
 
 Key = APIKeyHeader(name="X-API-KEY", auto_error=False)
 
@@ -57,14 +59,45 @@ def create_app(resources: Resources) -> FastAPI:
         project: str | None = None,
         kind: str | None = None,
         k: Annotated[int, Query(ge=1, le=search.MOST)] = 10,
-        engine: str = "auto",
+        engine: Annotated[str, Query(description=f"{', '.join(search.ENGINES)}.")] = "auto",
+        min_watermark: Annotated[int | None, Query(ge=3, lt=2**63, description=MIN_WATERMARK)] = None,
+        wait_seconds: Annotated[float, Query(ge=0, le=60)] = search.WAIT_SECONDS,
     ) -> dict[str, Any]:
         """The rows nearest in meaning, as `evervec search --json`."""
-        return asdict(
-            await search.search(resources, q, dataset=dataset, project=project, kind=kind, k=k, engine=engine)
+        answer = await search.search(
+            resources,
+            q,
+            dataset=dataset,
+            project=project,
+            kind=kind,
+            k=k,
+            engine=engine,
+            min_watermark=min_watermark,
+            wait_seconds=wait_seconds,
         )
+        return asdict(answer)
 
+    _add_mirrors(app, resources, Depends(allowed))
     return app
+
+
+def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
+    @app.get("/v1/mirrors", dependencies=[key])
+    async def mirrors(dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
+        """How each mirror stands, as `evervec mirror status --json`."""
+        return {"datasets": await standing.mirror_status(resources, dataset=dataset, project=project)}
+
+    @app.post("/v1/mirrors/{dataset}/check", dependencies=[key])
+    async def check(dataset: str, project: str | None = None) -> dict[str, Any]:
+        """Compare and repair, as `evervec mirror check --json`; 200 whatever it found."""
+        found = await sync.check_index_sync(resources, dataset=dataset, project=project, deep=True)
+        return {"in_sync": all(one.in_sync for one in found), "datasets": [asdict(one) for one in found]}
+
+    @app.post("/v1/mirrors/{dataset}/rebuild", dependencies=[key])
+    async def rebuild(dataset: str, project: str | None = None) -> dict[str, Any]:
+        """Build anew from the database, as `evervec mirror rebuild --json`."""
+        found = await sync.rebuild_from_database(resources, dataset=dataset, project=project)
+        return {"holds": all(one.holds for one in found), "datasets": [asdict(one) for one in found]}
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,112 @@
+"""Many searches at a time through one process, and single ones while vectors are applied and the index is built anew."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import cycle, islice
+from time import perf_counter
+
+import numpy as np
+
+from evervec.mirror.snapshot import Snapshot
+from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.refresh import Mirror
+from evervec.pipeline.resources import Resources
+from evervec.store.datasets import Dataset
+from scripts.bench import mirror_process, mirror_rows, vectors
+from scripts.bench.mirror_rows import Rows
+from scripts.bench.report import Line, at_least, at_most
+from scripts.bench.stack import Bench, dataset
+
+TOGETHER, ROUNDS = 50, 3
+SEARCHES_A_SECOND = 8_000
+RATE, SIZE = 1000, 10
+PAUSE = 0.001
+
+
+async def run(bench: Bench) -> list[Line]:
+    """300,000 clustered vectors of 384 numbers, recall@10 as the mirror is tuned by itself."""
+    async with bench.resources("concurrent", queue=True) as resources:
+        target = await dataset(resources)
+        made = vectors.make("clustered", bench.rows(300_000))
+        await mirror_rows.fill(resources, target, await mirror_rows.space(resources, made.rows.shape[1]), made.rows)
+        await mirror_rows.settled(resources)
+        async with mirror_rows.following(resources) as mirrors:
+            await mirror_rows.ready(mirrors, target)
+            together = await _together(mirrors, target, made.queries, 2.0 if bench.quick else 5.0)
+            busy = await _while_busy(resources, target, made.queries, 10.0 if bench.quick else 30.0)
+    return [together, *busy]
+
+
+async def _together(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float) -> Line:
+    best = max([await _searches(mirrors, target, queries, seconds) for _ in range(ROUNDS)])
+    name = f"{TOGETHER} searches at a time, promised"
+    ratio = best / SEARCHES_A_SECOND
+    return Line(name, best, SEARCHES_A_SECOND, "a second", ratio, at_least(1), f"best of {ROUNDS} rounds")
+
+
+async def _searches(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float) -> float:
+    """So many were answered a second: each who asks waits for the answer before asking again."""
+    ends, counts = perf_counter() + seconds, [0] * TOGETHER
+
+    async def asking(number: int) -> None:
+        for query in islice(cycle(queries), number * 17, None):
+            if perf_counter() >= ends:
+                return
+            await mirrors.searcher.search(_snapshot(mirrors, target), query, 10)
+            counts[number] += 1
+
+    started = perf_counter()
+    await asyncio.gather(*map(asking, range(TOGETHER)))
+    return sum(counts) / (perf_counter() - started)
+
+
+async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seconds: float) -> list[Line]:
+    """Single searches: alone, while another process writes, and while the main segment is built anew as well."""
+    mirrors = resources.mirrors
+    idle = await _singles(mirrors, target, queries, seconds / 3)
+    arguments = ["write", target.slug, "--rate", str(RATE), "--size", str(SIZE), "--seconds", str(seconds)]
+    writer = await mirror_process.started(resources, *arguments)
+    await _moving(mirrors, target)
+    writing = await _singles(mirrors, target, queries, seconds / 3)
+    compaction = asyncio.create_task(mirrors.rebuild(target, "measured"))
+    building = await _singles(mirrors, target, queries, seconds / 3, compaction)
+    await compaction
+    await mirror_process.answer(writer)
+    return [
+        _line(f"single searches while {RATE:,} vectors/s are applied, idle", writing, idle),
+        _line("the same while a compaction runs as well, idle", building, idle, promised=True),
+    ]
+
+
+async def _moving(mirrors: Mirrors, target: Dataset) -> None:
+    """Wait until what the writer writes is applied."""
+    before = _snapshot(mirrors, target)
+    await mirror_rows.until(lambda: _snapshot(mirrors, target).delta.stored > before.delta.stored, 30, every=PAUSE)
+
+
+async def _singles(
+    mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float, until: asyncio.Task[Mirror] | None = None
+) -> Sequence[float]:
+    """Milliseconds of searches one after the other, for some seconds, or for as long as something takes."""
+    taken, ends = [], perf_counter() + seconds
+    for query in cycle(queries):
+        if until.done() if until is not None else perf_counter() >= ends:
+            break
+        started = perf_counter()
+        await mirrors.searcher.search(_snapshot(mirrors, target), query, 10)
+        taken.append((perf_counter() - started) * 1000)
+        await asyncio.sleep(PAUSE)
+    return taken
+
+
+def _snapshot(mirrors: Mirrors, target: Dataset) -> Snapshot:
+    found = mirrors.mirror(target).snapshot()
+    if found is None:
+        raise RuntimeError(mirrors.mirror(target).reason)
+    return found
+
+
+def _line(name: str, busy: Sequence[float], idle: Sequence[float], *, promised: bool = False) -> Line:
+    ours, against = (float(np.percentile(taken, 99)) for taken in (busy, idle))
+    medians = f"medians {np.median(busy):.2f} and {np.median(idle):.2f} ms, {len(busy):,} and {len(idle):,} searches"
+    return Line(f"p99 of {name}", ours, against, "ms", ours / against, at_most(2) if promised else None, medians)

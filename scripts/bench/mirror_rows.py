@@ -1,0 +1,138 @@
+"""Rows for the benchmarks of the mirror: vectors put straight into `embeddings`, and a process that follows them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.resources import Resources
+from evervec.store import providers
+from evervec.store.datasets import Dataset
+from scripts.bench.stack import without_hnsw
+
+Rows = NDArray[np.float32]
+
+COLUMNS = ["kind", "row_id", "dataset_id", "content_hash", "embedding", "embedded_hash", "space_id", "embedded_at"]
+HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+TRAILER = b"\xff\xff"
+SLICE = 10_000
+PATIENCE = 300.0
+
+
+async def space(resources: Resources, dimensions: int) -> int:
+    """An active space of that width and without HNSW indexes; answers its id."""
+    await without_hnsw(resources)  # those of the space before, which take no other width
+    async with resources.database.transaction() as tx:
+        added = await providers.add(
+            tx,
+            name="wide",
+            type_="ollama",
+            base_url=None,
+            model="wide",
+            chat_model=None,
+            api_key_encrypted=None,
+            dimensions=dimensions,
+        )
+        await providers.activate(tx, added.space)
+    return added.space.id
+
+
+async def fill(resources: Resources, target: Dataset, space_id: int, vectors: Rows, *, first: int = 0) -> None:
+    """One record for each vector `(n, dim)`, row ids from `first` on, by binary COPY; there are no messages behind them."""
+    connection = await asyncpg.connect(resources.database.url)
+    try:
+        await connection.copy_to_table(
+            "embeddings", source=_pieces(target.id, space_id, vectors, first), columns=COLUMNS, format="binary"
+        )
+    finally:
+        await connection.close()
+
+
+async def settled(resources: Resources) -> None:
+    """Vacuumed and on disk: what was just written does not slow down what is measured."""
+    async with resources.database.autocommit() as connection:
+        await connection.execute("VACUUM ANALYZE embeddings")
+        await connection.execute("CHECKPOINT")
+
+
+async def _pieces(dataset_id: UUID, space_id: int, vectors: Rows, first: int) -> AsyncIterator[bytes]:
+    """The rows in PostgreSQL's binary COPY format: the length of each field, and the field, all big-endian."""
+    row = _row(vectors.shape[1])
+    yield HEADER
+    for start in range(0, len(vectors), SLICE):
+        part = vectors[start : start + SLICE]
+        rows = np.zeros(len(part), row)
+        numbers = np.arange(first + start, first + start + len(part))
+        rows["fields"], rows["kind"], rows["row_id"], rows["space_id"] = len(COLUMNS), 1, numbers, space_id
+        rows["dataset_id"] = np.void(dataset_id.bytes)
+        rows["width"], rows["vector"] = vectors.shape[1], part
+        rows["hash"]["number"] = rows["embedded"]["number"] = numbers
+        for name, size in _sizes(vectors.shape[1]).items():
+            rows[f"{name}_bytes"] = size
+        yield rows.tobytes()
+    yield TRAILER
+
+
+def _sizes(width: int) -> dict[str, int]:
+    return {
+        "kind": 2,
+        "row_id": 8,
+        "dataset_id": 16,
+        "hash": 32,
+        "vector": 4 + 4 * width,
+        "embedded": 32,
+        "space_id": 4,
+        "embedded_at": 8,
+    }
+
+
+def _row(width: int) -> np.dtype[np.void]:
+    digest = np.dtype([("number", ">i8"), ("rest", "V24")])
+    return np.dtype(
+        [
+            ("fields", ">i2"),
+            *(("kind_bytes", ">i4"), ("kind", ">i2")),
+            *(("row_id_bytes", ">i4"), ("row_id", ">i8")),
+            *(("dataset_id_bytes", ">i4"), ("dataset_id", "V16")),
+            *(("hash_bytes", ">i4"), ("hash", digest)),
+            *(("vector_bytes", ">i4"), ("width", ">i2"), ("unused", ">i2"), ("vector", ">f4", (width,))),
+            *(("embedded_bytes", ">i4"), ("embedded", digest)),
+            *(("space_id_bytes", ">i4"), ("space_id", ">i4")),
+            *(("embedded_at_bytes", ">i4"), ("embedded_at", ">i8")),
+        ]
+    )
+
+
+@asynccontextmanager
+async def following(resources: Resources) -> AsyncIterator[Mirrors]:
+    """While inside, this process follows the feed as a worker or a search process does."""
+    finish = asyncio.Event()
+    task = asyncio.create_task(resources.mirrors.follow(resources.broker, finish))
+    try:
+        yield resources.mirrors
+    finally:
+        finish.set()
+        await task
+
+
+async def ready(mirrors: Mirrors, *wanted: Dataset) -> None:
+    """Wait until these mirrors are searched and were checked. Raises `TimeoutError` after five minutes."""
+    await until(lambda: all(is_ready(mirrors, dataset) for dataset in wanted), PATIENCE, every=0.002)
+
+
+async def until(holds: Callable[[], bool], seconds: float, *, every: float) -> None:
+    """Wait for something to hold, looking again and again. Raises `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110  # what is waited for rings no bell
+            await asyncio.sleep(every)
+
+
+def is_ready(mirrors: Mirrors, dataset: Dataset) -> bool:
+    """Whether a mirror is searched and was checked, which its start ends with."""
+    mirror = mirrors.mirror(dataset)
+    return mirror.index is not None and mirror.last_check is not None and mirror.last_check.in_sync

@@ -1,0 +1,98 @@
+"""The processes of the soak as their parent sees them: started, asked, killed, ended."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+PATIENCE = 240.0
+STOPPED = 60.0
+
+
+class ChildError(Exception):
+    """A process of the soak ended, or did not answer."""
+
+
+class Child:
+    """One process. What it logs goes to a file of its own, across its lives."""
+
+    def __init__(self, name: str, log: Path, environment: dict[str, str], *arguments: str) -> None:
+        self.name = name
+        self.kills = 0
+        self._log, self._environment, self._arguments = log, environment, arguments
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the life that runs."""
+        if self._process is None:
+            raise ChildError(f"{self.name} was not started")
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Begin a life."""
+        pipe = asyncio.subprocess.PIPE
+        command = (sys.executable, "-m", "scripts.soaking.follower", *self._arguments)
+        environment = {**os.environ, **self._environment}
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, env=environment, stdin=pipe, stdout=pipe, stderr=log
+            )
+
+    async def ask(self, what: str, **values: object) -> dict[str, Any]:
+        """One question, one answer. Raises `ChildError`."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise ChildError(f"{self.name} was not started")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                process.stdin.write(orjson.dumps({"ask": what, **values}) + b"\n")
+                line = await process.stdout.readline()
+        except (TimeoutError, ConnectionError) as error:
+            raise ChildError(f"{self.name} did not answer {what}: {error!r}") from error
+        if not line:
+            raise ChildError(f"{self.name} ended by itself with {await process.wait()}, see {self._log}")
+        answer: dict[str, Any] = orjson.loads(line)
+        return answer
+
+    async def kill(self) -> None:
+        """SIGKILL, and a new life at once."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        self.kills += 1
+        await self.start()
+
+    async def stop(self) -> int | None:
+        """Let it come to its end; answers its exit code, None when it had to be killed."""
+        process, self._process = self._process, None
+        if process is None or process.stdin is None:
+            return 0
+        process.stdin.close()
+        try:
+            return await asyncio.wait_for(process.wait(), STOPPED)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return None
+
+    def logged(self) -> Counter[str]:
+        """How often it said what, in all its lives."""
+        return events(self._log.read_text(errors="replace").splitlines() if self._log.exists() else [])
+
+
+def events(lines: Iterable[str]) -> Counter[str]:
+    """Log lines by what they tell; a line that is no document of ours counts as what it begins with."""
+    found: Counter[str] = Counter()
+    for line in filter(None, map(str.strip, lines)):
+        try:
+            found[orjson.loads(line)["event"]] += 1
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            found[line[:80]] += 1
+    return found

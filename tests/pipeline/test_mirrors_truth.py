@@ -1,0 +1,335 @@
+"""A mirror that is wrong is found out, named and put right: what was lost, what came late, what another life wrote."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import numpy as np
+import pytest
+
+from evervec.domain.feed import Changes, Life, Vectors, Watermark
+from evervec.mirror.build import build
+from evervec.mirror.files import Folder
+from evervec.pipeline.refresh import GoneError
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import search
+from evervec.store import changes
+from evervec.store.changes import Heading
+from evervec.store.datasets import Dataset
+from tests.pipeline.mirroring import (
+    TEXTS,
+    embedded,
+    eventually,
+    ids_in,
+    process,
+    stored,
+    until,
+    until_true,
+    worker,
+)
+
+
+async def read_all(resources: Resources, dataset: Dataset) -> tuple[Heading, Vectors]:
+    """The truth, and what stands above it."""
+    async with resources.database.read() as tx:
+        heading = await changes.heading(tx, dataset.id)
+        assert heading is not None
+        return heading, await changes.everything(tx, dataset.id, heading.life.dimensions)
+
+
+def save(
+    resources: Resources,
+    dataset: Dataset,
+    vectors: Vectors,
+    life: Life,
+    watermark: Watermark,
+    *,
+    factory: str | None = None,
+) -> int:
+    """Put a mirror on disk that says of itself what we like; answers its generation."""
+    folder = Folder(resources.settings.mirrors)
+    folder.save(dataset.project_id, dataset.id, build(vectors, life, watermark, factory=factory))
+    return generation(resources, dataset)
+
+
+def generation(resources: Resources, dataset: Dataset) -> int:
+    """Which generation is on disk."""
+    found = Folder(resources.settings.mirrors).generation(dataset.project_id, dataset.id)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[Any]:
+    """A second connection of somebody else."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def test_the_old_failure_168_rows_and_an_index_of_155_are_named_and_repaired_without_a_rebuild(
+    resources: Resources, dataset: Dataset
+) -> None:
+    before = await stored(resources, dataset, [f"row {n}" for n in range(168)])
+    lost = sorted(before)[70:83]
+    heading, vectors = await read_all(resources, dataset)
+    left = vectors.take(~np.isin(vectors.ids, lost))
+    assert len(left) == 155
+    number = save(resources, dataset, left, heading.life, heading.watermark)
+
+    async with worker(resources) as restarted:
+        mirror = await until_true(restarted, dataset)
+        found = mirror.last_check
+        assert found is not None
+        assert (found.vectors, found.missing, found.extra, found.stale) == (168, 13, 0, 0)
+        assert found.examples == {"missing": lost}
+        assert (found.in_sync, found.repaired) == (False, "repair")
+        assert mirror.index is not None
+        assert len(mirror.index.snapshot.main) == 155, "the segment that was on disk is the one that is searched"
+        assert generation(resources, dataset) == number, "nothing was built"
+        again = await restarted.mirrors.check(dataset, deep=True)
+        assert (again.in_sync, again.vectors) == (True, 168)
+
+        new = await stored(restarted, dataset, [f"late {n}" for n in range(20)])
+        assert min(new) > max(before), "no vector id is handed out twice"
+        await until_true(restarted, dataset)
+        assert len(set(before) | set(new)) == 188
+        answer = await search(restarted, "row 75", k=3)
+        assert (answer.engine, answer.hits[0].text) == ("mirror", "row 75")
+
+    async with worker(resources) as third:
+        mirror = await until_true(third, dataset)
+        assert mirror.last_check is not None
+        assert mirror.last_check.in_sync
+
+
+async def test_ids_stay_unique_when_everything_was_deleted_and_the_folder_with_it(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    first = await stored(resources, dataset, TEXTS)
+    async with worker(resources) as one:
+        await until_true(one, dataset)
+        await psql.execute("TRUNCATE messages CASCADE")
+        await eventually(lambda: empty(one, dataset))
+        second = await stored(one, dataset, TEXTS)
+        assert min(second) > max(first)
+        await until_true(one, dataset)
+    async with worker(resources) as other:
+        mirror = await until_true(other, dataset)
+        assert mirror.index is not None
+        assert sorted(mirror.index.versions()[0].tolist()) == sorted(second)
+
+
+async def empty(resources: Resources, dataset: Dataset) -> bool:
+    index = resources.mirrors.mirror(dataset).index
+    return index is not None and not len(index)
+
+
+async def test_a_commit_that_comes_late_is_not_missed(resources: Resources, dataset: Dataset, other: Any) -> None:
+    ids = await stored(resources, dataset, TEXTS)
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        late = other.transaction()
+        await late.start()
+        await other.execute("UPDATE embeddings SET embedding = embedding * embedding WHERE vector_id = $1", ids[0])
+        xid = int(await other.fetchval("SELECT pg_current_xact_id()::text"))
+        newer = await stored(following, dataset, ["newer"])
+        assert mirror.index is not None
+        index = mirror.index
+        await until(lambda: newer[0] in index.versions()[0])
+        assert index.snapshot.watermark.xmax > xid
+        await late.commit()
+        await until_true(following, dataset)
+        held = dict(zip(*(array.tolist() for array in index.versions()), strict=True))
+        assert held[ids[0]] == xid
+        found = await following.mirrors.check(dataset, follow=False, deep=True)
+        assert found.in_sync, "it came by the feed, not by a check"
+
+
+async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
+    resources: Resources, dataset: Dataset
+) -> None:
+    await stored(resources, dataset, TEXTS)
+    heading, vectors = await read_all(resources, dataset)
+    ahead = Watermark(heading.watermark.xmax + 5_000, heading.watermark.xmax + 5_000)
+    save(resources, dataset, vectors.take(slice(0, 10)), heading.life, ahead)
+    async with process(resources) as once:
+        assert len((await search(once, TEXTS[30], engine="mirror")).hits) == 10
+        assert (await search(once, TEXTS[30])).hits[0].text == TEXTS[30]
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.last_check is not None
+        assert mirror.last_check.in_sync, "it was built anew, there is nothing left to repair"
+    described = Folder(resources.settings.mirrors).describe(dataset.project_id, dataset.id)
+    assert described is not None
+    assert (described["n"], described["watermark"] != str(ahead)) == (len(TEXTS), True), "the one of the future is gone"
+
+
+async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resources: Resources, dataset: Dataset) -> None:
+    await stored(resources, dataset, TEXTS)
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.index is not None
+        index = mirror.index
+        now = index.snapshot
+        # as if this process had seen a future that the restored database never had
+        ahead = Watermark(now.watermark.xmax + 5_000, now.watermark.xmax + 5_000)
+        gone = now.versions()[0][:10]
+        index.apply(Changes(ahead, Vectors.none(now.dimensions), gone))
+        await until(lambda: mirror.index is not index and mirror.state == "ready")
+        await until_true(following, dataset)
+        assert (await search(following, TEXTS[0])).hits[0].text == TEXTS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cluster", "1"), ("timeline", 99), ("database", 1), ("space_id", 99), ("schema", "0001")],
+)
+async def test_a_mirror_of_another_life_is_set_aside(
+    resources: Resources, dataset: Dataset, name: str, value: object
+) -> None:
+    await stored(resources, dataset, TEXTS)
+    heading, vectors = await read_all(resources, dataset)
+    strange = replace(heading.life, **{name: value})  # type: ignore[arg-type]
+    save(resources, dataset, vectors.take(slice(0, 10)), strange, heading.watermark)
+    async with worker(resources) as following:
+        await until_true(following, dataset)
+        assert (await search(following, TEXTS[30])).hits[0].text == TEXTS[30]
+    folder = resources.settings.mirrors / str(dataset.project_id)
+    [reason] = [path.read_text() for path in folder.glob("*.reason.*.aside")]
+    assert f"{name.replace('_', ' ')} {value}" in reason
+
+
+async def test_tombstones_that_were_pruned_are_found_by_comparing(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await stored(resources, dataset, TEXTS)
+    heading, vectors = await read_all(resources, dataset)
+    number = save(resources, dataset, vectors, heading.life, heading.watermark)
+    await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
+    new = await stored(resources, dataset, ["after that"])
+    async with resources.database.transaction() as tx:
+        assert await changes.prune(tx, dataset.id, (await changes.watermark(tx)).xmin) == len(ids) // 2
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.last_check is not None
+        assert mirror.last_check.in_sync, "it came up by comparison, before any check"
+        assert generation(resources, dataset) == number, "and not by a rebuild"
+        assert mirror.index is not None
+        assert set(mirror.index.versions()[0].tolist()) == set(await ids_in(following, dataset)) > set(new)
+
+
+async def test_what_was_written_around_the_feed_is_found_and_repaired(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
+    async with worker(resources) as following:
+        await until_true(following, dataset)
+        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+        await psql.execute("DELETE FROM embeddings WHERE vector_id = ANY($1)", ids[:2])
+        await psql.execute("UPDATE embeddings SET changed_xid = '3' WHERE vector_id = ANY($1)", ids[2:5])
+        await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+        found = await following.mirrors.check(dataset, repair=False)
+        assert (found.missing, found.extra, found.stale, found.repaired) == (0, 2, 3, "")
+        assert found.examples == {"extra": sorted(ids[:2]), "stale": sorted(ids[2:5])}
+        again = await following.mirrors.check(dataset)
+        assert (again.extra, again.stale, again.repaired) == (2, 3, "repair")
+        assert (await following.mirrors.check(dataset, deep=True)).in_sync
+
+
+async def test_a_deep_check_finds_other_numbers_under_the_same_version_and_puts_them_right(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
+    async with worker(resources) as following:
+        await until_true(following, dataset)
+        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+        await psql.execute(
+            "UPDATE embeddings SET embedding = embedding * embedding WHERE vector_id = ANY($1)", ids[:10]
+        )
+        await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+        assert (await following.mirrors.check(dataset)).in_sync, "ids and versions are the same"
+        found = await following.mirrors.check(dataset, deep=True)
+        assert (found.missing, found.extra, found.stale, found.repaired) == (0, 0, 10, "repair")
+        assert found.examples == {"stale": sorted(ids[:10])}
+        assert (await following.mirrors.check(dataset, deep=True)).in_sync
+
+
+async def test_a_check_that_only_looks_changes_nothing(resources: Resources, dataset: Dataset) -> None:
+    await stored(resources, dataset, TEXTS)
+    async with process(resources) as once:
+        found = await once.mirrors.check(dataset, repair=False)
+        assert (found.missing, found.repaired) == (len(TEXTS), "")
+        assert once.mirrors.mirror(dataset).index is None
+        assert not once.settings.mirrors.exists()
+
+
+async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources, dataset: Dataset) -> None:
+    await stored(resources, dataset, TEXTS)
+    heading, vectors = await read_all(resources, dataset)
+    number = save(resources, dataset, vectors.take(slice(0, 20)), heading.life, heading.watermark)
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.last_check is not None
+        assert (mirror.last_check.missing, mirror.last_check.repaired) == (20, "rebuild")
+        assert generation(resources, dataset) == number + 1
+
+
+async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset: Dataset, psql: Any) -> None:
+    await stored(resources, dataset, TEXTS)
+    await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+    # of a kind that has no HNSW index, which would take minutes to fill
+    await psql.execute(
+        "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at) "
+        "SELECT 99, 1000000 + n, $1, '\\x00'::bytea || substr(sha256(int8send(n)), 2), "
+        "(SELECT array_agg(sin(n * i) + 0.001) FROM generate_series(1, 32) i)::vector, "
+        "'\\x00'::bytea || substr(sha256(int8send(n)), 2), s.id, now() "
+        "FROM generate_series(1, 100000) n, embedding_spaces s WHERE s.state = 'active'",
+        dataset.id,
+    )
+    await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+    # what it was built of does not matter here, and flat is built soonest
+    async with worker(resources, mirror_index="SQfp16") as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.index is not None
+        assert len(mirror.index) == 100_040
+        await psql.execute("DELETE FROM embeddings WHERE row_id > 1000000")
+        await until_true(following, dataset)
+        assert (await search(following, TEXTS[3], k=40)).hits[0].text == TEXTS[3]
+        await until(lambda: mirror.index is not None and len(mirror.index.snapshot.main) == 40)
+        assert len((await search(following, TEXTS[3], k=50)).hits) == 40
+
+
+async def test_a_dataset_of_its_own_is_checked_only_while_it_lives(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    await embedded(resources, psql, dataset, "a")
+    async with process(resources) as once:
+        await psql.execute("UPDATE datasets SET deleted_at = now()")
+        with pytest.raises(GoneError, match="deleted"):
+            await once.mirrors.check(dataset)
+
+
+async def test_a_dataset_without_bells_is_looked_at_while_others_ring_all_the_time(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    """Bells wake the loop, but only looking finds what nobody rang for: one must not keep the other away."""
+    await stored(resources, dataset, TEXTS)
+    async with worker(resources, mirror_poll_seconds=0.2) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.index is not None
+        ringing = asyncio.create_task(ring_for_ever(following))
+        try:
+            await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
+            index = mirror.index
+            await until(lambda: len(index) == len(TEXTS) // 2, 5)
+        finally:
+            ringing.cancel()
+
+
+async def ring_for_ever(resources: Resources) -> None:
+    while True:
+        resources.mirrors._ring(set())
+        await asyncio.sleep(0.02)

@@ -92,7 +92,13 @@ def events(lines: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
     for line in filter(None, map(str.strip, lines)):
         try:
-            found[orjson.loads(line)["event"]] += 1
+            found[_told(orjson.loads(line))] += 1
         except (orjson.JSONDecodeError, KeyError, TypeError):
             found[line[:80]] += 1
     return found
+
+
+def _told(document: dict[str, str]) -> str:
+    """The event, and the last line of the exception behind it."""
+    trouble = document.get("exception", "").strip().splitlines()
+    return f"{document['event']}: {trouble[-1]}" if trouble else document["event"]

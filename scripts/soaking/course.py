@@ -113,7 +113,7 @@ async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[Dataset, i
             made = [texts.text(chance) for _ in range(min(BLOCK, begins - start))]
             async with resources.database.transaction() as tx:
                 columns = ("dataset_id", "chat", "external_id", "author", "content")
-                records = ((dataset.id, "fill", str(start + n), "ada", text) for n, text in enumerate(made))
+                records = ((dataset.id, name, str(start + n), "ada", text) for n, text in enumerate(made))
                 await tx.copy("messages", columns, records)
         await embed_dataset(resources, dataset.id)
         sizes[dataset] = size

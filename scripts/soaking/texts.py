@@ -12,6 +12,8 @@ SENTENCES = (
 )
 WORDS = SENTENCES.split()
 
+CENTRES, SPREAD = 100, np.float32(0.7)
+
 
 def text(chance: random.Random) -> str:
     """A sentence of 4 to 20 words; hardly ever the same twice."""
@@ -19,6 +21,10 @@ def text(chance: random.Random) -> str:
 
 
 def vectors(chance: random.Random, count: int, dimensions: int) -> NDArray[np.float32]:
-    """`(count, dimensions)`, of length 1."""
-    made = np.random.default_rng(chance.getrandbits(32)).standard_normal((count, dimensions), np.float32)
+    """`(count, dimensions)`, of length 1, around a hundred centres: without any, no index would be better than a scan."""
+    centres = np.random.default_rng(1).standard_normal((CENTRES, dimensions), np.float32)
+    drawn = np.random.default_rng(chance.getrandbits(32))
+    made = centres[drawn.integers(CENTRES, size=count)] + SPREAD * drawn.standard_normal(
+        (count, dimensions), np.float32
+    )
     return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)

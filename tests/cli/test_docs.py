@@ -1,4 +1,4 @@
-"""Every command that docs/cli.md shows is run, in its order, as its reader would: with `evervec up` beside it."""
+"""Every command that docs/cli.md and docs/mirror.md show is run, in its order, as its reader would: with `evervec up` beside it."""
 
 import re
 import shlex
@@ -15,14 +15,15 @@ from evervec.sources.demo import demo_chat_path
 from tests.cli.command import Command
 from tests.cli.conftest import bare_environment
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("cli.md", "mirror.md")]
 STAYS = {"up", "worker", "scheduler", "api"}
 PATIENCE = 60.0
 
 
 def shown() -> list[list[str]]:
-    """The commands of the page's console blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    """The commands of the pages' console blocks."""
+    whole = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```console\n(.*?)^```", whole, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     assert all(line.startswith("$ evervec ") for line in lines), lines
     return [shlex.split(line)[2:] for line in lines]

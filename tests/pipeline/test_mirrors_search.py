@@ -4,7 +4,9 @@ import asyncio
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from evervec.errors import Refused
 from evervec.pipeline.embed import embed_dataset
@@ -199,16 +201,24 @@ async def test_there_is_nothing_to_measure_without_a_mirror_or_vectors(resources
         assert await measure(one.database, mirror) is None
 
 
+def clustered(count: int) -> NDArray[np.float32]:
+    """Vectors `(count, 32)` around 64 centres."""
+    centres = unit(64, WIDTH, seed=3)[np.random.default_rng(1).integers(0, 64, count)]
+    rows = centres + 0.3 * unit(count, WIDTH, seed=4)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
 async def test_a_mirror_whose_recall_fell_is_built_anew(resources: Resources, dataset: Dataset) -> None:
     """Spoiled on purpose: it looks into one list only, where its data needs many."""
     provider = await resources.provider()
     await vectors.drop_indexes(resources.database, provider.space.id)
-    await stored(resources, dataset, [f"row {n}" for n in range(6_000)], unit(6_000, WIDTH))
+    await stored(resources, dataset, [f"row {n}" for n in range(3_000)], clustered(3_000))
     async with process(resources, mirror_index="IVF{K},RaBitQfs,Refine(SQfp16)") as one:
         mirror = one.mirrors.mirror(dataset)
         await mirror.rebuild("there was no file")
         assert mirror.index is not None
         index = mirror.index
+        assert index.snapshot.main.ivf is not None
         spoiled = index.snapshot.main
         object.__setattr__(spoiled.tuning, "nprobe", 1)
         object.__setattr__(spoiled.tuning, "k_factor", 1.0)
@@ -221,6 +231,6 @@ async def test_a_mirror_whose_recall_fell_is_built_anew(resources: Resources, da
         assert after.of("mirror") >= 0.95
         rebuilt = mirror.index
         assert rebuilt is not None
-        assert len(rebuilt) == 6_000
+        assert len(rebuilt) == 3_000
         async with one.database.read() as tx:
             assert {found.engine: found.recall for found in await mirrors.recalls(tx, dataset.id)}["mirror"] >= 0.95

@@ -35,6 +35,34 @@ async def test_search_answers_as_the_command_line_does(
     assert (status["rows"], status["embedded"], status["pending"]) == (2, 2, 0)
 
 
+async def test_mirrors_are_shown_checked_and_built(
+    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+) -> None:
+    await fill(resources, dataset, ["one", "two"])
+    missing = (await client.post("/v1/mirrors/log/check")).json()
+    assert (missing["in_sync"], missing["datasets"][0]["missing"]) == (False, 2)
+    assert (await client.post("/v1/mirrors/log/check")).json()["in_sync"] is True
+    built = (await client.post("/v1/mirrors/log/rebuild")).json()
+    assert (built["holds"], built["datasets"][0]["vectors"]) == (True, 2)
+    assert (await client.get("/v1/mirrors")).json()["datasets"][0]["state"] == "at rest"
+    assert (await client.get("/v1/status")).json()["datasets"][0]["mirror"]["vectors"] == 2
+    assert (await client.post("/v1/mirrors/nope/check")).status_code == 404
+
+
+async def test_a_search_takes_an_engine_and_a_watermark(
+    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+) -> None:
+    await fill(resources, dataset, ["one", "two"])
+    await client.post("/v1/mirrors/log/rebuild")
+    async with resources.database.transaction() as tx:
+        seen = int(await tx.fetchval("SELECT pg_current_xact_id()::text"))
+    given = {"q": "one", "min_watermark": str(seen), "wait_seconds": "5"}
+    for engine in ("mirror", "exact"):
+        answer = (await client.get("/v1/search", params=given | {"engine": engine})).json()
+        assert (answer["engine"], answer["hits"][0]["text"]) == (engine, "one")
+        assert int(answer["watermark"]) > seen
+
+
 async def test_health_says_whether_the_database_answers(client: httpx.AsyncClient, resources: Resources) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     await resources.database.aclose()
@@ -48,6 +76,10 @@ async def test_health_says_whether_the_database_answers(client: httpx.AsyncClien
         ({"q": "x", "k": "0"}, 422),
         ({"q": "x", "dataset": "nope"}, 404),
         ({"q": "x", "kind": "cat"}, 422),
+        ({"q": "x", "engine": "steam"}, 422),
+        ({"q": "x", "min_watermark": "99999999"}, 422),
+        ({"q": "x", "min_watermark": "0"}, 422),
+        ({"q": "x", "wait_seconds": "-1"}, 422),
     ],
 )
 async def test_a_wrong_question_has_a_status_and_a_message(

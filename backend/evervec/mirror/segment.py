@@ -246,9 +246,7 @@ class Segment:
             near = np.take_along_axis(to_centroids[at], lists, axis=1)
             count = int(np.ceil(k * (self.tuning.k_factor or 1.0) * effort**0.5))
             candidates = self._looked_into(queries[at], count, allowed, lists, near)
-            scores[at], positions[at] = scan.best(
-                scan.scored(self.storage, queries[at], candidates), candidates, k
-            )
+            scores[at], positions[at] = scan.best(scan.scored(self.storage, queries[at], candidates), candidates, k)
         return scores, positions
 
     def _reach(self, depth: float) -> int:

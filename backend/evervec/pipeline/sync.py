@@ -96,7 +96,9 @@ async def check_index_sync(
         if one.id in answers:
             found.append(_from_holder(one, answers[one.id], asking))
         else:
-            found.append(await _checked_here(resources, one, live.get(one.id), deep=deep, repair=repair))
+            # who was asked and gave no answer is gone, or could not
+            beside = None if repair else live.get(one.id)
+            found.append(await _checked_here(resources, one, beside, deep=deep, repair=repair))
         step(1)
     return found
 

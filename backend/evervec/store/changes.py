@@ -97,6 +97,15 @@ def _watermark(snapshot: tuple[int, int, Sequence[int]]) -> Watermark:
     return Watermark(xmin, xmax, tuple(in_progress))
 
 
+async def is_open(tx: ReadTx, xid: int) -> bool:
+    """Whether a transaction has begun and not ended: of the newest ones a snapshot does not tell."""
+    found: bool = await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND transactionid = $1::text::xid8::xid)",
+        str(xid),
+    )
+    return found
+
+
 async def with_news(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
     """The datasets in which something happened that their watermark has not seen."""
     rows = await tx.fetch(WITH_NEWS, list(watermarks), [str(mark) for mark in watermarks.values()])

@@ -5,9 +5,10 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 
@@ -55,18 +56,21 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]
     shutil.copy(demo_chat_path(), tmp_path / "result.json")
     evervec = Command(bare_environment(EVERVEC_HOME=str(tmp_path / "home"), EVERVEC_API_PORT="0"))
     up = started(evervec, ["up"], "Up. Ctrl-C stops everything.")
+    wait_until(evervec, lambda found: found["queue"]["worker_listens"])
     yield evervec
     stopped(up)
 
 
-def wait_until_embedded(evervec: Command) -> None:
+def wait_until(evervec: Command, holds: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until something holds of `evervec status`."""
     ends = time.monotonic() + PATIENCE
-    while True:
-        found = evervec("status", "--json").document()
-        (knowledge,) = (one["knowledge"] for one in found["datasets"])
-        if not (found["pending"] or knowledge["unscored"] or knowledge["unextracted"]):
-            return
+    while not holds(found := evervec("status", "--json").document()):
         assert time.monotonic() < ends, found
+
+
+def is_embedded(found: dict[str, Any]) -> bool:
+    (knowledge,) = (one["knowledge"] for one in found["datasets"])
+    return not (found["pending"] or knowledge["unscored"] or knowledge["unextracted"])
 
 
 @pytest.mark.slow
@@ -81,7 +85,7 @@ def test_every_command_of_the_page_works(reader: Command) -> None:
             done.document()
         if arguments[0] == "ingest":
             assert "a worker is at it" in done.err or "--json" in arguments, done
-            wait_until_embedded(reader)
+            wait_until(reader, is_embedded)
 
 
 @pytest.mark.slow

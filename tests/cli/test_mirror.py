@@ -169,7 +169,7 @@ def test_what_people_read(evervec: Command, tmp_path: Path) -> None:
     said = evervec("mirror", "status").out
     for words in ("at rest", "40, 0.0 MB in memory", "target 0.98, mirror not measured yet", "no live process", ".bin"):
         assert words in said, said
-    assert "river/log: mirror at rest, 40 vectors" in evervec("status").out
+    assert "river/log: mirror at rest (40)" in evervec("status").out
     assert "from mirror at watermark " in evervec("search", "deploy lock", "--engine", "mirror").err
 
 

@@ -59,7 +59,7 @@ class Oracle:
         """Which rows a search may answer, `(n,)`."""
         wanted = set(datasets)
         mask = np.isin(self.kinds, list(kinds)) & np.array([owner in wanted for owner in self.datasets], bool)
-        return mask if row_ids is None else mask & np.isin(self.row_ids, list(row_ids))
+        return np.asarray(mask if row_ids is None else mask & np.isin(self.row_ids, list(row_ids)), bool)
 
     def judge(
         self,

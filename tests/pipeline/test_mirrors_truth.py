@@ -221,6 +221,34 @@ async def test_tombstones_that_were_pruned_are_found_by_comparing(
         assert set(mirror.index.versions()[0].tolist()) == set(await ids_in(following, dataset)) > set(new)
 
 
+async def test_tombstones_go_once_every_mirror_has_seen_them_and_no_sooner(
+    resources: Resources, dataset: Dataset, psql: Any
+) -> None:
+    await stored(resources, dataset, TEXTS)
+
+    async def left() -> int:
+        return int(await psql.fetchval("SELECT count(*) FROM vector_tombstones"))
+
+    async def none_left() -> bool:
+        return await left() == 0
+
+    async with worker(resources) as slow, worker(resources, mirror_check_seconds=0.1) as quick:
+        mirror = await until_true(slow, dataset)
+        await until_true(quick, dataset)
+        async with mirror._writing:
+            await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
+            await until_true(quick, dataset)
+            first = quick.mirrors.mirror(dataset).last_check
+            await until(lambda: quick.mirrors.mirror(dataset).last_check is not first)
+            assert await left() == len(TEXTS) // 2
+        await until_true(slow, dataset)
+        await eventually(none_left)
+        await psql.execute("DELETE FROM messages WHERE id % 3 = 0")
+        for each in (slow, quick):
+            await until_true(each, dataset)
+            assert (await each.mirrors.check(dataset, follow=False)).in_sync
+
+
 async def test_what_was_written_around_the_feed_is_found_and_repaired(
     resources: Resources, dataset: Dataset, psql: Any
 ) -> None:
@@ -252,7 +280,7 @@ async def test_a_deep_check_finds_other_numbers_under_the_same_version_and_puts_
         await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
         assert (await following.mirrors.check(dataset)).in_sync, "ids and versions are the same"
         found = await following.mirrors.check(dataset, deep=True)
-        assert (found.missing, found.extra, found.stale, found.repaired) == (0, 0, 10, "repair")
+        assert (found.missing, found.extra, found.stale, found.repaired) == (0, 0, 10, "rebuild")
         assert found.examples == {"stale": sorted(ids[:10])}
         assert (await following.mirrors.check(dataset, deep=True)).in_sync
 

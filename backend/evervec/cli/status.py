@@ -51,9 +51,9 @@ def _rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
 
 
 def _mirror(mirror: dict[str, Any]) -> str:
-    said = [f"{mirror['state']}, {mirror['vectors']:,} vectors" if mirror["vectors"] else mirror["state"]]
+    said = [f"{mirror['state']} ({mirror['vectors']:,})" if mirror["vectors"] else mirror["state"]]
     if mirror["lag_ms"]:
-        said.append(f"at most {mirror['lag_ms']:,.0f} ms behind")
+        said.append(f"up to {mirror['lag_ms']:,.0f} ms behind")
     if mirror["checked_at"] is not None:
         at = f"{mirror['checked_at'].astimezone():%H:%M:%S}"
         said.append(f"in sync at {at}" if mirror["in_sync"] else f"not in sync at {at}: see `evervec mirror check`")

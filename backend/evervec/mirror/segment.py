@@ -22,6 +22,7 @@ EXACT_BELOW = 5_000
 GRAPH_SHARE = 0.2
 WIDER = 4
 FURTHEST = 10.0
+NEXT = 2  # the lists in which a query's nearest neighbours mostly are
 STEP = 1.5
 K = 10  # how many hits the tuning is for
 
@@ -260,9 +261,12 @@ class Segment:
         Where fewer are allowed around a query than elsewhere, it is far from what it may find: that lies in many
         directions, and its distances differ little.
         """
-        nearby = counts[around].sum(axis=1) / np.maximum(self.sizes[around].sum(axis=1), 1)
+        nearby = np.full(len(around), np.inf)
+        for part in (around[:, :NEXT], around):
+            inside = counts[part].sum(axis=1) / np.maximum(self.sizes[part].sum(axis=1), 1)
+            nearby = np.minimum(nearby, inside)
         further = np.clip(share / np.maximum(nearby, 1e-9), 1.0, FURTHEST)
-        return np.asarray(STEP ** np.ceil(np.round(np.log(further) / np.log(STEP), 3)), np.float32)
+        return np.asarray(STEP ** np.round(np.log(further) / np.log(STEP)), np.float32)
 
     def _looked_into(self, queries: Rows, count: int, allowed: Allowed, lists: Counts, near: Rows) -> Positions:
         """The best candidates `(nq, count)` of given lists `(nq, width)`, with the scores of their centroids."""

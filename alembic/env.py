@@ -10,9 +10,9 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store import tables, triggers
+from evervec.store import columns, tables, triggers
 
-ischema_names.update(vector=tables.Vector, xid8=tables.Xid8)
+ischema_names.update(vector=columns.Vector, xid8=columns.Xid8)
 config = context.config
 
 

@@ -4,15 +4,12 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from evervec.store.tables import Xid8
-
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    op.add_column("datasets", sa.Column("recall_target", sa.REAL))
-    op.add_column("datasets", sa.Column("feed_from", Xid8()))
+    op.execute("ALTER TABLE datasets ADD COLUMN recall_target real, ADD COLUMN feed_from xid8")
     op.create_check_constraint("recall_target_bounded", "datasets", "recall_target > 0 AND recall_target <= 1")
     _mirrors()
     _recall_checks()
@@ -24,8 +21,7 @@ def downgrade() -> None:
     op.drop_table("recall_checks")
     op.drop_table("mirrors")
     op.drop_constraint("datasets_recall_target_bounded", "datasets")
-    op.drop_column("datasets", "feed_from")
-    op.drop_column("datasets", "recall_target")
+    op.execute("ALTER TABLE datasets DROP COLUMN feed_from, DROP COLUMN recall_target")
 
 
 def _replace(old: str, new: str, where: sa.TextClause | None = None) -> None:

@@ -21,12 +21,13 @@ import uvloop
 from evervec import log
 from evervec.errors import EvervecError
 from evervec.mirror.segment import Segment
+from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.refresh import SyncCheck
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.store import datasets
+from evervec.store import changes, datasets
 from evervec.store.datasets import Dataset
 from evervec.worker.main import work
 from scripts.soaking import comparing
@@ -125,17 +126,31 @@ async def compare(resources: Resources, seen: int) -> dict[str, Any]:
 
 
 async def _compared(resources: Resources, dataset: Dataset, seen: int) -> dict[str, Any]:
-    mirror = resources.mirrors.mirror(dataset)
     started = perf_counter()
     async with asyncio.timeout(PATIENCE):
-        while mirror.index is None or not mirror.index.snapshot.watermark.covers(seen):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)  # following brings it there; who only looks does not help it
+        snapshot = await _brought_to(resources, dataset, seen)
     waited = perf_counter() - started
-    snapshot = mirror.index.snapshot
     wanted = await comparing.truth(resources.database, dataset, snapshot.dimensions)
     verdict = await asyncio.to_thread(comparing.compared, wanted, snapshot)
-    check = await mirror.check(deep=True, repair=False)
+    check = await resources.mirrors.check(dataset, deep=True, repair=False)
     return verdict.answer() | {"waited_ms": round(waited * 1000), "check": check.in_sync, "said": str(check)}
+
+
+async def _brought_to(resources: Resources, dataset: Dataset, seen: int) -> Snapshot:
+    """What is searched once following has brought all that a transaction committed; who only looks does not help it.
+
+    Where nothing happened since, following has nothing to do, and a search with a `min_watermark` moves the mark itself.
+    """
+    mirror = resources.mirrors.mirror(dataset)
+    while True:
+        if mirror.index is not None:
+            snapshot = mirror.index.snapshot
+            if snapshot.watermark.covers(seen):
+                return snapshot
+            async with resources.database.read() as tx:
+                if not await changes.with_news(tx, {dataset.id: snapshot.watermark}):
+                    await resources.mirrors.snapshots([dataset], seen=seen)
+        await asyncio.sleep(LOOK)
 
 
 async def _questions() -> AsyncIterator[dict[str, Any]]:

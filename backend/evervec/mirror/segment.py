@@ -22,7 +22,6 @@ EXACT_BELOW = 5_000
 GRAPH_SHARE = 0.2
 WIDER = 4
 FURTHEST = 10.0
-NEXT = 2  # the lists in which a query's nearest neighbours mostly are
 STEP = 1.5
 K = 10  # how many hits the tuning is for
 
@@ -259,10 +258,11 @@ class Segment:
         """How many times more than usual each query must look at, `(nq,)`, in steps, so that a batch makes few groups.
 
         Where fewer are allowed around a query than elsewhere, it is far from what it may find: that lies in many
-        directions, and its distances differ little.
+        directions, and its distances differ little. The nearest list counts for itself: a deleted cluster is often
+        no more than that.
         """
         nearby = np.full(len(around), np.inf)
-        for part in (around[:, :NEXT], around):
+        for part in (around[:, :1], around):
             inside = counts[part].sum(axis=1) / np.maximum(self.sizes[part].sum(axis=1), 1)
             nearby = np.minimum(nearby, inside)
         further = np.clip(share / np.maximum(nearby, 1e-9), 1.0, FURTHEST)

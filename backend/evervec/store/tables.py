@@ -6,13 +6,11 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
@@ -20,85 +18,32 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
-from sqlalchemy.types import UserDefinedType
 
 from evervec.domain.knowledge import AtomType, LinkType, Signal
+from evervec.store.columns import Vector, Xid8, dataset, id_key, metadata, one_of, time, uuid_key
 from evervec.store.predicates import PENDING, PENDING_ID, UNEXTRACTED_ID, UNSCORED_ID
-
-
-class Vector(UserDefinedType[bytes]):
-    """pgvector's `vector` without a width: the width belongs to the embedding space, which adds its own constraint."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        """The type's name in DDL."""
-        return "vector"
-
-
-class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id, which never wraps."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        """The type's name in DDL."""
-        return "xid8"
-
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ck": "%(table_name)s_%(constraint_name)s",
-        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-        "pk": "%(table_name)s_pkey",
-    }
-)
-
-
-def _one_of(column: str, values: type[AtomType] | type[LinkType] | type[Signal]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-def _id() -> Column[int]:
-    return Column("id", BigInteger, Identity(), primary_key=True)
-
-
-def _uuid() -> Column[object]:
-    return Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()"))
-
-
-def _time(name: str, *, filled: bool = True) -> Column[object]:
-    default = text("now()") if filled else None
-    return Column(name, DateTime(timezone=True), nullable=not filled, server_default=default)
-
-
-def _dataset() -> Column[object]:
-    return Column("dataset_id", UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False)
-
 
 projects = Table(
     "projects",
     metadata,
-    _uuid(),
+    uuid_key(),
     Column("slug", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("root_path", Text),
-    _time("created_at"),
-    _time("deleted_at", filled=False),
+    time("created_at"),
+    time("deleted_at", filled=False),
     CheckConstraint("slug <> ''", name="slug_given"),
 )
 
 datasets = Table(
     "datasets",
     metadata,
-    _uuid(),
+    uuid_key(),
     Column("project_id", UUID(as_uuid=True), ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
     Column("slug", Text, nullable=False),
     Column("name", Text, nullable=False),
-    _time("created_at"),
-    _time("deleted_at", filled=False),
+    time("created_at"),
+    time("deleted_at", filled=False),
     Column("recall_target", REAL),
     Column("feed_from", Xid8),
     UniqueConstraint("project_id", "slug"),
@@ -109,13 +54,13 @@ datasets = Table(
 messages = Table(
     "messages",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("chat", Text, nullable=False),
     Column("external_id", Text, nullable=False),
     Column("author", Text, nullable=False),
-    _time("sent_at"),
-    _time("edited_at", filled=False),
+    time("sent_at"),
+    time("edited_at", filled=False),
     Column("reply_to", Text),
     Column("content", Text, nullable=False),
     Column("revision", Integer, nullable=False, server_default=text("1")),
@@ -127,7 +72,7 @@ messages = Table(
     Column("unscored_id", BigInteger, Computed(UNSCORED_ID, persisted=True)),
     Column("unextracted_id", BigInteger, Computed(UNEXTRACTED_ID, persisted=True)),
     UniqueConstraint("dataset_id", "chat", "external_id"),
-    CheckConstraint(_one_of("signal", Signal), name="signal_known"),
+    CheckConstraint(one_of("signal", Signal), name="signal_known"),
     CheckConstraint("score BETWEEN 0 AND 1", name="score_bounded"),
     CheckConstraint("num_nulls(score, signal, score_factors, scored_revision) IN (0, 4)", name="scored_whole_or_not"),
     CheckConstraint("scored_revision <= revision AND extracted_revision <= revision", name="revision_not_ahead"),
@@ -143,10 +88,10 @@ extract_work = Table(
     Column("message_id", BigInteger, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    _time("not_before"),
+    time("not_before"),
     Column("lease_owner", UUID(as_uuid=True)),
-    _time("lease_until", filled=False),
-    _time("dead_at", filled=False),
+    time("lease_until", filled=False),
+    time("dead_at", filled=False),
     Column("last_code", Text),
     Column("last_error", Text),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
@@ -157,12 +102,12 @@ extract_work = Table(
 topics = Table(
     "topics",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("name", Text, nullable=False),
     Column("description", Text, nullable=False, server_default=text("''")),
-    _time("created_at"),
-    _time("updated_at"),
+    time("created_at"),
+    time("updated_at"),
     CheckConstraint("name <> ''", name="name_given"),
     Index("topics_dataset_id_name_key", "dataset_id", text("lower(name)"), unique=True),
 )
@@ -170,17 +115,17 @@ topics = Table(
 atoms = Table(
     "atoms",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("topic_id", BigInteger, ForeignKey("topics.id", ondelete="SET NULL"), index=True),
     Column("type", Text, nullable=False),
     Column("title", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("confidence", REAL, nullable=False),
     Column("version", Integer, nullable=False, server_default=text("1")),
-    _time("created_at"),
-    _time("updated_at"),
-    CheckConstraint(_one_of("type", AtomType), name="type_known"),
+    time("created_at"),
+    time("updated_at"),
+    CheckConstraint(one_of("type", AtomType), name="type_known"),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_bounded"),
     CheckConstraint("version >= 1", name="version_positive"),
     Index("atoms_dataset_id_idx", "dataset_id", "id"),
@@ -195,8 +140,8 @@ atom_versions = Table(
     Column("title", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("confidence", REAL, nullable=False),
-    _time("created_at"),
-    CheckConstraint(_one_of("type", AtomType), name="type_known"),
+    time("created_at"),
+    CheckConstraint(one_of("type", AtomType), name="type_known"),
 )
 
 atom_sources = Table(
@@ -213,8 +158,8 @@ atom_links = Table(
     Column("type", Text, primary_key=True),
     Column("target_id", BigInteger, ForeignKey("atoms.id", ondelete="CASCADE"), primary_key=True, index=True),
     Column("confidence", REAL, nullable=False),
-    _time("created_at"),
-    CheckConstraint(_one_of("type", LinkType), name="type_known"),
+    time("created_at"),
+    CheckConstraint(one_of("type", LinkType), name="type_known"),
     CheckConstraint("source_id <> target_id", name="not_to_itself"),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_bounded"),
 )
@@ -222,22 +167,22 @@ atom_links = Table(
 documents = Table(
     "documents",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("uri", Text, nullable=False),
     Column("title", Text, nullable=False, server_default=text("''")),
     Column("content_hash", LargeBinary),
     Column("version", Integer, nullable=False, server_default=text("1")),
-    _time("created_at"),
-    _time("updated_at"),
+    time("created_at"),
+    time("updated_at"),
     UniqueConstraint("dataset_id", "uri"),
 )
 
 chunks = Table(
     "chunks",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("document_id", BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("content", Text, nullable=False),
@@ -256,8 +201,8 @@ embedding_spaces = Table(
     Column("dimensions", Integer, nullable=False),
     Column("metric", Text, nullable=False, server_default=text("'cosine'")),
     Column("state", Text, nullable=False, server_default=text("'ready'")),
-    _time("created_at"),
-    _time("activated_at", filled=False),
+    time("created_at"),
+    time("activated_at", filled=False),
     UniqueConstraint("provider", "model", "dimensions", "metric"),
     # 4,000 is the widest halfvec that pgvector can index.
     CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
@@ -270,7 +215,7 @@ embedding_spaces = Table(
 llm_providers = Table(
     "llm_providers",
     metadata,
-    _uuid(),
+    uuid_key(),
     Column("name", Text, nullable=False, unique=True),
     Column("type", Text, nullable=False),
     Column("base_url", Text),
@@ -278,9 +223,9 @@ llm_providers = Table(
     Column("chat_model", Text),
     Column("api_key_encrypted", LargeBinary),
     Column("space_id", Integer, ForeignKey("embedding_spaces.id"), nullable=False),
-    _time("created_at"),
-    _time("used_at"),
-    _time("paused_until", filled=False),
+    time("created_at"),
+    time("used_at"),
+    time("paused_until", filled=False),
     Column("pause_code", Text),
     Column("pause_error", Text),
     Column("failures", Integer, nullable=False, server_default=text("0")),
@@ -301,7 +246,7 @@ embeddings = Table(
     Column("embedding", Vector()),
     Column("embedded_hash", LargeBinary),
     Column("space_id", Integer),
-    _time("embedded_at", filled=False),
+    time("embedded_at", filled=False),
     Column("failed_hash", LargeBinary),
     Column("changed_xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
     Column("pending_id", BigInteger, Computed(PENDING_ID, persisted=True)),
@@ -337,9 +282,9 @@ embed_work = Table(
     Column("vector_id", BigInteger, ForeignKey("embeddings.vector_id", ondelete="CASCADE"), primary_key=True),
     Column("content_hash", LargeBinary, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    _time("not_before"),
+    time("not_before"),
     Column("lease_owner", UUID(as_uuid=True)),
-    _time("lease_until", filled=False),
+    time("lease_until", filled=False),
     Column("last_code", Text),
     Column("last_error", Text),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
@@ -371,15 +316,15 @@ mirrors = Table(
     Column("vectors", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("watermark", Text),
-    _time("seen_at"),
-    _time("checked_at", filled=False),
+    time("seen_at"),
+    time("checked_at", filled=False),
     Column("in_sync", Boolean),
     Column("missing", BigInteger),
     Column("extra", BigInteger),
     Column("stale", BigInteger),
     Column("asked", Text),
-    _time("asked_at", filled=False),
-    _time("answered_at", filled=False),
+    time("asked_at", filled=False),
+    time("answered_at", filled=False),
     CheckConstraint("state IN ('loading', 'building', 'ready', 'dropped', 'failed')", name="state_known"),
     CheckConstraint("asked IN ('check', 'rebuild', 'compact')", name="asked_known"),
     CheckConstraint("num_nulls(checked_at, in_sync, missing, extra, stale) IN (0, 5)", name="checked_whole_or_not"),
@@ -389,13 +334,13 @@ mirrors = Table(
 recall_checks = Table(
     "recall_checks",
     metadata,
-    _id(),
-    _dataset(),
+    id_key(),
+    dataset(),
     Column("engine", Text, nullable=False),
     Column("recall", REAL, nullable=False),
     Column("target", REAL, nullable=False),
     Column("sampled", Integer, nullable=False),
-    _time("measured_at"),
+    time("measured_at"),
     CheckConstraint("engine IN ('mirror', 'pgvector')", name="engine_known"),
     CheckConstraint("recall BETWEEN 0 AND 1 AND target BETWEEN 0 AND 1", name="recall_bounded"),
     Index(None, "dataset_id", "engine", "measured_at"),

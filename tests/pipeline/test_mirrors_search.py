@@ -1,6 +1,7 @@
 """What a search from a mirror promises: its own writer is answered, nothing that is gone, never fewer than there are."""
 
 import asyncio
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,7 @@ from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.recall import measure
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
+from evervec.queue.broker import JetStreamBroker
 from evervec.store import datasets, mirrors, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import ATOM, MESSAGE, TOPIC
@@ -28,9 +30,10 @@ async def written(psql: Any, dataset: Dataset, text: str) -> int:
 
 
 async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset: Dataset, psql: Any) -> None:
-    """Nothing here looks by itself: the search alone brings the mirror to where the row's vector is."""
+    """Nothing here hears or looks by itself: the search alone brings the mirror to where the row's vector is."""
     await stored(resources, dataset, TEXTS)
-    async with worker(resources, mirror_poll_seconds=60) as one:
+    deaf = JetStreamBroker("nats://127.0.0.1:1", stream="SILENCE")
+    async with worker(replace(resources, broker=deaf), mirror_poll_seconds=60) as one:
         mirror = await until_true(one, dataset)
         for turn in range(5):
             xid = await written(psql, dataset, f"mine {turn}")

@@ -5,10 +5,12 @@ Everything that FAISS does runs in a thread; what is searched meanwhile is the s
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import get_native_id
 from time import monotonic, perf_counter
 from typing import ParamSpec, TypeVar
 
@@ -40,6 +42,8 @@ COMPARED = 20_000
 TOLERANCE = 2e-3
 """How far a number of a unit vector may be off: half precision rounds to a fraction of it."""
 
+BUILD_NICENESS = 10
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -60,7 +64,7 @@ class Workshop:
 
     def __init__(self) -> None:
         self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
-        self._slow = ThreadPoolExecutor(1, "evervec-build", threads.use, (1,))
+        self._slow = ThreadPoolExecutor(1, "evervec-build", _beside_searches)
         self.closed = False
 
     async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,6 +80,13 @@ class Workshop:
         self.closed = True
         for pool in (self._quick, self._slow):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _beside_searches() -> None:
+    """A build leaves the cores to whoever searches. Only Linux has priorities of single threads."""
+    threads.use(1)
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILD_NICENESS)
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,6 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 
 async def tell(tx: Tx, holder: Holder, mirrors: Sequence[Told]) -> dict[UUID, str]:
     """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
-    # nobody waits for it, and after a crash it is said again
-    await tx.execute("SET LOCAL synchronous_commit = off")
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
     rows = await tx.fetch(TELL, holder.id, holder.host, holder.folder, holder.pid, *values)

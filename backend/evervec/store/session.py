@@ -69,6 +69,8 @@ class Database:
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
         self._pool: Any = None
+        self.breaks = 0
+        """How many connections ended so far, whoever ended them: after a crash of the server it has moved."""
 
     @property
     def where(self) -> str:
@@ -106,7 +108,7 @@ class Database:
                     self.url,
                     min_size=1,
                     max_size=self._pool_size,
-                    init=_prepare,
+                    init=self._prepare,
                     timeout=self._connect_seconds,
                     server_settings={"application_name": "evervec"},
                 )
@@ -156,6 +158,18 @@ class Database:
                 if held and not connection.is_closed():
                     await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", f"evervec:{name}")
 
+    async def _prepare(self, connection: Any) -> None:
+        """Vectors cross the wire as bytes: the store packs and unpacks them with numpy, never element by element."""
+        connection.add_termination_listener(self._ended)
+        schema = await connection.fetchval(
+            "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
+        )
+        if schema is not None:
+            await connection.set_type_codec("vector", schema=schema, encoder=bytes, decoder=bytes, format="binary")
+
+    def _ended(self, _: object) -> None:
+        self.breaks += 1
+
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
@@ -187,12 +201,3 @@ def where(url: str) -> str:
 
 async def _try_lock(connection: Any, name: str) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"evervec:{name}"))
-
-
-async def _prepare(connection: Any) -> None:
-    """Vectors cross the wire as bytes: the store packs and unpacks them with numpy, never element by element."""
-    schema = await connection.fetchval(
-        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
-    )
-    if schema is not None:
-        await connection.set_type_codec("vector", schema=schema, encoder=bytes, decoder=bytes, format="binary")

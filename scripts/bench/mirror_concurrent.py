@@ -63,7 +63,6 @@ async def _searches(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: f
 async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seconds: float) -> list[Line]:
     """Single searches: alone, while another process writes, and while the main segment is built anew as well."""
     mirrors = resources.mirrors
-    import sys; sys.setswitchinterval(0.0005)
     idle = await _singles(mirrors, target, queries, seconds / 3)
     arguments = ["write", target.slug, "--rate", str(RATE), "--size", str(SIZE), "--seconds", str(seconds)]
     writer = await mirror_process.started(resources, *arguments)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from evervec.mirror.batching import Searcher
     from evervec.mirror.files import Folder
     from evervec.mirror.snapshot import Snapshot
-    from evervec.pipeline.refresh import Mirror, SyncCheck, Workshop
+    from evervec.pipeline.refresh import Mirror
+    from evervec.pipeline.truth import SyncCheck
+    from evervec.pipeline.workshop import Workshop
     from evervec.queue.broker import JetStreamBroker
 
 logger = log.get("mirror")
@@ -87,7 +89,8 @@ class Mirrors:
         """The mirror of a dataset, as it stands: perhaps not open."""
         found = self._mirrors.get(dataset.id)
         if found is None:
-            from evervec.pipeline.refresh import Mirror, Workshop
+            from evervec.pipeline.refresh import Mirror
+            from evervec.pipeline.workshop import Workshop
 
             self._workshop = self._workshop or Workshop()
             found = Mirror(self._settings, self._database, self._workshop, self.folder, dataset)

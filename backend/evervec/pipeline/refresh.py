@@ -5,26 +5,22 @@ Everything that FAISS does runs in a thread; what is searched meanwhile is the s
 
 import asyncio
 import os
-import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from threading import get_native_id
 from time import monotonic, perf_counter
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from evervec import log
-from evervec.domain.feed import Changes, Difference, Digest, Ids, Vectors, compare
+from evervec.domain.feed import compare
 from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
-from evervec.mirror import threads
 from evervec.mirror.build import build
 from evervec.mirror.files import Folder
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
+from evervec.pipeline import truth
+from evervec.pipeline.truth import SyncCheck
+from evervec.pipeline.workshop import Workshop
 from evervec.settings import Settings
 from evervec.store import changes
 from evervec.store.changes import Heading
@@ -35,17 +31,6 @@ logger = log.get("mirror")
 
 REBUILD_ABOVE = 0.2
 """A mirror that differs in more than this share is built anew instead of repaired."""
-NAMED = 20
-"""So many vector ids of each sort of difference are named; all are counted."""
-COMPARED = 20_000
-"""Vectors that a deep check holds at a time."""
-TOLERANCE = 2e-3
-"""How far a number of a unit vector may be off: half precision rounds to a fraction of it."""
-
-BUILD_NICENESS = 10
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class OtherLifeError(Exception):
@@ -54,57 +39,6 @@ class OtherLifeError(Exception):
 
 class GoneError(Exception):
     """The dataset was deleted, or nothing embeds yet: there is nothing to mirror."""
-
-
-class Workshop:
-    """The threads in which mirrors are opened, changed and built, so that the event loop never waits for FAISS.
-
-    What is quick (open, apply, compare) has a thread of its own and never stands behind a build.
-    """
-
-    def __init__(self) -> None:
-        self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
-        self._slow = ThreadPoolExecutor(1, "evervec-build", _beside_searches)
-        self.closed = False
-
-    async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes milliseconds."""
-        return await asyncio.get_running_loop().run_in_executor(self._quick, lambda: work(*args, **kwargs))
-
-    async def slow(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes seconds, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._slow, lambda: work(*args, **kwargs))
-
-    def close(self) -> None:
-        """Stop: a build that runs is given up at its next slice."""
-        self.closed = True
-        for pool in (self._quick, self._slow):
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _beside_searches() -> None:
-    """A build leaves the cores to whoever searches. Only Linux has priorities of single threads."""
-    threads.use(1)
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILD_NICENESS)
-
-
-@dataclass(frozen=True)
-class SyncCheck:
-    """What a sync check found, before it repaired anything. `examples` names vector ids of each sort of difference."""
-
-    vectors: int
-    missing: int
-    extra: int
-    stale: int
-    milliseconds: float
-    repaired: str = ""
-    examples: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def in_sync(self) -> bool:
-        """Whether the mirror was what the database said."""
-        return self.missing + self.extra + self.stale == 0
 
 
 class Mirror:
@@ -290,21 +224,13 @@ class Mirror:
             if other := self._other_life(index, heading):
                 raise OtherLifeError(other)
             if heading.feed_from > seen.xmin:  # tombstones that it has not seen are gone: only a comparison finds them
-                news = await self._difference_as_news(tx, index, heading)
+                held = await self._workshop.quick(index.versions)
+                difference = compare(await changes.versions(tx, self.dataset.id), held)
+                news = await truth.news(tx, self.dataset.id, heading, difference)
             else:
                 news = await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
         await self._workshop.quick(index.apply, news)
         return len(news)
-
-    async def _difference_as_news(self, tx: ReadTx, index: DatasetIndex, heading: Heading) -> Changes:
-        difference = compare(await changes.versions(tx, self.dataset.id), await self._workshop.quick(index.versions))
-        return await self._news(tx, heading, difference)
-
-    async def _news(self, tx: ReadTx, heading: Heading, difference: Difference) -> Changes:
-        """What makes a difference go away, true at the heading's watermark."""
-        wanted = np.concatenate([difference.missing, difference.stale])
-        upserts = await changes.by_ids(tx, self.dataset.id, wanted, heading.life.dimensions)
-        return Changes(heading.watermark, upserts, np.concatenate([difference.extra, difference.stale]))
 
     async def _built(self) -> Segment:
         async with self._database.read() as tx:
@@ -349,71 +275,22 @@ class Mirror:
             if index is None or self._other_life(index, heading):
                 none = np.empty(0, np.int64)
                 held = (none, none) if index is None else await self._workshop.quick(index.versions)
-                truth = await changes.versions(tx, self.dataset.id)
-                return _checked(started, len(truth[0]), compare(truth, held), "rebuild" if repair else "")
+                wanted = await changes.versions(tx, self.dataset.id)
+                return truth.checked(started, len(wanted[0]), compare(wanted, held), "rebuild" if repair else "")
             if follow and heading.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._workshop.quick(
                     index.apply, await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
                 )
-            count, difference, unheard = await self._difference(tx, index, heading, deep=deep)
+            count, difference, unheard = await truth.difference(tx, self.dataset.id, index, self._workshop, deep=deep)
             if not len(difference) or not repair:
-                return _checked(started, count, difference, "")
+                return truth.checked(started, count, difference, "")
             if unheard or len(difference) > REBUILD_ABOVE * max(count, 1):
-                return _checked(started, count, difference, "rebuild")
-            found = _checked(started, count, difference, "repair")
-            news = await self._news(tx, heading, difference)
+                return truth.checked(started, count, difference, "rebuild")
+            found = truth.checked(started, count, difference, "repair")
+            news = await truth.news(tx, self.dataset.id, heading, difference)
         await self._workshop.quick(index.apply, news)
         return found
-
-    async def _difference(
-        self, tx: ReadTx, index: DatasetIndex, heading: Heading, *, deep: bool
-    ) -> tuple[int, Difference, bool]:
-        """How many vectors the database has, where the mirror differs from it, and whether the feed knows nothing of that.
-
-        What went round the feed is wrong in the file, too, and nobody who opens it would ever hear of it.
-        """
-        held = asyncio.ensure_future(self._workshop.quick(index.digest))
-        wanted: Digest = await changes.digest(tx, self.dataset.id)
-        none = other = np.empty(0, np.int64)
-        difference = Difference(none, none, none)
-        if await held != wanted:
-            difference = compare(
-                await changes.versions(tx, self.dataset.id), await self._workshop.quick(index.versions)
-            )
-        if deep:
-            other = await self._other_numbers(tx, index.snapshot, heading.life.dimensions)
-            other = np.setdiff1d(other, np.concatenate([difference.extra, difference.stale]))
-            stale = np.union1d(difference.stale, other)
-            difference = Difference(difference.missing, difference.extra, stale)
-        return wanted.count, difference, bool(len(other))
-
-    async def _other_numbers(self, tx: ReadTx, snapshot: Snapshot, dimensions: int) -> Ids:
-        """Ids whose vector in the mirror is not the one in the database, whatever their versions say."""
-        ids = np.sort(snapshot.versions()[0])
-        other: list[Ids] = [np.empty(0, np.int64)]
-        for start in range(0, len(ids), COMPARED):
-            truth = await changes.by_ids(tx, self.dataset.id, ids[start : start + COMPARED], dimensions)
-            other.append(await self._workshop.quick(_unlike, truth, snapshot))
-        return np.concatenate(other)
-
-
-def _unlike(truth: Vectors, snapshot: Snapshot) -> Ids:
-    if not len(truth):
-        return truth.ids
-    unlike: Ids = truth.ids[np.abs(truth.rows - snapshot.vectors(truth.ids)).max(axis=1) > TOLERANCE]
-    return unlike
-
-
-def _checked(started: float, vectors: int, difference: Difference, repaired: str) -> SyncCheck:
-    named = {"missing": difference.missing, "extra": difference.extra, "stale": difference.stale}
-    return SyncCheck(
-        vectors,
-        **{sort: len(ids) for sort, ids in named.items()},
-        milliseconds=round((perf_counter() - started) * 1000, 3),
-        repaired=repaired,
-        examples={sort: ids[:NAMED].tolist() for sort, ids in named.items() if len(ids)},
-    )
 
 
 def failure(error: BaseException) -> str:

@@ -1,0 +1,46 @@
+"""The threads in which mirrors are opened, changed and built: the event loop never waits for FAISS."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_native_id
+from typing import ParamSpec, TypeVar
+
+from evervec.mirror import threads
+
+BUILD_NICENESS = 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workshop:
+    """What is quick (open, apply, compare) has a thread of its own and never stands behind a build."""
+
+    def __init__(self) -> None:
+        self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
+        self._slow = ThreadPoolExecutor(1, "evervec-build", _beside_searches)
+        self.closed = False
+
+    async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes milliseconds."""
+        return await asyncio.get_running_loop().run_in_executor(self._quick, lambda: work(*args, **kwargs))
+
+    async def slow(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes seconds, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, lambda: work(*args, **kwargs))
+
+    def close(self) -> None:
+        """Stop: a build that runs is given up at its next slice."""
+        self.closed = True
+        for pool in (self._quick, self._slow):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _beside_searches() -> None:
+    """A build leaves the cores to whoever searches. Only Linux has priorities of single threads."""
+    threads.use(1)
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILD_NICENESS)

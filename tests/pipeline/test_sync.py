@@ -14,6 +14,7 @@ from evervec.mirror.paths import get_faiss_index_path
 from evervec.pipeline import overview, standing, sync
 from evervec.pipeline.comparison import side_by_side
 from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.recall import measure
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sync import DatasetCheck, check_index_sync
 from evervec.store.datasets import Dataset
@@ -197,7 +198,7 @@ async def test_the_whole_standing_of_a_mirror(
     await resources.mirrors.aclose()
     async with following(resources) as mirrors:
         await until_held(resources, dataset)
-        await mirrors._watch_recall(mirrors.mirror(dataset))
+        await measure(resources.database, mirrors.mirror(dataset))
         (live,) = await standing.mirror_status(other)
     assert (live["state"], live["in_sync"], live["lag_ms"]) == ("ready", True, 0)
     assert [(held["pid"], held["here"]) for held in live["holders"]] == [(os.getpid(), True)]

@@ -1,20 +1,17 @@
-"""The mirrors of one process: which are open, how they follow the feed, what they may hold, what they are asked."""
+"""The mirrors of one process: which are open, what they may hold, what a search gets of them. `following` keeps them true."""
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable, Sequence
-from contextlib import suppress
-from time import monotonic
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from evervec import log
-from evervec.domain.feed import Watermark
-from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
+from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.settings import Settings
-from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Holder, Told
+from evervec.store.mirrors import Holder
 from evervec.store.session import Database
 
 if TYPE_CHECKING:
@@ -29,11 +26,27 @@ if TYPE_CHECKING:
 
 logger = log.get("mirror")
 
-TELL_SECONDS = 1.0
-DISCOVER_SECONDS = 2.0
 MEGABYTE = 1 << 20
 QUICK_BYTES = 64 * MEGABYTE
 """A file of that size is read and checked in the time of one query."""
+
+
+class Bells:
+    """The datasets that somebody rang for, and the event that wakes whoever follows."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self._rung: set[UUID] = set()
+
+    def ring(self, dataset_ids: Iterable[UUID]) -> None:
+        """Something happened in these datasets."""
+        self._rung.update(dataset_ids)
+        self.woken.set()
+
+    def take(self) -> set[UUID]:
+        """Those that were rung for since the last time."""
+        rung, self._rung = self._rung, set()
+        return rung
 
 
 class Mirrors:
@@ -51,12 +64,8 @@ class Mirrors:
         self._workshop: Workshop | None = None
         self._searcher: Searcher | None = None
         self._folder: Folder | None = None
-        self._rung: set[UUID] = set()
-        self._wake = asyncio.Event()
         self._holder: Holder | None = None
-        self._due: dict[tuple[UUID | None, str], float] = {}
-        self._behind: dict[tuple[UUID, str], asyncio.Task[None]] = {}
-        self._chores: asyncio.Task[None] | None = None
+        self._rung = Bells()
 
     @property
     def folder(self) -> "Folder":
@@ -84,6 +93,18 @@ class Mirrors:
 
             self._holder = Holder(uuid4(), this_host(), str(self._settings.mirrors.resolve()), os.getpid())
         return self._holder
+
+    def all(self) -> "list[Mirror]":
+        """Every mirror that was asked for, open or not."""
+        return list(self._mirrors.values())
+
+    def known(self, dataset_id: UUID) -> "Mirror | None":
+        """The mirror of a dataset, if it was asked for."""
+        return self._mirrors.get(dataset_id)
+
+    def forget(self, dataset_id: UUID) -> "Mirror":
+        """A dataset is gone: its mirror is nobody's any more."""
+        return self._mirrors.pop(dataset_id)
 
     def mirror(self, dataset: Dataset) -> "Mirror":
         """The mirror of a dataset, as it stands: perhaps not open."""
@@ -132,7 +153,7 @@ class Mirrors:
             await mirror.catch_up()
         except (GoneError, OtherLifeError) as error:
             logger.info("mirror not used", dataset=mirror.name, reason=str(error))
-            self._rung.add(mirror.dataset.id)
+            self._rung.ring({mirror.dataset.id})
             if not self.following:
                 mirror.drop(str(error))  # perhaps somebody else has put the right one on disk by the next time
             return None
@@ -142,13 +163,13 @@ class Mirrors:
         """Open a mirror once, however many ask."""
         task = self._opening.get(mirror.dataset.id)
         if task is None:
-            task = asyncio.create_task(self._guarded(mirror, mirror.open(build_missing=build_missing, follow=follow)))
+            task = asyncio.create_task(self.guarded(mirror, mirror.open(build_missing=build_missing, follow=follow)))
             self._opening[mirror.dataset.id] = task
             task.add_done_callback(lambda _: self._opening.pop(mirror.dataset.id, None))
         await asyncio.shield(task)
-        self._keep_to_budget(mirror)
+        self.keep_to_budget(mirror)
 
-    async def _guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
+    async def guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
         """Whatever happens to one mirror is that mirror's state, and nobody else's trouble."""
         from evervec.mirror.build import Cancelled
         from evervec.pipeline.refresh import GoneError, failure
@@ -158,7 +179,7 @@ class Mirrors:
         except GoneError as error:
             mirror.fail(str(error))
             if self._mirrors.get(mirror.dataset.id) is not mirror:  # deleted while it was built
-                await self._remove_files(mirror.dataset)
+                await self.remove_files(mirror.dataset)
         except Cancelled:
             logger.info("mirror not built: this process stops", dataset=mirror.name)
         except Exception as error:
@@ -167,7 +188,13 @@ class Mirrors:
             if mirror.index is None:
                 mirror.fail(failure(error))
 
-    def _keep_to_budget(self, kept: "Mirror") -> None:
+    async def remove_files(self, dataset: Dataset) -> None:
+        try:
+            await asyncio.to_thread(self.folder.remove, dataset.project_id, dataset.id)
+        except (MirrorBusyError, MirrorFolderError) as error:
+            logger.info("files of a deleted dataset stay for now", dataset=str(dataset.id), reason=str(error))
+
+    def keep_to_budget(self, kept: "Mirror") -> None:
         """Drop what was not used for longest, never what was just asked for."""
         budget = self._settings.mirror_memory_mb * MEGABYTE
         held = sorted((m for m in self._mirrors.values() if m.index is not None), key=lambda m: m.used)
@@ -191,238 +218,30 @@ class Mirrors:
         """Build a dataset's mirror anew from the database. Raises `GoneError`."""
         mirror = self.mirror(dataset)
         await mirror.rebuild(reason)
-        self._keep_to_budget(mirror)
+        self.keep_to_budget(mirror)
         return mirror
 
-    # --- following ---------------------------------------------------------------------------------------------
-
     async def follow(self, broker: "JetStreamBroker", finish: asyncio.Event) -> None:
-        """Keep a mirror of every live dataset true until `finish` is set: by doorbell, and by looking now and then."""
-        from evervec.queue.changed import hearing_changes
+        """Keep a mirror of every live dataset true until `finish` is set; see `Following`."""
+        from evervec.pipeline.following import Following
 
+        self._rung = Bells()
         self.following = True
-        ended = asyncio.create_task(self._wake_at(finish))
         try:
-            async with hearing_changes(broker, self._ring):
-                while not finish.is_set():
-                    await self._turn()
-                    await self._until_woken()
+            await Following(self, self._settings, self._database, broker, self._rung).until(finish)
         finally:
-            ended.cancel()
             self.following = False
-            if self._chores is not None:
-                await asyncio.gather(self._chores, return_exceptions=True)
-            await self._leave()
 
-    def _ring(self, dataset_ids: set[UUID]) -> None:
-        self._rung |= dataset_ids
-        self._wake.set()
-
-    async def _wake_at(self, finish: asyncio.Event) -> None:
-        await finish.wait()
-        self._wake.set()
-
-    async def _until_woken(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.mirror_poll_seconds)
-        self._wake.clear()
-        if self._is_due("poll", self._settings.mirror_poll_seconds):
-            self._rung |= self._mirrors.keys()  # also those for whom nobody rang
-
-    async def _turn(self) -> None:
-        """One round: the news, and beside it what is due otherwise, for which no news waits."""
-        await self._logged(self._apply_news())
-        if self._chores is None or self._chores.done():
-            self._chores = asyncio.create_task(self._logged(self._do_chores()))
-        if not self._mirrors:  # at the start all are opened before anything else happens
-            await self._chores
-
-    async def _do_chores(self) -> None:
-        if self._is_due("discover", DISCOVER_SECONDS):
-            await self._discover(first=not self._mirrors)
-        if self._is_due("tell", TELL_SECONDS):
-            await self._tell()
-        for mirror in [m for m in self._mirrors.values() if m.index is not None and self.following]:
-            self._look_after(mirror)
-
-    async def _logged(self, work: Awaitable[None]) -> None:
-        """Whatever is down now is up again later: following itself never ends by an error."""
-        try:
-            await work
-        except EvervecError as error:
-            logger.warning("mirrors are not followed for the moment", reason=str(error))
-        except Exception:
-            logger.exception("mirrors are not followed for the moment")
-
-    async def _apply_news(self) -> None:
-        """Catch up those that a bell rang for; of many, those that have news at all."""
-        rung, self._rung = self._rung, set()
-        ready = {
-            dataset_id: mirror.index.snapshot.watermark
-            for dataset_id in rung
-            if (mirror := self._mirrors.get(dataset_id)) is not None and mirror.index is not None
-        }
-        if len(ready) > 1:
-            async with self._database.read() as tx:
-                ready = {dataset_id: ready[dataset_id] for dataset_id in await changes.with_news(tx, ready)}
-        for dataset_id in ready:
-            if (mirror := self._mirrors.get(dataset_id)) is not None:  # or the dataset was deleted meanwhile
-                await self._follow_one(mirror)
-
-    async def _follow_one(self, mirror: "Mirror") -> None:
-        from evervec.pipeline.refresh import GoneError, OtherLifeError
-
-        try:
-            await mirror.catch_up()
-        except OtherLifeError as error:
-            logger.warning("mirror of another life", dataset=mirror.name, reason=str(error))
-            mirror.drop(str(error))
-            self._in_background(mirror, "open", mirror.rebuild(str(error)))
-        except GoneError as error:
-            mirror.fail(str(error))
-
-    async def _discover(self, *, first: bool) -> None:
-        """Open what is new, forget what is gone. At the start all are opened before anything else happens."""
-        async with self._database.read() as tx:
-            live = {dataset.id: dataset for dataset in await datasets.live(tx)}
-            active = await changes.heading(tx, next(iter(live))) if live else None
-        for dataset_id in self._mirrors.keys() - live.keys():
-            mirror = self._mirrors.pop(dataset_id)
-            await self._remove_files(mirror.dataset)
-        if self._is_due("collect", self._settings.mirror_check_seconds):
-            await self._collect(live.values())
-        if active is None:
-            return
-        closed = [self.mirror(dataset) for dataset in live.values() if self.mirror(dataset).index is None]
-        waiting = [
-            m for m in closed if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
-        ]
-        opened = [self._in_background(mirror, "open", self._opened(mirror)) for mirror in waiting]
-        if first:
-            await asyncio.gather(*opened)
-
-    async def _opened(self, mirror: "Mirror") -> None:
-        await mirror.open()
-        self._keep_to_budget(mirror)
-        if mirror.index is not None:
-            await self._check(mirror, asked=False)
-
-    async def _remove_files(self, dataset: Dataset) -> None:
-        try:
-            await asyncio.to_thread(self.folder.remove, dataset.project_id, dataset.id)
-        except (MirrorBusyError, MirrorFolderError) as error:
-            logger.info("files of a deleted dataset stay for now", dataset=str(dataset.id), reason=str(error))
-
-    async def _collect(self, live: Iterable[Dataset]) -> None:
-        try:
-            await asyncio.to_thread(self.folder.collect, [(d.project_id, d.id) for d in live])
-        except MirrorFolderError as error:
-            logger.warning("old files of mirrors stay", reason=str(error))
-
-    def _look_after(self, mirror: "Mirror") -> None:
-        """What is due for one mirror, each at most once at a time, all beside the searches."""
-        key = mirror.dataset.id
-        if mirror.index is not None and (reason := mirror.index.compaction_due()):
-            self._in_background(mirror, "build", mirror.rebuild(reason))
-        if self._is_due("check", self._settings.mirror_check_seconds, key, at_once=False):
-            self._in_background(mirror, "check", self._checked_and_pruned(mirror))
-        if self._is_due("recall", self._settings.mirror_recall_seconds, key, at_once=False):
-            self._in_background(mirror, "recall", self._watch_recall(mirror))
-
-    def _is_due(self, what: str, seconds: float, of: UUID | None = None, *, at_once: bool = True) -> bool:
-        now = monotonic()
-        due = self._due.setdefault((of, what), now if at_once else now + seconds)
-        if now < due:
-            return False
-        self._due[of, what] = now + seconds
-        return True
-
-    def _in_background(self, mirror: "Mirror", what: str, work: Awaitable[object]) -> "asyncio.Task[None]":
-        """Start it, unless the same is at work for the same mirror."""
-        key = (mirror.dataset.id, what)
-        running = self._behind.get(key)
-        if running is not None:
-            if asyncio.iscoroutine(work):
-                work.close()
-            return running
-        task = asyncio.create_task(self._guarded(mirror, work))
-        self._behind[key] = task
-        task.add_done_callback(lambda _: self._behind.pop(key, None))
-        return task
-
-    async def _check(self, mirror: "Mirror", *, asked: bool) -> None:
-        found = await self.check(mirror.dataset, deep=asked)  # opens it first where it was dropped
-        async with self._database.transaction() as tx:
-            await mirrors.tell(tx, self.holder, self._told())
-            await mirrors.checked(
-                tx,
-                self.holder,
-                mirror.dataset.id,
-                missing=found.missing,
-                extra=found.extra,
-                stale=found.stale,
-                answer=asked,
-            )
-
-    async def _checked_and_pruned(self, mirror: "Mirror") -> None:
-        """The check, and then tombstones that every live mirror has seen are forgotten."""
-        await self._check(mirror, asked=False)
-        async with self._database.transaction() as tx:
-            lowest = await mirrors.lowest_watermark(tx, mirror.dataset.id)
-            if lowest is not None:
-                await changes.prune(tx, mirror.dataset.id, Watermark.parse(lowest).xmin)
-
-    async def _watch_recall(self, mirror: "Mirror") -> None:
-        from evervec.pipeline.recall import measure
-
-        await measure(self._database, mirror)
-
-    async def _tell(self) -> None:
-        """Say how far everything is; hear what is asked."""
-        async with self._database.transaction() as tx:
-            asked = await mirrors.tell(tx, self.holder, self._told())
-        for dataset_id, what in asked.items():
-            mirror = self._mirrors[dataset_id]
-            self._in_background(mirror, "asked", self._answer(mirror, what))
-
-    async def _answer(self, mirror: "Mirror", what: str) -> None:
-        try:
-            if what != "check":
-                await mirror.rebuild(f"{what} was asked for")
-            await self._check(mirror, asked=True)
-        except Exception:
-            async with self._database.transaction() as tx:
-                await mirrors.pass_on(tx, self.holder, mirror.dataset.id)
-            raise
-
-    def _told(self) -> list[Told]:
-        return [
-            Told(
-                dataset_id,
-                mirror.state,
-                mirror.reason,
-                0 if mirror.index is None else len(mirror.index),
-                mirror.memory,
-                None if mirror.index is None else str(mirror.index.snapshot.watermark),
-            )
-            for dataset_id, mirror in self._mirrors.items()
-        ]
-
-    async def _leave(self) -> None:
-        """The end of following: finish or give up what runs, save small mirrors, and say goodbye."""
-        if self._workshop is not None and self._behind:
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """While inside, builds stop at their next slice."""
+        if self._workshop is not None:
             self._workshop.closed = True
-            await asyncio.gather(*self._behind.values(), return_exceptions=True)
-            self._workshop.closed = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.stop_seconds / 2):
-                for mirror in list(self._mirrors.values()):
-                    await self._guarded(mirror, mirror.save())
         try:
-            async with self._database.transaction() as tx:
-                await mirrors.leave(tx, self.holder)
-        except EvervecError as error:
-            logger.info("left without a word", reason=str(error))
+            yield
+        finally:
+            if self._workshop is not None:
+                self._workshop.closed = False
 
     async def aclose(self) -> None:
         """Close what was opened; may be called twice."""

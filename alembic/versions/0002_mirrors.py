@@ -50,6 +50,7 @@ def _mirrors() -> None:
         sa.Column("vectors", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("watermark", sa.Text),
+        sa.Column("watermark_at", sa.DateTime(timezone=True)),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.Column("checked_at", sa.DateTime(timezone=True)),
         sa.Column("in_sync", sa.Boolean),

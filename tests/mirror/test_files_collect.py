@@ -1,6 +1,7 @@
 """What nobody needs any more is removed, and nothing else is."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_collecting_removes_what_nobody_needs_and_nothing_else(stored: Stored) -
     assert len(removed) == len(left) + len(gone) + 3
     assert folder.collect([(PROJECT, DATASET)]) == []
     assert folder.load(PROJECT, DATASET, LIFE).state == "ready"
+
+
+def test_another_databases_files_in_the_same_folder_stay(stored: Stored) -> None:
+    stored.folder.save(PROJECT, DATASET, segment())
+    assert stored.folder.collect([], of=replace(LIFE, cluster="another")) == []
+    assert stored.folder.collect([], of=replace(LIFE, database=LIFE.database + 1)) == []
+    assert stored.folder.collect([], of=replace(LIFE, space_id=LIFE.space_id + 1)) != []
+    assert not stored.place.bin.exists()
 
 
 def test_collecting_where_there_is_nothing(stored: Stored) -> None:

@@ -159,7 +159,7 @@ async def test_a_mirror_is_behind_only_while_something_of_its_dataset_was_not_se
     await embed_all(psql)
     assert [found.behind_ms for found in await held(database, dataset)] == [0]
     await psql.execute("DELETE FROM messages WHERE dataset_id = $1", dataset.id)
-    await psql.execute("UPDATE mirrors SET seen_at = now() - interval '3 seconds'")
+    await psql.execute("UPDATE mirrors SET watermark_at = now() - interval '3 seconds'")
     [late] = await held(database, dataset)
     assert late.behind_ms >= 3000
     await say(database, told(dataset, await mark(database)))

@@ -50,6 +50,10 @@ class Life:
     dimensions: int
     schema: str
 
+    def same_database(self, other: "Life") -> bool:
+        """Whether it is the same database, in whatever life."""
+        return (self.cluster, self.database) == (other.cluster, other.database)
+
     def difference(self, other: "Life") -> str | None:
         """In words, the first thing in which the other life differs; None when it is the same."""
         mine, others = asdict(self), asdict(other)

@@ -204,9 +204,10 @@ class Folder:
         with _writing(place.folder):
             return self._remove(place, self.patience) if place.files() else []
 
-    def collect(self, keep: Iterable[tuple[UUID, UUID]]) -> list[Path]:
+    def collect(self, keep: Iterable[tuple[UUID, UUID]], *, of: Life | None = None) -> list[Path]:
         """Remove the files of datasets that are not among `keep` (project id, dataset id), and what dead writers left.
 
+        With `of` only those of that database: another one may keep its mirrors in the same folder.
         Answers what was removed. Files with names that are not ours stay; a dataset that is being published stays until
         the next time. Raises `MirrorFolderError`.
         """
@@ -221,9 +222,15 @@ class Folder:
                         ]
                         removed += asides.unlinked(left)
                         continue
+                    if self._is_anothers(project_id, dataset_id, of):
+                        continue
                     with suppress(MirrorBusyError):
                         removed += self._remove(Place(self.faiss_dir, project_id, dataset_id), 0)
         return removed
+
+    def _is_anothers(self, project_id: UUID, dataset_id: UUID, mine: Life | None) -> bool:
+        there = self._glance(project_id, dataset_id)
+        return mine is not None and there is not None and not there.life.same_database(mine)
 
     def _remove(self, place: Place, patience: float) -> list[Path]:
         there = {known.path for known in place.files()}

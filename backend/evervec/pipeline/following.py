@@ -7,7 +7,7 @@ from time import monotonic
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.feed import Watermark
+from evervec.domain.feed import Life, Watermark
 from evervec.errors import EvervecError, MirrorFolderError
 from evervec.pipeline.mirrors import Bells, Mirrors
 from evervec.pipeline.recall import measure
@@ -24,6 +24,8 @@ logger = log.get("mirror")
 
 TELL_SECONDS = 1.0
 DISCOVER_SECONDS = 2.0
+ADVANCE_SECONDS = 5.0
+"""How old the watermark of a dataset without news becomes, so that its next look need not go far back."""
 
 
 class Following:
@@ -101,10 +103,14 @@ class Following:
             for dataset_id in rung
             if (mirror := self._mirrors.known(dataset_id)) is not None and mirror.index is not None
         }
+        news = set(ready)
         if len(ready) > 1:
             async with self._database.read() as tx:
-                ready = {dataset_id: ready[dataset_id] for dataset_id in await changes.with_news(tx, ready)}
-        for dataset_id in ready:
+                news, now = await changes.with_news(tx, ready), await changes.watermark(tx)
+            for dataset_id in ready.keys() - news if self._is_due("advance", ADVANCE_SECONDS) else ():
+                if (mirror := self._mirrors.known(dataset_id)) is not None:
+                    await mirror.nothing_between(ready[dataset_id], now)
+        for dataset_id in news:
             if (mirror := self._mirrors.known(dataset_id)) is not None:  # or the dataset was deleted meanwhile
                 await self._follow_one(mirror)
 
@@ -132,13 +138,13 @@ class Following:
         """Open what is new, forget what is gone. At the start all are opened before anything else happens."""
         async with self._database.read() as tx:
             live = {dataset.id: dataset for dataset in await datasets.live(tx)}
-            active = await changes.heading(tx, next(iter(live))) if live else None
+            active = await changes.heading(tx, next(iter(live), UUID(int=0)))
         for mirror in [m for m in self._mirrors.all() if m.dataset.id not in live]:
             await self._mirrors.remove_files(self._mirrors.forget(mirror.dataset.id).dataset)
-        if self._is_due("collect", self._settings.mirror_check_seconds):
-            await self._collect(live.values())
         if active is None:
             return
+        if self._is_due("collect", self._settings.mirror_check_seconds):
+            await self._collect(live.values(), active.life)
         closed = [mirror for mirror in map(self._mirrors.mirror, live.values()) if mirror.index is None]
         waiting = [
             m for m in closed if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
@@ -153,9 +159,9 @@ class Following:
         if mirror.index is not None:
             await self._check(mirror, asked=False)
 
-    async def _collect(self, live: Iterable[Dataset]) -> None:
+    async def _collect(self, live: Iterable[Dataset], life: Life) -> None:
         try:
-            await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live])
+            await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=life)
         except MirrorFolderError as error:
             logger.warning("old files of mirrors stay", reason=str(error))
 

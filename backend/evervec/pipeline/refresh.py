@@ -11,7 +11,7 @@ from time import monotonic, perf_counter
 import numpy as np
 
 from evervec import log
-from evervec.domain.feed import compare
+from evervec.domain.feed import Changes, Vectors, Watermark, compare
 from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
 from evervec.mirror.build import build
 from evervec.mirror.files import Folder
@@ -119,6 +119,14 @@ class Mirror:
         """
         async with self._writing:
             return 0 if self.index is None else await self._catch_up(self.index)
+
+    async def nothing_between(self, seen: Watermark, now: Watermark) -> None:
+        """The feed was looked at and holds nothing between two watermarks: the mirror is as good as at the later one."""
+        async with self._writing:
+            index = self.index
+            if index is not None and index.snapshot.watermark == seen and now.xmax >= seen.xmax:
+                nothing = Vectors.none(index.snapshot.dimensions)
+                await self._workshop.quick(index.apply, Changes(now, nothing, nothing.ids))
 
     async def rebuild(self, reason: str) -> None:
         """Build anew from the database; what is there is searched until the new one is at the feed's end."""

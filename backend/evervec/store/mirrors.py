@@ -57,14 +57,15 @@ class Told:
 
 
 TELL = """
-INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, reason, vectors, bytes, watermark)
-SELECT $1, t.dataset_id, $2, $3, $4, t.state, t.reason, t.vectors, t.bytes, t.watermark
+INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, reason, vectors, bytes, watermark, watermark_at)
+SELECT $1, t.dataset_id, $2, $3, $4, t.state, t.reason, t.vectors, t.bytes, t.watermark, now()
 FROM unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
     AS t (dataset_id, state, reason, vectors, bytes, watermark)
 JOIN datasets d ON d.id = t.dataset_id
 ON CONFLICT (holder, dataset_id) DO UPDATE
 SET state = EXCLUDED.state, reason = EXCLUDED.reason, vectors = EXCLUDED.vectors, bytes = EXCLUDED.bytes,
-    watermark = EXCLUDED.watermark, seen_at = now()
+    watermark = EXCLUDED.watermark, seen_at = now(),
+    watermark_at = CASE WHEN mirrors.watermark = EXCLUDED.watermark THEN mirrors.watermark_at ELSE now() END
 RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at THEN asked END AS asked
 """
 
@@ -140,7 +141,7 @@ async def unanswered(tx: ReadTx, host: str, folder: str) -> int:
 HELD = f"""
 SELECT m.dataset_id, m.host, m.folder, m.pid, m.state, m.reason, m.vectors, m.bytes, m.watermark,
        CASE WHEN m.watermark IS NOT NULL AND {HAS_NEWS.format(dataset="m.dataset_id", mark="m.watermark::pg_snapshot")}
-       THEN extract(epoch FROM clock_timestamp() - m.seen_at) * 1000 ELSE 0 END::float8 AS behind_ms,
+       THEN extract(epoch FROM clock_timestamp() - m.watermark_at) * 1000 ELSE 0 END::float8 AS behind_ms,
        m.in_sync, m.checked_at, coalesce(m.missing, 0) AS missing, coalesce(m.extra, 0) AS extra,
        coalesce(m.stale, 0) AS stale
 FROM mirrors m WHERE m.dataset_id = ANY($1) AND m.seen_at > now() - {ALIVE}

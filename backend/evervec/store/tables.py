@@ -316,6 +316,7 @@ mirrors = Table(
     Column("vectors", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("watermark", Text),
+    time("watermark_at", filled=False),
     time("seen_at"),
     time("checked_at", filled=False),
     Column("in_sync", Boolean),

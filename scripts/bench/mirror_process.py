@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -13,13 +13,17 @@ import numpy as np
 import orjson
 import typer
 import uvloop
+from pydantic import SecretStr
 
 from evervec import log
-from evervec.pipeline.resources import Resources
-from evervec.runtime import open_runtime
+from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.resources import Models, Resources
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.publish import Doorbell
 from evervec.settings import Settings
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
+from evervec.store.session import Database
 from scripts.bench import mirror_rows
 from scripts.bench.mirror_rows import Rows
 
@@ -180,8 +184,23 @@ async def _find(resources: Resources, name: str) -> Dataset:
 
 @asynccontextmanager
 async def _opened(*, queue: bool) -> AsyncIterator[Resources]:
-    async with open_runtime(Settings(), queue=queue) as runtime:
-        yield runtime.resources
+    """What a runtime opens, but for its care for a space without HNSW indexes: it would build them before all else."""
+    settings = Settings()
+    async with AsyncExitStack() as closing:
+        database = await Database(_secret(settings.database_url)).open()
+        closing.push_async_callback(database.aclose)
+        broker = JetStreamBroker(_secret(settings.nats_url), stream=settings.stream)
+        closing.push_async_callback(broker.shutdown)
+        if queue:
+            await broker.startup()
+        models, mirrors = Models(None), Mirrors(settings, database)
+        closing.push_async_callback(models.aclose)
+        closing.push_async_callback(mirrors.aclose)
+        yield Resources(settings, database, broker, Doorbell(broker), models, mirrors)
+
+
+def _secret(given: SecretStr | None) -> str:
+    return given.get_secret_value() if given is not None else ""
 
 
 def _kilobytes(field: str) -> int:

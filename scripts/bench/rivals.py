@@ -62,7 +62,16 @@ async def ours(made: Made, folder: Path) -> tuple[Engine, Segment]:
     file = folder / "ours.faiss"
     faiss.write_index(segment.index, str(file))
     held = file.stat().st_size + segment.ids.nbytes + segment.versions.nbytes + segment.kinds.nbytes
-    return Engine("ours", seconds, segment.memory, held, (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3), effort, _awaited(plain), plain), segment
+    return Engine(
+        "ours",
+        seconds,
+        segment.memory,
+        held,
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3),
+        effort,
+        _awaited(plain),
+        plain,
+    ), segment
 
 
 LIFE = Life("bench", 1, 1, 1, DIMENSIONS, "bench")

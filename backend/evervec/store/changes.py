@@ -16,7 +16,7 @@ from evervec.domain.feed import Changes, Digest, Ids, Life, Vectors, Watermark
 from evervec.errors import FeedError
 from evervec.store.session import ReadTx, Tx
 
-PIECE = 1 << 20
+PIECE = 1 << 17
 """Bytes that are parsed at a time: what the loop is away for stays under a millisecond."""
 FEW = 200
 """Up to so many changes are read as rows."""

@@ -1,26 +1,38 @@
 """Many searches at a time through one process, and single ones while vectors are applied and the index is built anew."""
 
 import asyncio
-from collections.abc import Sequence
-from itertools import cycle, islice
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from itertools import count, cycle, islice
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from evervec.domain.feed import Changes, Vectors, Watermark
+from evervec.mirror.batching import Searcher
+from evervec.mirror.build import build
+from evervec.mirror.index import DatasetIndex
+from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors import Mirrors
-from evervec.pipeline.refresh import Mirror
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.workshop import Workshop
 from evervec.store.datasets import Dataset
 from scripts.bench import mirror_process, mirror_rows, vectors
 from scripts.bench.mirror_rows import Rows
 from scripts.bench.report import Line, at_least, at_most
 from scripts.bench.stack import Bench, dataset
+from scripts.bench.vectors import Made
 
 TOGETHER, ROUNDS = 50, 3
 SEARCHES_A_SECOND = 8_000
 RATE, SIZE = 1000, 10
 PAUSE = 0.001
+
+Row = NDArray[np.float32]
+Search = Callable[[Row], Awaitable[None]]
 
 
 async def run(bench: Bench) -> list[Line]:
@@ -34,7 +46,9 @@ async def run(bench: Bench) -> list[Line]:
             await mirror_rows.ready(mirrors, target)
             together = await _together(mirrors, target, made.queries, 2.0 if bench.quick else 5.0)
             busy = await _while_busy(resources, target, made.queries, 10.0 if bench.quick else 30.0)
-    return [together, *busy]
+            main = _snapshot(mirrors, target).main
+    made_in_order = replace(made, rows=made.rows[main.ids - main.ids.min()])
+    return [together, *busy, await _at_hand(main, made_in_order, 3.0 if bench.quick else 10.0)]
 
 
 async def _together(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float) -> Line:
@@ -63,19 +77,54 @@ async def _searches(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: f
 async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seconds: float) -> list[Line]:
     """Single searches: alone, while another process writes, and while the main segment is built anew as well."""
     mirrors = resources.mirrors
-    idle = await _singles(mirrors, target, queries, seconds / 3)
+
+    async def search(query: Row) -> None:
+        await mirrors.searcher.search(_snapshot(mirrors, target), query, 10)
+
+    idle = await _singles(search, queries, seconds / 3)
     arguments = ["write", target.slug, "--rate", str(RATE), "--size", str(SIZE), "--seconds", str(seconds)]
     writer = await mirror_process.started(resources, *arguments)
     await _moving(mirrors, target)
-    writing = await _singles(mirrors, target, queries, seconds / 3)
+    writing = await _singles(search, queries, seconds / 3)
     compaction = asyncio.create_task(mirrors.rebuild(target, "measured"))
-    building = await _singles(mirrors, target, queries, seconds / 3, compaction)
+    building = await _singles(search, queries, seconds / 3, compaction)
     await compaction
     await mirror_process.answer(writer)
     return [
         _line(f"single searches while {RATE:,} vectors/s are applied, idle", writing, idle),
         _line("the same while a compaction runs as well, idle", building, idle, promised=True),
     ]
+
+
+async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
+    """The same with nothing else on the machine: no writer, no database, the changes and the vectors are at hand."""
+    index, workshop = DatasetIndex(main), Workshop()
+    async with Searcher() as searcher:
+
+        async def search(query: Row) -> None:
+            await searcher.search(index.snapshot, query, 10)
+
+        idle = await _singles(search, made.queries, seconds)
+        applying = asyncio.create_task(_applying(index, workshop, made.rows))
+        whole = Vectors(main.ids, main.versions, main.kinds, made.rows)
+        compaction = asyncio.create_task(workshop.slow(build, whole, main.life, main.watermark))
+        busy = await _singles(search, made.queries, seconds, compaction)
+        await compaction
+        applying.cancel()
+    await asyncio.to_thread(workshop.close)
+    return _line("both in a process with the machine to itself, idle", busy, idle)
+
+
+async def _applying(index: DatasetIndex, workshop: Workshop, rows: Rows) -> None:
+    """New vectors for old ids, until cancelled."""
+    mark = index.snapshot.watermark
+    for turn in count(1):
+        ids = index.snapshot.main.ids[(turn * SIZE + np.arange(SIZE)) % len(index.snapshot.main)]
+        versions = np.full(SIZE, mark.xmax + turn)
+        vectors = Vectors(ids, versions, np.ones(SIZE, np.int16), rows[turn % len(rows) :][:SIZE])
+        now = Watermark(mark.xmin + turn, mark.xmax + turn)
+        await workshop.quick(index.apply, Changes(now, vectors, np.empty(0, np.int64)))
+        await asyncio.sleep(SIZE / RATE)
 
 
 async def _moving(mirrors: Mirrors, target: Dataset) -> None:
@@ -85,7 +134,7 @@ async def _moving(mirrors: Mirrors, target: Dataset) -> None:
 
 
 async def _singles(
-    mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float, until: asyncio.Task[Mirror] | None = None
+    search: Search, queries: Rows, seconds: float, until: "asyncio.Task[Any] | None" = None
 ) -> Sequence[float]:
     """Milliseconds of searches one after the other, for some seconds, or for as long as something takes."""
     taken, ends = [], perf_counter() + seconds
@@ -93,7 +142,7 @@ async def _singles(
         if until.done() if until is not None else perf_counter() >= ends:
             break
         started = perf_counter()
-        await mirrors.searcher.search(_snapshot(mirrors, target), query, 10)
+        await search(query)
         taken.append((perf_counter() - started) * 1000)
         await asyncio.sleep(PAUSE)
     return taken

@@ -91,6 +91,11 @@ class DatabaseRefusedError(EvervecError):
     """PostgreSQL at {where} refuses: {reason}. {advice}"""
 
 
+class ConflictError(EvervecError):
+    """PostgreSQL ended this transaction, because it and another one waited for each other ({reason}). Nothing of it
+    was done; run it again."""
+
+
 class QueueDownError(EvervecError):
     """NATS at {where} does not answer ({reason}). Start it, or unset EVERVEC_NATS_URL for the embedded one.
     Committed rows are safe: a worker's sweeper finds them."""

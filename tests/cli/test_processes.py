@@ -59,13 +59,12 @@ def test_ctrl_c_while_everything_is_still_loading_is_quiet(evervec: Command) -> 
 
 
 def test_a_closed_stdout_is_no_crash(evervec: Command) -> None:
-    process = evervec.start("status", "--json")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    err = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(PATIENCE) in (0, 1)
+    with evervec.start("status", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(PATIENCE) in (0, 1)
     assert err == ""
 
 

@@ -272,3 +272,22 @@ async def test_no_transaction_is_open_while_the_provider_thinks(
     )
     assert open_ones == 0
     assert (await embedding).success == 1
+
+
+async def test_a_batch_that_gives_way_in_a_deadlock_is_written_again(
+    resources: Resources, dataset: Dataset, psql: Any, fake: FakeProvider
+) -> None:
+    ids = await save(resources, dataset, ["one", "two"])
+    fake.always(lambda text: text == "one", Fault.STALL, seconds=0.5)
+    embedding = asyncio.create_task(embed_rows(resources, MESSAGE, ids))
+    async with asyncio.timeout(20):
+        while not fake.texts_sent()["one"]:
+            await asyncio.sleep(0)
+        async with psql.transaction():
+            await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[1])
+            while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            # the batch waits for the second row and holds the first one; its deadlock_timeout ends before ours
+            await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[0])
+    assert (await embedding).success == 2
+    assert (await coverage(resources, dataset)).embedded == 2

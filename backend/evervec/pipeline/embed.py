@@ -17,6 +17,7 @@ from evervec.domain.vectors import gate
 from evervec.errors import (
     BadInputError,
     BadResponseError,
+    ConflictError,
     EvervecError,
     ProviderError,
     SpaceMismatchError,
@@ -27,6 +28,7 @@ from evervec.store import providers, rows, vectors
 from evervec.store.embeddables import Embeddable
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed
+from evervec.store.session import Tx
 
 logger = log.get("embed")
 
@@ -34,6 +36,9 @@ CANARY = "Every row embedded."
 ISOLATED = (BadInputError, TooLargeError, BadResponseError)
 SUSPECT_ATTEMPTS = 3
 """A row whose lease ran out this often travels alone: it may be what kills the workers."""
+
+CONFLICTS = 5
+"""So often a batch gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
 
 Progress = Callable[[int], None]
 Until = Callable[[], bool]
@@ -168,8 +173,7 @@ class Run:
         if not claimed:
             return
         self._held = {row.vector_id: row for row in claimed}
-        async with self.database.transaction() as tx:
-            reused = await vectors.reuse(tx, self.provider.space.id, claimed)
+        reused = await self._in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
         await self._done(reused)
         self.tally.reused = len(reused)
         try:
@@ -212,12 +216,25 @@ class Run:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        async with self.database.transaction() as tx:
-            written = await vectors.write(tx, self.provider.space.id, flat, repeated)
-            if not self._trusted:
+        written = await self._in_turn(lambda tx: vectors.write(tx, self.provider.space.id, flat, repeated))
+        if not self._trusted:
+            async with self.database.transaction() as tx:
                 await providers.unpause(tx, self.provider.id)
         self._trusted = True
         await self._done(written)
+
+    async def _in_turn(self, write: Callable[[Tx], Awaitable[set[int]]]) -> set[int]:
+        """A short writing transaction; again if PostgreSQL gave way to somebody who locks the same rows in another order."""
+        conflicts = 0
+        while True:
+            try:
+                async with self.database.transaction() as tx:
+                    return await write(tx)
+            except ConflictError as error:
+                conflicts += 1
+                if conflicts == CONFLICTS:
+                    raise
+                logger.warning("written again", reason=str(error))
 
     async def _isolate(self, batch: list[list[Claimed]], error: ProviderError) -> None:
         """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""

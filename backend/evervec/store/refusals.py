@@ -4,7 +4,7 @@ import ssl
 
 import asyncpg
 
-from evervec.errors import DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, EvervecError
+from evervec.errors import ConflictError, DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, EvervecError
 
 UNREACHABLE = (
     OSError,
@@ -16,6 +16,8 @@ UNREACHABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
 )
+
+CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 LOG = "The server's log tells more."
 ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."
@@ -40,6 +42,8 @@ def translated(error: Exception, where: str) -> EvervecError | None:
         return refused(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
     if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours
         return DatabaseDownError(where=where, reason=_reason(error))
+    if isinstance(error, CONFLICTS):
+        return ConflictError(reason=_reason(error))
     state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
     advice = ADVICE.get(state) or ADVICE.get(state[:2])
     return refused(error, where, advice) if advice else None

@@ -27,43 +27,63 @@ from scripts.bench import (
 from scripts.bench.report import Findings, Line
 from scripts.bench.stack import Bench, open_bench
 
-BENCHMARKS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
-    "embed_pipeline": embed_pipeline.run,
-    "vector_write": vector_write.run,
-    "import_copy": import_copy.run,
-    "hook_cost": hook_cost.run,
-    "pending": pending.run,
-    "start": start.run,
-    "mirror_search": mirror_search.run,
-    "mirror_rebuild": mirror_rebuild.run,
-    "mirror_fresh": mirror_fresh.run,
-    "mirror_check": mirror_check.run,
-    "mirror_concurrent": mirror_concurrent.run,
+Run = Callable[[Bench], Awaitable[list[Line]]]
+
+GROUPS: dict[str, dict[str, Run]] = {
+    "pipeline": {
+        "embed_pipeline": embed_pipeline.run,
+        "vector_write": vector_write.run,
+        "import_copy": import_copy.run,
+        "hook_cost": hook_cost.run,
+        "pending": pending.run,
+        "start": start.run,
+    },
+    "mirror": {
+        "mirror_search": mirror_search.run,
+        "mirror_rebuild": mirror_rebuild.run,
+        "mirror_fresh": mirror_fresh.run,
+        "mirror_check": mirror_check.run,
+        "mirror_concurrent": mirror_concurrent.run,
+    },
 }
+BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 
 def main(
+    group: Annotated[str | None, typer.Option(help=f"All of one group: {', '.join(GROUPS)}.")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be repeated.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write one JSON document to this file.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Write the table into docs/benchmarks.md.")] = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Write the group's table into docs/benchmarks.md; of a whole group alone."),
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows: to see that it runs.")] = False,
 ) -> None:
     """Measure every promise of speed as a ratio within this run. Exits 1 if one was missed."""
-    unknown = set(only or ()) - BENCHMARKS.keys()
-    if unknown:
-        raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}. Known: {', '.join(BENCHMARKS)}.")
+    names = _named(group, only)
+    if markdown and (group is None or only or quick):
+        raise typer.BadParameter("a table is of one run: give --markdown with --group, without --only and --quick.")
     log.configure("ERROR")
-    names = only or list(BENCHMARKS)
     findings, facts = uvloop.run(_measure(names, quick=quick))
     report.show(findings, facts)
     if json is not None:
         json.write_bytes(orjson.dumps(report.document(findings, facts), option=orjson.OPT_INDENT_2))
-    if markdown:
-        report.markdown(findings, facts, PAGE)
+    if markdown and group is not None and len(findings) == len(names):
+        report.markdown(findings, facts, PAGE, group)
     if not report.held(findings) or len(findings) < len(names):
         raise typer.Exit(1)
+
+
+def _named(group: str | None, only: list[str] | None) -> list[str]:
+    """The benchmarks that were asked for."""
+    if group is not None and group not in GROUPS:
+        raise typer.BadParameter(f"there is no group {group}. Known: {', '.join(GROUPS)}.")
+    unknown = set(only or ()) - BENCHMARKS.keys()
+    if unknown:
+        raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}. Known: {', '.join(BENCHMARKS)}.")
+    return only or list(BENCHMARKS if group is None else GROUPS[group])
 
 
 async def _measure(names: list[str], *, quick: bool) -> tuple[Findings, dict[str, object]]:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-BEGIN, END = "<!-- begin: scripts/bench/run --markdown -->", "<!-- end -->"
+BEGIN, END = "<!-- begin: scripts/bench/run --group {group} --markdown -->", "<!-- end -->"
 COLUMNS = ("benchmark", "comparison", "ours", "against", "unit", "ratio", "promise", "")
 
 
@@ -103,16 +103,17 @@ def document(findings: Findings, facts: dict[str, object]) -> dict[str, Any]:
     return {"holds": held(findings), "machine": facts, "benchmarks": listed}
 
 
-def markdown(findings: Findings, facts: dict[str, object], path: Path) -> None:
-    """Put the run between the two markers of a Markdown file. Raises `ValueError` for a file without them."""
-    before, opened, rest = path.read_text().partition(BEGIN)
+def markdown(findings: Findings, facts: dict[str, object], path: Path, group: str) -> None:
+    """Put the run between the group's two markers of a Markdown file. Raises `ValueError` for a file without them."""
+    begin = BEGIN.format(group=group)
+    before, opened, rest = path.read_text().partition(begin)
     _, closed, after = rest.partition(END)
     if not opened or not closed:
-        raise ValueError(f"{path} has no lines {BEGIN} and {END}")
+        raise ValueError(f"{path} has no lines {begin} and {END}")
     rows = [COLUMNS, ("---", "---", "---:", "---:", "---", "---:", "---", "---"), *_rows(findings)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     notes = "\n".join(f"- {note}" for note in _notes(findings))
-    path.write_text(f"{before}{BEGIN}\n{table}\n\nMeasured on: {_said(facts)}.\n\n{notes}\n{END}{after}")
+    path.write_text(f"{before}{begin}\n{table}\n\nMeasured on: {_said(facts)}.\n\n{notes}\n{END}{after}")
 
 
 def _rows(findings: Findings) -> Iterable[Sequence[str]]:

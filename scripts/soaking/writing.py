@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
-import asyncpg
-
+from evervec.errors import ConflictError
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, Lane
 from evervec.store.datasets import Dataset
@@ -82,7 +81,7 @@ class Writers:
             await asyncio.sleep(max(0.0, self._next - perf_counter()))
             try:
                 await self._transaction(count)
-            except asyncpg.DeadlockDetectedError:
+            except ConflictError:
                 self.deadlocks += 1
 
     async def _transaction(self, count: int) -> None:

@@ -96,6 +96,8 @@ class Following:
     async def _apply_news(self) -> None:
         """Catch up those that a bell rang for, and now and then all; of many, those that have news at all."""
         rung = self._bells.take()
+        if any(self._mirrors.known(dataset_id) is None for dataset_id in rung):
+            self._due.pop((None, "discover"), None)  # a dataset that is new: look for it at once
         if self._is_due("poll", self._settings.mirror_poll_seconds):
             rung = {mirror.dataset.id for mirror in self._mirrors.all()}
         ready = {

@@ -38,8 +38,10 @@ GROUPS: dict[str, dict[str, Run]] = {
         "pending": pending.run,
         "start": start.run,
     },
-    "mirror": {
+    "search": {
         "mirror_search": mirror_search.run,
+    },
+    "mirror": {
         "mirror_rebuild": mirror_rebuild.run,
         "mirror_fresh": mirror_fresh.run,
         "mirror_check": mirror_check.run,

@@ -1,7 +1,6 @@
 """A question becomes a vector, the vector becomes hits. An answer says which engine gave it and what it is true at."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
@@ -151,15 +150,17 @@ async def _scope(
 async def _until_embedded(resources: Resources, scope: Scope, seen: int, seconds: float) -> None:
     """Wait until what a transaction committed is embedded; not longer than that."""
     ending = monotonic() + seconds
-    for look in itertools.count():
+    unknown = 0
+    while True:
         async with resources.database.read() as tx:
             now = await changes.watermark(tx)
-            # one that is unknown may have ended between the snapshot and the look at what is open: look twice
-            if look and seen >= now.xmax and not await changes.is_open(tx, seen):
-                raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
             if now.covers(seen) and not await monitor.pending_at(tx, scope.dataset_ids, seen):
                 return
-        if look and monotonic() >= ending:
+            # it may have ended between the snapshot and the look at what is open: then the next snapshot knows it
+            unknown = unknown + 1 if seen >= now.xmax and not await changes.is_open(tx, seen) else 0
+        if unknown == 2:
+            raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
+        if not unknown and monotonic() >= ending:
             return
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The tables, as alembic knows them. Triggers, functions and the status view are in `triggers.py`."""
+"""The tables, as alembic knows them; those of documents are in `source_tables.py`, triggers and views in `triggers.py`."""
 
 from sqlalchemy import (
     BigInteger,
@@ -15,10 +15,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, REAL, UUID
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL, UUID
 
+from evervec.domain.chunking import LEAST_TOKENS, TEMPLATE, TOKENS
 from evervec.domain.knowledge import AtomType, LinkType, Signal
 from evervec.store.columns import Vector, Xid8, dataset, id_key, metadata, one_of, time, uuid_key
 from evervec.store.predicates import PENDING, PENDING_ID, UNEXTRACTED_ID, UNSCORED_ID
@@ -46,6 +48,8 @@ datasets = Table(
     time("deleted_at", filled=False),
     Column("recall_target", REAL),
     Column("feed_from", Xid8),
+    Column("source_id", UUID(as_uuid=True), ForeignKey("sources.id", ondelete="SET NULL"), index=True),
+    Column("tenant", Text),
     UniqueConstraint("project_id", "slug"),
     CheckConstraint("slug <> ''", name="slug_given"),
     CheckConstraint("recall_target > 0 AND recall_target <= 1", name="recall_target_bounded"),
@@ -164,34 +168,6 @@ atom_links = Table(
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_bounded"),
 )
 
-documents = Table(
-    "documents",
-    metadata,
-    id_key(),
-    dataset(),
-    Column("uri", Text, nullable=False),
-    Column("title", Text, nullable=False, server_default=text("''")),
-    Column("content_hash", LargeBinary),
-    Column("version", Integer, nullable=False, server_default=text("1")),
-    time("created_at"),
-    time("updated_at"),
-    UniqueConstraint("dataset_id", "uri"),
-)
-
-chunks = Table(
-    "chunks",
-    metadata,
-    id_key(),
-    dataset(),
-    Column("document_id", BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
-    Column("ordinal", Integer, nullable=False),
-    Column("content", Text, nullable=False),
-    Column("vector_text", Text, nullable=False),
-    UniqueConstraint("document_id", "ordinal"),
-    CheckConstraint("ordinal >= 0", name="ordinal_not_negative"),
-    Index("chunks_dataset_id_idx", "dataset_id", "id"),
-)
-
 embedding_spaces = Table(
     "embedding_spaces",
     metadata,
@@ -203,12 +179,16 @@ embedding_spaces = Table(
     Column("state", Text, nullable=False, server_default=text("'ready'")),
     time("created_at"),
     time("activated_at", filled=False),
+    Column("template", Text, nullable=False, server_default=literal(TEMPLATE)),
+    Column("chunk_tokens", Integer, nullable=False, server_default=literal(TOKENS)),
+    Column("text_tokens", Integer),
     UniqueConstraint("provider", "model", "dimensions", "metric"),
     # 4,000 is the widest halfvec that pgvector can index.
     CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
     CheckConstraint("metric = 'cosine'", name="metric_known"),
     CheckConstraint("state IN ('ready', 'active')", name="state_known"),
     CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_since"),
+    CheckConstraint(f"chunk_tokens >= {LEAST_TOKENS}", name="chunk_tokens_enough"),
     Index("embedding_spaces_one_active", "state", unique=True, postgresql_where=text("state = 'active'")),
 )
 
@@ -229,6 +209,8 @@ llm_providers = Table(
     Column("pause_code", Text),
     Column("pause_error", Text),
     Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("usd_per_million_tokens", DOUBLE_PRECISION),
+    CheckConstraint("usd_per_million_tokens >= 0", name="price_not_negative"),
     CheckConstraint("type IN ('local', 'ollama')", name="type_known"),
     CheckConstraint("name <> '' AND model <> ''", name="name_given"),
 )

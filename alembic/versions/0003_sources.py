@@ -18,6 +18,7 @@ COUNTS = [
     "chunks_updated",
     "chunks_skipped",
     "chunks_deleted",
+    "texts_sent",
     "embeddings_generated",
     "embeddings_reused",
     "requests",

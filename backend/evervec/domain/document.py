@@ -69,6 +69,11 @@ ChangedIds = Mapping[str, Sequence[str | int]]
 class Source(Protocol):
     """Where the documents of one dataset come from. A listing is complete, or it raises."""
 
+    @property
+    def where(self) -> str:
+        """The place, for messages; without credentials."""
+        ...
+
     def owns(self, uri: str) -> bool:
         """Whether a document with this uri comes from here: only such a one is ever deleted."""
         ...

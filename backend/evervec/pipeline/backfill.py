@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from evervec.errors import Refused
+from evervec.pipeline import recipe
 from evervec.pipeline.embed import Tally, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, populate, rows
@@ -80,6 +81,8 @@ async def run(
 
 
 async def _smallest_first(resources: Resources, dataset: str | None) -> list[Dataset]:
+    kitchen = await recipe.active(resources)
     async with resources.database.read() as tx:
-        order = {project_id: place for place, (project_id, _, _) in enumerate(await datasets.pending_by_project(tx))}
+        by_project = await datasets.pending_by_project(tx, kitchen.recipe.key)
+        order = {project_id: place for place, (project_id, _, _) in enumerate(by_project)}
         return sorted(await datasets.find(tx, dataset), key=lambda d: order[d.project_id])

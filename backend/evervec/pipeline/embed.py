@@ -1,7 +1,7 @@
 """The embedding engine, one for every kind: claim, reuse, batch, call the provider, judge, write if still true."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,10 @@ CONFLICTS = 5
 """So often a batch gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
 
 Progress = Callable[[int], None]
+Sent = Callable[[Sequence[Claimed]], None]
+"""Told of every request that the provider has answered: one row of each text that was in it."""
+
+Claim = Callable[["Run"], Awaitable[list[Claimed]]]
 Until = Callable[[], bool]
 
 
@@ -74,24 +78,40 @@ class ProviderPaused(Exception):
 
 
 async def embed_rows(
-    resources: Resources, embeddable: Embeddable, row_ids: Sequence[int], provider_id: UUID | None = None
+    resources: Resources,
+    embeddable: Embeddable,
+    row_ids: Sequence[int],
+    provider_id: UUID | None = None,
+    *,
+    sent: Sent | None = None,
 ) -> Tally:
     """Embed the given rows of a kind: what an `embed_*_batch_task` does.
 
     Rows that are embedded already, held by somebody else, empty or gone are skipped.
     """
     wanted = sorted(set(row_ids))
-    total = Tally()
-    for start in range(0, len(wanted), resources.settings.embed_batch):
-        part = wanted[start : start + resources.settings.embed_batch]
+    left = list[int]()
 
-        async def claim(run: "Run", part: list[int] = part) -> list[Claimed]:
-            async with resources.database.transaction() as tx:
-                return await rows.claim_ids(tx, embeddable, part, limit=len(part), owner=run.owner, lease=run.lease)
+    async def loop(parts: Iterator[list[int]]) -> Tally:
+        total = Tally()
+        for part in parts:
 
-        tally = await _once(resources, provider_id, claim)
-        tally.skipped = len(part) - tally.success - tally.failed
-        total.add(tally)
+            async def claim(run: "Run", part: list[int] = part) -> list[Claimed]:
+                async with resources.database.transaction() as tx:
+                    held = await rows.claim_ids(tx, embeddable, part, limit=len(part), owner=run.owner, lease=run.lease)
+                left.extend(set(part) - {row.row_id for row in held})
+                return held
+
+            total.add(await _once(resources, provider_id, claim, sent))
+        return total
+
+    size = resources.settings.embed_batch
+    parts = _parts(wanted, size)
+    total = await _two_at_once(lambda: loop(parts))
+    if len(wanted) > size:
+        # a text that was with the provider already, for the other claim: now its vector is there to be copied
+        total.add(await loop(_parts(sorted(left), size)))
+    total.skipped = len(wanted) - total.success - total.failed
     return total
 
 
@@ -104,6 +124,7 @@ async def embed_dataset(
     batch: int | None = None,
     until: Until = never,
     progress: Progress | None = None,
+    sent: Sent | None = None,
 ) -> Tally:
     """Embed what is pending in a dataset until nothing is free to claim, or `until`, asked before each claim, holds.
 
@@ -118,7 +139,7 @@ async def embed_dataset(
     async def loop() -> Tally:
         total = Tally()
         while not until():
-            tally = await _once(resources, provider_id, claim)
+            tally = await _once(resources, provider_id, claim, sent)
             if tally == Tally():
                 break
             total.add(tally)
@@ -128,6 +149,15 @@ async def embed_dataset(
                 break
         return total
 
+    return await _two_at_once(loop)
+
+
+def _parts(row_ids: Sequence[int], size: int) -> Iterator[list[int]]:
+    return (list(row_ids[start : start + size]) for start in range(0, len(row_ids), size))
+
+
+async def _two_at_once(loop: Callable[[], Awaitable[Tally]]) -> Tally:
+    """Two claims in flight: while one is with the provider the other is with the database."""
     total = Tally()
     # both come to their end, so that no loop is left behind when the other one fails
     for part in await asyncio.gather(loop(), loop(), return_exceptions=True):
@@ -137,9 +167,7 @@ async def embed_dataset(
     return total
 
 
-async def _once(
-    resources: Resources, provider_id: UUID | None, claim: Callable[["Run"], Awaitable[list[Claimed]]]
-) -> Tally:
+async def _once(resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None) -> Tally:
     """Claim one batch of rows and see it through."""
     provider = await resources.provider(provider_id)
     if not provider.space.active:
@@ -147,7 +175,7 @@ async def _once(
         raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
     if provider.paused_seconds > 0:
         return Tally()
-    run = Run(resources, provider)
+    run = Run(resources, provider, sent)
     async with run.leases():
         await run.through(await claim(run))
     return run.tally
@@ -156,7 +184,7 @@ async def _once(
 class Run:
     """One claim's way through the provider. Whatever happens, no lease outlives it."""
 
-    def __init__(self, resources: Resources, provider: Provider) -> None:
+    def __init__(self, resources: Resources, provider: Provider, sent: Sent | None = None) -> None:
         self.database = resources.database
         self.doorbell = resources.doorbell
         self.provider = provider
@@ -164,6 +192,7 @@ class Run:
         self.lease = resources.settings.lease_seconds
         self.owner = uuid4()
         self.tally = Tally()
+        self._sent = sent
         self._held: dict[int, Claimed] = {}
         self._canary_sang = False
         self._trusted = provider.failures == 0
@@ -190,15 +219,21 @@ class Run:
         groups = list(same.values())
         suspects = [[group] for group in groups if group[0].attempts >= SUSPECT_ATTEMPTS]
         sound = [group for group in groups if group[0].attempts < SUSPECT_ATTEMPTS]
-        tokens = self.embedder.count_tokens([group[0].text for group in sound])
-        packed = [[sound[index] for index in batch] for batch in batching.pack(tokens, self.embedder.limits)]
+        sizes = self._sizes([group[0].text for group in sound])
+        packed = [[sound[index] for index in batch] for batch in batching.pack(sizes, self.embedder.limits)]
         return packed + suspects
+
+    def _sizes(self, texts: Sequence[str]) -> list[int]:
+        # exact tokens take a local tokenizer half as long as the embedding itself
+        if self.embedder.limits.tokens is None:
+            return [len(text) for text in texts]
+        return self.embedder.count_tokens(texts)
 
     async def _embed(self, batch: list[list[Claimed]]) -> None:
         """Embed one request, halving it down to the texts that the provider can not take."""
         try:
             answer = await self.embedder.embed([group[0].text for group in batch])
-            self.tally.sent += len(batch)
+            self._answered(batch)
             sound = gate(
                 answer, count=len(batch), dimensions=self.provider.space.dimensions, provider=self.provider.name
             )
@@ -210,6 +245,11 @@ class Run:
         await self._write([group for group, ok in zip(batch, sound, strict=True) if ok], answer[sound])
         for group in (group for group, ok in zip(batch, sound, strict=True) if not ok):
             await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
+
+    def _answered(self, batch: list[list[Claimed]]) -> None:
+        self.tally.sent += len(batch)
+        if self._sent is not None:
+            self._sent([group[0] for group in batch])
 
     async def _write(self, groups: Sequence[Sequence[Claimed]], answer: Vectors) -> None:
         if not groups:

@@ -9,7 +9,7 @@ from evervec.domain.vectors import gate
 from evervec.embedders.catalog import TYPES, open_embedder, probe
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, secrets, vectors
+from evervec.store import datasets, providers, vectors
 from evervec.store.providers import Provider
 
 
@@ -62,25 +62,13 @@ async def add(
             base_url=base_url,
             model=client.model,
             chat_model=chat_model,
-            api_key_encrypted=_sealed(resources, api_key),
+            api_key_encrypted=None if api_key is None else resources.seal(api_key),
             dimensions=dimensions,
         )
         free = added.space.active or not await providers.embedded_rows(tx)
     if activate and free:
         return await use(resources, added.name)
     return added
-
-
-def _sealed(resources: Resources, api_key: str | None) -> bytes | None:
-    if api_key is None:
-        return None
-    key = resources.settings.secret_key
-    if key is None:
-        raise Refused(
-            reason="An API key is kept sealed, and EVERVEC_SECRET_KEY is not set. Set it, for example to "
-            f"{secrets.new_key()}, here and for every worker."
-        )
-    return secrets.seal(key.get_secret_value(), api_key)
 
 
 async def use(resources: Resources, name: str, *, reembed: bool = False) -> Provider:

@@ -1,6 +1,7 @@
 """What every stage is handed: opened by the runtime, used here, closed by the runtime."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     # half a second of imports, which most commands do without
     from evervec.queue.broker import JetStreamBroker
     from evervec.queue.publish import Doorbell
+
+
+INDEXING = 2
+"""So many index runs work at a time in one process."""
 
 
 class Models:
@@ -103,6 +108,25 @@ class Resources:
     doorbell: "Doorbell"
     models: Models
     mirrors: Mirrors
+    indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEXING))
+    """Each run that works keeps a connection for its lock."""
+
+    def seal(self, secret: str) -> bytes:
+        """A secret as it may be kept in the database. Raises `Refused` without EVERVEC_SECRET_KEY."""
+        key = self.settings.secret_key
+        if key is None:
+            raise Refused(
+                reason="API keys and passwords are kept sealed, and EVERVEC_SECRET_KEY is not set. Set it, for example "
+                f"to {secrets.new_key()}, here and for every worker."
+            )
+        return secrets.seal(key.get_secret_value(), secret)
+
+    def unseal(self, sealed: bytes) -> str:
+        """A secret out of the database. Raises `Refused` without the EVERVEC_SECRET_KEY that it was sealed with."""
+        key = self.settings.secret_key
+        if key is None:
+            raise Refused(reason="A source has a password: set EVERVEC_SECRET_KEY to read it.")
+        return secrets.unseal(key.get_secret_value(), sealed)
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:
         """The provider asked for, else the active one. Raises `UnknownProviderError`."""

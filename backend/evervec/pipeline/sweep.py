@@ -4,12 +4,14 @@ from time import monotonic
 from uuid import UUID
 
 from evervec import log
+from evervec.pipeline import index, recipe
 from evervec.pipeline.embed import Tally, Until, embed_dataset, never
 from evervec.pipeline.extract import extract_knowledge
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.score import score_messages
+from evervec.pipeline.tidy import tidy
 from evervec.queue.names import Lane
-from evervec.store import datasets, messages, rows
+from evervec.store import datasets, messages, rows, runs
 
 logger = log.get("sweep")
 
@@ -19,17 +21,23 @@ MOST = 1000
 
 
 async def get_projects_with_vectorization_count(resources: Resources) -> list[tuple[UUID, str | None, int]]:
-    """`(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one."""
+    """`(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one.
+
+    Pending are documents still to be chunked and rows still to be embedded.
+    """
+    kitchen = await recipe.active(resources)
     async with resources.database.read() as tx:
-        return await datasets.pending_by_project(tx)
+        return await datasets.pending_by_project(tx, kitchen.recipe.key)
 
 
 async def sweep(resources: Resources) -> Tally:
-    """Take up once whatever waits: messages to score, messages to extract, rows to embed.
+    """Take up once whatever waits: messages to score and to extract, runs to index, documents to chunk, rows to embed.
 
     Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
     """
     await extract_waiting(resources)
+    await index_waiting(resources)
+    await tidy(resources)
     return await embed_waiting(resources)
 
 
@@ -38,6 +46,16 @@ async def extract_waiting(resources: Resources, until: Until = never) -> None:
     for stage in ("score", "extract"):
         if not until():
             await _catch_up(resources, stage)
+
+
+async def index_waiting(resources: Resources, until: Until = never) -> None:
+    """Work off once the index runs that are due, and those whose process died."""
+    async with resources.database.read() as tx:
+        waiting = await runs.waiting(tx)
+    for dataset_id in waiting:
+        if until():
+            return
+        await index.work(resources, dataset_id)
 
 
 async def embed_waiting(resources: Resources, until: Until = never) -> Tally:

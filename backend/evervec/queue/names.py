@@ -12,6 +12,9 @@ EMBED_MESSAGES: Final = "embed_messages_batch_task"
 EMBED_ATOMS: Final = "embed_atoms_batch_task"
 EMBED_TOPICS: Final = "embed_topics_batch_task"
 EMBED_CHUNKS: Final = "embed_chunks_batch_task"
+INDEX_DATASET: Final = "index_dataset_task"
+INDEX_WAITING: Final = "index_waiting_task"
+INDEX_ALL: Final = "index_all_datasets_task"
 SWEEP: Final = "sweep_task"
 
 

@@ -29,12 +29,9 @@ WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 """
 
 
-async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
-    """The dataset of that name, created with its project if need be; a deleted one comes back.
-
-    Raises `NameRefusedError` for a name without a letter or digit.
-    """
-    project_id = await tx.fetchval(
+async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) -> UUID:
+    """The project of that name, created if need be; a deleted one comes back. Raises `NameRefusedError`."""
+    project_id: UUID = await tx.fetchval(
         # The update does nothing but make RETURNING answer for a project that was there.
         "INSERT INTO projects (slug, name, root_path) VALUES ($1, $2, $3) ON CONFLICT (slug) DO UPDATE "
         "SET deleted_at = NULL, root_path = coalesce(EXCLUDED.root_path, projects.root_path) RETURNING id",
@@ -42,6 +39,15 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
         project,
         root_path,
     )
+    return project_id
+
+
+async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
+    """The dataset of that name, created with its project if need be; a deleted one comes back.
+
+    Raises `NameRefusedError` for a name without a letter or digit.
+    """
+    project_id = await ensure_project(tx, project, root_path=root_path)
     dataset_id = await tx.fetchval(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "
         "DO UPDATE SET deleted_at = NULL RETURNING id",
@@ -97,20 +103,53 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
     await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
 
 
+PURGED = ("chunks", "documents", "messages", "atoms", "topics")
+
+
+async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
+    """Remove up to `limit` rows of a deleted dataset, their vectors with them; 0 when none is left, or it came back."""
+    deleted = await tx.fetchval(
+        "SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.id = $1 "
+        "AND (d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL) FOR NO KEY UPDATE OF d",
+        dataset_id,
+    )
+    if not deleted:
+        return 0
+    await tx.execute("DELETE FROM index_runs WHERE dataset_id = $1", dataset_id)
+    for table in PURGED:
+        removed: int = await tx.fetchval(
+            f"WITH gone AS (DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE dataset_id = $1 LIMIT $2)) "
+            "RETURNING 1) SELECT count(*) FROM gone",
+            dataset_id,
+            limit,
+        )
+        if removed:
+            return removed
+    return 0
+
+
 PENDING_BY_PROJECT = f"""
-SELECT p.id, p.root_path, coalesce(sum(c.pending), 0)::bigint AS pending
+WITH rows AS (
+    SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id
+    UNION ALL SELECT dataset_id, count(*) FROM documents WHERE content IS NOT NULL GROUP BY dataset_id
+    UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe < $1 AND content IS NULL GROUP BY dataset_id
+    UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe > $1 AND content IS NULL GROUP BY dataset_id
+)
+SELECT p.id, p.root_path, coalesce(sum(r.pending), 0)::bigint AS pending
 FROM projects p
 LEFT JOIN datasets d ON d.project_id = p.id AND d.deleted_at IS NULL
-LEFT JOIN (SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id) c
-    ON c.dataset_id = d.id
+LEFT JOIN rows r ON r.dataset_id = d.id
 WHERE p.deleted_at IS NULL
 GROUP BY p.id ORDER BY pending, p.created_at, p.id
 """
 
 
-async def pending_by_project(tx: ReadTx) -> list[tuple[UUID, str | None, int]]:
-    """`(project id, root path, rows still to embed)` of every live project, smallest first."""
-    return [(row["id"], row["root_path"], row["pending"]) for row in await tx.fetch(PENDING_BY_PROJECT)]
+async def pending_by_project(tx: ReadTx, recipe: str) -> list[tuple[UUID, str | None, int]]:
+    """`(project id, root path, pending)` of every live project, smallest first: rows to embed, documents to chunk.
+
+    A document waits as a text, or was chunked by another recipe than this one.
+    """
+    return [(row["id"], row["root_path"], row["pending"]) for row in await tx.fetch(PENDING_BY_PROJECT, recipe)]
 
 
 def _listed(names: set[str]) -> str:

@@ -12,13 +12,17 @@ from evervec.store.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class Space:
-    """Provider type, model and width: vectors of two spaces are never compared."""
+    """Provider type, model and width: vectors of two spaces are never compared. And what is embedded for a chunk:
+    `template` makes its vector text, of `chunk_tokens` at most; `text_tokens` is what the model itself can take."""
 
     id: int
     provider: str
     model: str
     dimensions: int
     active: bool
+    template: str
+    chunk_tokens: int
+    text_tokens: int | None
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model} ({self.dimensions} dimensions)"
@@ -40,20 +44,25 @@ class Provider:
     pause_code: str | None
     pause_error: str | None
     failures: int
+    usd_per_million_tokens: float | None
 
 
 SELECT = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
        extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
-       p.pause_code, p.pause_error, p.failures,
-       s.id AS space_id, s.provider, s.model AS space_model, s.dimensions, s.state = 'active' AS active
+       p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens,
+       s.id AS space_id, s.provider, s.model AS space_model, s.dimensions, s.state = 'active' AS active, s.template,
+       s.chunk_tokens, s.text_tokens
 FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
 """
 
 
+SPACE = ("space_id", "provider", "space_model", "dimensions", "active", "template", "chunk_tokens", "text_tokens")
+
+
 def _provider(row: Mapping[str, Any]) -> Provider:
     values = dict(row)
-    space = Space(*(values.pop(name) for name in ("space_id", "provider", "space_model", "dimensions", "active")))
+    space = Space(*(values.pop(name) for name in SPACE))
     values["paused_seconds"] = values["paused_seconds"] or 0.0
     return Provider(**values, space=space)
 

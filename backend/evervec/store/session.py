@@ -4,17 +4,25 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from evervec.errors import DatabaseDownError, SchemaMismatchError
+from evervec import log
+from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
 from evervec.store import checks
 from evervec.store.refusals import refused, translated, unusable
 
 LOCK_SECONDS = 0.1
 
 STARTING_PAUSE = 0.2
+
+CONFLICTS = 5
+"""So often a transaction gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
+
+T = TypeVar("T")
+
+logger = log.get("store")
 
 
 class ReadTx:
@@ -129,6 +137,22 @@ class Database:
         """A short writing transaction: committed on leaving, rolled back on an exception."""
         async with self._connection() as connection, connection.transaction():
             yield Tx(connection)
+
+    async def in_turn(self, write: Callable[[Tx], Awaitable[T]]) -> T:
+        """A short writing transaction; again if PostgreSQL gave way to somebody who locks the same rows in another order.
+
+        `write` may run several times: what it does outside of its transaction it has to bear.
+        """
+        conflicts = 0
+        while True:
+            try:
+                async with self.transaction() as tx:
+                    return await write(tx)
+            except ConflictError as error:
+                conflicts += 1
+                if conflicts == CONFLICTS:
+                    raise
+                logger.warning("written again", reason=str(error))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadTx]:

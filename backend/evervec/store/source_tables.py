@@ -17,6 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, UUID
 
 from evervec.store.columns import dataset, id_key, metadata, time, uuid_key
+from evervec.store.runs import COUNTS, NUMBERS
 
 sources = Table(
     "sources",
@@ -83,29 +84,6 @@ chunks = Table(
     Index("chunks_dataset_id_idx", "dataset_id", "id", postgresql_include=["tokens"]),
 )
 
-COUNTS = (
-    "documents_new",
-    "documents_changed",
-    "documents_unchanged",
-    "documents_moved",
-    "documents_deleted",
-    "documents_skipped",
-    "chunks_new",
-    "chunks_updated",
-    "chunks_skipped",
-    "chunks_deleted",
-    "embeddings_generated",
-    "embeddings_reused",
-    "requests",
-    "tokens",
-    "full_texts",
-    "full_tokens",
-)
-"""What a run counts. `full_…` is what the dataset holds at its end: what a run without memory would have sent."""
-
-SECONDS = ("seconds_list", "seconds_read", "seconds_chunk", "seconds_write", "seconds_embed", "seconds_total")
-"""Seconds by stage. Stages overlap, so they may be more than the total together."""
-
 index_runs = Table(
     "index_runs",
     metadata,
@@ -124,7 +102,7 @@ index_runs = Table(
     time("started_at", filled=False),
     time("finished_at", filled=False),
     *(Column(name, BigInteger, nullable=False, server_default=text("0")) for name in COUNTS),
-    *(Column(name, DOUBLE_PRECISION, nullable=False, server_default=text("0")) for name in SECONDS),
+    *(Column(name, DOUBLE_PRECISION, nullable=False, server_default=text("0")) for name in NUMBERS[len(COUNTS) :]),
     Column("cost_usd", DOUBLE_PRECISION),
     Column("full_cost_usd", DOUBLE_PRECISION),
     Column("skipped", JSONB, nullable=False, server_default=text("'{}'")),

@@ -7,7 +7,8 @@ from evervec import log
 from evervec.errors import EvervecError
 from evervec.pipeline.embed import Tally, Until
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import embed_waiting, extract_waiting
+from evervec.pipeline.sweep import embed_waiting, extract_waiting, index_waiting
+from evervec.pipeline.tidy import tidy
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
 from evervec.worker.tasks import attach
@@ -15,6 +16,7 @@ from evervec.worker.tasks import attach
 logger = log.get("worker")
 
 Stage = Callable[[Resources, Until], Coroutine[None, None, Tally | None]]
+STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, tidy, embed_waiting)
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:
@@ -23,9 +25,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     settings = runtime.settings
     async with asyncio.TaskGroup() as group:
         # apart from each other: a slow chat model keeps no row from being embedded
-        sweepers = [
-            group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in (extract_waiting, embed_waiting)
-        ]
+        sweepers = [group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in STAGES]
         group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
         group.create_task(
             serve(

@@ -1,0 +1,60 @@
+"""What a new version of a document does to its chunks: which stay, which are written anew, which come and go."""
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evervec.domain.chunking import Chunk
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A chunk as it is in the database."""
+
+    id: int
+    ordinal: int
+    content: str
+    heading: str
+    line_start: int | None
+    line_end: int | None
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Revision:
+    """`kept` counts chunks whose vector stays; of these `moved` have another place, `reworded` other white space around.
+
+    `updated` get another text and keep their row, `new` get a row, `gone` lose it.
+    """
+
+    kept: int
+    moved: list[tuple[int, Chunk]]
+    reworded: list[tuple[int, Chunk]]
+    updated: list[tuple[int, Chunk]]
+    new: list[Chunk]
+    gone: list[int]
+
+
+def revise(stored: Sequence[Stored], chunks: Sequence[Chunk]) -> Revision:
+    """Chunks with equal digests are the same chunk, wherever they moved; of the rest, one takes the row of another."""
+    rows: dict[bytes, deque[Stored]] = defaultdict(deque)
+    for one in stored:
+        rows[one.digest].append(one)
+    pairs = [(rows[chunk.digest].popleft() if rows[chunk.digest] else None, chunk) for chunk in chunks]
+    free = deque(sorted((one for left in rows.values() for one in left), key=lambda one: one.ordinal))
+    found = Revision(sum(row is not None for row, _ in pairs), [], [], [], [], [])
+    for row, chunk in pairs:
+        if row is None and free:
+            found.updated.append((free.popleft().id, chunk))
+        elif row is None:
+            found.new.append(chunk)
+        elif row.content != chunk.content:
+            found.reworded.append((row.id, chunk))
+        elif _place(row) != _place(chunk):
+            found.moved.append((row.id, chunk))
+    found.gone.extend(one.id for one in free)
+    return found
+
+
+def _place(chunk: Stored | Chunk) -> tuple[int, str, int | None, int | None]:
+    return chunk.ordinal, chunk.heading, chunk.line_start, chunk.line_end

@@ -1,0 +1,299 @@
+"""One index run at work: what is listed or named is read, chunked, compared and written, and its new texts embedded."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+
+from evervec.domain.chunking import Chunk
+from evervec.domain.document import Document, Listed, Skipped, Source
+from evervec.errors import EmptySourceError
+from evervec.pipeline.embed import Tally, embed_dataset, embed_rows
+from evervec.pipeline.recipe import Kitchen
+from evervec.pipeline.resources import Resources
+from evervec.queue.names import EMBED_CHUNKS, Lane
+from evervec.store import documents, runs
+from evervec.store.documents import Known, Written
+from evervec.store.embeddables import CHUNK
+from evervec.store.rows import Claimed
+from evervec.store.runs import Counts, Run
+from evervec.store.session import Tx
+
+NAMED = 500
+"""Named records that are looked up together, chunks that are rung for together, gone documents that go together."""
+
+GONE = "gone"
+
+Progress = Callable[[int], None]
+
+
+class DatasetGone(Exception):
+    """The dataset was deleted meanwhile: nothing is written any more, and nothing is wrong."""
+
+
+@dataclass
+class Plan:
+    """What has to be done about a batch: newer stamps by document id, moved documents by id, texts to chunk, uris to remove."""
+
+    touched: dict[int, str | None] = field(default_factory=dict)
+    moved: dict[int, Document] = field(default_factory=dict)
+    changed: list[Document] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.touched or self.moved or self.changed or self.gone)
+
+
+class Indexing:
+    """One run. What a batch did, what it counted and where it came to are one transaction."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        run: Run,
+        source: Source,
+        kitchen: Kitchen,
+        *,
+        allow_empty: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._resources, self._database = resources, resources.database
+        self._run, self._source, self._kitchen = run, source, kitchen
+        self._recipe = kitchen.recipe.key
+        self._allow_empty, self._progress = allow_empty, progress
+        self._embedding: asyncio.Task[None] | None = None
+
+    async def perform(self) -> None:
+        """Go through everything, or the named ids; then remove what is gone, if that was asked for.
+
+        Raises what the source raises, and `DatasetGone`. Whatever was committed until then stays.
+        """
+        started, before = perf_counter(), self._run.seconds.total
+        try:
+            async for batch in self._batches():
+                await self._take(batch)
+                self._run.seconds.total = before + perf_counter() - started
+            if self._run.mode == "full":
+                await self._remove_gone()
+            await self._settle()
+            await self._sum_up()
+        finally:
+            if self._embedding is not None:
+                self._embedding.cancel()
+                await asyncio.gather(self._embedding, return_exceptions=True)
+            self._run.seconds.total = before + perf_counter() - started
+
+    async def _batches(self) -> AsyncIterator[Sequence[Listed | Skipped]]:
+        if self._run.changed is None:
+            listing = self._source.listing(after=self._run.cursor)
+            while (batch := await self._next(listing)) is not None:
+                self._run.cursor = batch[-1].uri if batch else self._run.cursor
+                yield batch
+            return
+        uris = self._source.named(self._run.changed)
+        for start in range(int(self._run.cursor or 0), len(uris), NAMED):
+            self._run.cursor = str(start + NAMED)
+            yield [Listed(uri) for uri in uris[start : start + NAMED]]
+
+    async def _next(self, listing: AsyncIterator[list[Listed | Skipped]]) -> list[Listed | Skipped] | None:
+        with self._clock("list"):
+            return await anext(listing, None)
+
+    async def _take(self, batch: Sequence[Listed | Skipped]) -> None:
+        """What changed is read and chunked while nothing is locked, then written at once."""
+        listed = [one for one in batch if isinstance(one, Listed)]
+        self._run.skip([one for one in batch if isinstance(one, Skipped)])
+        async with self._database.read() as tx:
+            known = await documents.known(tx, self._run.dataset_id, [one.uri for one in listed])
+        due = [one for one in listed if not self._unchanged(known.get(one.uri), one)]
+        plan = await self._plan(await self._read(due), known)
+        if plan:
+            with self._clock("chunk"):
+                chunked = await asyncio.to_thread(self._kitchen.chunk, plan.changed)
+            with self._clock("write"):
+                written = await self._write(plan, chunked)
+            await self._hand_on(written.pending)
+        if self._progress is not None:
+            self._progress(len(batch))
+
+    def _unchanged(self, known: Known | None, listed: Listed) -> bool:
+        """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
+        same = (
+            known is not None
+            and listed.document is None
+            and listed.stamp is not None
+            and (known.stamp, known.recipe) == (listed.stamp, self._recipe)
+        )
+        if same and known is not None:
+            self._leave(known)
+        return same
+
+    def _leave(self, known: Known) -> None:
+        self._run.counts.documents_unchanged += 1
+        self._run.counts.chunks_skipped += known.chunk_count
+
+    async def _read(self, due: Sequence[Listed]) -> list[Document | Skipped]:
+        found: list[Document | Skipped] = [one.document for one in due if one.document is not None]
+        unread = [one for one in due if one.document is None]
+        if unread:
+            with self._clock("read"):
+                async for some in self._source.read(unread):
+                    found += some
+        return found
+
+    async def _plan(self, read: Sequence[Document | Skipped], known: Mapping[str, Known]) -> Plan:
+        plan = Plan()
+        for one in read:
+            before = known.get(one.uri)
+            if isinstance(one, Skipped) and one.reason == GONE:
+                plan.gone.append(one.uri)
+            elif isinstance(one, Skipped):
+                self._run.skip([one])
+            elif before is not None and before.says(one, self._recipe):
+                self._leave(before)
+                if before.stamp != one.stamp:
+                    plan.touched[before.id] = one.stamp
+            else:
+                plan.changed.append(one)
+        await self._find_moved(plan, known)
+        return plan
+
+    async def _find_moved(self, plan: Plan, known: Mapping[str, Known]) -> None:
+        """A new document whose text stands under a uri where nothing is any more has moved: its vectors stay."""
+        new = {documents.digest(one.text): one for one in plan.changed if one.text and one.uri not in known}
+        if not new:
+            return
+        async with self._database.read() as tx:
+            candidates = await documents.with_text(tx, self._run.dataset_id, new)
+        for candidate in candidates:
+            document = new.get(candidate.content_hash or b"")
+            if (
+                document is not None
+                and candidate.says(document, self._recipe)
+                and self._source.owns(candidate.uri)
+                and not self._source.exists(candidate.uri)
+            ):
+                plan.moved[candidate.id] = new.pop(documents.digest(document.text))
+                plan.changed.remove(document)
+
+    async def _write(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
+        counted = self._run.counts
+
+        async def once(tx: Tx) -> Written:
+            await self._hold(tx)
+            written = await self._apply(tx, plan, chunked)
+            self._run.counts = counted + written.counts
+            await runs.save(tx, self._run)
+            return written
+
+        return await self._database.in_turn(once)
+
+    async def _hold(self, tx: Tx) -> None:
+        if not await documents.hold(tx, self._run.dataset_id):
+            raise DatasetGone
+
+    async def _apply(self, tx: Tx, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
+        if plan.touched:
+            await documents.touch(tx, plan.touched)
+        if plan.moved:
+            await documents.move(tx, plan.moved)
+        written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)
+        written.counts += Counts(documents_moved=len(plan.moved))
+        if plan.gone:
+            known = await documents.known(tx, self._run.dataset_id, plan.gone)
+            ids = [one.id for one in (*known.values(), *await documents.below(tx, self._run.dataset_id, plan.gone))]
+            written.counts += await documents.remove(tx, ids)
+        return written
+
+    async def _remove_gone(self) -> None:
+        """Documents of this source that a complete listing does not have. One that broke off has raised by now."""
+        there: set[str] = set()
+        with self._clock("list"):
+            async for uris in self._source.uris():
+                there.update(uris)
+        gone: list[int] = []
+        async with self._database.read() as tx:
+            async for batch in documents.every(tx, self._run.dataset_id):
+                gone += [row_id for row_id, uri in batch if uri not in there and self._source.owns(uri)]
+        if gone and not there and not self._allow_empty:
+            raise EmptySourceError(where=self._source.where, count=len(gone), dataset=self._run.dataset_id)
+        with self._clock("write"):
+            for start in range(0, len(gone), NAMED):
+                await self._database.in_turn(partial(self._remove, gone[start : start + NAMED], self._run.counts))
+
+    async def _remove(self, document_ids: Sequence[int], counted: Counts, tx: Tx) -> None:
+        await self._hold(tx)
+        self._run.counts = counted + await documents.remove(tx, document_ids)
+        await runs.save(tx, self._run)
+
+    async def _hand_on(self, pending: Mapping[int, int]) -> None:
+        """What is written is embedded while the next batch is read; or by workers, if this process only writes."""
+        if not pending:
+            return
+        if self._run.embeds:
+            await self._settled()
+            self._embedding = asyncio.create_task(self._embed(pending))
+            return
+        lane = Lane.INTERACTIVE if self._run.mode == "delta" else Lane.BACKFILL
+        ids = list(pending)
+        for start in range(0, len(ids), NAMED):
+            await self._resources.doorbell.ring(
+                EMBED_CHUNKS, lane=lane, chunk_ids=ids[start : start + NAMED], provider_id=None
+            )
+
+    async def _embed(self, pending: Mapping[int, int]) -> None:
+        with self._clock("embed"):
+            tally = await embed_rows(self._resources, CHUNK, list(pending), sent=partial(self._sent, pending))
+        self._embedded(tally)
+
+    def _sent(self, tokens: Mapping[int, int], texts: Sequence[Claimed]) -> None:
+        self._run.counts.requests += 1
+        self._run.counts.texts_sent += len(texts)
+        self._run.counts.tokens += sum(tokens.get(row.row_id, 0) for row in texts)
+
+    def _embedded(self, tally: Tally) -> None:
+        self._run.counts.embeddings_generated += tally.success - tally.reused
+        self._run.counts.embeddings_reused += tally.reused
+
+    async def _settled(self) -> None:
+        embedding, self._embedding = self._embedding, None
+        if embedding is not None:
+            await embedding
+
+    async def _settle(self) -> None:
+        """Embed to the end, with what a run that died left behind."""
+        await self._settled()
+        if not self._run.embeds:
+            return
+        left: list[int] = []
+
+        def sent(texts: Sequence[Claimed]) -> None:
+            left.extend(row.row_id for row in texts)
+            self._sent({}, texts)
+
+        with self._clock("embed"):
+            self._embedded(await embed_dataset(self._resources, self._run.dataset_id, kind=CHUNK.kind, sent=sent))
+        if left:
+            async with self._database.read() as tx:
+                self._run.counts.tokens += await documents.tokens_of(tx, left)
+
+    async def _sum_up(self) -> None:
+        """What a run without memory would have sent, and what both cost."""
+        async with self._database.read() as tx:
+            totals = await documents.totals(tx, self._run.dataset_id)
+        counts, price = self._run.counts, self._kitchen.provider.usd_per_million_tokens
+        counts.full_texts, counts.full_tokens = totals.chunks, totals.tokens
+        if price is not None:
+            self._run.cost_usd = counts.tokens * price / 1_000_000
+            self._run.full_cost_usd = counts.full_tokens * price / 1_000_000
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self._run.seconds
+            setattr(seconds, stage, getattr(seconds, stage) + perf_counter() - started)

@@ -1,0 +1,37 @@
+"""How chunks are made for the active space, and documents chunked by it: the one place where text becomes chunks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evervec.domain.chunking import Chunk, Recipe, chunk
+from evervec.domain.document import Document
+from evervec.domain.protocols import Embedder
+from evervec.pipeline.resources import Resources
+from evervec.sources import structure
+from evervec.store.providers import Provider
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """The active space's recipe, and whose tokenizer counts by it."""
+
+    provider: Provider
+    recipe: Recipe
+    embedder: Embedder
+
+    def chunk(self, documents: Sequence[Document]) -> list[tuple[Document, list[Chunk]]]:
+        """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
+        return [(one, self._chunk(one)) for one in documents]
+
+    def _chunk(self, document: Document) -> list[Chunk]:
+        blocks = structure.blocks(document.text, document.format)
+        return chunk(document, blocks, self.recipe, self.embedder.count_tokens)
+
+
+async def active(resources: Resources) -> Kitchen:
+    """The active space's. Raises `Refused` for a template that can not be used."""
+    provider = await resources.provider()
+    space = provider.space
+    most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
+    recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
+    return Kitchen(provider, recipe, resources.models.embedder(provider))

@@ -1,0 +1,328 @@
+"""Documents and their chunks: looked up by uri, replaced in one transaction, moved, removed, summed."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from evervec.domain.chunking import Chunk
+from evervec.domain.document import Document
+from evervec.domain.revision import Revision, Stored, revise
+from evervec.store.runs import Counts
+from evervec.store.session import ReadTx, Tx
+
+
+@dataclass(frozen=True)
+class Known:
+    """A document as it stands. Without a `recipe` its chunks were made by somebody else."""
+
+    id: int
+    uri: str
+    title: str
+    format: str
+    stamp: str | None
+    recipe: str | None
+    content_hash: bytes | None
+    chunk_count: int
+
+    def says(self, document: Document, recipe: str) -> bool:
+        """Whether this version holds the chunks that a document would get by a recipe."""
+        same = (self.title, self.format, self.recipe) == (document.title, document.format, recipe)
+        return same and self.content_hash == digest(document.text)
+
+
+@dataclass
+class Written:
+    """What was done, and the tokens of each chunk that has to be embedded now, by its id."""
+
+    counts: Counts = field(default_factory=Counts)
+    pending: dict[int, int] = field(default_factory=dict)
+
+
+KNOWN = (
+    "SELECT id, uri, title, format, stamp, recipe, content_hash, chunk_count FROM documents WHERE dataset_id = $1 AND "
+)
+
+
+def digest(text: str) -> bytes:
+    """The SHA-256 of a document's text: that of its chunks' contents, joined."""
+    return sha256(text.encode()).digest()
+
+
+async def known(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, Known]:
+    """The documents with these uris, by uri."""
+    rows = await tx.fetch(KNOWN + "uri = ANY($2)", dataset_id, list(uris))
+    return {row["uri"]: Known(**row) for row in rows}
+
+
+async def below(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[Known]:
+    """The documents whose uri lies below one of these, as files in a folder do."""
+    return [
+        Known(**row)
+        for row in await tx.fetch(
+            KNOWN + "EXISTS (SELECT FROM unnest($2::text[]) f WHERE starts_with(uri, f || '/'))",
+            dataset_id,
+            list(folders),
+        )
+    ]
+
+
+async def with_text(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[Known]:
+    """The documents whose text has one of these digests: where a moved one may have come from."""
+    return [Known(**row) for row in await tx.fetch(KNOWN + "content_hash = ANY($2)", dataset_id, list(digests))]
+
+
+HOLD = """
+SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id
+WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF d, p
+"""
+
+
+async def hold(tx: Tx, dataset_id: UUID) -> bool:
+    """Keep a dataset from being deleted until the transaction ends; False when it is deleted already."""
+    return bool(await tx.fetchval(HOLD, dataset_id))
+
+
+async def touch(tx: Tx, stamps: Mapping[int, str | None]) -> None:
+    """Remember newer stamps of documents whose text is the same."""
+    await tx.execute(
+        "UPDATE documents d SET stamp = n.stamp FROM unnest($1::bigint[], $2::text[]) n (id, stamp) "
+        "WHERE d.id = n.id AND d.id = ANY($1)",
+        list(stamps),
+        list(stamps.values()),
+    )
+
+
+async def move(tx: Tx, moves: Mapping[int, Document]) -> None:
+    """Give documents their new uri: chunks and vectors stay."""
+    await tx.execute(
+        "UPDATE documents d SET uri = n.uri, stamp = n.stamp FROM unnest($1::bigint[], $2::text[], $3::text[]) n "
+        "(id, uri, stamp) WHERE d.id = n.id AND d.id = ANY($1)",
+        list(moves),
+        [document.uri for document in moves.values()],
+        [document.stamp for document in moves.values()],
+    )
+
+
+UPSERT = """
+INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, recipe)
+SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[]) n
+ON CONFLICT (dataset_id, uri) DO UPDATE SET
+    title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp, content_hash = EXCLUDED.content_hash,
+    recipe = EXCLUDED.recipe, chunk_count = EXCLUDED.chunk_count, version = d.version + 1, updated_at = now(), content = NULL
+RETURNING id, uri, version
+"""
+
+
+async def replace(
+    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[Document, Sequence[Chunk]]], recipe: str
+) -> Written:
+    """Make documents and exactly these chunks of theirs what the dataset holds. Chunks with an equal text keep their row.
+
+    `chunked` holds a uri once at most.
+    """
+    written = Written()
+    if not chunked:
+        return written
+    ordered = sorted(
+        chunked, key=lambda pair: pair[0].uri
+    )  # one order for everybody, so that no two wait for each other
+    rows = await tx.fetch(
+        UPSERT,
+        dataset_id,
+        recipe,
+        [document.uri for document, _ in ordered],
+        [document.title for document, _ in ordered],
+        [document.format for document, _ in ordered],
+        [document.stamp for document, _ in ordered],
+        [digest(document.text) for document, _ in ordered],
+        [len(chunks) for _, chunks in ordered],
+    )
+    ids = {row["uri"]: row["id"] for row in rows}
+    written.counts.documents_new = sum(row["version"] == 1 for row in rows)
+    written.counts.documents_changed = len(rows) - written.counts.documents_new
+    stored = await _stored(tx, [row["id"] for row in rows if row["version"] > 1])
+    revisions = {ids[document.uri]: revise(stored.get(ids[document.uri], []), chunks) for document, chunks in ordered}
+    await _apply(tx, dataset_id, revisions, written)
+    return written
+
+
+async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Stored]]:
+    # a chunk that was written by somebody else may have no hash yet
+    rows = await tx.fetch(
+        "SELECT document_id, id, ordinal, content, heading, line_start, line_end, "
+        "coalesce(content_hash, sha256(convert_to(vector_text, 'UTF8'))) AS digest "
+        "FROM chunks WHERE document_id = ANY($1) ORDER BY document_id, ordinal",
+        list(document_ids),
+    )
+    stored: dict[int, list[Stored]] = {}
+    for document_id, *values in rows:
+        stored.setdefault(document_id, []).append(Stored(*values))
+    return stored
+
+
+async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: Written) -> None:
+    every = revisions.values()
+    gone = [row_id for revision in every for row_id in revision.gone]
+    updated = [pair for revision in every for pair in revision.updated]
+    new = [(document_id, chunk) for document_id, revision in revisions.items() for chunk in revision.new]
+    await tx.execute("DELETE FROM chunks WHERE id = ANY($1)", gone)
+    await _move(tx, [pair for revision in every for pair in revision.moved])
+    await _rewrite(tx, [*updated, *(pair for revision in every for pair in revision.reworded)])
+    inserted = await _insert(tx, dataset_id, new)
+    written.pending = {row_id: chunk.tokens for row_id, chunk in [*updated, *inserted] if chunk.vector_text}
+    counts = written.counts
+    counts.chunks_new, counts.chunks_updated, counts.chunks_deleted = len(new), len(updated), len(gone)
+    counts.chunks_skipped = sum(revision.kept for revision in every)
+
+
+async def _move(tx: Tx, moved: Sequence[tuple[int, Chunk]]) -> None:
+    if moved:
+        await tx.execute(
+            "UPDATE chunks c SET ordinal = n.ordinal, heading = n.heading, line_start = n.line_start, line_end = n.line_end "
+            "FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[], $5::int[]) n (id, ordinal, heading, line_start, "
+            "line_end) WHERE c.id = n.id AND c.id = ANY($1)",
+            [row_id for row_id, _ in moved],
+            *_columns([chunk for _, chunk in moved])[:4],
+        )
+
+
+async def _rewrite(tx: Tx, pairs: Sequence[tuple[int, Chunk]]) -> None:
+    if pairs:
+        await tx.execute(
+            "UPDATE chunks c SET ordinal = n.ordinal, heading = n.heading, line_start = n.line_start, "
+            "line_end = n.line_end, content = n.content, vector_text = n.vector_text, content_hash = n.content_hash, "
+            "tokens = n.tokens FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[], $5::int[], $6::text[], "
+            "$7::text[], $8::bytea[], $9::int[]) n (id, ordinal, heading, line_start, line_end, content, vector_text, "
+            "content_hash, tokens) WHERE c.id = n.id AND c.id = ANY($1)",
+            [row_id for row_id, _ in pairs],
+            *_columns([chunk for _, chunk in pairs]),
+        )
+
+
+async def _insert(tx: Tx, dataset_id: UUID, new: Sequence[tuple[int, Chunk]]) -> list[tuple[int, Chunk]]:
+    if not new:
+        return []
+    rows = await tx.fetch(
+        "INSERT INTO chunks (dataset_id, document_id, ordinal, heading, line_start, line_end, content, vector_text, "
+        "content_hash, tokens) SELECT $1, n.* FROM unnest($2::bigint[], $3::int[], $4::text[], $5::int[], $6::int[], "
+        "$7::text[], $8::text[], $9::bytea[], $10::int[]) n RETURNING id, document_id, ordinal",
+        dataset_id,
+        [document_id for document_id, _ in new],
+        *_columns([chunk for _, chunk in new]),
+    )
+    ids = {(row["document_id"], row["ordinal"]): row["id"] for row in rows}
+    return [(ids[document_id, chunk.ordinal], chunk) for document_id, chunk in new]
+
+
+def _columns(chunks: Sequence[Chunk]) -> list[list[Any]]:
+    names = ("ordinal", "heading", "line_start", "line_end", "content", "vector_text", "digest", "tokens")
+    return [[getattr(chunk, name) for chunk in chunks] for name in names]
+
+
+async def remove(tx: Tx, document_ids: Sequence[int]) -> Counts:
+    """Delete documents with their chunks."""
+    gone = await tx.fetchrow(
+        "WITH d AS (DELETE FROM documents WHERE id = ANY($1) RETURNING id) "
+        "SELECT (SELECT count(*) FROM d) AS documents, (SELECT count(*) FROM chunks WHERE document_id = ANY($1)) AS chunks",
+        list(document_ids),
+    )
+    assert gone is not None  # an aggregate always has a row
+    return Counts(documents_deleted=gone["documents"], chunks_deleted=gone["chunks"])
+
+
+async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIterator[list[tuple[int, str]]]:
+    """`(id, uri)` of every document of a dataset, batch by batch along the uris."""
+    reached = ""
+    while rows := await tx.fetch(
+        "SELECT id, uri FROM documents WHERE dataset_id = $1 AND uri > $2 ORDER BY uri LIMIT $3",
+        dataset_id,
+        reached,
+        batch,
+    ):
+        yield [(row["id"], row["uri"]) for row in rows]
+        reached = rows[-1]["uri"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a dataset holds; `tokens` is what embedding all of it would take."""
+
+    documents: int
+    chunks: int
+    tokens: int
+
+
+TOTALS = """
+SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1), count(*), coalesce(sum(tokens), 0)::bigint
+FROM chunks WHERE dataset_id = $1
+"""
+
+
+async def totals(tx: ReadTx, dataset_id: UUID) -> Totals:
+    """Documents, chunks and tokens of a dataset, counted in indexes alone."""
+    row = await tx.fetchrow(TOTALS, dataset_id)
+    assert row is not None  # an aggregate always has a row
+    return Totals(*row)
+
+
+async def tokens_of(tx: ReadTx, chunk_ids: Sequence[int]) -> int:
+    """The tokens of some chunks together."""
+    tokens: int = await tx.fetchval(
+        "SELECT coalesce(sum(tokens), 0)::bigint FROM chunks WHERE id = ANY($1)", list(chunk_ids)
+    )
+    return tokens
+
+
+@dataclass(frozen=True)
+class Unchunked:
+    """A document whose chunks are still to be made; `seen` tells whether somebody changed it since."""
+
+    id: int
+    dataset_id: UUID
+    seen: str
+    document: Document
+
+
+LIVE = """
+EXISTS (SELECT FROM datasets s JOIN projects p ON p.id = s.project_id
+        WHERE s.id = d.dataset_id AND s.deleted_at IS NULL AND p.deleted_at IS NULL)
+"""
+# three indexes, each asked by itself: of an OR the planner would rather walk the table
+UNCHUNKED = f"""
+WITH due AS (
+    (SELECT d.id FROM documents d WHERE content IS NOT NULL AND {LIVE} ORDER BY id LIMIT $2)
+    UNION (SELECT d.id FROM documents d WHERE recipe < $1 AND {LIVE} ORDER BY recipe, id LIMIT $2)
+    UNION (SELECT d.id FROM documents d WHERE recipe > $1 AND {LIVE} ORDER BY recipe, id LIMIT $2)
+)
+SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (
+    SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c WHERE c.document_id = d.id
+), '') AS text
+FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.dataset_id, d.id LIMIT $2
+"""
+
+
+async def unchunked(tx: ReadTx, recipe: str, *, limit: int) -> list[Unchunked]:
+    """Documents that were put in as a text, or chunked by another recipe: their chunks joined are their text."""
+    rows = await tx.fetch(UNCHUNKED, recipe, limit)
+    return [
+        Unchunked(
+            row["id"],
+            row["dataset_id"],
+            row["seen"],
+            Document(row["uri"], row["title"], row["text"], row["format"], row["stamp"]),
+        )
+        for row in rows
+    ]
+
+
+async def still(tx: Tx, read: Sequence[Unchunked]) -> set[int]:
+    """Lock documents, and tell which of them nobody has changed since they were read."""
+    rows = await tx.fetch(
+        "SELECT d.id FROM documents d JOIN unnest($1::bigint[], $2::text[]) n (id, seen) ON n.id = d.id "
+        "WHERE d.xmin::text = n.seen ORDER BY d.id FOR UPDATE OF d",
+        [one.id for one in read],
+        [one.seen for one in read],
+    )
+    return {row["id"] for row in rows}

@@ -1,0 +1,289 @@
+"""Index runs: one line each, from the wish to its end, with everything that it counted. Whether one lives is its lock's word."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from evervec.domain.document import ChangedIds, Skipped
+from evervec.store.session import ReadTx, Tx
+
+EXAMPLES = 50
+KEPT = 200
+"""So many finished runs of a dataset are kept."""
+
+
+@dataclass
+class Counts:
+    """What a run counts. `full_…` is what the dataset holds at its end: what a run without memory would have sent."""
+
+    documents_new: int = 0
+    documents_changed: int = 0
+    documents_unchanged: int = 0
+    documents_moved: int = 0
+    documents_deleted: int = 0
+    documents_skipped: int = 0
+    chunks_new: int = 0
+    chunks_updated: int = 0
+    chunks_skipped: int = 0
+    chunks_deleted: int = 0
+    texts_sent: int = 0
+    embeddings_generated: int = 0
+    embeddings_reused: int = 0
+    requests: int = 0
+    tokens: int = 0
+    full_texts: int = 0
+    full_tokens: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass
+class Seconds:
+    """Seconds by stage. Stages overlap, so they may be more than the total together."""
+
+    list: float = 0.0
+    read: float = 0.0
+    chunk: float = 0.0
+    write: float = 0.0
+    embed: float = 0.0
+    total: float = 0.0
+
+
+@dataclass
+class Run:
+    """A run of a dataset. `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone goes)."""
+
+    id: UUID
+    dataset_id: UUID
+    mode: str
+    trigger: str
+    state: str
+    changed: dict[str, list[str | int]] | None
+    scope: list[str] | None
+    embeds: bool
+    cursor: str | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cost_usd: float | None
+    full_cost_usd: float | None
+    error: str | None
+    counts: Counts = field(default_factory=Counts)
+    seconds: Seconds = field(default_factory=Seconds)
+    skipped: dict[str, int] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def skip(self, skipped: Sequence[Skipped]) -> None:
+        """Count what has no document, by reason; the first fifty are kept by name."""
+        self.counts.documents_skipped += len(skipped)
+        for one in skipped:
+            self.skipped[one.reason] = self.skipped.get(one.reason, 0) + 1
+            if len(self.examples) < EXAMPLES:
+                self.examples.append({"uri": one.uri, "reason": one.reason, "detail": one.detail})
+
+
+COUNTS = tuple(f.name for f in fields(Counts))
+SECONDS = tuple(f.name for f in fields(Seconds))
+OWN = tuple(f.name for f in fields(Run) if f.name not in ("counts", "seconds", "skipped", "examples"))
+NUMBERS = (*COUNTS, *(f"seconds_{name}" for name in SECONDS))
+SELECT = f"SELECT {', '.join((*OWN, *NUMBERS))}, skipped, examples FROM index_runs "
+
+
+def _run(row: Any) -> Run:
+    own = {name: row[name] for name in OWN}
+    own["changed"] = None if row["changed"] is None else orjson.loads(row["changed"])
+    return Run(
+        **own,
+        counts=Counts(*(row[name] for name in COUNTS)),
+        seconds=Seconds(*(row[f"seconds_{name}"] for name in SECONDS)),
+        skipped=orjson.loads(row["skipped"]),
+        examples=orjson.loads(row["examples"]),
+    )
+
+
+async def by_id(tx: ReadTx, run_id: UUID) -> Run | None:
+    """A run, or None when it went with its dataset."""
+    row = await tx.fetchrow(SELECT + "WHERE id = $1", run_id)
+    return None if row is None else _run(row)
+
+
+async def active(tx: ReadTx, dataset_id: UUID) -> Run | None:
+    """The run that is at work or waits; the former if there are both."""
+    row = await tx.fetchrow(
+        SELECT + "WHERE dataset_id = $1 AND state IN ('queued', 'running') ORDER BY state DESC LIMIT 1", dataset_id
+    )
+    return None if row is None else _run(row)
+
+
+async def recent(tx: ReadTx, dataset_id: UUID, *, limit: int) -> list[Run]:
+    """The newest runs, the newest first."""
+    rows = await tx.fetch(SELECT + "WHERE dataset_id = $1 ORDER BY created_at DESC LIMIT $2", dataset_id, limit)
+    return [_run(row) for row in rows]
+
+
+async def last_full(tx: ReadTx, dataset_id: UUID) -> Run | None:
+    """The newest finished run that went through everything from nothing: what a run without memory takes."""
+    row = await tx.fetchrow(
+        SELECT
+        + "WHERE dataset_id = $1 AND state = 'done' AND mode <> 'delta' AND chunks_skipped = 0 AND chunks_new > 0 "
+        "ORDER BY created_at DESC LIMIT 1",
+        dataset_id,
+    )
+    return None if row is None else _run(row)
+
+
+MERGED = """
+SELECT jsonb_object_agg(name, ids) FROM (
+    SELECT name, jsonb_agg(DISTINCT id) AS ids
+    FROM (SELECT (jsonb_each(c)).key AS name, jsonb_array_elements((jsonb_each(c)).value) AS id
+          FROM unnest(ARRAY[$1::jsonb, $2::jsonb]) c) every
+    GROUP BY name) merged
+"""
+
+
+async def add(
+    tx: Tx,
+    dataset_id: UUID,
+    mode: str,
+    trigger: str,
+    changed: ChangedIds | None = None,
+    scope: Sequence[str] | None = None,
+    embeds: bool = True,
+    state: str = "queued",
+) -> UUID:
+    """A new run; raises a unique violation when the dataset has one in this state: see `active` and `enqueue`."""
+    run_id: UUID = await tx.fetchval(
+        "INSERT INTO index_runs (dataset_id, mode, trigger, changed, scope, embeds, state) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+        dataset_id,
+        mode,
+        trigger,
+        None if changed is None else orjson.dumps({name: list(ids) for name, ids in changed.items()}).decode(),
+        None if scope is None else list(scope),
+        embeds,
+        state,
+    )
+    return run_id
+
+
+async def in_line(tx: Tx, dataset_id: UUID) -> None:
+    """Whoever asks for runs of a dataset asks one after the other, until the transaction ends."""
+    await tx.execute("SELECT FROM datasets WHERE id = $1 FOR NO KEY UPDATE", dataset_id)
+
+
+async def enqueue(
+    tx: Tx,
+    dataset_id: UUID,
+    mode: str,
+    trigger: str,
+    changed: ChangedIds | None = None,
+    embeds: bool = True,
+) -> UUID:
+    """A run that waits for its turn. One that waits already takes the ids along, or becomes the wider of the two."""
+    await in_line(tx, dataset_id)
+    row = await tx.fetchrow(SELECT + "WHERE dataset_id = $1 AND state = 'queued' FOR UPDATE", dataset_id)
+    if row is None:
+        return await add(tx, dataset_id, mode, trigger, changed, embeds=embeds)
+    waiting = _run(row)
+    wider = max(waiting.mode, mode, key=("delta", "compare", "full").index)
+    merged = None
+    if wider == "delta":
+        merged = await tx.fetchval(
+            MERGED,
+            orjson.dumps(waiting.changed).decode(),
+            orjson.dumps({n: list(i) for n, i in (changed or {}).items()}).decode(),
+        )
+    await tx.execute(
+        "UPDATE index_runs SET mode = $2, changed = $3, scope = NULL, embeds = embeds OR $4, not_before = now() WHERE id = $1",
+        waiting.id,
+        wider,
+        merged,
+        embeds,
+    )
+    return waiting.id
+
+
+async def next_of(tx: Tx, dataset_id: UUID) -> Run | None:
+    """The run to work on now, marked running: one that died first, then the one that waits. Only for who has the lock."""
+    row = await tx.fetchrow(
+        "UPDATE index_runs SET state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()) "
+        "WHERE id = (SELECT id FROM index_runs WHERE dataset_id = $1 AND (state = 'running' OR (state = 'queued' "
+        "AND not_before <= now())) ORDER BY state DESC LIMIT 1) RETURNING id",
+        dataset_id,
+    )
+    return None if row is None else await by_id(tx, row["id"])
+
+
+SAVE = f"""
+UPDATE index_runs SET cursor = $2, {", ".join(f"{name} = ${n}" for n, name in enumerate(NUMBERS, 5))},
+    skipped = $3, examples = $4
+WHERE id = $1
+"""
+
+
+async def save(tx: Tx, run: Run) -> None:
+    """Keep what a run counted so far, and where it is, in the transaction that did it."""
+    await tx.execute(
+        SAVE,
+        run.id,
+        run.cursor,
+        orjson.dumps(run.skipped).decode(),
+        orjson.dumps(run.examples).decode(),
+        *asdict(run.counts).values(),
+        *asdict(run.seconds).values(),
+    )
+
+
+async def finish(tx: Tx, run: Run) -> None:
+    """Keep the end of a run: its state, its error, what it cost. Of the finished ones the newest are kept."""
+    await save(tx, run)
+    await tx.execute(
+        "UPDATE index_runs SET state = $2, error = $3, finished_at = now(), cost_usd = $4, full_cost_usd = $5 WHERE id = $1",
+        run.id,
+        run.state,
+        run.error,
+        run.cost_usd,
+        run.full_cost_usd,
+    )
+    await tx.execute(
+        "DELETE FROM index_runs WHERE dataset_id = $1 AND finished_at IS NOT NULL AND created_at < (SELECT created_at "
+        "FROM index_runs WHERE dataset_id = $1 ORDER BY created_at DESC OFFSET $2 LIMIT 1)",
+        run.dataset_id,
+        KEPT,
+    )
+
+
+async def postpone(tx: Tx, run: Run, *, seconds: float, error: str) -> None:
+    """Back to those that wait, for some seconds: what it needs is away. One that waits already takes its ids along."""
+    await in_line(tx, run.dataset_id)
+    if await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM index_runs WHERE dataset_id = $1 AND state = 'queued')", run.dataset_id
+    ):
+        await enqueue(tx, run.dataset_id, run.mode, run.trigger, run.changed, run.embeds)
+        run.state, run.error = "failed", f"{error} The run that waits does it."
+        await finish(tx, run)
+        return
+    run.state, run.error = "queued", error
+    await save(tx, run)
+    await tx.execute(
+        "UPDATE index_runs SET state = 'queued', error = $2, not_before = now() + $3 WHERE id = $1",
+        run.id,
+        error,
+        timedelta(seconds=seconds),
+    )
+
+
+async def waiting(tx: ReadTx) -> list[UUID]:
+    """The live datasets with a run that is due, or that says it runs: whether it does, its lock knows. Oldest first."""
+    rows = await tx.fetch(
+        "SELECT r.dataset_id FROM index_runs r JOIN datasets d ON d.id = r.dataset_id JOIN projects p ON p.id = d.project_id "
+        "WHERE r.state IN ('queued', 'running') AND r.not_before <= now() AND d.deleted_at IS NULL AND p.deleted_at IS NULL "
+        "GROUP BY r.dataset_id ORDER BY min(r.created_at)"
+    )
+    return [row["dataset_id"] for row in rows]

@@ -1,0 +1,111 @@
+"""Where the documents of datasets come from: one source a dataset, one dataset or many a source."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from evervec.errors import Refused
+from evervec.store.session import ReadTx, Tx
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """A source as it is kept. `cursor` is where the last sync came to; `url_encrypted` is sealed, it holds a password."""
+
+    id: UUID
+    project_id: UUID
+    name: str
+    type: str
+    spec: dict[str, Any]
+    url_encrypted: bytes | None
+    cursor: dict[str, Any]
+    synced_at: datetime | None
+
+
+SELECT = "SELECT s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at FROM sources s "
+
+
+def _record(row: Any) -> SourceRecord:
+    values = dict(row)
+    return SourceRecord(**values | {name: orjson.loads(values[name]) for name in ("spec", "cursor")})
+
+
+async def of_dataset(tx: ReadTx, dataset_id: UUID) -> tuple[SourceRecord, str | None] | None:
+    """A dataset's source and the tenant that the dataset holds, or None when nothing fills it by itself."""
+    row = await tx.fetchrow(SELECT + "JOIN datasets d ON d.source_id = s.id WHERE d.id = $1", dataset_id)
+    if row is None:
+        return None
+    return _record(row), await tx.fetchval("SELECT tenant FROM datasets WHERE id = $1", dataset_id)
+
+
+async def by_name(tx: ReadTx, project_id: UUID, name: str) -> SourceRecord | None:
+    """A project's source of that name."""
+    row = await tx.fetchrow(SELECT + "WHERE s.project_id = $1 AND s.name = $2", project_id, name)
+    return None if row is None else _record(row)
+
+
+async def keep(
+    tx: Tx, project_id: UUID, name: str, type_: str, spec: dict[str, Any], *, url_encrypted: bytes | None = None
+) -> SourceRecord:
+    """Keep a source under its name; what it is described by now counts, its cursor stays."""
+    row = await tx.fetchrow(
+        "INSERT INTO sources AS s (project_id, name, type, spec, url_encrypted) VALUES ($1, $2, $3, $4, $5) "
+        "ON CONFLICT (project_id, name) DO UPDATE SET spec = EXCLUDED.spec, url_encrypted = EXCLUDED.url_encrypted "
+        "WHERE s.type = EXCLUDED.type "
+        "RETURNING s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at",
+        project_id,
+        name,
+        type_,
+        orjson.dumps(spec).decode(),
+        url_encrypted,
+    )
+    if row is None:
+        raise Refused(
+            reason=f"There is a source {name!r} of another type than {type_!r} in this project. Choose another name."
+        )
+    return _record(row)
+
+
+async def fill(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = None) -> None:
+    """Say that a dataset is filled from a source. Raises `Refused` when it is filled from another one."""
+    done = await tx.fetchval(
+        "UPDATE datasets SET source_id = $2, tenant = $3 WHERE id = $1 AND (source_id IS NULL OR source_id = $2) "
+        "AND (source_id IS NULL OR tenant IS NOT DISTINCT FROM $3) RETURNING true",
+        dataset_id,
+        source_id,
+        tenant,
+    )
+    if not done:
+        raise Refused(
+            reason="This dataset is filled from another source already: what one source lacks would be deleted as gone. "
+            "Give this one a dataset of its own."
+        )
+
+
+async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:
+    """The live datasets that a source fills, by tenant."""
+    rows = await tx.fetch(
+        "SELECT d.tenant, d.id FROM datasets d JOIN projects p ON p.id = d.project_id "
+        "WHERE d.source_id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL",
+        source_id,
+    )
+    return {row["tenant"]: row["id"] for row in rows}
+
+
+async def filled(tx: ReadTx) -> list[UUID]:
+    """Every live dataset that has a source."""
+    rows = await tx.fetch(
+        "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id IS NOT NULL "
+        "AND d.deleted_at IS NULL AND p.deleted_at IS NULL ORDER BY p.slug, d.slug"
+    )
+    return [row["id"] for row in rows]
+
+
+async def advance(tx: Tx, source_id: UUID, cursor: dict[str, Any]) -> None:
+    """Remember where a sync came to, in the transaction that asked for the indexing of what it found."""
+    await tx.execute(
+        "UPDATE sources SET cursor = $2, synced_at = now() WHERE id = $1", source_id, orjson.dumps(cursor).decode()
+    )

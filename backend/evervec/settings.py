@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,6 +19,11 @@ def default_home() -> Path:
 
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
+
+
+def _cron(value: str) -> str:
+    """A time as cron has it, or "off", which becomes nothing; whether it is one, the scheduler says."""
+    return "" if value.strip().lower() == "off" else value.strip()
 
 
 class Settings(BaseSettings):
@@ -42,6 +47,9 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(default=20, gt=0)
     pool_size: int = Field(default=8, ge=2, le=128)
     connect_seconds: float = Field(default=10, gt=0)
+
+    index_cron: Annotated[str, AfterValidator(_cron)] = "0 3 * * 0"
+    file_mb: float = Field(default=20, gt=0)
 
     faiss_dir: Path | None = None
     mirror_memory_mb: int = Field(default=4096, ge=1)

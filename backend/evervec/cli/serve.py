@@ -39,7 +39,7 @@ def up(tasks: Tasks = None) -> None:
             if listening is not None:
                 group.create_task(web.serve(runtime.resources, listening, finish))
             group.create_task(runtime.stack.supervise(finish))
-            group.create_task(tick(runtime.broker, finish))
+            group.create_task(tick(runtime.broker, runtime.settings, finish))
             group.create_task(work(runtime, finish, started=lambda: output.note("Up. Ctrl-C stops everything.")))
 
     _until_told(serve, tasks)
@@ -97,7 +97,7 @@ def scheduler() -> None:
         from evervec.worker.schedule import tick
 
         output.note("Scheduling. Ctrl-C stops.")
-        await tick(runtime.broker, finish)
+        await tick(runtime.broker, runtime.settings, finish)
 
     _until_told(serve, None, takes_tasks=False)
 

@@ -8,13 +8,16 @@ from evervec import log
 from evervec.domain.document import ChangedIds
 from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownDatasetError
 from evervec.pipeline import origins, recipe
-from evervec.pipeline.indexing import DatasetGone, Indexing, Progress
+from evervec.pipeline.indexing import DatasetGone, Indexing, Options, Progress
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
-from evervec.store import runs, sources
+from evervec.store import datasets, runs, sources
+from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
 
 logger = log.get("index")
+
+NO_OPTIONS = Options()
 
 ATTEMPTS = 8
 BACKOFF = 5.0
@@ -52,8 +55,7 @@ async def index(
     resources: Resources,
     dataset_id: UUID,
     wish: Wish,
-    *,
-    allow_empty: bool = False,
+    options: Options = NO_OPTIONS,
     progress: Progress | None = None,
 ) -> Run:
     """Index a dataset here and now; answers the finished run. What an earlier run left unfinished is done first.
@@ -71,9 +73,19 @@ async def index(
             await runs.add(tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.scope, wish.embeds, "running")
             run = await runs.next_of(tx, dataset_id)
         if run is not None:
-            await _perform(resources, run, allow_empty=allow_empty, progress=progress)
+            await _perform(resources, run, options, progress)
             return run
     raise IndexRunningError(dataset=dataset_id, run_id=await _active(resources, dataset_id))
+
+
+async def dataset(resources: Resources, name: str) -> Dataset:
+    """One live dataset by uuid, slug or `project/slug`. Raises `UnknownDatasetError`, or `Refused` for several."""
+    async with resources.database.read() as tx:
+        found = await datasets.find(tx, name)
+    if len(found) > 1:
+        known = ", ".join(f"{one.project}/{one.slug}" for one in found)
+        raise Refused(reason=f"There are several datasets {name!r}: {known}. Say which one.")
+    return found[0]
 
 
 async def start(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
@@ -134,14 +146,14 @@ async def _work_off(resources: Resources, dataset_id: UUID) -> list[Run]:
 
 
 async def _perform(
-    resources: Resources, run: Run, *, allow_empty: bool = False, progress: Progress | None = None
+    resources: Resources, run: Run, options: Options = NO_OPTIONS, progress: Progress | None = None
 ) -> None:
     """See a run through. Cancelled or killed it stays `running` with a lock that nobody holds: whoever looks next goes on."""
     try:
-        source = await origins.open_source(resources, run.dataset_id, run.scope)
+        source = await origins.open_source(resources, run.dataset_id, run.scope, checksum=options.checksum)
         try:
             kitchen = await recipe.active(resources)
-            await Indexing(resources, run, source, kitchen, allow_empty=allow_empty, progress=progress).perform()
+            await Indexing(resources, run, source, kitchen, options, progress).perform()
         finally:
             await source.aclose()
     except (DatasetGone, UnknownDatasetError):

@@ -19,7 +19,7 @@ from evervec.store.documents import Known, Written
 from evervec.store.embeddables import CHUNK
 from evervec.store.rows import Claimed
 from evervec.store.runs import Counts, Run
-from evervec.store.session import Tx
+from evervec.store.session import ReadTx, Tx
 
 NAMED = 500
 """Named records that are looked up together, chunks that are rung for together, gone documents that go together."""
@@ -27,6 +27,19 @@ NAMED = 500
 GONE = "gone"
 
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What only a run that somebody waits for can be told. `checksum` reads every file instead of trusting its stamp.
+
+    `dry` counts what would be done and writes nothing: what it would send is counted as if nothing were reused.
+    `allow_empty` lets everything go that came from a place where nothing is found any more.
+    """
+
+    checksum: bool = False
+    dry: bool = False
+    allow_empty: bool = False
 
 
 class DatasetGone(Exception):
@@ -55,14 +68,13 @@ class Indexing:
         run: Run,
         source: Source,
         kitchen: Kitchen,
-        *,
-        allow_empty: bool = False,
+        options: Options,
         progress: Progress | None = None,
     ) -> None:
         self._resources, self._database = resources, resources.database
         self._run, self._source, self._kitchen = run, source, kitchen
         self._recipe = kitchen.recipe.key
-        self._allow_empty, self._progress = allow_empty, progress
+        self._options, self._progress = options, progress
         self._embedding: asyncio.Task[None] | None = None
 
     async def perform(self) -> None:
@@ -77,8 +89,9 @@ class Indexing:
                 self._run.seconds.total = before + perf_counter() - started
             if self._run.mode == "full":
                 await self._remove_gone()
-            await self._settle()
-            await self._sum_up()
+            if not self._options.dry:
+                await self._settle()
+                await self._sum_up()
         finally:
             if self._embedding is not None:
                 self._embedding.cancel()
@@ -112,9 +125,12 @@ class Indexing:
         if plan:
             with self._clock("chunk"):
                 chunked = await asyncio.to_thread(self._kitchen.chunk, plan.changed)
-            with self._clock("write"):
-                written = await self._write(plan, chunked)
-            await self._hand_on(written.pending)
+            if self._options.dry:
+                await self._preview(plan, chunked)
+            else:
+                with self._clock("write"):
+                    written = await self._write(plan, chunked)
+                await self._hand_on(written.pending)
         if self._progress is not None:
             self._progress(len(batch))
 
@@ -190,6 +206,22 @@ class Indexing:
 
         return await self._database.in_turn(once)
 
+    async def _preview(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> None:
+        async with self._database.read() as tx:
+            written = await documents.preview(tx, self._run.dataset_id, chunked)
+            gone = await self._known_gone(tx, plan.gone)
+        counts = Counts(documents_moved=len(plan.moved), documents_deleted=len(gone))
+        counts.chunks_deleted = sum(one.chunk_count for one in gone)
+        counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
+        self._run.counts += written.counts + counts
+
+    async def _known_gone(self, tx: ReadTx, uris: Sequence[str]) -> list[Known]:
+        """The documents behind uris where nothing is any more, and those below them if it was a folder."""
+        if not uris:
+            return []
+        known = await documents.known(tx, self._run.dataset_id, uris)
+        return [*known.values(), *await documents.below(tx, self._run.dataset_id, uris)]
+
     async def _hold(self, tx: Tx) -> None:
         if not await documents.hold(tx, self._run.dataset_id):
             raise DatasetGone
@@ -201,10 +233,9 @@ class Indexing:
             await documents.move(tx, plan.moved)
         written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)
         written.counts += Counts(documents_moved=len(plan.moved))
-        if plan.gone:
-            known = await documents.known(tx, self._run.dataset_id, plan.gone)
-            ids = [one.id for one in (*known.values(), *await documents.below(tx, self._run.dataset_id, plan.gone))]
-            written.counts += await documents.remove(tx, ids)
+        gone = await self._known_gone(tx, plan.gone)
+        if gone:
+            written.counts += await documents.remove(tx, [one.id for one in gone])
         return written
 
     async def _remove_gone(self) -> None:
@@ -217,8 +248,11 @@ class Indexing:
         async with self._database.read() as tx:
             async for batch in documents.every(tx, self._run.dataset_id):
                 gone += [row_id for row_id, uri in batch if uri not in there and self._source.owns(uri)]
-        if gone and not there and not self._allow_empty:
+        if gone and not there and not self._options.allow_empty:
             raise EmptySourceError(where=self._source.where, count=len(gone), dataset=self._run.dataset_id)
+        if self._options.dry:
+            self._run.counts.documents_deleted += len(gone)
+            return
         with self._clock("write"):
             for start in range(0, len(gone), NAMED):
                 await self._database.in_turn(partial(self._remove, gone[start : start + NAMED], self._run.counts))

@@ -1,8 +1,9 @@
 """Which source fills a dataset: registered once, opened for every run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from evervec.domain.document import ChangedIds, Source
@@ -38,6 +39,19 @@ class Files:
             "exclude": list(self.exclude),
             "most_bytes": self.most_bytes,
         }
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None) -> "Files":
+        """What was kept; of its roots only those of `scope`, if one is given."""
+        roots = [path_of(uri) for uri in (scope or spec["roots"])]
+        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"])
+
+
+def files_source(files: Files, *, checksum: bool = False) -> FileSource:
+    """The source of some files. Raises `PathRefusedError` for a root that is not there."""
+    return FileSource(
+        files.roots, include=files.include, exclude=files.exclude, most_bytes=files.most_bytes, checksum=checksum
+    )
 
 
 async def keep_files(resources: Resources, project: str, dataset: str, files: Files) -> Dataset:
@@ -90,7 +104,9 @@ async def check(resources: Resources, dataset_id: UUID, changed: ChangedIds | No
         await source.aclose()
 
 
-async def open_source(resources: Resources, dataset_id: UUID, scope: Sequence[str] | None = None) -> Source:
+async def open_source(
+    resources: Resources, dataset_id: UUID, scope: Sequence[str] | None = None, *, checksum: bool = False
+) -> Source:
     """The source of a dataset, opened; for the caller to close. Raises `UnknownDatasetError` or `NoSourceError`."""
     async with resources.database.read() as tx:
         dataset = await datasets.by_id(tx, dataset_id)
@@ -101,9 +117,7 @@ async def open_source(resources: Resources, dataset_id: UUID, scope: Sequence[st
         raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
     record, tenant = found
     if record.type == FILES:
-        spec = record.spec
-        roots = [path_of(uri) for uri in (scope or spec["roots"])]
-        return FileSource(roots, include=spec["include"], exclude=spec["exclude"], most_bytes=spec["most_bytes"])
+        return files_source(Files.of(record.spec, scope), checksum=checksum)
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
 

@@ -148,6 +148,32 @@ async def replace(
     return written
 
 
+async def preview(tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
+    """What `replace` would do; the chunks to embed are numbered, they have no ids yet."""
+    there = await known(tx, dataset_id, [document.uri for document, _ in chunked])
+    stored = await _stored(tx, [one.id for one in there.values()])
+    written = Written(Counts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
+    for document, chunks in chunked:
+        before = there.get(document.uri)
+        revision = revise([] if before is None else stored.get(before.id, []), chunks)
+        written.counts += _counts([revision])
+        due = [*(chunk for _, chunk in revision.updated), *revision.new]
+        start = len(written.pending)
+        written.pending.update({start + n: chunk.tokens for n, chunk in enumerate(due) if chunk.vector_text})
+    return written
+
+
+def _counts(revisions: Iterable[Revision]) -> Counts:
+    """What revisions do, in chunks."""
+    counts = Counts()
+    for revision in revisions:
+        counts.chunks_new += len(revision.new)
+        counts.chunks_updated += len(revision.updated)
+        counts.chunks_skipped += revision.kept
+        counts.chunks_deleted += len(revision.gone)
+    return counts
+
+
 async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Stored]]:
     # a chunk that was written by somebody else may have no hash yet
     rows = await tx.fetch(
@@ -172,9 +198,7 @@ async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], wr
     await _rewrite(tx, [*updated, *(pair for revision in every for pair in revision.reworded)])
     inserted = await _insert(tx, dataset_id, new)
     written.pending = {row_id: chunk.tokens for row_id, chunk in [*updated, *inserted] if chunk.vector_text}
-    counts = written.counts
-    counts.chunks_new, counts.chunks_updated, counts.chunks_deleted = len(new), len(updated), len(gone)
-    counts.chunks_skipped = sum(revision.kept for revision in every)
+    written.counts += _counts(every)
 
 
 async def _move(tx: Tx, moved: Sequence[tuple[int, Chunk]]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 
@@ -78,6 +78,11 @@ class Run:
     seconds: Seconds = field(default_factory=Seconds)
     skipped: dict[str, int] = field(default_factory=dict)
     examples: list[dict[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def unkept(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "Run":
+        """A run that is in no table: a dry one."""
+        return cls(uuid4(), dataset_id, mode, trigger, "done", None, None, False, None, 1, at, at, at, None, None, None)
 
     def skip(self, skipped: Sequence[Skipped]) -> None:
         """Count what has no document, by reason; the first fifty are kept by name."""

@@ -4,35 +4,53 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 
+import pycron
 from taskiq import ScheduledTask, ScheduleSource, TaskiqScheduler
 from taskiq.api import run_scheduler_task
 
+from evervec.errors import Refused
 from evervec.queue import names
 from evervec.queue.broker import JetStreamBroker
+from evervec.settings import Settings
 
-SCHEDULES = [
-    ScheduledTask(
-        task_name=names.SWEEP,
-        schedule_id=names.SWEEP,
-        cron="* * * * *",
-        labels={"lane": str(names.Lane.BACKFILL)},
-        args=[],
-        kwargs={},
-    )
-]
+
+def schedules(settings: Settings) -> list[ScheduledTask]:
+    """What is sent when: a sweep every minute, a full rebuild of every dataset once a week. Always under the same ids."""
+    due: list[tuple[str, str, dict[str, bool]]] = [(names.SWEEP, "* * * * *", {})]
+    if settings.index_cron:
+        due.append((names.INDEX_ALL, _valid(settings.index_cron), {"full_rebuild": True}))
+    labels = {"lane": str(names.Lane.BACKFILL)}
+    return [
+        ScheduledTask(task_name=name, schedule_id=name, cron=cron, labels=labels, args=[], kwargs=kwargs)
+        for name, cron, kwargs in due
+    ]
+
+
+def _valid(cron: str) -> str:
+    try:
+        pycron.is_now(cron)
+    except (ValueError, AssertionError) as error:
+        raise Refused(
+            reason=f"EVERVEC_INDEX_CRON={cron!r} is not a time ({error}). Give five fields as `0 3 * * 0` (Sunday, 03:00 "
+            "UTC), or `off`."
+        ) from None
+    return cron
 
 
 class Schedules(ScheduleSource):
-    """The schedules of this version, always under the same ids."""
+    """The schedules of this version."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._schedules = schedules(settings)
 
     async def get_schedules(self) -> list[ScheduledTask]:
         """All of them."""
-        return SCHEDULES
+        return self._schedules
 
 
-async def tick(broker: JetStreamBroker, finish: asyncio.Event) -> None:
+async def tick(broker: JetStreamBroker, settings: Settings, finish: asyncio.Event) -> None:
     """Send scheduled tasks until `finish` is set. Two of these send twice, which claims nothing twice."""
-    scheduler = TaskiqScheduler(broker, [Schedules()])
+    scheduler = TaskiqScheduler(broker, [Schedules(settings)])
     ticking = asyncio.create_task(run_scheduler_task(scheduler, interval=timedelta(seconds=30)))
     finished = asyncio.create_task(finish.wait())
     try:

@@ -1,11 +1,13 @@
 """The tasks, thin and named: each parses nothing, calls one pipeline function, and lets PostgreSQL keep the retries."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
 from taskiq import Context, TaskiqDepends, async_shared_broker
 
-from evervec.pipeline import embed, extract, ingest, score
+from evervec.pipeline import embed, extract, index, ingest, score
+from evervec.pipeline.index import Wish
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sweep import sweep
 from evervec.queue import names
@@ -97,6 +99,32 @@ async def embed_chunks_batch_task(
 ) -> dict[str, int]:
     """Embed chunks: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, CHUNK, chunk_ids, provider_id)
+
+
+@async_shared_broker.task(task_name=names.INDEX_DATASET)
+async def index_dataset_task(
+    dataset_id: str,
+    changed_ids: dict[str, list[str | int]] | None = None,
+    full_rebuild: bool = False,
+    resources: Resources = OPEN,
+) -> dict[str, Any]:
+    """Index a dataset (uuid or project/slug); ids that come while it is indexed wait for their turn."""
+    found = await index.dataset(resources, dataset_id)
+    run_id = await index.enqueue(resources, found.id, Wish(changed_ids, full_rebuild, trigger="task"))
+    done = await index.work(resources, found.id)
+    return {"run": str(run_id), "runs": [{"id": str(run.id), "state": run.state} | asdict(run.counts) for run in done]}
+
+
+@async_shared_broker.task(task_name=names.INDEX_WAITING)
+async def index_waiting_task(dataset_id: str, resources: Resources = OPEN) -> dict[str, int]:
+    """Work off the runs of a dataset that wait."""
+    return {"runs": len(await index.work(resources, UUID(dataset_id)))}
+
+
+@async_shared_broker.task(task_name=names.INDEX_ALL)
+async def index_all_datasets_task(full_rebuild: bool = False, resources: Resources = OPEN) -> dict[str, list[str]]:
+    """Ask for a run of every dataset that has a source: one task a dataset."""
+    return {"runs": [str(run_id) for run_id in await index.index_all_datasets(resources, full_rebuild)]}
 
 
 @async_shared_broker.task(task_name=names.SWEEP)

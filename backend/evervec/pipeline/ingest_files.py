@@ -1,0 +1,56 @@
+"""Files come in: their dataset remembers where they are, and is indexed from there."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from evervec.domain.naming import slug
+from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.pipeline import index, origins, recipe
+from evervec.pipeline.index import Wish
+from evervec.pipeline.indexing import Indexing, Options, Progress
+from evervec.pipeline.origins import Files
+from evervec.pipeline.resources import Resources
+from evervec.sources.files.uris import uri_of
+from evervec.store import datasets
+from evervec.store.runs import Run
+
+TRIGGER = "cli"
+
+
+async def ingest_files(
+    resources: Resources,
+    project: str,
+    dataset: str,
+    files: Files,
+    options: Options,
+    *,
+    embeds: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
+
+    Raises `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
+    """
+    origins.files_source(files)  # a path that is not there is refused before anything is made
+    if options.dry:
+        return await _counted(resources, project, dataset, files, options, progress)
+    target = await origins.keep_files(resources, project, dataset, files)
+    scope = sorted({uri_of(root) for root in files.roots})
+    wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds)
+    return await index.index(resources, target.id, wish, options, progress)
+
+
+async def _counted(
+    resources: Resources, project: str, dataset: str, files: Files, options: Options, progress: Progress | None
+) -> Run:
+    """A run that is nowhere but here: not even a new dataset is made for it."""
+    try:
+        async with resources.database.read() as tx:
+            found = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+        dataset_id = found[0].id
+    except (UnknownDatasetError, UnknownProjectError):
+        dataset_id = uuid4()
+    run = Run.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
+    source = origins.files_source(files, checksum=options.checksum)
+    await Indexing(resources, run, source, await recipe.active(resources), options, progress).perform()
+    return run

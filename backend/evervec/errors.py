@@ -45,6 +45,23 @@ class UnknownDeadLetterError(Refused):
     """There is no dead letter {seq}. `evervec doctor` counts the ones that exist."""
 
 
+class IndexRunningError(Refused):
+    """Dataset {dataset} is being indexed already, by run {run_id}. Wait for it, or give the changed ids to a task:
+    they wait for their turn. `evervec runs {dataset}` shows how far it is."""
+
+    exit_code = 1
+
+
+class NoSourceError(Refused):
+    """Dataset {dataset} has no source that it could be indexed from. Give it one with `evervec ingest files` or
+    `evervec ingest sql`."""
+
+
+class EmptySourceError(Refused):
+    """Nothing is found at {where} any more, where {count} documents of dataset {dataset} came from. If they are really
+    gone, run `evervec ingest files` with --allow-empty; if something is not mounted, mount it. Nothing was deleted."""
+
+
 class NameRefusedError(Refused):
     """{what} {name!r} is not a usable name: give 1 to 100 printable characters with a letter or digit in them."""
 
@@ -53,9 +70,21 @@ class ExportError(Refused):
     """{path}: {reason}"""
 
 
+class SourceError(Refused):
+    """{where}: {reason}"""
+
+
 class SpaceMismatchError(Refused):
     """Provider {provider!r} embeds into {wanted}, but this database is searched in {active}. Vectors of two
     spaces are never mixed. Switch with `evervec providers use {provider} --reembed`."""
+
+
+class PathRefusedError(Refused):
+    """{path!r} can not be read: {reason}. Give a file or folder that is there and that this user may read."""
+
+
+class UnknownTableError(Refused):
+    """There is no table {table!r} in the source of this dataset. Known tables: {known}."""
 
 
 # --- the stack ------------------------------------------------------------------------------------------------
@@ -89,6 +118,10 @@ class DatabaseAddressError(Refused):
 
 class DatabaseRefusedError(EvervecError):
     """PostgreSQL at {where} refuses: {reason}. {advice}"""
+
+
+class SourceDownError(EvervecError):
+    """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run goes on from here."""
 
 
 class ConflictError(EvervecError):

@@ -1,6 +1,6 @@
 """Opens and closes every resource once: the stack, the pool, the broker, the models. Every entry point starts here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = log.get("runtime")
 
+TakenIn = Callable[[int], None]
+
 PATIENCE = 3.0
 """Seconds that a command waits for NATS, which it can do without."""
 
@@ -39,12 +41,18 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, *, worker: bool = False, queue: bool = True, migrate: bool | None = None
+    settings: Settings,
+    *,
+    worker: bool = False,
+    queue: bool = True,
+    migrate: bool | None = None,
+    taken_in: TakenIn = lambda _: None,
 ) -> AsyncIterator[Runtime]:
     """Open the stack and connect to it; without `queue` NATS is neither started nor asked.
 
     An embedded database is migrated by itself; a team's own only when asked (`evervec migrate`). A process whose
-    NATS is down goes on without a doorbell, unless it is a worker: committed rows are found by a sweeper.
+    NATS is down goes on without a doorbell, unless it is a worker: committed rows are found by a sweeper. `taken_in` is
+    told how many rows a migration has looked at, batch by batch.
     """
     # here and not above: `evervec --help` has no need of them
     from evervec.queue.broker import JetStreamBroker
@@ -53,7 +61,7 @@ async def open_runtime(
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))
         settings = _with_key(settings, stack)
-        database = await _database(settings, stack.urls.database_url, migrate)
+        database = await _database(settings, stack.urls.database_url, migrate, taken_in)
         closing.push_async_callback(database.aclose)
         models = Models(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(models.aclose)
@@ -81,15 +89,15 @@ async def _ring_up(broker: "JetStreamBroker") -> None:
         logger.warning("going on without a doorbell", reason=str(error))
 
 
-async def _database(settings: Settings, url: str, migrate: bool | None) -> Database:
+async def _database(settings: Settings, url: str, migrate: bool | None, taken_in: TakenIn) -> Database:
     """Connect, and migrate where that is wanted. The derived part (triggers, view) comes with every migration."""
     database = Database(url, pool_size=settings.pool_size, connect_seconds=settings.connect_seconds)
     if migrate or (migrate is None and settings.embedded_database):
-        await _migrate(database, only_if_needed=migrate is None)
+        await _migrate(database, taken_in, only_if_needed=migrate is None)
     return await database.open()
 
 
-async def _migrate(database: Database, *, only_if_needed: bool) -> None:
+async def _migrate(database: Database, taken_in: TakenIn, *, only_if_needed: bool) -> None:
     if only_if_needed:
         try:
             await (await database.open()).aclose()
@@ -105,9 +113,11 @@ async def _migrate(database: Database, *, only_if_needed: bool) -> None:
     # a new pool: connections learn the vector type, which the migration may just have made
     await database.open()
     try:
-        async for step in populate.run(database):
-            if step.taken or step.removed:
-                logger.info("taken in", kind=step.kind, taken=step.taken, removed=step.removed)
+        for steps in (populate.fill_hashes(database), populate.run(database)):
+            async for step in steps:
+                taken_in(step.seen)
+                if step.taken or step.removed:
+                    logger.info("taken in", kind=step.kind, taken=step.taken, removed=step.removed)
     finally:
         await database.aclose()
 

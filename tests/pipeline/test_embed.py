@@ -71,6 +71,49 @@ async def test_equal_texts_are_sent_once_and_then_never_again(
     assert fake.texts_sent()["same words"] == 1
 
 
+async def test_rows_of_one_text_that_are_claimed_at_the_same_moment_are_all_embedded(
+    resources: Resources, dataset: Dataset, fake: FakeProvider
+) -> None:
+    many = 4 * resources.settings.embed_batch
+    ids = await save(resources, dataset, [f"text {i % 40}" for i in range(many)])
+    tally = await embed_rows(resources, MESSAGE, ids)
+    assert (tally.success, tally.skipped, tally.sent) == (many, 0, 40)
+    assert (await embed_rows(resources, MESSAGE, ids)).answer() == {"success": 0, "failed": 0, "skipped": many}
+
+
+async def test_while_one_part_of_many_rows_is_with_the_provider_the_next_is_claimed(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    size = resources.settings.embed_batch
+    ids = await save(resources, dataset, [f"text {i}" for i in range(3 * size)])
+    fake.always(lambda text: text.startswith("text "), Fault.STALL, seconds=0.5)
+    embedding = asyncio.create_task(embed_rows(resources, MESSAGE, ids))
+    async with asyncio.timeout(5):
+        while await psql.fetchval("SELECT count(*) FROM embed_work") < 2 * size:
+            await asyncio.sleep(0)
+    fake.heal()
+    assert (await embedding).success == 3 * size
+
+
+async def test_every_request_and_each_of_its_texts_is_told_once(
+    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+) -> None:
+    ids = await save(resources, dataset, [f"text {i % 70}" for i in range(100)] + ["cursed"])
+    asked_before = len(fake.requests)
+    fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
+    requests: list[list[str]] = []
+    tally = await embed_rows(resources, MESSAGE, ids, sent=lambda rows: requests.append([row.text for row in rows]))
+    assert sorted(text for texts in requests for text in texts) == sorted(f"text {i}" for i in range(70))
+    assert (tally.sent, tally.failed) == (70, 1)
+    answered = [list(request.texts) for request in fake.requests[asked_before:] if request.status == 200]
+    assert sorted([*requests, [CANARY]]) == sorted(answered)
+
+    requests.clear()
+    await save(resources, dataset, ["text 0", "new", "new"], first=500)
+    await embed_dataset(resources, dataset.id, sent=lambda rows: requests.append([row.text for row in rows]))
+    assert requests == [["new"]]
+
+
 async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
     resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
 ) -> None:

@@ -54,7 +54,7 @@ async def test_projects_are_told_with_what_they_still_wait_for_smallest_first(
             await plant(psql, MESSAGE, dataset_id, f"text {number}")
     async with database.transaction() as tx:
         await datasets.remove(tx, gone.id)
-        assert await datasets.pending_by_project(tx) == [
+        assert await datasets.pending_by_project(tx, "recipe") == [
             (idle.project_id, None, 0),
             (dataset.project_id, None, 1),
             (large.project_id, "/srv/large", 3),

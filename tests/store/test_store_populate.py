@@ -7,7 +7,7 @@ import pytest
 
 from evervec.store import populate, rows
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import EMBEDDABLES, MESSAGE, Embeddable
+from evervec.store.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.populate import Step
 from evervec.store.session import Database
 from tests.store.planting import edit, embed_all, plant, record, tombstones
@@ -111,3 +111,34 @@ async def test_a_discarded_text_is_not_taken_for_a_new_one(psql: Any, database: 
     await edit(psql, MESSAGE, row_id, "blessed")
     assert len(await taken_in(database)) == 1
     assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "PENDING"
+
+
+async def hashed(database: Database, **options: Any) -> list[Step]:
+    return [step async for step in populate.fill_hashes(database, **options) if step.taken]
+
+
+async def test_chunks_and_documents_from_before_the_hashes_get_theirs(
+    psql: Any, database: Database, dataset: Dataset
+) -> None:
+    chunk_ids = [await plant(psql, CHUNK, dataset.id, text) for text in ("one ", "two")]
+    whole = await psql.fetchval("INSERT INTO documents (dataset_id, uri) VALUES ($1, 'whole') RETURNING id", dataset.id)
+    await psql.execute("UPDATE chunks SET document_id = $1, ordinal = id, content = vector_text", whole)
+    waiting = await psql.fetchval(
+        "INSERT INTO documents (dataset_id, uri, content) VALUES ($1, 'waiting', 'text') RETURNING id", dataset.id
+    )
+    assert [step.kind for step in await hashed(database, batch=1)] == ["chunk hash", "chunk hash", "document hash"]
+    chunks = await psql.fetch("SELECT content_hash FROM chunks ORDER BY id")
+    assert [row["content_hash"] for row in chunks] == [digest("one "), digest("two")]
+    document = await psql.fetchrow("SELECT content_hash, chunk_count FROM documents WHERE id = $1", whole)
+    assert tuple(document) == (digest("one two"), len(chunk_ids))
+    assert await psql.fetchval("SELECT content_hash FROM documents WHERE id = $1", waiting) is None
+    assert await hashed(database) == []
+
+
+async def test_filling_hashes_goes_on_where_it_was_stopped(psql: Any, database: Database, dataset: Dataset) -> None:
+    for number in range(7):
+        await plant(psql, CHUNK, dataset.id, f"chunk {number}")
+    async with aclosing(populate.fill_hashes(database, batch=3)) as steps:
+        assert (await anext(steps)).taken == 3
+    assert sum(step.taken for step in await hashed(database, batch=3) if step.kind == "chunk hash") == 4
+    assert await psql.fetchval("SELECT count(*) FROM chunks WHERE content_hash IS NULL") == 0

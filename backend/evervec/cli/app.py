@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import backfill, failed, ingest, mirror, output, providers, search, serve, status
+from evervec.cli import backfill, failed, index, ingest, mirror, output, providers, search, serve, status
 from evervec.cli.demo import demo
 from evervec.cli.options import Json
 
@@ -50,10 +50,12 @@ app.command(rich_help_panel=START)(demo)
 app.command(rich_help_panel=START)(serve.up)
 app.command(rich_help_panel=START)(version)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=TEXT)
+app.command(rich_help_panel=TEXT)(index.index)
 app.command(rich_help_panel=TEXT)(search.search)
 app.command(rich_help_panel=TEXT)(search.similar)
 app.command(rich_help_panel=TEXT)(search.duplicates)
 app.command(rich_help_panel=CARE)(status.status)
+app.command(rich_help_panel=CARE)(index.runs)
 app.command(rich_help_panel=CARE)(backfill.backfill)
 app.add_typer(mirror.app, name="mirror", rich_help_panel=CARE)
 app.add_typer(failed.app, name="failed", rich_help_panel=CARE)

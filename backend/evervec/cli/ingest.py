@@ -1,4 +1,4 @@
-"""`evervec ingest`: text comes in from its sources."""
+"""`evervec ingest`: text comes in from its sources; files and tables have modules of their own."""
 
 import asyncio
 from dataclasses import asdict
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import output
+from evervec.cli import ingest_files, ingest_sql, output
 from evervec.cli.options import Json
+from evervec.cli.outlook import show_outlook
 from evervec.cli.run import call
 from evervec.errors import ExportError
 from evervec.pipeline import ingest
@@ -20,6 +21,10 @@ app = typer.Typer(no_args_is_help=True)
 @app.callback()
 def group() -> None:
     """Take text in."""
+
+
+app.command("files")(ingest_files.files)
+app.command("sql")(ingest_sql.sql)
 
 
 @app.command()
@@ -48,7 +53,7 @@ def telegram(
     else:
         output.say(_counts(report))
     _list_rejected(report)
-    _next_step(outlook)
+    show_outlook(outlook)
 
 
 def _counts(report: ingest.Report) -> str:
@@ -68,17 +73,3 @@ def _list_rejected(report: ingest.Report) -> None:
         output.note(f"rejected {rejected.place}: {rejected.reason}", indent=2)
     if report.rejections > len(report.rejected):
         output.note(f"… and {report.rejections - len(report.rejected):,} more", indent=2)
-
-
-def _next_step(outlook: ingest.Outlook) -> None:
-    if outlook.queue_reason is not None:
-        output.note(
-            f"{outlook.queue_reason} {outlook.pending:,} rows wait to be embedded; `evervec backfill` does it without NATS."
-        )
-    elif outlook.worker_listens:
-        output.note(f"{outlook.pending:,} rows wait to be embedded; a worker is at it. See `evervec status`.")
-    elif outlook.pending or outlook.unread:
-        output.note(
-            f"{outlook.pending:,} rows wait to be embedded and no worker is running. Run `{outlook.run}` to "
-            "have them scored, extracted and embedded, or `evervec backfill` to have them embedded at once."
-        )

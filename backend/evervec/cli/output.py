@@ -101,7 +101,7 @@ def progress(what: str, total: int | None = None) -> AbstractContextManager[Call
     return _shown(what, total, *counts)
 
 
-def waiting(what: str) -> AbstractContextManager[object]:
+def waiting(what: str) -> AbstractContextManager[Callable[[int], None]]:
     """The same for what can not be counted."""
     return _shown(what, None)
 

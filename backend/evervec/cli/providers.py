@@ -29,6 +29,17 @@ Key = Annotated[
         help="Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
     ),
 ]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What is embedded for a chunk: {text}, with {title} and {heading} before it; \\n is a line break.",
+    ),
+]
+ChunkTokens = Annotated[int | None, typer.Option(metavar="N", help="The most tokens that a chunk may have.")]
+Price = Annotated[
+    float | None, typer.Option(metavar="USD", help="Dollars per million tokens, so that runs say what they cost.")
+]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
 ]
@@ -58,11 +69,25 @@ def list_(as_json: Json = False) -> None:
 def _show(one: dict[str, Any]) -> None:
     output.say(f"{one['name']}{'  (active)' if one['active'] else ''}", style="bold")
     output.say(f"embeds with {one['model']}, {one['dimensions']} dimensions", indent=2)
+    output.say(f"chunks of {one['chunk_tokens']:,} tokens at most: {_shown(one['template'])}", indent=2)
+    if one["text_tokens"]:
+        output.say(f"the model takes {one['text_tokens']:,} tokens of a text", indent=2)
+    output.say(_price(one["usd_per_million_tokens"]), indent=2)
     output.say(f"extracts with {one['chat_model'] or 'local rules'}", indent=2)
     if one["base_url"]:
         output.say(f"at {one['base_url']}", indent=2)
     if one["reason"]:
         output.say(f"resting for {one['paused_seconds']:.0f} s: {one['reason']}", style="yellow", indent=2)
+
+
+def _shown(template: str) -> str:
+    return template.replace("\n", "\\n")
+
+
+def _price(dollars: float | None) -> str:
+    if dollars is None:
+        return "costs what is not known: give it with --price"
+    return f"costs ${dollars:g} per million tokens" if dollars else "costs nothing"
 
 
 @app.command()
@@ -73,13 +98,17 @@ def add(
     model: Model = None,
     chat_model: ChatModel = None,
     api_key: Key = None,
+    template: Template = None,
+    chunk_tokens: ChunkTokens = None,
+    price: Price = None,
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
     """Probe a provider and keep it. The width of its vectors is asked for, never assumed."""
 
-    async def run(resources: Resources) -> Provider:
-        return await providers.add(
+    async def run(resources: Resources) -> tuple[Provider, bool]:
+        before = await providers.listed(resources)
+        added = await providers.add(
             resources,
             name=name,
             type_=type_,
@@ -87,15 +116,28 @@ def add(
             model=model,
             chat_model=chat_model,
             api_key=api_key,
+            template=None if template is None else template.replace("\\n", "\n"),
+            chunk_tokens=chunk_tokens,
+            price=price,
             activate=activate,
         )
+        return added, any(one.space.active and _recipe(one) != _recipe(added) for one in before)
 
-    added = describe(call(run))
+    provider, other_chunks = call(run)
+    added = describe(provider)
     output.document(added) if as_json else _show(added)
+    if added["active"] and other_chunks:
+        output.note("Documents that are there already are chunked again by the workers; only what differs is embedded.")
     if not added["active"]:
         output.note(
             f"Rows are embedded in another space. Switch with `evervec providers use {added['name']} --reembed`."
         )
+
+
+def _recipe(provider: Provider) -> tuple[object, ...]:
+    """What decides how documents are chunked."""
+    space = provider.space
+    return space.id, space.template, space.chunk_tokens, space.text_tokens
 
 
 @app.command()

@@ -58,8 +58,9 @@ def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, queue: bool = F
 
     async def opened() -> T:
         async with AsyncExitStack() as closing:
-            with output.waiting("opening the stack"):
-                runtime = await closing.enter_async_context(open_runtime(found, queue=queue, migrate=migrate))
+            with output.progress("rows taken in") if migrate else output.waiting("opening the stack") as step:
+                opening = open_runtime(found, queue=queue, migrate=migrate, taken_in=step)
+                runtime = await closing.enter_async_context(opening)
             return await function(runtime)
 
     return block(opened())

@@ -1,6 +1,6 @@
 """Text into chunks: cut where its structure allows, small enough for the model, and the same again after an edit elsewhere.
 
-Whether a text is cut at a boundary depends on the text around it and never on what was counted before, so an edit
+Which neighbours share a chunk depends on the text around them and never on what was counted before, so an edit
 touches the chunks that it is in, and the rest keep their identity (`docs/decisions/0010`).
 """
 
@@ -10,12 +10,11 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from string import Formatter
+from sys import maxsize
 from typing import cast
 from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-from semchunk.semchunk import chunk as torn
+from semchunk.semchunk import chunk as semchunk
 
 from evervec.domain.document import Block, Cut, Document
 from evervec.domain.text import is_blank, snippet
@@ -29,16 +28,24 @@ TEMPLATE = "{title} › {heading}\n\n{text}"
 TOKENS = 256
 LEAST_TOKENS = 32
 
-HEAD_SHARE = 4
-"""Title and heading may take a fourth of a chunk's tokens; a longer one is shortened, the text never is."""
+HEAD_SHARE = 8
+"""Title and heading may each take an eighth of a chunk's tokens; a longer one is shortened, the text never is."""
 
-TORN_AT_ONCE = 20_000
-"""Characters of a single block that are torn together: a word of 10 MB is no reason to count 10 MB again and again."""
+LEAST_ROOM = LEAST_TOKENS // 4
 
-LEAST_SHARE = 5
-"""No cut leaves less than a fifth of the tokens on either side, while there is another choice."""
+FAR = 8
+"""Characters a token that usual text never has: what is longer than that is too long, and is not counted to find out."""
+
+TORN_AT_ONCE = 16_384
+"""Characters of a single block that are torn together: a word of 10 MB stays in bounds."""
+
+CLOSING = "\n\"')]}”’»*_"
+ENDS = (".", "!", "?", "…", ":", "。", "！", "？", "؟", "।")
+"""What a sentence ends with, and what may follow it."""
 
 Count = Callable[[Sequence[str]], list[int]]
+
+_Torn = tuple[list[str], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -57,19 +64,21 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How chunks are made for one embedding space: the template of the vector text and the most tokens it may have."""
+    """How chunks are made for one embedding space: the template of the vector text and the most tokens it may have.
+
+    A template holds `{text}` once, and `{title}` and `{heading}` where they are wanted; `{{` and `}}` are braces. What
+    stands before its first field and behind its last one is always said. What stands between two is said in front of
+    the second, unless that is empty or nothing was said yet: no mark is left dangling.
+    """
 
     template: str = TEMPLATE
     tokens: int = TOKENS
     tokenizer: str = ""
 
     def __post_init__(self) -> None:
-        known = _fields(self.template)
-        if "text" not in known or not set(known) <= set(FIELDS):
-            raise Refused(
-                reason=f"The template {self.template!r} can not be used: it needs {{text}}, and may have {{title}} and "
-                "{heading}, nothing else in braces."
-            )
+        names = [name for _, name in self._parsed[0]]
+        if names.count("text") != 1 or not set(names) <= set(FIELDS):
+            raise self._refused("it needs {text} once and may have {title} and {heading}, nothing else in braces")
         if self.tokens < LEAST_TOKENS:
             raise Refused(reason=f"{self.tokens} tokens are too few for a chunk: give {LEAST_TOKENS} or more.")
 
@@ -80,29 +89,31 @@ class Recipe:
         return sha256(said.encode()).hexdigest()[:16]
 
     def vector_text(self, title: str, heading: str, text: str) -> str:
-        """What is embedded for a text in its place; a blank text has none. Marks around an absent title go with it."""
+        """What is embedded for a text in its place; a blank text has none."""
         if is_blank(text):
             return ""
-        head, _, tail = self.template.partition("{text}")
-        filled = head.format(title=title, heading=heading) if title and heading else _without(head, title or heading)
-        return f"{filled}{text.strip()}{tail.format(title=title, heading=heading)}"
+        fields, closing = self._parsed
+        values = {"title": title, "heading": heading, "text": text.strip()}
+        said = [(words, values[name]) for words, name in fields if values[name]]
+        return fields[0][0] + said[0][1] + "".join(words + value for words, value in said[1:]) + closing
 
+    @cached_property
+    def _parsed(self) -> tuple[list[tuple[str, str]], str]:
+        """Each field with the words in front of it, and the words at the end."""
+        fields, words = list[tuple[str, str]](), ""
+        try:
+            for literal, name, spec, conversion in Formatter().parse(self.template):
+                words += literal
+                if name is not None:
+                    # no index, conversion or format: a template fills in, it does not compute
+                    fields.append((words, "?" if spec or conversion else name))
+                    words = ""
+        except ValueError as problem:
+            raise self._refused(f"{problem}; a brace that is meant as such is written twice") from None
+        return fields, words
 
-def _fields(template: str) -> list[str]:
-    try:
-        parsed = list(Formatter().parse(template))
-    except ValueError:
-        return []
-    # no attribute, index, conversion or format: a template fills in, it does not compute
-    return [name if not spec and not conversion else "?" for _, name, spec, conversion in parsed if name is not None]
-
-
-def _without(head: str, only: str) -> str:
-    """The head of a text that has a title or a heading alone, or neither: no mark is left dangling."""
-    if not only:
-        return ""
-    tail = head[len(head.rstrip()) :]
-    return f"{only}{tail}"
+    def _refused(self, why: str) -> Refused:
+        return Refused(reason=f"The template {self.template!r} can not be used: {why}.")
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,8 @@ class _Piece:
 def chunk(document: Document, blocks: Sequence[Block], recipe: Recipe, count: Count) -> list[Chunk]:
     """The chunks of a document, in order; their contents joined are its text. A document without text has none.
 
-    `blocks` cover the text, else `ValueError`. `count` gives the tokens of each text as the space's model counts them.
-    Raises `Refused` when the recipe's template leaves no room for text.
+    `blocks` cover the text, else `ValueError`. `count` gives the tokens of each text as the space's model counts them,
+    and takes nearly all of the time. Raises `Refused` when the recipe's template leaves no room for text.
     """
     if not document.text:
         return []
@@ -128,7 +139,7 @@ def chunk(document: Document, blocks: Sequence[Block], recipe: Recipe, count: Co
         raise ValueError(
             f"{document.uri}: its blocks end at {blocks[-1].end if blocks else 0}, not where its text does"
         )
-    return list(_numbered(document.text, _Chunker(document, recipe, count).parts(blocks)))
+    return list(_numbered(document.text, _Chunker(document, blocks, recipe, count).parts(blocks)))
 
 
 _Part = tuple[int, int, str, str, int]
@@ -138,25 +149,26 @@ _Part = tuple[int, int, str, str, int]
 class _Chunker:
     """One document's way through: sections first, and only what is too large for the model is cut further."""
 
-    def __init__(self, document: Document, recipe: Recipe, count: Count) -> None:
+    def __init__(self, document: Document, blocks: Sequence[Block], recipe: Recipe, count: Count) -> None:
         self._text, self._recipe, self._count = document.text, recipe, count
-        self._most_head = recipe.tokens // HEAD_SHARE // 2
-        self._title = self._shortened(document.title)
+        said = {document.title, *(block.heading for block in blocks)}
+        self._short = _shortened(said, recipe.tokens // HEAD_SHARE, count)
+        self._title = self._short[document.title]
 
     def parts(self, blocks: Sequence[Block]) -> Iterator[_Part]:
         """Sections whole where they fit, in parts where they do not."""
         sections = list(_sections(blocks))
         whole = [self._vector_text(start, end, held[0].heading) for start, end, held in sections]
-        for (start, end, held), text, tokens in zip(sections, whole, self._count(whole), strict=True):
+        for (start, end, held), text, tokens in zip(sections, whole, self._tokens(whole), strict=True):
             if tokens <= self._recipe.tokens:
                 yield start, end, held[0].heading, text, tokens
             else:
                 yield from self._in_parts(start, held)
 
     def _in_parts(self, start: int, blocks: Sequence[Block]) -> Iterator[_Part]:
-        head = self._recipe.vector_text(self._title, self._shortened(blocks[0].heading), "x")
+        head = self._recipe.vector_text(self._title, self._short[blocks[0].heading], "x")
         room = self._recipe.tokens - self._count([head])[0]
-        if room < LEAST_TOKENS // 4:
+        if room < LEAST_ROOM:
             raise Refused(
                 reason=f"The template {self._recipe.template!r} leaves {room} of {self._recipe.tokens} tokens for the "
                 "text: shorten it, or allow more tokens."
@@ -165,50 +177,75 @@ class _Chunker:
 
     def _fitting(self, pieces: Sequence[_Piece], room: int) -> Iterator[_Part]:
         """Neighbours together up to `room`; less of it where a text has more tokens than its pieces have by themselves."""
-        ranges = split(np.array([p.size for p in pieces]), np.array([p.mark for p in pieces]), room)
+        ranges = gather([piece.size for piece in pieces], [piece.mark for piece in pieces], room)
         texts = [self._vector_text(pieces[lo].start, pieces[hi - 1].end, pieces[lo].heading) for lo, hi in ranges]
         for (lo, hi), text, tokens in zip(ranges, texts, self._count(texts), strict=True):
-            if tokens <= self._recipe.tokens:
-                yield pieces[lo].start, pieces[hi - 1].end, pieces[lo].heading, text, tokens
+            start, end, over = pieces[lo].start, pieces[hi - 1].end, tokens - self._recipe.tokens
+            if over <= 0 or end - start == 1:
+                yield start, end, pieces[lo].heading, text, tokens
             elif hi - lo > 1:
-                yield from self._fitting(pieces[lo:hi], room - (tokens - self._recipe.tokens))
+                fewer = min(room, sum(piece.size for piece in pieces[lo:hi])) - over
+                yield from self._fitting(pieces[lo:hi], fewer)
             else:
-                smaller = max(1, pieces[lo].size // 2)
-                yield from self._fitting(list(self._torn(pieces[lo], smaller)), room)
+                yield from self._fitting(list(self._torn(pieces[lo], room, (end - start) // 2)), room)
 
     def _pieces(self, start: int, blocks: Sequence[Block], room: int) -> Iterator[_Piece]:
         bounds = [start, *(block.end for block in blocks)]
         texts = [self._text[begin:end] for begin, end in pairwise(bounds)]
-        for begin, block, text, size in zip(bounds, blocks, texts, self._count(texts), strict=False):
+        for begin, block, text, size in zip(bounds, blocks, texts, self._tokens(texts), strict=False):
             piece = _Piece(begin, block.end, block.heading, _mark(block.cut, text), size)
             if size <= room:
                 yield piece
             else:
-                yield from self._torn(piece, room)
+                # a character a token: some tear more for usual text, and so a long paragraph has its own neighbourhoods
+                yield from self._torn(piece, room, room)
 
-    def _torn(self, piece: _Piece, room: int) -> Iterator[_Piece]:
-        """A piece that is too large by itself, torn between sentences, words or, in the worst case, characters."""
-        ends = []
+    def _torn(self, piece: _Piece, room: int, most: int) -> Iterator[_Piece]:
+        """A piece that is too large by itself, torn into stretches of at most `most` characters, and again if need be."""
+        bounds = [piece.start, *self._tears(piece, most), piece.end]
+        texts = [self._text[begin:end] for begin, end in pairwise(bounds)]
+        for begin, end, text, size in zip(bounds, bounds[1:], texts, self._count(texts), strict=False):
+            mark = piece.mark if begin == piece.start else _mark(self._cut(begin), text)
+            part = _Piece(begin, end, piece.heading, mark, size)
+            if size > room and most > 1 and not is_blank(text):
+                yield from self._torn(part, room, max(1, most // 4))
+            else:
+                yield part
+
+    def _tears(self, piece: _Piece, most: int) -> Iterator[int]:
+        """Places to tear a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
         for begin in range(piece.start, piece.end, TORN_AT_ONCE):
+            if begin > piece.start:
+                yield begin
             text = self._text[begin : min(begin + TORN_AT_ONCE, piece.end)]
-            found = torn(text, room, lambda part: self._count([part])[0], memoize=False, offsets=True)
-            offsets = cast("tuple[list[str], list[tuple[int, int]]]", found)[1]
-            ends += [begin + start for start, _ in offsets[1:]] + [begin + len(text)]
-        texts = [self._text[begin:end] for begin, end in pairwise([piece.start, *ends])]
-        begin, mark = piece.start, piece.mark
-        for end, text, size in zip(ends, texts, self._count(texts), strict=True):
-            yield _Piece(begin, end, piece.heading, mark if begin == piece.start else _mark(Cut.WORD, text), size)
-            begin = end
+            _, spans = cast(_Torn, semchunk(text, most, len, memoize=False, offsets=True))
+            yield from (begin + start for start, _ in spans[1:])
+
+    def _cut(self, at: int) -> Cut:
+        """How good a place within a block is: behind a line, behind a sentence, behind both, or behind neither."""
+        before = self._text[max(0, at - 8) : at].rstrip(" \t")
+        return Cut(before.endswith("\n") + before.rstrip(CLOSING).endswith(ENDS))
 
     def _vector_text(self, start: int, end: int, heading: str) -> str:
-        return self._recipe.vector_text(self._title, self._shortened(heading), self._text[start:end])
+        return self._recipe.vector_text(self._title, self._short[heading], self._text[start:end])
 
-    def _shortened(self, said: str) -> str:
-        """A title or heading with an eighth of a chunk's tokens at most. A token is a byte at least."""
-        line = " ".join(said.split())
-        while len(line.encode()) > self._most_head and self._count([line])[0] > self._most_head:
-            line = snippet(line, max(1, len(line) * 3 // 4))
-        return line
+    def _tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; of one that is far too long just that."""
+        far = FAR * self._recipe.tokens
+        counted = iter(self._count([text for text in texts if len(text) <= far]))
+        return [next(counted) if len(text) <= far else maxsize for text in texts]
+
+
+def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
+    """Each title or heading on one line of at most `most` tokens."""
+    short = {line: snippet(line, FAR * most) for line in lines}
+    # a token is a byte at least
+    left = [line for line in short if len(short[line].encode()) > most]
+    while left:
+        tokens = count([short[line] for line in left])
+        left = [line for line, size in zip(left, tokens, strict=True) if size > most and len(short[line]) > 1]
+        short |= {line: snippet(short[line], len(short[line]) * 3 // 4) for line in left}
+    return short
 
 
 def _sections(blocks: Sequence[Block]) -> Iterator[tuple[int, int, list[Block]]]:
@@ -222,30 +259,28 @@ def _sections(blocks: Sequence[Block]) -> Iterator[tuple[int, int, list[Block]]]
 
 
 def _mark(cut: Cut, text: str) -> int:
+    """Higher for a better place. Among equals the text that begins there decides, as good as chance and always the same."""
     return int(cut) << 32 | crc32(text.strip().encode())
 
 
-def split(sizes: NDArray[np.int64], marks: NDArray[np.int64], room: int) -> list[tuple[int, int]]:
-    """Ranges `(first, end)` of neighbours with at most `room` together; a single one may have more.
+def gather(sizes: Sequence[int], marks: Sequence[int], room: int) -> list[tuple[int, int]]:
+    """Ranges `(first, end)` of neighbours with at most `room` together, all of them in order; one alone may have more.
 
-    What is too large is cut where the mark is highest, again and again. Marks come from the text at the place, so the
-    same cuts are found whatever stands before and behind (a treap's shape depends on its keys, not on their history).
+    The boundary of the lowest mark goes first, then the next, wherever what it parts fits together. So a boundary's
+    fate hangs on those nearby that have lower marks, on theirs in turn, and no further: a few chunks away, nothing of
+    an edit is left. No two neighbours are left that would fit together, but for a boundary's turn that came too early.
     """
-    sums = np.concatenate([[0], np.cumsum(sizes)])
-    least = room // LEAST_SHARE
-    ranges, left = [], [(0, len(sizes))]
-    while left:
-        first, end = left.pop()
-        if end - first == 1 or sums[end] - sums[first] <= room:
-            ranges.append((first, end))
-            continue
-        low = min(max(int(np.searchsorted(sums, sums[first] + least)), first + 1), end - 1)
-        high = max(min(int(np.searchsorted(sums, sums[end] - least, "right")), end), low + 1)
-        best = marks[low:high] == marks[low:high].max()
-        among = np.flatnonzero(best) + low
-        middle = (sums[first] + sums[end]) / 2
-        at = int(among[np.abs(sums[among] - middle).argmin()])
-        left += [(at, end), (first, at)]
+    firsts, ends, sums = list(range(len(sizes))), list(range(1, len(sizes) + 1)), list(sizes)
+    for at in sorted(range(1, len(sizes)), key=marks.__getitem__):
+        first = firsts[at - 1]
+        if sums[first] + sums[at] <= room:
+            sums[first] += sums[at]
+            ends[first] = ends[at]
+            firsts[ends[at] - 1] = first
+    ranges, first = list[tuple[int, int]](), 0
+    while first < len(sizes):
+        ranges.append((first, ends[first]))
+        first = ends[first]
     return ranges
 
 
@@ -254,7 +289,8 @@ def _numbered(text: str, parts: Iterable[_Part]) -> Iterator[Chunk]:
     for ordinal, (start, end, heading, vector_text, tokens) in enumerate(parts):
         content = text[start:end]
         breaks = content.count("\n")
-        last = line + breaks - (content.endswith("\n") and breaks > 0)
         digest = sha256(vector_text.encode()).digest()
-        yield Chunk(ordinal, content, heading, vector_text, line, last, tokens, digest)
+        yield Chunk(
+            ordinal, content, heading, vector_text, line, line + breaks - content.endswith("\n"), tokens, digest
+        )
         line += breaks

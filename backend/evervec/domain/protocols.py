@@ -14,10 +14,13 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EmbedLimits:
-    """What one request to a provider may hold. `text_tokens` is the longest text that is embedded whole."""
+    """What one request to a provider may hold. `text_tokens` is the longest text that is embedded whole.
+
+    `tokens` is None where a request may have any number of them, and nobody needs to count.
+    """
 
     texts: int = 256
-    tokens: int = 200_000
+    tokens: int | None = 200_000
     text_tokens: int | None = None
 
 
@@ -40,7 +43,10 @@ class Embedder(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text: exact where the tokenizer is at hand, else an upper estimate."""
+        """Tokens of each text: exact where the tokenizer is at hand, else an upper estimate.
+
+        Takes its time and blocks: call it in a thread for more than a few texts. May raise a `ProviderError` subclass.
+        """
         ...
 
     async def embed(self, texts: Sequence[str]) -> Vectors:

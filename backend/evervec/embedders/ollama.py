@@ -59,7 +59,11 @@ class OllamaEmbedder:
         return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate on the high side: good for packing, no reason to refuse a text."""
+        """An estimate on the high side, as the model's tokenizer stays with the server.
+
+        Good for packing and for chunks that are sure to fit (they turn out smaller than they could be); no reason
+        to refuse a text.
+        """
         return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:

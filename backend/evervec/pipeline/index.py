@@ -110,11 +110,11 @@ async def enqueue(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
     return run_id
 
 
-async def index_all_datasets(resources: Resources, full_rebuild: bool = False) -> list[UUID]:
+async def index_all_datasets(resources: Resources, full_rebuild: bool = False, trigger: str = "schedule") -> list[UUID]:
     """Ask for a run of every dataset that has a source, and ring for each: one task a dataset. Answers the runs' ids."""
     async with resources.database.transaction() as tx:
         filled = await sources.filled(tx)
-        asked = [await runs.enqueue(tx, one, Wish(full=full_rebuild).mode, "schedule", None, True) for one in filled]
+        asked = [await runs.enqueue(tx, one, Wish(full=full_rebuild).mode, trigger, None, True) for one in filled]
     await ring(resources, filled)
     return asked
 

@@ -52,5 +52,8 @@ async def _counted(
         dataset_id = uuid4()
     run = Run.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
     source = origins.files_source(files, checksum=options.checksum)
-    await Indexing(resources, run, source, await recipe.active(resources), options, progress).perform()
+    kitchen = await recipe.active(resources)
+    await Indexing(resources, run, source, kitchen, options, progress).perform()
+    price = kitchen.provider.usd_per_million_tokens
+    run.cost_usd = None if price is None else run.counts.tokens * price / 1_000_000
     return run

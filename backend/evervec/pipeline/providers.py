@@ -1,9 +1,11 @@
 """Providers: added once they answered, probed for their width, switched without ever mixing spaces."""
 
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
+from evervec.domain.chunking import TEMPLATE, TOKENS, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import gate
 from evervec.embedders.catalog import TYPES, open_embedder, probe
@@ -11,6 +13,9 @@ from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.providers import Provider
+
+FREE = ("local",)
+"""Types that embed in this process, where no token costs anything."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,21 @@ async def add(
     model: str | None = None,
     chat_model: str | None = None,
     api_key: str | None = None,
+    template: str | None = None,
+    chunk_tokens: int | None = None,
+    price: float | None = None,
     activate: bool = True,
 ) -> Provider:
     """Probe a provider, keep it, and use it if no vector of another space is lost by that.
 
-    Raises `Refused` for a type nobody knows, a `ProviderError` when it does not answer as an embedder.
+    `template` and `chunk_tokens` belong to its space and stay as they are if not given: other ones mean that every
+    document is chunked again. `price` is in dollars per million tokens. Raises `Refused` for a type nobody knows, a
+    template or a price that can not be used, a `ProviderError` when it does not answer as an embedder.
     """
     if type_ not in TYPES:
         raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
+    Recipe(TEMPLATE if template is None else template, TOKENS if chunk_tokens is None else chunk_tokens)
+    price = _price(type_, price)
     client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name)
     try:
         dimensions = await probe(client)
@@ -64,11 +76,23 @@ async def add(
             chat_model=chat_model,
             api_key_encrypted=None if api_key is None else resources.seal(api_key),
             dimensions=dimensions,
+            text_tokens=client.limits.text_tokens,
+            template=template,
+            chunk_tokens=chunk_tokens,
+            usd_per_million_tokens=price,
         )
         free = added.space.active or not await providers.embedded_rows(tx)
     if activate and free:
         return await use(resources, added.name)
     return added
+
+
+def _price(type_: str, price: float | None) -> float | None:
+    if price is None:
+        return 0.0 if type_ in FREE else None
+    if not isfinite(price) or price < 0:
+        raise Refused(reason=f"A price of {price} can not be: give dollars per million tokens, 0 for nothing.")
+    return price
 
 
 async def use(resources: Resources, name: str, *, reembed: bool = False) -> Provider:

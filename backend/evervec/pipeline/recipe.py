@@ -7,7 +7,7 @@ from evervec.domain.chunking import Chunk, Recipe, chunk
 from evervec.domain.document import Document
 from evervec.domain.protocols import Embedder
 from evervec.pipeline.resources import Resources
-from evervec.sources import structure
+from evervec.sources.structure import blocks
 from evervec.store.providers import Provider
 
 
@@ -24,8 +24,8 @@ class Kitchen:
         return [(one, self._chunk(one)) for one in documents]
 
     def _chunk(self, document: Document) -> list[Chunk]:
-        blocks = structure.blocks(document.text, document.format)
-        return chunk(document, blocks, self.recipe, self.embedder.count_tokens)
+        outline = blocks(document.text, document.format)
+        return chunk(document, outline, self.recipe, self.embedder.count_tokens)
 
 
 async def active(resources: Resources) -> Kitchen:

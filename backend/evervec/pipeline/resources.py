@@ -33,11 +33,13 @@ class Models:
         self._secret_key = secret_key
         self._embedders: dict[UUID, tuple[Provider, Embedder]] = {}
         self._extractors: dict[UUID, tuple[Provider, Extractor]] = {}
+        self._replaced: list[Embedder | Extractor] = []
 
     def embedder(self, provider: Provider) -> Embedder:
         """The provider's embedder."""
         kept = self._embedders.get(provider.id)
         if kept is None or kept[0] != _identity(provider):
+            self._replaced += [] if kept is None else [kept[1]]
             kept = (_identity(provider), self.open(provider))
             self._embedders[provider.id] = kept
         return kept[1]
@@ -46,6 +48,7 @@ class Models:
         """The provider's extractor: its chat model if it has one, else the local rules."""
         kept = self._extractors.get(provider.id)
         if kept is None or kept[0] != _identity(provider):
+            self._replaced += [] if kept is None else [kept[1]]
             chats = provider.chat_model is not None
             kept = (
                 _identity(provider),
@@ -77,7 +80,9 @@ class Models:
         )
 
     async def aclose(self) -> None:
-        """Close every client; may be called twice."""
+        """Close every client, also those whose provider was changed since; may be called twice."""
+        while self._replaced:
+            await self._replaced.pop().aclose()
         for _, extractor in self._extractors.values():
             await extractor.aclose()
         for _, embedder in self._embedders.values():
@@ -95,7 +100,10 @@ class Models:
 
 
 def _identity(provider: Provider) -> Provider:
-    return replace(provider, paused_seconds=0.0, pause_code=None, pause_error=None, failures=0)
+    """What a client depends on: neither how the provider fares, nor how chunks are made, nor what it costs."""
+    space = replace(provider.space, active=False, template="", chunk_tokens=0, text_tokens=None)
+    still = replace(provider, paused_seconds=0.0, pause_code=None, pause_error=None, failures=0)
+    return replace(still, space=space, usd_per_million_tokens=None)
 
 
 @dataclass(frozen=True)

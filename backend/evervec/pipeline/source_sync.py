@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from evervec.domain.naming import slug
 from evervec.pipeline import index, origins
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
 from evervec.store import datasets, documents, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.foreign import Change, Foreign
+from evervec.store.foreign import Change, Foreign, open_foreign
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
 
@@ -26,13 +27,13 @@ Ids = dict[str, list[int | str]]
 
 @dataclass
 class DatasetChanges:
-    """What changed in one dataset, by table, and the run that indexes it."""
+    """What changed in one dataset, by table, and the run that indexes it; no ids where a sync is only looked at."""
 
     project: str
     dataset: str
-    dataset_id: UUID
+    dataset_id: UUID | None
     changed_ids: Ids
-    run_id: UUID
+    run_id: UUID | None
 
 
 @dataclass
@@ -54,28 +55,58 @@ class Synced:
         return merged
 
 
-async def sync(resources: Resources, description: Description) -> Synced:
+async def sync(resources: Resources, description: Description, *, full: bool = False) -> Synced:
     """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
 
     The cursor moves, new tenants get their datasets and the runs wait in one transaction: a sync that failed has
-    triggered nothing, and the next one sees the same changes. Raises `SourceDownError` or `SourceError`.
+    triggered nothing, and the next one sees the same changes. With `full` every dataset of the source is rebuilt, also
+    where nothing changed. Raises `SourceDownError` or `SourceError`.
     """
     record = await origins.keep_sql(resources, description)
     async with aclosing(await origins.open_foreign_of(resources, record)) as foreign:
         # asked for before anything is read: what is written while we read is seen by the next sync
         horizon = await foreign.horizon()
-        since = record.cursor.get("since")
-        synced = Synced(description.name, None if since is None else datetime.fromisoformat(since))
-        synced.warnings = await foreign.warnings()
-        changed = await _changed(resources, description, record, foreign, synced.since)
+        synced, changed = await _seen(resources, description, record, foreign, full=full)
     async with resources.database.transaction() as tx:
         for tenant in sorted(changed, key=str):
             dataset = await _dataset(tx, description, record, tenant)
-            run_id = await runs.enqueue(tx, dataset.id, "delta", TRIGGER, changed[tenant])
+            mode, ids = ("full", None) if full else ("delta", changed[tenant])
+            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, ids)
             synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
         await sources.advance(tx, record.id, {"since": horizon.isoformat()})
-    await index.ring(resources, [one.dataset_id for one in synced.datasets])
+    await index.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])
     return synced
+
+
+async def look(resources: Resources, description: Description, *, full: bool = False) -> Synced:
+    """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
+    async with resources.database.read() as tx:
+        record = await sources.find(tx, slug("Project", description.project), description.name)
+    at = resources.database if description.url is None else description.url.get_secret_value()
+    async with aclosing(await open_foreign(description, at)) as foreign:
+        synced, changed = await _seen(resources, description, record, foreign, full=full)
+    for tenant in sorted(changed, key=str):
+        project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
+        synced.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
+    return synced
+
+
+async def _seen(
+    resources: Resources, description: Description, record: SourceRecord | None, foreign: Foreign, *, full: bool
+) -> tuple[Synced, dict[str | None, Ids]]:
+    """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
+    known: dict[str | None, UUID] = {}
+    if record is not None:
+        async with resources.database.read() as tx:
+            known = await sources.tenants(tx, record.id)
+    since = None if record is None else record.cursor.get("since")
+    synced = Synced(description.name, None if since is None else datetime.fromisoformat(since))
+    synced.warnings = await foreign.warnings()
+    changed = await _changed(resources, description, known, foreign, synced.since)
+    if full:
+        every = [None] if description.dataset is not None else [*await foreign.tenants(), *known]
+        changed = {tenant: changed.get(tenant, {}) for tenant in every}
+    return synced, changed
 
 
 async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenant: str | None) -> Dataset:
@@ -85,11 +116,13 @@ async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenan
 
 
 async def _changed(
-    resources: Resources, description: Description, record: SourceRecord, foreign: Foreign, since: datetime | None
+    resources: Resources,
+    description: Description,
+    known: dict[str | None, UUID],
+    foreign: Foreign,
+    since: datetime | None,
 ) -> dict[str | None, Ids]:
     """Changed ids by tenant and table, without the versions that are indexed already."""
-    async with resources.database.read() as tx:
-        known = await sources.tenants(tx, record.id)
     found: dict[str | None, Ids] = {}
     for table, described in description.tables.items():
         if described.updated_at is None:

@@ -350,3 +350,17 @@ async def still(tx: Tx, read: Sequence[Unchunked]) -> set[int]:
         [one.seen for one in read],
     )
     return {row["id"] for row in rows}
+
+
+# the halves are counted apart, each in an index of its own: most documents are of this recipe
+WAITING = """
+SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT NULL)
+     + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe < $2)
+     + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe > $2)
+"""
+
+
+async def waiting(tx: ReadTx, dataset_id: UUID, recipe: str) -> int:
+    """Documents whose chunks are still to be made: put in as a text, or chunked by another recipe than this one."""
+    found: int = await tx.fetchval(WAITING, dataset_id, recipe)
+    return found

@@ -1,7 +1,8 @@
-"""Takes in rows that no trigger saw: an older database, a restore with triggers disabled, text changed behind them."""
+"""Takes in what no trigger saw: rows of an older database, of a restore without triggers, texts changed behind them; and
+fills the hashes of chunks and documents that were there before hashes were."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evervec.store.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.session import Database
@@ -10,12 +11,13 @@ from evervec.store.triggers import content_hash
 
 @dataclass(frozen=True)
 class Step:
-    """One committed batch: `reached` is the highest key seen, `taken` the records added or corrected."""
+    """One committed batch of `seen` rows: `reached` is the highest key, `taken` the records added or corrected."""
 
     kind: str
     reached: int
     taken: int
     removed: int
+    seen: int = field(default=0, compare=False)
 
 
 def _take_in(embeddable: Embeddable) -> str:
@@ -40,7 +42,8 @@ def _take_in(embeddable: Embeddable) -> str:
         ON CONFLICT (kind, row_id) DO UPDATE SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
         RETURNING 1
     )
-    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM taken) AS touched
+    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen,
+           (SELECT count(*) FROM taken) AS touched
     """
 
 
@@ -52,7 +55,8 @@ def _remove(embeddable: Embeddable) -> str:
         DELETE FROM embeddings e USING batch b WHERE e.vector_id = b.vector_id
         AND NOT EXISTS (SELECT FROM {embeddable.table} r WHERE r.{embeddable.key} = b.row_id) RETURNING 1
     )
-    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM gone) AS touched
+    SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen,
+           (SELECT count(*) FROM gone) AS touched
     """
 
 
@@ -62,18 +66,51 @@ async def run(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, 
     Stopped at any point and run again it goes on where records are missing: what is right is only read.
     """
     for embeddable in EMBEDDABLES:
-        async for reached, touched in _walk(database, _take_in(embeddable), batch):
-            yield Step(embeddable.name, reached, touched, 0)
-        async for reached, touched in _walk(database, _remove(embeddable), batch):
-            yield Step(embeddable.name, reached, 0, touched)
+        async for reached, seen, touched in _walk(database, _take_in(embeddable), batch):
+            yield Step(embeddable.name, reached, touched, 0, seen)
+        async for reached, seen, touched in _walk(database, _remove(embeddable), batch):
+            yield Step(embeddable.name, reached, 0, touched, seen)
 
 
-async def _walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int], None]:
-    """Run a statement batch after batch along the keys; yields `(highest key, rows touched)`, nothing open meanwhile."""
+HASH_CHUNKS = """
+WITH batch AS MATERIALIZED (
+    SELECT id, content_hash IS NULL AS due FROM chunks WHERE id > $1 ORDER BY id LIMIT $2
+), filled AS (
+    UPDATE chunks SET content_hash = sha256(convert_to(vector_text, 'UTF8'))
+    WHERE id = ANY(ARRAY(SELECT id FROM batch WHERE due)) AND content_hash IS NULL RETURNING 1
+)
+SELECT (SELECT max(id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen, (SELECT count(*) FROM filled) AS touched
+"""
+
+# a document without a chunk has no text that could be hashed: it is empty, or not chunked yet
+HASH_DOCUMENTS = """
+WITH batch AS MATERIALIZED (
+    SELECT id, content_hash IS NULL AND content IS NULL AS due FROM documents WHERE id > $1 ORDER BY id LIMIT $2
+), hashed AS MATERIALIZED (
+    SELECT document_id, sha256(convert_to(string_agg(content, '' ORDER BY ordinal), 'UTF8')) AS hash, count(*) AS held
+    FROM chunks WHERE document_id = ANY(ARRAY(SELECT id FROM batch WHERE due)) GROUP BY document_id
+), filled AS (
+    UPDATE documents d SET content_hash = h.hash, chunk_count = h.held FROM hashed h
+    WHERE d.id = h.document_id AND d.content_hash IS NULL RETURNING 1
+)
+SELECT (SELECT max(id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen, (SELECT count(*) FROM filled) AS touched
+"""
+
+
+async def fill_hashes(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
+    """Give chunks and documents the hashes that they lack, a short transaction a batch; to be stopped and run again."""
+    for kind, sql in (("chunk hash", HASH_CHUNKS), ("document hash", HASH_DOCUMENTS)):
+        async for reached, seen, touched in _walk(database, sql, batch):
+            yield Step(kind, reached, touched, 0, seen)
+
+
+async def _walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int, int], None]:
+    """Run a statement batch after batch along the keys; yields `(highest key, rows seen, rows touched)`, nothing open
+    meanwhile."""
     reached: int | None = -(2**63)
     while reached is not None:
         async with database.transaction() as tx:
             row = await tx.fetchrow(sql, reached, batch)
         reached = None if row is None else row["reached"]
         if row is not None and reached is not None:
-            yield reached, row["touched"]
+            yield reached, row["seen"], row["touched"]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from evervec.domain.chunking import TEMPLATE, TOKENS
 from evervec.errors import UnknownProviderError
 from evervec.store.session import ReadTx, Tx
 
@@ -104,24 +105,28 @@ async def add(
     chat_model: str | None,
     api_key_encrypted: bytes | None,
     dimensions: int,
+    text_tokens: int | None = None,
+    template: str | None = None,
+    chunk_tokens: int | None = None,
+    usd_per_million_tokens: float | None = None,
 ) -> Provider:
-    """Keep a provider (again, under its name) and the space that it was probed to embed into."""
-    space_id = await tx.fetchval(
-        # The update does nothing but make RETURNING answer for a space that was there.
-        "INSERT INTO embedding_spaces AS s (provider, model, dimensions) VALUES ($1, $2, $3) "
-        "ON CONFLICT (provider, model, dimensions, metric) DO UPDATE SET model = s.model RETURNING id",
-        type_,
-        model,
-        dimensions,
+    """Keep a provider (again, under its name) and the space that it was probed to embed into.
+
+    What None says of the space stays as it was; of a new one it is the default.
+    """
+    space_id = await _ensure_space(
+        tx, type_, model, dimensions, text_tokens=text_tokens, template=template, chunk_tokens=chunk_tokens
     )
     provider_id = await tx.fetchval(
         """
-        INSERT INTO llm_providers (name, type, base_url, model, chat_model, api_key_encrypted, space_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO llm_providers
+            (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
-            paused_until = NULL, pause_code = NULL, pause_error = NULL, failures = 0
+            usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, paused_until = NULL,
+            pause_code = NULL, pause_error = NULL, failures = 0
         RETURNING id
         """,
         name,
@@ -131,8 +136,40 @@ async def add(
         chat_model,
         api_key_encrypted,
         space_id,
+        usd_per_million_tokens,
     )
     return await by_id(tx, provider_id)
+
+
+async def _ensure_space(
+    tx: Tx,
+    provider: str,
+    model: str,
+    dimensions: int,
+    *,
+    text_tokens: int | None,
+    template: str | None,
+    chunk_tokens: int | None,
+) -> int:
+    space_id: int = await tx.fetchval(
+        """
+        INSERT INTO embedding_spaces AS s (provider, model, dimensions, text_tokens, template, chunk_tokens)
+        VALUES ($1, $2, $3, $4, coalesce($5, $7::text), coalesce($6, $8::integer))
+        ON CONFLICT (provider, model, dimensions, metric) DO UPDATE SET
+            text_tokens = coalesce($4, s.text_tokens), template = coalesce($5, s.template),
+            chunk_tokens = coalesce($6, s.chunk_tokens)
+        RETURNING id
+        """,
+        provider,
+        model,
+        dimensions,
+        text_tokens,
+        template,
+        chunk_tokens,
+        TEMPLATE,
+        TOKENS,
+    )
+    return space_id
 
 
 async def remove(tx: Tx, name: str) -> None:

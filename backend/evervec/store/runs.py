@@ -292,3 +292,50 @@ async def waiting(tx: ReadTx) -> list[UUID]:
         "GROUP BY r.dataset_id ORDER BY min(r.created_at)"
     )
     return [row["dataset_id"] for row in rows]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a dataset's runs are doing: the one at work, the one that waits, the one that ended last."""
+
+    running: Run | None
+    queued: Run | None
+    last: Run | None
+
+
+async def standing(tx: ReadTx, dataset_id: UUID) -> Standing:
+    """The runs that are not finished, and the newest finished one."""
+    rows = await tx.fetch(
+        SELECT + "WHERE dataset_id = $1 AND (finished_at IS NULL OR id = (SELECT id FROM index_runs WHERE dataset_id = $1 "
+        "AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1))",
+        dataset_id,
+    )
+    found = {row["state"] if row["finished_at"] is None else "last": _run(row) for row in rows}
+    return Standing(found.get("running"), found.get("queued"), found.get("last"))
+
+
+# a key of 64 bits is shown in two halves
+ALIVE = """
+SELECT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid::bigint << 32) | objid::bigint = hashtextextended('evervec:index:' || $1::uuid, 0)
+)
+"""
+
+
+async def alive(tx: ReadTx, dataset_id: UUID) -> bool:
+    """Whether a process is indexing this dataset at this moment: it holds the lock (see `pipeline.index`)."""
+    held: bool = await tx.fetchval(ALIVE, dataset_id)
+    return held
+
+
+WITHOUT_IDS = SELECT.replace(" changed,", " NULL AS changed,")
+
+
+async def finished(tx: ReadTx, dataset_id: UUID) -> list[Run]:
+    """Every finished run that is kept, the newest first, without the ids that it was given: they may be very many."""
+    rows = await tx.fetch(
+        WITHOUT_IDS + "WHERE dataset_id = $1 AND finished_at IS NOT NULL ORDER BY created_at DESC", dataset_id
+    )
+    return [_run(row) for row in rows]

@@ -47,6 +47,16 @@ async def by_name(tx: ReadTx, project_id: UUID, name: str) -> SourceRecord | Non
     return None if row is None else _record(row)
 
 
+async def find(tx: ReadTx, project: str, name: str) -> SourceRecord | None:
+    """The source of that name in the live project with this slug."""
+    row = await tx.fetchrow(
+        SELECT + "JOIN projects p ON p.id = s.project_id WHERE p.slug = $1 AND s.name = $2 AND p.deleted_at IS NULL",
+        project,
+        name,
+    )
+    return None if row is None else _record(row)
+
+
 async def keep(
     tx: Tx, project_id: UUID, name: str, type_: str, spec: dict[str, Any], *, url_encrypted: bytes | None = None
 ) -> SourceRecord:

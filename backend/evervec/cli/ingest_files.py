@@ -1,0 +1,90 @@
+"""`evervec ingest files`: files and folders become the documents of a dataset."""
+
+from math import isfinite
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evervec.cli import output
+from evervec.cli.indexed import show_run
+from evervec.cli.options import AllowEmpty, DryRun, Exclude, Include, Json
+from evervec.cli.outlook import Left, left, show_left
+from evervec.cli.run import call
+from evervec.errors import Refused
+from evervec.pipeline import index
+from evervec.pipeline.indexing import Options
+from evervec.pipeline.ingest_files import ingest_files
+from evervec.pipeline.origins import Files
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.run_report import run_document
+from evervec.store.runs import Run
+
+MEGABYTE = 1_000_000
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Folders and files.", show_default=False)]
+MaxMb = Annotated[
+    float | None, typer.Option(metavar="N", help="The largest file in MB; EVERVEC_FILE_MB (20) if not given.")
+]
+Checksum = Annotated[
+    bool, typer.Option("--checksum", metavar="", help="Read every file again, whatever its time and size say.")
+]
+Embed = Annotated[
+    bool, typer.Option("--embed/--no-embed", metavar="", help="Embed here and now, or leave it to the workers.")
+]
+
+
+def files(
+    paths: Paths,
+    project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "files",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "documents",
+    include: Include = None,
+    exclude: Exclude = None,
+    max_mb: MaxMb = None,
+    checksum: Checksum = False,
+    embed: Embed = True,
+    allow_empty: AllowEmpty = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
+    options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
+
+    async def run(resources: Resources) -> tuple[Run, str, str, Left]:
+        most = resources.settings.file_mb if max_mb is None else max_mb
+        chosen = Files(_paths(paths), include or (), exclude or (), _bytes(most))
+        with output.progress("files") as step:
+            done = await ingest_files(resources, project, dataset, chosen, options, embeds=embed, progress=step)
+        if dry_run:
+            return done, project, dataset, Left(0)
+        target = await index.dataset(resources, str(done.dataset_id))
+        return done, target.project, target.slug, await left(resources, [target])
+
+    _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
+
+
+def _answer(done: Run, project: str, dataset: str, waiting: Left, *, dry: bool, as_json: bool) -> None:
+    found = run_document(done)
+    if as_json:
+        named = {"project": project, "dataset": dataset, "dry_run": dry}
+        output.document(named | found | ({"run": None, "full": None} if dry else {}) | {"pending": waiting.pending})
+        return
+    show_run(found, dry=dry)
+    show_left(waiting)
+    if dry:
+        output.note("Nothing was changed.")
+    elif done.counts.full_texts:
+        output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
+
+
+def _paths(given: list[str]) -> list[Path]:
+    """Paths to index. Raises `Refused` for an empty one, which would be the current folder."""
+    if not all(given):
+        raise Refused(reason="A PATH is empty. Give a file or folder; the current folder is `.`.")
+    return [Path(one) for one in given]
+
+
+def _bytes(megabytes: float) -> int:
+    if not isfinite(megabytes) or megabytes <= 0:
+        raise Refused(reason=f"--max-mb is {megabytes}. Give the size of the largest file in MB, for example 20.")
+    return int(megabytes * MEGABYTE)

@@ -1,0 +1,200 @@
+"""Files as the source of a dataset: lists, names and reads them off the event loop; how a format is read is told elsewhere."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from evervec.domain.document import ChangedIds, Document, Listed, Skipped
+from evervec.errors import Refused, UnknownTableError
+from evervec.sources.files.ignore import Choice
+from evervec.sources.files.listing import Found, Reason, Tree, merged
+from evervec.sources.files.reading import read_file
+from evervec.sources.files.roots import Key, Root, is_folder, said
+from evervec.sources.files.uris import normal, path_of, stamp_of, uri_of
+
+TABLE: Final = "files"
+
+_FILES: Final = 64
+_BYTES: Final = 16_000_000
+_URIS: Final = 1_000
+_READINGS: Final = 3
+
+T = TypeVar("T")
+
+
+class FileSource:
+    """The files at and below some roots, less what git ignores, what is hidden, and what a caller leaves out.
+
+    `include` and `exclude` are gitignore patterns relative to each root; without `include` every known format is taken,
+    and a file that is a root by name whatever its format and though it be ignored. Files of more than `most_bytes` are
+    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again.
+    Raises `PathRefusedError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        most_bytes: int = 20_000_000,
+        checksum: bool = False,
+    ) -> None:
+        if not roots:
+            raise Refused(reason="There is no path to take files from. Give one file or folder at least.")
+        self._roots = [Root.at(path) for path in roots]
+        self._choice = Choice(tuple(include), tuple(exclude))
+        self._most_bytes, self._checksum = most_bytes, checksum
+        self._blocked: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The roots, for messages."""
+        return ", ".join(str(root.path) for root in self._roots)
+
+    def owns(self, uri: str) -> bool:
+        """Whether it lies at or below a root, and not in a folder that the last whole listing could not look into."""
+        return any(root.owns(uri) for root in self._roots) and not uri.startswith(self._blocked)
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is something of this name; True too where the way there is closed, or the root itself is gone."""
+        try:
+            path_of(uri).lstat()
+        except Refused:
+            return False
+        except (FileNotFoundError, NotADirectoryError):
+            return any(root.owns(uri) and root.is_away() for root in self._roots)
+        except OSError:
+            return True
+        return True
+
+    def named(self, changed: ChangedIds) -> list[str]:
+        """The uris of the table `files`, whose ids are paths or file URIs; a relative path begins at the first folder.
+
+        A folder stands for the files in it; one that is gone for itself: everything below `{uri}/` is gone with it.
+        It looks at the file system: call it from a thread when there may be many.
+        Raises `UnknownTableError`, and `Refused` for what is no path or lies outside of every root.
+        """
+        for table in changed:
+            if table != TABLE:
+                raise UnknownTableError(table=table, known=TABLE)
+        trees = self._trees()
+        paths = [self._path(one) for one in _ids(changed.get(TABLE, ()))]
+        return list(dict.fromkeys(uri for path in paths for uri in self._files(trees, path)))
+
+    def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
+        """Files and what was left out, in the order of their uris, at most 64 and 16 MB at once.
+
+        Raises `PathRefusedError` when a root can not be looked into, or was not there to the end.
+        """
+        found = (one for one in self._found() if after is None or one[0].uri > after)
+        return _off_loop(_batches(found, _FILES))
+
+    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
+        """Their documents, in order, about 16 MB of text at once; `gone` is what a listing would not have either.
+
+        A document's stamp is of the version that was read. Raises `PathRefusedError` when a root is gone.
+        """
+        return _off_loop(_batches(self._outcomes([one.uri for one in listed]), _FILES))
+
+    def uris(self) -> AsyncIterator[list[str]]:
+        """The uris of a new listing, less what was left out for good. Raises as `listing` does."""
+        there = ((one.uri, 0) for one, _ in self._found() if isinstance(one, Listed) or one.reason == Reason.UNREADABLE)
+        return _off_loop(_batches(there, _URIS))
+
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
+
+    def _trees(self) -> list[tuple[Root, Tree]]:
+        return [(root, Tree(root, self._choice, self._most_bytes)) for root in self._roots]
+
+    def _found(self) -> Iterator[Found]:
+        trees = [tree for _, tree in self._trees()]
+        for one, size in merged([tree.walk() for tree in trees]):
+            yield (replace(one, stamp=None) if self._checksum and isinstance(one, Listed) else one), size
+        self._blocked = tuple(uri for tree in trees for uri in tree.blocked)
+
+    def _path(self, named: str) -> Path:
+        """The path that an id names, inside one of the roots."""
+        first = next((root.path for root in self._roots if root.is_folder), self._roots[0].path.parent)
+        path = path_of(named) if named.startswith("file:") else normal(first / named)
+        if not any(root.owns(uri_of(path)) for root in self._roots):
+            paths = ", ".join(repr(str(root.path)) for root in self._roots)
+            raise Refused(reason=f"{named!r} is not in the files of this dataset. They are in {paths}.")
+        return path
+
+    def _files(self, trees: Sequence[tuple[Root, Tree]], path: Path) -> Iterator[str]:
+        if not is_folder(path):
+            yield uri_of(path)
+            return
+        walks = [tree.walk(path) for root, tree in trees if path.is_relative_to(root.path)]
+        walks += [tree.walk() for root, tree in trees if root.path != path and root.path.is_relative_to(path)]
+        yield from (one.uri for one, _ in merged(walks) if not one.uri.endswith("/"))
+
+    def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[Document | Skipped, int]]:
+        trees = self._trees()
+        for uri in uris:
+            outcome = self._outcome(trees, uri)
+            if isinstance(outcome, Skipped) and outcome.reason == Reason.GONE:
+                for _, tree in trees:
+                    tree.require()
+            yield replace(outcome, uri=uri), len(outcome.text) if isinstance(outcome, Document) else 0
+
+    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> Document | Skipped:
+        path = path_of(uri)
+        seen = [tree.find(path) for root, tree in trees if path.is_relative_to(root.path)]
+        told = [
+            one[0] if isinstance(one, tuple) else Skipped(uri, Reason.NOT_A_FILE, "a folder") for one in seen if one
+        ]
+        if any(isinstance(one, Listed) for one in told):
+            return self._read(path, uri)
+        return next((one for one in told if isinstance(one, Skipped)), Skipped(uri, Reason.GONE))
+
+    def _read(self, path: Path, uri: str) -> Document | Skipped:
+        """The document as it was at one moment: a file that changes while it is read is read again."""
+        try:
+            for _ in range(_READINGS):
+                before, stamp = _version(path), stamp_of(path.stat())
+                outcome = read_file(path, most_bytes=self._most_bytes)
+                if _version(path) == before:
+                    return replace(outcome, stamp=stamp) if isinstance(outcome, Document) else outcome
+        except (FileNotFoundError, NotADirectoryError):
+            return Skipped(uri, Reason.GONE)
+        except OSError as error:
+            return Skipped(uri, Reason.UNREADABLE, said(error))
+        return Skipped(uri, Reason.TORN, "it keeps changing")
+
+
+def _ids(ids: Sequence[str | int]) -> Iterator[str]:
+    if isinstance(ids, str):
+        raise Refused(reason=f"{ids!r} is not a list of paths. Give a list, also for a single one.")
+    for one in ids:
+        if not isinstance(one, str) or not one:
+            raise Refused(reason=f"{one!r} is not the path of a file. Give a path or a file URI, as text.")
+        yield one
+
+
+def _version(path: Path) -> tuple[Key, int, int, int]:
+    found = path.stat()
+    return (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _batches(found: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
+    """As many together as are at most `most`, and not much more than 16 MB."""
+    batch, total = list[T](), 0
+    for one, size in found:
+        if batch and (len(batch) >= most or total + size > _BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(one)
+        total += size
+    if batch:
+        yield batch
+
+
+async def _off_loop(batches: Iterator[list[T]]) -> AsyncIterator[list[T]]:
+    """The same batches, each made in a thread: nothing here makes others wait for a disk."""
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+        yield batch

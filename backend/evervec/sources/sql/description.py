@@ -1,0 +1,157 @@
+"""How an SQL source is described: its tables, keys, templates and datasets, each checked by itself; no SQL here."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from evervec.domain.text import is_blank
+from evervec.sources.sql import template as templates
+
+LONGEST_NAME: Final = 63
+"""Bytes: PostgreSQL cuts longer names off without a word."""
+
+_PART: Final = r'"(?:[^"]|"")+"|[^".][^.]*'
+_RELATION: Final = re.compile(rf"({_PART})(?:\.({_PART}))?", re.DOTALL)
+
+
+def _given(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("is empty")
+    return text
+
+
+def _identifier(name: str) -> str:
+    if (
+        not name
+        or "\0" in name
+        or len(name.encode("utf-8", "replace")) > LONGEST_NAME
+        or re.search("[\ud800-\udfff]", name)
+    ):
+        raise ValueError(f"{name[:80]!r} is no name that PostgreSQL takes: give 1 to {LONGEST_NAME} bytes of text")
+    return name
+
+
+def _relation(written: str) -> tuple[str, ...]:
+    """`shop.orders` in its parts, taken as they are written; a part with a dot in it stands in double quotes."""
+    match = _RELATION.fullmatch(written)
+    if match is None:
+        raise ValueError(f'{written[:200]!r} is no table: write orders, shop.orders or shop."odd.name"')
+    parts = (part for part in match.groups() if part is not None)
+    return tuple(_identifier(part[1:-1].replace('""', '"') if part.startswith('"') else part) for part in parts)
+
+
+def _usable(template: str) -> str:
+    if not templates.fields(template):
+        raise ValueError(f"{template[:200]!r} names no column: every record would have the same text")
+    return template
+
+
+Given = Annotated[str, AfterValidator(_given)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Template = Annotated[str, AfterValidator(_usable)]
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Table(_Described):
+    """One table: where it is, what tells its rows apart, and how a row becomes text.
+
+    `table` may name a schema; `filter` is a condition in SQL, written by the operator and never by a reader.
+    """
+
+    table: str | None = None
+    key: Identifier
+    updated_at: Identifier | None = None
+    template: Template
+    title: Template | None = None
+    filter: Given | None = None
+    dataset_column: Identifier | None = None
+
+    @field_validator("table")
+    @classmethod
+    def _names_a_table(cls, table: str | None) -> str | None:
+        if table is not None:
+            _relation(table)
+        return table
+
+    @property
+    def relation(self) -> tuple[str, ...]:
+        """The table's name, with its schema before it if one is given; unquoted."""
+        return _relation(self.table or "")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns that its templates name, each once."""
+        return tuple(dict.fromkeys(templates.fields(self.template) + templates.fields(self.title or "")))
+
+
+class Description(_Described):
+    """A source: its tables, and which dataset their rows belong to; either `dataset` for all of them, or `dataset_column`.
+
+    The URL holds a password, so it is in no dump: whoever keeps a description seals it apart.
+    """
+
+    name: Given
+    project: Given
+    url: SecretStr | None = Field(default=None, exclude=True)
+    dataset: Given | None = None
+    dataset_column: Identifier | None = None
+    dataset_name: str = "{value}"
+    tables: Mapping[Given, Table] = Field(min_length=1)
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("is not an address like postgresql://user:password@127.0.0.1:5432/shop")
+        return url
+
+    @field_validator("dataset_name")
+    @classmethod
+    def _names_datasets_apart(cls, name: str) -> str:
+        if templates.fields(name) != ("value",):
+            raise ValueError(f"{name[:200]!r} needs {{value}}, and nothing else in braces")
+        return name
+
+    @field_validator("tables")
+    @classmethod
+    def _with_defaults(cls, tables: Mapping[str, Table], info: ValidationInfo) -> Mapping[str, Table]:
+        column = info.data.get("dataset_column")
+        filled = {
+            name: table.model_copy(
+                update={"table": table.table or name, "dataset_column": table.dataset_column or column}
+            )
+            for name, table in tables.items()
+        }
+        for table in filled.values():
+            _relation(table.table or "")  # a name that is a table's too has to be one
+        return filled
+
+    @model_validator(mode="after")
+    def _belongs_somewhere(self) -> Self:
+        split = [name for name, table in self.tables.items() if table.dataset_column is not None]
+        if self.dataset is not None and split:
+            raise ValueError(f"dataset and dataset_column exclude each other: table {split[0]!r} has a dataset_column")
+        if self.dataset is None and len(split) < len(self.tables):
+            missing = next(name for name in self.tables if name not in split)
+            raise ValueError(f"give dataset, or dataset_column: table {missing!r} has neither")
+        return self
+
+    def dataset_of(self, tenant: str | None) -> str:
+        """The name of the dataset that a tenant's rows belong to; None where all rows belong to one."""
+        if self.dataset is not None:
+            return self.dataset
+        return templates.render(self.dataset_name, {"value": tenant})

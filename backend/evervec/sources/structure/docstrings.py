@@ -1,0 +1,20 @@
+"""The docstring of a Python module without parsing the module; those of its definitions are found by `definitions`."""
+
+import re
+from typing import Final
+
+_MODULE: Final = re.compile(
+    r"""\ufeff?(?>(?:[^\S\n]*(?:\#[^\n]*)?\n)*)              # blank lines and comments
+        [rRuU]?(?P<quote>\"{3}|'{3}|"|')\s*(?P<line>[^\n]*)""",
+    re.VERBOSE,
+)
+
+
+def title(text: str) -> str:
+    """The first line of a Python module's docstring, "" without one."""
+    found = _MODULE.match(text)
+    if not found:
+        return ""
+    line, quote = found["line"], found["quote"]
+    said, closing, _ = line.partition(quote)
+    return said.strip() if closing or len(quote) > 1 else ""

@@ -1,0 +1,179 @@
+"""The languages that tree-sitter parses for us: what their definitions are called and how they are named."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from time import thread_time
+from typing import Final, NamedTuple
+
+from tree_sitter import Language, Node, Parser
+
+ABOVE: Final = frozenset(
+    ["comment", "line_comment", "block_comment", "multiline_comment", "decorator", "attribute_item", "annotation"]
+)
+"""What belongs to the definition or statement directly below it."""
+
+CALLABLE: Final = frozenset(["arrow_function", "function_expression", "generator_function", "function", "class"])
+"""The values that make an assignment in JavaScript a definition."""
+
+WITH_BODY: Final = frozenset(
+    ["struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "namespace_definition", "mod_item"]
+)
+"""What is a definition only with a body: without one it names a type or a file."""
+
+
+LISTS: Final = frozenset(
+    ["block", "statement_list", "statements", "body_statement", "declaration_list", "template_body"]
+)
+"""A body alone inside another is the same body."""
+
+
+LEAST_SECONDS: Final = 0.5
+SECONDS_PER_BYTE: Final = 3e-6
+"""Code takes a tenth of it. What is ambiguous on purpose (`a=>a=>…` in Java) takes gigabytes for ten kilobytes."""
+
+
+class Kinds(NamedTuple):
+    """The node types that matter of a language."""
+
+    scopes: frozenset[str]
+    leaves: frozenset[str]
+    wraps: frozenset[str]
+    through: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A language: node types, by words. `scopes` are definitions with members, `leaves` those without.
+
+    `wraps` are what a definition may be wrapped in (a decorator, an export), `through` the statements that may hold
+    definitions without being one (`if` at the top of a module).
+    """
+
+    package: str
+    scopes: str
+    leaves: str
+    wraps: str = ""
+    through: str = ""
+    entry: str = "language"
+
+    @cached_property
+    def language(self) -> Language:
+        """The parser's tables, loaded when the first file of the language comes."""
+        return Language(getattr(import_module(self.package), self.entry)())
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """The words as sets. What does not parse may hold definitions as well."""
+        sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
+        return Kinds(*sets)
+
+    def parse(self, data: bytes) -> Node:
+        """The root of the tree; what does not parse is an ERROR node in it.
+
+        Raises ValueError for a text that takes a parser far longer than code does: it would take all memory as well.
+        """
+        end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
+        tree = Parser(self.language).parse(
+            lambda at, _: data[at:], progress_callback=lambda _at, _failed: thread_time() > end
+        )
+        return tree.root_node
+
+
+_JAVASCRIPT: Final = Grammar(
+    "tree_sitter_javascript",
+    "class_declaration",
+    "function_declaration generator_function_declaration method_definition variable_declarator assignment_expression "
+    "field_definition public_field_definition",
+    wraps="export_statement lexical_declaration variable_declaration expression_statement",
+)
+_SCRIPT_SCOPES: Final = "class_declaration abstract_class_declaration internal_module module"
+_SCRIPT_LEAVES: Final = f"{_JAVASCRIPT.leaves} interface_declaration type_alias_declaration enum_declaration"
+_C_LEAVES: Final = "function_definition struct_specifier union_specifier enum_specifier type_definition"
+_C_THROUGH: Final = "preproc_ifdef preproc_if preproc_else preproc_elif linkage_specification declaration_list"
+
+GRAMMARS: Final[dict[str, Grammar]] = {
+    "python": Grammar(
+        "tree_sitter_python",
+        "class_definition",
+        "function_definition",
+        wraps="decorated_definition",
+        through="if_statement else_clause elif_clause try_statement except_clause finally_clause with_statement block",
+    ),
+    "javascript": _JAVASCRIPT,
+    "typescript": Grammar(
+        "tree_sitter_typescript",
+        _SCRIPT_SCOPES,
+        _SCRIPT_LEAVES,
+        _JAVASCRIPT.wraps,
+        "ambient_declaration",
+        "language_typescript",
+    ),
+    "tsx": Grammar(
+        "tree_sitter_typescript",
+        _SCRIPT_SCOPES,
+        _SCRIPT_LEAVES,
+        _JAVASCRIPT.wraps,
+        "ambient_declaration",
+        "language_tsx",
+    ),
+    "go": Grammar(
+        "tree_sitter_go",
+        "",
+        "function_declaration method_declaration type_spec type_alias",
+        wraps="type_declaration",
+        through="type_declaration",
+    ),
+    "rust": Grammar(
+        "tree_sitter_rust",
+        "impl_item trait_item mod_item",
+        "function_item function_signature_item struct_item enum_item union_item macro_definition",
+        through="foreign_mod_item declaration_list",
+    ),
+    "java": Grammar(
+        "tree_sitter_java",
+        "class_declaration interface_declaration enum_declaration record_declaration annotation_type_declaration",
+        "method_declaration constructor_declaration compact_constructor_declaration",
+        through="enum_body_declarations",
+    ),
+    "c": Grammar("tree_sitter_c", "", _C_LEAVES, through=_C_THROUGH),
+    "cpp": Grammar(
+        "tree_sitter_cpp",
+        "namespace_definition class_specifier struct_specifier union_specifier",
+        "function_definition enum_specifier type_definition concept_definition",
+        wraps="template_declaration",
+        through=_C_THROUGH,
+    ),
+    "csharp": Grammar(
+        "tree_sitter_c_sharp",
+        "namespace_declaration class_declaration struct_declaration interface_declaration record_declaration",
+        "enum_declaration delegate_declaration method_declaration constructor_declaration destructor_declaration "
+        "operator_declaration indexer_declaration local_function_statement",
+        wraps="global_statement",
+        through="preproc_if preproc_else preproc_elif",
+    ),
+    "ruby": Grammar(
+        "tree_sitter_ruby", "module class", "method singleton_method", through="singleton_class body_statement"
+    ),
+    "php": Grammar(
+        "tree_sitter_php",
+        "namespace_definition class_declaration interface_declaration trait_declaration enum_declaration",
+        "function_definition method_declaration",
+        through="if_statement compound_statement",
+        entry="language_php",
+    ),
+    "bash": Grammar("tree_sitter_bash", "", "function_definition", through="if_statement"),
+    "kotlin": Grammar(
+        "tree_sitter_kotlin", "class_declaration object_declaration companion_object", "function_declaration"
+    ),
+    "swift": Grammar(
+        "tree_sitter_swift",
+        "class_declaration protocol_declaration",
+        "function_declaration protocol_function_declaration init_declaration deinit_declaration subscript_declaration",
+    ),
+    "scala": Grammar(
+        "tree_sitter_scala",
+        "class_definition object_definition trait_definition enum_definition package_object",
+        "function_definition function_declaration given_definition extension_definition",
+    ),
+}

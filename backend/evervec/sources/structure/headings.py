@@ -1,0 +1,76 @@
+"""What formats with headings share: a heading path for each stretch of text; how a heading looks is the format's file."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from evervec.domain.document import Cut
+from evervec.domain.text import snippet
+from evervec.sources.structure.marks import PART, SECTION, Mark
+from evervec.sources.structure.plain import within
+
+BETWEEN = " › "
+LONGEST = 200
+"""Characters of a heading or a name that are kept: what is longer is no heading, though it is marked as one."""
+
+TITLE_WITHIN = 20_000
+"""Characters at the top of a document in which its title is looked for."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading that begins at `start`; level 1 is the highest."""
+
+    start: int
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Text that is better not cut: a paragraph, a list item, a table."""
+
+    start: int
+    end: int
+    cut: Cut
+
+
+Part = Heading | Stretch
+
+
+def top(text: str) -> str:
+    """Whole lines from the top of the document, enough to find its title."""
+    return text if len(text) <= TITLE_WITHIN else text[: text.rfind("\n", 0, TITLE_WITHIN) + 1]
+
+
+def first_title(parts: Iterable[Part]) -> str:
+    """The first heading, if it is of the highest level."""
+    first = next((part for part in parts if isinstance(part, Heading)), None)
+    return first.text if first and first.level == 1 else ""
+
+
+def marks(text: str, parts: Iterable[Part], title: str) -> Iterator[Mark]:
+    """A section for each heading that has text below it; headings right above each other begin one section together.
+
+    The first heading stands in no path if it is the title.
+    """
+    path, waiting, first = dict[int, str](), list[int](), True
+    for part in parts:
+        if isinstance(part, Stretch):
+            heading = _joined(path)
+            yield from _opened(waiting, heading) if waiting else [(part.start, heading, part.cut)]
+            yield from within(text, part.start, part.end, heading)
+            waiting.clear()
+            continue
+        path = {level: said for level, said in path.items() if level < part.level}
+        path[part.level] = "" if first and part.text == title else part.text
+        waiting.append(part.start)
+        first = False
+    yield from _opened(waiting, _joined(path))
+
+
+def _opened(starts: list[int], heading: str) -> list[Mark]:
+    return [(start, heading, PART if at else SECTION) for at, start in enumerate(starts)]
+
+
+def _joined(path: dict[int, str]) -> str:
+    return BETWEEN.join(snippet(said, LONGEST) for said in path.values() if said)

@@ -1,0 +1,81 @@
+"""Which node of a tree is a definition, and what it is called; where its section begins is another file's."""
+
+import re
+from typing import Final
+
+from tree_sitter import Node
+
+from evervec.sources.structure.grammars import ABOVE, CALLABLE, LISTS, WITH_BODY, Kinds
+from evervec.sources.structure.headings import LONGEST
+
+_BODY: Final = ("body", "block")
+_RECEIVER: Final = re.compile(r"\(\s*(?:\w+\s)?[\s*]*(\w+)")
+_SEPARATOR: Final = re.compile(r"::|\\")
+
+
+def defined(node: Node, kinds: Kinds) -> Node | None:
+    """The definition that a node is, or is wrapped around; None if it is none, or several."""
+    while node.type in kinds.wraps:
+        inner = [child for child in node.named_children if child.type not in ABOVE]
+        if not inner or (len(inner) > 1 and inner[-2].type == inner[-1].type):
+            return None
+        node = inner[-1]
+    if node.type in WITH_BODY and body(node) is None:
+        return None
+    return node if node.type in kinds.scopes or (node.type in kinds.leaves and _whole(node)) else None
+
+
+def _whole(node: Node) -> bool:
+    """Not a variable with a plain value, nor another name for a type."""
+    if node.type == "type_definition":
+        named = node.child_by_field_name("type")
+        return named is not None and body(named) is not None
+    if node.type in ("variable_declarator", "assignment_expression", "field_definition", "public_field_definition"):
+        value = _value(node)
+        return value is not None and value.type in CALLABLE
+    return True
+
+
+def _value(node: Node) -> Node | None:
+    return node.child_by_field_name("value") or node.child_by_field_name("right")
+
+
+def body(node: Node) -> Node | None:
+    """What holds the members or statements of a definition."""
+    found = node.child_by_field_name("body")
+    if found is None and (value := _value(node)) is not None:
+        found = value.child_by_field_name("body")
+    if found is None and node.named_child_count:
+        last = node.named_children[-1]
+        found = last if last.type.endswith(_BODY) else None
+    while found is not None and found.named_child_count == 1 and found.named_children[0].type in LISTS:
+        found = found.named_children[0]
+    return found
+
+
+def qualified(node: Node, within: str) -> str:
+    """`Task.cancel` for whatever the language writes, of bounded length."""
+    own = _text(_named(node)) or node.type.partition("_")[0]
+    receiver = node.child_by_field_name("receiver")
+    if receiver is not None and (found := _RECEIVER.match(_text(receiver))):
+        own = f"{found[1]}.{own}"
+    return (f"{within}.{own}" if within else own)[-LONGEST:]
+
+
+def _named(node: Node) -> Node | None:
+    """The node that holds the name; in C it is inside the declarator, in Rust an `impl` is called as its type is."""
+    for field in ("name", "property", "left", "type" if node.type == "impl_item" else "declarator"):
+        found = node.child_by_field_name(field)
+        if found is not None:
+            break
+    while found is not None and found.type.endswith("_declarator"):
+        inner = found.named_children
+        found = found.child_by_field_name("declarator") or (inner[-1] if inner else None)
+    return found
+
+
+def _text(node: Node | None) -> str:
+    if node is None or node.text is None:
+        return ""
+    said = node.text[: 4 * LONGEST].decode("utf-8", "replace")
+    return _SEPARATOR.sub(".", " ".join(said.split()))

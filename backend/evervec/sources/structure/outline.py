@@ -1,0 +1,47 @@
+"""The one entry: which file knows the structure of a format, and what happens to a text that it can not take."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from evervec import log
+from evervec.domain.document import Block
+from evervec.domain.text import snippet
+from evervec.sources.structure import definitions, docstrings, grammars, markdown, plain, rst
+from evervec.sources.structure.headings import LONGEST
+from evervec.sources.structure.marks import Mark, covering
+
+_MARKS: Final[dict[str, Callable[[str], Iterable[Mark]]]] = {"markdown": markdown.marks, "rst": rst.marks}
+_TITLES: Final[dict[str, Callable[[str], str]]] = {
+    "markdown": markdown.title,
+    "rst": rst.title,
+    "python": docstrings.title,
+}
+
+
+def blocks(text: str, format: str) -> list[Block]:  # noqa: A002
+    """The blocks of a text. They cover it; an empty one has none.
+
+    A format that is unknown, and a text that its parser can not take, are given out as `plain`. Nothing is raised.
+    """
+    try:
+        return covering(text, _marks(text, format))
+    except Exception as problem:  # a parser's fault must not keep a text from being found
+        log.get("sources").warning("structure not read", format=format, characters=len(text), error=repr(problem))
+        return covering(text, plain.marks(text))
+
+
+def title(text: str, format: str) -> str:  # noqa: A002
+    """What a text calls itself on one line, or "": its first heading, or a Python module's first line."""
+    if format not in _TITLES:
+        return ""
+    try:
+        return snippet(_TITLES[format](text), LONGEST)
+    except Exception as problem:
+        log.get("sources").warning("title not read", format=format, characters=len(text), error=repr(problem))
+        return ""
+
+
+def _marks(text: str, format: str) -> Iterable[Mark]:  # noqa: A002
+    if format in grammars.GRAMMARS:
+        return definitions.marks(text, format)
+    return _MARKS.get(format, plain.marks)(text)

@@ -1,0 +1,294 @@
+"""Reads the tables of an SQL source, in this or in another database, and never writes; no templates and no uris here.
+
+Every query runs in a read-only transaction. A generator holds a connection until it is used up or closed: whoever may
+leave it early wraps it in `contextlib.aclosing`.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+import asyncpg
+
+from evervec.errors import (
+    ConflictError,
+    DatabaseAddressError,
+    DatabaseDownError,
+    DatabaseRefusedError,
+    SchemaMismatchError,
+    SourceDownError,
+    SourceError,
+)
+from evervec.store.foreign_tables import INDEXED, Columns, Described, Query, inspect
+from evervec.store.session import Database, ReadTx
+
+BATCH: Final = 1_000
+"""Records that are handed on at a time, and ids that are looked up by one query."""
+
+POOL: Final = 4
+
+# What a transaction wrote bears the time of its beginning and is seen at its end. So a cursor stays behind the oldest
+# one that the server lets us see, and behind what a standby has not replayed.
+HORIZON: Final = """
+SELECT least(
+    now(),
+    CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END,
+    (SELECT min(xact_start) FROM pg_stat_activity
+     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()),
+    (SELECT min(prepared) FROM pg_prepared_xacts WHERE database = current_database())
+)
+"""
+
+_CURSORS = itertools.count()
+
+_OURS = (DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, ConflictError, SchemaMismatchError)
+_AWAY = (DatabaseDownError, DatabaseRefusedError, ConflictError)
+
+
+class Description(Protocol):
+    """What is asked of the description of a source."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        ...
+
+    @property
+    def tables(self) -> Mapping[str, Described]:
+        """Its tables, by the names that it gives them."""
+        ...
+
+
+class Record(NamedTuple):
+    """A row: its key (a UUID as text), when it was written, its tenant as text, and the columns its text is made of."""
+
+    table: str
+    key: int | str
+    updated_at: datetime | None
+    tenant: str | None
+    values: Mapping[str, object]
+
+
+class Change(NamedTuple):
+    """A row that was written: its key, when, and its tenant as text."""
+
+    key: int | str
+    updated_at: datetime | None
+    tenant: str | None
+
+
+async def open_foreign(description: Description, at: str | Database) -> "Foreign":
+    """The tables of a source, at a URL of their own or in a database that is open already.
+
+    Raises `SourceError` for a table that is not as it is described or may not be read, `SourceDownError` for a
+    database that does not answer, does not exist or does not let us in.
+    """
+    owned = isinstance(at, str)
+    return await Foreign(description, Database(at, pool_size=POOL) if isinstance(at, str) else at, owned=owned).open()
+
+
+class Foreign:
+    """The tables of one source, looked at and found fit. Whoever opened it closes it.
+
+    A tenant is a value of a table's `dataset_column`, as text; None reads the rows of all of them.
+    """
+
+    def __init__(self, description: Description, database: Database, *, owned: bool) -> None:
+        self._name, self._tables = description.name, description.tables
+        self._database, self._owned = database, owned
+        self.columns: dict[str, Columns] = {}
+        """By table, what its catalog says of it; `key_type` among it."""
+
+    async def open(self) -> Self:
+        """Connect where the connection is ours, and look at every table."""
+        try:
+            if self._owned:
+                with self._translated(self._place()):
+                    await self._database.open(check=False)
+            await self.verify()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def aclose(self) -> None:
+        """Close the connections that are ours; may be called twice."""
+        if self._owned:
+            await self._database.aclose()
+
+    async def verify(self) -> Mapping[str, Columns]:
+        """Look at every table, as it is now: whether it is there and may be read, its key is unique, its columns are
+        the described ones, its filter is a condition. Raises `SourceError` or `SourceDownError`."""
+        for table, described in self._tables.items():
+            async with self._reading(table) as tx:
+                self.columns[table] = await inspect(tx, self._place(table), described)
+        return self.columns
+
+    async def warnings(self) -> list[str]:
+        """What works and yet is worth a word: changes without an index, rows that no sync sees or no dataset holds."""
+        return [line for table in self.columns for line in await self._warnings(table)]
+
+    async def extract_data_by_ids(
+        self, table: str, ids: Iterable[int | str], tenant: str | None = None
+    ) -> AsyncGenerator[list[Record], None]:
+        """The records that have these keys, looked up by the key's index; no transaction is open between batches.
+
+        A key that does not exist, does not meet the filter or belongs to another tenant is not among them.
+        """
+        columns = self.columns[table]
+        wanted = list(dict.fromkeys(_key(columns, one) for one in ids))
+        for start in range(0, len(wanted), BATCH):
+            query = columns.by_keys(wanted[start : start + BATCH], tenant)
+            async with self._reading(table) as tx:
+                rows = await tx.fetch(query.sql, *query.values)
+            _require_keys(columns, rows, None)
+            yield _records(table, columns, rows)
+
+    async def extract_all(
+        self, table: str, tenant: str | None = None, after: int | str | None = None
+    ) -> AsyncGenerator[list[Record], None]:
+        """Every record, by key, from behind the key `after` on, out of one snapshot."""
+        columns, last = self.columns[table], None
+        query = columns.all(tenant, None if after is None else _key(columns, after))
+        async with aclosing(self._stream(table, query)) as batches:
+            async for rows in batches:
+                last = _require_keys(columns, rows, last)
+                yield _records(table, columns, rows)
+
+    async def keys(self, table: str, tenant: str | None = None) -> AsyncGenerator[list[int | str], None]:
+        """Every key, out of one snapshot: complete at its end, or it raises."""
+        columns, last = self.columns[table], None
+        async with aclosing(self._stream(table, columns.keys(tenant))) as batches:
+            async for rows in batches:
+                last = _require_keys(columns, rows, last)
+                yield [_shown(row[0]) for row in rows]
+
+    async def changed_since(
+        self, table: str, since: datetime | None, overlap: timedelta, tenant: str | None = None
+    ) -> AsyncGenerator[list[Change], None]:
+        """What was written at `since` less `overlap` or later, oldest first; everything where `since` is None.
+
+        The overlap repeats what is known already. Raises `SourceError` for a table without `updated_at`.
+        """
+        columns = self.columns[table]
+        if columns.described.updated_at is None:
+            raise SourceError(
+                where=columns.where, reason="it has no updated_at, so only a full run finds what changed."
+            )
+        query = columns.changed(None if since is None else since - overlap, tenant)
+        async with aclosing(self._stream(table, query)) as batches:
+            async for rows in batches:
+                _require_some_key(columns, rows)
+                yield [Change(_shown(key), written, whose) for key, written, whose in rows]
+
+    async def horizon(self) -> datetime:
+        """The next `since`, on the source's own clock; to be asked before the changes are read.
+
+        What is written at an earlier time is there to be seen, unless a transaction that we may not see is still open.
+        """
+        async with self._reading() as tx:
+            found: datetime = await tx.fetchval(HORIZON)
+            return found
+
+    async def tenants(self) -> list[str]:
+        """The values of all tables' dataset columns, as text, in order; rows without one belong to nobody."""
+        found = set[str]()
+        for table, columns in self.columns.items():
+            if columns.described.dataset_column is not None:
+                async with self._reading(table) as tx:
+                    found.update(row[0] for row in await tx.fetch(columns.tenants().sql))
+        return sorted(found)
+
+    async def _stream(self, table: str, query: Query) -> AsyncGenerator[list[Any], None]:
+        """The rows of a query through a cursor: neither side ever holds all of them."""
+        # a name of its own each time: the driver remembers what a FETCH from this name returned
+        cursor = f"evervec_{next(_CURSORS)}"
+        async with self._reading(table) as tx:
+            await tx.execute(f"DECLARE {cursor} NO SCROLL CURSOR FOR {query.sql}", *query.values)
+            while rows := await tx.fetch(f"FETCH {BATCH} FROM {cursor}"):
+                yield rows
+
+    async def _warnings(self, table: str) -> list[str]:
+        columns, found = self.columns[table], list[str]()
+        written, tenant = columns.described.updated_at, columns.described.dataset_column
+        async with self._reading(table) as tx:
+            if written is None:
+                found.append("it has no updated_at: only a full run finds what changed.")
+            elif columns.unique and not await tx.fetchval(INDEXED, columns.oid, written):
+                found.append(f"no index begins with {written!r}: every sync reads the whole table.")
+            if written in columns.nullable and await tx.fetchval(columns.any_without(written).sql):
+                found.append(f"there are rows without {written!r}: only a full run finds them.")
+            if tenant in columns.nullable and await tx.fetchval(columns.any_without(tenant).sql):
+                found.append(f"there are rows without {tenant!r}: they belong to no dataset.")
+        return [f"{columns.where}: {line}" for line in found]
+
+    def _place(self, table: str | None = None) -> str:
+        return f"Source {self._name!r}" + (f", table {table!r}" if table is not None else "")
+
+    @asynccontextmanager
+    async def _reading(self, table: str | None = None) -> AsyncIterator[ReadTx]:
+        with self._translated(self._place(table)):
+            async with self._database.read() as tx:
+                yield tx
+
+    @contextmanager
+    def _translated(self, place: str) -> Iterator[None]:
+        try:
+            yield
+        except (*_OURS, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OverflowError) as error:
+            raise self._told(error, place) from error
+
+    def _told(self, error: Exception, place: str) -> SourceError | SourceDownError:
+        """What went wrong, as this source's trouble: the database is away, or says no to what was described."""
+        if isinstance(error, DatabaseAddressError):
+            return SourceError(where=place, reason=f"its url can not be used: {error.values['reason']}.")
+        cause = error.__cause__ or error
+        if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+            return SourceError(where=place, reason=f"{cause}. Grant the source's user SELECT on it.")
+        if isinstance(error, _AWAY) and not isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+            return SourceDownError(name=self._name, where=self._database.where, reason=error.values["reason"])
+        return SourceError(where=place, reason=f"it can not be read as it is described ({cause}).")
+
+
+def _records(table: str, columns: Columns, rows: Sequence[Any]) -> list[Record]:
+    fields = columns.described.fields
+    return [Record(table, _shown(row[0]), row[1], row[2], dict(zip(fields, row[3:], strict=True))) for row in rows]
+
+
+def _key(columns: Columns, key: int | str) -> int | str:
+    """A key as its column has it; one that comes out of a uri is text."""
+    if columns.key_type != "integer":
+        return str(key)
+    try:
+        return int(key)
+    except ValueError:
+        raise SourceError(
+            where=columns.where, reason=f"{str(key)[:80]!r} is not an id, its keys are numbers."
+        ) from None
+
+
+def _shown(key: object) -> int | str:
+    return key if isinstance(key, int) else str(key)
+
+
+def _require_keys(columns: Columns, rows: Sequence[Any], last: object) -> object:
+    """Rows in the order of their key have one each, and one of their own; answers the last one."""
+    for row in rows:
+        if row[0] == last and last is not None:
+            raise SourceError(
+                where=columns.where,
+                reason=f"two rows have the key {str(last)[:80]!r}. Nothing was deleted; make {columns.described.key!r} unique.",
+            )
+        last = row[0]
+    _require_some_key(columns, rows)
+    return last
+
+
+def _require_some_key(columns: Columns, rows: Sequence[Any]) -> None:
+    if any(row[0] is None for row in rows):
+        raise SourceError(
+            where=columns.where,
+            reason=f"there is a row without a key. Leave it out by a filter: {columns.described.key!r} IS NOT NULL.",
+        )

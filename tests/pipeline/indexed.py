@@ -1,0 +1,44 @@
+"""What the tests of indexing share: a folder as a dataset, what is in the database, and what the provider was sent."""
+
+from pathlib import Path
+from typing import Any
+
+from evervec.pipeline.indexing import Options
+from evervec.pipeline.ingest_files import ingest_files
+from evervec.pipeline.origins import Files
+from evervec.pipeline.resources import Resources
+from evervec.store.runs import Run
+from tests.fakes.server import FakeProvider
+
+CHUNKS = """
+SELECT d.uri, c.ordinal, c.heading, c.line_start, c.line_end, c.content, c.vector_text, c.content_hash,
+       e.embedding::text AS vector, e.embedded_hash
+FROM chunks c JOIN documents d ON d.id = c.document_id LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
+ORDER BY d.uri, c.ordinal
+"""
+
+
+async def ingest(resources: Resources, *paths: Path, dataset: str = "docs", **options: Any) -> Run:
+    """Index folders and files into a dataset of project p."""
+    embeds = options.pop("embeds", True)
+    chosen = {name: options.pop(name) for name in ("include", "exclude", "most_bytes") if name in options}
+    return await ingest_files(resources, "p", dataset, Files(list(paths), **chosen), Options(**options), embeds=embeds)
+
+
+async def chunks(psql: Any) -> list[tuple[Any, ...]]:
+    """Every chunk with its place and its vector, in order."""
+    return [tuple(row) for row in await psql.fetch(CHUNKS)]
+
+
+async def versions(psql: Any) -> list[tuple[Any, ...]]:
+    """The version of every row of documents, chunks and embeddings: equal before and after means nothing was written."""
+    found: list[tuple[Any, ...]] = []
+    for table, key in (("documents", "id"), ("chunks", "id"), ("embeddings", "vector_id")):
+        rows = await psql.fetch(f"SELECT {key}, xmin::text, ctid::text FROM {table} ORDER BY {key}")
+        found += [(table, *row) for row in rows]
+    return found
+
+
+def sent(fake: FakeProvider) -> int:
+    """How many texts the provider was sent so far, without those that only test whether it answers."""
+    return sum(count for text, count in fake.texts_sent().items() if not text.startswith("Two texts tell"))

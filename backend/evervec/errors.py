@@ -58,8 +58,8 @@ class NoSourceError(Refused):
 
 
 class EmptySourceError(Refused):
-    """Nothing is found at {where} any more, where {count} documents of dataset {dataset} came from. If they are really
-    gone, run `evervec ingest files` with --allow-empty; if something is not mounted, mount it. Nothing was deleted."""
+    """Nothing is found at {where} any more, where {count} documents of dataset {dataset} came from. Nothing was deleted.
+    If something is not mounted, mount it; if they are really gone, run `evervec index {dataset} --full --allow-empty`."""
 
 
 class NameRefusedError(Refused):

@@ -14,6 +14,8 @@ from scripts.bench import (
     embed_pipeline,
     hook_cost,
     import_copy,
+    index_delta,
+    index_files,
     mirror_check,
     mirror_concurrent,
     mirror_fresh,
@@ -37,6 +39,10 @@ GROUPS: dict[str, dict[str, Run]] = {
         "hook_cost": hook_cost.run,
         "pending": pending.run,
         "start": start.run,
+    },
+    "index": {
+        "index_delta": index_delta.run,
+        "index_files": index_files.run,
     },
     "search": {
         "mirror_search": mirror_search.run,

@@ -293,7 +293,7 @@ async def test_wishes_without_any_id_can_wait_for_each_other(resources: Resource
 async def test_an_unknown_table_or_a_wrong_id_leaves_no_run_behind(
     resources: Resources, psql: Any, orders: UUID
 ) -> None:
-    with pytest.raises(UnknownTableError, match="'stocks'.*orders"):
+    with pytest.raises(UnknownTableError, match=r"'stocks'.*orders"):
         await index.start(resources, orders, Wish({"stocks": [1]}))
     with pytest.raises(SourceError, match="'seven' is not an id"):
         await index.enqueue(resources, orders, Wish({"orders": ["seven"]}))
@@ -372,9 +372,7 @@ async def test_one_run_at_a_time_and_the_other_is_told_which(resources: Resource
     orders = await keep(resources, described(filter="shop.up(id)"))
     first_batch = asyncio.Event()
     async with shop.paused(psql, at=1500):
-        running = asyncio.create_task(
-            index.index(resources, orders, Wish(), progress=lambda _: first_batch.set())
-        )
+        running = asyncio.create_task(index.index(resources, orders, Wish(), progress=lambda _: first_batch.set()))
         await asyncio.wait_for(first_batch.wait(), 20)
         with pytest.raises(IndexRunningError) as told:
             await index_dataset(resources, orders)

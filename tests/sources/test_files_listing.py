@@ -163,9 +163,10 @@ def test_lines_that_git_passes_over_are_passed_over(write: Write) -> None:
     assert names(root) == ["b.md", "d .md"]
 
 
-def test_a_pattern_without_utf8_meets_its_name(tmp_path: Path) -> None:
-    (tmp_path / ".gitignore").write_bytes(b"\xff*\n")
-    for name in (b"\xffa.md", b"\xfea.md", b"\xff\n.md"):
+def test_patterns_meet_names_with_newlines_and_without_utf8(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_bytes(b"\xff*\n*.txt\n")
+    (tmp_path / "line\nbreak").mkdir()
+    for name in (b"\xffa.md", b"\xfea.md", b"\xff\n.md", b"line\nbreak/a.txt"):
         (tmp_path / os.fsdecode(name)).touch()
     assert names(tmp_path) == ["\udcfea.md"]
 

@@ -218,6 +218,20 @@ async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
         await read(source, uri_of(folder / "sub/b.md"))
 
 
+async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, root = module.read_file, folder / "sub"
+
+    def unmounting(path: Path, *, most_bytes: int) -> Document | Skipped:
+        outcome = real(path, most_bytes=most_bytes)
+        root.rename(folder / "elsewhere")
+        root.mkdir()
+        return outcome
+
+    monkeypatch.setattr(module, "read_file", unmounting)
+    with pytest.raises(PathRefusedError, match="another folder took its place"):
+        await read(FileSource([root]), uri_of(root / "b.md"), uri_of(root / "c.txt"))
+
+
 # --- what belongs to it -----------------------------------------------------------------------------------
 
 

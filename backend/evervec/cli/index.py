@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
 
 TRIGGER = "cli"
+COLUMNS = ("at", "mode", "state", "docs", "chunks", "sent", "saved", "seconds", "dataset")
 
 Name = Annotated[str | None, typer.Argument(metavar="DATASET", help="A dataset: name, project/name or uuid.")]
 Every = Annotated[bool, typer.Option("--all", metavar="", help="Every dataset that has a source.")]
@@ -125,8 +127,7 @@ def _show(done: Sequence[Done]) -> None:
     if not done:
         output.say("No dataset has a source. Give one with `evervec ingest files` or `evervec ingest sql`.")
         return
-    columns = ("started", "mode", "by", "state", "documents", "chunks", "sent", "saved", "seconds", "dataset")
-    output.table(columns, [_row(*one) for one in done])
+    output.table(COLUMNS, [_row(*one) for one in done])
     for dataset, run in done:
         if run.error:
             output.say(f"{_name(dataset)}, {run.mode}: {run.error}", style="yellow")
@@ -135,17 +136,23 @@ def _show(done: Sequence[Done]) -> None:
 def _row(dataset: Dataset, run: Run) -> tuple[object, ...]:
     found = run_document(run)
     return (
-        f"{(run.started_at or run.created_at).astimezone():%m-%d %H:%M}",
+        _at(run),
         run.mode,
-        run.trigger,
         run.state,
         touched(found, "documents", TOUCHED_DOCUMENTS),
         touched(found, "chunks", TOUCHED_CHUNKS),
         found["texts_sent"],
         UNKNOWN if found["saved"] is None else f"{found['saved']['texts']:,}",
         run.seconds.total,
-        _name(dataset),
+        f"{_name(dataset)} ({run.trigger})",
     )
+
+
+def _at(run: Run) -> str:
+    """The time of a run of today, else its day."""
+    began = (run.started_at or run.created_at).astimezone()
+    today = datetime.now(began.tzinfo).date()
+    return f"{began:%H:%M:%S}" if began.date() == today else f"{began:%Y-%m-%d}"
 
 
 def _name(dataset: Dataset) -> str:

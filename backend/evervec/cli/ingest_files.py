@@ -18,6 +18,7 @@ from evervec.pipeline.ingest_files import ingest_files
 from evervec.pipeline.origins import Files
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.run_report import run_document
+from evervec.settings import Settings
 from evervec.store.runs import Run
 
 MEGABYTE = 1_000_000
@@ -51,10 +52,9 @@ def files(
     options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
     async def run(resources: Resources) -> tuple[Run, str, str, Left]:
-        most = resources.settings.file_mb if max_mb is None else max_mb
-        chosen = Files(_paths(paths), include or (), exclude or (), _bytes(most))
+        wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
-            done = await ingest_files(resources, project, dataset, chosen, options, embeds=embed, progress=step)
+            done = await ingest_files(resources, project, dataset, wanted, options, embeds=embed, progress=step)
         if dry_run:
             return done, project, dataset, Left(0)
         target = await index.dataset(resources, str(done.dataset_id))
@@ -75,6 +75,14 @@ def _answer(done: Run, project: str, dataset: str, waiting: Left, *, dry: bool, 
         output.note("Nothing was changed.")
     elif done.counts.full_texts:
         output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
+
+
+def chosen(
+    settings: Settings, paths: list[str], include: list[str] | None, exclude: list[str] | None, max_mb: float | None
+) -> Files:
+    """The files that somebody asked for. Raises `Refused` for an empty path and a size that is none."""
+    most = settings.file_mb if max_mb is None else max_mb
+    return Files(_paths(paths), include or (), exclude or (), _bytes(most))
 
 
 def _paths(given: list[str]) -> list[Path]:

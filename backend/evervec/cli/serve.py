@@ -42,7 +42,7 @@ def up(tasks: Tasks = None) -> None:
             group.create_task(tick(runtime.broker, runtime.settings, finish))
             group.create_task(work(runtime, finish, started=lambda: output.note("Up. Ctrl-C stops everything.")))
 
-    _until_told(serve, tasks)
+    until_told(serve, tasks)
 
 
 def _listen_if_free(runtime: Runtime) -> socket.socket | None:
@@ -74,7 +74,7 @@ def api() -> None:
             group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
             group.create_task(web.serve(runtime.resources, listening, finish))
 
-    _until_told(serve, None, takes_tasks=False)
+    until_told(serve, None, takes_tasks=False)
 
 
 def worker(tasks: Tasks = None) -> None:
@@ -85,7 +85,7 @@ def worker(tasks: Tasks = None) -> None:
 
         await work(runtime, finish, started=lambda: output.note("Working. Ctrl-C finishes what runs and stops."))
 
-    _until_told(serve, tasks)
+    until_told(serve, tasks)
 
 
 def scheduler() -> None:
@@ -99,7 +99,7 @@ def scheduler() -> None:
         output.note("Scheduling. Ctrl-C stops.")
         await tick(runtime.broker, runtime.settings, finish)
 
-    _until_told(serve, None, takes_tasks=False)
+    until_told(serve, None, takes_tasks=False)
 
 
 def migrate(as_json: Json = False) -> None:
@@ -115,9 +115,10 @@ def migrate(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _until_told(
+def until_told(
     serve: Callable[[Runtime, asyncio.Event], Awaitable[None]], tasks: int | None, *, takes_tasks: bool = True
 ) -> None:
+    """Open the runtime and serve until a signal: the first one sets `finish`, the second one cancels."""
     found = settings(stays=True)
     if tasks is not None:
         found = found.model_copy(update={"worker_tasks": tasks})

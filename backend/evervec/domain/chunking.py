@@ -34,10 +34,15 @@ HEAD_SHARE = 8
 LEAST_ROOM = LEAST_TOKENS // 4
 
 FAR = 8
-"""Characters a token that usual text never has: what is longer than that is too long, and is not counted to find out."""
+"""More characters than usual text has a token: what is longer by this measure is too large, and not counted to find out."""
 
 TORN_AT_ONCE = 16_384
-"""Characters of a single block that are torn together: a word of 10 MB stays in bounds."""
+"""Characters of a single block that are torn together, so that a word of 10 MB is not gone through again and again."""
+
+TORN_SHARE = 2
+"""A block that is too large is torn into stretches of half the room at most: about a sentence, so that an edit stays near."""
+
+CHARACTER_BYTES = 4
 
 CLOSING = "\n\"')]}”’»*_"
 ENDS = (".", "!", "?", "…", ":", "。", "！", "？", "؟", "।")
@@ -45,7 +50,7 @@ ENDS = (".", "!", "?", "…", ":", "。", "！", "？", "؟", "।")
 
 Count = Callable[[Sequence[str]], list[int]]
 
-_Torn = tuple[list[str], list[tuple[int, int]]]
+_Spans = tuple[list[str], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -130,15 +135,15 @@ class _Piece:
 def chunk(document: Document, blocks: Sequence[Block], recipe: Recipe, count: Count) -> list[Chunk]:
     """The chunks of a document, in order; their contents joined are its text. A document without text has none.
 
-    `blocks` cover the text, else `ValueError`. `count` gives the tokens of each text as the space's model counts them,
+    The text is one that can be stored (`domain.text.clean`). `blocks` cover it, each with a part of it, else
+    `ValueError`. `count` gives the tokens of each text as the space's model counts them,
     and takes nearly all of the time. Raises `Refused` when the recipe's template leaves no room for text.
     """
     if not document.text:
         return []
-    if not blocks or blocks[-1].end != len(document.text):
-        raise ValueError(
-            f"{document.uri}: its blocks end at {blocks[-1].end if blocks else 0}, not where its text does"
-        )
+    ends = [0, *(block.end for block in blocks)]
+    if ends[-1] != len(document.text) or any(begin >= end for begin, end in pairwise(ends)):
+        raise ValueError(f"{document.uri}: its blocks do not cover its {len(document.text)} characters in order")
     return list(_numbered(document.text, _Chunker(document, blocks, recipe, count).parts(blocks)))
 
 
@@ -180,14 +185,19 @@ class _Chunker:
         ranges = gather([piece.size for piece in pieces], [piece.mark for piece in pieces], room)
         texts = [self._vector_text(pieces[lo].start, pieces[hi - 1].end, pieces[lo].heading) for lo, hi in ranges]
         for (lo, hi), text, tokens in zip(ranges, texts, self._count(texts), strict=True):
-            start, end, over = pieces[lo].start, pieces[hi - 1].end, tokens - self._recipe.tokens
-            if over <= 0 or end - start == 1:
-                yield start, end, pieces[lo].heading, text, tokens
-            elif hi - lo > 1:
-                fewer = min(room, sum(piece.size for piece in pieces[lo:hi])) - over
-                yield from self._fitting(pieces[lo:hi], fewer)
+            over = tokens - self._recipe.tokens
+            smaller = [] if over <= 0 else self._smaller(pieces[lo:hi])
+            if len(smaller) > 1:
+                fewer = min(room, sum(piece.size for piece in smaller)) - over
+                yield from self._fitting(smaller, fewer)
             else:
-                yield from self._fitting(list(self._torn(pieces[lo], room, (end - start) // 2)), room)
+                yield pieces[lo].start, pieces[hi - 1].end, pieces[lo].heading, text, tokens
+
+    def _smaller(self, pieces: Sequence[_Piece]) -> Sequence[_Piece]:
+        if len(pieces) > 1:
+            return pieces
+        text = self._text[pieces[0].start : pieces[0].end]
+        return list(self._torn(pieces[0], _bytes(text.strip()) // 2))
 
     def _pieces(self, start: int, blocks: Sequence[Block], room: int) -> Iterator[_Piece]:
         bounds = [start, *(block.end for block in blocks)]
@@ -197,20 +207,15 @@ class _Chunker:
             if size <= room:
                 yield piece
             else:
-                # a character a token: some tear more for usual text, and so a long paragraph has its own neighbourhoods
-                yield from self._torn(piece, room, room)
+                yield from self._torn(piece, room // TORN_SHARE)
 
-    def _torn(self, piece: _Piece, room: int, most: int) -> Iterator[_Piece]:
-        """A piece that is too large by itself, torn into stretches of at most `most` characters, and again if need be."""
-        bounds = [piece.start, *self._tears(piece, most), piece.end]
+    def _torn(self, piece: _Piece, most: int) -> Iterator[_Piece]:
+        """A piece that is too large by itself, in stretches of at most `most` bytes: a token is a byte at least."""
+        bounds = [piece.start, *self._tears(piece, max(most, CHARACTER_BYTES)), piece.end]
         texts = [self._text[begin:end] for begin, end in pairwise(bounds)]
         for begin, end, text, size in zip(bounds, bounds[1:], texts, self._count(texts), strict=False):
             mark = piece.mark if begin == piece.start else _mark(self._cut(begin), text)
-            part = _Piece(begin, end, piece.heading, mark, size)
-            if size > room and most > 1 and not is_blank(text):
-                yield from self._torn(part, room, max(1, most // 4))
-            else:
-                yield part
+            yield _Piece(begin, end, piece.heading, mark, size)
 
     def _tears(self, piece: _Piece, most: int) -> Iterator[int]:
         """Places to tear a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
@@ -218,7 +223,7 @@ class _Chunker:
             if begin > piece.start:
                 yield begin
             text = self._text[begin : min(begin + TORN_AT_ONCE, piece.end)]
-            _, spans = cast(_Torn, semchunk(text, most, len, memoize=False, offsets=True))
+            _, spans = cast(_Spans, semchunk(text, most, _bytes, memoize=False, offsets=True))
             yield from (begin + start for start, _ in spans[1:])
 
     def _cut(self, at: int) -> Cut:
@@ -240,7 +245,7 @@ def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
     """Each title or heading on one line of at most `most` tokens."""
     short = {line: snippet(line, FAR * most) for line in lines}
     # a token is a byte at least
-    left = [line for line in short if len(short[line].encode()) > most]
+    left = [line for line in short if _bytes(short[line]) > most]
     while left:
         tokens = count([short[line] for line in left])
         left = [line for line, size in zip(left, tokens, strict=True) if size > most and len(short[line]) > 1]
@@ -258,6 +263,10 @@ def _sections(blocks: Sequence[Block]) -> Iterator[tuple[int, int, list[Block]]]
     yield start, held[-1].end, held
 
 
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
 def _mark(cut: Cut, text: str) -> int:
     """Higher for a better place. Among equals the text that begins there decides, as good as chance and always the same."""
     return int(cut) << 32 | crc32(text.strip().encode())
@@ -267,8 +276,8 @@ def gather(sizes: Sequence[int], marks: Sequence[int], room: int) -> list[tuple[
     """Ranges `(first, end)` of neighbours with at most `room` together, all of them in order; one alone may have more.
 
     The boundary of the lowest mark goes first, then the next, wherever what it parts fits together. So a boundary's
-    fate hangs on those nearby that have lower marks, on theirs in turn, and no further: a few chunks away, nothing of
-    an edit is left. No two neighbours are left that would fit together, but for a boundary's turn that came too early.
+    fate hangs on those nearby with lower marks, on theirs in turn, and soon no further: a few chunks away nothing is
+    left of an edit. No two neighbours are left that would fit together.
     """
     firsts, ends, sums = list(range(len(sizes))), list(range(1, len(sizes) + 1)), list(sizes)
     for at in sorted(range(1, len(sizes)), key=marks.__getitem__):

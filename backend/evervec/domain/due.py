@@ -30,7 +30,7 @@ def next_due(cron: str, after: datetime) -> datetime | None:
 
 def _times(minute: str, hour: str) -> list[time]:
     """The minutes of a day, in order."""
-    start = datetime(2000, 1, 1)
+    start = datetime.min
     hours = [n for n in range(24) if is_now(f"* {hour} * * *", start.replace(hour=n))]
     minutes = [n for n in range(60) if is_now(f"{minute} * * * *", start.replace(minute=n))]
     return [time(h, m) for h in hours for m in minutes]

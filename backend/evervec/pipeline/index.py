@@ -64,7 +64,7 @@ async def index(
     `NoSourceError`, `EmptySourceError`, and what its source raises. Nothing is half done: the run goes on from where it
     came to when it is taken up again.
     """
-    await origins.check(resources, dataset_id, wish.changed)
+    await origins.check(resources, dataset_id, wish.changed, wish.scope)
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
         if not held:
             raise IndexRunningError(dataset=dataset_id, run_id=await _active(resources, dataset_id))

@@ -26,6 +26,9 @@ NAMED = 500
 
 GONE = "gone"
 
+LONGEST_URI = 2000
+"""Characters: an index of PostgreSQL takes 2,704 bytes."""
+
 Progress = Callable[[int], None]
 
 
@@ -105,10 +108,12 @@ class Indexing:
                 self._run.cursor = batch[-1].uri if batch else self._run.cursor
                 yield batch
             return
-        uris = self._source.named(self._run.changed)
-        for start in range(int(self._run.cursor or 0), len(uris), NAMED):
-            self._run.cursor = str(start + NAMED)
-            yield [Listed(uri) for uri in uris[start : start + NAMED]]
+        named = await asyncio.to_thread(self._source.named, self._run.changed)
+        uris = sorted(uri for uri in named if self._run.cursor is None or uri > self._run.cursor)
+        for start in range(0, len(uris), NAMED):
+            part = uris[start : start + NAMED]
+            self._run.cursor = part[-1]
+            yield [Listed(uri) for uri in part]
 
     async def _next(self, listing: AsyncIterator[list[Listed | Skipped]]) -> list[Listed | Skipped] | None:
         with self._clock("list"):
@@ -116,8 +121,15 @@ class Indexing:
 
     async def _take(self, batch: Sequence[Listed | Skipped]) -> None:
         """What changed is read and chunked while nothing is locked, then written at once."""
-        listed = [one for one in batch if isinstance(one, Listed)]
+        listed = [one for one in batch if isinstance(one, Listed) and len(one.uri) <= LONGEST_URI]
         self._run.skip([one for one in batch if isinstance(one, Skipped)])
+        self._run.skip(
+            [
+                Skipped(one.uri, "name too long", f"{len(one.uri):,} characters")
+                for one in batch
+                if len(one.uri) > LONGEST_URI
+            ]
+        )
         async with self._database.read() as tx:
             known = await documents.known(tx, self._run.dataset_id, [one.uri for one in listed])
         due = [one for one in listed if not self._unchanged(known.get(one.uri), one)]

@@ -91,12 +91,14 @@ def _texts(value: object) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else []
 
 
-async def check(resources: Resources, dataset_id: UUID, changed: ChangedIds | None) -> None:
-    """That a dataset can be indexed, and that its source knows the tables and can read the ids.
+async def check(
+    resources: Resources, dataset_id: UUID, changed: ChangedIds | None, scope: Sequence[str] | None = None
+) -> None:
+    """That a dataset can be indexed, as far as the scope goes, and that its source knows the tables and can read the ids.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `UnknownTableError`, `Refused`.
     """
-    source = await open_source(resources, dataset_id)
+    source = await open_source(resources, dataset_id, scope)
     try:
         if changed is not None:
             source.named(changed)

@@ -6,12 +6,12 @@ from typing import Any
 from evervec.errors import EvervecError
 from evervec.pipeline import standing
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, knowledge, messages, monitor, providers
+from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.monitor import Coverage, Failure
 
 
 async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
-    """Coverage as one document: totals, every dataset with its kinds, mirror and extraction, provider, queue."""
+    """Coverage as one document: totals, every dataset with its kinds, documents, mirror and extraction, provider, queue."""
     total = Coverage()
     listed = []
     async with resources.database.read() as tx:
@@ -23,7 +23,9 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
             total.add(coverage)
             progress = await messages.progress(tx, [one.id]) | await knowledge.counts(tx, [one.id])
             name = {"project": one.project, "dataset": one.slug}
-            listed.append(name | asdict(coverage) | {"mirror": mirrored[one.id], "knowledge": progress})
+            held = await documents.totals(tx, one.id)
+            indexed = {"documents": held.documents, "chunks": held.chunks}
+            listed.append(name | asdict(coverage) | indexed | {"mirror": mirrored[one.id], "knowledge": progress})
         active = await providers.active(tx)
         watermark = await monitor.watermark(tx)
     return {

@@ -1,6 +1,7 @@
 """The records of SQL tables as the documents of a dataset: what is described in `sources.sql`, read by `store.foreign`."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 
 from evervec.domain.document import ChangedIds, Document, Listed, Skipped
 from evervec.pipeline.indexing import GONE
@@ -35,12 +36,18 @@ class SqlSource:
         return [records.uri_of(table, key) for table, keys in ids.items() for key in keys]
 
     async def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
-        """Every record with its document, each table out of one snapshot."""
+        """Every record with its document, by key. Whoever works on a batch keeps no snapshot of the source open."""
         tables = list(self._description.tables)
-        table, key = (None, None) if after is None else records.key_of(after)
+        table, reached = (None, None) if after is None else records.key_of(after)
         for name in tables[tables.index(table) if table in tables else 0 :]:
-            async for some in self._foreign.extract_all(name, self._tenant, key if name == table else None):
+            key: int | str | None = reached if name == table else None
+            while some := await self._page(name, key):
                 yield [Listed(one.uri, one.stamp, one) for one in self._documents(some)]
+                key = some[-1].key
+
+    async def _page(self, table: str, after: int | str | None) -> list[Record]:
+        async with aclosing(self._foreign.extract_all(table, self._tenant, after)) as pages:
+            return await anext(pages, [])
 
     async def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
         """The records of some uris, looked up by their keys; one that is not there, or not for this tenant, is gone."""
@@ -59,8 +66,9 @@ class SqlSource:
     async def uris(self) -> AsyncIterator[list[str]]:
         """The uris of all records, each table out of one snapshot."""
         for table in self._description.tables:
-            async for keys in self._foreign.keys(table, self._tenant):
-                yield [records.uri_of(table, key) for key in keys]
+            async with aclosing(self._foreign.keys(table, self._tenant)) as pages:
+                async for keys in pages:
+                    yield [records.uri_of(table, key) for key in keys]
 
     async def aclose(self) -> None:
         """Close the connections to the source."""

@@ -219,7 +219,9 @@ async def inspect(tx: ReadTx, where: str, described: Described) -> Columns:
     name = ".".join(map(quoted, described.relation))
     relation = await tx.fetchrow(RELATION, name)
     if relation is None or relation["relkind"] not in TABLES:
-        raise SourceError(where=where, reason=f"there is no table or view {name} in this database.")
+        raise SourceError(
+            where=where, reason=f"there is no table or view {name} in this database. Name it with its schema."
+        )
     found = await tx.fetch(COLUMNS, relation["oid"])
     types = {row["attname"]: row["type"] for row in found}
     _require_columns(where, described, types)

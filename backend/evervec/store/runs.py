@@ -88,9 +88,10 @@ class Run:
         """Count what has no document, by reason; the first fifty are kept by name."""
         self.counts.documents_skipped += len(skipped)
         for one in skipped:
-            self.skipped[one.reason] = self.skipped.get(one.reason, 0) + 1
+            reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
+            self.skipped[reason] = self.skipped.get(reason, 0) + 1
             if len(self.examples) < EXAMPLES:
-                self.examples.append({"uri": one.uri, "reason": one.reason, "detail": one.detail})
+                self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
 
 
 COUNTS = tuple(f.name for f in fields(Counts))
@@ -205,7 +206,8 @@ async def enqueue(
             orjson.dumps({n: list(i) for n, i in (changed or {}).items()}).decode(),
         )
     await tx.execute(
-        "UPDATE index_runs SET mode = $2, changed = $3, scope = NULL, embeds = embeds OR $4, not_before = now() WHERE id = $1",
+        "UPDATE index_runs SET mode = $2, changed = $3, scope = NULL, cursor = NULL, "
+        "embeds = embeds OR $4, not_before = now() WHERE id = $1",
         waiting.id,
         wider,
         merged,
@@ -248,8 +250,9 @@ async def save(tx: Tx, run: Run) -> None:
 async def finish(tx: Tx, run: Run) -> None:
     """Keep the end of a run: its state, its error, what it cost. Of the finished ones the newest are kept."""
     await save(tx, run)
-    await tx.execute(
-        "UPDATE index_runs SET state = $2, error = $3, finished_at = now(), cost_usd = $4, full_cost_usd = $5 WHERE id = $1",
+    run.finished_at = await tx.fetchval(
+        "UPDATE index_runs SET state = $2, error = $3, finished_at = now(), cost_usd = $4, full_cost_usd = $5 "
+        "WHERE id = $1 RETURNING finished_at",
         run.id,
         run.state,
         run.error,
@@ -306,7 +309,8 @@ class Standing:
 async def standing(tx: ReadTx, dataset_id: UUID) -> Standing:
     """The runs that are not finished, and the newest finished one."""
     rows = await tx.fetch(
-        SELECT + "WHERE dataset_id = $1 AND (finished_at IS NULL OR id = (SELECT id FROM index_runs WHERE dataset_id = $1 "
+        SELECT
+        + "WHERE dataset_id = $1 AND (finished_at IS NULL OR id = (SELECT id FROM index_runs WHERE dataset_id = $1 "
         "AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1))",
         dataset_id,
     )
@@ -339,3 +343,9 @@ async def finished(tx: ReadTx, dataset_id: UUID) -> list[Run]:
         WITHOUT_IDS + "WHERE dataset_id = $1 AND finished_at IS NOT NULL ORDER BY created_at DESC", dataset_id
     )
     return [_run(row) for row in rows]
+
+
+async def now(tx: ReadTx) -> datetime:
+    """The moment, by the clock that all runs are timed by."""
+    moment: datetime = await tx.fetchval("SELECT now()")
+    return moment

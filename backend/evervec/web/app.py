@@ -5,24 +5,28 @@ from hmac import compare_digest
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 
 from evervec.errors import (
     DatabaseDownError,
     EvervecError,
+    IndexRunningError,
     ProviderError,
     QueueDownError,
     Refused,
+    SourceDownError,
     UnknownDatasetError,
     UnknownProjectError,
     UnknownRowError,
 )
 from evervec.pipeline import overview, search, standing, sync
 from evervec.pipeline.resources import Resources
+from evervec.web.rag import add_rag
 
 NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
-UNAVAILABLE = (DatabaseDownError, QueueDownError, ProviderError)
+UNAVAILABLE = (DatabaseDownError, QueueDownError, SourceDownError, ProviderError)
 
 MIN_WATERMARK = "A transaction id of yours: what it committed is embedded and found."
 
@@ -39,6 +43,7 @@ def create_app(resources: Resources) -> FastAPI:
 
     app = FastAPI(title="Evervec", docs_url="/docs", redoc_url=None)
     app.add_exception_handler(EvervecError, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -78,6 +83,7 @@ def create_app(resources: Resources) -> FastAPI:
         return asdict(answer)
 
     _add_mirrors(app, resources, Depends(allowed))
+    add_rag(app, resources, Depends(allowed))
     return app
 
 
@@ -101,12 +107,21 @@ def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    status = 500
+    status, more = 500, dict[str, str]()
     match error:
         case _ if isinstance(error, NOT_FOUND):
             status = 404
+        case IndexRunningError():
+            status, more = 409, {"run": str(error.values["run_id"])}
         case Refused():
             status = 422
         case _ if isinstance(error, UNAVAILABLE):
             status = 503
-    return JSONResponse({"error": {"code": type(error).__name__, "message": str(error)}}, status)
+    return JSONResponse({"error": {"code": type(error).__name__, "message": str(error)}, **more}, status)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """A parameter that is none, told as everything else that the caller did wrong."""
+    wrong = error.errors() if isinstance(error, RequestValidationError) else []
+    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+    return await _refused(request, Refused(reason=f"{said}."))

@@ -22,7 +22,7 @@ def without_raw(html: str) -> str:
     endless: set[re.Pattern[str]] = set()
     position = 0
     while opening := _OPENING.search(html, position):
-        kept.append(html[position : opening.start()])
+        kept.append(_not_opening(html[position : opening.start()]))
         code = (opening[2] or "").lower()
         end = _CODE_END[code] if code else _COMMENT_END if opening[1] else _DECLARATION_END
         closing = None if end in endless else end.search(html, opening.end())
@@ -31,6 +31,11 @@ def without_raw(html: str) -> str:
         position = closing.end() if closing else len(html) if code else opening.end()
     kept.append(html[position:])
     return _ended("".join(kept))
+
+
+def _not_opening(text: str) -> str:
+    """What comes before something that is cut out must not open a tag with what comes behind it."""
+    return f"{text[:-1]}&lt;" if text.endswith("<") else text
 
 
 def _ended(html: str) -> str:

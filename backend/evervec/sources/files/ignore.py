@@ -70,7 +70,7 @@ def rules_in(folder: Path, above: Rules) -> Rules:
     text = _read(folder / ".gitignore")
     if not text:
         return inherited
-    lines = (os.fsdecode(line.removesuffix(b"\r")) for line in text.removeprefix(_BOM).split(b"\n"))
+    lines = os.fsdecode(text.removeprefix(_BOM)).split("\n")
     return ((len(_inside(folder)), Globs(lines)), *inherited)
 
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from evervec.sources.files.fences import fenced
 from evervec.sources.files.unreadable import Unreadable
 
-_BACKTICKS: Final = re.compile(r"`{3,}")
 _LANGUAGE: Final = re.compile(r"[\w+#.-]+")
 
 
@@ -66,6 +66,8 @@ def _word(value: object) -> str:
 def _markdown(number: int, cell: object, language: str) -> str:
     fields = _object(cell)
     source = _source(number, fields).strip("\n")
+    if not source.strip():
+        return ""
     match fields.get("cell_type"):
         case "markdown":
             return source
@@ -73,9 +75,9 @@ def _markdown(number: int, cell: object, language: str) -> str:
             level = fields.get("level")
             return f"{'#' * (level if isinstance(level, int) and 1 <= level <= 6 else 1)} {' '.join(source.split())}"
         case "code":
-            return _fenced(source, language or _word(fields.get("language")))
+            return fenced(source, language or _word(fields.get("language")))
         case _:
-            return _fenced(source, "")
+            return fenced(source)
 
 
 def _source(number: int, cell: Mapping[str, object]) -> str:
@@ -85,11 +87,3 @@ def _source(number: int, cell: Mapping[str, object]) -> str:
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise _torn(f"its cell {number:,} has no source")
     return "".join(lines)
-
-
-def _fenced(source: str, language: str) -> str:
-    """A code block whose fence is longer than any in it; none for a blank cell."""
-    if not source.strip():
-        return ""
-    fence = "`" * (max(map(len, _BACKTICKS.findall(source)), default=2) + 1)
-    return f"{fence}{language}\n{source}\n{fence}"

@@ -1,15 +1,114 @@
-"""Reads one file into a document (to be replaced by the whole reader in a moment)."""
+"""One file into one document, or the reason why not; how each format becomes text is told in the files beside."""
 
-from pathlib import Path
+import errno
+import os
+import stat
+from pathlib import Path, PurePath
+from typing import Final
 
 from evervec.domain.document import Document, Skipped
-from evervec.domain.text import clean
+from evervec.domain.text import clean, snippet
+from evervec.sources.files import formats
+from evervec.sources.files.decoding import decode
+from evervec.sources.files.html import html_markdown
+from evervec.sources.files.notebook import notebook_markdown
+from evervec.sources.files.pdf import pdf_text
+from evervec.sources.files.unreadable import Unreadable
 from evervec.sources.files.uris import uri_of
-from evervec.sources.structure import title
+from evervec.sources.structure import title as title_of
+
+_MARKDOWN: Final = "markdown"
+_LONGEST_TITLE: Final = 200
+_LONGEST_DETAIL: Final = 300
+_TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}
 
 
 def read_file(path: Path, *, most_bytes: int) -> Document | Skipped:
-    """Text files alone."""
-    text = clean(path.read_bytes().decode(errors="replace"))
-    format_ = {".py": "python", ".md": "markdown", ".rst": "rst"}.get(path.suffix, "plain")
-    return Document(uri_of(path), title(text, format_), text, format_)
+    """The document that a file is, without a stamp. Blocking; at most `most_bytes` + 1 bytes are read.
+
+    Nothing that a file may hold raises. The reasons of a `Skipped`: `gone`, `unreadable`, `not a file`, `too large`,
+    `binary`, `not text`, `torn`, `encrypted`, `no text`.
+    """
+    uri = uri_of(path)
+    try:
+        return read_bytes(_content(path, most_bytes), path.name, uri)
+    except Unreadable as problem:
+        return _skipped(uri, problem)
+    except OSError as error:
+        return _skipped(uri, _not_opened(error))
+
+
+def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
+    """The document that a file of this name and content is; its title comes from the content, never from the name.
+
+    A file that is moved or renamed is embedded with the same words as before.
+    """
+    try:
+        return _document(data, formats.format_of(PurePath(name)), uri)
+    except Unreadable as problem:
+        return _skipped(uri, problem)
+
+
+def _skipped(uri: str, problem: Unreadable) -> Skipped:
+    return Skipped(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
+
+
+def _not_opened(error: OSError) -> Unreadable:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return Unreadable("gone")
+        case errno.ENXIO:
+            return _no_file()
+        case _:
+            return Unreadable("unreadable", error.strerror or str(error))
+
+
+def _content(path: Path, most_bytes: int) -> bytes:
+    """All bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _no_file()
+        _refuse_large(found.st_size, most_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(found.st_size + 1)
+            if len(data) > found.st_size:
+                data += file.read(most_bytes + 1 - len(data))
+    finally:
+        os.close(descriptor)
+    _refuse_large(len(data), most_bytes)
+    return data
+
+
+def _refuse_large(size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        raise Unreadable("too large", f"it has {size:,} bytes or more, and {most_bytes:,} are the most that are read")
+
+
+def _no_file() -> Unreadable:
+    return Unreadable("not a file", "it is a folder, a pipe, a socket or a device")
+
+
+def _document(data: bytes, format_: str | None, uri: str) -> Document:
+    title, text, kind = _read(data, format_)
+    text = clean(text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text)
+    return Document(uri, snippet(clean(title), _LONGEST_TITLE) or title_of(text, kind), text, kind)
+
+
+def _read(data: bytes, format_: str | None) -> tuple[str, str, str]:
+    """Title as far as the file itself names one, text, and the text's format."""
+    match format_:
+        case _ if not data:
+            return "", "", _TEXT_FORMATS.get(format_, format_) if format_ else formats.PLAIN
+        case formats.PDF:
+            return *pdf_text(data), formats.PLAIN
+        case formats.HTML:
+            return html_markdown(decode(data, formats.HTML))
+        case formats.NOTEBOOK:
+            return "", notebook_markdown(decode(data)), _MARKDOWN
+        case None:
+            text = decode(data)
+            return "", text, formats.format_by_first_line(text)
+        case _:
+            return "", decode(data, format_), format_

@@ -3,7 +3,7 @@
 from evervec.errors import EvervecError
 
 
-class Unreadable(EvervecError):  # noqa: N818
+class Unreadable(EvervecError):
     """{reason}: {detail}"""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -1,0 +1,199 @@
+"""Files are kept in the database as they are on the disk: what changes is indexed at once, and embedded by the workers."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+from evervec import log
+from evervec.errors import EmptySourceError, EvervecError, IndexRunningError, NoSourceError, UnknownDatasetError
+from evervec.pipeline import index, origins
+from evervec.pipeline.index import Wish
+from evervec.pipeline.indexing import Progress
+from evervec.pipeline.origins import FILES, Files
+from evervec.pipeline.resources import Resources
+from evervec.sources.files.uris import uri_of
+from evervec.sources.files.watching import Seen, Watching
+from evervec.store.datasets import Dataset
+from evervec.store.runs import Run
+
+logger = log.get("watch")
+
+TRIGGER: Final = "watch"
+
+TURN, PATIENCE, LONG_TURN = 0.1, 2.0, 1.0
+"""Seconds between two looks whether another run of the dataset is through; until a user is told; and from then on."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds until what failed is tried again: twice as long each time."""
+
+
+class Teller(Protocol):
+    """Who tells the user."""
+
+    def indexed(self, run: Run) -> None:
+        """A run has ended."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something is in the way, or is not any more: said once."""
+        ...
+
+    async def started(self, dataset: Dataset) -> None:
+        """Everything was indexed once; from now on what changes is."""
+        ...
+
+
+async def watch(
+    resources: Resources,
+    project: str,
+    dataset: str,
+    files: Files,
+    teller: Teller,
+    finish: asyncio.Event,
+    *,
+    poll: float | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Index the files, and from then on what changes, until `finish`; a run that is at work then comes to its end.
+
+    It sends no text to a provider. `progress` is told of the first, whole indexing. Whatever is in the way later (the
+    database is away, a root is not mounted) is waited for, and changes are kept meanwhile.
+    Raises what `ingest_files` raises, before the first indexing is through; `UnknownDatasetError` or `NoSourceError`
+    when somebody takes the dataset or its source away.
+    """
+    watching = Watching(
+        files.roots,
+        include=files.include,
+        exclude=files.exclude,
+        most_bytes=files.most_bytes,
+        poll=poll,
+        note=teller.note,
+    )
+    target = await origins.keep_files(resources, project, dataset, files)
+    following = asyncio.create_task(watching.run())
+    try:
+        await _Keeper(resources, target, watching, teller, progress).keep(following, finish)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+class _Keeper:
+    """Takes what may have changed and sees that it is indexed; what came to nothing is put back."""
+
+    def __init__(
+        self, resources: Resources, target: Dataset, watching: Watching, teller: Teller, progress: Progress | None
+    ) -> None:
+        self._resources, self._target, self._watching, self._teller = resources, target, watching, teller
+        self._progress, self._started = progress, False
+        self._trouble, self._away = "", list[Path]()
+        self._failures, self._waits_since = 0, 0.0
+
+    async def keep(self, following: "asyncio.Task[None]", finish: asyncio.Event) -> None:
+        """Index whatever comes, until `finish`."""
+        ending = asyncio.create_task(finish.wait())
+        try:
+            while not finish.is_set():
+                coming = asyncio.create_task(self._watching.some.wait())
+                await asyncio.wait({coming, ending, following}, return_when=asyncio.FIRST_COMPLETED)
+                coming.cancel()
+                if following.done():
+                    following.result()
+                if not finish.is_set():
+                    await asyncio.wait({ending}, timeout=await self._take_up())
+        finally:
+            ending.cancel()
+
+    async def _take_up(self) -> float:
+        """Index what may have changed; answers the seconds to wait before more is."""
+        seen = self._watching.take()
+        try:
+            await self._index(seen)
+        except IndexRunningError as error:
+            self._watching.put_back(seen)
+            return self._wait_for_turn(error)
+        except (UnknownDatasetError, NoSourceError):
+            raise
+        except (EvervecError, OSError) as error:
+            if not self._started:
+                raise
+            self._watching.put_back(seen)
+            self._say(f"{error} Changes are kept until it goes on.")
+            self._failures += 1
+            return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+        self._goes_on()
+        return 0
+
+    def _wait_for_turn(self, error: IndexRunningError) -> float:
+        self._waits_since = self._waits_since or monotonic()
+        if monotonic() - self._waits_since < PATIENCE:
+            return TURN
+        self._failures += 1
+        self._say(f"{error} Changes wait for their turn.")
+        return LONG_TURN
+
+    def _goes_on(self) -> None:
+        if self._failures:
+            self._trouble = ""
+            self._teller.note("It goes on.")
+        self._failures, self._waits_since = 0, 0.0
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._teller.note(trouble)
+        self._trouble = trouble
+
+    async def _index(self, seen: Seen) -> None:
+        there = await self._there()
+        for wish in await asyncio.to_thread(_wishes, seen, there):
+            try:
+                run = await index.index(self._resources, self._target.id, wish, progress=self._progress)
+            except EmptySourceError as error:
+                if not self._started:
+                    raise
+                self._say(str(error))
+                continue
+            if run.state != "done":  # the dataset is gone: whoever asks again is told so
+                self._watching.put_back(seen)
+                continue
+            self._tell(run)
+        if seen.everything and not self._started:
+            self._started, self._progress = True, None
+            await self._teller.started(self._target)
+
+    def _tell(self, run: Run) -> None:
+        logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
+        self._teller.indexed(run)
+
+    async def _there(self) -> list[Path]:
+        """The roots that are there; of those that went or came a user is told."""
+        roots = await asyncio.to_thread(self._watching.roots)
+        away = [path for path, is_there in roots.items() if not is_there]
+        for path in away:
+            if path not in self._away:
+                self._teller.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
+        for path in self._away:
+            if path not in away:
+                self._teller.note(f"{path} is back.")
+        self._away = away
+        return [path for path, is_there in roots.items() if is_there]
+
+
+def _wishes(seen: Seen, roots: Sequence[Path]) -> list[Wish]:
+    """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
+    nothing of it is taken for gone because another one is full."""
+    scope = [uri_of(root) for root in roots]
+    if seen.everything:
+        files = [uri for root, uri in zip(roots, scope, strict=True) if root.is_file()]
+        folders = [uri for uri in scope if uri not in files]
+        return [
+            Wish(full=True, trigger=TRIGGER, scope=one, embeds=False) for one in (*([f] for f in folders), files) if one
+        ]
+    paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in roots)]
+    # what is gone comes last: until then a moved document is found by its text, where it was before
+    paths.sort(key=lambda path: (not os.path.lexists(path), path))
+    changed = {FILES: [uri_of(path) for path in paths]}
+    return [Wish(changed, trigger=TRIGGER, scope=scope, embeds=False)] if paths else []

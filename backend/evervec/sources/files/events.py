@@ -1,0 +1,144 @@
+"""What an event of the file system means for the files below some roots: which paths to look at, and when."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from watchfiles import Change
+
+from evervec.domain.document import Skipped
+from evervec.errors import PathRefusedError
+from evervec.sources.files.ignore import Choice
+from evervec.sources.files.listing import Reason, Tree
+from evervec.sources.files.roots import Key, Root, is_folder
+
+GRACE: Final = 0.5
+"""Seconds that a name may be gone: editors move the old file away before the new one is there."""
+
+SETTLE: Final = 2.0
+"""Seconds after which a new folder is looked at again: it is announced before it is watched."""
+
+Event = tuple[Change, str]
+
+
+@dataclass
+class Meaning:
+    """What a batch of events comes to: paths to look at now, and those in so many seconds.
+
+    `everything` is to be compared where rules changed; `linked` says that there is a new link.
+    """
+
+    now: set[Path] = field(default_factory=set)
+    later: dict[Path, float] = field(default_factory=dict)
+    everything: bool = False
+    linked: bool = False
+
+
+@dataclass(frozen=True)
+class Links:
+    """What lies beside the roots and belongs to them: linked folders, and by real path what is the name of it in a root."""
+
+    folders: frozenset[Path] = frozenset()
+    names: Mapping[Path, frozenset[Path]] = field(default_factory=dict)
+
+
+class Reader:
+    """Reads events as a listing of the roots would: what that leaves out concerns nobody. Blocking, as it looks at files."""
+
+    def __init__(self, roots: Sequence[Path], choice: Choice, most_bytes: int) -> None:
+        self._roots = [Root.at(path) for path in roots]
+        self._choice, self._most_bytes = choice, most_bytes
+
+    def there(self) -> dict[Root, Key]:
+        """The roots that can be looked into now, and which file or folder each of them is."""
+        return {root: key for root in self._roots if (key := _key(root)) is not None}
+
+    def roots(self) -> dict[Path, bool]:
+        """The path of each root, and whether it can be looked into now."""
+        there = self.there()
+        return {root.path: root in there for root in self._roots}
+
+    def read(self, events: Iterable[Event], links: Links) -> Meaning:
+        """What the events come to. An event of what a link leads to is one of the link."""
+        meaning = Meaning()
+        looks = [_Look(root, Tree(root, self._choice, self._most_bytes)) for root in self.there()]
+        named = [(change, path) for change, name in events for path in {Path(name), *links.names.get(Path(name), ())}]
+        for look in looks:
+            try:
+                for change, path in named:
+                    if look.enters(path):
+                        self._read_one(meaning, look, change, path)
+            except PathRefusedError:  # the root went away while it was looked at
+                meaning.everything = True
+        return meaning
+
+    def _read_one(self, meaning: Meaning, look: "_Look", change: Change, path: Path) -> None:
+        if path.name == ".gitignore" or (path.name == ".git" and change != Change.modified):
+            meaning.everything = True
+            return
+        found = look.tree.find(path)
+        if found is None:
+            if self._choice.shows(path.name) and not os.path.lexists(path):
+                meaning.later[path] = GRACE
+            return
+        is_new = change != Change.modified
+        meaning.linked |= is_new and path.is_symlink()
+        if not isinstance(found, tuple):
+            if is_new and path != look.root.path:
+                meaning.now.add(path)
+                meaning.later[path] = SETTLE
+        elif not (isinstance(found[0], Skipped) and found[0].reason == Reason.UNKNOWN_FORMAT):
+            meaning.now.add(path)
+
+    def links(self) -> Links:
+        """The links in the roots, and the roots that are files: of such a one its folder is watched."""
+        folders, names = set[Path](), defaultdict[Path, set[Path]](set)
+        for root in self._roots:
+            paths = self._links_below(root.path) if root.is_folder else [root.path]
+            for path in paths:
+                if is_folder(path):
+                    folders.add(path)
+                else:
+                    names[path.resolve()].add(path)
+                    names[path].add(path)
+        return Links(frozenset(folders), {at: frozenset(found) for at, found in names.items()})
+
+    def _links_below(self, folder: Path) -> Iterator[Path]:
+        stack = [folder]
+        while stack:
+            try:
+                with os.scandir(stack.pop()) as entries:
+                    shown = [one for one in entries if self._choice.shows(one.name)]
+            except OSError:  # whoever indexes it says so
+                continue
+            yield from (Path(one.path) for one in shown if one.is_symlink())
+            stack += [Path(one.path) for one in shown if one.is_dir(follow_symlinks=False)]
+
+
+class _Look:
+    """One look at one root, which remembers the folders that it entered."""
+
+    def __init__(self, root: Root, tree: Tree) -> None:
+        self.root, self.tree = root, tree
+        self._entered: dict[Path, bool] = {}
+
+    def enters(self, path: Path) -> bool:
+        """Whether a path is the root, or in a folder that a listing enters."""
+        if path == self.root.path:
+            return True
+        if not self.root.is_folder or not path.is_relative_to(self.root.path):
+            return False
+        if path.parent not in self._entered:
+            found = self.tree.find(path.parent)
+            self._entered[path.parent] = found is not None and not isinstance(found, tuple)
+        return self._entered[path.parent]
+
+
+def _key(root: Root) -> Key | None:
+    try:
+        return root.key()
+    except PathRefusedError:
+        return None

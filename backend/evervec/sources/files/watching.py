@@ -1,0 +1,197 @@
+"""Watches the files below some roots, and keeps what may have changed until somebody takes it; no file is read here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from watchfiles import Change, awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
+
+from evervec.sources.files.events import Event, Links, Reader
+from evervec.sources.files.ignore import Choice
+from evervec.sources.files.roots import Key
+
+STEP_MS: Final = 50
+DEBOUNCE_MS: Final = 400
+"""Changes are handed on once it is quiet for one step, and while it is not every 400 ms."""
+
+TICK: Final = 0.2
+"""Seconds between two looks whether the roots are still there."""
+
+WHOLE: Final = 600.0
+"""Seconds between comparisons of everything: for what no kernel tells, such as a .gitignore above the folder."""
+
+MOST: Final = 10_000
+"""Beyond so many paths everything is compared instead: it takes no longer then, and no memory."""
+
+FLOOD: Final = 4_000
+"""So many changes without a pause may have been too many for the kernel, whose queue holds 16,384 events, four a file.
+
+What it drops it tells, but watchfiles does not pass that on: https://github.com/samuelcolvin/watchfiles/issues/348.
+"""
+
+POLL: Final = 5.0
+"""Seconds between two looks where the kernel can not watch."""
+
+Places = Mapping[Path, Key]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What may have changed: these paths, or anything."""
+
+    paths: frozenset[Path] = frozenset()
+    everything: bool = False
+
+
+class Watching:
+    """Watches the files that a `FileSource` with the same arguments would list. `note` is told what a user should know.
+
+    With `poll` (seconds) it looks by itself instead of being told by the kernel, as network file systems need it.
+    Raises `PathRefusedError` for a root that is not there, `Refused` for a glob that says nothing.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        most_bytes: int = 20_000_000,
+        poll: float | None = None,
+        note: Callable[[str], None],
+    ) -> None:
+        self._reader = Reader(roots, Choice(tuple(include), tuple(exclude)), most_bytes)
+        self._poll, self._note = poll, note
+        self._links = Links()
+        self._paths, self._later, self._everything = set[Path](), dict[Path, float](), False
+        self._compared = monotonic()
+        self.some = asyncio.Event()
+        """Set while there is something to take."""
+
+    def roots(self) -> dict[Path, bool]:
+        """The roots, and whether each can be looked into now. One that can not is watched again when it is back. Blocking."""
+        return self._reader.roots()
+
+    def take(self) -> Seen:
+        """What may have changed since it was last taken."""
+        seen = Seen(frozenset(self._paths), self._everything)
+        self._paths, self._everything = set(), False
+        if seen.everything:
+            self._compared = monotonic()
+        self.some.clear()
+        return seen
+
+    def put_back(self, seen: Seen) -> None:
+        """It is to be taken again: nothing came of it."""
+        self._add(seen.paths, everything=seen.everything)
+
+    async def run(self) -> None:
+        """Watch until cancelled. Anything may have changed whenever a watch begins, so also at first."""
+        self._links = await asyncio.to_thread(self._reader.links)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(self._folders, recursive=True))
+            group.create_task(self._follow(self._beside, recursive=False))
+
+    def _folders(self) -> Places:
+        roots = {root.path: key for root, key in self._reader.there().items() if root.is_folder}
+        return roots | _keys(self._links.folders)
+
+    def _beside(self) -> Places:
+        """The folders of what is watched by its name: a file that is saved anew is another file."""
+        return _keys({path.parent for path in self._links.names})
+
+    async def _follow(self, places: Callable[[], Places], *, recursive: bool) -> None:
+        """Watch some folders, and again whenever one of them is another one than before: a watch is one of an inode."""
+        while True:
+            there = await asyncio.to_thread(places)
+            try:
+                if there:
+                    await self._follow_while(there, places, recursive=recursive)
+            except ExceptionGroup as group:
+                # it ends at a name that is no UTF-8; what begins again compares everything
+                if group.split(WatchfilesRustInternalError)[1] is not None:
+                    raise
+            except FileNotFoundError:
+                there = {}
+            except (OSError, WatchfilesRustInternalError) as error:
+                self._fall_back(error)
+            self._ripen()
+            await asyncio.sleep(0 if there else TICK)
+
+    async def _follow_while(self, there: Places, places: Callable[[], Places], *, recursive: bool) -> None:
+        begun, burst = False, 0
+        async with aclosing(self._watch(there, recursive=recursive)) as batches:
+            async for events in batches:
+                flooded = not events and burst >= FLOOD
+                burst = burst + len(events) if events else 0
+                self._add((), everything=flooded or not begun)
+                begun = True
+                await self._hear(events)
+                left = any(change == Change.deleted and Path(name) in there for change, name in events)
+                if left or await asyncio.to_thread(places) != there:
+                    return
+
+    def _watch(self, there: Places, *, recursive: bool) -> AsyncGenerator[set[Event], None]:
+        """Batches of events, empty ones in between; the first comes once the watch is in place."""
+        return awatch(
+            *there,
+            watch_filter=None,
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            rust_timeout=int(TICK * 1000),
+            yield_on_timeout=True,
+            force_polling=self._poll is not None,
+            poll_delay_ms=int((self._poll or POLL) * 1000),
+            recursive=recursive,
+            ignore_permission_denied=True,
+        )
+
+    def _fall_back(self, error: Exception) -> None:
+        """The kernel has no watch left for us: look instead."""
+        if self._poll is not None:
+            raise error
+        self._poll = POLL
+        reason = str(error).partition(" about [")[0].rstrip(".")
+        self._note(f"The kernel does not watch all of this ({reason}): looking every {POLL:.0f} s instead.")
+
+    async def _hear(self, events: set[Event]) -> None:
+        if events:
+            meaning = await asyncio.to_thread(self._reader.read, events, self._links)
+            for path in meaning.now:
+                self._later.pop(path, None)
+            self._later |= {path: monotonic() + seconds for path, seconds in meaning.later.items()}
+            self._add(meaning.now, everything=meaning.everything)
+            if meaning.linked:
+                self._links = await asyncio.to_thread(self._reader.links)
+        self._ripen()
+
+    def _ripen(self) -> None:
+        """What was put off, and the comparison of everything, when their time has come."""
+        now = monotonic()
+        due = [path for path, at in self._later.items() if at <= now]
+        for path in due:
+            del self._later[path]
+        self._add(due, everything=now - self._compared >= WHOLE)
+
+    def _add(self, paths: Iterable[Path], *, everything: bool = False) -> None:
+        self._paths.update(paths)
+        if self._everything or everything or len(self._paths) > MOST:
+            self._paths, self._everything = set(), True
+        if self._paths or self._everything:
+            self.some.set()
+
+
+def _keys(folders: Iterable[Path]) -> dict[Path, Key]:
+    found = {}
+    for path in folders:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found[path] = status.st_dev, status.st_ino
+    return found

@@ -1,0 +1,245 @@
+"""`evervec ingest files` on real folders: what is found afterwards, what a second run costs, and what it refuses."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from evervec.store import runs
+from evervec.store.session import Database
+from tests.cli.command import Command
+from tests.fakes.faults import Fault
+from tests.fakes.server import FakeProvider
+from tests.fakes.thread import FakeProviderThread
+
+SHAPE = {
+    "project": str,
+    "dataset": str,
+    "dry_run": bool,
+    "run": str,
+    "dataset_id": str,
+    "mode": str,
+    "trigger": str,
+    "embeds": bool,
+    "state": str,
+    "error": type(None),
+    "attempts": int,
+    "changed": type(None),
+    "created_at": str,
+    "started_at": str,
+    "finished_at": str,
+    "documents": {name: int for name in ("new", "changed", "unchanged", "moved", "deleted", "skipped")},
+    "chunks": {name: int for name in ("new", "updated", "skipped", "deleted")},
+    "texts_sent": int,
+    "embeddings_generated": int,
+    "embeddings_reused": int,
+    "requests": int,
+    "tokens": int,
+    "cost_usd": float,
+    "full": {"texts": int, "tokens": int, "cost_usd": float},
+    "saved": {"texts": int, "tokens": int, "cost_usd": float},
+    "seconds": {name: float for name in ("list", "read", "chunk", "write", "embed", "total")},
+    "skipped": {"binary": int},
+    "examples": list,
+    "pending": int,
+}
+
+
+def shape(value: Any) -> Any:
+    """The types of a document, key by key."""
+    return {key: shape(one) for key, one in value.items()} if isinstance(value, dict) else type(value)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A guide with two chapters, a page of Python, a picture, and what git would leave out; all of it some days old."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    retry = "A failed job is tried again after a while, and after three attempts it is set aside. " * 20
+    pictures = "Pictures are kept in the object store under the digest of their bytes, so a copy costs nothing. " * 20
+    (folder / "guide.md").write_text(f"# Guide\n\n## Retrying\n\n{retry}\n\n## Pictures\n\n{pictures}\n")
+    (folder / "sums.py").write_text('def total(prices):\n    """Add up what was bought."""\n    return sum(prices)\n')
+    (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 10)
+    (folder / ".gitignore").write_text("drafts/\n")
+    (folder / "drafts").mkdir()
+    (folder / "drafts" / "secret.md").write_text("# Not yet\n\nThe merger is off.\n")
+    age(folder)
+    return folder
+
+
+def age(folder: Path) -> None:
+    """Make every file older than the moment in which its time promises nothing."""
+    for number, path in enumerate(sorted(folder.rglob("*"))):
+        os.utime(path, (time.time() - 1000 - number,) * 2)
+
+
+def ingest(evervec: Command, *arguments: object, **changes: object) -> dict[str, Any]:
+    """The document of a run that did what was asked for."""
+    done = evervec("ingest", "files", *arguments, "--dataset", "docs", "--json", **changes)
+    assert done.code == 0, done
+    found: dict[str, Any] = done.document()
+    return found
+
+
+def hits(evervec: Command, text: str) -> list[str]:
+    return [hit["text"] for hit in evervec("search", text, "--dataset", "docs", "--json").document()["hits"]]
+
+
+def test_a_folder_is_found_afterwards_and_costs_nothing_again(evervec: Command, notes: Path) -> None:
+    first = ingest(evervec, notes)
+    assert shape(first) == SHAPE
+    assert first["documents"] == {"new": 2, "changed": 0, "unchanged": 0, "moved": 0, "deleted": 0, "skipped": 1}
+    assert first["chunks"]["new"] == first["texts_sent"] == first["full"]["texts"] > 3
+    assert (first["skipped"], first["examples"][0]["reason"]) == ({"binary": 1}, "binary")
+    assert (first["saved"]["texts"], first["pending"], first["cost_usd"]) == (0, 0, 0.0)
+    assert "tried again" in hits(evervec, "what happens to a job that failed")[0]
+    assert "total" in hits(evervec, "add up the prices")[0]
+    assert not [text for text in hits(evervec, "merger") if "merger" in text]
+
+    again = ingest(evervec, notes)
+    assert (again["documents"]["unchanged"], again["chunks"]["skipped"]) == (2, first["chunks"]["new"])
+    assert (again["texts_sent"], again["tokens"], again["requests"]) == (0, 0, 0)
+    assert again["saved"]["texts"] == first["texts_sent"]
+
+
+def test_what_it_says_to_people(evervec: Command, notes: Path) -> None:
+    done = evervec("ingest", "files", notes, "--dataset", "docs")
+    chunks = ingest(evervec, notes)["full"]["texts"]
+    documents, pieces, texts, took = done.out.splitlines()
+    assert documents == "2 documents: 2 new, 0 changed, 0 moved, 0 the same, 0 gone, 1 skipped (1 binary)"
+    assert pieces == f"{chunks} chunks: {chunks} new, 0 updated, 0 the same, 0 gone"
+    assert texts.startswith(f"{chunks} texts sent in 1 request (")
+    assert texts.endswith(f"tokens), 0 reused; a full run would send {chunks}")
+    assert took.startswith("in ")
+    assert f"skipped {notes / 'binary.txt'}: binary" in done.err
+    assert 'Search it with `evervec search "…" --dataset docs`.' in done.err
+
+
+def test_an_edit_sends_the_chunk_that_it_touched_and_what_is_deleted_is_gone(evervec: Command, notes: Path) -> None:
+    ingest(evervec, notes)
+    guide = notes / "guide.md"
+    guide.write_text(guide.read_text().replace("# Guide\n", "# Guide\n\nFor everybody who runs the shop.\n"))
+    shutil.move(notes / "sums.py", notes / "prices.py")
+    edited = ingest(evervec, notes)
+    assert edited["documents"] | {"skipped": 0} == dict.fromkeys(edited["documents"], 0) | {"changed": 1, "moved": 1}
+    assert edited["texts_sent"] == 1
+    assert "For everybody" in hits(evervec, "who is this guide for")[0]
+
+    guide.unlink()
+    assert ingest(evervec, notes)["documents"]["deleted"] == 1
+    assert all("tried again" not in text for text in hits(evervec, "what happens to a job that failed"))
+
+
+def test_include_exclude_and_size_choose_what_is_taken(evervec: Command, notes: Path) -> None:
+    (notes / "long.md").write_text("# Long\n\n" + "A line of a long text.\n" * 1000)
+    run = ingest(evervec, notes, "--include", "*.md", "--include", "*.txt", "--exclude", "binary.*", "--max-mb", 0.01)
+    assert (run["documents"]["new"], run["skipped"]) == (1, {"too large": 1})
+    assert run["examples"][0]["uri"].endswith("/long.md")
+    assert ingest(evervec, notes, "--dry-run", EVERVEC_FILE_MB=0.01)["skipped"] == {"binary": 1, "too large": 1}
+
+
+def test_a_dry_run_tells_and_changes_nothing(evervec: Command, notes: Path) -> None:
+    planned = ingest(evervec, notes, "--dry-run")
+    assert (planned["dry_run"], planned["run"], planned["documents"]["new"]) == (True, None, 2)
+    assert evervec("status", "--json").document()["datasets"] == []
+    said = evervec("ingest", "files", notes, "--dry-run")
+    assert f"{planned['texts_sent']} texts to be sent at most" in said.out
+    assert "Nothing was changed." in said.err
+    assert ingest(evervec, notes)["texts_sent"] == planned["texts_sent"]
+
+
+def test_without_embedding_the_rows_wait_and_it_says_for_whom(evervec: Command, notes: Path) -> None:
+    done = evervec("ingest", "files", notes, "--dataset", "docs", "--no-embed")
+    assert "Nothing sent: the workers embed it" in done.out
+    assert "rows wait to be embedded and no worker is running" in done.err
+    run = ingest(evervec, notes, "--no-embed")
+    assert (run["embeds"], run["saved"], run["pending"]) == (False, None, run["full"]["texts"])
+    assert ingest(evervec, notes)["texts_sent"] == run["pending"]  # the next run embeds what is left
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeProvider]:
+    with FakeProviderThread(dims=32) as provider:
+        yield provider
+
+
+def test_a_provider_that_is_away_leaves_rows_that_wait_and_says_why(
+    evervec: Command, notes: Path, fake: FakeProvider
+) -> None:
+    added = evervec("providers", "add", "fake", "--base-url", fake.url, "--model", "embedder", "--price", 2)
+    assert added.code == 0, added
+    fake.always(None, Fault.SERVER_ERROR)
+    done = evervec("ingest", "files", notes, "--dataset", "docs")
+    assert done.code == 0, done
+    assert "rows wait to be embedded: fake is out for the moment" in done.err
+    assert "`evervec backfill` tries it again now" in done.err
+    fake.heal()
+    evervec("providers", "test", "fake")
+    run = ingest(evervec, notes)
+    assert (run["pending"], run["texts_sent"]) == (0, run["full"]["texts"])
+    assert run["cost_usd"] == pytest.approx(run["tokens"] * 2 / 1_000_000)
+
+
+def test_a_file_name_can_not_speak_to_the_terminal(evervec: Command, notes: Path) -> None:
+    (notes / "evil\x1b[31m\nname.txt").write_bytes(b"\0\1\2" * 100)
+    (notes / os.fsdecode(b"caf\xe9.md")).write_text("# Latin\n\nA name that is not UTF-8.\n")
+    done = evervec("ingest", "files", notes, "--dataset", "docs")
+    assert done.code == 0, done
+    assert "\x1b" not in done.out + done.err
+    assert "2 skipped (2 binary)" in done.out
+    assert ingest(evervec, notes)["documents"]["unchanged"] == 3
+
+
+def test_paths_and_options_that_can_not_be_used_are_refused(evervec: Command, notes: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ((tmp_path / "nowhere",), "nowhere' can not be read: no such file or directory. Give a file or folder"),
+        ((notes, tmp_path / "nowhere"), "nowhere' can not be read"),
+        (("",), "A PATH is empty. Give a file or folder"),
+        ((), "Missing argument 'PATH'"),
+        ((notes, "--include", ""), "The glob '' says nothing."),
+        ((notes, "--max-mb", "nan"), "--max-mb is nan."),
+        ((notes, "--max-mb", "0"), "--max-mb is 0.0."),
+        ((notes, "--dataset", "!!!"), "is not a usable name"),
+    ):
+        evervec("ingest", "files", *arguments).refused(words)
+    assert evervec("status", "--json").document()["datasets"] == []
+
+
+def test_other_filters_never_remove_what_other_paths_brought(evervec: Command, notes: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "page.md").write_text("# Page\n\nText.\n")
+    ingest(evervec, notes)
+    evervec("ingest", "files", other, "--dataset", "docs", "--include", "*.md").refused("Other filters would remove")
+    assert ingest(evervec, other)["documents"]["deleted"] == 0
+    assert evervec("status", "--json").document()["datasets"][0]["kinds"]["chunk"]["rows"] > 1
+
+
+def test_a_folder_that_is_empty_of_a_sudden_deletes_nothing_unless_it_may(evervec: Command, notes: Path) -> None:
+    ingest(evervec, notes)
+    for path in notes.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    evervec("ingest", "files", notes, "--dataset", "docs").refused("Nothing is found at", "--full --allow-empty")
+    assert hits(evervec, "what happens to a job that failed")
+    assert ingest(evervec, notes, "--allow-empty")["documents"]["deleted"] == 2
+
+
+async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, database: Database) -> None:
+    done = evervec.process("ingest", "files", notes, "--dataset", "docs", "--json")
+    dataset_id = UUID(done.document()["dataset_id"])
+    async with database.advisory_lock(f"index:{dataset_id}", wait=False) as held, database.transaction() as tx:
+        assert held
+        run_id = await runs.add(tx, dataset_id, "full", "cli", state="running")
+    async with database.advisory_lock(f"index:{dataset_id}", wait=False):
+        evervec.process("ingest", "files", notes, "--dataset", "docs").refused("is being indexed", str(run_id), code=1)
+        evervec.process("index", "docs", "--no-wait").refused(f"by run {run_id}", code=1)
+    # whoever comes next finds that nobody holds its lock, and finishes it first
+    assert evervec.process("ingest", "files", notes, "--dataset", "docs").code == 0
+    states = {run["run"]: run["state"] for run in evervec.process("runs", "docs", "--json").document()["runs"]}
+    assert (len(states), states[str(run_id)]) == (3, "done")

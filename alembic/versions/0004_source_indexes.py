@@ -13,8 +13,8 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         _index("datasets_source_id_idx", "datasets", ["source_id"])
         _index("documents_dataset_id_content_hash_idx", "documents", ["dataset_id", "content_hash"])
-        _index("documents_recipe_id_idx", "documents", ["recipe", "id"], where="recipe IS NOT NULL")
-        _index("documents_waiting_idx", "documents", ["id"], where="content IS NOT NULL")
+        _index("documents_recipe_dataset_id_idx", "documents", ["recipe", "dataset_id"], where="recipe IS NOT NULL")
+        _index("documents_waiting_idx", "documents", ["dataset_id", "id"], where="content IS NOT NULL")
         _index("chunks_dataset_id_tokens_idx", "chunks", ["dataset_id", "id"], include=["tokens"])
         _rename("chunks_dataset_id_tokens_idx", "chunks_dataset_id_idx")
         _index("chunks_ordinal_deferred_key", "chunks", ["document_id", "ordinal"], unique=True)
@@ -27,7 +27,7 @@ def downgrade() -> None:
         _index("chunks_ordinal_at_once_key", "chunks", ["document_id", "ordinal"], unique=True)
         _index("chunks_dataset_id_bare_idx", "chunks", ["dataset_id", "id"])
         _rename("chunks_dataset_id_bare_idx", "chunks_dataset_id_idx")
-        for name in ("documents_waiting_idx", "documents_recipe_id_idx", "documents_dataset_id_content_hash_idx"):
+        for name in ("documents_waiting_idx", "documents_recipe_dataset_id_idx", "documents_dataset_id_content_hash_idx"):
             op.drop_index(name, postgresql_concurrently=True, if_exists=True)
         op.drop_index("datasets_source_id_idx", postgresql_concurrently=True, if_exists=True)
     _ordinal("chunks_ordinal_at_once_key", "NOT DEFERRABLE")

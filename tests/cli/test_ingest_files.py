@@ -33,8 +33,8 @@ SHAPE = {
     "created_at": str,
     "started_at": str,
     "finished_at": str,
-    "documents": {name: int for name in ("new", "changed", "unchanged", "moved", "deleted", "skipped")},
-    "chunks": {name: int for name in ("new", "updated", "skipped", "deleted")},
+    "documents": dict.fromkeys(("new", "changed", "unchanged", "moved", "deleted", "skipped"), int),
+    "chunks": dict.fromkeys(("new", "updated", "skipped", "deleted"), int),
     "texts_sent": int,
     "embeddings_generated": int,
     "embeddings_reused": int,
@@ -43,10 +43,17 @@ SHAPE = {
     "cost_usd": float,
     "full": {"texts": int, "tokens": int, "cost_usd": float},
     "saved": {"texts": int, "tokens": int, "cost_usd": float},
-    "seconds": {name: float for name in ("list", "read", "chunk", "write", "embed", "total")},
-    "skipped": {"binary": int},
+    "seconds": dict.fromkeys(("list", "read", "chunk", "write", "embed", "total"), float),
+    "skipped": {"binary": int, "unknown format": int},
     "examples": list,
     "pending": int,
+}
+
+CHAPTERS = {
+    "Retrying": "A failed job is tried again after a while, and after three attempts it is set aside.",
+    "Pictures": "Pictures are kept in the object store under the digest of their bytes, so a copy costs nothing.",
+    "Backups": "Every night the database is copied to another town, and once a month a copy is read back.",
+    "Holidays": "Whoever is away says so in the calendar, two weeks before.",
 }
 
 
@@ -57,12 +64,11 @@ def shape(value: Any) -> Any:
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
-    """A guide with two chapters, a page of Python, a picture, and what git would leave out; all of it some days old."""
+    """A guide with four chapters, a page of Python, a picture, and what git would leave out; all of it some days old."""
     folder = tmp_path / "notes"
     folder.mkdir()
-    retry = "A failed job is tried again after a while, and after three attempts it is set aside. " * 20
-    pictures = "Pictures are kept in the object store under the digest of their bytes, so a copy costs nothing. " * 20
-    (folder / "guide.md").write_text(f"# Guide\n\n## Retrying\n\n{retry}\n\n## Pictures\n\n{pictures}\n")
+    chapters = "\n\n".join(f"## {name}\n\n{text}" for name, text in CHAPTERS.items())
+    (folder / "guide.md").write_text(f"# Guide\n\n{chapters}\n")
     (folder / "sums.py").write_text('def total(prices):\n    """Add up what was bought."""\n    return sum(prices)\n')
     (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
     (folder / "binary.txt").write_bytes(bytes(range(256)) * 10)
@@ -94,9 +100,10 @@ def hits(evervec: Command, text: str) -> list[str]:
 def test_a_folder_is_found_afterwards_and_costs_nothing_again(evervec: Command, notes: Path) -> None:
     first = ingest(evervec, notes)
     assert shape(first) == SHAPE
-    assert first["documents"] == {"new": 2, "changed": 0, "unchanged": 0, "moved": 0, "deleted": 0, "skipped": 1}
+    assert first["documents"] == {"new": 2, "changed": 0, "unchanged": 0, "moved": 0, "deleted": 0, "skipped": 2}
     assert first["chunks"]["new"] == first["texts_sent"] == first["full"]["texts"] > 3
-    assert (first["skipped"], first["examples"][0]["reason"]) == ({"binary": 1}, "binary")
+    assert first["skipped"] == {"binary": 1, "unknown format": 1}
+    assert sorted(one["reason"] for one in first["examples"]) == ["binary", "unknown format"]
     assert (first["saved"]["texts"], first["pending"], first["cost_usd"]) == (0, 0, 0.0)
     assert "tried again" in hits(evervec, "what happens to a job that failed")[0]
     assert "total" in hits(evervec, "add up the prices")[0]
@@ -112,24 +119,28 @@ def test_what_it_says_to_people(evervec: Command, notes: Path) -> None:
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     chunks = ingest(evervec, notes)["full"]["texts"]
     documents, pieces, texts, took = done.out.splitlines()
-    assert documents == "2 documents: 2 new, 0 changed, 0 moved, 0 the same, 0 gone, 1 skipped (1 binary)"
+    assert (
+        documents
+        == "2 documents: 2 new, 0 changed, 0 moved, 0 the same, 0 gone, 2 skipped (1 binary, 1 unknown format)"
+    )
     assert pieces == f"{chunks} chunks: {chunks} new, 0 updated, 0 the same, 0 gone"
     assert texts.startswith(f"{chunks} texts sent in 1 request (")
     assert texts.endswith(f"tokens), 0 reused; a full run would send {chunks}")
     assert took.startswith("in ")
     assert f"skipped {notes / 'binary.txt'}: binary" in done.err
+    assert "logo.png" not in done.err  # a picture is no news
     assert 'Search it with `evervec search "…" --dataset docs`.' in done.err
 
 
 def test_an_edit_sends_the_chunk_that_it_touched_and_what_is_deleted_is_gone(evervec: Command, notes: Path) -> None:
     ingest(evervec, notes)
     guide = notes / "guide.md"
-    guide.write_text(guide.read_text().replace("# Guide\n", "# Guide\n\nFor everybody who runs the shop.\n"))
+    guide.write_text(guide.read_text().replace("two weeks before", "three weeks before"))
     shutil.move(notes / "sums.py", notes / "prices.py")
     edited = ingest(evervec, notes)
     assert edited["documents"] | {"skipped": 0} == dict.fromkeys(edited["documents"], 0) | {"changed": 1, "moved": 1}
     assert edited["texts_sent"] == 1
-    assert "For everybody" in hits(evervec, "who is this guide for")[0]
+    assert "three weeks" in hits(evervec, "when do I have to announce my holidays")[0]
 
     guide.unlink()
     assert ingest(evervec, notes)["documents"]["deleted"] == 1
@@ -141,7 +152,7 @@ def test_include_exclude_and_size_choose_what_is_taken(evervec: Command, notes: 
     run = ingest(evervec, notes, "--include", "*.md", "--include", "*.txt", "--exclude", "binary.*", "--max-mb", 0.01)
     assert (run["documents"]["new"], run["skipped"]) == (1, {"too large": 1})
     assert run["examples"][0]["uri"].endswith("/long.md")
-    assert ingest(evervec, notes, "--dry-run", EVERVEC_FILE_MB=0.01)["skipped"] == {"binary": 1, "too large": 1}
+    assert ingest(evervec, notes, "--dry-run", EVERVEC_FILE_MB=0.01)["skipped"]["too large"] == 1
 
 
 def test_a_dry_run_tells_and_changes_nothing(evervec: Command, notes: Path) -> None:
@@ -174,7 +185,7 @@ def test_a_provider_that_is_away_leaves_rows_that_wait_and_says_why(
 ) -> None:
     added = evervec("providers", "add", "fake", "--base-url", fake.url, "--model", "embedder", "--price", 2)
     assert added.code == 0, added
-    fake.always(None, Fault.SERVER_ERROR)
+    fake.always(None, Fault.ERROR_500)
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     assert done.code == 0, done
     assert "rows wait to be embedded: fake is out for the moment" in done.err
@@ -192,7 +203,8 @@ def test_a_file_name_can_not_speak_to_the_terminal(evervec: Command, notes: Path
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     assert done.code == 0, done
     assert "\x1b" not in done.out + done.err
-    assert "2 skipped (2 binary)" in done.out
+    assert "evil\ufffd[31m\ufffdname.txt: binary" in done.err
+    assert "3 skipped (2 binary, 1 unknown format)" in done.out
     assert ingest(evervec, notes)["documents"]["unchanged"] == 3
 
 

@@ -40,6 +40,13 @@ def test_no_batch_could_have_taken_the_first_text_of_the_next_one(tokens: list[i
         assert len(batch) == limits.texts or not fits
 
 
+@given(TOKENS, st.integers(1, 20))
+def test_without_a_limit_on_tokens_every_batch_but_the_last_is_full(sizes: list[int], texts: int) -> None:
+    batches = list(pack(sizes, EmbedLimits(texts=texts, tokens=None)))
+    assert all(len(batch) == texts for batch in batches[:-1])
+    assert sum(map(len, batches)) == len(sizes)
+
+
 def test_the_same_texts_are_packed_the_same_way_again() -> None:
     limits = EmbedLimits(texts=3, tokens=100)
     assert list(pack([5, 90, 5, 200, 5, 5], limits)) == [[0, 2, 4], [5, 1], [3]]

@@ -10,6 +10,7 @@ import pytest
 import wordllama
 
 from evervec.embedders.local import PIECE_CHARS, LocalEmbedder, _groups, _load, split_at_words
+from evervec.errors import BadInputError
 
 SENTENCE = "The worker crashed   while a job was stuck; Задача зависла, 作業 done 🎉 \n retry  later <s> x=1 </s>"
 WORDS = SENTENCE.split(" ")
@@ -43,6 +44,18 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole() -> None:
     assert [number for piece in pieces for number in tokenizer.encode(piece, add_special_tokens=False).ids] == whole
 
 
+def test_tokens_are_counted_exactly_however_long_a_text_is() -> None:
+    texts = ["", "x", prose(20), prose(30_000), "a  b\n\n", "🎉🎉"]
+    whole = [len(_load().tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
+    assert LocalEmbedder().count_tokens(texts) == whole
+    assert whole[3] > 100_000
+
+
+def test_counting_a_lone_surrogate_is_refused_as_embedding_it_is() -> None:
+    with pytest.raises(BadInputError, match="lone surrogate"):
+        LocalEmbedder().count_tokens(["good", "bad \ud800"])
+
+
 @pytest.mark.parametrize("text", ["x" * 100_000, " " * 100_000, " " + "y" * 99_999, "z" * 99_999 + " "])
 def test_a_word_without_end_is_cut_into_bounded_pieces(text: str) -> None:
     pieces = split_at_words(text)
@@ -68,6 +81,7 @@ async def main():
     embedder = LocalEmbedder()
     await embedder.embed(["warm"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    embedder.count_tokens(["tiny"] * 63 + ["the job is stuck again " * 450_000])
     await embedder.embed(["tiny"] * 63 + ["the job is stuck again " * 45_000])
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 asyncio.run(main())
@@ -90,7 +104,7 @@ def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
 
-def test_a_megabyte_beside_63_short_texts_needs_little_memory() -> None:
+def test_a_megabyte_to_embed_and_ten_to_count_beside_63_short_texts_need_little_memory() -> None:
     assert int(run(MEMORY)) < 150
 
 

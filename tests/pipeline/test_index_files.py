@@ -158,6 +158,17 @@ async def test_paths_given_later_join_and_keep_what_others_brought(
     assert len(await chunks(psql)) == 2
 
 
+async def test_a_file_that_was_given_by_name_and_is_gone_takes_its_chunks_with_it(
+    resources: Resources, psql: Any, folder: Path
+) -> None:
+    one, two = put(folder / "a.md", section("A")), put(folder / "b.md", section("B"))
+    run = await ingest(resources, one, two)
+    one.unlink()
+    run = await index.index_dataset(resources, run.dataset_id, full_rebuild=True)
+    assert run.counts.documents_deleted == 1
+    assert [row[2] for row in await chunks(psql)] == ["B"]
+
+
 async def test_a_dry_run_counts_and_writes_nothing(
     resources: Resources, fake: FakeProvider, psql: Any, folder: Path
 ) -> None:

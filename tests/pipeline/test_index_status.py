@@ -17,7 +17,6 @@ from evervec.store import runs
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline import shop
 from tests.pipeline.shop import described, keep, open_shop
 
 

@@ -27,6 +27,7 @@ class Writer:
         self.runs: list[Run] = []
         self.notes: list[str] = []
         self.begun = asyncio.Event()
+        self.ending: asyncio.Task[None] | None = None
 
     def indexed(self, run: Run) -> None:
         self.runs.append(run)
@@ -54,6 +55,7 @@ async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIt
         if watching.done():
             watching.result()
         assert writer.begun.is_set()
+        writer.ending = watching
         yield writer
         finish.set()
         await asyncio.wait_for(watching, 10)

@@ -102,8 +102,8 @@ def test_what_is_no_notebook_is_torn_and_says_where(data: bytes, detail: str) ->
     assert detail in found.detail
 
 
-JSON = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
 KEYS = st.sampled_from(["cells", "worksheets", "cell_type", "source", "metadata", "language_info", "name", "level"])
+JSON = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
 
 
 @given(JSON)

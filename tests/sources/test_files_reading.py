@@ -34,8 +34,12 @@ JAPANESE = 2 * (
     "システムはメッセージと文書をデータベースに保存し、バックグラウンドのプロセスがベクトルを作成します。プロバイダーが応答しない場合、"
     "行はキューに残り、後で処理されます。メッセージが失われることはありません。\n"
 )
-CHINESE = 3 * "系统把消息和文档保存在数据库中，后台进程为它们创建向量。如果提供商没有响应，该行将保留在队列中，稍后再处理。\n"
-TAIWANESE = 3 * "系統把訊息和文件保存在資料庫中，背景程序為它們建立向量。如果供應商沒有回應，該列將保留在佇列中，稍後再處理。\n"
+CHINESE = (
+    3 * "系统把消息和文档保存在数据库中，后台进程为它们创建向量。如果提供商没有响应，该行将保留在队列中，稍后再处理。\n"
+)
+TAIWANESE = (
+    3 * "系統把訊息和文件保存在資料庫中，背景程序為它們建立向量。如果供應商沒有回應，該列將保留在佇列中，稍後再處理。\n"
+)
 RIGHT_TO_LEFT = "שלום world, مرحبا 123 بالعالم! \u202bעברית\u202c and English\n"
 
 
@@ -83,7 +87,9 @@ def test_legacy_letters_are_found_behind_megabytes_of_ascii() -> None:
     assert document(text.encode("cp1251")).text == text
 
 
-@pytest.mark.parametrize("text", ["Copyright © 2020 André François.\n", "café\n", "# Überschrift\nx = 1  # für später\n"])
+@pytest.mark.parametrize(
+    "text", ["Copyright © 2020 André François.\n", "café\n", "# Überschrift\nx = 1  # für später\n"]
+)
 def test_a_name_or_sign_in_latin_1_is_no_other_letter(text: str) -> None:
     assert document(text.encode("latin-1")).text == text
 

@@ -326,6 +326,7 @@ def test_paths_and_uris_are_named_once_each(folder: Path) -> None:
 def test_a_named_folder_stands_for_its_files_and_a_gone_one_for_itself(folder: Path) -> None:
     write(folder / ".gitignore", "c.txt\nout\n")
     write(folder / "out/d.md", "text")
+    (folder / "sub/back").symlink_to("..")
     source = FileSource([folder])
     assert source.named({"files": ["sub", "out", "was"]}) == [uri_of(folder / "sub/b.md"), uri_of(folder / "was")]
     assert FileSource([folder, folder / "out"]).named({"files": ["."]}) == [

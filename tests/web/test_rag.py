@@ -133,7 +133,7 @@ async def test_a_run_whose_process_died_is_shown_so_and_goes_on_without_sending_
     await shop.add(psql, 21, 2500)
     async with shop.paused(psql, at=2200):
         dies = asyncio.create_task(client.post(INDEX, params=WAIT))
-        await shop.embedded(psql, 1000)
+        await shop.embedded(psql, 2000)
         dies.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dies

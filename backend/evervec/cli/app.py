@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import backfill, failed, index, ingest, mirror, output, providers, search, serve, status
+from evervec.cli import backfill, failed, index, ingest, mirror, output, providers, search, serve, status, watch
 from evervec.cli.demo import demo
 from evervec.cli.options import Json
 
@@ -51,6 +51,7 @@ app.command(rich_help_panel=START)(serve.up)
 app.command(rich_help_panel=START)(version)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=TEXT)
 app.command(rich_help_panel=TEXT)(index.index)
+app.command(rich_help_panel=TEXT)(watch.watch)
 app.command(rich_help_panel=TEXT)(search.search)
 app.command(rich_help_panel=TEXT)(search.similar)
 app.command(rich_help_panel=TEXT)(search.duplicates)

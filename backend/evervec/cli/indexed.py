@@ -5,6 +5,7 @@ from typing import Any
 
 from evervec.cli import output
 from evervec.errors import Refused
+from evervec.sources.files.listing import Reason
 from evervec.sources.files.uris import path_of
 
 EXAMPLES = 10
@@ -21,19 +22,20 @@ def show_run(found: dict[str, Any], *, dry: bool = False) -> None:
 
 
 def show_skipped(found: dict[str, Any]) -> None:
-    """What has no document, and why: the first ones by name."""
-    shown = found["examples"][:EXAMPLES]
+    """What has no document though it might have one, and why: the first ones by name."""
+    shown = [one for one in found["examples"] if one["reason"] != Reason.UNKNOWN_FORMAT][:EXAMPLES]
     for one in shown:
         detail = f" ({one['detail']})" if one["detail"] else ""
         output.note(f"skipped {place(one['uri'])}: {one['reason']}{detail}", indent=2)
-    if found["documents"]["skipped"] > len(shown):
-        output.note(f"… and {found['documents']['skipped'] - len(shown):,} more", indent=2)
+    more = found["documents"]["skipped"] - found["skipped"].get(Reason.UNKNOWN_FORMAT, 0) - len(shown)
+    if more > 0:
+        output.note(f"… and {more:,} more", indent=2)
 
 
 def place(uri: str) -> str:
     """A file by its path, a record by its uri."""
     try:
-        return str(path_of(uri))
+        return str(path_of(uri)).replace("\n", "\N{REPLACEMENT CHARACTER}")
     except Refused:
         return uri
 

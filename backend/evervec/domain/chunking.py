@@ -219,12 +219,16 @@ class _Chunker:
 
     def _tears(self, piece: _Piece, most: int) -> Iterator[int]:
         """Places to tear a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
-        for begin in range(piece.start, piece.end, TORN_AT_ONCE):
-            if begin > piece.start:
-                yield begin
-            text = self._text[begin : min(begin + TORN_AT_ONCE, piece.end)]
-            _, spans = cast(_Spans, semchunk(text, most, _bytes, memoize=False, offsets=True))
-            yield from (begin + start for start, _ in spans[1:])
+        begin = end = piece.start
+        while end < piece.end:
+            end = min(begin + TORN_AT_ONCE, piece.end)
+            found = semchunk(self._text[begin:end], most, _bytes, memoize=False, offsets=True)
+            tears = [begin + start for start, _ in cast(_Spans, found)[1][1:]]
+            if not tears and end < piece.end:
+                tears = [end]
+            yield from tears
+            # what stands behind the last tear may go on beyond the end
+            begin = tears[-1] if tears else end
 
     def _cut(self, at: int) -> Cut:
         """How good a place within a block is: behind a line, behind a sentence, behind both, or behind neither."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import NoReturn
 from uuid import UUID, uuid4
 
@@ -17,7 +18,6 @@ from evervec.domain.vectors import gate
 from evervec.errors import (
     BadInputError,
     BadResponseError,
-    ConflictError,
     EvervecError,
     ProviderError,
     SpaceMismatchError,
@@ -28,7 +28,6 @@ from evervec.store import providers, rows, vectors
 from evervec.store.embeddables import Embeddable
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed
-from evervec.store.session import Tx
 
 logger = log.get("embed")
 
@@ -36,9 +35,6 @@ CANARY = "Every row embedded."
 ISOLATED = (BadInputError, TooLargeError, BadResponseError)
 SUSPECT_ATTEMPTS = 3
 """A row whose lease ran out this often travels alone: it may be what kills the workers."""
-
-CONFLICTS = 5
-"""So often a batch gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
 
 Progress = Callable[[int], None]
 Sent = Callable[[Sequence[Claimed]], None]
@@ -48,9 +44,19 @@ Claim = Callable[["Run"], Awaitable[list[Claimed]]]
 Until = Callable[[], bool]
 
 
+SLICE = 10.0
+"""Seconds that one dataset is worked on before the next one gets its turn."""
+
+
 def never() -> bool:
     """Go on until there is nothing left."""
     return False
+
+
+def sliced(until: Until) -> Until:
+    """`until`, or ten seconds from now on: then it is another dataset's turn."""
+    ends = monotonic() + SLICE
+    return lambda: until() or monotonic() >= ends
 
 
 @dataclass
@@ -202,7 +208,7 @@ class Run:
         if not claimed:
             return
         self._held = {row.vector_id: row for row in claimed}
-        reused = await self._in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
+        reused = await self.database.in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
         await self._done(reused)
         self.tally.reused = len(reused)
         try:
@@ -256,25 +262,12 @@ class Run:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        written = await self._in_turn(lambda tx: vectors.write(tx, self.provider.space.id, flat, repeated))
+        written = await self.database.in_turn(lambda tx: vectors.write(tx, self.provider.space.id, flat, repeated))
         if not self._trusted:
             async with self.database.transaction() as tx:
                 await providers.unpause(tx, self.provider.id)
         self._trusted = True
         await self._done(written)
-
-    async def _in_turn(self, write: Callable[[Tx], Awaitable[set[int]]]) -> set[int]:
-        """A short writing transaction; again if PostgreSQL gave way to somebody who locks the same rows in another order."""
-        conflicts = 0
-        while True:
-            try:
-                async with self.database.transaction() as tx:
-                    return await write(tx)
-            except ConflictError as error:
-                conflicts += 1
-                if conflicts == CONFLICTS:
-                    raise
-                logger.warning("written again", reason=str(error))
 
     async def _isolate(self, batch: list[list[Claimed]], error: ProviderError) -> None:
         """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""

@@ -30,11 +30,12 @@ class Files:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     most_bytes: int = 20_000_000
+    gone: Sequence[Path] = ()
 
     def spec(self) -> dict[str, object]:
-        """As it is kept."""
+        """As it is kept; the uri of a folder ends in a slash."""
         return {
-            "roots": sorted({uri_of(root) for root in self.roots}),
+            "roots": sorted({uri_of(root) + ("/" if root.is_dir() else "") for root in self.roots}),
             "include": list(self.include),
             "exclude": list(self.exclude),
             "most_bytes": self.most_bytes,
@@ -42,15 +43,22 @@ class Files:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None) -> "Files":
-        """What was kept; of its roots only those of `scope`, if one is given."""
-        roots = [path_of(uri) for uri in (scope or spec["roots"])]
-        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"])
+        """What was kept; of its roots only those of `scope`, if one is given. A file may be gone, a folder is missed."""
+        wanted = {path_of(uri): uri.endswith("/") for uri in (scope or spec["roots"])}
+        gone = [path for path, folder in wanted.items() if not folder and not path.exists() and scope is None]
+        roots = [path for path in wanted if path not in gone]
+        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], gone)
 
 
 def files_source(files: Files, *, checksum: bool = False) -> FileSource:
     """The source of some files. Raises `PathRefusedError` for a root that is not there."""
     return FileSource(
-        files.roots, include=files.include, exclude=files.exclude, most_bytes=files.most_bytes, checksum=checksum
+        files.roots,
+        include=files.include,
+        exclude=files.exclude,
+        most_bytes=files.most_bytes,
+        checksum=checksum,
+        gone=files.gone,
     )
 
 

@@ -1,11 +1,10 @@
 """What any crash left behind: rows that wait and that nobody holds are taken up again, smallest project first."""
 
-from time import monotonic
 from uuid import UUID
 
 from evervec import log
 from evervec.pipeline import index, recipe
-from evervec.pipeline.embed import Tally, Until, embed_dataset, never
+from evervec.pipeline.embed import Tally, Until, embed_dataset, never, sliced
 from evervec.pipeline.extract import extract_knowledge
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.score import score_messages
@@ -15,8 +14,6 @@ from evervec.store import datasets, messages, rows, runs
 
 logger = log.get("sweep")
 
-SLICE = 10.0
-"""Seconds that one dataset is worked on before the next one gets its turn."""
 MOST = 1000
 
 
@@ -64,15 +61,10 @@ async def embed_waiting(resources: Resources, until: Until = never) -> Tally:
     for project_id, _, pending in await get_projects_with_vectorization_count(resources):
         if pending:
             for dataset_id in await _free(resources, project_id):
-                total.add(await embed_dataset(resources, dataset_id, until=_slice(until)))
+                total.add(await embed_dataset(resources, dataset_id, until=sliced(until)))
     if total != Tally():
         logger.info("swept", embedded=total.success, failed=total.failed)
     return total
-
-
-def _slice(until: Until) -> Until:
-    ends = monotonic() + SLICE
-    return lambda: until() or monotonic() >= ends
 
 
 async def _catch_up(resources: Resources, stage: str) -> None:

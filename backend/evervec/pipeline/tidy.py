@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from itertools import groupby
 from uuid import UUID
 
 from evervec import log
 from evervec.domain.chunking import Chunk
 from evervec.pipeline import recipe
-from evervec.pipeline.embed import Until, never
+from evervec.pipeline.embed import Until, never, sliced
+from evervec.pipeline.recipe import Kitchen
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
 from evervec.store.documents import Unchunked
@@ -45,18 +45,32 @@ async def purge_deleted(resources: Resources, until: Until = never) -> int:
 
 
 async def chunk_waiting(resources: Resources, until: Until = never) -> int:
-    """Chunk the documents that were put in as a text, or chunked for another space or template; answers how many."""
+    """Chunk the documents that were put in as a text, or chunked for another space or template; answers how many.
+
+    The smallest project first, so that none waits behind a large one.
+    """
+    kitchen = await recipe.active(resources)
+    async with resources.database.read() as tx:
+        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, kitchen.recipe.key) if pending]
+        live = await datasets.live(tx)
+    total = 0
+    for project_id in waiting:
+        for dataset in live:
+            if dataset.project_id == project_id:
+                total += await _chunk_dataset(resources, kitchen, dataset.id, sliced(until))
+    return total
+
+
+async def _chunk_dataset(resources: Resources, kitchen: Kitchen, dataset_id: UUID, until: Until) -> int:
     total = 0
     while not until():
-        kitchen = await recipe.active(resources)
         async with resources.database.read() as tx:
-            read = await documents.unchunked(tx, kitchen.recipe.key, limit=DOCUMENTS)
+            read = await documents.unchunked(tx, dataset_id, kitchen.recipe.key, limit=DOCUMENTS)
         if not read:
             break
         chunked = await asyncio.to_thread(kitchen.chunk, [one.document for one in read])
-        pairs = zip(read, (chunks for _, chunks in chunked), strict=True)
-        for dataset_id, group in groupby(pairs, key=lambda pair: pair[0].dataset_id):
-            total += await _write(resources, dataset_id, list(group), kitchen.recipe.key)
+        pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
+        total += await _write(resources, dataset_id, pairs, kitchen.recipe.key)
     return total
 
 

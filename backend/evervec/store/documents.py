@@ -309,27 +309,23 @@ class Unchunked:
     document: Document
 
 
-LIVE = """
-EXISTS (SELECT FROM datasets s JOIN projects p ON p.id = s.project_id
-        WHERE s.id = d.dataset_id AND s.deleted_at IS NULL AND p.deleted_at IS NULL)
-"""
-# three indexes, each asked by itself: of an OR the planner would rather walk the table
-UNCHUNKED = f"""
+# three looks, each at an index of its own: of an OR the planner would rather walk the table
+UNCHUNKED = """
 WITH due AS (
-    (SELECT d.id FROM documents d WHERE content IS NOT NULL AND {LIVE} ORDER BY id LIMIT $2)
-    UNION (SELECT d.id FROM documents d WHERE recipe < $1 AND {LIVE} ORDER BY recipe, id LIMIT $2)
-    UNION (SELECT d.id FROM documents d WHERE recipe > $1 AND {LIVE} ORDER BY recipe, id LIMIT $2)
+    (SELECT id FROM documents WHERE dataset_id = $1 AND content IS NOT NULL ORDER BY id LIMIT $3)
+    UNION (SELECT id FROM documents WHERE dataset_id = $1 AND recipe < $2 LIMIT $3)
+    UNION (SELECT id FROM documents WHERE dataset_id = $1 AND recipe > $2 LIMIT $3)
 )
 SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (
     SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c WHERE c.document_id = d.id
 ), '') AS text
-FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.dataset_id, d.id LIMIT $2
+FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.id LIMIT $3
 """
 
 
-async def unchunked(tx: ReadTx, recipe: str, *, limit: int) -> list[Unchunked]:
+async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[Unchunked]:
     """Documents that were put in as a text, or chunked by another recipe: their chunks joined are their text."""
-    rows = await tx.fetch(UNCHUNKED, recipe, limit)
+    rows = await tx.fetch(UNCHUNKED, dataset_id, recipe, limit)
     return [
         Unchunked(
             row["id"],

@@ -287,14 +287,22 @@ async def postpone(tx: Tx, run: Run, *, seconds: float, error: str) -> None:
     )
 
 
+WAITING = """
+SELECT r.dataset_id FROM index_runs r
+JOIN datasets d ON d.id = r.dataset_id JOIN projects p ON p.id = d.project_id
+LEFT JOIN LATERAL (SELECT full_texts FROM index_runs o WHERE o.dataset_id = r.dataset_id AND o.state = 'done'
+                   ORDER BY created_at DESC LIMIT 1) last ON true
+WHERE r.state IN ('queued', 'running') AND r.not_before <= now() AND d.deleted_at IS NULL AND p.deleted_at IS NULL
+GROUP BY r.dataset_id ORDER BY bool_and(r.mode = 'delta') DESC, max(coalesce(last.full_texts, 0)), min(r.created_at)
+"""
+
+
 async def waiting(tx: ReadTx) -> list[UUID]:
-    """The live datasets with a run that is due, or that says it runs: whether it does, its lock knows. Oldest first."""
-    rows = await tx.fetch(
-        "SELECT r.dataset_id FROM index_runs r JOIN datasets d ON d.id = r.dataset_id JOIN projects p ON p.id = d.project_id "
-        "WHERE r.state IN ('queued', 'running') AND r.not_before <= now() AND d.deleted_at IS NULL AND p.deleted_at IS NULL "
-        "GROUP BY r.dataset_id ORDER BY min(r.created_at)"
-    )
-    return [row["dataset_id"] for row in rows]
+    """The live datasets with a run that is due, or that says it runs: whether it does, its lock knows.
+
+    Deltas before what goes through everything, small datasets before large ones.
+    """
+    return [row["dataset_id"] for row in await tx.fetch(WAITING)]
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ documents = Table(
     UniqueConstraint("dataset_id", "uri"),
     CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
     Index(None, "dataset_id", "content_hash"),
-    Index(None, "recipe", "id", postgresql_where=text("recipe IS NOT NULL")),
-    Index("documents_waiting_idx", "id", postgresql_where=text("content IS NOT NULL")),
+    Index(None, "recipe", "dataset_id", postgresql_where=text("recipe IS NOT NULL")),
+    Index("documents_waiting_idx", "dataset_id", "id", postgresql_where=text("content IS NOT NULL")),
 )
 
 chunks = Table(

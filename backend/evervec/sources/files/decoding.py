@@ -25,7 +25,27 @@ _MARKS: Final = (
 )
 
 # Those in which files were really written; the detector is five times faster with them, and mistakes fewer for others.
-_CANDIDATES: Final = ["gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r", "cp866", "cp1250", "iso8859_2", "cp1253", "cp1254", "cp1255", "cp1256", "iso8859_5", "mac_cyrillic", "mac_roman", "cp850"]
+_CANDIDATES: Final = [
+    "gb18030",
+    "big5",
+    "cp932",
+    "euc_jp",
+    "cp949",
+    "cp1252",
+    "cp1251",
+    "koi8_r",
+    "cp866",
+    "cp1250",
+    "iso8859_2",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "iso8859_5",
+    "mac_cyrillic",
+    "mac_roman",
+    "cp850",
+]
 
 _HEAD: Final = 8192
 _SAMPLE: Final = 65_536

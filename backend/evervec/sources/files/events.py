@@ -3,17 +3,19 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from watchfiles import Change
 
-from evervec.domain.document import Skipped
+from evervec.domain.document import Listed, Skipped
 from evervec.errors import PathRefusedError
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.listing import Reason, Tree
 from evervec.sources.files.roots import Key, Root, is_folder
+from evervec.sources.files.uris import path_of
 
 GRACE: Final = 0.5
 """Seconds that a name may be gone: editors move the old file away before the new one is there."""
@@ -22,6 +24,9 @@ SETTLE: Final = 2.0
 """Seconds after which a new folder is looked at again: it is announced before it is watched."""
 
 Event = tuple[Change, str]
+
+Listings = Mapping[Path, tuple[Key, Mapping[str, str | None]]]
+"""By root: which file or folder it is, and the files in it by uri with their stamps."""
 
 
 @dataclass
@@ -64,14 +69,14 @@ class Reader:
     def read(self, events: Iterable[Event], links: Links) -> Meaning:
         """What the events come to. An event of what a link leads to is one of the link."""
         meaning = Meaning()
-        looks = [_Look(root, Tree(root, self._choice, self._most_bytes)) for root in self.there()]
         named = [(change, path) for change, name in events for path in {Path(name), *links.names.get(Path(name), ())}]
-        for look in looks:
+        for root in self._roots:
             try:
+                look = _Look(root, Tree(root, self._choice, self._most_bytes))
                 for change, path in named:
                     if look.enters(path):
                         self._read_one(meaning, look, change, path)
-            except PathRefusedError:  # the root went away while it was looked at
+            except PathRefusedError:  # the root is away: whoever indexes it says so
                 meaning.everything = True
         return meaning
 
@@ -92,6 +97,16 @@ class Reader:
                 meaning.later[path] = SETTLE
         elif not (isinstance(found[0], Skipped) and found[0].reason == Reason.UNKNOWN_FORMAT):
             meaning.now.add(path)
+
+    def listings(self) -> Listings:
+        """Every file below the roots that are there, for a watch that the kernel does not help."""
+        found = dict[Path, tuple[Key, dict[str, str | None]]]()
+        for root, key in self.there().items():
+            tree = Tree(root, self._choice, self._most_bytes)
+            with suppress(PathRefusedError):
+                listed = {one.uri: one.stamp for one, _ in tree.walk() if isinstance(one, Listed)}
+                found[root.path] = key, listed
+        return found
 
     def links(self) -> Links:
         """The links in the roots, and the roots that are files: of such a one its folder is watched."""
@@ -142,3 +157,17 @@ def _key(root: Root) -> Key | None:
         return root.key()
     except PathRefusedError:
         return None
+
+
+def compared(before: Listings, now: Listings) -> Meaning:
+    """What two listings come to. Of a root that went, came or is another one nothing is told but that."""
+    meaning = Meaning()
+    for root in {*before, *now}:
+        if root not in before or root not in now or before[root][0] != now[root][0]:
+            meaning.everything = True
+            continue
+        was, stamps = before[root][1], now[root][1]
+        # a file without a stamp is so young that it may have changed without a sign
+        meaning.now |= {path_of(uri) for uri, stamp in stamps.items() if stamp is None or was.get(uri) != stamp}
+        meaning.later |= {path_of(uri): GRACE for uri in was if uri not in stamps}
+    return meaning

@@ -29,7 +29,8 @@ class FileSource:
 
     `include` and `exclude` are gitignore patterns relative to each root; without `include` every known format is taken,
     and a file that is a root by name whatever its format and though it be ignored. Files of more than `most_bytes` are
-    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again.
+    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again. Of `gone`, files
+    that were roots and are not there any more, no document is left.
     Raises `PathRefusedError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
     """
 
@@ -41,10 +42,12 @@ class FileSource:
         exclude: Sequence[str] = (),
         most_bytes: int = 20_000_000,
         checksum: bool = False,
+        gone: Sequence[Path] = (),
     ) -> None:
-        if not roots:
+        if not roots and not gone:
             raise Refused(reason="There is no path to take files from. Give one file or folder at least.")
-        self._roots = [Root.at(path) for path in roots]
+        self._there = [Root.at(path) for path in roots]
+        self._roots = [*self._there, *(Root(normal(path), False) for path in gone)]
         self._choice = Choice(tuple(include), tuple(exclude))
         self._most_bytes, self._checksum = most_bytes, checksum
         self._blocked: tuple[str, ...] = ()
@@ -108,7 +111,7 @@ class FileSource:
         """Nothing is kept open."""
 
     def _trees(self) -> list[tuple[Root, Tree]]:
-        return [(root, Tree(root, self._choice, self._most_bytes)) for root in self._roots]
+        return [(root, Tree(root, self._choice, self._most_bytes)) for root in self._there]
 
     def _found(self) -> Iterator[Found]:
         trees = [tree for _, tree in self._trees()]

@@ -11,7 +11,7 @@ from typing import Final
 from watchfiles import Change, awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from evervec.sources.files.events import Event, Links, Reader
+from evervec.sources.files.events import Event, Links, Listings, Meaning, Reader, compared
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.roots import Key
 
@@ -92,10 +92,27 @@ class Watching:
 
     async def run(self) -> None:
         """Watch until cancelled. Anything may have changed whenever a watch begins, so also at first."""
-        self._links = await asyncio.to_thread(self._reader.links)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(self._folders, recursive=True))
-            group.create_task(self._follow(self._beside, recursive=False))
+        if self._poll is None:
+            self._links = await asyncio.to_thread(self._reader.links)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._follow(self._folders, recursive=True))
+                    group.create_task(self._follow(self._beside, recursive=False))
+            except* (OSError, WatchfilesRustInternalError) as group:
+                self._note(
+                    f"The kernel does not watch all of this ({_reason(group)}): looking every {POLL:.0f} s instead."
+                )
+        await self._look(self._poll or POLL)
+
+    async def _look(self, seconds: float) -> None:
+        """Compare listings; a quarter of the time at most."""
+        before: Listings = {}
+        while True:
+            began = monotonic()
+            now = await asyncio.to_thread(self._reader.listings)
+            self._mean(compared(before, now))
+            before = now
+            await asyncio.sleep(max(seconds, 3 * (monotonic() - began)))
 
     def _folders(self) -> Places:
         roots = {root.path: key for root, key in self._reader.there().items() if root.is_folder}
@@ -112,14 +129,13 @@ class Watching:
             try:
                 if there:
                     await self._follow_while(there, places, recursive=recursive)
+                    self._add((), everything=True)
             except ExceptionGroup as group:
                 # it ends at a name that is no UTF-8; what begins again compares everything
                 if group.split(WatchfilesRustInternalError)[1] is not None:
                     raise
             except FileNotFoundError:
                 there = {}
-            except (OSError, WatchfilesRustInternalError) as error:
-                self._fall_back(error)
             self._ripen()
             await asyncio.sleep(0 if there else TICK)
 
@@ -145,29 +161,22 @@ class Watching:
             step=STEP_MS,
             rust_timeout=int(TICK * 1000),
             yield_on_timeout=True,
-            force_polling=self._poll is not None,
-            poll_delay_ms=int((self._poll or POLL) * 1000),
+            force_polling=False,
             recursive=recursive,
             ignore_permission_denied=True,
         )
 
-    def _fall_back(self, error: Exception) -> None:
-        """The kernel has no watch left for us: look instead."""
-        if self._poll is not None:
-            raise error
-        self._poll = POLL
-        reason = str(error).partition(" about [")[0].rstrip(".")
-        self._note(f"The kernel does not watch all of this ({reason}): looking every {POLL:.0f} s instead.")
-
     async def _hear(self, events: set[Event]) -> None:
-        if events:
-            meaning = await asyncio.to_thread(self._reader.read, events, self._links)
-            for path in meaning.now:
-                self._later.pop(path, None)
-            self._later |= {path: monotonic() + seconds for path, seconds in meaning.later.items()}
-            self._add(meaning.now, everything=meaning.everything)
-            if meaning.linked:
-                self._links = await asyncio.to_thread(self._reader.links)
+        meaning = await asyncio.to_thread(self._reader.read, events, self._links) if events else Meaning()
+        self._mean(meaning)
+        if meaning.linked:
+            self._links = await asyncio.to_thread(self._reader.links)
+
+    def _mean(self, meaning: Meaning) -> None:
+        for path in meaning.now:
+            self._later.pop(path, None)
+        self._later |= {path: monotonic() + seconds for path, seconds in meaning.later.items()}
+        self._add(meaning.now, everything=meaning.everything)
         self._ripen()
 
     def _ripen(self) -> None:
@@ -195,3 +204,11 @@ def _keys(folders: Iterable[Path]) -> dict[Path, Key]:
             continue
         found[path] = status.st_dev, status.st_ino
     return found
+
+
+def _reason(group: BaseExceptionGroup[Exception]) -> str:
+    """The first error of some, without the paths that it is about."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error).partition(" about [")[0].rstrip(".")

@@ -12,9 +12,6 @@ from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTIO
 from evervec.sources.structure.names import body, defined, qualified
 from evervec.sources.structure.plain import within
 
-MOST_BYTES = 2_000_000
-"""A larger file is generated or packed; a parser takes about a second for it, in which nothing else runs."""
-
 SMALL: Final = 400
 """Bytes of a body whose statements are not looked at: it fits into a chunk."""
 
@@ -24,10 +21,8 @@ _LISTS: Final = ("block", "body", "list", "statements", "compound_statement")
 
 
 def marks(text: str, language: str) -> Iterator[Mark]:
-    """A section for each definition, headed by its qualified name. Raises ValueError for a file that is too large."""
+    """A section for each definition, headed by its qualified name. Raises ValueError for what is no code."""
     data = text.encode("utf-8", "replace")
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{len(data)} bytes of {language}, {MOST_BYTES} at most")
     walk = _Walk(data, GRAMMARS[language], language == "python")
     offsets = [*walk.marks, *(at for start, end, _, _ in walk.solid for at in (start, end))]
     place = dict(zip(offsets, places.characters(data, offsets), strict=True))
@@ -75,6 +70,7 @@ class _Walk:
                 self._statements(node, name)
 
     def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
+        """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
         name, inside = qualified(node, scope), body(node)
         self._mark(start, name, SECTION)
         if inside is None:
@@ -83,7 +79,7 @@ class _Walk:
             self._opened[start] = node.end_byte
             yield inside, name, PART
         elif inside.end_byte - inside.start_byte > SMALL:
-            for begin, statement, cut in self._parts(inside, name, PART):
+            for begin, statement, cut in self._parts(inside, name, SECTION):
                 self._mark(begin, name, cut)
                 self._statements(statement, name)
 

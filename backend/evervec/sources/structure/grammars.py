@@ -5,6 +5,7 @@ from functools import cached_property
 from importlib import import_module
 from time import thread_time
 from typing import Final, NamedTuple
+from zlib import compress
 
 from tree_sitter import Language, Node, Parser
 
@@ -30,7 +31,14 @@ LISTS: Final = frozenset(
 
 LEAST_SECONDS: Final = 0.5
 SECONDS_PER_BYTE: Final = 3e-6
-"""Code takes a tenth of it. What is ambiguous on purpose (`a=>a=>…` in Java) takes gigabytes for ten kilobytes."""
+"""Code takes a tenth of it."""
+
+MOST_BYTES: Final = 2_000_000
+"""A parser takes about a second for it, in which nothing else runs."""
+
+MOST_ALIKE: Final = 50
+"""How much smaller a file may become when it is compressed; code becomes three to ten times smaller. What repeats a few
+characters for ever is where a parser finds many meanings: ten kilobytes of `a=>a=>…` in Java take it 4 GB."""
 
 
 class Kinds(NamedTuple):
@@ -71,8 +79,10 @@ class Grammar:
     def parse(self, data: bytes) -> Node:
         """The root of the tree; what does not parse is an ERROR node in it.
 
-        Raises ValueError for a text that takes a parser far longer than code does: it would take all memory as well.
+        Raises ValueError for what is no code: too large, the same again and again, or far slower to parse than code is.
         """
+        if len(data) > MOST_BYTES or len(compress(data, 1)) * MOST_ALIKE < len(data):
+            raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
         end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
         tree = Parser(self.language).parse(
             lambda at, _: data[at:], progress_callback=lambda _at, _failed: thread_time() > end

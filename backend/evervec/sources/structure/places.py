@@ -33,7 +33,7 @@ def beginnings(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None,
     above: tuple[int, Node] | None = None
     for node in nodes:
         start = beginning(data, node.start_byte)
-        if above is not None and (start is None or follows_blank(data, start)):
+        if above is not None and start is not None and follows_blank(data, start):
             yield from _alone(data, above)
             above = None
         if node.type not in ABOVE:

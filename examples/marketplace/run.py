@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,8 @@ from examples.marketplace.words import TOLD_TODAY
 
 EVERYBODY_ASKS = "parcel arrived damaged"
 ASKED_TODAY = {"north": "zip of the tent broke, it rained in", "south": "kettle leaks water"}
-WEEKLY = Settings.model_fields["index_cron"].default
+PLAIN: dict[str, Any] = {"index_cron": Settings.model_fields["index_cron"].default, "sweep_seconds": 600}
+"""The weekly schedule as it comes, and no sweeper for as long as this lasts: what that embeds is in no run's count."""
 
 Price = Annotated[
     float,
@@ -37,7 +38,7 @@ def marketplace(price: Price = 0.02, as_json: Json = False) -> None:
         raise typer.BadParameter(f"--price {price} is no price: give dollars per million tokens.")
     settings()
     home = Path(tempfile.mkdtemp(prefix="evervec-marketplace-"))
-    throwaway = Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None, index_cron=WEEKLY)
+    throwaway = Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None, **PLAIN)
     report = Report(price, aloud=not as_json)
     try:
         block(_tell(throwaway, report))

@@ -53,10 +53,12 @@ class BrokenSync(NamedTuple):
 
 
 class Withdrawal(NamedTuple):
-    """What the sellers took away, what a sync saw of it, and what the full rebuild removed and added."""
+    """What the sellers took away, what a sync saw of it, how much of it was still indexed after that; and what the full
+    rebuild removed and added."""
 
     withdrawn: Uris
     seen_by_sync: int
+    still_indexed: int
     removed: Uris
     added: Uris
     step: Step
@@ -123,18 +125,19 @@ class Story:
 
     async def withdrawal(self) -> Withdrawal:
         """Rows vanish, which no time of change tells; then what the scheduler sends on Sundays is sent now."""
-        before = await self._uris()
         async with self._resources.database.transaction() as tx:
             withdrawn = await shop.withdraw(tx, self._market.withdrawn())
-        synced = (await self._sync("unseen", day=0)).synced
+        synced = (await self._sync("quiet day", day=0)).synced
+        before = await self._uris()
         step = await self._weekly()
         after = await self._uris()
         return Withdrawal(
             withdrawn,
-            sum(map(len, synced["changed_ids"].values())),
-            {seller: before[seller] - after[seller] for seller in SELLERS},
-            {seller: after[seller] - before[seller] for seller in SELLERS},
-            step,
+            seen_by_sync=sum(map(len, synced["changed_ids"].values())),
+            still_indexed=sum(len(withdrawn[seller] & before[seller]) for seller in SELLERS),
+            removed={seller: before[seller] - after[seller] for seller in SELLERS},
+            added={seller: after[seller] - before[seller] for seller in SELLERS},
+            step=step,
         )
 
     async def schedule(self) -> list[Due]:

@@ -234,6 +234,23 @@ def test_a_long_title_or_heading_is_shortened_and_the_text_is_not() -> None:
     assert chunks[0].heading == "heading " * 5000
 
 
+def test_a_chunk_whose_own_heading_leaves_less_room_holds_less() -> None:
+    texts = [f"{letter * 10} " for letter in "abcdefghijklmnop"]
+    document, blocks = paragraphs(texts)
+    blocks = [Block(block.end, "" if block.end <= 11 else "head", Cut.PARAGRAPH) for block in blocks]
+    chunks = chunk(document, blocks, Recipe(template="{heading}\n{text}", tokens=34), characters)
+    assert all(one.tokens <= 34 for one in chunks)
+    assert max(one.content.count(" ") for one in chunks if one.heading) == 2
+
+
+def test_a_piece_that_does_not_fit_under_its_own_heading_is_torn() -> None:
+    document, blocks = paragraphs(["a" * 30 + " ", "b" * 30 + " ", "c" * 30])
+    blocks = [Block(block.end, "" if block.end <= 31 else "head", Cut.PARAGRAPH) for block in blocks]
+    chunks = chunk(document, blocks, Recipe(template="{heading}\n{text}", tokens=32), characters)
+    assert [one.tokens for one in chunks if one.heading] == [20, 20, 20, 20]
+    assert "".join(one.content for one in chunks) == document.text
+
+
 def said(template: str, title: str, heading: str) -> str:
     return Recipe(template=template).vector_text(title, heading, " text\n")
 

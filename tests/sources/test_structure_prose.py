@@ -6,16 +6,16 @@ from evervec.domain.document import Cut
 from evervec.sources.structure import blocks, title
 
 
-def seen(text: str, format: str) -> list[tuple[str, str, str]]:
-    found = blocks(text, format)
+def seen(text: str, form: str) -> list[tuple[str, str, str]]:
+    found = blocks(text, form)
     bounds = pairwise([0, *(block.end for block in found)])
     return [(block.cut.name, block.heading, text[a:b]) for block, (a, b) in zip(found, bounds, strict=True)]
 
 
-def sections(text: str, format: str = "markdown") -> list[tuple[str, str]]:
+def sections(text: str, form: str = "markdown") -> list[tuple[str, str]]:
     """Headings and whole texts of the sections."""
     result = list[tuple[str, str]]()
-    for cut, heading, part in seen(text, format):
+    for cut, heading, part in seen(text, form):
         if cut == "SECTION":
             result.append((heading, part))
         else:

@@ -1,6 +1,6 @@
 """When a time as cron has it comes next; whether it is now, pycron says. No clock: whoever asks brings the time."""
 
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from pycron import is_now
 
@@ -30,7 +30,7 @@ def next_due(cron: str, after: datetime) -> datetime | None:
 
 def _times(minute: str, hour: str) -> list[time]:
     """The minutes of a day, in order."""
-    start = datetime.min
+    start = datetime.min.replace(tzinfo=UTC)
     hours = [n for n in range(24) if is_now(f"* {hour} * * *", start.replace(hour=n))]
     minutes = [n for n in range(60) if is_now(f"{minute} * * * *", start.replace(minute=n))]
     return [time(h, m) for h in hours for m in minutes]

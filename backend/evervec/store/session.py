@@ -17,7 +17,7 @@ LOCK_SECONDS = 0.1
 
 STARTING_PAUSE = 0.2
 
-CONFLICTS = 5
+MOST_CONFLICTS = 5
 """So often a transaction gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class Database:
                     return await write(tx)
             except ConflictError as error:
                 conflicts += 1
-                if conflicts == CONFLICTS:
+                if conflicts == MOST_CONFLICTS:
                     raise
                 logger.warning("written again", reason=str(error))
 

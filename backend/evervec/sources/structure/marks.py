@@ -15,7 +15,7 @@ LARGE = 1_000
 
 
 def covering(text: str, marks: Iterable[Mark]) -> list[Block]:
-    """The blocks between the marks, which may come in any order; of two at one place the stronger holds.
+    """The blocks between the marks, which may come in any order; of two at one place the stronger holds, one at the end none.
 
     A section begins wherever the heading changes. Blanks before the first mark are its own.
     """
@@ -25,14 +25,14 @@ def covering(text: str, marks: Iterable[Mark]) -> list[Block]:
     ends = [start for start, _, _ in ordered[1:]] + [len(text)]
     blocks, before = [], None
     for end, (_, heading, cut) in zip(ends, ordered, strict=True):
-        blocks.append(Block(end, heading, cut if heading == before else SECTION))
+        blocks.append(Block(end, heading, cut))
         before = heading
     return blocks
 
 
 def _ordered(text: str, marks: Iterable[Mark]) -> list[Mark]:
     kept: list[Mark] = []
-    for mark in sorted(marks, key=itemgetter(0)):
+    for mark in sorted((mark for mark in marks if mark[0] < len(text)), key=itemgetter(0)):
         if not kept or mark[0] != kept[-1][0]:
             kept.append(mark)
         elif mark[2] > kept[-1][2]:

@@ -57,6 +57,8 @@ def _lines(text: str, start: int, end: int, heading: str) -> Iterator[Mark]:
     """Where lines begin. Of short ones some are chosen by what they say, so that an edit moves only its neighbours."""
     began = at = start
     while at := text.find("\n", max(at, began + SHORT - 1), end) + 1:
+        if at == end:
+            break
         line_end = text.find("\n", at, end)
         line = text[at : line_end if line_end >= 0 else end]
         if len(line) >= SHORT or crc32(line.encode("utf-8", "replace")) % 4 == 0:

@@ -16,6 +16,7 @@ from evervec.cli.run import block, settings
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.worker.main import work
+from evervec.worker.tasks import attach
 from examples.marketplace.report import Report
 from examples.marketplace.story import SELLERS, Story
 from examples.marketplace.words import TOLD_TODAY
@@ -32,6 +33,10 @@ Price = Annotated[
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document.")]
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def marketplace(price: Price = 0.02, as_json: Json = False) -> None:
     """Two sellers of a marketplace are indexed, change a little, and are indexed by what changed. Nothing stays."""
     if not math.isfinite(price):
@@ -70,11 +75,10 @@ async def _tell(throwaway: Settings, report: Report) -> None:
 async def _opened(throwaway: Settings) -> AsyncIterator[Story]:
     """A stack with a worker in this process, and the story that it is to see through."""
     async with open_runtime(throwaway, worker=True) as runtime:
-        finish, started = asyncio.Event(), asyncio.Event()
-        working = asyncio.create_task(work(runtime, finish, started=started.set))
+        attach(runtime.broker, runtime.resources)  # the worker does so too; here it lets tasks be sent from now on
+        finish = asyncio.Event()
+        working = asyncio.create_task(work(runtime, finish))
         try:
-            # the tasks have a broker to be sent through from here on
-            await started.wait()
             yield Story(runtime, working)
         finally:
             finish.set()
@@ -82,4 +86,4 @@ async def _opened(throwaway: Settings) -> AsyncIterator[Story]:
 
 
 if __name__ == "__main__":
-    typer.run(marketplace)
+    app(prog_name="examples/marketplace/run")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from taskiq import AsyncTaskiqTask
 from taskiq.kicker import AsyncKicker
 
 from evervec.domain.due import next_due
@@ -163,7 +164,9 @@ class Story:
 
     async def _weekly(self) -> Step:
         (due,) = [one for one in schedules(self._runtime.settings) if one.task_name == names.INDEX_ALL]
-        sent = await AsyncKicker(due.task_name, self._runtime.broker, due.labels).kiq(*due.args, **due.kwargs)
+        sent: AsyncTaskiqTask[Any] = await AsyncKicker(due.task_name, self._runtime.broker, due.labels).kiq(
+            *due.args, **due.kwargs
+        )
         asked = (await self._lookout.answer(sent))["runs"]
         return Step("full rebuild", await self._lookout.finished(asked), {})
 

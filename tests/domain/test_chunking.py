@@ -240,6 +240,7 @@ def test_a_chunk_whose_own_heading_leaves_less_room_holds_less() -> None:
     blocks = [Block(block.end, "" if block.end <= 11 else "head", Cut.PARAGRAPH) for block in blocks]
     chunks = chunk(document, blocks, Recipe(template="{heading}\n{text}", tokens=34), characters)
     assert all(one.tokens <= 34 for one in chunks)
+    assert "".join(one.content for one in chunks) == document.text
     assert max(one.content.count(" ") for one in chunks if one.heading) == 2
 
 

@@ -142,6 +142,16 @@ def test_what_nests_too_deep_is_read_as_plain_text() -> None:
     assert read == Document("file:///a", "Deep", "one\ntwo", "plain")
 
 
+@pytest.mark.parametrize("html", [f"<h{'9' * 5000}>text", "<table><tr><td colspan=²>text</table>"])
+def test_numbers_that_are_none_cost_the_markup_not_the_text(html: str) -> None:
+    assert html_markdown(html) == ("", "text", "plain")
+
+
+def test_a_declared_charset_is_believed_before_a_guess() -> None:
+    page = '<meta charset="iso-8859-2"><title>Mało</title>'
+    assert read_bytes(page.encode("iso8859_2"), "a.html", "u:a") == Document("u:a", "Mało", "", "markdown")
+
+
 def test_a_declared_charset_is_followed_where_it_is_not_utf_8() -> None:
     page = '<meta charset="windows-1251"><title>Да</title><p>Нет'
     assert read_bytes(page.encode("cp1251"), "a.html", "u:a") == Document("u:a", "Да", "Нет", "markdown")

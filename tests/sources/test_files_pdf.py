@@ -56,11 +56,11 @@ def twice_packed(content: bytes) -> bytes:
     return stream(packed, b"/Filter [/FlateDecode /FlateDecode]")
 
 
-def bomb(head: bytes) -> bytes:
-    """Over 1 GB of spaces, packed twice into a few KB: one block that stands for a megabyte, many times."""
+def bomb(megabytes: int, head: bytes = b"") -> bytes:
+    """So many MB of spaces, packed twice into a few KB: one block that stands for a megabyte, many times."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
-    once = b"\x78\xda" + block * 1100 + packer.flush()
+    once = b"\x78\xda" + block * megabytes + packer.flush()
     return stream(zlib.compress(once, 9), b"/Filter [/FlateDecode /FlateDecode] " + head)
 
 
@@ -142,8 +142,9 @@ def test_a_defect_that_can_be_got_over_is_got_over() -> None:
     assert pdf_text(lost) == ("", TEXT)
 
 
-def test_a_page_that_inflates_to_more_than_a_gigabyte_is_too_large() -> None:
-    data = pdf(bomb(b""))
+@pytest.mark.parametrize("megabytes", [30, 1100])
+def test_a_page_that_inflates_beyond_all_measure_is_too_large(megabytes: int) -> None:
+    data = pdf(bomb(megabytes))
     began = monotonic()
     assert len(data) < 10_000
     assert refused(data).reason == "too large"
@@ -151,7 +152,7 @@ def test_a_page_that_inflates_to_more_than_a_gigabyte_is_too_large() -> None:
 
 
 def test_a_bomb_inside_a_form_gives_no_text_and_fills_nothing() -> None:
-    data = pdf(stream(b"/X Do"), form=bomb(b"/Type /XObject /Subtype /Form /BBox [0 0 9 9]"))
+    data = pdf(stream(b"/X Do"), form=bomb(1100, b"/Type /XObject /Subtype /Form /BBox [0 0 9 9]"))
     began = monotonic()
     assert refused(data).reason in ("no text", "too large")
     assert monotonic() - began < 10

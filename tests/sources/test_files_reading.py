@@ -88,7 +88,13 @@ def test_legacy_letters_are_found_behind_megabytes_of_ascii() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Copyright © 2020 André François.\n", "café\n", "# Überschrift\nx = 1  # für später\n"]
+    "text",
+    [
+        "Copyright © 2020 André François. All rights reserved.\n",
+        "Author: José Nuñez <jose@example.org>\n",
+        "© 2019 Håkan Sjögren\n",
+        "# naïve\nprice = 20  # £, at 20 °C\n",
+    ],
 )
 def test_a_name_or_sign_in_latin_1_is_no_other_letter(text: str) -> None:
     assert document(text.encode("latin-1")).text == text

@@ -1,5 +1,6 @@
 """Indexing a dataset from its source: asked for, queued, worked off one run at a time, taken up again after a crash."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -20,6 +21,8 @@ logger = log.get("index")
 NO_OPTIONS = Options()
 
 ATTEMPTS = 8
+LOOKS, LOOK_SECONDS = 10, 0.1
+
 BACKOFF = 5.0
 """Seconds until a run whose source was away is tried again; twice as long each time, until it has failed so often."""
 
@@ -65,9 +68,13 @@ async def index(
     came to when it is taken up again.
     """
     await origins.check(resources, dataset_id, wish.changed, wish.scope)
+    async with resources.database.read() as tx:
+        busy = await runs.alive(tx, dataset_id)
+    if busy:  # said at once, and not when it is this process's turn
+        raise await _busy(resources, dataset_id)
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
         if not held:
-            raise IndexRunningError(dataset=dataset_id, run_id=await _active(resources, dataset_id))
+            raise await _busy(resources, dataset_id)
         await _work_off(resources, dataset_id)
         async with resources.database.transaction() as tx:
             await runs.add(tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.scope, wish.embeds, "running")
@@ -75,7 +82,7 @@ async def index(
         if run is not None:
             await _perform(resources, run, options, progress)
             return run
-    raise IndexRunningError(dataset=dataset_id, run_id=await _active(resources, dataset_id))
+    raise await _busy(resources, dataset_id)
 
 
 async def dataset(resources: Resources, name: str) -> Dataset:
@@ -182,10 +189,16 @@ async def _end(resources: Resources, run: Run, state: str, error: str | None = N
         await runs.finish(tx, run)
 
 
-async def _active(resources: Resources, dataset_id: UUID) -> UUID | None:
-    async with resources.database.read() as tx:
-        busy = await runs.active(tx, dataset_id)
-    return None if busy is None else busy.id
+async def _busy(resources: Resources, dataset_id: UUID) -> IndexRunningError:
+    """Who has the lock of a dataset is just about to say which run is at work, or has just ended it."""
+    busy: Run | None = None
+    for _ in range(LOOKS):
+        async with resources.database.read() as tx:
+            busy = await runs.active(tx, dataset_id)
+        if busy is not None:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    return IndexRunningError(dataset=dataset_id, run_id="(over by now: try again)" if busy is None else busy.id)
 
 
 def _lock(dataset_id: UUID) -> str:

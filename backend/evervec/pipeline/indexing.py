@@ -19,7 +19,7 @@ from evervec.store.documents import Known, Written
 from evervec.store.embeddables import CHUNK
 from evervec.store.rows import Claimed
 from evervec.store.runs import Counts, Run
-from evervec.store.session import ReadTx, Tx
+from evervec.store.session import Tx
 
 NAMED = 500
 """Named records that are looked up together, chunks that are rung for together, gone documents that go together."""
@@ -51,15 +51,26 @@ class DatasetGone(Exception):
 
 @dataclass
 class Plan:
-    """What has to be done about a batch: newer stamps by document id, moved documents by id, texts to chunk, uris to remove."""
+    """What has to be done about a batch: newer stamps and moved documents by id, texts to chunk, documents to remove.
 
+    `counts` and `skipped` are what there is to say of the rest of it, `cursor` is where its end is.
+    """
+
+    cursor: str | None
     touched: dict[int, str | None] = field(default_factory=dict)
     moved: dict[int, Document] = field(default_factory=dict)
     changed: list[Document] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    gone: list[Known] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    skipped: list[Skipped] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
         return bool(self.touched or self.moved or self.changed or self.gone)
+
+    def leave(self, known: Known) -> None:
+        """A document that is what it was."""
+        self.counts += Counts(documents_unchanged=1, chunks_skipped=known.chunk_count)
 
 
 class Indexing:
@@ -100,20 +111,19 @@ class Indexing:
                 self._embedding.cancel()
                 await asyncio.gather(self._embedding, return_exceptions=True)
             self._run.seconds.total = before + perf_counter() - started
+            self._price()
 
     async def _batches(self) -> AsyncIterator[Sequence[Listed | Skipped]]:
         if self._run.changed is None:
             listing = self._source.listing(after=self._run.cursor)
             while (batch := await self._next(listing)) is not None:
-                self._run.cursor = batch[-1].uri if batch else self._run.cursor
-                yield batch
+                if batch:
+                    yield batch
             return
         named = await asyncio.to_thread(self._source.named, self._run.changed)
         uris = sorted(uri for uri in named if self._run.cursor is None or uri > self._run.cursor)
         for start in range(0, len(uris), NAMED):
-            part = uris[start : start + NAMED]
-            self._run.cursor = part[-1]
-            yield [Listed(uri) for uri in part]
+            yield [Listed(uri) for uri in uris[start : start + NAMED]]
 
     async def _next(self, listing: AsyncIterator[list[Listed | Skipped]]) -> list[Listed | Skipped] | None:
         with self._clock("list"):
@@ -121,20 +131,10 @@ class Indexing:
 
     async def _take(self, batch: Sequence[Listed | Skipped]) -> None:
         """What changed is read and chunked while nothing is locked, then written at once."""
-        listed = [one for one in batch if isinstance(one, Listed) and len(one.uri) <= LONGEST_URI]
-        self._run.skip([one for one in batch if isinstance(one, Skipped)])
-        self._run.skip(
-            [
-                Skipped(one.uri, "name too long", f"{len(one.uri):,} characters")
-                for one in batch
-                if len(one.uri) > LONGEST_URI
-            ]
-        )
-        async with self._database.read() as tx:
-            known = await documents.known(tx, self._run.dataset_id, [one.uri for one in listed])
-        due = [one for one in listed if not self._unchanged(known.get(one.uri), one)]
-        plan = await self._plan(await self._read(due), known)
-        if plan:
+        plan = await self._plan(batch)
+        if not plan.writes():
+            self._run.advance(plan.cursor, plan.counts, plan.skipped)
+        else:
             with self._clock("chunk"):
                 chunked = await asyncio.to_thread(self._kitchen.chunk, plan.changed)
             if self._options.dry:
@@ -146,21 +146,38 @@ class Indexing:
         if self._progress is not None:
             self._progress(len(batch))
 
-    def _unchanged(self, known: Known | None, listed: Listed) -> bool:
-        """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
-        same = (
-            known is not None
-            and listed.document is None
-            and listed.stamp is not None
-            and (known.stamp, known.recipe) == (listed.stamp, self._recipe)
-        )
-        if same and known is not None:
-            self._leave(known)
-        return same
+    async def _plan(self, batch: Sequence[Listed | Skipped]) -> Plan:
+        """Look at a batch: what is as it was, by stamp or by text, what moved, what is gone, what is to be chunked."""
+        plan = Plan(batch[-1].uri)
+        listed = [one for one in batch if isinstance(one, Listed) and len(one.uri) <= LONGEST_URI]
+        plan.skipped += [one for one in batch if isinstance(one, Skipped)]
+        plan.skipped += [Skipped(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
+        async with self._database.read() as tx:
+            known = await documents.known(tx, self._run.dataset_id, [one.uri for one in listed])
+        due = [one for one in listed if not self._unchanged(plan, known.get(one.uri), one)]
+        missing: list[Skipped] = []
+        for one in await self._read(due):
+            before = known.get(one.uri)
+            if isinstance(one, Skipped):
+                (missing if one.reason == GONE else plan.skipped).append(one)
+            elif before is not None and before.says(one, self._recipe):
+                plan.leave(before)
+                if before.stamp != one.stamp:
+                    plan.touched[before.id] = one.stamp
+            else:
+                plan.changed.append(one)
+        await self._find_gone(plan, missing, known)
+        await self._find_moved(plan, known)
+        return plan
 
-    def _leave(self, known: Known) -> None:
-        self._run.counts.documents_unchanged += 1
-        self._run.counts.chunks_skipped += known.chunk_count
+    def _unchanged(self, plan: Plan, known: Known | None, listed: Listed) -> bool:
+        """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
+        if known is None or listed.document is not None or listed.stamp is None:
+            return False
+        same = (known.stamp, known.recipe) == (listed.stamp, self._recipe)
+        if same:
+            plan.leave(known)
+        return same
 
     async def _read(self, due: Sequence[Listed]) -> list[Document | Skipped]:
         found: list[Document | Skipped] = [one.document for one in due if one.document is not None]
@@ -171,22 +188,20 @@ class Indexing:
                     found += some
         return found
 
-    async def _plan(self, read: Sequence[Document | Skipped], known: Mapping[str, Known]) -> Plan:
-        plan = Plan()
-        for one in read:
-            before = known.get(one.uri)
-            if isinstance(one, Skipped) and one.reason == GONE:
-                plan.gone.append(one.uri)
-            elif isinstance(one, Skipped):
-                self._run.skip([one])
-            elif before is not None and before.says(one, self._recipe):
-                self._leave(before)
-                if before.stamp != one.stamp:
-                    plan.touched[before.id] = one.stamp
-            else:
-                plan.changed.append(one)
-        await self._find_moved(plan, known)
-        return plan
+    async def _find_gone(self, plan: Plan, missing: Sequence[Skipped], known: Mapping[str, Known]) -> None:
+        """The documents of uris where nothing is any more, and those below them if one was a folder.
+
+        What never was a document here is an id that does not exist.
+        """
+        plan.gone += [known[one.uri] for one in missing if one.uri in known]
+        strange = [one for one in missing if one.uri not in known]
+        if not strange:
+            return
+        async with self._database.read() as tx:
+            below = await documents.below(tx, self._run.dataset_id, [one.uri for one in strange])
+        plan.gone += [one for one in below if not self._source.exists(one.uri)]
+        folders = {one.uri for one in strange if any(found.uri.startswith(f"{one.uri}/") for found in below)}
+        plan.skipped += [one for one in strange if one.uri not in folders]
 
     async def _find_moved(self, plan: Plan, known: Mapping[str, Known]) -> None:
         """A new document whose text stands under a uri where nothing is any more has moved: its vectors stay."""
@@ -207,32 +222,26 @@ class Indexing:
                 plan.changed.remove(document)
 
     async def _write(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
-        counted = self._run.counts
-
         async def once(tx: Tx) -> Written:
             await self._hold(tx)
             written = await self._apply(tx, plan, chunked)
-            self._run.counts = counted + written.counts
-            await runs.save(tx, self._run)
+            # in a copy: the transaction may have to be done again, and meanwhile others count what they sent
+            run = self._run.copy()
+            run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
+            await runs.save(tx, run)
             return written
 
-        return await self._database.in_turn(once)
+        written = await self._database.in_turn(once)
+        self._run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
+        return written
 
     async def _preview(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked)
-            gone = await self._known_gone(tx, plan.gone)
-        counts = Counts(documents_moved=len(plan.moved), documents_deleted=len(gone))
-        counts.chunks_deleted = sum(one.chunk_count for one in gone)
+        counts = Counts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
+        counts.chunks_deleted = sum(one.chunk_count for one in plan.gone)
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
-        self._run.counts += written.counts + counts
-
-    async def _known_gone(self, tx: ReadTx, uris: Sequence[str]) -> list[Known]:
-        """The documents behind uris where nothing is any more, and those below them if it was a folder."""
-        if not uris:
-            return []
-        known = await documents.known(tx, self._run.dataset_id, uris)
-        return [*known.values(), *await documents.below(tx, self._run.dataset_id, uris)]
+        self._run.advance(plan.cursor, plan.counts + written.counts + counts, plan.skipped)
 
     async def _hold(self, tx: Tx) -> None:
         if not await documents.hold(tx, self._run.dataset_id):
@@ -245,9 +254,8 @@ class Indexing:
             await documents.move(tx, plan.moved)
         written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)
         written.counts += Counts(documents_moved=len(plan.moved))
-        gone = await self._known_gone(tx, plan.gone)
-        if gone:
-            written.counts += await documents.remove(tx, [one.id for one in gone])
+        if plan.gone:
+            written.counts += await documents.remove(tx, [one.id for one in plan.gone])
         return written
 
     async def _remove_gone(self) -> None:
@@ -267,12 +275,11 @@ class Indexing:
             return
         with self._clock("write"):
             for start in range(0, len(gone), NAMED):
-                await self._database.in_turn(partial(self._remove, gone[start : start + NAMED], self._run.counts))
+                self._run.counts += await self._database.in_turn(partial(self._remove, gone[start : start + NAMED]))
 
-    async def _remove(self, document_ids: Sequence[int], counted: Counts, tx: Tx) -> None:
+    async def _remove(self, document_ids: Sequence[int], tx: Tx) -> Counts:
         await self._hold(tx)
-        self._run.counts = counted + await documents.remove(tx, document_ids)
-        await runs.save(tx, self._run)
+        return await documents.remove(tx, document_ids)
 
     async def _hand_on(self, pending: Mapping[int, int]) -> None:
         """What is written is embedded while the next batch is read; or by workers, if this process only writes."""
@@ -326,11 +333,13 @@ class Indexing:
                 self._run.counts.tokens += await documents.tokens_of(tx, left)
 
     async def _sum_up(self) -> None:
-        """What a run without memory would have sent, and what both cost."""
+        """What a run without memory would have sent."""
         async with self._database.read() as tx:
             totals = await documents.totals(tx, self._run.dataset_id)
-        counts, price = self._run.counts, self._kitchen.provider.usd_per_million_tokens
-        counts.full_texts, counts.full_tokens = totals.chunks, totals.tokens
+        self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens
+
+    def _price(self) -> None:
+        price, counts = self._kitchen.provider.usd_per_million_tokens, self._run.counts
         if price is not None:
             self._run.cost_usd = counts.tokens * price / 1_000_000
             self._run.full_cost_usd = counts.full_tokens * price / 1_000_000

@@ -1,5 +1,6 @@
 """Which source fills a dataset: registered once, opened for every run."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ async def check(
     source = await open_source(resources, dataset_id, scope)
     try:
         if changed is not None:
-            source.named(changed)
+            await asyncio.to_thread(source.named, changed)
     finally:
         await source.aclose()
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from evervec.domain.chunking import Chunk, Recipe, chunk
 from evervec.domain.document import Document
-from evervec.domain.protocols import Embedder
-from evervec.pipeline.resources import Resources
+from evervec.pipeline.resources import Models, Resources
 from evervec.sources.structure import blocks
 from evervec.store.providers import Provider
 
@@ -17,7 +16,11 @@ class Kitchen:
 
     provider: Provider
     recipe: Recipe
-    embedder: Embedder
+    models: Models
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of texts, by the tokenizer of the space's model where that is at hand."""
+        return self.models.embedder(self.provider).count_tokens(texts)
 
     def chunk(self, documents: Sequence[Document]) -> list[tuple[Document, list[Chunk]]]:
         """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
@@ -25,7 +28,7 @@ class Kitchen:
 
     def _chunk(self, document: Document) -> list[Chunk]:
         outline = blocks(document.text, document.format)
-        return chunk(document, outline, self.recipe, self.embedder.count_tokens)
+        return chunk(document, outline, self.recipe, self.count_tokens)
 
 
 async def active(resources: Resources) -> Kitchen:
@@ -34,4 +37,4 @@ async def active(resources: Resources) -> Kitchen:
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
     recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
-    return Kitchen(provider, recipe, resources.models.embedder(provider))
+    return Kitchen(provider, recipe, resources.models)

@@ -55,6 +55,8 @@ def refused(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedE
 
 
 def _reason(error: Exception) -> str:
+    if "the underlying connection is closed" in str(error):  # what the driver was about to do is nobody's concern
+        return "the connection was closed in the middle"
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
 
 

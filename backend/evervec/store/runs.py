@@ -1,7 +1,7 @@
 """Index runs: one line each, from the wish to its end, with everything that it counted. Whether one lives is its lock's word."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -84,14 +84,21 @@ class Run:
         """A run that is in no table: a dry one."""
         return cls(uuid4(), dataset_id, mode, trigger, "done", None, None, False, None, 1, at, at, at, None, None, None)
 
-    def skip(self, skipped: Sequence[Skipped]) -> None:
-        """Count what has no document, by reason; the first fifty are kept by name."""
-        self.counts.documents_skipped += len(skipped)
+    def advance(self, cursor: str | None, counts: "Counts", skipped: Sequence[Skipped]) -> None:
+        """One more batch is done: what it counted, where it came to, and what has no document, by reason.
+
+        The first fifty of these are kept by name.
+        """
+        self.cursor = cursor
+        self.counts += counts + Counts(documents_skipped=len(skipped))
         for one in skipped:
-            reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
-            self.skipped[reason] = self.skipped.get(reason, 0) + 1
+            self.skipped[one.reason] = self.skipped.get(one.reason, 0) + 1
             if len(self.examples) < EXAMPLES:
-                self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
+                self.examples.append({"uri": one.uri, "reason": one.reason, "detail": one.detail})
+
+    def copy(self) -> "Run":
+        """The same numbers, to be advanced apart from these."""
+        return replace(self, counts=replace(self.counts), skipped=dict(self.skipped), examples=list(self.examples))
 
 
 COUNTS = tuple(f.name for f in fields(Counts))
@@ -137,7 +144,7 @@ async def last_full(tx: ReadTx, dataset_id: UUID) -> Run | None:
     """The newest finished run that went through everything from nothing: what a run without memory takes."""
     row = await tx.fetchrow(
         SELECT
-        + "WHERE dataset_id = $1 AND state = 'done' AND mode <> 'delta' AND chunks_skipped = 0 AND chunks_new > 0 "
+        + "WHERE dataset_id = $1 AND state = 'done' AND mode <> 'delta' AND chunks_skipped = 0 AND chunks_new = full_texts "
         "ORDER BY created_at DESC LIMIT 1",
         dataset_id,
     )
@@ -145,7 +152,7 @@ async def last_full(tx: ReadTx, dataset_id: UUID) -> Run | None:
 
 
 MERGED = """
-SELECT jsonb_object_agg(name, ids) FROM (
+SELECT coalesce(jsonb_object_agg(name, ids), '{}') FROM (
     SELECT name, jsonb_agg(DISTINCT id) AS ids
     FROM (SELECT (jsonb_each(c)).key AS name, jsonb_array_elements((jsonb_each(c)).value) AS id
           FROM unnest(ARRAY[$1::jsonb, $2::jsonb]) c) every

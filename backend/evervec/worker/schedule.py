@@ -29,7 +29,7 @@ def schedules(settings: Settings) -> list[ScheduledTask]:
 def _valid(cron: str) -> str:
     try:
         pycron.is_now(cron)
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, ArithmeticError) as error:
         raise Refused(
             reason=f"EVERVEC_INDEX_CRON={cron!r} is not a time ({error}). Give five fields as `0 3 * * 0` (Sunday, 03:00 "
             "UTC), or `off`."

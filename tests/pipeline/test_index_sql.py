@@ -35,7 +35,7 @@ def forget(fake: FakeProvider) -> None:
 async def require_exact(resources: Resources, fake: FakeProvider, run: Run) -> None:
     """A run counts what the provider counts."""
     texts = list(fake.texts_embedded().elements())
-    tokens = (await recipe.active(resources)).embedder.count_tokens(texts)
+    tokens = (await recipe.active(resources)).count_tokens(texts)
     assert (run.counts.texts_sent, run.counts.requests) == (len(texts), fake.calls())
     assert run.counts.tokens == sum(tokens)
 

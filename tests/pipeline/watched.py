@@ -56,7 +56,12 @@ async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIt
             watching.result()
         assert writer.begun.is_set()
         writer.ending = watching
-        yield writer
+        try:
+            yield writer
+        except AssertionError:
+            if watching.done():
+                watching.result()  # what ended it says more
+            raise
         finish.set()
         await asyncio.wait_for(watching, 10)
     finally:

@@ -142,6 +142,12 @@ def test_what_nests_too_deep_is_read_as_plain_text() -> None:
     assert read == Document("file:///a", "Deep", "one\ntwo", "plain")
 
 
+def test_utf_16_can_not_be_declared_in_ascii() -> None:
+    page = '<meta charset="utf-16"><title>café</title>'.encode("latin-1")
+    for data in (page, page + b"<p>"):  # of even and odd length
+        assert read_bytes(data, "a.html", "u:a") == Document("u:a", "café", "", "markdown")
+
+
 @pytest.mark.parametrize("html", [f"<h{'9' * 5000}>text", "<table><tr><td colspan=²>text</table>"])
 def test_numbers_that_are_none_cost_the_markup_not_the_text(html: str) -> None:
     assert html_markdown(html) == ("", "text", "plain")

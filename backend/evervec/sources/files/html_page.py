@@ -10,37 +10,11 @@ from evervec.sources.files.html_raw import without_raw
 
 _DROPPED: Final = frozenset(["title", "nav", "noscript", "svg", "template", "button", "iframe", "object", "canvas"])
 
-_BLOCKS: Final = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "details",
-        "div",
-        "dl",
-        "fieldset",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "main",
-        "nav",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "table",
-        "ul",
-    ]
+_BLOCK_NAMES: Final = (
+    "address article aside blockquote details div dl fieldset figure footer form h1 h2 h3 h4 h5 h6 header hr main nav "
+    "ol p pre section table ul"
 )
+_BLOCKS: Final = frozenset(_BLOCK_NAMES.split())
 _TERMS: Final = frozenset({"dt", "dd"})
 _CELLS: Final = frozenset({"td", "th"})
 _PARTS: Final = frozenset({"thead", "tbody", "tfoot"})

@@ -1,189 +1,126 @@
-"""The languages that tree-sitter parses for us: what their definitions are called and how they are named."""
+"""Source code: a section for each definition and the statements inside; names, places and grammars are files beside."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module
-from time import thread_time
-from typing import Final, NamedTuple
-from zlib import compress
+from collections.abc import Iterator
+from typing import Final
 
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
-ABOVE: Final = frozenset(
-    ["comment", "line_comment", "block_comment", "multiline_comment", "decorator", "attribute_item", "annotation"]
-)
-"""What belongs to the definition or statement directly below it."""
+from evervec.domain.document import Cut
+from evervec.sources.structure import places
+from evervec.sources.structure.grammars import ABOVE, GRAMMARS, Grammar
+from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTION, SENTENCE, WORD, Mark
+from evervec.sources.structure.names import body, defined, qualified
+from evervec.sources.structure.plain import within
 
-CALLABLE: Final = frozenset(["arrow_function", "function_expression", "generator_function", "function", "class"])
-"""The values that make an assignment in JavaScript a definition."""
+SMALL: Final = 400
+"""Bytes of a body whose statements are not looked at: it fits into a chunk."""
 
-WITH_BODY: Final = frozenset(
-    ["struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "namespace_definition", "mod_item"]
-)
-"""What is a definition only with a body: without one it names a type or a file."""
+LONG_DOCSTRING: Final = 1_500
+_CUTS: Final = ((PARAGRAPH, LINE), (LINE, SENTENCE), (SENTENCE, WORD))
+_LISTS: Final = ("block", "body", "list", "statements", "compound_statement")
 
 
-LISTS: Final = frozenset(
-    ["block", "statement_list", "statements", "body_statement", "declaration_list", "template_body"]
-)
-"""A body alone inside another is the same body."""
+def marks(text: str, language: str) -> Iterator[Mark]:
+    """A section for each definition, headed by its qualified name. Raises ValueError for what is no code."""
+    data = text.encode("utf-8", "replace")
+    walk = _Walk(data, GRAMMARS[language], language == "python")
+    offsets = [*walk.marks, *(at for start, end, _, _ in walk.solid for at in (start, end))]
+    place = dict(zip(offsets, places.characters(data, offsets), strict=True))
+    for start, heading, cut in walk.sections():
+        yield place[start], heading, cut
+    for start, end, heading, after_blank in walk.solid:
+        yield from within(text, place[start], place[end], heading, after_blank)
 
 
-LEAST_SECONDS: Final = 0.5
-SECONDS_PER_BYTE: Final = 3e-6
-"""Code takes a tenth of it."""
+class _Walk:
+    """One way through a tree, without recursion: `marks` by byte, and `solid`, the large ranges that have no parts."""
 
-MOST_BYTES: Final = 2_000_000
-"""A parser takes about a second for it, in which nothing else runs."""
+    def __init__(self, data: bytes, grammar: Grammar, docstrings: bool) -> None:
+        self._data, self._kinds, self._docstrings = data, grammar.kinds, docstrings
+        self.marks = dict[int, tuple[str, Cut]]()
+        self._opened = dict[int, int]()  # where what begins there ends, if there are definitions inside
+        self.solid = list[tuple[int, int, str, Cut]]()
+        left = [(grammar.parse(data), "", SECTION)]
+        while left:
+            left += self._scope(*left.pop())
 
-MOST_ALIKE: Final = 50
-"""How much smaller a file may become when it is compressed; code becomes three to ten times smaller. What repeats a few
-characters for ever is where a parser finds many meanings: ten kilobytes of `a=>a=>…` in Java take it 4 GB."""
+    def sections(self) -> list[Mark]:
+        """The marks, by byte, from last to first. A line that only opens (`class A:`) is part of what it opens."""
+        kept: list[Mark] = []
+        for start, (heading, cut) in sorted(self.marks.items(), reverse=True):
+            if kept and kept[-1][2] is SECTION and kept[-1][0] < self._opened.get(start, 0):
+                below, said, _ = kept[-1]
+                if b"\n" not in self._data[start:below].strip():
+                    heading, kept[-1] = said, (below, said, PART)
+            kept.append((start, heading, cut))
+        return kept
+
+    def _scope(self, scope: Node, name: str, after_docstring: Cut) -> Iterator[tuple[Node, str, Cut]]:
+        """Mark what a module or class consists of; the scopes inside are given back."""
+        for start, node, cut in self._parts(scope, name, after_docstring):
+            definition = defined(node, self._kinds)
+            if definition is not None:
+                yield from self._definition(node.start_byte if start is None else start, definition, name)
+                continue
+            self._mark(start, name, cut)
+            if node.type in self._kinds.through:
+                self._opened[node.start_byte if start is None else start] = node.end_byte
+                yield node, name, PART
+            else:
+                self._statements(node, name)
+
+    def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
+        """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
+        name, inside = qualified(node, scope), body(node)
+        self._mark(start, name, SECTION)
+        if inside is None:
+            self._statements(node, name)
+        elif node.type in self._kinds.scopes:
+            self._opened[start] = node.end_byte
+            yield inside, name, PART
+        elif inside.end_byte - inside.start_byte > SMALL:
+            for begin, statement, cut in self._parts(inside, name, SECTION):
+                self._mark(begin, name, cut)
+                self._statements(statement, name)
+
+    def _parts(self, node: Node, name: str, after_docstring: Cut) -> Iterator[tuple[int | None, Node, Cut | None]]:
+        """The children with their beginnings and cuts. What opens a body has none: it stays with the line above it."""
+        forced: Cut | None = None
+        opening = self._docstrings
+        for at, (start, child) in enumerate(places.beginnings(self._data, node.named_children)):
+            yield start, child, (forced or self._cut(start, 0)) if at else None
+            forced = None
+            if opening and _is_docstring(child):
+                forced = after_docstring
+                if child.end_byte - child.start_byte > LONG_DOCSTRING:
+                    self.solid.append((child.start_byte, child.end_byte, name, PARAGRAPH))
+            opening = opening and child.type in ABOVE
+
+    def _statements(self, statement: Node, name: str) -> None:
+        """Mark the parts of a large statement, weaker the deeper they are."""
+        left = [(statement, 1)] if statement.end_byte - statement.start_byte > LARGE else []
+        while left:
+            node, depth = left.pop()
+            solid = True
+            for start, child in places.beginnings(self._data, () if "string" in node.type else node.named_children):
+                is_list = child.type.endswith(_LISTS)
+                if start is not None and start > node.start_byte and not is_list:
+                    self._mark(start, name, self._cut(start, depth))
+                    solid = False
+                if child.end_byte - child.start_byte > LARGE:
+                    left.append((child, depth if is_list else depth + 1))
+                    solid = False
+            if solid:
+                self.solid.append((node.start_byte, node.end_byte, name, LINE))
+
+    def _cut(self, start: int | None, depth: int) -> Cut:
+        after_blank, else_ = _CUTS[min(depth, len(_CUTS) - 1)]
+        return after_blank if start is not None and places.follows_blank(self._data, start) else else_
+
+    def _mark(self, start: int | None, name: str, cut: Cut | None) -> None:
+        if start is not None and cut is not None and (start not in self.marks or cut > self.marks[start][1]):
+            self.marks[start] = name, cut
 
 
-class Kinds(NamedTuple):
-    """The node types that matter of a language."""
-
-    scopes: frozenset[str]
-    leaves: frozenset[str]
-    wraps: frozenset[str]
-    through: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """A language: node types, by words. `scopes` are definitions with members, `leaves` those without.
-
-    `wraps` are what a definition may be wrapped in (a decorator, an export), `through` the statements that may hold
-    definitions without being one (`if` at the top of a module).
-    """
-
-    package: str
-    scopes: str
-    leaves: str
-    wraps: str = ""
-    through: str = ""
-    entry: str = "language"
-
-    @cached_property
-    def language(self) -> Language:
-        """The parser's tables, loaded when the first file of the language comes."""
-        return Language(getattr(import_module(self.package), self.entry)())
-
-    @cached_property
-    def kinds(self) -> Kinds:
-        """The words as sets. What does not parse may hold definitions as well."""
-        sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
-        return Kinds(*sets)
-
-    def parse(self, data: bytes) -> Node:
-        """The root of the tree; what does not parse is an ERROR node in it.
-
-        Raises ValueError for what is no code: too large, the same again and again, or far slower to parse than code is.
-        """
-        if len(data) > MOST_BYTES or len(compress(data, 1)) * MOST_ALIKE < len(data):
-            raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
-        end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
-        tree = Parser(self.language).parse(
-            lambda at, _: data[at:], progress_callback=lambda _at, _failed: thread_time() > end
-        )
-        return tree.root_node
-
-
-_JAVASCRIPT: Final = Grammar(
-    "tree_sitter_javascript",
-    "class_declaration",
-    "function_declaration generator_function_declaration method_definition variable_declarator assignment_expression "
-    "field_definition public_field_definition",
-    wraps="export_statement lexical_declaration variable_declaration expression_statement",
-)
-_SCRIPT_SCOPES: Final = "class_declaration abstract_class_declaration internal_module module"
-_SCRIPT_LEAVES: Final = f"{_JAVASCRIPT.leaves} interface_declaration type_alias_declaration enum_declaration"
-_C_LEAVES: Final = "function_definition struct_specifier union_specifier enum_specifier type_definition"
-_C_THROUGH: Final = "preproc_ifdef preproc_if preproc_else preproc_elif linkage_specification declaration_list"
-
-GRAMMARS: Final[dict[str, Grammar]] = {
-    "python": Grammar(
-        "tree_sitter_python",
-        "class_definition",
-        "function_definition",
-        wraps="decorated_definition",
-        through="if_statement else_clause elif_clause try_statement except_clause finally_clause with_statement block",
-    ),
-    "javascript": _JAVASCRIPT,
-    "typescript": Grammar(
-        "tree_sitter_typescript",
-        _SCRIPT_SCOPES,
-        _SCRIPT_LEAVES,
-        _JAVASCRIPT.wraps,
-        "ambient_declaration",
-        "language_typescript",
-    ),
-    "tsx": Grammar(
-        "tree_sitter_typescript",
-        _SCRIPT_SCOPES,
-        _SCRIPT_LEAVES,
-        _JAVASCRIPT.wraps,
-        "ambient_declaration",
-        "language_tsx",
-    ),
-    "go": Grammar(
-        "tree_sitter_go",
-        "",
-        "function_declaration method_declaration type_spec type_alias",
-        wraps="type_declaration",
-        through="type_declaration",
-    ),
-    "rust": Grammar(
-        "tree_sitter_rust",
-        "impl_item trait_item mod_item",
-        "function_item function_signature_item struct_item enum_item union_item macro_definition",
-        through="foreign_mod_item declaration_list",
-    ),
-    "java": Grammar(
-        "tree_sitter_java",
-        "class_declaration interface_declaration enum_declaration record_declaration annotation_type_declaration",
-        "method_declaration constructor_declaration compact_constructor_declaration",
-        through="enum_body_declarations",
-    ),
-    "c": Grammar("tree_sitter_c", "", _C_LEAVES, through=_C_THROUGH),
-    "cpp": Grammar(
-        "tree_sitter_cpp",
-        "namespace_definition class_specifier struct_specifier union_specifier",
-        "function_definition enum_specifier type_definition concept_definition",
-        wraps="template_declaration",
-        through=_C_THROUGH,
-    ),
-    "csharp": Grammar(
-        "tree_sitter_c_sharp",
-        "namespace_declaration class_declaration struct_declaration interface_declaration record_declaration",
-        "enum_declaration delegate_declaration method_declaration constructor_declaration destructor_declaration "
-        "operator_declaration indexer_declaration local_function_statement",
-        wraps="global_statement",
-        through="preproc_if preproc_else preproc_elif",
-    ),
-    "ruby": Grammar(
-        "tree_sitter_ruby", "module class", "method singleton_method", through="singleton_class body_statement"
-    ),
-    "php": Grammar(
-        "tree_sitter_php",
-        "namespace_definition class_declaration interface_declaration trait_declaration enum_declaration",
-        "function_definition method_declaration",
-        through="if_statement compound_statement",
-        entry="language_php",
-    ),
-    "bash": Grammar("tree_sitter_bash", "", "function_definition", through="if_statement"),
-    "kotlin": Grammar(
-        "tree_sitter_kotlin", "class_declaration object_declaration companion_object", "function_declaration"
-    ),
-    "swift": Grammar(
-        "tree_sitter_swift",
-        "class_declaration protocol_declaration",
-        "function_declaration protocol_function_declaration init_declaration deinit_declaration subscript_declaration",
-    ),
-    "scala": Grammar(
-        "tree_sitter_scala",
-        "class_definition object_definition trait_definition enum_definition package_object",
-        "function_definition function_declaration given_definition extension_definition",
-    ),
-}
+def _is_docstring(node: Node) -> bool:
+    return node.type == "expression_statement" and [child.type for child in node.named_children] == ["string"]

@@ -1,81 +1,76 @@
-"""Which node of a tree is a definition, and what it is called; where its section begins is another file's."""
+"""What formats with headings share: a heading path for each stretch of text; how a heading looks is the format's file."""
 
-import re
-from typing import Final
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from tree_sitter import Node
+from evervec.domain.document import Cut
+from evervec.domain.text import snippet
+from evervec.sources.structure.marks import PART, SECTION, Mark
+from evervec.sources.structure.plain import within
 
-from evervec.sources.structure.grammars import ABOVE, CALLABLE, LISTS, WITH_BODY, Kinds
-from evervec.sources.structure.headings import LONGEST
+BETWEEN = " › "
+LONGEST = 200
+"""Characters of a heading or a name that are kept: what is longer is no heading, though it is marked as one."""
 
-_BODY: Final = ("body", "block")
-_RECEIVER: Final = re.compile(r"\(\s*(?:\w+\s)?[\s*]*(\w+)")
-_SEPARATOR: Final = re.compile(r"::|\\")
-
-
-def defined(node: Node, kinds: Kinds) -> Node | None:
-    """The definition that a node is, or is wrapped around; None if it is none, or several."""
-    while node.type in kinds.wraps:
-        inner = [child for child in node.named_children if child.type not in ABOVE]
-        if not inner or (len(inner) > 1 and inner[-2].type == inner[-1].type):
-            return None
-        node = inner[-1]
-    if node.type in WITH_BODY and body(node) is None:
-        return None
-    return node if node.type in kinds.scopes or (node.type in kinds.leaves and _whole(node)) else None
+TITLE_WITHIN = 20_000
+"""Characters at the top of a document in which its title is looked for."""
 
 
-def _whole(node: Node) -> bool:
-    """Not a variable with a plain value, nor another name for a type."""
-    if node.type == "type_definition":
-        named = node.child_by_field_name("type")
-        return named is not None and body(named) is not None
-    if node.type in ("variable_declarator", "assignment_expression", "field_definition", "public_field_definition"):
-        value = _value(node)
-        return value is not None and value.type in CALLABLE
-    return True
+@dataclass(frozen=True)
+class Heading:
+    """A heading that begins at `start`; level 1 is the highest."""
+
+    start: int
+    level: int
+    text: str
 
 
-def _value(node: Node) -> Node | None:
-    return node.child_by_field_name("value") or node.child_by_field_name("right")
+@dataclass(frozen=True)
+class Stretch:
+    """Text that is better not cut: a paragraph, a list item, a table."""
+
+    start: int
+    end: int
+    cut: Cut
 
 
-def body(node: Node) -> Node | None:
-    """What holds the members or statements of a definition."""
-    found = node.child_by_field_name("body")
-    if found is None and (value := _value(node)) is not None:
-        found = value.child_by_field_name("body")
-    if found is None and node.named_child_count:
-        last = node.named_children[-1]
-        found = last if last.type.endswith(_BODY) else None
-    while found is not None and found.named_child_count == 1 and found.named_children[0].type in LISTS:
-        found = found.named_children[0]
-    return found
+Part = Heading | Stretch
 
 
-def qualified(node: Node, within: str) -> str:
-    """`Task.cancel` for whatever the language writes, of bounded length."""
-    own = _text(_named(node)) or node.type.partition("_")[0]
-    receiver = node.child_by_field_name("receiver")
-    if receiver is not None and (found := _RECEIVER.match(_text(receiver))):
-        own = f"{found[1]}.{own}"
-    return (f"{within}.{own}" if within else own)[-LONGEST:]
+def top(text: str) -> str:
+    """Whole lines from the top of the document, enough to find its title."""
+    return text if len(text) <= TITLE_WITHIN else text[: text.rfind("\n", 0, TITLE_WITHIN) + 1]
 
 
-def _named(node: Node) -> Node | None:
-    """The node that holds the name; in C it is inside the declarator, in Rust an `impl` is called as its type is."""
-    for field in ("name", "property", "left", "type" if node.type == "impl_item" else "declarator"):
-        found = node.child_by_field_name(field)
-        if found is not None:
-            break
-    while found is not None and found.type.endswith("_declarator"):
-        inner = found.named_children
-        found = found.child_by_field_name("declarator") or (inner[-1] if inner else None)
-    return found
+def first_title(parts: Iterable[Part]) -> str:
+    """The first heading, if it is of the highest level."""
+    first = next((part for part in parts if isinstance(part, Heading)), None)
+    return first.text if first and first.level == 1 else ""
 
 
-def _text(node: Node | None) -> str:
-    if node is None or node.text is None:
-        return ""
-    said = node.text[: 4 * LONGEST].decode("utf-8", "replace")
-    return _SEPARATOR.sub(".", " ".join(said.split()))
+def marks(text: str, parts: Iterable[Part], title: str) -> Iterator[Mark]:
+    """A section for each heading that has text below it; headings right above each other begin one section together.
+
+    The first heading stands in no path if it is the title.
+    """
+    path, waiting, first = dict[int, str](), list[int](), True
+    for part in parts:
+        if isinstance(part, Stretch):
+            heading = _joined(path)
+            yield from _opened(waiting, heading) if waiting else [(part.start, heading, part.cut)]
+            yield from within(text, part.start, part.end, heading)
+            waiting.clear()
+            continue
+        path = {level: said for level, said in path.items() if level < part.level}
+        path[part.level] = "" if first and part.text == title else part.text
+        waiting.append(part.start)
+        first = False
+    yield from _opened(waiting, _joined(path))
+
+
+def _opened(starts: list[int], heading: str) -> list[Mark]:
+    return [(start, heading, PART if at else SECTION) for at, start in enumerate(starts)]
+
+
+def _joined(path: dict[int, str]) -> str:
+    return BETWEEN.join(snippet(said, LONGEST) for said in path.values() if said)

@@ -1,78 +1,43 @@
-"""Text without markup: its paragraphs, and the lines and sentences of a large one."""
+"""Marks, the places where blocks begin, and the blocks that they make; where to put them is each format's own file."""
 
-import re
-from collections.abc import Iterator
-from typing import Final
-from zlib import crc32
+from collections.abc import Iterable
+from operator import itemgetter
 
-from evervec.domain.document import Cut
-from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTION, SENTENCE, Mark
+from evervec.domain.document import Block, Cut
 
-SHORT: Final = 40
-"""Characters that a line or sentence has at least to be a block: a file of numbers is no million blocks."""
+Mark = tuple[int, str, Cut]
+"""Where a block begins (in characters), its heading, and how good a place that is for a cut."""
 
-_GAP: Final = re.compile(r"\n\s*\n|\f\s*")
-_SENTENCE_END: Final = re.compile(r"""[.!?…]["'”’»)\]]*\s+|[。！？]+\s*""")
-_ENDING: Final = frozenset(".!?…。！？")
-"""What a sentence ends with: a line that ends so is a better place for a cut than one that was wrapped."""
+SECTION, PART, PARAGRAPH, LINE, SENTENCE, WORD = Cut.SECTION, Cut.PART, Cut.PARAGRAPH, Cut.LINE, Cut.SENTENCE, Cut.WORD
+
+LARGE = 1_000
+"""Characters of what is better not cut, until it is larger than that: about the 256 tokens of a chunk."""
 
 
-def marks(text: str) -> Iterator[Mark]:
-    """A mark for each paragraph, stronger where a page begins (form feed), weaker ones inside a large paragraph."""
-    before = 0
-    for start, end in paragraphs(text, 0, len(text)):
-        cut = PART if "\f" in text[before:start] else PARAGRAPH
-        yield start, "", cut if start else SECTION
-        yield from within(text, start, end, "")
-        before = end
+def covering(text: str, marks: Iterable[Mark]) -> list[Block]:
+    """The blocks between the marks, which may come in any order; of two at one place the stronger holds.
+
+    A section begins wherever the heading changes. Blanks before the first mark are its own.
+    """
+    if not text:
+        return []
+    ordered = _ordered(text, marks)
+    ends = [start for start, _, _ in ordered[1:]] + [len(text)]
+    blocks, before = list[Block](), None
+    for end, (_, heading, cut) in zip(ends, ordered, strict=True):
+        blocks.append(Block(end, heading, cut if heading == before else SECTION))
+        before = heading
+    return blocks
 
 
-def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Start and end of what blank lines or form feeds keep apart, without them."""
-    for gap in _GAP.finditer(text, start, end):
-        if gap.start() > start:
-            yield start, gap.start()
-        start = gap.end()
-    if start < end:
-        yield start, end
-
-
-def within(text: str, start: int, end: int, heading: str, after_blank: Cut = LINE) -> Iterator[Mark]:
-    """Marks inside `text[start:end]` if that is large: its paragraphs, the lines of a large one, their sentences."""
-    if end - start <= LARGE:
-        return
-    for begin, stop in paragraphs(text, start, end):
-        if begin > start:
-            yield begin, heading, after_blank
-        if stop - begin > LARGE:
-            yield from _lines(text, begin, stop, heading)
-
-
-def follows_blank(text: str, start: int) -> bool:
-    """Whether the line that begins at `start` has a blank one above it."""
-    return text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start].isspace()
-
-
-def _lines(text: str, start: int, end: int, heading: str) -> Iterator[Mark]:
-    """Where lines begin. Of short ones some are chosen by what they say, so that an edit moves only its neighbours."""
-    began = at = start
-    while at := text.find("\n", max(at, began + SHORT - 1), end) + 1:
-        if at == end:
-            break
-        line_end = text.find("\n", at, end)
-        line = text[at : line_end if line_end >= 0 else end]
-        if len(line) >= SHORT or crc32(line.encode("utf-8", "replace")) % 4 == 0:
-            yield from _sentences(text, began, at, heading)
-            yield at, heading, LINE if text[max(at - SHORT, start) : at].rstrip()[-1:] in _ENDING else SENTENCE
-            began = at
-    yield from _sentences(text, began, end, heading)
-
-
-def _sentences(text: str, start: int, end: int, heading: str) -> Iterator[Mark]:
-    if end - start <= LARGE:
-        return
-    began = start
-    for found in _SENTENCE_END.finditer(text, start, end):
-        if found.end() - began >= SHORT and found.end() < end:
-            began = found.end()
-            yield began, heading, SENTENCE
+def _ordered(text: str, marks: Iterable[Mark]) -> list[Mark]:
+    kept: list[Mark] = []
+    inside = (mark for mark in marks if mark[0] < len(text))  # a parser may see something of no length at the end
+    for mark in sorted(inside, key=itemgetter(0)):
+        if not kept or mark[0] != kept[-1][0]:
+            kept.append(mark)
+        elif mark[2] > kept[-1][2]:
+            kept[-1] = mark
+    if not kept or text[: kept[0][0]].strip():
+        return [(0, "", SECTION), *(mark for mark in kept if mark[0])]
+    return [(0, *kept[0][1:]), *kept[1:]]

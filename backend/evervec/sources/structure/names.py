@@ -1,126 +1,81 @@
-"""Source code: a section for each definition and the statements inside; names, places and grammars are files beside."""
+"""Which node of a tree is a definition, and what it is called; where its section begins is another file's."""
 
-from collections.abc import Iterator
+import re
 from typing import Final
 
 from tree_sitter import Node
 
-from evervec.domain.document import Cut
-from evervec.sources.structure import places
-from evervec.sources.structure.grammars import ABOVE, GRAMMARS, Grammar
-from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTION, SENTENCE, WORD, Mark
-from evervec.sources.structure.names import body, defined, qualified
-from evervec.sources.structure.plain import within
+from evervec.sources.structure.grammars import ABOVE, CALLABLE, LISTS, WITH_BODY, Kinds
+from evervec.sources.structure.headings import LONGEST
 
-SMALL: Final = 400
-"""Bytes of a body whose statements are not looked at: it fits into a chunk."""
-
-LONG_DOCSTRING: Final = 1_500
-_CUTS: Final = ((PARAGRAPH, LINE), (LINE, SENTENCE), (SENTENCE, WORD))
-_LISTS: Final = ("block", "body", "list", "statements", "compound_statement")
+_BODY: Final = ("body", "block")
+_RECEIVER: Final = re.compile(r"\(\s*(?:\w+\s)?[\s*]*(\w+)")
+_SEPARATOR: Final = re.compile(r"::|\\")
 
 
-def marks(text: str, language: str) -> Iterator[Mark]:
-    """A section for each definition, headed by its qualified name. Raises ValueError for what is no code."""
-    data = text.encode("utf-8", "replace")
-    walk = _Walk(data, GRAMMARS[language], language == "python")
-    offsets = [*walk.marks, *(at for start, end, _, _ in walk.solid for at in (start, end))]
-    place = dict(zip(offsets, places.characters(data, offsets), strict=True))
-    for start, heading, cut in walk.sections():
-        yield place[start], heading, cut
-    for start, end, heading, after_blank in walk.solid:
-        yield from within(text, place[start], place[end], heading, after_blank)
+def defined(node: Node, kinds: Kinds) -> Node | None:
+    """The definition that a node is, or is wrapped around; None if it is none, or several."""
+    while node.type in kinds.wraps:
+        inner = [child for child in node.named_children if child.type not in ABOVE]
+        if not inner or (len(inner) > 1 and inner[-2].type == inner[-1].type):
+            return None
+        node = inner[-1]
+    if node.type in WITH_BODY and body(node) is None:
+        return None
+    return node if node.type in kinds.scopes or (node.type in kinds.leaves and _whole(node)) else None
 
 
-class _Walk:
-    """One way through a tree, without recursion: `marks` by byte, and `solid`, the large ranges that have no parts."""
-
-    def __init__(self, data: bytes, grammar: Grammar, docstrings: bool) -> None:
-        self._data, self._kinds, self._docstrings = data, grammar.kinds, docstrings
-        self.marks = dict[int, tuple[str, Cut]]()
-        self._opened = dict[int, int]()  # where what begins there ends, if there are definitions inside
-        self.solid = list[tuple[int, int, str, Cut]]()
-        left = [(grammar.parse(data), "", SECTION)]
-        while left:
-            left += self._scope(*left.pop())
-
-    def sections(self) -> list[Mark]:
-        """The marks, by byte, from last to first. A line that only opens (`class A:`) is part of what it opens."""
-        kept: list[Mark] = []
-        for start, (heading, cut) in sorted(self.marks.items(), reverse=True):
-            if kept and kept[-1][2] is SECTION and kept[-1][0] < self._opened.get(start, 0):
-                below, said, _ = kept[-1]
-                if b"\n" not in self._data[start:below].strip():
-                    heading, kept[-1] = said, (below, said, PART)
-            kept.append((start, heading, cut))
-        return kept
-
-    def _scope(self, scope: Node, name: str, after_docstring: Cut) -> Iterator[tuple[Node, str, Cut]]:
-        """Mark what a module or class consists of; the scopes inside are given back."""
-        for start, node, cut in self._parts(scope, name, after_docstring):
-            definition = defined(node, self._kinds)
-            if definition is not None:
-                yield from self._definition(node.start_byte if start is None else start, definition, name)
-                continue
-            self._mark(start, name, cut)
-            if node.type in self._kinds.through:
-                self._opened[node.start_byte if start is None else start] = node.end_byte
-                yield node, name, PART
-            else:
-                self._statements(node, name)
-
-    def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
-        """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
-        name, inside = qualified(node, scope), body(node)
-        self._mark(start, name, SECTION)
-        if inside is None:
-            self._statements(node, name)
-        elif node.type in self._kinds.scopes:
-            self._opened[start] = node.end_byte
-            yield inside, name, PART
-        elif inside.end_byte - inside.start_byte > SMALL:
-            for begin, statement, cut in self._parts(inside, name, SECTION):
-                self._mark(begin, name, cut)
-                self._statements(statement, name)
-
-    def _parts(self, node: Node, name: str, after_docstring: Cut) -> Iterator[tuple[int | None, Node, Cut | None]]:
-        """The children with their beginnings and cuts. What opens a body has none: it stays with the line above it."""
-        forced: Cut | None = None
-        opening = self._docstrings
-        for at, (start, child) in enumerate(places.beginnings(self._data, node.named_children)):
-            yield start, child, (forced or self._cut(start, 0)) if at else None
-            forced = None
-            if opening and _is_docstring(child):
-                forced = after_docstring
-                if child.end_byte - child.start_byte > LONG_DOCSTRING:
-                    self.solid.append((child.start_byte, child.end_byte, name, PARAGRAPH))
-            opening = opening and child.type in ABOVE
-
-    def _statements(self, statement: Node, name: str) -> None:
-        """Mark the parts of a large statement, weaker the deeper they are."""
-        left = [(statement, 1)] if statement.end_byte - statement.start_byte > LARGE else []
-        while left:
-            node, depth = left.pop()
-            solid = True
-            for start, child in places.beginnings(self._data, () if "string" in node.type else node.named_children):
-                is_list = child.type.endswith(_LISTS)
-                if start is not None and start > node.start_byte and not is_list:
-                    self._mark(start, name, self._cut(start, depth))
-                    solid = False
-                if child.end_byte - child.start_byte > LARGE:
-                    left.append((child, depth if is_list else depth + 1))
-                    solid = False
-            if solid:
-                self.solid.append((node.start_byte, node.end_byte, name, LINE))
-
-    def _cut(self, start: int | None, depth: int) -> Cut:
-        after_blank, else_ = _CUTS[min(depth, len(_CUTS) - 1)]
-        return after_blank if start is not None and places.follows_blank(self._data, start) else else_
-
-    def _mark(self, start: int | None, name: str, cut: Cut | None) -> None:
-        if start is not None and cut is not None and (start not in self.marks or cut > self.marks[start][1]):
-            self.marks[start] = name, cut
+def _whole(node: Node) -> bool:
+    """Not a variable with a plain value, nor another name for a type."""
+    if node.type == "type_definition":
+        named = node.child_by_field_name("type")
+        return named is not None and body(named) is not None
+    if node.type in ("variable_declarator", "assignment_expression", "field_definition", "public_field_definition"):
+        value = _value(node)
+        return value is not None and value.type in CALLABLE
+    return True
 
 
-def _is_docstring(node: Node) -> bool:
-    return node.type == "expression_statement" and [child.type for child in node.named_children] == ["string"]
+def _value(node: Node) -> Node | None:
+    return node.child_by_field_name("value") or node.child_by_field_name("right")
+
+
+def body(node: Node) -> Node | None:
+    """What holds the members or statements of a definition."""
+    found = node.child_by_field_name("body")
+    if found is None and (value := _value(node)) is not None:
+        found = value.child_by_field_name("body")
+    if found is None and node.named_child_count:
+        last = node.named_children[-1]
+        found = last if last.type.endswith(_BODY) else None
+    while found is not None and found.named_child_count == 1 and found.named_children[0].type in LISTS:
+        found = found.named_children[0]
+    return found
+
+
+def qualified(node: Node, within: str) -> str:
+    """`Task.cancel` for whatever the language writes, of bounded length."""
+    own = _text(_named(node)) or node.type.partition("_")[0]
+    receiver = node.child_by_field_name("receiver")
+    if receiver is not None and (found := _RECEIVER.match(_text(receiver))):
+        own = f"{found[1]}.{own}"
+    return (f"{within}.{own}" if within else own)[-LONGEST:]
+
+
+def _named(node: Node) -> Node | None:
+    """The node that holds the name; in C it is inside the declarator, in Rust an `impl` is called as its type is."""
+    for field in ("name", "property", "left", "type" if node.type == "impl_item" else "declarator"):
+        found = node.child_by_field_name(field)
+        if found is not None:
+            break
+    while found is not None and found.type.endswith("_declarator"):
+        inner = found.named_children
+        found = found.child_by_field_name("declarator") or (inner[-1] if inner else None)
+    return found
+
+
+def _text(node: Node | None) -> str:
+    if node is None or node.text is None:
+        return ""
+    said = node.text[: 4 * LONGEST].decode("utf-8", "replace")
+    return _SEPARATOR.sub(".", " ".join(said.split()))

@@ -1,76 +1,57 @@
-"""What formats with headings share: a heading path for each stretch of text; how a heading looks is the format's file."""
+"""Where in source code a block may begin, told by the characters before it; what begins there is another file's."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
-from evervec.domain.document import Cut
-from evervec.domain.text import snippet
-from evervec.sources.structure.marks import PART, SECTION, Mark
-from evervec.sources.structure.plain import within
+import numpy as np
+from tree_sitter import Node
 
-BETWEEN = " › "
-LONGEST = 200
-"""Characters of a heading or a name that are kept: what is longer is no heading, though it is marked as one."""
+from evervec.sources.structure.grammars import ABOVE
 
-TITLE_WITHIN = 20_000
-"""Characters at the top of a document in which its title is looked for."""
+_LOOK_BACK: Final = 80
+"""Bytes before a place that are looked at; white space longer than that is as good as a new line."""
 
 
-@dataclass(frozen=True)
-class Heading:
-    """A heading that begins at `start`; level 1 is the highest."""
-
-    start: int
-    level: int
-    text: str
+def beginning(data: bytes, at: int) -> int | None:
+    """Where a block that holds the byte `at` first begins: with its line, or behind `;` or a brace; else None."""
+    low = max(0, at - _LOOK_BACK)
+    before = data[low:at].rstrip(b" \t\f")
+    return low + len(before) if before[-1:] in b"\r\n;{}" else None
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Text that is better not cut: a paragraph, a list item, a table."""
-
-    start: int
-    end: int
-    cut: Cut
+def follows_blank(data: bytes, start: int) -> bool:
+    """Whether the line that begins at `start` has a blank one above it."""
+    before = data[max(0, start - _LOOK_BACK) : start]
+    return before.endswith(b"\n") and before[:-1].rstrip(b" \t\f\r").endswith(b"\n")
 
 
-Part = Heading | Stretch
+def beginnings(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None, Node]]:
+    """The nodes with their beginnings.
 
-
-def top(text: str) -> str:
-    """Whole lines from the top of the document, enough to find its title."""
-    return text if len(text) <= TITLE_WITHIN else text[: text.rfind("\n", 0, TITLE_WITHIN) + 1]
-
-
-def first_title(parts: Iterable[Part]) -> str:
-    """The first heading, if it is of the highest level."""
-    first = next((part for part in parts if isinstance(part, Heading)), None)
-    return first.text if first and first.level == 1 else ""
-
-
-def marks(text: str, parts: Iterable[Part], title: str) -> Iterator[Mark]:
-    """A section for each heading that has text below it; headings right above each other begin one section together.
-
-    The first heading stands in no path if it is the title.
+    Comments and attributes are part of what stands directly below them, else of what stands directly above.
     """
-    path, waiting, first = dict[int, str](), list[int](), True
-    for part in parts:
-        if isinstance(part, Stretch):
-            heading = _joined(path)
-            yield from _opened(waiting, heading) if waiting else [(part.start, heading, part.cut)]
-            yield from within(text, part.start, part.end, heading)
-            waiting.clear()
-            continue
-        path = {level: said for level, said in path.items() if level < part.level}
-        path[part.level] = "" if first and part.text == title else part.text
-        waiting.append(part.start)
-        first = False
-    yield from _opened(waiting, _joined(path))
+    above: tuple[int, Node] | None = None
+    for node in nodes:
+        start = beginning(data, node.start_byte)
+        if above is not None and start is not None and follows_blank(data, start):
+            yield from _alone(data, above)
+            above = None
+        if node.type not in ABOVE:
+            yield above[0] if above else start, node
+            above = None
+        elif start is not None:
+            above = above or (start, node)
+    if above is not None:
+        yield from _alone(data, above)
 
 
-def _opened(starts: list[int], heading: str) -> list[Mark]:
-    return [(start, heading, PART if at else SECTION) for at, start in enumerate(starts)]
+def _alone(data: bytes, above: tuple[int, Node]) -> list[tuple[int, Node]]:
+    return [above] if above[0] == 0 or follows_blank(data, above[0]) else []
 
 
-def _joined(path: dict[int, str]) -> str:
-    return BETWEEN.join(snippet(said, LONGEST) for said in path.values() if said)
+def characters(data: bytes, offsets: Sequence[int]) -> Sequence[int]:
+    """Offsets in characters for offsets in bytes of UTF-8."""
+    if data.isascii():
+        return offsets
+    firsts = np.flatnonzero((np.frombuffer(data, np.uint8) & 0xC0) != 0x80)
+    return [int(at) for at in np.searchsorted(firsts, offsets)]

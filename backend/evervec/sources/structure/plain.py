@@ -1,68 +1,78 @@
-"""reStructuredText: titles by their adornment and the blocks between them; directives and roles are not evaluated."""
+"""Text without markup: its paragraphs, and the lines and sentences of a large one."""
 
 import re
 from collections.abc import Iterator
 from typing import Final
+from zlib import crc32
 
-from evervec.sources.structure import headings
-from evervec.sources.structure.headings import LONGEST, Heading, Part, Stretch
-from evervec.sources.structure.marks import LINE, PARAGRAPH, Mark
-from evervec.sources.structure.plain import paragraphs
+from evervec.domain.document import Cut
+from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTION, SENTENCE, Mark
 
-_TITLE: Final = re.compile(
-    r"""(?:(?P<over>(?P<sign>[!-/:-@\[-`{-~])(?P=sign)+)[ \t]*\r?\n)?   # a line above, of the same sign
-        (?P<indent>[ \t]*)(?P<text>\S[^\n]*)\n
-        (?P<under>(?P<mark>[!-/:-@\[-`{-~])(?P=mark)+)[ \t]*\r?(?:\n|\Z)""",
-    re.VERBOSE,
-)
-_TARGET: Final = re.compile(r"(?:\.\.[ \t]+_[^\n]*:[ \t]*\r?(?:\n|\Z))+")
-_ROLE: Final = re.compile(r":[\w.:+-]+:(?=`)|(?<=\w)_\b|[`*|]|\s*<[^<>`]*>(?=`)")
-_SHORTEST_LINE: Final = 4
+SHORT: Final = 40
+"""Characters that a line or sentence has at least to be a block: a file of numbers is no million blocks."""
+
+_GAP: Final = re.compile(r"\n\s*\n|\f\s*")
+_SENTENCE_END: Final = re.compile(r"""[.!?…]["'”’»)\]]*\s+|[。！？]+\s*""")
+_ENDING: Final = frozenset(".!?…。！？")
+"""What a sentence ends with: a line that ends so is a better place for a cut than one that was wrapped."""
 
 
 def marks(text: str) -> Iterator[Mark]:
-    """A section for each title."""
-    parts = list(_parts(text))
-    yield from headings.marks(text, parts, headings.first_title(parts))
-
-
-def title(text: str) -> str:
-    """The first title, without markup."""
-    return headings.first_title(_parts(headings.top(text)))
-
-
-def _parts(text: str) -> Iterator[Part]:
-    """A link target (`.. _name:`) belongs to the title below it."""
-    levels = dict[tuple[str, bool], int]()
-    targets = list[Stretch]()
+    """A mark for each paragraph, stronger where a page begins (form feed), weaker ones inside a large paragraph."""
+    before = 0
     for start, end in paragraphs(text, 0, len(text)):
-        found = _title(text, start, end)
-        stretch = Stretch(start, end, LINE if text[start] in " \t" else PARAGRAPH)
-        if not found and _TARGET.fullmatch(text, start, end):
-            targets.append(stretch)
-            continue
-        if found:
-            style = (found["mark"], found["over"] is not None)
-            level = levels.setdefault(style, len(levels) + 1)
-            yield Heading(targets[0].start if targets else start, level, _plain(found["text"]))
-            targets.clear()
-            stretch = Stretch(found.end(), end, LINE)
-        yield from targets
-        targets.clear()
-        if stretch.start < end:
-            yield stretch
-    yield from targets
+        cut = PART if "\f" in text[before:start] else PARAGRAPH
+        yield start, "", cut if start else SECTION
+        yield from within(text, start, end, "")
+        before = end
 
 
-def _title(text: str, start: int, end: int) -> re.Match[str] | None:
-    found = _TITLE.match(text, start, end)
-    if not found:
-        return None
-    over, under, said = found["over"], found["under"], found["text"].rstrip()
-    alike = not found["indent"] if over is None else over == under
-    named = any(sign.isalnum() for sign in said)
-    return found if alike and named and len(under) >= min(len(said), _SHORTEST_LINE) else None
+def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Start and end of what blank lines or form feeds keep apart, without them."""
+    for gap in _GAP.finditer(text, start, end):
+        if gap.start() > start:
+            yield start, gap.start()
+        start = gap.end()
+    if start < end:
+        yield start, end
 
 
-def _plain(said: str) -> str:
-    return " ".join(_ROLE.sub("", said[: 4 * LONGEST]).split())
+def within(text: str, start: int, end: int, heading: str, after_blank: Cut = LINE) -> Iterator[Mark]:
+    """Marks inside `text[start:end]` if that is large: its paragraphs, the lines of a large one, their sentences."""
+    if end - start <= LARGE:
+        return
+    for begin, stop in paragraphs(text, start, end):
+        if begin > start:
+            yield begin, heading, after_blank
+        if stop - begin > LARGE:
+            yield from _lines(text, begin, stop, heading)
+
+
+def follows_blank(text: str, start: int) -> bool:
+    """Whether the line that begins at `start` has a blank one above it."""
+    return text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start].isspace()
+
+
+def _lines(text: str, start: int, end: int, heading: str) -> Iterator[Mark]:
+    """Where lines begin. Of short ones some are chosen by what they say, so that an edit moves only its neighbours."""
+    began = at = start
+    while at := text.find("\n", max(at, began + SHORT - 1), end) + 1:
+        if at == end:
+            break
+        line_end = text.find("\n", at, end)
+        line = text[at : line_end if line_end >= 0 else end]
+        if len(line) >= SHORT or crc32(line.encode("utf-8", "replace")) % 4 == 0:
+            yield from _sentences(text, began, at, heading)
+            yield at, heading, LINE if text[max(at - SHORT, start) : at].rstrip()[-1:] in _ENDING else SENTENCE
+            began = at
+    yield from _sentences(text, began, end, heading)
+
+
+def _sentences(text: str, start: int, end: int, heading: str) -> Iterator[Mark]:
+    if end - start <= LARGE:
+        return
+    began = start
+    for found in _SENTENCE_END.finditer(text, start, end):
+        if found.end() - began >= SHORT and found.end() < end:
+            began = found.end()
+            yield began, heading, SENTENCE

@@ -1,57 +1,68 @@
-"""Where in source code a block may begin, told by the characters before it; what begins there is another file's."""
+"""reStructuredText: titles by their adornment and the blocks between them; directives and roles are not evaluated."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-from tree_sitter import Node
+from evervec.sources.structure import headings
+from evervec.sources.structure.headings import LONGEST, Heading, Part, Stretch
+from evervec.sources.structure.marks import LINE, PARAGRAPH, Mark
+from evervec.sources.structure.plain import paragraphs
 
-from evervec.sources.structure.grammars import ABOVE
-
-_LOOK_BACK: Final = 80
-"""Bytes before a place that are looked at; white space longer than that is as good as a new line."""
-
-
-def beginning(data: bytes, at: int) -> int | None:
-    """Where a block that holds the byte `at` first begins: with its line, or behind `;` or a brace; else None."""
-    low = max(0, at - _LOOK_BACK)
-    before = data[low:at].rstrip(b" \t\f")
-    return low + len(before) if before[-1:] in b"\r\n;{}" else None
-
-
-def follows_blank(data: bytes, start: int) -> bool:
-    """Whether the line that begins at `start` has a blank one above it."""
-    before = data[max(0, start - _LOOK_BACK) : start]
-    return before.endswith(b"\n") and before[:-1].rstrip(b" \t\f\r").endswith(b"\n")
+_TITLE: Final = re.compile(
+    r"""(?:(?P<over>(?P<sign>[!-/:-@\[-`{-~])(?P=sign)+)[ \t]*\r?\n)?   # a line above, of the same sign
+        (?P<indent>[ \t]*)(?P<text>\S[^\n]*)\n
+        (?P<under>(?P<mark>[!-/:-@\[-`{-~])(?P=mark)+)[ \t]*\r?(?:\n|\Z)""",
+    re.VERBOSE,
+)
+_TARGET: Final = re.compile(r"(?:\.\.[ \t]+_[^\n]*:[ \t]*\r?(?:\n|\Z))+")
+_ROLE: Final = re.compile(r":[\w.:+-]+:(?=`)|(?<=\w)_\b|[`*|]|\s*<[^<>`]*>(?=`)")
+_SHORTEST_LINE: Final = 4
 
 
-def beginnings(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None, Node]]:
-    """The nodes with their beginnings.
-
-    Comments and attributes are part of what stands directly below them, else of what stands directly above.
-    """
-    above: tuple[int, Node] | None = None
-    for node in nodes:
-        start = beginning(data, node.start_byte)
-        if above is not None and start is not None and follows_blank(data, start):
-            yield from _alone(data, above)
-            above = None
-        if node.type not in ABOVE:
-            yield above[0] if above else start, node
-            above = None
-        elif start is not None:
-            above = above or (start, node)
-    if above is not None:
-        yield from _alone(data, above)
+def marks(text: str) -> Iterator[Mark]:
+    """A section for each title."""
+    parts = list(_parts(text))
+    yield from headings.marks(text, parts, headings.first_title(parts))
 
 
-def _alone(data: bytes, above: tuple[int, Node]) -> list[tuple[int, Node]]:
-    return [above] if above[0] == 0 or follows_blank(data, above[0]) else []
+def title(text: str) -> str:
+    """The first title, without markup."""
+    return headings.first_title(_parts(headings.top(text)))
 
 
-def characters(data: bytes, offsets: Sequence[int]) -> Sequence[int]:
-    """Offsets in characters for offsets in bytes of UTF-8."""
-    if data.isascii():
-        return offsets
-    firsts = np.flatnonzero((np.frombuffer(data, np.uint8) & 0xC0) != 0x80)
-    return [int(at) for at in np.searchsorted(firsts, offsets)]
+def _parts(text: str) -> Iterator[Part]:
+    """A link target (`.. _name:`) belongs to the title below it."""
+    levels = dict[tuple[str, bool], int]()
+    targets = list[Stretch]()
+    for start, end in paragraphs(text, 0, len(text)):
+        found = _title(text, start, end)
+        stretch = Stretch(start, end, LINE if text[start] in " \t" else PARAGRAPH)
+        if not found and _TARGET.fullmatch(text, start, end):
+            targets.append(stretch)
+            continue
+        if found:
+            style = (found["mark"], found["over"] is not None)
+            level = levels.setdefault(style, len(levels) + 1)
+            yield Heading(targets[0].start if targets else start, level, _plain(found["text"]))
+            targets.clear()
+            stretch = Stretch(found.end(), end, LINE)
+        yield from targets
+        targets.clear()
+        if stretch.start < end:
+            yield stretch
+    yield from targets
+
+
+def _title(text: str, start: int, end: int) -> re.Match[str] | None:
+    found = _TITLE.match(text, start, end)
+    if not found:
+        return None
+    over, under, said = found["over"], found["under"], found["text"].rstrip()
+    alike = not found["indent"] if over is None else over == under
+    named = any(sign.isalnum() for sign in said)
+    return found if alike and named and len(under) >= min(len(said), _SHORTEST_LINE) else None
+
+
+def _plain(said: str) -> str:
+    return " ".join(_ROLE.sub("", said[: 4 * LONGEST]).split())

@@ -23,7 +23,7 @@ from examples.marketplace.words import TOLD_TODAY
 
 EVERYBODY_ASKS = "parcel arrived damaged"
 ASKED_TODAY = {"north": "zip of the tent broke, it rained in", "south": "kettle leaks water"}
-PLAIN: dict[str, Any] = {"index_cron": Settings.model_fields["index_cron"].default, "sweep_seconds": 600}
+PLAIN: dict[str, Any] = {"index_cron": Settings.model_fields["index_cron"].default}
 """The weekly schedule as it comes, and no sweeper for as long as this lasts: what that embeds is in no run's count."""
 
 Price = Annotated[

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.cli.command import Command
@@ -64,6 +65,14 @@ def tell(url: str, *statements: str) -> None:
     asyncio.run(_sql(url, *statements))
 
 
+async def count(url: str, *tables: str) -> int:
+    """The rows of some tables together."""
+    connection = await asyncpg.connect(url)
+    found = [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in tables]
+    await connection.close()
+    return sum(found)
+
+
 def report(evervec: Command, *arguments: object, **changes: object) -> dict[str, Any]:
     done = evervec(*arguments, "--json", **changes)
     assert done.code == 0, done
@@ -110,11 +119,12 @@ def test_a_full_rebuild_finds_what_no_sync_sees_and_removes_what_is_gone(
     assert "lovely teapot" in found_in(evervec, "seller-ann", "a teapot")[0]
 
 
-def test_a_dry_run_of_a_source_changes_nothing(evervec: Command, shop: Path) -> None:
+def test_a_dry_run_of_a_source_changes_nothing(evervec: Command, shop: Path, database_url: str) -> None:
     planned = report(evervec, "ingest", "sql", shop, "--dry-run")
     assert [len(one["changed_ids"]["orders"]) for one in planned["datasets"]] == [10, 10]
     assert evervec("status", "--json").document()["datasets"] == []
     assert "Nothing was done." in evervec("ingest", "sql", shop, "--dry-run").err
+    assert asyncio.run(count(database_url, "projects", "sources")) == 0
     assert len(report(evervec, "ingest", "sql", shop)["changed_ids"]["orders"]) == 20
 
 

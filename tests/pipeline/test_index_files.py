@@ -1,5 +1,6 @@
 """Files are indexed by what changed: what is sent is counted at the provider, what is written by PostgreSQL's own versions."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from evervec.errors import EmptySourceError, Refused
 from evervec.pipeline import index, tidy
 from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
@@ -264,6 +266,27 @@ async def test_a_dataset_deleted_in_the_middle_leaves_no_row_no_vector_and_no_er
     for table in ("documents", "chunks", "embeddings", "embed_work"):
         assert await psql.fetchval(f"SELECT count(*) FROM {table}") == 0, table
     assert await index.work(resources, run.dataset_id) == []
+
+
+async def test_a_run_counts_what_it_sent_though_a_sweeper_looks_all_the_time(
+    resources: Resources, fake: FakeProvider, folder: Path
+) -> None:
+    for number in range(300):
+        put(folder / f"page{number:03}.md", section(f"S{number}"))
+    finish = asyncio.Event()
+
+    async def sweeping() -> None:
+        while not finish.is_set():
+            await embed_waiting(resources)
+
+    sweeper = asyncio.create_task(sweeping())
+    try:
+        run = await ingest(resources, folder)
+    finally:
+        finish.set()
+        await sweeper
+    assert run.counts.texts_sent == run.counts.embeddings_generated == 300
+    assert set(fake.texts_sent().values()) == {1}
 
 
 WORDS = st.sampled_from(["retry", "lease", "queue", "worker", "vector", "mirror", "chunk"])

@@ -133,6 +133,16 @@ def test_the_docstring_of_a_large_function_stands_with_its_signature_and_apart_f
     assert [cut for cut, _, _ in found[2:]] == [*["LINE"] * 19, "PARAGRAPH"]
 
 
+def test_the_docstring_of_a_class_stands_with_its_head_and_is_a_good_place_for_a_cut() -> None:
+    found = seen('class A(B):\n    """Doc.\n\n    More.\n    """\n\n    x = 1\n    y = 2\n\n    def b(self): ...\n')
+    assert [(cut, heading) for cut, heading, _ in found] == [
+        ("SECTION", "A"),
+        ("PART", "A"),
+        ("LINE", "A"),
+        ("SECTION", "A.b"),
+    ]
+
+
 def test_a_class_with_nothing_above_its_first_method_is_no_section() -> None:
     assert seen("class A:\n    def b(self): ...\n\n    def c(self): ...\n") == [
         ("SECTION", "A.b", "class A:\n"),

@@ -92,6 +92,10 @@ def test_a_million_numbers_are_not_a_million_blocks() -> None:
     assert 100 < len(found) < 20_000
 
 
+def test_a_node_without_length_at_the_end_begins_no_block() -> None:
+    assert texts("0\\\r", "bash") == ["0\\\r"]
+
+
 def test_an_inserted_paragraph_leaves_all_other_blocks_alone() -> None:
     source = "# T\n\n" + "".join(f"## H {at}\n\nFirst {at}.\n\nSecond {at}.\n\n" for at in range(50))
     edited = source.replace("Second 25.", "New.\n\nSecond 25.")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from evervec.domain.chunking import Chunk, Recipe, chunk
 from evervec.domain.document import Document
 from evervec.pipeline.resources import Models, Resources
-from evervec.sources.structure import blocks
 from evervec.store.providers import Provider
 
 
@@ -27,6 +26,8 @@ class Kitchen:
         return [(one, self._chunk(one)) for one in documents]
 
     def _chunk(self, document: Document) -> list[Chunk]:
+        from evervec.sources.structure import blocks  # half a second of grammars, for who chunks alone
+
         outline = blocks(document.text, document.format)
         return chunk(document, outline, self.recipe, self.count_tokens)
 

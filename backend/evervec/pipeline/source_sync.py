@@ -70,8 +70,9 @@ async def sync(resources: Resources, description: Description, *, full: bool = F
     async with resources.database.transaction() as tx:
         for tenant in sorted(changed, key=str):
             dataset = await _dataset(tx, description, record, tenant)
-            mode, ids = ("full", None) if full else ("delta", changed[tenant])
-            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, ids)
+            # of a source that was never synced everything is new: no list of ids says it shorter
+            mode = "full" if full else "compare" if synced.since is None else "delta"
+            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, changed[tenant] if mode == "delta" else None)
             synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
         await sources.advance(tx, record.id, {"since": horizon.isoformat()})
     await index.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])

@@ -79,5 +79,6 @@ async def _catch_up(resources: Resources, stage: str) -> None:
 
 async def _free(resources: Resources, project_id: UUID) -> list[UUID]:
     async with resources.database.read() as tx:
-        live = [d.id for d in await datasets.live(tx) if d.project_id == project_id]
+        busy = await runs.embedding(tx)
+        live = [d.id for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
         return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]

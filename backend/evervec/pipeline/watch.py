@@ -117,13 +117,11 @@ class _Keeper:
             return self._wait_for_turn(error)
         except (UnknownDatasetError, NoSourceError):
             raise
-        except (EvervecError, OSError) as error:
+        except Exception as error:
             if not self._started:
                 raise
             self._watching.put_back(seen)
-            self._say(f"{error} Changes are kept until it goes on.")
-            self._failures += 1
-            return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+            return self._wait_for_better(error)
         self._goes_on()
         return 0
 
@@ -135,16 +133,25 @@ class _Keeper:
         self._say(f"{error} Changes wait for their turn.")
         return LONG_TURN
 
+    def _wait_for_better(self, error: Exception) -> float:
+        """Whatever it is: a watch that ends would leave changes behind that nobody looks for."""
+        self._failures += 1
+        if self._say(f"{error} Changes are kept until it goes on.") and not isinstance(error, EvervecError | OSError):
+            logger.error("indexing failed", exc_info=error)
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+
     def _goes_on(self) -> None:
         if self._failures:
             self._trouble = ""
             self._teller.note("It goes on.")
         self._failures, self._waits_since = 0, 0.0
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self._trouble:
+    def _say(self, trouble: str) -> bool:
+        """Say it, unless it was said last."""
+        is_new, self._trouble = trouble != self._trouble, trouble
+        if is_new:
             self._teller.note(trouble)
-        self._trouble = trouble
+        return is_new
 
     async def _index(self, seen: Seen) -> None:
         there = await self._there()
@@ -161,8 +168,8 @@ class _Keeper:
                 continue
             self._tell(run)
         if seen.everything and not self._started:
-            self._started, self._progress = True, None
             await self._teller.started(self._target)
+            self._started, self._progress = True, None
 
     def _tell(self, run: Run) -> None:
         logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))

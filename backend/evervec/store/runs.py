@@ -92,9 +92,10 @@ class Run:
         self.cursor = cursor
         self.counts += counts + Counts(documents_skipped=len(skipped))
         for one in skipped:
-            self.skipped[one.reason] = self.skipped.get(one.reason, 0) + 1
+            reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
+            self.skipped[reason] = self.skipped.get(reason, 0) + 1
             if len(self.examples) < EXAMPLES:
-                self.examples.append({"uri": one.uri, "reason": one.reason, "detail": one.detail})
+                self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
 
     def copy(self) -> "Run":
         """The same numbers, to be advanced apart from these."""
@@ -334,19 +335,26 @@ async def standing(tx: ReadTx, dataset_id: UUID) -> Standing:
 
 
 # a key of 64 bits is shown in two halves
-ALIVE = """
-SELECT EXISTS (
+HELD = """
+EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (classid::bigint << 32) | objid::bigint = hashtextextended('evervec:index:' || $1::uuid, 0)
+    AND (classid::bigint << 32) | objid::bigint = hashtextextended('evervec:index:' || {dataset_id}, 0)
 )
 """
+ALIVE = f"SELECT {HELD.format(dataset_id='$1::uuid')}"
+EMBEDDING = f"SELECT dataset_id FROM index_runs r WHERE state = 'running' AND embeds AND {HELD.format(dataset_id='r.dataset_id')}"
 
 
 async def alive(tx: ReadTx, dataset_id: UUID) -> bool:
     """Whether a process is indexing this dataset at this moment: it holds the lock (see `pipeline.index`)."""
     held: bool = await tx.fetchval(ALIVE, dataset_id)
     return held
+
+
+async def embedding(tx: ReadTx) -> set[UUID]:
+    """The datasets whose chunks a living run embeds by itself: what it sends, it counts."""
+    return {row["dataset_id"] for row in await tx.fetch(EMBEDDING)}
 
 
 WITHOUT_IDS = SELECT.replace(" changed,", " NULL AS changed,")

@@ -10,7 +10,6 @@ from evervec.domain.document import ChangedIds, Document, Listed, Skipped
 from evervec.errors import Refused, UnknownTableError
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.listing import Found, Reason, Tree, merged
-from evervec.sources.files.reading import read_file
 from evervec.sources.files.roots import Key, Root, is_folder, said
 from evervec.sources.files.uris import normal, path_of, stamp_of, uri_of
 
@@ -157,6 +156,9 @@ class FileSource:
 
     def _read(self, path: Path, uri: str) -> Document | Skipped:
         """The document as it was at one moment: a file that changes while it is read is read again."""
+        # grammars, PDF and HTML take a second to import, which nobody waits for who reads no file
+        from evervec.sources.files.reading import read_file
+
         try:
             for _ in range(_READINGS):
                 before, stamp = _version(path), stamp_of(path.stat())

@@ -27,7 +27,11 @@ def downgrade() -> None:
         _index("chunks_ordinal_at_once_key", "chunks", ["document_id", "ordinal"], unique=True)
         _index("chunks_dataset_id_bare_idx", "chunks", ["dataset_id", "id"])
         _rename("chunks_dataset_id_bare_idx", "chunks_dataset_id_idx")
-        for name in ("documents_waiting_idx", "documents_recipe_dataset_id_idx", "documents_dataset_id_content_hash_idx"):
+        for name in (
+            "documents_waiting_idx",
+            "documents_recipe_dataset_id_idx",
+            "documents_dataset_id_content_hash_idx",
+        ):
             op.drop_index(name, postgresql_concurrently=True, if_exists=True)
         op.drop_index("datasets_source_id_idx", postgresql_concurrently=True, if_exists=True)
     _ordinal("chunks_ordinal_at_once_key", "NOT DEFERRABLE")

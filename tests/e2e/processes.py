@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,17 +105,11 @@ class Product:
         return outcome.document
 
     @asynccontextmanager
-    async def staying(
-        self, command: str, *arguments: str, up: str, before: Sequence[str] = ()
-    ) -> AsyncIterator[Worker]:
-        """A command that stays, from the moment that it says `up`; killed at the end of the block if it still runs.
-
-        `before` is what is put before it, and replaces itself with it.
-        """
+    async def staying(self, command: str, *arguments: str, up: str) -> AsyncIterator[Worker]:
+        """A command that stays, from the moment that it says `up`; killed at the end of the block if it still runs."""
         log = self.logs / f"{command}-{time.monotonic_ns()}.log"
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
-                *before,
                 EVERVEC,
                 command,
                 *arguments,

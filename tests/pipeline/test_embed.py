@@ -322,6 +322,7 @@ async def test_a_batch_that_gives_way_in_a_deadlock_is_written_again(
 ) -> None:
     ids = await save(resources, dataset, ["one", "two"])
     fake.always(lambda text: text == "one", Fault.STALL, seconds=0.5)
+    await psql.execute("SET deadlock_timeout = '1min'")  # so that it is the batch that looks, and gives way
     embedding = asyncio.create_task(embed_rows(resources, MESSAGE, ids))
     async with asyncio.timeout(20):
         while not fake.texts_sent()["one"]:
@@ -330,7 +331,7 @@ async def test_a_batch_that_gives_way_in_a_deadlock_is_written_again(
             await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[1])
             while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 await asyncio.sleep(0.01)
-            # the batch waits for the second row and holds the first one; its deadlock_timeout ends before ours
+            # the batch waits for the second row and holds the first one
             await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[0])
     assert (await embedding).success == 2
     assert (await coverage(resources, dataset)).embedded == 2

@@ -23,6 +23,9 @@ from evervec.runtime import Runtime
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
 
+DOCUMENTS = {"new": "new", "changed": "changed", "moved": "moved", "deleted": "gone", "skipped": "skipped"}
+CHUNKS = {"new": "new", "updated": "updated", "deleted": "gone", "skipped": "the same"}
+
 Poll = Annotated[
     float | None,
     typer.Option(
@@ -101,12 +104,9 @@ class _Teller:
 
 def _line(found: dict[str, Any]) -> str:
     """`3 changed, 1 gone: 2 chunks new, 1 updated, 98 the same`."""
-    documents, chunks = found["documents"], found["chunks"]
-    words = {"new": "new", "changed": "changed", "moved": "moved", "deleted": "gone", "skipped": "skipped"}
-    did = [f"{documents[name]:,} {word}" for name, word in words.items() if documents[name]]
-    rest = [f"{chunks[name]:,} {word}" for name, word in (("updated", "updated"), ("deleted", "gone")) if chunks[name]]
-    return (
-        ", ".join(did)
-        + ": "
-        + ", ".join([f"{counted(chunks['new'], 'chunk')} new", *rest, f"{chunks['skipped']:,} the same"])
-    )
+    documents = [f"{found['documents'][name]:,} {word}" for name, word in DOCUMENTS.items() if found["documents"][name]]
+    first, *others = [(found["chunks"][name], word) for name, word in CHUNKS.items() if found["chunks"][name]] or [
+        (0, "new")
+    ]
+    chunks = [f"{counted(first[0], 'chunk')} {first[1]}", *(f"{count:,} {word}" for count, word in others)]
+    return f"{', '.join(documents)}: {', '.join(chunks)}"

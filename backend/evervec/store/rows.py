@@ -70,11 +70,14 @@ CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE)
 CLAIM_DATASET = CLAIM.format(scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", free=FREE)
 
 
-# One claim at a time in a dataset, for a moment: two could not see that they take the same text.
-TURN = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2))"
+# One claim at a time in a dataset, for a moment: two could not see that they take the same text. And planned anew each
+# time: a plan that was kept from when nothing was in flight takes seconds once thousands are.
+TURN = """
+SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2)), set_config('plan_cache_mode', 'force_custom_plan', true)
+"""
 TURN_OF_IDS = """
 SELECT pg_advisory_xact_lock(hashtextextended(dataset_id::text, 2))
-FROM (SELECT DISTINCT dataset_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) ORDER BY dataset_id) d
+FROM set_config('plan_cache_mode', 'force_custom_plan', true), (SELECT DISTINCT dataset_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) ORDER BY dataset_id) d
 """
 
 

@@ -68,6 +68,8 @@ class Watching:
         self._reader = Reader(roots, Choice(tuple(include), tuple(exclude)), most_bytes)
         self._poll, self._note = poll, note
         self._links = Links()
+        # only where a folder is closed to us: watchfiles then passes over every error, also that there are no more watches
+        self._leniently = False
         self._paths, self._later, self._everything = set[Path](), dict[Path, float](), False
         self._compared = monotonic()
         self.some = asyncio.Event()
@@ -136,6 +138,10 @@ class Watching:
                     raise
             except FileNotFoundError:
                 there = {}
+            except PermissionError:
+                if self._leniently:
+                    raise
+                self._leniently = True
             self._ripen()
             await asyncio.sleep(0 if there else TICK)
 
@@ -163,7 +169,7 @@ class Watching:
             yield_on_timeout=True,
             force_polling=False,
             recursive=recursive,
-            ignore_permission_denied=True,
+            ignore_permission_denied=self._leniently,
         )
 
     async def _hear(self, events: set[Event]) -> None:

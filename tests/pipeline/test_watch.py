@@ -261,13 +261,14 @@ async def test_a_root_that_is_removed_and_comes_back_loses_nothing(
         assert (await psql.fetch(IDS), sent(fake)) == (ids, asked + 1)
 
 
+@pytest.mark.parametrize("poll", [None, 0.1])
 async def test_an_empty_folder_in_place_of_a_root_is_not_believed(
-    resources: Resources, psql: Any, folder: Path, tmp_path: Path
+    resources: Resources, psql: Any, folder: Path, tmp_path: Path, poll: float | None
 ) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "other.md").write_text("other")
-    async with watched(resources, full, folder) as writer:
+    async with watched(resources, full, folder, poll=poll) as writer:
         before = await versions(psql)
         unmount(folder, tmp_path / "device")
         await writer.says("Nothing is found at")
@@ -277,6 +278,18 @@ async def test_an_empty_folder_in_place_of_a_root_is_not_believed(
         mount(tmp_path / "device", folder)
         (folder / "anchor.md").write_text("Here again.")
         await until_kept(psql, anchor="Here again.")
+
+
+async def test_a_root_that_is_gone_for_a_moment_only_is_watched_again(
+    resources: Resources, psql: Any, folder: Path, tmp_path: Path
+) -> None:
+    async with watched(resources, folder):
+        folder.rename(tmp_path / "away")
+        (tmp_path / "away").rename(folder)
+        (folder / "first.md").write_text("first")
+        await until_kept(psql, first="first")
+        (folder / "second.md").write_text("second")
+        await until_kept(psql, second="second")
 
 
 async def test_of_a_root_that_is_a_file_its_name_is_watched(resources: Resources, psql: Any, folder: Path) -> None:
@@ -294,7 +307,10 @@ async def test_of_a_root_that_is_a_file_its_name_is_watched(resources: Resources
         assert set(await kept(psql)) == {"page.md"}
 
 
-async def test_what_a_link_leads_to_is_watched(resources: Resources, psql: Any, folder: Path, tmp_path: Path) -> None:
+async def test_what_a_link_leads_to_is_watched(
+    resources: Resources, psql: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SETTLE", 600.0)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "target.md").write_text("one")
@@ -308,21 +324,25 @@ async def test_what_a_link_leads_to_is_watched(resources: Resources, psql: Any, 
         await until_kept(psql, a="a")
         (outside / "later" / "a.md").write_text("aa")
         await until_kept(psql, a="aa")
-        (folder / "second.md").symlink_to(outside / "target.md")
-        await until_kept(psql, second="two")
+        (tmp_path / "elsewhere.md").write_text("one")
+        (folder / "second.md").symlink_to(tmp_path / "elsewhere.md")
+        (folder / "third.md").symlink_to(outside / "target.md")
+        await until_kept(psql, second="one", third="two")
+        (tmp_path / "elsewhere.md").write_text("two")
         (outside / "new").write_text("three")
         (outside / "new").replace(outside / "target.md")
-        await until_kept(psql, link="three", second="three")
+        await until_kept(psql, link="three", second="two", third="three")
 
 
 async def test_a_name_that_is_no_utf8_is_indexed_and_the_watch_goes_on(
     resources: Resources, psql: Any, folder: Path
 ) -> None:
-    async with watched(resources, folder):
+    async with watched(resources, folder) as writer:
         (folder / os.fsdecode(b"bad\xff.md")).write_text("bad")
         await until_kept(psql, **{"bad\udcff": "bad"})
         (folder / "page.md").write_text("page")
         await until_kept(psql, page="page")
+        assert writer.notes == []
 
 
 async def test_what_no_kernel_tells_is_found_by_comparing_everything(

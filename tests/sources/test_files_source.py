@@ -13,7 +13,7 @@ import pytest
 
 from evervec.domain.document import ChangedIds, Document, Listed, Skipped, Source
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
-from evervec.sources.files import source as module
+from evervec.sources.files import reading
 from evervec.sources.files.source import FileSource
 from evervec.sources.files.uris import uri_of
 
@@ -182,7 +182,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.read_file
+    real = reading.read_file
 
     def slowly(path: Path, *, most_bytes: int) -> Document | Skipped:
         size, deadline = path.stat().st_size, time.monotonic() + 20
@@ -191,13 +191,13 @@ async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monke
             os.sched_yield()
         return outcome
 
-    monkeypatch.setattr(module, "read_file", slowly)
+    monkeypatch.setattr(reading, "read_file", slowly)
     found = await read(FileSource([growing], most_bytes=1_000_000_000), uri_of(growing))
     assert found == [Skipped(uri_of(growing), "torn", "it keeps changing")]
 
 
 async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, texts = module.read_file, ["second", "third"]
+    real, texts = reading.read_file, ["second", "third"]
 
     def edited(path: Path, *, most_bytes: int) -> Document | Skipped:
         outcome = real(path, most_bytes=most_bytes)
@@ -205,7 +205,7 @@ async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch:
             write(path, texts.pop(0))
         return outcome
 
-    monkeypatch.setattr(module, "read_file", edited)
+    monkeypatch.setattr(reading, "read_file", edited)
     (found,) = await read(FileSource([folder]), uri_of(folder / "a.md"))
     assert isinstance(found, Document)
     assert (found.text, found.stamp) == ("third", f"5:{LONG_AGO}000000000")
@@ -219,7 +219,7 @@ async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
 
 
 async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, root = module.read_file, folder / "sub"
+    real, root = reading.read_file, folder / "sub"
 
     def unmounting(path: Path, *, most_bytes: int) -> Document | Skipped:
         outcome = real(path, most_bytes=most_bytes)
@@ -227,7 +227,7 @@ async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monk
         root.mkdir()
         return outcome
 
-    monkeypatch.setattr(module, "read_file", unmounting)
+    monkeypatch.setattr(reading, "read_file", unmounting)
     with pytest.raises(PathRefusedError, match="another folder took its place"):
         await read(FileSource([root]), uri_of(root / "b.md"), uri_of(root / "c.txt"))
 

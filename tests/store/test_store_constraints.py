@@ -21,6 +21,12 @@ MIRROR = (
     "SELECT gen_random_uuid(), id, 'h', '/f', 1, {} FROM datasets"
 )
 RECALL = "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) SELECT id, {}, 10 FROM datasets"
+SOURCE = "INSERT INTO sources (project_id, name, type, spec) SELECT id, {}, '{{}}' FROM projects"
+RUN = "INSERT INTO index_runs (dataset_id, mode, state, changed, finished_at, error, trigger) SELECT id, {}, 't' FROM datasets"
+RUNNING, QUEUED = (
+    "'full', 'running', NULL::jsonb, NULL::timestamptz, NULL",
+    "'full', 'queued', NULL::jsonb, NULL::timestamptz, NULL",
+)
 PROVIDER = "INSERT INTO llm_providers (name, type, model, space_id) VALUES ({})"
 
 IMPOSSIBLE = {
@@ -53,6 +59,24 @@ IMPOSSIBLE = {
     "chunks_ordinal_not_negative": "UPDATE chunks SET ordinal = -1",
     "chunks_document_id_ordinal_key": "INSERT INTO chunks (dataset_id, document_id, ordinal, content, vector_text) "
     "SELECT dataset_id, document_id, ordinal, 'x', 'x' FROM chunks",
+    "chunks_content_hash_sha256": "UPDATE chunks SET content_hash = '\\x00'",
+    "chunks_lines_in_order": "UPDATE chunks SET line_start = 2, line_end = 1",
+    "documents_content_hash_sha256": "UPDATE documents SET content_hash = '\\x00'",
+    "sources_name_given": SOURCE.format("'', 'files'"),
+    "sources_type_known": SOURCE.format("'s', 'oracle'"),
+    "sources_project_id_name_key": "INSERT INTO sources (project_id, name, type, spec) SELECT id, n, 'sql', '{}' "
+    "FROM projects, (VALUES ('s'), ('s')) v (n)",
+    "index_runs_mode_known": RUN.format("'half', 'queued', NULL, NULL, NULL"),
+    "index_runs_state_known": RUN.format("'full', 'lost', NULL, now(), NULL"),
+    "index_runs_delta_with_ids": RUN.format("'delta', 'queued', NULL, NULL, NULL"),
+    "index_runs_finished_or_not": RUN.format("'full', 'done', NULL, NULL, NULL"),
+    "index_runs_failed_with_reason": RUN.format("'full', 'failed', NULL, now(), NULL"),
+    "index_runs_one_running": f"{RUN.format(RUNNING)} UNION ALL SELECT id, {RUNNING}, 't' FROM datasets",
+    "index_runs_one_queued": f"{RUN.format(QUEUED)} UNION ALL SELECT id, {QUEUED}, 't' FROM datasets",
+    "embedding_spaces_chunk_tokens_enough": "INSERT INTO embedding_spaces (provider, model, dimensions, chunk_tokens) "
+    "VALUES ('p', 'm', 4, 31)",
+    "llm_providers_price_not_negative": "INSERT INTO llm_providers (name, type, model, space_id, usd_per_million_tokens) "
+    "VALUES ('n', 'local', 'm', 1, -1)",
     "embedding_spaces_dimensions_indexable": SPACE.format("'p', 'm', 4001, 'cosine', 'ready', NULL"),
     "embedding_spaces_metric_known": SPACE.format("'p', 'm', 4, 'manhattan', 'ready', NULL"),
     "embedding_spaces_state_known": SPACE.format("'p', 'm', 4, 'cosine', 'perhaps', NULL"),
@@ -101,6 +125,7 @@ async def tried(furnished: str) -> AsyncIterator[Any]:
 async def test_an_impossible_row_is_refused_by_name(tried: Any, constraint: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
         await tried.execute(IMPOSSIBLE[constraint])
+        await tried.execute("SET CONSTRAINTS ALL IMMEDIATE")
     assert refused.value.constraint_name == constraint
 
 

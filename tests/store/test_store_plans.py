@@ -42,7 +42,7 @@ async def test_a_claim_by_ids_reads_an_index(tall_psql: Any) -> None:
         (rows.PENDING_BY_KIND, (BIG,)),
         (monitor.PENDING_IN, (None,)),
         (monitor.PENDING_IN, ([BIG],)),
-        (datasets.PENDING_BY_PROJECT, ()),
+        (datasets.PENDING_BY_PROJECT, ("recipe",)),
         (f"SELECT count(*) FROM embeddings WHERE {PENDING}", ()),
     ],
 )

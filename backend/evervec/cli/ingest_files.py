@@ -55,7 +55,7 @@ def files(
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
             done = await ingest_files(resources, project, dataset, wanted, options, embeds=embed, progress=step)
-        if dry_run:
+        if dry_run or done.state == "cancelled":
             return done, project, dataset, Left(0)
         target = await index.dataset(resources, str(done.dataset_id))
         return done, target.project, target.slug, await left(resources, [target])
@@ -73,6 +73,8 @@ def _answer(done: Run, project: str, dataset: str, waiting: Left, *, dry: bool, 
     show_left(waiting)
     if dry:
         output.note("Nothing was changed.")
+    elif done.state == "cancelled":
+        output.note(f"Dataset {dataset!r} was deleted meanwhile: nothing of this is left.")
     elif done.counts.full_texts:
         output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
 

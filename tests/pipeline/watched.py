@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.origins import Files
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.watch import watch
@@ -18,6 +19,17 @@ KEPT = """
 SELECT d.uri, coalesce(string_agg(c.content, '' ORDER BY c.ordinal), '') AS text
 FROM documents d LEFT JOIN chunks c ON c.document_id = d.id GROUP BY d.id
 """
+IDS = "SELECT id FROM documents ORDER BY id"
+
+
+def section(name: str, words: int = 40) -> str:
+    """A section of a Markdown file that is a chunk."""
+    return f"## {name}\n\n" + " ".join(f"{name}{n}" for n in range(words)) + "\n\n"
+
+
+async def embed(resources: Resources, psql: Any) -> None:
+    """What a worker does."""
+    await embed_dataset(resources, await psql.fetchval("SELECT id FROM datasets"))
 
 
 class Writer:

@@ -22,10 +22,10 @@ async def watch():
     watched = watching.Watching([folder], note=print)
     running = asyncio.create_task(watched.run())
     await watched.some.wait()
-    print(watched.take())
+    print(await watched.take())
     (folder / "folder19" / "new.md").write_text(str(os.geteuid()))
     await watched.some.wait()
-    print(watched.take())
+    print(await watched.take())
     running.cancel()
 
 asyncio.run(asyncio.wait_for(watch(), 20))

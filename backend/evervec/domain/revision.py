@@ -24,7 +24,7 @@ class Stored:
 class Revision:
     """`kept` counts chunks whose vector stays; of these `moved` have another place, `reworded` other white space around.
 
-    `updated` get another text and keep their row, `new` get a row, `gone` lose it.
+    `updated` get another text in the place of the old one, `new` come, `gone` go.
     """
 
     kept: int
@@ -36,7 +36,7 @@ class Revision:
 
 
 def revise(stored: Sequence[Stored], chunks: Sequence[Chunk]) -> Revision:
-    """Chunks with equal digests are the same chunk, wherever they moved; of the rest, one takes the row of another."""
+    """Chunks with equal digests are the same chunk, wherever they moved; of the rest, one takes the place of another."""
     rows: dict[bytes, deque[Stored]] = defaultdict(deque)
     for one in stored:
         rows[one.digest].append(one)

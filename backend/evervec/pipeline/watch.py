@@ -14,7 +14,7 @@ from evervec.pipeline.index import Wish
 from evervec.pipeline.indexing import Progress
 from evervec.pipeline.origins import FILES, Files
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.uris import uri_of
+from evervec.sources.files.uris import path_of, uri_of
 from evervec.sources.files.watching import Seen, Watching
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
@@ -89,7 +89,8 @@ class _Keeper:
     ) -> None:
         self._resources, self._target, self._watching, self._teller = resources, target, watching, teller
         self._progress, self._started = progress, False
-        self._trouble, self._away = "", list[Path]()
+        self._trouble = ""
+        self._away: Sequence[Path] = ()
         self._failures, self._waits_since = 0, 0.0
 
     async def keep(self, following: "asyncio.Task[None]", finish: asyncio.Event) -> None:
@@ -109,7 +110,8 @@ class _Keeper:
 
     async def _take_up(self) -> float:
         """Index what may have changed; answers the seconds to wait before more is."""
-        seen = self._watching.take()
+        seen = await self._watching.take()
+        self._tell_away(seen.away)
         try:
             await self._index(seen)
         except IndexRunningError as error:
@@ -154,14 +156,15 @@ class _Keeper:
         return is_new
 
     async def _index(self, seen: Seen) -> None:
-        there = await self._there()
-        for wish in await asyncio.to_thread(_wishes, seen, there):
+        for wish in await asyncio.to_thread(_wishes, seen):
             try:
                 run = await index.index(self._resources, self._target.id, wish, progress=self._progress)
             except EmptySourceError as error:
                 if not self._started:
                     raise
                 self._say(str(error))
+                for uri in wish.scope or ():
+                    self._watching.distrust(path_of(uri))
                 continue
             if run.state != "done":  # the dataset is gone: whoever asks again is told so
                 self._watching.put_back(seen)
@@ -175,10 +178,7 @@ class _Keeper:
         logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
         self._teller.indexed(run)
 
-    async def _there(self) -> list[Path]:
-        """The roots that are there; of those that went or came a user is told."""
-        roots = await asyncio.to_thread(self._watching.roots)
-        away = [path for path, is_there in roots.items() if not is_there]
+    def _tell_away(self, away: Sequence[Path]) -> None:
         for path in away:
             if path not in self._away:
                 self._teller.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
@@ -186,20 +186,19 @@ class _Keeper:
             if path not in away:
                 self._teller.note(f"{path} is back.")
         self._away = away
-        return [path for path, is_there in roots.items() if is_there]
 
 
-def _wishes(seen: Seen, roots: Sequence[Path]) -> list[Wish]:
+def _wishes(seen: Seen) -> list[Wish]:
     """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
     nothing of it is taken for gone because another one is full."""
-    scope = [uri_of(root) for root in roots]
+    scope = [uri_of(root) for root in seen.roots]
     if seen.everything:
-        files = [uri for root, uri in zip(roots, scope, strict=True) if root.is_file()]
+        files = [uri for root, uri in zip(seen.roots, scope, strict=True) if root.is_file()]
         folders = [uri for uri in scope if uri not in files]
         return [
             Wish(full=True, trigger=TRIGGER, scope=one, embeds=False) for one in (*([f] for f in folders), files) if one
         ]
-    paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in roots)]
+    paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in seen.roots)]
     # what is gone comes last: until then a moved document is found by its text, where it was before
     paths.sort(key=lambda path: (not os.path.lexists(path), path))
     changed = {FILES: [uri_of(path) for path in paths]}

@@ -189,15 +189,21 @@ async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Sto
 
 
 async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: Written) -> None:
+    """A chunk with another text gets another row: the vector of the old one would be written into its HNSW graph once
+    more only to be replaced, which costs as much as the new one."""
     every = revisions.values()
-    gone = [row_id for revision in every for row_id in revision.gone]
-    updated = [pair for revision in every for pair in revision.updated]
-    new = [(document_id, chunk) for document_id, revision in revisions.items() for chunk in revision.new]
+    gone = [row_id for revision in every for row_id in (*revision.gone, *(old for old, _ in revision.updated))]
+    new = [
+        (document_id, chunk)
+        for document_id, revision in revisions.items()
+        for chunk in (*revision.new, *(chunk for _, chunk in revision.updated))
+    ]
     await tx.execute("DELETE FROM chunks WHERE id = ANY($1)", gone)
     await _move(tx, [pair for revision in every for pair in revision.moved])
-    await _rewrite(tx, [*updated, *(pair for revision in every for pair in revision.reworded)])
-    inserted = await _insert(tx, dataset_id, new)
-    written.pending = {row_id: chunk.tokens for row_id, chunk in [*updated, *inserted] if chunk.vector_text}
+    await _rewrite(tx, [pair for revision in every for pair in revision.reworded])
+    written.pending = {
+        row_id: chunk.tokens for row_id, chunk in await _insert(tx, dataset_id, new) if chunk.vector_text
+    }
     written.counts += _counts(every)
 
 

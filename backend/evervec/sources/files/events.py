@@ -25,7 +25,7 @@ SETTLE: Final = 2.0
 
 Event = tuple[Change, str]
 
-Listings = Mapping[Path, tuple[Key, Mapping[str, str | None]]]
+Listings = Mapping[Path, tuple[Key, Mapping[str, str]]]
 """By root: which file or folder it is, and the files in it by uri with their stamps."""
 
 
@@ -61,10 +61,10 @@ class Reader:
         """The roots that can be looked into now, and which file or folder each of them is."""
         return {root: key for root in self._roots if (key := _key(root)) is not None}
 
-    def roots(self) -> dict[Path, bool]:
-        """The path of each root, and whether it can be looked into now."""
+    def away(self) -> list[Path]:
+        """The roots that can not be looked into now."""
         there = self.there()
-        return {root.path: root in there for root in self._roots}
+        return [root.path for root in self._roots if root not in there]
 
     def read(self, events: Iterable[Event], links: Links) -> Meaning:
         """What the events come to. An event of what a link leads to is one of the link."""
@@ -100,12 +100,12 @@ class Reader:
 
     def listings(self) -> Listings:
         """Every file below the roots that are there, for a watch that the kernel does not help."""
-        found = dict[Path, tuple[Key, dict[str, str | None]]]()
+        found = dict[Path, tuple[Key, dict[str, str]]]()
         for root, key in self.there().items():
             tree = Tree(root, self._choice, self._most_bytes)
             with suppress(PathRefusedError):
-                listed = {one.uri: one.stamp for one, _ in tree.walk() if isinstance(one, Listed)}
-                found[root.path] = key, listed
+                listed = [one for one, _ in tree.walk() if isinstance(one, Listed)]
+                found[root.path] = key, {one.uri: one.stamp or _young(path_of(one.uri)) for one in listed}
         return found
 
     def links(self) -> Links:
@@ -159,6 +159,15 @@ def _key(root: Root) -> Key | None:
         return None
 
 
+def _young(path: Path) -> str:
+    """A sign for a file that has no stamp yet. When it has one that is another, so the file is looked at once more."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "gone"
+    return f"young {status.st_size}:{status.st_mtime_ns}"
+
+
 def compared(before: Listings, now: Listings) -> Meaning:
     """What two listings come to. Of a root that went, came or is another one nothing is told but that."""
     meaning = Meaning()
@@ -167,7 +176,6 @@ def compared(before: Listings, now: Listings) -> Meaning:
             meaning.everything = True
             continue
         was, stamps = before[root][1], now[root][1]
-        # a file without a stamp is so young that it may have changed without a sign
-        meaning.now |= {path_of(uri) for uri, stamp in stamps.items() if stamp is None or was.get(uri) != stamp}
+        meaning.now |= {path_of(uri) for uri, stamp in stamps.items() if was.get(uri) != stamp}
         meaning.later |= {path_of(uri): GRACE for uri in was if uri not in stamps}
     return meaning

@@ -13,7 +13,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from evervec.sources.files.events import Event, Links, Listings, Meaning, Reader, compared
 from evervec.sources.files.ignore import Choice
-from evervec.sources.files.roots import Key
+from evervec.sources.files.roots import Key, Root
 
 STEP_MS: Final = 50
 DEBOUNCE_MS: Final = 400
@@ -42,10 +42,12 @@ Places = Mapping[Path, Key]
 
 @dataclass(frozen=True)
 class Seen:
-    """What may have changed: these paths, or anything."""
+    """What may have changed: these paths, or everything below these roots. Other roots are `away`."""
 
-    paths: frozenset[Path] = frozenset()
-    everything: bool = False
+    paths: frozenset[Path]
+    everything: bool
+    roots: tuple[Path, ...]
+    away: tuple[Path, ...]
 
 
 class Watching:
@@ -71,22 +73,29 @@ class Watching:
         # only where a folder is closed to us: watchfiles then passes over every error, also that there are no more watches
         self._leniently = False
         self._paths, self._later, self._everything = set[Path](), dict[Path, float](), False
-        self._compared = monotonic()
+        self._compared, self._trusted = monotonic(), dict[Root, Key]()
         self.some = asyncio.Event()
         """Set while there is something to take."""
 
-    def roots(self) -> dict[Path, bool]:
-        """The roots, and whether each can be looked into now. One that can not is watched again when it is back. Blocking."""
-        return self._reader.roots()
+    async def take(self) -> Seen:
+        """What may have changed since it was last taken.
 
-    def take(self) -> Seen:
-        """What may have changed since it was last taken."""
-        seen = Seen(frozenset(self._paths), self._everything)
+        A folder that is another one than when everything was taken last may be what is below a file system that is not
+        mounted: of what is gone in it nothing is told, but that everything is to be compared.
+        """
+        there, away = await asyncio.to_thread(lambda: (self._reader.there(), self._reader.away()))
+        strange = [root.path for root, key in there.items() if root.is_folder and self._trusted.get(root) != key]
+        paths, everything = frozenset(self._paths), self._everything
         self._paths, self._everything = set(), False
-        if seen.everything:
-            self._compared = monotonic()
         self.some.clear()
-        return seen
+        everything = everything or any(path.is_relative_to(root) for path in paths for root in strange)
+        if everything:
+            self._compared, self._trusted = monotonic(), there
+        return Seen(frozenset() if everything else paths, everything, tuple(root.path for root in there), tuple(away))
+
+    def distrust(self, root: Path) -> None:
+        """Everything in it seems to be gone: compare it as a whole whenever something happens there."""
+        self._trusted = {one: key for one, key in self._trusted.items() if one.path != root}
 
     def put_back(self, seen: Seen) -> None:
         """It is to be taken again: nothing came of it."""

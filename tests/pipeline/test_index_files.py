@@ -137,6 +137,19 @@ async def test_a_folder_that_is_suddenly_empty_is_not_believed(resources: Resour
     assert await chunks(psql) == []
 
 
+async def test_one_of_two_folders_that_is_suddenly_empty_is_not_believed_either(
+    resources: Resources, psql: Any, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    put(one / "a.md", section("A"))
+    put(two / "b.md", section("B"))
+    run = await ingest(resources, one, two)
+    (two / "b.md").unlink()
+    with pytest.raises(EmptySourceError, match="two"):
+        await index.index_dataset(resources, run.dataset_id, full_rebuild=True)
+    assert len(await chunks(psql)) == 2
+
+
 async def test_a_folder_that_is_not_there_deletes_nothing(resources: Resources, psql: Any, folder: Path) -> None:
     put(folder / "page.md", section("Kept"))
     await ingest(resources, folder)

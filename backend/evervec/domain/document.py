@@ -74,6 +74,11 @@ class Source(Protocol):
         """The place, for messages; without credentials."""
         ...
 
+    @property
+    def folders(self) -> Sequence[str]:
+        """What the uris of its folders begin with: of each it is odd that nothing is in it any more."""
+        ...
+
     def owns(self, uri: str) -> bool:
         """Whether a document with this uri comes from here: only such a one is ever deleted."""
         ...

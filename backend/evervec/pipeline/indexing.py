@@ -264,18 +264,29 @@ class Indexing:
         with self._clock("list"):
             async for uris in self._source.uris():
                 there.update(uris)
-        gone: list[int] = []
+        gone: dict[int, str] = {}
         async with self._database.read() as tx:
             async for batch in documents.every(tx, self._run.dataset_id):
-                gone += [row_id for row_id, uri in batch if uri not in there and self._source.owns(uri)]
-        if gone and not there and not self._options.allow_empty:
-            raise EmptySourceError(where=self._source.where, count=len(gone), dataset=self._run.dataset_id)
+                gone.update((row_id, uri) for row_id, uri in batch if uri not in there and self._source.owns(uri))
+        if not self._options.allow_empty:
+            self._distrust(there, gone)
         if self._options.dry:
             self._run.counts.documents_deleted += len(gone)
             return
+        ids = list(gone)
         with self._clock("write"):
-            for start in range(0, len(gone), NAMED):
-                self._run.counts += await self._database.in_turn(partial(self._remove, gone[start : start + NAMED]))
+            for start in range(0, len(ids), NAMED):
+                self._run.counts += await self._database.in_turn(partial(self._remove, ids[start : start + NAMED]))
+
+    def _distrust(self, there: set[str], gone: Mapping[int, str]) -> None:
+        """A place where documents came from and nothing is any more may only be not mounted."""
+        dataset = self._run.dataset_id
+        if gone and not there:
+            raise EmptySourceError(where=self._source.where, count=len(gone), dataset=dataset)
+        for folder in self._source.folders:
+            lost = sum(uri.startswith(folder) for uri in gone.values())
+            if lost and not any(uri.startswith(folder) for uri in there):
+                raise EmptySourceError(where=folder, count=lost, dataset=dataset)
 
     async def _remove(self, document_ids: Sequence[int], tx: Tx) -> Counts:
         await self._hold(tx)

@@ -21,6 +21,11 @@ class SqlSource:
         """The source's name."""
         return f"source {self._description.name!r}"
 
+    @property
+    def folders(self) -> list[str]:
+        """None: what a snapshot does not have is not there."""
+        return []
+
     def owns(self, uri: str) -> bool:
         """Whether this is a record of one of the described tables."""
         return records.owns(self._description, uri)

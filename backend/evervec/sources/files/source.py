@@ -56,6 +56,11 @@ class FileSource:
         """The roots, for messages."""
         return ", ".join(str(root.path) for root in self._roots)
 
+    @property
+    def folders(self) -> list[str]:
+        """The uris of the roots that are folders, each with its slash."""
+        return [root.uri.rstrip("/") + "/" for root in self._there if root.is_folder]
+
     def owns(self, uri: str) -> bool:
         """Whether it lies at or below a root, and not in a folder that the last whole listing could not look into."""
         return any(root.owns(uri) for root in self._roots) and not uri.startswith(self._blocked)

@@ -16,16 +16,25 @@ from tests.e2e.rows import (
     wait_until_nothing_is_pending,
     write,
 )
+from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
 
 ROWS = 20_000
 
 
 async def kill_in_the_middle(psql: Any, worker: Worker) -> None:
-    """kill -9, proven to have hit work in progress."""
+    """kill -9, proven to have hit work in progress: it is stopped first, and goes on if it held nothing just then."""
     await wait_until_embedded(psql, ROWS // 10)
+
+    async def stopped_at_work() -> bool:
+        worker.process.send_signal(signal.SIGSTOP)
+        if await count(psql, LEASED) > 0:
+            return True
+        worker.process.send_signal(signal.SIGCONT)
+        return False
+
+    await eventually("a worker that holds leases", stopped_at_work)
     assert await worker.end(signal.SIGKILL) == -signal.SIGKILL
-    assert await count(psql, LEASED) > 0
     assert await count(psql, PENDING) > ROWS // 4
 
 

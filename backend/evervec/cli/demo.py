@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import typer
 
@@ -65,19 +64,19 @@ async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
     report = await ingest.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
     output.say(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
     _step("A worker hears the doorbell over NATS: it scores, extracts and embeds")
-    found = await _until_done(resources, working)
+    await _until_done(resources, working)
     await _knowledge(resources)
-    _step("Coverage")
-    status.show(found)
     _step("Its mirror in FAISS is built from the database")
     (built,) = await sync.rebuild_from_database(resources, dataset=DATASET)
     output.say(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
+    _step("Coverage")
+    status.show(await overview.status(resources))
     same = [await _ask(resources, question.text) for question in DEMO_QUESTIONS]
     _step("Proof")
     return await _prove(resources) and all(same)
 
 
-async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> dict[str, Any]:
+async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> None:
     ends = monotonic() + PATIENCE
     with output.waiting("working"):
         while monotonic() < ends:
@@ -86,7 +85,7 @@ async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> di
                 one["knowledge"]["unscored"] + one["knowledge"]["unextracted"] for one in found["datasets"]
             )
             if not waits:
-                return found
+                return
             if working.done():
                 working.result()
             await asyncio.wait({working}, timeout=0.2)

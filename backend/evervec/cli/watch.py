@@ -17,6 +17,7 @@ from evervec.cli.outlook import left, show_left
 from evervec.cli.serve import until_told
 from evervec.pipeline import overview
 from evervec.pipeline import watch as watching
+from evervec.pipeline.indexing import GONE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.run_report import run_document
 from evervec.runtime import Runtime
@@ -70,7 +71,9 @@ class _Teller:
 
     def indexed(self, run: Run) -> None:
         found = run_document(run)
-        if self._started and not touched(found, "documents", TOUCHED_DOCUMENTS) and not found["documents"]["skipped"]:
+        # an editor's temporary file that came and went is nobody's news
+        skipped = found["documents"]["skipped"] - found["skipped"].get(GONE, 0)
+        if self._started and not touched(found, "documents", TOUCHED_DOCUMENTS) and not skipped:
             return
         if self._as_json:
             sys.stdout.write(orjson.dumps(found).decode() + "\n")

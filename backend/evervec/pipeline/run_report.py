@@ -66,12 +66,12 @@ def _saved(run: Run) -> dict[str, Any] | None:
     full = _full(run)
     if full is None or not run.embeds:
         return None
-    known = run.cost_usd is not None and run.full_cost_usd is not None
+    cost = None if run.cost_usd is None or run.full_cost_usd is None else max(0.0, run.full_cost_usd - run.cost_usd)
     return {
         # a text that was sent twice, because the provider failed the first time, is no saving below nothing
         "texts": max(0, run.counts.full_texts - run.counts.texts_sent),
         "tokens": max(0, run.counts.full_tokens - run.counts.tokens),
-        "cost_usd": max(0.0, run.full_cost_usd - run.cost_usd) if known else None,  # type: ignore[operator]
+        "cost_usd": cost,
     }
 
 

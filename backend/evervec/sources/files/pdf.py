@@ -77,7 +77,7 @@ def _pages(reader: PdfReader, deadline: float) -> Iterator[str]:
         if monotonic() > deadline:
             raise Unreadable("too large", f"it took too long: {number:,} pages were read")
 
-    for number, page in enumerate(reader.pages):  # noqa: B007
+    for number, page in enumerate(reader.pages):  # noqa: B007  # `watch` tells it
         watch()
         # also called for every operand, since one page may be made to last for hours
         text = page.extract_text(visitor_operand_before=watch).rstrip()

@@ -18,7 +18,7 @@ _TITLES: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def blocks(text: str, format: str) -> list[Block]:  # noqa: A002
+def blocks(text: str, format: str) -> list[Block]:  # noqa: A002  # the word of a document's record
     """The blocks of a text. They cover it; an empty one has none.
 
     A format that is unknown, and a text that its parser can not take, are given out as `plain`. Nothing is raised.

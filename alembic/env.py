@@ -10,11 +10,11 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store import columns, source_tables, tables, triggers
+from evervec.store import batch_tables, columns, source_tables, tables, triggers
 
 ischema_names.update(vector=columns.Vector, xid8=columns.Xid8)
 config = context.config
-assert source_tables.metadata is tables.metadata  # both are imported, so that it knows every table
+assert batch_tables.metadata is source_tables.metadata is tables.metadata  # all are imported, so that it knows every table
 
 
 def url() -> str:

@@ -219,6 +219,21 @@ class BadResponseError(ProviderError):
     code = "bad_response"
 
 
+class NoBatchError(Refused):
+    """Provider {provider!r} is of type {type}, which embeds at once and has no batch API. Add one that has (type {types})
+    with `evervec providers add`, or leave --deferred out."""
+
+
+class UnknownBatchJobError(Refused):
+    """There is no batch job {job!r}. `evervec batch list` shows the ones that exist."""
+
+
+class ResultsGoneError(ProviderError):
+    """{provider} does not have the results any more: {detail}"""
+
+    code = "results_gone"
+
+
 # --- from the facts about a provider to their error ---------------------------------------------------------------
 
 

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     index_cron: Annotated[str, AfterValidator(_cron)] = "0 3 * * 0"
     file_mb: float = Field(default=20, gt=0)
 
+    batch_cron: Annotated[str, AfterValidator(_cron)] = ""
+    batch_hours: float = Field(default=50, gt=0, le=8760)
+    batch_grace_seconds: float = Field(default=600, ge=0)
+
     faiss_dir: Path | None = None
     mirror_memory_mb: int = Field(default=4096, ge=1)
     mirror_recall: float = Field(default=0.98, gt=0, le=1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evervec.embedders.catalog import open_embedder, probe
-from evervec.errors import BadResponseError, ConfigError
+from evervec.embedders.catalog import open_embedder
+from evervec.errors import ConfigError
 from tests.fakes import FakeProvider, Fault
 
 
@@ -11,10 +11,10 @@ async def test_the_width_is_probed_and_never_assumed() -> None:
     async with FakeProvider(dims=48, widths={"wide": 1024}) as fake:
         for model, width in (("fake-embed", 48), ("wide", 1024)):
             embedder = open_embedder("ollama", base_url=fake.url, model=model, api_key=None, name="o")
-            assert await probe(embedder) == width
+            assert (await embedder.probe()).dimensions == width
             await embedder.aclose()
     local = open_embedder("local", name="local")
-    assert await probe(local) == 256
+    assert (await local.probe()).dimensions == 256
     await local.aclose()
 
 
@@ -22,8 +22,8 @@ async def test_a_probe_answered_with_one_vector_for_two_texts_is_no_width() -> N
     async with FakeProvider() as fake:
         fake.fail_next(1, Fault.SHORT_LIST)
         embedder = open_embedder("ollama", base_url=fake.url, model="fake-embed", name="o")
-        with pytest.raises(BadResponseError, match="two texts"):
-            await probe(embedder)
+        with pytest.raises(ConfigError, match="no usable vectors"):
+            await embedder.probe()
         await embedder.aclose()
 
 

@@ -174,7 +174,7 @@ async def test_a_text_longer_than_the_context_is_refused_and_not_cut(
 async def test_the_probe_tells_width_and_context(fake: FakeProvider, embedder: OllamaEmbedder) -> None:
     assert embedder.limits.text_tokens is None
     found = await embedder.probe()
-    assert (found.dimensions, found.context_tokens) == (32, 2048)
+    assert (found.dimensions, found.text_tokens) == (32, 2048)
     assert embedder.limits.text_tokens == 2048
 
 

@@ -10,7 +10,7 @@ import pytest
 from evervec.store import datasets, monitor, rows
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import ATOM, EMBEDDABLES, MESSAGE
-from evervec.store.rows import Claimed
+from evervec.store.rows import Claimed, GivenUp
 from evervec.store.session import Database, Tx
 from tests.store.planting import edit, embed_all, plant
 
@@ -301,7 +301,7 @@ async def fail(database: Database, dataset: Dataset) -> Claimed:
     owner = uuid4()
     (taken,) = await claimed_by(database, dataset, owner)
     async with database.transaction() as tx:
-        await rows.give_up(tx, owner, taken, code="bad_input", error="refused")
+        await rows.give_up(tx, owner, [GivenUp(taken.vector_id, taken.content_hash, "bad_input", "refused")])
     return taken
 
 
@@ -342,7 +342,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(
     async with database.transaction() as tx:
         await rows.release(tx, late, [taken.vector_id])
         await rows.back_off(tx, late, taken.vector_id, delay=9, code="late", error="late")
-        await rows.give_up(tx, late, claimed, code="late", error="late")
+        await rows.give_up(tx, late, [GivenUp(claimed.vector_id, claimed.content_hash, "late", "late")])
         assert await rows.renew(tx, late, lease=60) == 0
     assert await work(psql) == before
     assert await psql.fetchval("SELECT failed_hash FROM embeddings") is None
@@ -355,7 +355,7 @@ async def test_a_row_that_was_embedded_meanwhile_is_not_given_up(
     (claimed,) = await claimed_by(database, dataset, owner)
     await embed_all(psql)
     async with database.transaction() as tx:
-        await rows.give_up(tx, owner, claimed, code="bad_input", error="refused")
+        await rows.give_up(tx, owner, [GivenUp(claimed.vector_id, claimed.content_hash, "bad_input", "refused")])
     assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "READY"
 
 

@@ -24,6 +24,14 @@ class EmbedLimits:
     text_tokens: int | None = None
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a model turned out to be: the width of its vectors, and the longest text that it takes, if it tells."""
+
+    dimensions: int
+    text_tokens: int | None = None
+
+
 class Embedder(Protocol):
     """Turns texts into vectors of one embedding space."""
 
@@ -55,6 +63,11 @@ class Embedder(Protocol):
         Returns `(n, dim) float32`, one row per text in the order given, exactly as the provider answered: the
         engine's sanity gate (count, width, finite, non-zero) judges it. Raises a `ProviderError` subclass.
         """
+        ...
+
+    async def probe(self) -> Probe:
+        """Find out by asking what the model is; `limits.text_tokens` is known from then on. Raises a `ProviderError`
+        subclass; `ConfigError` says what to type next."""
         ...
 
     async def aclose(self) -> None:

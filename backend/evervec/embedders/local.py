@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from evervec.domain.protocols import EmbedLimits, Vectors
+from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.embedders.probing import width
 from evervec.errors import BadInputError, ConfigError
 
 MODEL = "wordllama-l2-supercat-256"
@@ -57,6 +58,10 @@ class LocalEmbedder:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """`(n, 256) float32`. Raises `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
+
+    async def probe(self) -> Probe:
+        """The width; a text may be of any length."""
+        return Probe(await width(self))
 
     async def aclose(self) -> None:
         """Let the thread go; texts already handed in are finished."""

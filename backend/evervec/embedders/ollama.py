@@ -1,26 +1,19 @@
 """The embedder that asks an Ollama server, a whole batch of texts in one request; knows no other provider."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from evervec.domain.protocols import EmbedLimits, Vectors
+from evervec.domain.protocols import EmbedLimits, Probe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.ollama_client import Deadlines, OllamaClient
+from evervec.embedders.probing import width
 from evervec.errors import BadInputError, BadResponseError, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a model turned out to be: the width of its vectors and its context, if the server tells it."""
-
-    dimensions: int
-    context_tokens: int | None
 
 
 class OllamaEmbedder:
@@ -87,10 +80,7 @@ class OllamaEmbedder:
             raise self._with_advice(problem) from None
         context = context_length(shown.modelinfo or {})
         self._limits = replace(self._limits, text_tokens=context)
-        vectors = await self.embed(["What is stored here?", "Two texts tell the width of a vector."])
-        if vectors.ndim != 2 or len(vectors) != 2 or not vectors.shape[1]:
-            raise BadResponseError(self._name, f"two texts were answered with an array of shape {vectors.shape}")
-        return Probe(dimensions=vectors.shape[1], context_tokens=context)
+        return Probe(await width(self), context)
 
     async def aclose(self) -> None:
         """Close the connections."""

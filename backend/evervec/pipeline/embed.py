@@ -27,7 +27,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vectors
 from evervec.store.embeddables import Embeddable
 from evervec.store.providers import Provider
-from evervec.store.rows import Claimed
+from evervec.store.rows import Claimed, GivenUp
 
 logger = log.get("embed")
 
@@ -280,7 +280,8 @@ class Run:
         async with self.database.transaction() as tx:
             for row in batch[0]:
                 if ladder.gives_up(error, row.attempts):
-                    await rows.give_up(tx, self.owner, row, code=error.code, error=str(error))
+                    given_up = GivenUp(row.vector_id, row.content_hash, error.code, str(error))
+                    await rows.give_up(tx, self.owner, [given_up])
                 else:
                     delay = ladder.row_delay(row.attempts)
                     await rows.back_off(tx, self.owner, row.vector_id, delay=delay, code=error.code, error=str(error))

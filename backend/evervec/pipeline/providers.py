@@ -8,10 +8,10 @@ from uuid import uuid4
 from evervec.domain.chunking import TEMPLATE, TOKENS, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import gate
-from evervec.embedders.catalog import TYPES, open_embedder, probe
+from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, vectors
+from evervec.store import batches, datasets, deferred, providers, vectors
 from evervec.store.providers import Provider
 
 FREE = ("local",)
@@ -49,21 +49,22 @@ async def add(
     template: str | None = None,
     chunk_tokens: int | None = None,
     price: float | None = None,
+    dimensions: int | None = None,
     activate: bool = True,
 ) -> Provider:
     """Probe a provider, keep it, and use it if no vector of another space is lost by that.
 
     `template` and `chunk_tokens` belong to its space and stay as they are if not given: other ones mean that every
-    document is chunked again. `price` is in dollars per million tokens. Raises `Refused` for a type nobody knows, a
+    document is chunked again. `price` is in dollars per million tokens, `dimensions` the width to ask a model for that has several. Raises `Refused` for a type nobody knows, a
     template or a price that can not be used, a `ProviderError` when it does not answer as an embedder.
     """
     if type_ not in TYPES:
         raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
     Recipe(TEMPLATE if template is None else template, TOKENS if chunk_tokens is None else chunk_tokens)
     price = _price(type_, price)
-    client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name)
+    client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name, dimensions=dimensions)
     try:
-        dimensions = await probe(client)
+        probed = await client.probe()
     finally:
         await client.aclose()
     async with resources.database.transaction() as tx:
@@ -75,11 +76,12 @@ async def add(
             model=client.model,
             chat_model=chat_model,
             api_key_encrypted=None if api_key is None else resources.seal(api_key),
-            dimensions=dimensions,
-            text_tokens=client.limits.text_tokens,
+            dimensions=probed.dimensions,
+            text_tokens=probed.text_tokens,
             template=template,
             chunk_tokens=chunk_tokens,
             usd_per_million_tokens=price,
+            asked_dimensions=dimensions,
         )
         free = added.space.active or not await providers.embedded_rows(tx)
     if activate and free:
@@ -107,6 +109,9 @@ async def use(resources: Resources, name: str, *, reembed: bool = False) -> Prov
                     f"{chosen.space}. `evervec providers use {name} --reembed` drops those vectors and embeds again."
                 )
             await providers.activate(tx, chosen.space)
+            await batches.let_go_of_other_spaces(tx, chosen.space.id)
+        if chosen.type not in BATCHED:
+            await deferred.clear(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     if active is not None and active.space.id != chosen.space.id:

@@ -1,14 +1,17 @@
 """What every stage is handed: opened by the runtime, used here, closed by the runtime."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
+from evervec.domain.batch import BatchClient
 from evervec.domain.protocols import Embedder, Extractor
-from evervec.embedders.catalog import open_embedder
+from evervec.embedders.catalog import open_batch_client, open_embedder
 from evervec.errors import Refused
+from evervec.extractors.catalog import TYPES as EXTRACTING
 from evervec.extractors.catalog import open_extractor
 from evervec.pipeline.mirrors import Mirrors
 from evervec.settings import Settings
@@ -26,6 +29,17 @@ INDEXING = 2
 """So many index runs work at a time in one process."""
 
 
+class Closes(Protocol):
+    """What every client of a provider can do."""
+
+    async def aclose(self) -> None:
+        """Release connections; may be called twice."""
+        ...
+
+
+Client = TypeVar("Client", bound=Closes)
+
+
 class Models:
     """Opens the clients of providers once and keeps them; a provider that was changed is opened again."""
 
@@ -33,35 +47,29 @@ class Models:
         self._secret_key = secret_key
         self._embedders: dict[UUID, tuple[Provider, Embedder]] = {}
         self._extractors: dict[UUID, tuple[Provider, Extractor]] = {}
-        self._replaced: list[Embedder | Extractor] = []
+        self._batch_clients: dict[UUID, tuple[Provider, BatchClient]] = {}
+        self._replaced: list[Closes] = []
 
     def embedder(self, provider: Provider) -> Embedder:
         """The provider's embedder."""
-        kept = self._embedders.get(provider.id)
-        if kept is None or kept[0] != _identity(provider):
-            self._replaced += [] if kept is None else [kept[1]]
-            kept = (_identity(provider), self.open(provider))
-            self._embedders[provider.id] = kept
-        return kept[1]
+        return self._kept(self._embedders, provider, self.open)
 
     def extractor(self, provider: Provider) -> Extractor:
-        """The provider's extractor: its chat model if it has one, else the local rules."""
-        kept = self._extractors.get(provider.id)
+        """The provider's extractor: its chat model if it has one that extracts, else the local rules."""
+        return self._kept(self._extractors, provider, self._open_extractor)
+
+    def batch_client(self, provider: Provider) -> BatchClient:
+        """The provider's batch API. Raises `NoBatchError` for one that has none."""
+        return self._kept(self._batch_clients, provider, self._open_batch_client)
+
+    def _kept(
+        self, clients: dict[UUID, tuple[Provider, Client]], provider: Provider, open_: Callable[[Provider], Client]
+    ) -> Client:
+        kept = clients.get(provider.id)
         if kept is None or kept[0] != _identity(provider):
+            opened = open_(provider)
             self._replaced += [] if kept is None else [kept[1]]
-            chats = provider.chat_model is not None
-            kept = (
-                _identity(provider),
-                open_extractor(
-                    provider.type if chats else "local",
-                    base_url=provider.base_url,
-                    model=provider.chat_model,
-                    api_key=self._api_key(provider),
-                    name=provider.name if chats else "local",
-                    embedder=self.local,
-                ),
-            )
-            self._extractors[provider.id] = kept
+            kept = clients[provider.id] = (_identity(provider), opened)
         return kept[1]
 
     @cached_property
@@ -77,19 +85,45 @@ class Models:
             model=provider.model,
             api_key=self._api_key(provider),
             name=provider.name,
+            dimensions=provider.dimensions,
+        )
+
+    def _open_extractor(self, provider: Provider) -> Extractor:
+        chats = provider.chat_model is not None and provider.type in EXTRACTING
+        return open_extractor(
+            provider.type if chats else "local",
+            base_url=provider.base_url,
+            model=provider.chat_model,
+            api_key=self._api_key(provider),
+            name=provider.name if chats else "local",
+            embedder=self.local,
+        )
+
+    def _open_batch_client(self, provider: Provider) -> BatchClient:
+        return open_batch_client(
+            provider.type,
+            base_url=provider.base_url,
+            model=provider.model,
+            chat_model=provider.chat_model,
+            api_key=self._api_key(provider),
+            name=provider.name,
+            dimensions=provider.dimensions,
         )
 
     async def aclose(self) -> None:
         """Close every client, also those whose provider was changed since; may be called twice."""
         while self._replaced:
             await self._replaced.pop().aclose()
-        for _, extractor in self._extractors.values():
-            await extractor.aclose()
-        for _, embedder in self._embedders.values():
-            await embedder.aclose()
+        clients: tuple[dict[UUID, tuple[Provider, Any]], ...] = (
+            self._embedders,
+            self._extractors,
+            self._batch_clients,
+        )
+        for opened in clients:
+            for _, client in opened.values():
+                await client.aclose()
+            opened.clear()
         await self.local.aclose()
-        self._extractors.clear()
-        self._embedders.clear()
 
     def _api_key(self, provider: Provider) -> str | None:
         if provider.api_key_encrypted is None:

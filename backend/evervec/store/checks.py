@@ -6,7 +6,7 @@ from evervec.errors import SchemaMismatchError, ServerTooOldError
 
 LEAST_POSTGRES = 15
 LEAST_PGVECTOR = (0, 8, 4)
-SCHEMA = "0004"
+SCHEMA = "0005"
 
 
 class Reads(Protocol):

@@ -31,7 +31,9 @@ class Space:
 
 @dataclass(frozen=True)
 class Provider:
-    """Who embeds (and, with a chat model, extracts). While `paused_until` lasts, no worker calls it."""
+    """Who embeds (and, with a chat model, extracts). While `paused_until` lasts, no worker calls it.
+
+    `dimensions` is the width that the model is asked for; None takes its own."""
 
     id: UUID
     name: str
@@ -46,19 +48,20 @@ class Provider:
     pause_error: str | None
     failures: int
     usd_per_million_tokens: float | None
+    dimensions: int | None
 
 
 SELECT = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
        extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
-       p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens,
-       s.id AS space_id, s.provider, s.model AS space_model, s.dimensions, s.state = 'active' AS active, s.template,
+       p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens, p.dimensions,
+       s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
        s.chunk_tokens, s.text_tokens
 FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
 """
 
 
-SPACE = ("space_id", "provider", "space_model", "dimensions", "active", "template", "chunk_tokens", "text_tokens")
+SPACE = ("space_id", "provider", "space_model", "width", "active", "template", "chunk_tokens", "text_tokens")
 
 
 def _provider(row: Mapping[str, Any]) -> Provider:
@@ -109,6 +112,7 @@ async def add(
     template: str | None = None,
     chunk_tokens: int | None = None,
     usd_per_million_tokens: float | None = None,
+    asked_dimensions: int | None = None,
 ) -> Provider:
     """Keep a provider (again, under its name) and the space that it was probed to embed into.
 
@@ -120,12 +124,12 @@ async def add(
     provider_id = await tx.fetchval(
         """
         INSERT INTO llm_providers
-            (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
-            usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, paused_until = NULL,
+            usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions, paused_until = NULL,
             pause_code = NULL, pause_error = NULL, failures = 0
         RETURNING id
         """,
@@ -137,6 +141,7 @@ async def add(
         api_key_encrypted,
         space_id,
         usd_per_million_tokens,
+        asked_dimensions,
     )
     return await by_id(tx, provider_id)
 

@@ -25,10 +25,13 @@ class Claimed:
     text: str
 
 
+# What rests is due when its time has come: for the batch lane also what was put there and waits for that lane alone.
+DUE = "w.not_before <= now()"
+DUE_FOR_BATCH = "(w.deferred OR w.not_before <= now())"
+
 # A lease is free when nobody holds it, when its time is up, or when the text under it was edited since.
-FREE = (
-    "(w.content_hash <> e.content_hash OR (w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))"
-)
+UNHELD = "(w.content_hash <> e.content_hash OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now())))"
+FREE = UNHELD.format(due=DUE)
 
 CLAIM = """
 WITH picked AS (
@@ -46,7 +49,7 @@ WITH picked AS (
     -- what somebody embeds at this moment is copied when it is there, not sent a second time; asked of the picked
     -- rows alone, or each claim would ask it of all that wait
     WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
-                      AND o.lease_until > now())
+                      AND o.lease_until > now() AND o.lease_owner <> $4)
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers
@@ -55,10 +58,12 @@ WITH picked AS (
         -- what was held against the text that stood here before is not held against this one
         not_before = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.not_before ELSE now() END,
         last_code = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_code END,
-        last_error = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_error END
+        last_error = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_error END,
+        deferred = w.deferred AND w.content_hash = EXCLUDED.content_hash,
+        batch_tries = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.batch_tries ELSE 0 END
     -- another claim may have come between our snapshot and this insert
     WHERE w.content_hash <> EXCLUDED.content_hash
-       OR (w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
+       OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now()))
     RETURNING vector_id, attempts
 )
 SELECT p.vector_id, p.kind, p.row_id, p.dataset_id, p.content_hash, l.attempts
@@ -66,8 +71,9 @@ FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 """
 
 
-CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE)
-CLAIM_DATASET = CLAIM.format(scope="e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)", free=FREE)
+OF_DATASET = "e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)"
+CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE, due=DUE)
+CLAIM_DATASET = CLAIM.format(scope=OF_DATASET, free=FREE, due=DUE)
 
 
 # One claim at a time in a dataset, for a moment: two could not see that they take the same text. And planned anew each
@@ -87,7 +93,7 @@ async def claim_ids(
     """Lease those of the given rows that are pending and free, for `lease` seconds."""
     await tx.execute(TURN_OF_IDS, embeddable.kind, list(row_ids))
     picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
-    return await _with_text(tx, picked, owner)
+    return await with_text(tx, picked, owner)
 
 
 async def claim_dataset(
@@ -96,11 +102,11 @@ async def claim_dataset(
     """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
     await tx.execute(TURN, dataset_id)
     picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
-    return await _with_text(tx, picked, owner)
+    return await with_text(tx, picked, owner)
 
 
-async def _with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[Claimed]:
-    """Read the texts. One that does not match its digest was edited meanwhile, or behind a disabled trigger."""
+async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[Claimed]:
+    """Leased rows with their texts. One that does not match its digest was edited meanwhile, or behind a disabled trigger."""
     texts: dict[tuple[int, int], str] = {}
     for kind in {row["kind"] for row in picked}:
         embeddable = BY_KIND[kind]
@@ -134,7 +140,8 @@ async def renew(tx: Tx, owner: UUID, *, lease: float) -> int:
 async def release(tx: Tx, owner: UUID, vector_ids: Sequence[int]) -> None:
     """Hand rows back as they were: nothing is held against them."""
     await tx.execute(
-        "DELETE FROM embed_work WHERE lease_owner = $1 AND vector_id = ANY($2) AND last_error IS NULL AND attempts = 0",
+        "DELETE FROM embed_work WHERE lease_owner = $1 AND vector_id = ANY($2) AND last_error IS NULL AND attempts = 0 "
+        "AND NOT deferred AND batch_tries = 0",
         owner,
         list(vector_ids),
     )
@@ -158,17 +165,44 @@ async def back_off(tx: Tx, owner: UUID, vector_id: int, *, delay: float, code: s
     )
 
 
-async def give_up(tx: Tx, owner: UUID, claimed: Claimed, *, code: str, error: str) -> None:
-    """Fail this text for good, while it is ours: another text in the same row, or a retry, reopens it."""
-    marked = await tx.fetchval(
-        f"UPDATE embeddings SET failed_hash = content_hash WHERE vector_id = $1 AND content_hash = $2 AND {PENDING} "
-        "AND EXISTS (SELECT FROM embed_work w WHERE w.vector_id = $1 AND w.lease_owner = $3) RETURNING vector_id",
-        claimed.vector_id,
-        claimed.content_hash,
+@dataclass(frozen=True)
+class GivenUp:
+    """A row whose text can not be embedded, and why."""
+
+    vector_id: int
+    content_hash: bytes
+    code: str
+    error: str
+
+
+GIVE_UP = """
+WITH told AS (
+    SELECT * FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[]) AS t (vector_id, hash, code, error)
+), marked AS (
+    UPDATE embeddings e SET failed_hash = e.content_hash FROM told t
+    WHERE e.vector_id = t.vector_id AND e.vector_id = ANY($2) AND e.content_hash = t.hash AND e.pending_id IS NOT NULL
+      AND EXISTS (SELECT FROM embed_work w WHERE w.vector_id = e.vector_id AND w.lease_owner = $1)
+    RETURNING e.vector_id
+)
+UPDATE embed_work w SET attempts = w.attempts + 1, not_before = now(), last_code = t.code, last_error = t.error,
+    lease_owner = NULL, lease_until = NULL, deferred = false
+FROM told t WHERE w.vector_id = t.vector_id AND t.vector_id IN (SELECT vector_id FROM marked) AND w.lease_owner = $1
+"""
+
+
+async def give_up(tx: Tx, owner: UUID, given_up: Sequence[GivenUp]) -> int:
+    """Fail texts for good, while they are ours: another text in the same row, or a retry, reopens it. Answers how many."""
+    if not given_up:
+        return 0
+    tag = await tx.execute(
+        GIVE_UP,
         owner,
+        [one.vector_id for one in given_up],
+        [one.content_hash for one in given_up],
+        [one.code for one in given_up],
+        [one.error for one in given_up],
     )
-    if marked is not None:
-        await back_off(tx, owner, claimed.vector_id, delay=0, code=code, error=error)
+    return int(tag.rsplit(" ", 1)[-1])
 
 
 async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:

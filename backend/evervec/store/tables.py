@@ -1,4 +1,4 @@
-"""The tables, as alembic knows them; those of documents are in `source_tables.py`, triggers and views in `triggers.py`."""
+"""The tables, as alembic knows them; those of documents are in `source_tables.py`, of jobs in `batch_tables.py`, triggers and views in `triggers.py`."""
 
 from sqlalchemy import (
     BigInteger,
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     literal,
     text,
 )
@@ -211,7 +212,8 @@ llm_providers = Table(
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("usd_per_million_tokens", DOUBLE_PRECISION),
     CheckConstraint("usd_per_million_tokens >= 0", name="price_not_negative"),
-    CheckConstraint("type IN ('local', 'ollama')", name="type_known"),
+    Column("dimensions", Integer),
+    CheckConstraint("type IN ('local', 'ollama', 'gemini', 'openai')", name="type_known"),
     CheckConstraint("name <> '' AND model <> ''", name="name_given"),
 )
 
@@ -269,6 +271,8 @@ embed_work = Table(
     time("lease_until", filled=False),
     Column("last_code", Text),
     Column("last_error", Text),
+    Column("deferred", Boolean, nullable=False, server_default=false()),
+    Column("batch_tries", SmallInteger, nullable=False, server_default=text("0")),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole_or_not"),
     Index("embed_work_content_hash_idx", "content_hash"),
     Index("embed_work_lease_owner_idx", "lease_owner", postgresql_where=text("lease_owner IS NOT NULL")),

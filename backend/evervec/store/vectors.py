@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from evervec.store import datasets
 from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
-from evervec.store.rows import Claimed
 from evervec.store.session import Database, ReadTx, Tx
 
 WRITE = """
@@ -49,6 +49,20 @@ SELECT vector_id FROM written
 """
 
 
+class Held(Protocol):
+    """A row and the digest of the text that its vector is made of."""
+
+    @property
+    def vector_id(self) -> int:
+        """The row."""
+        ...
+
+    @property
+    def content_hash(self) -> bytes:
+        """The digest of its text when it was taken."""
+        ...
+
+
 @dataclass(frozen=True)
 class Hit:
     """A row near a query. `score` is the cosine similarity, 1 for the same direction."""
@@ -70,13 +84,13 @@ def pack(vectors: NDArray[np.float32]) -> list[bytes]:
     return [blob[start : start + size] for start in range(0, len(blob), size)]
 
 
-async def write(tx: Tx, space_id: int, rows: Sequence[Claimed], vectors: NDArray[np.float32]) -> set[int]:
+async def write(tx: Tx, space_id: int, rows: Sequence[Held], vectors: NDArray[np.float32]) -> set[int]:
     """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
     return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())
 
 
-async def reuse(tx: Tx, space_id: int, rows: Sequence[Claimed]) -> set[int]:
+async def reuse(tx: Tx, space_id: int, rows: Sequence[Held]) -> set[int]:
     """Copy vectors of equal texts of the same space; answers the vector ids that got one."""
     ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
     return {row["vector_id"] for row in await tx.fetch(REUSE, ids, hashes, space_id)}

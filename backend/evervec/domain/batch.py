@@ -1,0 +1,243 @@
+"""A job of a provider's batch API, as both sides of the wire talk about it; no row of ours, no request."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from evervec.domain.protocols import Vectors
+
+PREFIX = "evervec-"
+"""What the names of all our remote files and jobs begin with; the rest is the id of the intent, 32 hex digits."""
+
+TAG = 4
+"""Bytes at the begin of an intent that tell the database it belongs to: several may share one key."""
+
+DISCOUNT = 0.5
+"""Both providers ask half the online price (`docs/deferred.md`)."""
+
+
+def new_intent(tag: bytes) -> UUID:
+    """The id of a new intent of the database with this tag of four bytes."""
+    return UUID(bytes=tag[:TAG] + uuid4().bytes[TAG:])
+
+
+def is_of(intent: UUID | None, tag: bytes) -> bool:
+    """Whether an intent belongs to the database with this tag."""
+    return intent is not None and intent.bytes[:TAG] == tag[:TAG]
+
+
+class JobType(StrEnum):
+    """What a job makes: vectors of texts, or texts about pictures and sounds."""
+
+    EMBEDDING = "EMBEDDING"
+    MEDIA_DESCRIPTION = "MEDIA_DESCRIPTION"
+
+
+class JobStatus(StrEnum):
+    """How far a job of ours is. `CREATED` is an intent: its rows are held, and perhaps it was sent already."""
+
+    CREATED = "CREATED"
+    SUBMITTED = "SUBMITTED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+class RemoteState(StrEnum):
+    """How far the provider is. `UNKNOWN` is a state that it has never told us of before: neither good nor over."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self in OVER
+
+
+OVER = frozenset(
+    {RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteState.CANCELLED, RemoteState.EXPIRED, RemoteState.GONE}
+)
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job as the provider tells of it.
+
+    `said` is the state in its own word, `intent` the intent that it carries (None: not one of ours), `input_file` and
+    `result_files` are remote names, as `download` and `remove_file` take them. A job can be `SUCCEEDED` with lines that
+    failed, and `EXPIRED` with results. `error` says why a job failed.
+    """
+
+    external_id: str
+    state: RemoteState
+    said: str
+    intent: UUID | None = None
+    created_at: datetime | None = None
+    input_file: str | None = None
+    result_files: Sequence[str] = ()
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at the provider. `intent` is the intent that its name carries, None for one that is not ours."""
+
+    name: str
+    intent: UUID | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What one job may hold (`rows`, `bytes` of its input file, `tokens`), and all jobs that run at a time together
+    (`jobs`, `queued_tokens`). None: the provider names no limit."""
+
+    rows: int
+    bytes: int
+    tokens: int | None = None
+    jobs: int | None = None
+    queued_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line to ask: `key` comes back with its answer."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class MediaLine:
+    """One picture or sound to describe: its bytes, and what they are (`image/png`)."""
+
+    key: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Results:
+    """Answered lines of one piece of a result file.
+
+    `keys[i]` goes with row i of `vectors`, `(n, dim) float32` exactly as answered; or with `texts[i]` where texts were
+    asked for. `errors` are `(key, code, message)` of lines that the provider could not do, `code` being a rung of the
+    failure ladder (`bad_input`, `bad_response`, `transient`, …). `garbled` counts lines that have no key to be found by.
+    """
+
+    keys: Sequence[str]
+    vectors: Vectors | None = None
+    texts: Sequence[str] | None = None
+    errors: Sequence[tuple[str, str, str]] = ()
+    garbled: int = 0
+
+
+class BatchClient(Protocol):
+    """A provider's batch API. No call is ever repeated in here: who calls knows what a second time would cost.
+
+    Each call raises a `ProviderError` subclass. `TransientError` of `create_embedding_job` and `describe_media` means
+    that nobody knows whether the job was made; any other error of theirs that it was not.
+    """
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider."""
+        ...
+
+    @property
+    def limits(self) -> BatchLimits:
+        """What fits."""
+        ...
+
+    def line(self, line: Line) -> bytes:
+        """One line of an input file that asks for a vector, with its line break."""
+        ...
+
+    def media_line(self, line: MediaLine) -> bytes:
+        """One line of an input file that asks for a description. Raises `BadInputError` for a kind of media that the
+        provider has no model for, `ConfigError` when no chat model is set."""
+        ...
+
+    async def upload(self, intent: UUID, path: Path) -> str:
+        """Bring an input file over, streamed from disk; answers its remote name. The name carries the intent: a file that
+        an earlier try left there is taken, or replaced."""
+        ...
+
+    async def create_embedding_job(self, intent: UUID, file: str) -> RemoteJob:
+        """Create a job that embeds the lines of an uploaded file; it carries the intent. Exactly one request."""
+        ...
+
+    async def describe_media(self, intent: UUID, file: str) -> RemoteJob:
+        """The same for lines that ask for descriptions."""
+        ...
+
+    async def get_job_status(self, external_id: str) -> RemoteJob:
+        """How a job stands. One that is not there any more is `GONE`, and no error."""
+        ...
+
+    def jobs(self, since: datetime) -> AsyncIterator[RemoteJob]:
+        """Our jobs (those that carry an intent) created at or after a moment, newest first, page by page."""
+        ...
+
+    def download_results(self, job: RemoteJob, *, lines: int, dimensions: int | None) -> AsyncIterator[Results]:
+        """The results of a job, streamed, `lines` of them at a time; never the whole in memory.
+
+        `dimensions` is the width that vectors must have, None where texts were asked for. A line that can not be read is
+        counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises `ResultsGoneError` when the file is not there any more; a connection that breaks in the
+        middle raises `TransientError` after everything before it was given out.
+        """
+        ...
+
+    async def cancel(self, external_id: str) -> None:
+        """Ask for the end of a job; one that is over or gone is no error."""
+        ...
+
+    async def remove_job(self, external_id: str) -> None:
+        """Forget a job that is over, where the provider can; one that is gone is no error."""
+        ...
+
+    def files(self) -> AsyncIterator[RemoteFile]:
+        """Our remote files (those whose name carries an intent), page by page."""
+        ...
+
+    async def remove_file(self, name: str) -> None:
+        """Delete a remote file; one that is gone is no error."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; may be called twice."""
+        ...
+
+
+def remote_name(intent: UUID) -> str:
+    """How a remote file or job of an intent is called: `evervec-` and 32 hex digits, which every provider takes."""
+    return f"{PREFIX}{intent.hex}"
+
+
+def intent_of(name: str | None) -> UUID | None:
+    """The intent that a remote name carries, or None for one that is not ours. `files/` before it and an ending behind
+    it are allowed."""
+    stem = (name or "").rpartition("/")[2].partition(".")[0]
+    digits = stem.removeprefix(PREFIX)
+    if stem == digits or len(digits) != 32:
+        return None
+    try:
+        return UUID(hex=digits)
+    except ValueError:
+        return None

@@ -1,0 +1,257 @@
+"""The batch lane: what can wait is embedded at half price by provider batch jobs. Nothing here runs unless it is called."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from uuid import UUID
+
+from evervec.domain.batch import JobStatus
+from evervec.embedders.catalog import BATCHED
+from evervec.errors import NoBatchError, ProviderError, Refused
+from evervec.pipeline import remains
+from evervec.pipeline.collect import Collection
+from evervec.pipeline.embed import Tally, embed_rows
+from evervec.pipeline.flush import Flush, Flushed, Sizes
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.submit import NoRoomError, Progress, Submission, lock
+from evervec.store import batches, datasets, deferred, providers
+from evervec.store.batches import BatchJob
+from evervec.store.embeddables import BY_KIND
+from evervec.store.providers import Provider
+
+MOST_JOBS = 100
+RETURNED = 2000
+"""Rows that are embedded online together after jobs have given them back."""
+
+
+@dataclass
+class Synced:
+    """What a look at the provider brought. `running` jobs are still to be waited for, `busy` ones another process looks
+    after; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end."""
+
+    jobs: list[BatchJob] = field(default_factory=list)
+    ready: int = 0
+    failed: int = 0
+    dropped: int = 0
+    returned: int = 0
+    running: int = 0
+    busy: int = 0
+    again: list[BatchJob] = field(default_factory=list)
+    online: Tally = field(default_factory=Tally)
+    removed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class BatchManager:
+    """The batch lane of one open database: what `core.batch_manager` is, and what the commands call."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources, self._database = resources, resources.database
+
+    async def flush_queue(
+        self,
+        min_batch_size: int = 1,
+        max_batch_size: int | None = None,
+        dataset: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Flushed:
+        """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
+
+        Raises `NoBatchError` for a provider that embeds at once, `Refused` for sizes that can not be, and what the
+        provider refuses (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
+        """
+        if min_batch_size < 1 or (max_batch_size is not None and max_batch_size < min_batch_size):
+            raise Refused(
+                reason=f"A job can not have {min_batch_size} to {max_batch_size} rows: give a least of 1 or more, and a most "
+                "that is not below it."
+            )
+        flush = await self._flush(dataset, Sizes(min_batch_size, max_batch_size))
+        return await flush.plan() if dry_run else await flush.run(progress)
+
+    async def check_and_sync(self, progress: Progress | None = None) -> Synced:
+        """Ask after every open job, take in what is done, send again what came back, and clean up.
+
+        Safe to call at any time, from any number of processes, after any crash. A provider that is out is named in
+        `problems` and asked again by the next call.
+        """
+        synced = Synced()
+        async with self._database.read() as tx:
+            unfinished = await batches.unfinished(tx)
+        ended = not unfinished
+        for job in unfinished:
+            looked = await self._look(job, synced)
+            if looked is not None and looked.finished_at is not None:
+                ended = True
+            if progress is not None:
+                progress(1)
+        await self._send_again(synced)
+        await self._embed_returned(synced)
+        if ended:
+            await self._remove_remains(synced)
+        return synced
+
+    async def process_queue(self, min_batch_size: int = 1, max_batch_size: int | None = None) -> tuple[Flushed, Synced]:
+        """Take in what is done, then send what waits."""
+        synced = await self.check_and_sync()
+        return await self.flush_queue(min_batch_size, max_batch_size), synced
+
+    async def cancel(self, job: str) -> BatchJob:
+        """End a job by its id, the first digits of it, or the provider's name: its rows go back to the queue.
+
+        Raises `UnknownBatchJobError`, `Refused` for one that is over, a `ProviderError` when the provider is out.
+        """
+        found = await self.get(job)
+        async with self._held(found) as held:
+            if not held:
+                raise Refused(
+                    reason=f"Batch job {found.id} is being worked on by another process. Try again in a moment."
+                )
+            found = await self._job(found.id)
+            if found.finished_at is not None:
+                raise Refused(reason=f"Batch job {found.id} is over already: it is {found.status}.")
+            if found.external_id is None and found.submitting_at is not None:
+                found = await (await self._submission(found)).resume(found)
+            return await (await self._collection(found)).cancel(found)
+
+    async def get(self, job: str) -> BatchJob:
+        """One job by its id, the first digits of it, or the provider's name. Raises `UnknownBatchJobError`."""
+        async with self._database.read() as tx:
+            return await batches.find(tx, job)
+
+    # --- back --------------------------------------------------------------------------------------------------
+
+    async def _look(self, job: BatchJob, synced: Synced) -> BatchJob | None:
+        """See one job as far as it goes now."""
+        async with self._held(job) as held:
+            if not held:
+                synced.busy += 1
+                return None
+            before = job = await self._job(job.id)
+            try:
+                if job.finished_at is None:
+                    job = await self._step(job)
+                if job.finished_at is not None and job.cleaned_at is None:
+                    await self._clean(job)
+            except (NoRoomError, ProviderError) as error:
+                synced.problems.append(f"job {job.id}: {error}")
+            job = await self._job(job.id)
+        _count(synced, before, job)
+        return job
+
+    async def _step(self, job: BatchJob) -> BatchJob:
+        try:
+            await self._collection(job)
+        except NoBatchError as error:
+            return await self._orphaned(job, str(error))
+        if job.external_id is None:
+            job = await (await self._submission(job)).resume(job)
+        if job.external_id is not None and job.finished_at is None:
+            job = await (await self._collection(job)).collect(job)
+        return job
+
+    async def _clean(self, job: BatchJob) -> None:
+        try:
+            collection = await self._collection(job)
+        except NoBatchError:
+            # there is nobody to clean up at
+            async with self._database.transaction() as tx:
+                await batches.cleaned(tx, job.id)
+            return
+        await collection.clean(job)
+
+    async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
+        """Its provider was removed, or is another one now: nobody can be asked any more."""
+        async with self._database.transaction() as tx:
+            while left := await batches.left(tx, job.id, limit=50_000):
+                ids = [item.vector_id for item in left]
+                await deferred.give_back(tx, job.id, ids, hours=0, online=True, code="config", error=reason)
+                await batches.settle(tx, job.id, ids, returned=len(ids))
+            await batches.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
+        return await self._job(job.id)
+
+    async def _send_again(self, synced: Synced) -> None:
+        """What a job gave back for the first time travels once more, in jobs of half the size."""
+        provider = await self._resources.provider()
+        if provider.type not in BATCHED:
+            return
+        async with self._database.read() as tx:
+            scope = [one.id for one in await datasets.live(tx)]
+            total = sum(count for _, count in await deferred.waiting(tx, scope, tries=1))
+        if not total:
+            return
+        sizes = Sizes(most=ceil(total / 2))
+        try:
+            flushed = await Flush(self._resources, provider, scope, sizes, tries=1).run()
+        except ProviderError as error:
+            synced.problems.append(f"sent again: {error}")
+            return
+        synced.again = flushed.jobs
+
+    async def _embed_returned(self, synced: Synced) -> None:
+        """What no job could do is embedded online."""
+        while True:
+            async with self._database.read() as tx:
+                returned = await deferred.returned(tx, limit=RETURNED)
+            if not returned:
+                return
+            tally = Tally()
+            for kind, ids in returned.items():
+                tally.add(await embed_rows(self._resources, BY_KIND[kind], ids))
+            synced.online.add(tally)
+            if not tally.success:
+                return
+
+    async def _remove_remains(self, synced: Synced) -> None:
+        """What a crash left at the provider: files without a job, jobs that nobody here knows."""
+        provider = await self._resources.provider()
+        if provider.type not in BATCHED:
+            return
+        try:
+            synced.removed += await remains.remove(self._resources, provider)
+        except ProviderError as error:
+            synced.problems.append(f"cleaning up: {error}")
+
+    # --- who -----------------------------------------------------------------------------------------------------
+
+    async def _flush(self, dataset: str | None, sizes: Sizes) -> Flush:
+        provider = await self._resources.provider()
+        async with self._database.read() as tx:
+            scope = [one.id for one in await datasets.find(tx, dataset)]
+        return Flush(self._resources, provider, scope, sizes)
+
+    async def _of(self, job: BatchJob) -> Provider:
+        if job.provider_id is None:
+            raise Refused(
+                reason=f"The provider of batch job {job.id} was removed. `evervec batch sync` gives its rows back."
+            )
+        async with self._database.read() as tx:
+            return await providers.by_id(tx, job.provider_id)
+
+    async def _submission(self, job: BatchJob) -> Submission:
+        return Submission(self._resources, await self._of(job))
+
+    async def _collection(self, job: BatchJob) -> Collection:
+        return Collection(self._resources, await self._of(job))
+
+    @asynccontextmanager
+    async def _held(self, job: BatchJob) -> AsyncIterator[bool]:
+        async with self._database.advisory_lock(lock(job.id), wait=False) as held:
+            yield held
+
+    async def _job(self, job_id: UUID) -> BatchJob:
+        async with self._database.read() as tx:
+            return await batches.by_id(tx, job_id)
+
+    async def list(self, limit: int = MOST_JOBS) -> list[BatchJob]:
+        """The newest jobs, newest first."""
+        async with self._database.read() as tx:
+            return await batches.every(tx, limit=limit)
+
+
+def _count(synced: Synced, before: BatchJob, after: BatchJob) -> None:
+    for name in ("ready", "failed", "dropped", "returned"):
+        setattr(synced, name, getattr(synced, name) + after.stats[name] - before.stats[name])
+    synced.running += after.finished_at is None
+    synced.jobs.append(after)

@@ -1,0 +1,40 @@
+"""What a crash left at a provider: remote files without a job, and jobs that this database does not know."""
+
+from datetime import UTC, datetime, timedelta
+
+from evervec import log
+from evervec.domain.batch import is_of
+from evervec.pipeline.resources import Resources
+from evervec.store import batches
+from evervec.store.providers import Provider
+
+logger = log.get("batch")
+
+OLD = timedelta(days=1)
+"""What carries our name and belongs to no open job is removed after this time."""
+
+LOOKED_BACK = timedelta(days=3)
+
+
+async def remove(resources: Resources, provider: Provider, *, older: timedelta = OLD) -> int:
+    """Remove remote files of ours that belong to no open job and are older than that, and cancel jobs of ours that run
+    and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
+    client = resources.models.batch_client(provider)
+    async with resources.database.read() as tx:
+        tag = await batches.tag(tx)
+    removed, now = 0, datetime.now(UTC)
+    files = [one async for one in client.files() if is_of(one.intent, tag)]
+    jobs = [one async for one in client.jobs(now - LOOKED_BACK) if is_of(one.intent, tag)]
+    intents = [file.intent for file in files] + [job.intent for job in jobs]
+    async with resources.database.read() as tx:
+        open_ = await batches.known(tx, [intent for intent in intents if intent is not None])
+    for job in jobs:
+        if job.intent not in open_ and not job.state.over:
+            logger.warning("a job that nobody here knows is cancelled", external_id=job.external_id)
+            await client.cancel(job.external_id)
+            removed += 1
+    for file in files:
+        if file.intent not in open_ and (file.created_at is None or now - file.created_at >= older):
+            await client.remove_file(file.name)
+            removed += 1
+    return removed

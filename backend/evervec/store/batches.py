@@ -1,0 +1,354 @@
+"""Jobs of a provider's batch API, as they are remembered: the intent before anything is sent, the items still to come."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
+from evervec.errors import Refused, UnknownBatchJobError
+from evervec.store import rows
+from evervec.store.rows import Claimed
+from evervec.store.session import ReadTx, Tx
+
+COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
+"""What `stats` tells: rows held, texts sent for them; rows that got a vector, that were given up, whose text was edited
+or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for."""
+
+COLUMNS = (
+    "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
+    f"{', '.join(COUNTS)}, listings, tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
+    "deadline, finished_at, cleaned_at, coalesce(deadline < now(), false) AS late"
+)
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One job. Its `id` is the intent that everything at the provider carries; `external_id` is the provider's own name
+    for it. `said` is the provider's last word on its state, `late` tells that its deadline is over."""
+
+    id: UUID
+    external_id: str | None
+    job_type: JobType
+    status: JobStatus
+    created_at: datetime
+    updated_at: datetime
+    provider_id: UUID | None
+    space_id: int | None
+    model: str
+    input_file: str | None
+    stats: Mapping[str, int]
+    listings: int
+    usd_per_million_tokens: float | None
+    said: str | None
+    error: str | None
+    submitting_at: datetime | None
+    submitted_at: datetime | None
+    deadline: datetime | None
+    finished_at: datetime | None
+    cleaned_at: datetime | None
+    late: bool
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the job costs in dollars, by its estimated tokens; None where no price is known."""
+        if self.usd_per_million_tokens is None:
+            return None
+        return self.stats["tokens"] * self.usd_per_million_tokens * DISCOUNT / 1_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row in a job, with the digest of the text that was sent under `key`."""
+
+    vector_id: int
+    key: str
+    content_hash: bytes
+    dataset_id: UUID | None = None
+
+
+def _job(row: Mapping[str, Any]) -> BatchJob:
+    values = dict(row)
+    stats = {name: values.pop(name) for name in (*COUNTS, "tokens", "bytes")}
+    job_type, status = JobType(values.pop("job_type")), JobStatus(values.pop("status"))
+    return BatchJob(**values, job_type=job_type, status=status, stats=stats)
+
+
+TAG_SQL = """
+SELECT c.system_identifier::text || '/' || d.oid::text FROM pg_control_system() c, pg_database d
+WHERE d.datname = current_database()
+"""
+
+
+async def tag(tx: ReadTx) -> bytes:
+    """Four bytes that this database's intents begin with: others may use the same key."""
+    return sha256(str(await tx.fetchval(TAG_SQL)).encode()).digest()[:TAG]
+
+
+async def add(
+    tx: Tx,
+    job_id: UUID,
+    job_type: JobType,
+    *,
+    provider_id: UUID,
+    space_id: int | None,
+    model: str,
+    price: float | None,
+) -> None:
+    """Write an intent down, before anything is sent; one that is there already stays as it is."""
+    await tx.execute(
+        "INSERT INTO batch_jobs (id, job_type, provider_id, space_id, model, usd_per_million_tokens) "
+        "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+        job_id,
+        job_type,
+        provider_id,
+        space_id,
+        model,
+        price,
+    )
+
+
+async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
+    """A job. Raises `UnknownBatchJobError`."""
+    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM batch_jobs WHERE id = $1", job_id)
+    if row is None:
+        raise UnknownBatchJobError(job=str(job_id))
+    return _job(row)
+
+
+async def find(tx: ReadTx, name: str) -> BatchJob:
+    """A job by its id, the first digits of it, or the provider's name for it. Raises `UnknownBatchJobError`, and
+    `Refused` where several begin like that."""
+    found = await tx.fetch(
+        f"SELECT {COLUMNS} FROM batch_jobs WHERE external_id = $1 OR starts_with(id::text, lower($1)) LIMIT 2", name
+    )
+    if not found or not name:
+        raise UnknownBatchJobError(job=name)
+    if len(found) > 1:
+        raise Refused(reason=f"Several batch jobs begin with {name!r}. Give more of the id.")
+    return _job(found[0])
+
+
+async def every(tx: ReadTx, *, limit: int = 100) -> list[BatchJob]:
+    """The newest jobs, newest first."""
+    rows_ = await tx.fetch(f"SELECT {COLUMNS} FROM batch_jobs ORDER BY created_at DESC, id LIMIT $1", limit)
+    return [_job(row) for row in rows_]
+
+
+async def unfinished(tx: ReadTx) -> list[BatchJob]:
+    """Jobs about which something is still to be done, oldest first: to send, to wait for, to clean up after."""
+    return [
+        _job(row)
+        for row in await tx.fetch(
+            f"SELECT {COLUMNS} FROM batch_jobs WHERE cleaned_at IS NULL ORDER BY created_at, id LIMIT 10000"
+        )
+    ]
+
+
+async def known(tx: ReadTx, job_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these intents are of jobs that are not over."""
+    found = await tx.fetch("SELECT id FROM batch_jobs WHERE id = ANY($1) AND finished_at IS NULL", list(job_ids))
+    return {row["id"] for row in found}
+
+
+async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
+    """`(jobs, tokens)` that a provider has in work, or is just being asked for."""
+    row = await tx.fetchrow(
+        "SELECT count(*) AS jobs, coalesce(sum(tokens), 0)::bigint AS tokens FROM batch_jobs "
+        "WHERE provider_id = $1 AND finished_at IS NULL",
+        provider_id,
+    )
+    assert row is not None  # an aggregate always has a row
+    return row["jobs"], row["tokens"]
+
+
+async def fill(tx: Tx, job_id: UUID, items: Sequence[Item]) -> None:
+    """Remember rows of a job, and the digest that is sent for each."""
+    await tx.copy("batch_items", ("job_id", "vector_id", "key", "content_hash"), [
+        (job_id, item.vector_id, item.key, item.content_hash) for item in items
+    ])  # fmt: skip
+    await tx.execute("UPDATE batch_jobs SET rows = rows + $2, updated_at = now() WHERE id = $1", job_id, len(items))
+
+
+async def sized(tx: Tx, job_id: UUID, *, texts: int, tokens: int, size: int) -> None:
+    """Remember what the input file holds; it counts what is sent, however often it is written."""
+    await tx.execute(
+        "UPDATE batch_jobs SET texts = $2, tokens = $3, bytes = $4, updated_at = now() WHERE id = $1",
+        job_id,
+        texts,
+        tokens,
+        size,
+    )
+
+
+ASKED = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "
+
+
+async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[Item]:
+    """The rows that wait for the answers to some keys."""
+    found = await tx.fetch(
+        ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id",
+        job_id,
+        list(keys),
+    )
+    return [Item(**row) for row in found]
+
+
+async def left(tx: ReadTx, job_id: UUID, *, limit: int) -> list[Item]:
+    """Rows of a job that have got no answer so far."""
+    found = await tx.fetch(
+        ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
+        job_id,
+        limit,
+    )
+    return [Item(**row) for row in found]
+
+
+async def wanted(tx: ReadTx, job_id: UUID) -> bool:
+    """Whether any row of a job still waits for the vector of the text that was sent."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT FROM batch_items i JOIN embeddings e USING (vector_id) "
+            "JOIN datasets d ON d.id = e.dataset_id JOIN projects p ON p.id = d.project_id WHERE i.job_id = $1 "
+            "AND e.content_hash = i.content_hash AND e.pending_id IS NOT NULL "
+            "AND d.deleted_at IS NULL AND p.deleted_at IS NULL)",
+            job_id,
+        )
+    )
+
+
+STILL_HELD = """
+SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash, w.attempts
+FROM batch_items i JOIN embeddings e USING (vector_id) JOIN embed_work w USING (vector_id)
+WHERE i.job_id = $1 AND i.vector_id > $2 AND w.lease_owner = $1 AND e.content_hash = i.content_hash
+  AND w.content_hash = i.content_hash AND e.pending_id IS NOT NULL
+ORDER BY i.vector_id LIMIT $3
+"""
+
+
+async def still_held(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[Claimed]:
+    """Rows of an intent that are still its own, with their texts, in the order of their ids."""
+    found = await tx.fetch(STILL_HELD, job_id, after, limit)
+    return await rows.with_text(tx, found, job_id)
+
+
+async def forget_lost(tx: Tx, job_id: UUID) -> int:
+    """Strike rows that an intent does not hold any more, or whose text is another now; answers how many."""
+    dropped = await tx.fetchval(
+        """
+        WITH gone AS (
+            DELETE FROM batch_items i WHERE i.job_id = $1 AND NOT EXISTS (
+                SELECT FROM embeddings e JOIN embed_work w USING (vector_id)
+                WHERE e.vector_id = i.vector_id AND w.lease_owner = $1 AND e.content_hash = i.content_hash
+                  AND w.content_hash = i.content_hash AND e.pending_id IS NOT NULL)
+            RETURNING 1
+        ), counted AS (SELECT count(*) AS n FROM gone)
+        UPDATE batch_jobs SET dropped = dropped + counted.n FROM counted WHERE id = $1 RETURNING counted.n
+        """,
+        job_id,
+    )
+    return int(dropped or 0)
+
+
+async def settle(
+    tx: Tx,
+    job_id: UUID,
+    vector_ids: Sequence[int],
+    *,
+    ready: int = 0,
+    failed: int = 0,
+    dropped: int = 0,
+    returned: int = 0,
+    strays: int = 0,
+) -> None:
+    """Strike items off: whatever happened to their rows happened in this transaction."""
+    await tx.execute("DELETE FROM batch_items WHERE job_id = $1 AND vector_id = ANY($2)", job_id, list(vector_ids))
+    await tx.execute(
+        "UPDATE batch_jobs SET ready = ready + $2, failed = failed + $3, dropped = dropped + $4, "
+        "returned = returned + $5, strays = strays + $6, updated_at = now() WHERE id = $1",
+        job_id,
+        ready,
+        failed,
+        dropped,
+        returned,
+        strays,
+    )
+
+
+async def uploaded(tx: Tx, job_id: UUID, file: str) -> None:
+    """The input file is at the provider."""
+    await tx.execute("UPDATE batch_jobs SET input_file = $2, updated_at = now() WHERE id = $1", job_id, file)
+
+
+async def submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
+    """From here on a job may exist at the provider: it is looked for before another one is asked for."""
+    await tx.execute(
+        "UPDATE batch_jobs SET submitting_at = now(), listings = 0, deadline = now() + make_interval(secs => $2), "
+        "updated_at = now() WHERE id = $1",
+        job_id,
+        hours * 3600,
+    )
+
+
+async def not_sent(tx: Tx, job_id: UUID) -> None:
+    """The provider refused for sure: there is no job of this intent."""
+    await tx.execute("UPDATE batch_jobs SET submitting_at = NULL, updated_at = now() WHERE id = $1", job_id)
+
+
+async def not_listed(tx: Tx, job_id: UUID) -> tuple[int, float]:
+    """A whole listing did not have it; answers how many did not, and the seconds since it was asked for."""
+    row = await tx.fetchrow(
+        "UPDATE batch_jobs SET listings = listings + 1, updated_at = now() WHERE id = $1 "
+        "RETURNING listings, extract(epoch FROM now() - submitting_at)::float8 AS seconds",
+        job_id,
+    )
+    assert row is not None  # a job is never deleted
+    return row["listings"], row["seconds"]
+
+
+async def submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
+    """The provider has the job, and this is its name for it."""
+    await tx.execute(
+        "UPDATE batch_jobs SET status = 'SUBMITTED', external_id = $2, submitted_at = now(), updated_at = now() "
+        "WHERE id = $1 AND finished_at IS NULL",
+        job_id,
+        external_id,
+    )
+
+
+async def seen(tx: Tx, job_id: UUID, said: str) -> None:
+    """The provider works on it, in its own words."""
+    await tx.execute(
+        "UPDATE batch_jobs SET status = 'PROCESSING', said = $2, updated_at = now() "
+        "WHERE id = $1 AND finished_at IS NULL",
+        job_id,
+        said[:200],
+    )
+
+
+async def finish(tx: Tx, job_id: UUID, status: JobStatus, *, said: str | None, error: str | None) -> None:
+    """The end of a job; what is left at the provider is removed after this."""
+    await tx.execute(
+        "UPDATE batch_jobs SET status = $2, said = coalesce($3, said), error = $4, finished_at = now(), "
+        "updated_at = now() WHERE id = $1 AND finished_at IS NULL",
+        job_id,
+        status,
+        None if said is None else said[:200],
+        None if error is None else error[:500],
+    )
+
+
+async def cleaned(tx: Tx, job_id: UUID) -> None:
+    """Nothing of it is left at the provider."""
+    await tx.execute("UPDATE batch_jobs SET cleaned_at = now(), updated_at = now() WHERE id = $1", job_id)
+
+
+async def let_go_of_other_spaces(tx: Tx, space_id: int) -> None:
+    """Give back the rows of jobs for another space than the active one: their vectors would be nobody's."""
+    await tx.execute(
+        "UPDATE embed_work SET lease_owner = NULL, lease_until = NULL, not_before = now(), deferred = false "
+        "WHERE lease_owner IN (SELECT id FROM batch_jobs WHERE finished_at IS NULL AND space_id <> $1)",
+        space_id,
+    )

@@ -1,0 +1,120 @@
+"""Rows of the batch lane: put there, claimed for a job, given back. Until its deadline nobody else embeds such a row."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from evervec.store import rows
+from evervec.store.embeddables import BY_KIND, Embeddable
+from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNHELD, Claimed
+from evervec.store.session import ReadTx, Tx
+
+TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
+FREE_FOR_BATCH = UNHELD.format(due=DUE_FOR_BATCH)
+CLAIM_FOR_BATCH = CLAIM.format(scope=f"{OF_DATASET} AND {TRIES} = $6", free=FREE_FOR_BATCH, due=DUE_FOR_BATCH)
+
+# A row that rests after a failure, or that somebody holds, stays what it is.
+MARK = f"""
+INSERT INTO embed_work AS w (vector_id, content_hash, deferred, not_before)
+SELECT e.vector_id, e.content_hash, true, now() + $1 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+WHERE {{scope}} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {FREE})
+ON CONFLICT (vector_id) DO UPDATE SET
+    content_hash = EXCLUDED.content_hash, deferred = true, not_before = EXCLUDED.not_before,
+    attempts = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.attempts ELSE 0 END, batch_tries = 0,
+    lease_owner = NULL, lease_until = NULL
+"""
+MARK_IDS = MARK.format(scope="e.kind = $2 AND e.row_id = ANY($3)")
+MARK_DATASETS = MARK.format(scope="e.dataset_id = ANY($2) AND ($3::smallint IS NULL OR e.kind = $3)")
+
+
+async def mark(tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, hours: float) -> int:
+    """Put pending rows of a kind into the batch lane for so many hours; answers how many."""
+    if not row_ids:
+        return 0
+    return _count(await tx.execute(MARK_IDS, timedelta(hours=hours), embeddable.kind, list(row_ids)))
+
+
+async def mark_datasets(tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None = None, hours: float) -> int:
+    """Put everything there that waits in some datasets and that nobody holds; answers how many."""
+    return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind))
+
+
+async def clear(tx: Tx) -> int:
+    """Take every row out of the lane that no job holds: from now on it is embedded online."""
+    return _count(
+        await tx.execute(
+            "UPDATE embed_work SET deferred = false, not_before = now() WHERE deferred AND lease_owner IS NULL"
+        )
+    )
+
+
+async def claim(tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float) -> list[Claimed]:
+    """Lease pending rows of a dataset for a job, oldest first; `tries` is how often a job has given them back."""
+    await tx.execute(TURN, dataset_id)
+    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries)
+    return await rows.with_text(tx, picked, owner)
+
+
+# The first time a row comes back it waits for a smaller job, then it is embedded online like any other.
+GIVE_BACK = """
+UPDATE embed_work SET batch_tries = least(batch_tries + $4, 100), deferred = batch_tries + $4 < 2,
+    not_before = CASE WHEN batch_tries + $4 < 2 THEN now() + $3 ELSE now() END,
+    last_code = $5, last_error = $6, lease_owner = NULL, lease_until = NULL
+WHERE lease_owner = $1 AND vector_id = ANY($2)
+"""
+
+
+async def give_back(
+    tx: Tx, job_id: UUID, vector_ids: Sequence[int], *, hours: float, online: bool, code: str, error: str
+) -> None:
+    """Let go of rows that a job could not do: once for a smaller job, then (or at once, with `online`) for online."""
+    await tx.execute(GIVE_BACK, job_id, list(vector_ids), timedelta(hours=hours), 2 if online else 1, code, error[:500])
+
+
+async def hold_until(tx: Tx, job_id: UUID, *, hours: float) -> int:
+    """Hold all rows of a job for so many hours from now; answers how many it still has."""
+    return await rows.renew(tx, job_id, lease=hours * 3600)
+
+
+WAITING = f"""
+SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
+GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
+"""
+
+
+async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
+    """`(dataset, rows that a job could take)`, smallest first; `tries` is how often a job has given them back."""
+    return [(row["dataset_id"], row["pending"]) for row in await tx.fetch(WAITING, list(dataset_ids), tries)]
+
+
+async def returned(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
+    """Rows that jobs have given back for good, `{kind: row ids}`: they are to be embedded online."""
+    found = await tx.fetch(
+        "SELECT e.kind, e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.batch_tries >= 2 "
+        "AND w.content_hash = e.content_hash AND w.lease_owner IS NULL AND w.not_before <= now() "
+        "AND e.pending_id IS NOT NULL ORDER BY e.vector_id LIMIT $1",
+        limit,
+    )
+    kinds: dict[int, list[int]] = {}
+    for row in found:
+        kinds.setdefault(row["kind"], []).append(row["row_id"])
+    return kinds
+
+
+async def characters(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
+    """About how many characters wait in some datasets: what a plan estimates tokens from."""
+    total = 0
+    for embeddable in BY_KIND.values():
+        total += await tx.fetchval(
+            f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
+            f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id "
+            "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2)",
+            embeddable.kind,
+            list(dataset_ids),
+        )
+    return total
+
+
+def _count(tag: str) -> int:
+    return int(tag.rsplit(" ", 1)[-1])

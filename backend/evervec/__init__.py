@@ -1,1 +1,35 @@
-"""Evervec keeps the text in PostgreSQL embedded and searchable."""
+"""Keeps the text in PostgreSQL embedded and searchable. Importing this starts nothing, opens nothing, and is quick.
+
+```python
+from evervec import Document, SemanticCore
+
+async with SemanticCore.open() as core:
+    await core.ingest(Document.from_path("notes.md"))
+    answer = await core.search("what did we decide?")
+```
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evervec.library.blocking import SyncSemanticCore
+    from evervec.library.core import SemanticCore
+    from evervec.library.documents import Document
+    from evervec.store.batches import BatchJob
+
+__all__ = ["BatchJob", "Document", "SemanticCore", "SyncSemanticCore"]
+
+_PLACES = {
+    "BatchJob": "evervec.store.batches",
+    "Document": "evervec.library.documents",
+    "SemanticCore": "evervec.library.core",
+    "SyncSemanticCore": "evervec.library.blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name brings its imports when it is first asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'evervec' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

@@ -1,0 +1,41 @@
+"""A document as a caller makes it: from a text, or from a file of any format that is read."""
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Self
+
+from evervec.domain import document
+from evervec.errors import PathRefusedError
+
+MOST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Document(document.Document):
+    """A text with its identity. `uri` tells which one it is: the same uri again replaces it.
+
+    `format` tells how it is structured (`markdown`, `python`, `plain`, …).
+    """
+
+    @classmethod
+    def from_text(cls, uri: str, text: str, *, title: str = "", format: str = "plain") -> Self:  # noqa: A002
+        """A document out of a text that the caller has."""
+        from evervec.domain.text import clean
+
+        return cls(uri, clean(title), clean(text), format)
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_BYTES) -> Self:
+        """The document that a file is: text, Markdown, HTML, PDF, a notebook, source code. Blocking.
+
+        Raises `PathRefusedError` for what is not there, may not be read, is binary, torn, encrypted or too large.
+        """
+        from evervec.sources.files.reading import read_file
+
+        found = read_file(Path(fspath(path)).absolute(), most_bytes=most_bytes)
+        if isinstance(found, document.Skipped):
+            raise PathRefusedError(
+                path=str(path), reason=f"{found.reason}{f' ({found.detail})' if found.detail else ''}"
+            )
+        return cls(found.uri, found.title, found.text, found.format, found.stamp)

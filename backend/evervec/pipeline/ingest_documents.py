@@ -1,0 +1,155 @@
+"""Documents that a caller hands over: chunked and written, and embedded at once, later by a batch job, or by the workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from evervec.domain.chunking import Chunk
+from evervec.domain.document import Document
+from evervec.embedders.catalog import BATCHED
+from evervec.errors import Refused
+from evervec.pipeline import recipe
+from evervec.pipeline.embed import embed_rows
+from evervec.pipeline.providers import FREE
+from evervec.pipeline.recipe import Kitchen
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, deferred, documents
+from evervec.store.datasets import Dataset
+from evervec.store.documents import Written
+from evervec.store.embeddables import CHUNK
+from evervec.store.session import Tx
+
+TOGETHER = 64
+TOGETHER_CHARACTERS = 2_000_000
+"""So much is chunked, and written in one transaction, at a time."""
+
+SMALL = 256
+"""Chunks that a local model embeds while one waits for it."""
+
+
+class Mode(StrEnum):
+    """When what comes in is embedded: before the call returns, later, or as suits its size and the provider."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+    AUTO = "auto"
+
+
+@dataclass
+class Ingested:
+    """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job."""
+
+    documents: int = 0
+    documents_unchanged: int = 0
+    chunks_new: int = 0
+    chunks_updated: int = 0
+    chunks_skipped: int = 0
+    chunks_deleted: int = 0
+    embedded: int = 0
+    failed: int = 0
+    pending: int = 0
+    deferred: int = 0
+
+
+async def ingest_documents(
+    resources: Resources,
+    given: AsyncIterator[Document],
+    *,
+    project: str,
+    dataset: str,
+    mode: str = Mode.AUTO,
+) -> Ingested:
+    """Make the dataset hold these documents, each by its uri; one whose text is the same is left alone.
+
+    `sync` embeds before it returns. `async` chunks and writes and never touches the network: with a provider that has a
+    batch API the rows are kept for that, else they wait for workers or a backfill. `auto` is `sync` for little text and a
+    local model. Raises `Refused` for another mode, and `NameRefusedError`.
+    """
+    if mode not in tuple(Mode):
+        raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
+    kitchen = await recipe.active(resources)
+    async with resources.database.transaction() as tx:
+        target = await datasets.ensure(tx, project, dataset)
+    total = Ingested()
+    async for group in _groups(given):
+        await _Group(resources, kitchen, target, Mode(mode), total).take(group)
+    return total
+
+
+async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
+    """A few documents at a time, none twice in a group: the last version of a uri is the one that counts."""
+    group: dict[str, Document] = {}
+    size = 0
+    async for document in given:
+        group.pop(document.uri, None)
+        group[document.uri] = document
+        size += len(document.text)
+        if len(group) >= TOGETHER or size >= TOGETHER_CHARACTERS:
+            yield list(group.values())
+            group, size = {}, 0
+    if group:
+        yield list(group.values())
+
+
+class _Group:
+    """A few documents on their way in, in one transaction."""
+
+    def __init__(self, resources: Resources, kitchen: Kitchen, target: Dataset, mode: Mode, total: Ingested) -> None:
+        self._resources, self._database = resources, resources.database
+        self._kitchen, self._target, self._mode, self._total = kitchen, target, mode, total
+        provider = kitchen.provider
+        self._batched, self._local = provider.type in BATCHED, provider.type in FREE
+
+    async def take(self, group: Sequence[Document]) -> None:
+        """Chunk what is new, write it, and embed it if this mode does."""
+        changed = await self._changed(group)
+        self._total.documents += len(group)
+        self._total.documents_unchanged += len(group) - len(changed)
+        if not changed:
+            return
+        chunked = await asyncio.to_thread(self._kitchen.chunk, changed)
+        sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
+        written, kept = await self._database.in_turn(partial(self._write, chunked, defer=self._batched and not sync))
+        self._count(written, kept)
+        if sync and written.pending:
+            await self._embed(list(written.pending))
+
+    async def _changed(self, group: Sequence[Document]) -> list[Document]:
+        async with self._database.read() as tx:
+            known = await documents.known(tx, self._target.id, [one.uri for one in group])
+        key = self._kitchen.recipe.key
+        return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
+
+    def _at_once(self, chunks: int) -> bool:
+        match self._mode:
+            case Mode.SYNC:
+                return True
+            case Mode.ASYNC:
+                return False
+            case Mode.AUTO:
+                return self._local and chunks <= SMALL
+
+    async def _write(
+        self, chunked: Sequence[tuple[Document, Sequence[Chunk]]], tx: Tx, *, defer: bool
+    ) -> tuple[Written, int]:
+        if not await documents.hold(tx, self._target.id):
+            raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
+        written = await documents.replace(tx, self._target.id, chunked, self._kitchen.recipe.key)
+        if not defer:
+            return written, 0
+        hours = self._resources.settings.batch_hours
+        return written, await deferred.mark(tx, CHUNK, list(written.pending), hours=hours)
+
+    def _count(self, written: Written, kept: int) -> None:
+        for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):
+            setattr(self._total, name, getattr(self._total, name) + getattr(written.counts, name))
+        self._total.pending += len(written.pending)
+        self._total.deferred += kept
+
+    async def _embed(self, chunk_ids: list[int]) -> None:
+        tally = await embed_rows(self._resources, CHUNK, chunk_ids)
+        self._total.embedded += tally.success
+        self._total.failed += tally.failed
+        self._total.pending -= tally.success + tally.failed

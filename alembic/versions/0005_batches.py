@@ -17,6 +17,7 @@ def upgrade() -> None:
     _media()
     op.add_column("embed_work", sa.Column("deferred", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("embed_work", sa.Column("batch_tries", sa.SmallInteger, nullable=False, server_default="0"))
+    op.add_column("index_runs", sa.Column("deferred", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("llm_providers", sa.Column("dimensions", sa.Integer))
     _types("'local', 'ollama', 'gemini', 'openai'")
 
@@ -24,6 +25,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     _types("'local', 'ollama'")
     op.drop_column("llm_providers", "dimensions")
+    op.drop_column("index_runs", "deferred")
     op.execute("ALTER TABLE embed_work DROP COLUMN deferred, DROP COLUMN batch_tries")
     for table in ("media", "batch_items", "batch_jobs"):
         op.drop_table(table)

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from evervec.errors import Refused
-from evervec.pipeline import recipe
+from evervec.pipeline import recipe, router
+from evervec.pipeline.defer import BatchManager
 from evervec.pipeline.embed import Tally, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, populate, rows
+from evervec.store import deferred as deferring
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import BY_KIND, BY_NAME
 
@@ -27,7 +29,8 @@ class Share:
 
 @dataclass
 class Report:
-    """`pending` counts the rows that wait now: before the run for a plan, after it for a run."""
+    """`pending` counts the rows that wait now: before the run for a plan, after it for a run. `deferred` of them went to
+    batch `jobs`, and `reason` says why others did not."""
 
     pending: int = 0
     embedded: int = 0
@@ -36,6 +39,9 @@ class Report:
     reused: int = 0
     seconds: float = 0.0
     shares: list[Share] = field(default_factory=list)
+    deferred: int = 0
+    jobs: list[str] = field(default_factory=list)
+    reason: str | None = None
 
 
 async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> Report:
@@ -59,12 +65,22 @@ async def run(
     kind: str | None = None,
     batch: int | None = None,
     progress: Progress | None = None,
+    deferred: bool | None = None,
 ) -> Report:
-    """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing."""
+    """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing.
+
+    With `deferred` it is sent as batch jobs, without a word about it where the provider has those and there is enough.
+    Raises `NoBatchError`, and `Refused` for a kind in a batch job, which takes every kind.
+    """
     started = monotonic()
+    if deferred and kind is not None:
+        raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --deferred.")
     total = Tally()
     async for _ in populate.run(resources.database):
         pass
+    waiting = await plan(resources, dataset=dataset, kind=kind)
+    if kind is None and await router.lane(resources, deferred, waiting.pending):
+        return await _defer(resources, dataset, started, progress)
     number = BY_NAME[kind].kind if kind else None
     for one in await _smallest_first(resources, dataset):
         total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
@@ -77,6 +93,26 @@ async def run(
         total.reused,
         round(monotonic() - started, 3),
         left.shares,
+    )
+
+
+async def _defer(resources: Resources, dataset: str | None, started: float, progress: Progress | None) -> Report:
+    """Everything that waits is put into the batch lane, so that no worker embeds it meanwhile, and sent."""
+    hours = resources.settings.batch_hours
+    async with resources.database.transaction() as tx:
+        scope = [one.id for one in await datasets.find(tx, dataset)]
+        await deferring.mark_datasets(tx, scope, hours=hours)
+    flushed = await BatchManager(resources).flush_queue(dataset=dataset, progress=progress)
+    left = await plan(resources, dataset=dataset)
+    return Report(
+        left.pending,
+        reused=flushed.reused,
+        embedded=flushed.reused,
+        seconds=round(monotonic() - started, 3),
+        shares=left.shares,
+        deferred=flushed.rows,
+        jobs=[str(job.id) for job in flushed.jobs],
+        reason=flushed.reason,
     )
 
 

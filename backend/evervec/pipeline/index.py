@@ -8,13 +8,14 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.document import ChangedIds
 from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownDatasetError
-from evervec.pipeline import origins, recipe
+from evervec.pipeline import origins, recipe, router
 from evervec.pipeline.indexing import DatasetGone, Indexing, Options, Progress
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
+from evervec.store.session import Tx
 
 logger = log.get("index")
 
@@ -32,7 +33,7 @@ class Wish:
     """What a run is asked for: the `changed` ids alone, or everything compared; `full` removes what is gone as well.
 
     `scope` are the uris of the folders and files that a file source is kept to, `embeds` says whether the run embeds
-    what it writes or leaves that to the workers.
+    what it writes or leaves that to the workers; `deferred` leaves it to batch jobs, if the provider has such.
     """
 
     changed: ChangedIds | None = None
@@ -40,6 +41,7 @@ class Wish:
     trigger: str = "call"
     scope: Sequence[str] | None = None
     embeds: bool = True
+    deferred: bool = False
 
     @property
     def mode(self) -> str:
@@ -67,7 +69,7 @@ async def index(
     `NoSourceError`, `EmptySourceError`, and what its source raises. Nothing is half done: the run goes on from where it
     came to when it is taken up again.
     """
-    await origins.check(resources, dataset_id, wish.changed, wish.scope)
+    await _check(resources, dataset_id, wish)
     async with resources.database.read() as tx:
         busy = await runs.alive(tx, dataset_id)
     if busy:  # said at once, and not when it is this process's turn
@@ -77,7 +79,17 @@ async def index(
             raise await _busy(resources, dataset_id)
         await _work_off(resources, dataset_id)
         async with resources.database.transaction() as tx:
-            await runs.add(tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.scope, wish.embeds, "running")
+            await runs.add(
+                tx,
+                dataset_id,
+                wish.mode,
+                wish.trigger,
+                wish.changed,
+                wish.scope,
+                wish.embeds,
+                "running",
+                deferred=wish.deferred,
+            )
             run = await runs.next_of(tx, dataset_id)
         if run is not None:
             await _perform(resources, run, options, progress)
@@ -97,24 +109,36 @@ async def dataset(resources: Resources, name: str) -> Dataset:
 
 async def start(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
     """Ask for a run and ring for it; answers its id. Raises `IndexRunningError` while one is at work or waits."""
-    await origins.check(resources, dataset_id, wish.changed)
+    await _check(resources, dataset_id, wish)
     async with resources.database.transaction() as tx:
         await runs.in_line(tx, dataset_id)
         busy = await runs.active(tx, dataset_id)
         if busy is not None:
             raise IndexRunningError(dataset=dataset_id, run_id=busy.id)
-        run_id = await runs.enqueue(tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.embeds)
+        run_id = await _enqueue(tx, dataset_id, wish)
     await ring(resources, [dataset_id])
     return run_id
 
 
 async def enqueue(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
     """The same for who can wait: ids are added to the run that waits already. Answers the id of the run that does it."""
-    await origins.check(resources, dataset_id, wish.changed)
+    await _check(resources, dataset_id, wish)
     async with resources.database.transaction() as tx:
-        run_id = await runs.enqueue(tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.embeds)
+        run_id = await _enqueue(tx, dataset_id, wish)
     await ring(resources, [dataset_id])
     return run_id
+
+
+async def _check(resources: Resources, dataset_id: UUID, wish: Wish) -> None:
+    await origins.check(resources, dataset_id, wish.changed, wish.scope)
+    if wish.deferred:
+        await router.require(resources)
+
+
+async def _enqueue(tx: Tx, dataset_id: UUID, wish: Wish) -> UUID:
+    return await runs.enqueue(
+        tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.embeds, deferred=wish.deferred
+    )
 
 
 async def index_all_datasets(resources: Resources, full_rebuild: bool = False, trigger: str = "schedule") -> list[UUID]:

@@ -14,7 +14,7 @@ from evervec.pipeline.embed import Tally, embed_dataset, embed_rows
 from evervec.pipeline.recipe import Kitchen
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
-from evervec.store import documents, runs
+from evervec.store import deferred, documents, runs
 from evervec.store.documents import Known, Written
 from evervec.store.embeddables import CHUNK
 from evervec.store.rows import Claimed
@@ -256,6 +256,9 @@ class Indexing:
         written.counts += Counts(documents_moved=len(plan.moved))
         if plan.gone:
             written.counts += await documents.remove(tx, [one.id for one in plan.gone])
+        if self._run.deferred:
+            hours = self._resources.settings.batch_hours
+            await deferred.mark(tx, CHUNK, list(written.pending), hours=hours)
         return written
 
     async def _remove_gone(self) -> None:
@@ -293,8 +296,8 @@ class Indexing:
         return await documents.remove(tx, document_ids)
 
     async def _hand_on(self, pending: Mapping[int, int]) -> None:
-        """What is written is embedded while the next batch is read; or by workers, if this process only writes."""
-        if not pending:
+        """What is written is embedded while the next batch is read; or by workers, if this process only writes; or later."""
+        if not pending or self._run.deferred:
             return
         if self._run.embeds:
             await self._settled()

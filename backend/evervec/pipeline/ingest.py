@@ -9,11 +9,13 @@ from uuid import UUID
 from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.domain.naming import slug
 from evervec.errors import ExportError
-from evervec.pipeline import overview
+from evervec.pipeline import overview, router
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
 from evervec.sources import telegram
 from evervec.store import datasets, messages, monitor
+from evervec.store import deferred as deferring
+from evervec.store.embeddables import MESSAGE
 
 BATCH = 1000
 RING = 100
@@ -56,20 +58,24 @@ async def import_telegram(
     *,
     report: Report | None = None,
     progress: Progress | None = None,
+    deferred: bool = False,
 ) -> Report:
     """Read a Telegram Desktop export into a dataset, a committed batch at a time. Importing again changes nothing.
 
-    Raises `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
+    With `deferred` the messages are left to batch jobs to be embedded; what is drawn from them is not. Raises `NoBatchError`,
+    `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
     counted in the caller's `report`.
     """
     report = Report() if report is None else report
+    if deferred:
+        await router.require(resources)
     target = None
     for batch in _batches(telegram.read_export(path)):
         _stop_if_cancelled()
         if target is None:  # not before there is something to put into it
             async with resources.database.transaction() as tx:
                 target = await datasets.ensure(tx, project, dataset)
-        await _take(resources, target.id, _sorted_out(batch, report), report, lane=Lane.BACKFILL)
+        await _take(resources, target.id, _sorted_out(batch, report), report, lane=Lane.BACKFILL, deferred=deferred)
         if progress is not None:
             progress(len(batch))
     return report
@@ -143,10 +149,19 @@ def _sorted_out(entries: Iterable[ReadMessage], report: Report) -> list[Incoming
 
 
 async def _take(
-    resources: Resources, dataset_id: UUID, incoming: Sequence[IncomingMessage], report: Report, *, lane: Lane
+    resources: Resources,
+    dataset_id: UUID,
+    incoming: Sequence[IncomingMessage],
+    report: Report,
+    *,
+    lane: Lane,
+    deferred: bool = False,
 ) -> None:
     async with resources.database.transaction() as tx:
         saved = await messages.upsert(tx, dataset_id, incoming)
+        if deferred:
+            written = [*saved.created, *saved.changed]
+            await deferring.mark(tx, MESSAGE, written, hours=resources.settings.batch_hours)
     report.created += len(saved.created)
     report.changed += len(saved.changed)
     report.unchanged += saved.unchanged

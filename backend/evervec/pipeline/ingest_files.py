@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from evervec.domain.naming import slug
 from evervec.errors import UnknownDatasetError, UnknownProjectError
-from evervec.pipeline import index, origins, recipe
+from evervec.pipeline import index, origins, recipe, router
 from evervec.pipeline.index import Wish
 from evervec.pipeline.indexing import Indexing, Options, Progress
 from evervec.pipeline.origins import Files
@@ -25,18 +25,21 @@ async def ingest_files(
     options: Options,
     *,
     embeds: bool = True,
+    deferred: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
 
-    Raises `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
+    With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
+    if deferred:
+        await router.require(resources)
     origins.files_source(files)  # a path that is not there is refused before anything is made
     if options.dry:
         return await _counted(resources, project, dataset, files, options, progress)
     target = await origins.keep_files(resources, project, dataset, files)
     scope = sorted({uri_of(root) for root in files.roots})
-    wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds)
+    wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
     return await index.index(resources, target.id, wish, options, progress)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from evervec.domain.naming import slug
-from evervec.pipeline import index, origins
+from evervec.pipeline import index, origins, router
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
@@ -55,13 +55,16 @@ class Synced:
         return merged
 
 
-async def sync(resources: Resources, description: Description, *, full: bool = False) -> Synced:
+async def sync(resources: Resources, description: Description, *, full: bool = False, deferred: bool = False) -> Synced:
     """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
 
     The cursor moves, new tenants get their datasets and the runs wait in one transaction: a sync that failed has
     triggered nothing, and the next one sees the same changes. With `full` every dataset of the source is rebuilt, also
-    where nothing changed. Raises `SourceDownError` or `SourceError`.
+    where nothing changed; with `deferred` what is written is left to batch jobs. Raises `NoBatchError`,
+    `SourceDownError` or `SourceError`.
     """
+    if deferred:
+        await router.require(resources)
     record = await origins.keep_sql(resources, description)
     async with aclosing(await origins.open_foreign_of(resources, record)) as foreign:
         # asked for before anything is read: what is written while we read is seen by the next sync
@@ -72,7 +75,8 @@ async def sync(resources: Resources, description: Description, *, full: bool = F
             dataset = await _dataset(tx, description, record, tenant)
             # of a source that was never synced everything is new: no list of ids says it shorter
             mode = "full" if full else "compare" if synced.since is None else "delta"
-            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, changed[tenant] if mode == "delta" else None)
+            ids = changed[tenant] if mode == "delta" else None
+            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, ids, deferred=deferred)
             synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
         await sources.advance(tx, record.id, {"since": horizon.isoformat()})
     await index.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])

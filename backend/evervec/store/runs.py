@@ -56,7 +56,9 @@ class Seconds:
 
 @dataclass
 class Run:
-    """A run of a dataset. `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone goes)."""
+    """A run of a dataset. `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone goes).
+
+    It embeds what it writes, or leaves it to workers; with `deferred` it leaves it to batch jobs."""
 
     id: UUID
     dataset_id: UUID
@@ -66,6 +68,7 @@ class Run:
     changed: dict[str, list[str | int]] | None
     scope: list[str] | None
     embeds: bool
+    deferred: bool
     cursor: str | None
     attempts: int
     created_at: datetime
@@ -82,7 +85,9 @@ class Run:
     @classmethod
     def unkept(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "Run":
         """A run that is in no table: a dry one."""
-        return cls(uuid4(), dataset_id, mode, trigger, "done", None, None, False, None, 1, at, at, at, None, None, None)
+        return cls(
+            uuid4(), dataset_id, mode, trigger, "done", None, None, False, False, None, 1, at, at, at, None, None, None
+        )
 
     def advance(self, cursor: str | None, counts: "Counts", skipped: Sequence[Skipped]) -> None:
         """One more batch is done: what it counted, where it came to, and what has no document, by reason.
@@ -170,18 +175,21 @@ async def add(
     scope: Sequence[str] | None = None,
     embeds: bool = True,
     state: str = "queued",
+    *,
+    deferred: bool = False,
 ) -> UUID:
     """A new run; raises a unique violation when the dataset has one in this state: see `active` and `enqueue`."""
     run_id: UUID = await tx.fetchval(
-        "INSERT INTO index_runs (dataset_id, mode, trigger, changed, scope, embeds, state) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+        "INSERT INTO index_runs (dataset_id, mode, trigger, changed, scope, embeds, state, deferred) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
         dataset_id,
         mode,
         trigger,
         None if changed is None else orjson.dumps({name: list(ids) for name, ids in changed.items()}).decode(),
         None if scope is None else list(scope),
-        embeds,
+        embeds and not deferred,
         state,
+        deferred,
     )
     return run_id
 
@@ -198,12 +206,15 @@ async def enqueue(
     trigger: str,
     changed: ChangedIds | None = None,
     embeds: bool = True,
+    *,
+    deferred: bool = False,
 ) -> UUID:
-    """A run that waits for its turn. One that waits already takes the ids along, or becomes the wider of the two."""
+    """A run that waits for its turn. One that waits already takes the ids along, or becomes the wider of the two; what
+    anybody wants embedded at once is not deferred."""
     await in_line(tx, dataset_id)
     row = await tx.fetchrow(SELECT + "WHERE dataset_id = $1 AND state = 'queued' FOR UPDATE", dataset_id)
     if row is None:
-        return await add(tx, dataset_id, mode, trigger, changed, embeds=embeds)
+        return await add(tx, dataset_id, mode, trigger, changed, embeds=embeds, deferred=deferred)
     waiting = _run(row)
     wider = max(waiting.mode, mode, key=("delta", "compare", "full").index)
     merged = None
@@ -215,11 +226,12 @@ async def enqueue(
         )
     await tx.execute(
         "UPDATE index_runs SET mode = $2, changed = $3, scope = NULL, cursor = NULL, "
-        "embeds = embeds OR $4, not_before = now() WHERE id = $1",
+        "embeds = embeds OR $4, deferred = deferred AND $5, not_before = now() WHERE id = $1",
         waiting.id,
         wider,
         merged,
-        embeds,
+        embeds and not deferred,
+        deferred,
     )
     return waiting.id
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, UUID
@@ -95,6 +96,7 @@ index_runs = Table(
     Column("changed", JSONB),
     Column("scope", ARRAY(Text)),
     Column("embeds", Boolean, nullable=False, server_default=text("true")),
+    Column("deferred", Boolean, nullable=False, server_default=false()),
     Column("cursor", Text),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     time("not_before"),

@@ -22,7 +22,7 @@ def filled(evervec: Command) -> Command:
 
 def test_the_shapes_that_scripts_rely_on(filled: Command) -> None:
     status = filled("status", "--json").document()
-    assert status.keys() >= COUNTS | {"datasets", "provider", "queue", "watermark"}
+    assert status.keys() >= COUNTS | {"datasets", "provider", "batches", "queue", "watermark"}
     (dataset,) = status["datasets"]
     assert dataset.keys() >= COUNTS | {"project", "dataset", "kinds"}
     assert dataset["kinds"]["message"].keys() == COUNTS

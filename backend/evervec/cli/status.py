@@ -33,6 +33,7 @@ def show(found: dict[str, Any]) -> None:
         if waits:
             output.say(f"{one['project']}/{one['dataset']}: {', '.join(waits)}")
     _show_provider(found["provider"])
+    _show_batches(found["batches"])
     _show_queue(found)
     if found["failed"] or any(one["knowledge"]["dead"] for one in found["datasets"]):
         output.say("See what failed with `evervec failed list`.", style="yellow")
@@ -69,6 +70,14 @@ def _show_provider(provider: dict[str, Any] | None) -> None:
         output.say(f"Resting for {provider['paused_seconds']:.0f} s: {provider['reason']}", style="yellow", indent=2)
 
 
+def _show_batches(lane: dict[str, int]) -> None:
+    if lane["jobs"]:
+        jobs = "1 batch job holds" if lane["jobs"] == 1 else f"{lane['jobs']:,} batch jobs hold"
+        output.say(f"{jobs} {lane['rows']:,} rows: `evervec batch sync` takes in what is done")
+    if lane["waiting"]:
+        output.say(f"{lane['waiting']:,} rows are kept for a batch job: send them with `evervec batch flush`")
+
+
 def _show_queue(found: dict[str, Any]) -> None:
     queue = found["queue"]
     if not queue["up"]:
@@ -76,7 +85,8 @@ def _show_queue(found: dict[str, Any]) -> None:
         return
     if queue["dead_letters"]:
         output.say(f"{queue['dead_letters']:,} tasks could not be run and were set aside.", style="yellow")
-    waits = found["pending"] or any(
+    kept = found["batches"]["rows"] + found["batches"]["waiting"]
+    waits = found["pending"] > kept or any(
         one["knowledge"]["unscored"] or one["knowledge"]["unextracted"] for one in found["datasets"]
     )
     if waits and not queue["worker_listens"]:

@@ -6,12 +6,13 @@ from typing import Any
 from evervec.errors import EvervecError
 from evervec.pipeline import standing
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, documents, knowledge, messages, monitor, providers
+from evervec.store import datasets, deferred, documents, knowledge, messages, monitor, providers
 from evervec.store.monitor import Coverage, Failure
 
 
 async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
-    """Coverage as one document: totals, every dataset with its kinds, documents, mirror and extraction, provider, queue."""
+    """Coverage as one document: totals, every dataset with its kinds, documents, mirror and extraction, provider, batch
+    lane, queue."""
     total = Coverage()
     listed = []
     async with resources.database.read() as tx:
@@ -27,11 +28,13 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
             indexed = {"documents": held.documents, "chunks": held.chunks}
             listed.append(name | asdict(coverage) | indexed | {"mirror": mirrored[one.id], "knowledge": progress})
         active = await providers.active(tx)
+        batches = await deferred.held(tx)
         watermark = await monitor.watermark(tx)
     return {
         **asdict(total),
         "datasets": listed,
         "provider": None if active is None else describe(active),
+        "batches": batches,
         "queue": await queue(resources),
         "watermark": watermark,
     }

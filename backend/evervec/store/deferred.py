@@ -116,5 +116,16 @@ async def characters(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
     return total
 
 
+async def held(tx: ReadTx) -> dict[str, int]:
+    """The batch lane in short: `jobs` at work, `rows` in them, and rows `waiting` to be sent."""
+    row = await tx.fetchrow(
+        "SELECT (SELECT count(*) FROM batch_jobs WHERE finished_at IS NULL) AS jobs, "
+        "(SELECT count(*) FROM batch_items i JOIN batch_jobs j ON j.id = i.job_id WHERE j.finished_at IS NULL) AS rows, "
+        "(SELECT count(*) FROM embed_work WHERE deferred AND not_before > now() AND lease_owner IS NULL) AS waiting"
+    )
+    assert row is not None  # an aggregate always has a row
+    return dict(row)
+
+
 def _count(tag: str) -> int:
     return int(tag.rsplit(" ", 1)[-1])

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from threading import Lock
 
 Predicate = Callable[[str], bool]
 
 
 class Fault(StrEnum):
-    """One way of failing. The number is the HTTP status where that is the point."""
+    """One way of failing. The number is the HTTP status where that is the point.
+
+    LOST_ANSWER and DONE_BUT_500 do what was asked (the job is created, the file is stored) and only then lose the
+    answer; every other failure happens before anything is done, or spoils an answer that did arrive.
+    """
 
     BUSY_503 = "busy_503"
     ERROR_500 = "error_500"
@@ -18,6 +23,7 @@ class Fault(StrEnum):
     EOF_500 = "eof_500"
     EOF_400 = "eof_400"
     RATE_LIMITED_429 = "rate_limited_429"
+    QUOTA_429 = "quota_429"
     UNAUTHORIZED_401 = "unauthorized_401"
     FORBIDDEN_403 = "forbidden_403"
     NO_MODEL_404 = "no_model_404"
@@ -49,6 +55,8 @@ class Fault(StrEnum):
     SLOW_LOAD = "slow_load"
     RESET = "reset"
     RESET_MID_BODY = "reset_mid_body"
+    LOST_ANSWER = "lost_answer"
+    DONE_BUT_500 = "done_but_500"
     CHAT_GARBAGE = "chat_garbage"
     CHAT_CUT_JSON = "chat_cut_json"
     CHAT_WRONG_SCHEMA = "chat_wrong_schema"
@@ -56,11 +64,26 @@ class Fault(StrEnum):
     CHAT_ENDLESS = "chat_endless"
 
 
+def same_endpoint(pattern: str, path: str, method: str) -> bool:
+    """Whether a request is the one that a pattern means.
+
+    `/v1/files` is that path and no other; `/v1/files/*/content` is a glob; `:asyncBatchEmbedContent`, without a slash
+    in front, is any path that holds it. `POST /v1/batches` is one method only: GET of the same path lists.
+    """
+    wanted, _, where = pattern.rpartition(" ")
+    if wanted and wanted != method:
+        return False
+    if "*" in where:
+        return fnmatchcase(path, where)
+    return path == where if where.startswith("/") else where in path
+
+
 @dataclass
 class Rule:
     """Fail requests to `endpoint` (None: those that embed or chat) whose texts match, `left` times (None: for ever).
 
-    `seconds` is how long a stall or a slow load lasts, `retry_after` the header of a 429 as it is sent.
+    How an endpoint is written says `same_endpoint`. A request that only creates, polls or downloads a batch neither
+    embeds nor chats: name its endpoint. `seconds` is how long a stall or a slow load lasts, `retry_after` the header of a 429 as it is sent.
     """
 
     fault: Fault
@@ -70,9 +93,9 @@ class Rule:
     seconds: float = 3600.0
     retry_after: str | None = "7"
 
-    def applies(self, endpoint: str, works: bool, texts: Sequence[str]) -> bool:
+    def applies(self, endpoint: str, works: bool, texts: Sequence[str], method: str) -> bool:
         """Whether this rule speaks about that request."""
-        if self.left == 0 or (endpoint != self.endpoint if self.endpoint else not works):
+        if self.left == 0 or not (same_endpoint(self.endpoint, endpoint, method) if self.endpoint else works):
             return False
         return self.matches is None or any(self.matches(text) for text in texts)
 
@@ -94,10 +117,10 @@ class FaultQueue:
         with self._lock:
             self._rules.clear()
 
-    def take(self, endpoint: str, works: bool, texts: Sequence[str]) -> Rule | None:
+    def take(self, endpoint: str, works: bool, texts: Sequence[str], method: str = "POST") -> Rule | None:
         """The rule for this request, one use of it spent."""
         with self._lock:
-            rule = next((rule for rule in self._rules if rule.applies(endpoint, works, texts)), None)
+            rule = next((rule for rule in self._rules if rule.applies(endpoint, works, texts, method)), None)
             if rule is not None and rule.left is not None:
                 rule.left -= 1
             return rule

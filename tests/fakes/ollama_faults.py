@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from aiohttp import web
 from numpy.typing import NDArray
 
+from tests.fakes import spoiling
 from tests.fakes.faults import Fault, Rule
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.EOF_500: (500, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
     Fault.EOF_400: (400, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
     Fault.RATE_LIMITED_429: (429, "too many requests"),
+    Fault.QUOTA_429: (429, "you have reached your weekly usage limit"),
     Fault.UNAUTHORIZED_401: (401, "unauthorized"),
     Fault.FORBIDDEN_403: (403, "forbidden"),
     Fault.NO_MODEL_404: (404, 'model "gone" not found, try pulling it first'),
@@ -30,14 +31,15 @@ REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.NAN_400: (400, "embedding contains NaN or Inf values"),
     Fault.WRONG_KIND_400: (400, '"gone" does not support embeddings'),
     Fault.TOO_LARGE_413: (413, "request entity too large"),
+    Fault.DONE_BUT_500: (500, "llama runner: out of luck"),
 }
-BODIES = {
+BODIES: dict[Fault, bytes] = {
     Fault.HTML_200: b"<!doctype html><html><body>Sign in to the hotel network</body></html>",
     Fault.EMPTY_200: b"",
     Fault.NOT_AN_OBJECT: b"[1, 2, 3]",
     Fault.TRUNCATED_JSON: b'{"model":"fake-embed","embeddings":[[0.1,0.2',
 }
-CUT = (Fault.RESET, Fault.RESET_MID_BODY, Fault.STALL, Fault.STALL_MID_BODY)
+CUT = (Fault.RESET, Fault.LOST_ANSWER, Fault.RESET_MID_BODY, Fault.STALL, Fault.STALL_MID_BODY)
 MID_BODY = (Fault.STALL_MID_BODY, Fault.RESET_MID_BODY)
 HUGE = 64 << 20
 
@@ -67,23 +69,24 @@ async def before(
     match fault:
         case Fault.REDIRECT_302:
             return web.Response(status=302, headers={"Location": "http://169.254.169.254/"})
-        case Fault.RESET:
-            _cut(request)
+        case Fault.RESET | Fault.LOST_ANSWER:  # Ollama keeps nothing: lost before and lost after are the same
+            cut(request)
             return web.Response()
         case Fault.STALL | Fault.SLOW_LOAD:
             await fake.wait(rule.seconds)
         case Fault.HUGE_BODY:
-            return await _huge(request)
+            return await huge(request)
     return None
 
 
-def _cut(request: web.Request) -> None:
+def cut(request: web.Request) -> None:
     """Reset the connection: RST instead of FIN."""
     if request.transport is not None:
         request.transport.abort()
 
 
-async def _huge(request: web.Request) -> web.StreamResponse:
+async def huge(request: web.Request) -> web.StreamResponse:
+    """Answer with more than anyone wants to read."""
     response = web.StreamResponse()
     await response.prepare(request)
     for _ in range(HUGE >> 20):
@@ -102,8 +105,8 @@ async def spoil_vectors(
     """The good answer `body`, or what the fault makes of it."""
     if fault in MID_BODY:
         return await _half(fake, request, fault, body)
-    if fault is not None and (spoiled := _spoiled(fault, vectors)) is not None:
-        body = orjson.dumps(head)[:-1] + b',"embeddings":' + spoiled + b"}"
+    if fault in spoiling.SPOILERS:
+        body = spoiling.dump(head | {"embeddings": spoiling.rows(fault, vectors)})
     return web.Response(body=body, content_type="application/json")
 
 
@@ -120,38 +123,5 @@ async def break_off(
     """Leave an answer that has begun: reset it now, or when the client has lost patience."""
     if fault is Fault.STALL_MID_BODY:
         await fake.wait(3600)
-    _cut(request)
+    cut(request)
     return response
-
-
-def _spoiled(fault: Fault, vectors: NDArray[np.float32]) -> bytes | None:
-    """The JSON of `embeddings` under this fault; None where the vectors are left alone."""
-    rows = vectors.tolist()
-    first = rows[0] if rows else []
-    match fault:
-        case Fault.NOT_A_LIST:
-            return b'"nothing"'
-        case Fault.SHORT_LIST:
-            rows = rows[:-1]
-        case Fault.EXTRA:
-            rows = [*rows, first]
-        case Fault.WRONG_DIMS:
-            rows = [row[:-1] for row in rows]
-        case Fault.RAGGED:
-            rows[-1] = rows[-1][:-1]
-        case Fault.NULL:
-            first[0] = None
-        case Fault.STRINGS:
-            first[0] = "0.5"
-        case Fault.OVERFLOW:
-            first[0] = 1e39
-        case Fault.ZERO_VECTOR:
-            rows[0] = [0.0] * len(first)
-        case Fault.IDENTICAL:
-            rows = [first] * len(rows)
-        case Fault.NAN | Fault.INFINITY:
-            first[0] = "*"
-            return orjson.dumps(rows).replace(b'"*"', b"NaN" if fault is Fault.NAN else b"Infinity")
-        case _:
-            return None
-    return orjson.dumps(rows)

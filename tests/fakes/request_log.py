@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 
 from tests.fakes.faults import Fault
 
+EMBEDDING = ("/api/embed", "/v1/embeddings", ":embedContent", ":batchEmbedContents")
+
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived; `status` is what it was answered with, 0 for a connection that was cut or stalled."""
+    """One request as it arrived; `status` is what it was answered with, 0 for a connection that was cut or stalled.
+
+    `texts` are those that the request itself holds: a file of texts has them in its job. `body` is empty for uploads.
+    """
 
     endpoint: str
     model: str
@@ -18,12 +23,13 @@ class Request:
     fault: Fault | None
     body: bytes = field(repr=False, default=b"")
     at: float = field(default_factory=time.time)
+    method: str = "POST"
 
 
 def count_texts(requests: list[Request], *, embedded: bool) -> Counter[str]:
-    """How often each text was sent to be embedded; with `embedded`, only what was answered well."""
+    """How often each text was sent to be embedded online; with `embedded`, only what was answered well."""
     counted: Counter[str] = Counter()
     for request in requests:
-        if request.endpoint == "/api/embed" and not (embedded and (request.fault or request.status != 200)):
+        if request.endpoint.endswith(EMBEDDING) and not (embedded and (request.fault or request.status != 200)):
             counted.update(request.texts)
     return counted

@@ -10,16 +10,19 @@ from typing import Any, Self
 import orjson
 from aiohttp import web
 
-from tests.fakes import ollama
-from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule
+from tests.fakes import gemini, ollama, openai, wire
+from tests.fakes.batches import Batches
+from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule, same_endpoint
 from tests.fakes.request_log import Request, count_texts
 
 
 class FakeProvider:
     """`async with FakeProvider(dims=64) as fake:` serves at `fake.url` until the block ends.
 
-    Every model name is known unless it is in `missing`; `widths` gives single models another width than `dims`.
-    With `api_key`, requests must carry it. Texts above `context_tokens` (4 characters a token) are refused.
+    The path says which protocol answers: `/v1/...` is OpenAI, `/v1beta/...` with its `/upload` and `/download` is the
+    Gemini Developer API, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
+    single models another width than `dims`; those in `unbatched` have no batch. With `api_key`, requests must carry
+    it. `context_tokens` (4 characters a token) is what Ollama refuses texts above, and what Gemini's models tell.
     """
 
     def __init__(
@@ -34,8 +37,10 @@ class FakeProvider:
         self.dims, self.api_key, self.context_tokens = dims, api_key, context_tokens
         self.widths = widths or {}
         self.missing: set[str] = set()
+        self.unbatched: set[str] = set()
         self.requests: list[Request] = []
         self.faults = FaultQueue()
+        self.batches = Batches()
         self.url = ""
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -46,6 +51,8 @@ class FakeProvider:
         application.router.add_post("/_fault", self._add_fault)
         application.router.add_post("/_heal", self._heal)
         application.router.add_get("/_log", self._show_log)
+        application.router.add_get("/_batches", self._show_batches)
+        application.router.add_post("/_batches", self._wish_batches)
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1, access_log=None)
         await self._runner.setup()
@@ -70,8 +77,9 @@ class FakeProvider:
         self.faults.add(Rule(fault, matches=matches, **how))
 
     def heal(self) -> None:
-        """Forget every fault."""
+        """Forget every fault, and every wish that jobs or lines go wrong."""
         self.faults.clear()
+        self.batches.heal()
 
     def width(self, model: str) -> int:
         """The width of this model's vectors."""
@@ -86,8 +94,8 @@ class FakeProvider:
         return count_texts(self.requests, embedded=True)
 
     def calls(self, endpoint: str = "/api/embed") -> int:
-        """How many requests arrived at an endpoint."""
-        return sum(request.endpoint == endpoint for request in self.requests)
+        """How many requests arrived at an endpoint, which is written as in `same_endpoint`."""
+        return sum(same_endpoint(endpoint, request.endpoint, request.method) for request in self.requests)
 
     async def wait(self, seconds: float) -> None:
         """Let that much time pass for a client, or less when the server is being stopped."""
@@ -95,6 +103,10 @@ class FakeProvider:
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path.startswith(gemini.PREFIXES):
+            return await wire.converse(self, request, gemini.Gemini())
+        if request.path.startswith(openai.PREFIX):
+            return await wire.converse(self, request, openai.OpenAI())
         return await ollama.answer(self, request)
 
     async def _add_fault(self, request: web.Request) -> web.Response:
@@ -115,6 +127,7 @@ class FakeProvider:
         lines = [
             {
                 "at": r.at,
+                "method": r.method,
                 "endpoint": r.endpoint,
                 "model": r.model,
                 "texts": r.texts,
@@ -123,4 +136,16 @@ class FakeProvider:
             }
             for r in self.requests
         ]
-        return web.Response(body=orjson.dumps({"requests": lines}), content_type="application/json")
+        jobs = [job.summary() for job in self.batches.jobs]
+        return web.Response(body=orjson.dumps({"requests": lines, "jobs": jobs}), content_type="application/json")
+
+    async def _show_batches(self, request: web.Request) -> web.Response:
+        """The jobs and the live files; with `?lines=1` what each job holds."""
+        jobs = [job.summary(lines="lines" in request.query) for job in self.batches.jobs]
+        shown = {"jobs": jobs, "files": [*self.batches.files], "deleted_files": self.batches.deleted_files}
+        return web.Response(body=orjson.dumps(shown), content_type="application/json")
+
+    async def _wish_batches(self, request: web.Request) -> web.Response:
+        """`{"polls": 0, "outcome": "fail", ...}`: any switch of `Batches`, from another process."""
+        self.batches.wish(**orjson.loads(await request.read()))
+        return web.json_response({"ok": True})

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from tests.fakes import FakeProvider, FakeProviderThread, Fault, expected_vector
+from tests.fakes.faults import same_endpoint
 
 
 def call(url: str, document: Any = None) -> tuple[int, Any]:
@@ -58,6 +60,46 @@ def test_in_another_process_it_is_told_to_fail_and_shows_its_log() -> None:
         process.wait(10)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_in_another_process_its_batches_are_wished_and_shown() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "tests.fakes", "--dims", "8"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        call(f"{url}/_batches", {"polls": 0, "next_outcomes": ["fail"]})
+        request = {"request": {"content": {"parts": [{"text": "once"}]}}, "metadata": {"key": "k"}}
+        batch = {"displayName": "emb:1", "inputConfig": {"requests": {"requests": [request]}}}
+        _, job = call(f"{url}/v1beta/models/m:asyncBatchEmbedContent", {"batch": batch})
+        assert job["metadata"]["state"] == "BATCH_STATE_FAILED"
+        [shown] = call(f"{url}/_batches?lines=1")[1]["jobs"]
+        assert (shown["display_name"], shown["state"], shown["texts"]) == ("emb:1", "failed", [["k", "once"]])
+        log = call(f"{url}/_log")[1]
+        assert [entry["texts"] for entry in log["requests"]] == [["once"]]
+        assert [entry["lines"] for entry in log["jobs"]] == [1]
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0, "it ends in order, so that its files leave the disk"
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method", "path", "same"),
+    [
+        ("/v1/files", "GET", "/v1/files", True),
+        ("/v1/files", "GET", "/v1/files/1/content", False),
+        ("/v1/files/*/content", "GET", "/v1/files/1/content", True),
+        (":download", "GET", "/download/v1beta/files/1:download", True),
+        ("POST /v1/batches", "GET", "/v1/batches", False),
+        ("POST /v1/batches", "POST", "/v1/batches", True),
+        ("POST :cancel", "POST", "/v1beta/batches/1:cancel", True),
+    ],
+)
+def test_an_endpoint_is_a_path_a_glob_or_a_part_and_may_name_its_method(
+    pattern: str, method: str, path: str, same: bool
+) -> None:
+    assert same_endpoint(pattern, path, method) is same
 
 
 async def test_faults_are_used_in_order_and_healed() -> None:

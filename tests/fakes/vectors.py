@@ -1,4 +1,4 @@
-"""The vectors of the fake provider: a pure function of model, text and width, so that a wrong vector is seen."""
+"""What the fake provider answers: a pure function of what it was asked, so that a wrong answer is seen."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 @lru_cache(maxsize=1 << 16)
 def expected_vector(model: str, text: str, dims: int) -> NDArray[np.float32]:
     """The unit vector `(dims,) float32` that the fake answers for this text, the same in every process."""
+    return fresh_vector(model, text, dims)
+
+
+def fresh_vector(model: str, text: str, dims: int) -> NDArray[np.float32]:
+    """The same vector, drawn and not kept: a batch of 50,000 would fill the memory."""
     seed = int.from_bytes(sha256(f"{model}\0{dims}\0{text}".encode()).digest()[:16], "big")
     draw = np.random.Generator(np.random.Philox(key=seed)).standard_normal(dims, dtype=np.float32)
     vector: NDArray[np.float32] = draw / np.linalg.norm(draw)
@@ -23,3 +28,18 @@ def expected_vectors(model: str, texts: Sequence[str], dims: int) -> NDArray[np.
     return (
         np.stack([expected_vector(model, text, dims) for text in texts]) if texts else np.empty((0, dims), np.float32)
     )
+
+
+def expected_description(media: bytes) -> str:
+    """What the fake says of a picture, a sound or a film."""
+    return describe_digest(sha256(media).hexdigest())
+
+
+def describe_digest(digest: str) -> str:
+    """The same, of something whose SHA-256 in hex is known."""
+    return f"A picture of {digest[:12]}"
+
+
+def tokens(text: str) -> int:
+    """What the fake counts, and asks to be paid for."""
+    return max(1, len(text) // 4)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import backfill, failed, index, ingest, mirror, output, providers, search, serve, status, watch
+from evervec.cli import backfill, batch, failed, index, ingest, mirror, output, providers, search, serve, status, watch
 from evervec.cli.demo import demo
 from evervec.cli.options import Json
 
@@ -58,6 +58,7 @@ app.command(rich_help_panel=TEXT)(search.duplicates)
 app.command(rich_help_panel=CARE)(status.status)
 app.command(rich_help_panel=CARE)(index.runs)
 app.command(rich_help_panel=CARE)(backfill.backfill)
+app.add_typer(batch.app, name="batch", rich_help_panel=CARE)
 app.add_typer(mirror.app, name="mirror", rich_help_panel=CARE)
 app.add_typer(failed.app, name="failed", rich_help_panel=CARE)
 app.add_typer(providers.app, name="providers", rich_help_panel=CARE)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evervec.cli import output
+from evervec.cli.deferring import Deferred, kept, rows, show_kept
 from evervec.cli.indexed import show_run
 from evervec.cli.options import AllowEmpty, DryRun, Exclude, Include, Json
 from evervec.cli.outlook import Left, left, show_left
@@ -44,6 +45,7 @@ def files(
     max_mb: MaxMb = None,
     checksum: Checksum = False,
     embed: Embed = True,
+    deferred: Deferred = False,
     allow_empty: AllowEmpty = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -51,14 +53,17 @@ def files(
     """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
     options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
-    async def run(resources: Resources) -> tuple[Run, str, str, Left]:
+    async def run(resources: Resources) -> tuple[Run, str, str, Left | list[Flushed]]:
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
-            done = await ingest_files(resources, project, dataset, wanted, options, embeds=embed, progress=step)
+            done = await ingest_files(
+                resources, project, dataset, wanted, options, embeds=embed, deferred=deferred, progress=step
+            )
         if dry_run or done.state == "cancelled":
             return done, project, dataset, Left(0)
         target = await index.dataset(resources, str(done.dataset_id))
-        return done, target.project, target.slug, await left(resources, [target])
+        waiting = await (kept if deferred else left)(resources, [target])
+        return done, target.project, target.slug, waiting
 
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
 

@@ -7,6 +7,7 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Json
 from evervec.cli.run import call
+from evervec.embedders.catalog import BATCHED
 from evervec.pipeline import providers
 from evervec.pipeline.overview import describe
 from evervec.pipeline.resources import Resources
@@ -14,11 +15,19 @@ from evervec.store.providers import Provider
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
-Type = Annotated[str, typer.Option("--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}.")]
+Type = Annotated[
+    str,
+    typer.Option("--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}; {' and '.join(BATCHED)} have batch jobs."),
+]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="The embedding model, for example nomic-embed-text.")]
 ChatModel = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="The model that scores and extracts; local rules without.")
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="ollama: the model that scores and extracts, local rules without. gemini, openai: the one that describes "
+        "pictures and sounds; knowledge is extracted by local rules.",
+    ),
 ]
 Key = Annotated[
     str | None,
@@ -39,6 +48,10 @@ Template = Annotated[
 ChunkTokens = Annotated[int | None, typer.Option(metavar="N", help="The most tokens that a chunk may have.")]
 Price = Annotated[
     float | None, typer.Option(metavar="USD", help="Dollars per million tokens, so that runs say what they cost.")
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="How wide vectors shall be, of a model that has several widths (gemini, openai)."),
 ]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
@@ -100,6 +113,7 @@ def add(
     api_key: Key = None,
     template: Template = None,
     chunk_tokens: ChunkTokens = None,
+    dimensions: Dimensions = None,
     price: Price = None,
     activate: Activate = True,
     as_json: Json = False,
@@ -119,6 +133,7 @@ def add(
             template=None if template is None else template.replace("\\n", "\n"),
             chunk_tokens=chunk_tokens,
             price=price,
+            dimensions=dimensions,
             activate=activate,
         )
         return added, any(one.space.active and _recipe(one) != _recipe(added) for one in before)

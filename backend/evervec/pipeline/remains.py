@@ -27,10 +27,13 @@ async def remove(resources: Resources, provider: Provider, *, older: timedelta =
     jobs = [one async for one in client.jobs(now - LOOKED_BACK) if is_of(one.intent, tag)]
     intents = [file.intent for file in files] + [job.intent for job in jobs]
     async with resources.database.read() as tx:
-        open_ = await batches.known(tx, [intent for intent in intents if intent is not None])
+        open_ = await batches.still_open(tx, [intent for intent in intents if intent is not None])
     for job in jobs:
-        if job.intent not in open_ and not job.state.over:
-            logger.warning("a job that nobody here knows is cancelled", external_id=job.external_id)
+        assert job.intent is not None  # it is of our tag
+        ours = open_.get(job.intent, "")
+        # an intent that knows of no job yet may be about to find this one
+        if ours is not None and ours != job.external_id and not job.state.over:
+            logger.warning("a job that nobody here waits for is cancelled", external_id=job.external_id)
             await client.cancel(job.external_id)
             removed += 1
     for file in files:

@@ -262,10 +262,10 @@ class Submission:
             logger.warning("jobs not listed", job=str(job.id), error=str(error))
             return job
         if found:
+            job = await self._submitted(job, found[0])
             for twin in found[1:]:
-                logger.warning("a second job of one intent is cancelled", job=str(job.id), external_id=twin.external_id)
-                await self._client.cancel(twin.external_id)
-            return await self._submitted(job, found[0])
+                await self._cancel_twin(job, twin)
+            return job
         async with self._database.transaction() as tx:
             listings, seconds = await batches.not_listed(tx, job.id)
         # the answer may be lost before the job is listed: the one that has just failed is no reason to ask again
@@ -274,6 +274,14 @@ class Submission:
                 await batches.not_sent(tx, job.id)
             return await self.resume(await self._job(job.id))
         return await self._job(job.id)
+
+    async def _cancel_twin(self, job: BatchJob, twin: RemoteJob) -> None:
+        logger.warning("a second job of one intent is cancelled", job=str(job.id), external_id=twin.external_id)
+        try:
+            await self._client.cancel(twin.external_id)
+        except ProviderError as error:
+            # it is found again when the remains are removed
+            logger.warning("it could not be cancelled", external_id=twin.external_id, error=str(error))
 
     async def _listed(self, job: BatchJob) -> list[RemoteJob]:
         """The jobs of an intent, oldest first; a cancelled one counts only where there is no other."""

@@ -147,10 +147,12 @@ async def unfinished(tx: ReadTx) -> list[BatchJob]:
     ]
 
 
-async def known(tx: ReadTx, job_ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these intents are of jobs that are not over."""
-    found = await tx.fetch("SELECT id FROM batch_jobs WHERE id = ANY($1) AND finished_at IS NULL", list(job_ids))
-    return {row["id"] for row in found}
+async def still_open(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """Which of these intents are of jobs that are not over, with the provider's names for them."""
+    found = await tx.fetch(
+        "SELECT id, external_id FROM batch_jobs WHERE id = ANY($1) AND finished_at IS NULL", list(job_ids)
+    )
+    return {row["id"]: row["external_id"] for row in found}
 
 
 async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:

@@ -11,7 +11,9 @@ from evervec.store.session import ReadTx, Tx
 
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
 FREE_FOR_BATCH = UNHELD.format(due=DUE_FOR_BATCH)
-CLAIM_FOR_BATCH = CLAIM.format(scope=f"{OF_DATASET} AND {TRIES} = $6", free=FREE_FOR_BATCH, due=DUE_FOR_BATCH)
+CLAIM_FOR_BATCH = CLAIM.format(
+    scope=f"{OF_DATASET} AND {TRIES} = $6", free=FREE_FOR_BATCH, due=DUE_FOR_BATCH, for_batch=True
+)
 
 # A row that rests after a failure, or that somebody holds, stays what it is.
 MARK = f"""

@@ -44,12 +44,12 @@ WITH picked AS (
     ORDER BY e.pending_id LIMIT $3
     FOR UPDATE OF e SKIP LOCKED
 ), leased AS (
-    INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until)
-    SELECT vector_id, content_hash, $4, now() + $5 FROM picked p
-    -- what somebody embeds at this moment is copied when it is there, not sent a second time; asked of the picked
-    -- rows alone, or each claim would ask it of all that wait
+    INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until, deferred)
+    SELECT vector_id, content_hash, $4, now() + $5, {for_batch} FROM picked p
+    -- what somebody embeds at this moment is copied when it is there, not sent a second time (but who embeds at once
+    -- does not wait a day for a batch job); asked of the picked rows alone, or each claim would ask it of all that wait
     WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
-                      AND o.lease_until > now() AND o.lease_owner <> $4)
+                      AND o.lease_until > now() AND o.lease_owner <> $4 AND o.deferred <= {for_batch})
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers
@@ -59,7 +59,7 @@ WITH picked AS (
         not_before = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.not_before ELSE now() END,
         last_code = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_code END,
         last_error = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_error END,
-        deferred = w.deferred AND w.content_hash = EXCLUDED.content_hash,
+        deferred = EXCLUDED.deferred,
         batch_tries = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.batch_tries ELSE 0 END
     -- another claim may have come between our snapshot and this insert
     WHERE w.content_hash <> EXCLUDED.content_hash
@@ -72,8 +72,8 @@ FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 
 
 OF_DATASET = "e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)"
-CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE, due=DUE)
-CLAIM_DATASET = CLAIM.format(scope=OF_DATASET, free=FREE, due=DUE)
+CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE, due=DUE, for_batch=False)
+CLAIM_DATASET = CLAIM.format(scope=OF_DATASET, free=FREE, due=DUE, for_batch=False)
 
 
 # One claim at a time in a dataset, for a moment: two could not see that they take the same text. And planned anew each

@@ -78,7 +78,7 @@ class RemoteJob:
 
     `said` is the state in its own word, `intent` the intent that it carries (None: not one of ours), `input_file` and
     `result_files` are remote names, as `download` and `remove_file` take them. A job can be `SUCCEEDED` with lines that
-    failed, and `EXPIRED` with results. `error` says why a job failed.
+    failed, and `EXPIRED` with results. `error` says why a job failed, `no_room` that it was only for the quota: nothing was done.
     """
 
     external_id: str
@@ -92,6 +92,7 @@ class RemoteJob:
     succeeded: int = 0
     failed: int = 0
     error: str | None = None
+    no_room: bool = False
 
 
 @dataclass(frozen=True)

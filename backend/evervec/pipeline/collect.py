@@ -107,6 +107,16 @@ class Collection:
         return await self._finish(job, status, None, reason, penalty=online, online=online, code="expired")
 
     async def _ended(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+        if remote.no_room:
+            return await self._finish(
+                job,
+                JobStatus.CANCELLED,
+                remote.said,
+                f"no room at the provider, nothing was done: {remote.error}",
+                penalty=False,
+                online=False,
+                code="quota_exhausted",
+            )
         status, error = ENDED[remote.state], remote.error
         if remote.result_files:
             try:

@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from evervec.domain.protocols import Embedder
-from evervec.embedders.catalog import open_embedder, probe
+from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
 from evervec.errors import ProviderError
 from tests.fakes import FakeProvider
 
 TEXTS = ["The job is stuck.", "Задача зависла после сбоя.", "x", "🎉🎉", "a  b\n\nc", "long " * 400, "'; DROP TABLE--"]
 
 
-@pytest.fixture(params=["local", "ollama"])
+@pytest.fixture(params=TYPES)
 async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
     async with FakeProvider(dims=48) as fake:
-        where = {"base_url": fake.url, "model": "fake-embed"} if request.param == "ollama" else {}
-        opened = open_embedder(request.param, name=request.param, **where)
+        opened = open_embedder(
+            request.param,
+            base_url=fake.url,
+            model=None if request.param == "local" else "fake-embed",
+            api_key="key" if request.param in BATCHED else None,
+            name=request.param,
+        )
         yield opened
         await opened.aclose()
 
@@ -26,7 +31,7 @@ async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
 async def test_one_finite_unit_vector_per_text_in_order(embedder: Embedder) -> None:
     together = await embedder.embed(TEXTS)
     assert together.dtype == np.float32
-    assert together.shape == (len(TEXTS), await probe(embedder))
+    assert together.shape == (len(TEXTS), (await embedder.probe()).dimensions)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     for text, vector in zip(TEXTS, together, strict=True):
         assert np.array_equal((await embedder.embed([text]))[0], vector)
@@ -92,6 +97,6 @@ async def test_closing_twice_does_no_harm(embedder: Embedder) -> None:
 
 
 async def test_it_says_who_it_is(embedder: Embedder) -> None:
-    assert embedder.name in ("local", "ollama")
+    assert embedder.name in TYPES
     assert embedder.model
     assert embedder.limits.texts >= 32

@@ -1,0 +1,102 @@
+"""From an answer of OpenAI, or of a server that speaks like it, to its rung of the failure ladder; sends nothing.
+
+Codes and messages: https://platform.openai.com/docs/guides/error-codes, and what compatible servers say instead.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from evervec.errors import (
+    AuthError,
+    ConfigError,
+    ProviderError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    TooLargeError,
+    TransientError,
+    from_answer,
+    reason_of,
+    retry_delay,
+)
+
+FALLBACK_DELAY: Final = 5.0
+"""Seconds to wait after a 429 that names no time."""
+
+NO_HEADERS: Final[Mapping[str, str]] = {}
+
+_UNPAID: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_TOO_MUCH: Final = frozenset({"max_tokens_per_request", "array_above_max_length"})
+_TRY_AGAIN: Final = re.compile(r"try again in ((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.IGNORECASE)
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class NotThereError(ConfigError):
+    """{provider} is not set up right: {detail}"""
+
+
+class StateConflictError(TransientError):
+    """{provider} is out for the moment: {detail}"""
+
+
+def refusal(
+    provider: str, status: int, body: bytes, headers: Mapping[str, str], *, model: str, secret: str | None = None
+) -> ProviderError:
+    """What an answer outside 2xx means, in OpenAI's own words first, then by what any HTTP server means by the status.
+
+    `NotThereError` is a 404 in which the API itself speaks, not a proxy or a wrong address: what the id names is gone.
+    `StateConflictError` is a 409 of that kind: what was asked does not go with how the thing stands now.
+    """
+    marks, reason = _marks(body), reason_of(body, secret)
+    words, detail = reason.lower(), f"HTTP {status}: {reason or 'no reason given'}"
+    if marks & _UNPAID:
+        return QuotaExhaustedError(provider, detail)
+    if "invalid_api_key" in marks or (status == 400 and "api key not valid" in words):
+        return AuthError(provider, f"{detail} Set another key with `evervec providers add`.")
+    if "model_not_found" in marks or (status == 404 and model in reason):
+        return ConfigError(
+            provider, f"model {model!r} is not there ({detail}). Choose one with `evervec providers add`."
+        )
+    if status == 404 and marks:
+        return NotThereError(provider, detail)
+    if status == 409 and marks:
+        return StateConflictError(provider, detail)
+    if status == 429:
+        return RateLimitedError(provider, detail, _delay(headers, reason))
+    if status in (400, 422) and (marks & _TOO_MUCH or _is_too_much(words)):
+        return TooLargeError(provider, detail)
+    if status in (400, 422) and ("dimensions" in marks or ("dimensions" in words and "support" in words)):
+        return ConfigError(provider, f"model {model!r} does not make vectors of that width ({detail}).")
+    return from_answer(provider, status, reason, headers.get("retry-after"))
+
+
+def _marks(body: bytes) -> frozenset[str]:
+    """`code`, `type` and `param` of `{"error": {…}}`, and `error` itself if there is one; empty for anything else."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return frozenset()
+    error = document.get("error") if isinstance(document, dict) else None
+    if not isinstance(error, dict):
+        return frozenset()
+    found = (error.get(name) for name in ("code", "type", "param"))
+    return frozenset({"error", *(mark for mark in found if isinstance(mark, str))})
+
+
+def _is_too_much(words: str) -> bool:
+    """Whether the request holds too much and its texts may be fine; the last one is what text-embeddings-inference says."""
+    return "array too long" in words or "tokens per request" in words or ("batch size" in words and "maximum" in words)
+
+
+def _delay(headers: Mapping[str, str], reason: str) -> float:
+    """Seconds to wait: `retry-after-ms`, else `retry-after`, else what the message says (`6m0s`, `20ms`)."""
+    said = _TRY_AGAIN.search(reason)
+    spoken = (
+        sum(float(n) * _SECONDS[unit.lower()] for n, unit in _DURATION.findall(said[1])) if said else FALLBACK_DELAY
+    )
+    milliseconds = headers.get("retry-after-ms")
+    by_header = retry_delay(headers.get("retry-after"), fallback=spoken)
+    return retry_delay(f"{milliseconds}e-3" if milliseconds else None, fallback=by_header)

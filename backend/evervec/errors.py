@@ -224,6 +224,11 @@ class NoBatchError(Refused):
     with `evervec providers add`, or leave --deferred out."""
 
 
+class NoMediaModelError(Refused):
+    """Pictures and sounds can not be taken in: provider {provider!r} of type {type} has {missing}. Add one that has (type
+    {types}) with `evervec providers add NAME --type TYPE --model MODEL --chat-model MODEL`."""
+
+
 class UnknownBatchJobError(Refused):
     """There is no batch job {job!r}. `evervec batch list` shows the ones that exist."""
 
@@ -265,8 +270,10 @@ def reason_of(body: bytes, secret: str | None = None) -> str:
         document = None
     reason = document.get("error") if isinstance(document, dict) else None
     reason = reason.get("message") if isinstance(reason, dict) else reason
-    text = reason if isinstance(reason, str) else body[:200].decode("utf-8", "replace")
+    text = reason if isinstance(reason, str) else body.decode("utf-8", "replace")
+    # hidden before anything is cut, or a key across the cut would show its beginning
     text = text.replace(secret, "***") if secret else text
+    text = text if isinstance(reason, str) else text[:200]
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 

@@ -19,6 +19,7 @@ from evervec.domain.protocols import EmbedLimits, Probe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.gemini_client import VERSION, Deadlines, GeminiClient, require_model
 from evervec.embedders.probing import width
+from evervec.embedders.strictness import first_reason
 from evervec.errors import BadInputError, BadResponseError, ConfigError
 
 LIMITS = EmbedLimits(texts=100, tokens=None)
@@ -44,7 +45,7 @@ class _CheckedClient(GeminiClient):
         try:
             _Answer.model_validate_json(response.content, strict=True)
         except ValidationError as problem:
-            raise BadResponseError(self.provider, _first_reason(problem)) from None
+            raise BadResponseError(self.provider, first_reason(problem)) from None
         return response
 
 
@@ -148,10 +149,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _first_reason(problem: ValidationError) -> str:
-    """The first thing wrong, with its place, and never the answer itself."""
-    error = problem.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{error['msg']}{f' at {place}' if place else ''}"

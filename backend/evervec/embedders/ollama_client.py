@@ -9,6 +9,7 @@ import httpx
 from ollama import AsyncClient
 from pydantic import BaseModel, ValidationError
 
+from evervec.embedders.strictness import first_reason
 from evervec.errors import (
     BadResponseError,
     ConfigError,
@@ -131,10 +132,3 @@ def rung(provider: str, status: int, reason: str, retry_after: str | None) -> Pr
     if status == 400 and any(sign in words for sign in ("connection re", "forcibly closed", "context canceled")):
         return TransientError(provider, f"HTTP {status}: {reason}")
     return from_answer(provider, status, reason, retry_after)
-
-
-def first_reason(problem: ValidationError) -> str:
-    """The first thing wrong, with its place, and never the answer itself."""
-    error = problem.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{error['msg']}{f' at {place}' if place else ''}"

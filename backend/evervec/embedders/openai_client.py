@@ -14,6 +14,7 @@ from openai import APIConnectionError, AsyncAPIResponse, AsyncOpenAI, Omit, omit
 from pydantic import BaseModel, Field, ValidationError
 
 from evervec.embedders.openai_ladder import refusal
+from evervec.embedders.strictness import first_reason
 from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError, require_address, require_key
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
@@ -97,7 +98,7 @@ class OpenAIClient(AsyncOpenAI):
         try:
             return kind.model_validate_json(body, strict=True)
         except ValidationError as problem:
-            raise BadResponseError(self.told_as, _first_reason(problem)) from None
+            raise BadResponseError(self.told_as, first_reason(problem)) from None
 
     async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, as they arrive; it may take as long as it takes, while something comes."""
@@ -182,10 +183,3 @@ async def _read(response: httpx2.Response, most: int) -> bytes:
         if len(body) > most:
             break
     return bytes(body)
-
-
-def _first_reason(problem: ValidationError) -> str:
-    """The first thing wrong, with its place, and never the answer itself."""
-    error = problem.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{error['msg']}{f' at {place}' if place else ''}"

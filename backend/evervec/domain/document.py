@@ -31,10 +31,21 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Media:
+    """A picture or a sound on disk: what it is (`image/png`), its size in bytes and the SHA-256 of them."""
+
+    path: str
+    media_type: str
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
 class Document:
     """A text with its identity. `format` tells how it is structured (`markdown`, `python`, `plain`, …).
 
-    `stamp` is the source's own sign of this version: equal stamps promise equal text.
+    `stamp` is the source's own sign of this version: equal stamps promise equal text. A document with `media` has no
+    text yet: its format is `image` or `audio`, and its text will be what a model says of the file.
     """
 
     uri: str
@@ -42,6 +53,7 @@ class Document:
     text: str
     format: str
     stamp: str | None = None
+    media: Media | None = None
 
 
 @dataclass(frozen=True)

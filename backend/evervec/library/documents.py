@@ -27,15 +27,23 @@ class Document(document.Document):
 
     @classmethod
     def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_BYTES) -> Self:
-        """The document that a file is: text, Markdown, HTML, PDF, a notebook, source code. Blocking.
+        """The document that a file is: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
 
-        Raises `PathRefusedError` for what is not there, may not be read, is binary, torn, encrypted or too large.
+        A picture or a sound has `media` and no text; it is read again when it is sent to be described. Raises
+        `PathRefusedError` for what is not there, may not be read, is binary, torn, encrypted, too large or not what its
+        name says.
         """
+        from evervec.sources.files.media import MOST_BYTES as MOST_MEDIA_BYTES
+        from evervec.sources.files.media import is_media, media_document
         from evervec.sources.files.reading import read_file
 
-        found = read_file(Path(fspath(path)).absolute(), most_bytes=most_bytes)
+        file = Path(fspath(path)).absolute()
+        if is_media(file):
+            found = media_document(file, most_bytes=min(most_bytes, MOST_MEDIA_BYTES))
+        else:
+            found = read_file(file, most_bytes=most_bytes)
         if isinstance(found, document.Skipped):
             raise PathRefusedError(
                 path=str(path), reason=f"{found.reason}{f' ({found.detail})' if found.detail else ''}"
             )
-        return cls(found.uri, found.title, found.text, found.format, found.stamp)
+        return cls(found.uri, found.title, found.text, found.format, found.stamp, found.media)

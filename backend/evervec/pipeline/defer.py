@@ -1,20 +1,23 @@
 """The batch lane: what can wait is embedded at half price by provider batch jobs. Nothing here runs unless it is called."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from uuid import UUID
 
-from evervec.domain.batch import JobStatus
+from evervec.domain.batch import JobStatus, JobType
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import NoBatchError, ProviderError, Refused
 from evervec.pipeline import remains
 from evervec.pipeline.collect import Collection
 from evervec.pipeline.embed import Tally, embed_rows
 from evervec.pipeline.flush import Flush, Flushed, Sizes
+from evervec.pipeline.loads import Load, Progress, Why
+from evervec.pipeline.media import Files, waiting_files
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.submit import NoRoomError, Progress, Submission, lock
+from evervec.pipeline.submit import NoRoomError, Submission, lock
+from evervec.pipeline.texts import Texts
 from evervec.store import batches, datasets, deferred, providers
 from evervec.store.batches import BatchJob
 from evervec.store.embeddables import BY_KIND
@@ -28,7 +31,8 @@ RETURNED = 2000
 @dataclass
 class Synced:
     """What a look at the provider brought. `running` jobs are still to be waited for, `busy` ones another process looks
-    after; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end."""
+    after; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end. A file
+    that was described counts as one that is ready; its chunks wait for a job of their own."""
 
     jobs: list[BatchJob] = field(default_factory=list)
     ready: int = 0
@@ -48,6 +52,7 @@ class BatchManager:
 
     def __init__(self, resources: Resources) -> None:
         self._resources, self._database = resources, resources.database
+        self._texts, self._files = Texts(resources), Files(resources)
 
     async def flush_queue(
         self,
@@ -59,6 +64,8 @@ class BatchManager:
     ) -> Flushed:
         """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
 
+        Pictures and sounds travel in jobs of their own, if the provider has a chat model; both sizes count files there.
+
         Raises `NoBatchError` for a provider that embeds at once, `Refused` for sizes that can not be, and what the
         provider refuses (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
         """
@@ -67,8 +74,16 @@ class BatchManager:
                 reason=f"A job can not have {min_batch_size} to {max_batch_size} rows: give a least of 1 or more, and a most "
                 "that is not below it."
             )
-        flush = await self._flush(dataset, Sizes(min_batch_size, max_batch_size))
-        return await flush.plan() if dry_run else await flush.run(progress)
+        provider = await self._resources.provider()
+        async with self._database.read() as tx:
+            scope = [one.id for one in await datasets.find(tx, dataset)]
+        flushed, sizes = Flushed(provider.name), Sizes(min_batch_size, max_batch_size)
+        for load in self._loads(provider):
+            flush = Flush(self._resources, provider, load, scope, sizes)
+            await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
+        if not provider.chat_model:
+            await self._count_undescribed(flushed, scope)
+        return flushed
 
     async def check_and_sync(self, progress: Progress | None = None) -> Synced:
         """Ask after every open job, take in what is done, send again what came back, and clean up.
@@ -141,6 +156,8 @@ class BatchManager:
         return job
 
     async def _step(self, job: BatchJob) -> BatchJob:
+        if job.provider_id is None:
+            return await self._orphaned(job, "its provider was removed")
         try:
             await self._collection(job)
         except NoBatchError as error:
@@ -153,21 +170,20 @@ class BatchManager:
 
     async def _clean(self, job: BatchJob) -> None:
         try:
-            collection = await self._collection(job)
+            collection = None if job.provider_id is None else await self._collection(job)
         except NoBatchError:
-            # there is nobody to clean up at
-            async with self._database.transaction() as tx:
-                await batches.cleaned(tx, job.id)
+            collection = None
+        if collection is not None:
+            await collection.clean(job)
             return
-        await collection.clean(job)
+        # there is nobody to clean up at
+        async with self._database.transaction() as tx:
+            await batches.cleaned(tx, job.id)
 
     async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
         """Its provider was removed, or is another one now: nobody can be asked any more."""
         async with self._database.transaction() as tx:
-            while left := await batches.left(tx, job.id, limit=50_000):
-                ids = [item.vector_id for item in left]
-                await deferred.give_back(tx, job.id, ids, hours=0, online=True, code="config", error=reason)
-                await batches.settle(tx, job.id, ids, returned=len(ids))
+            await self._load(job).give_back(tx, job.id, Why("config", reason, online=True))
             await batches.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)
 
@@ -176,18 +192,18 @@ class BatchManager:
         provider = await self._resources.provider()
         if provider.type not in BATCHED:
             return
-        async with self._database.read() as tx:
-            scope = [one.id for one in await datasets.live(tx)]
-            total = sum(count for _, count in await deferred.waiting(tx, scope, tries=1))
-        if not total:
-            return
-        sizes = Sizes(most=ceil(total / 2))
-        try:
-            flushed = await Flush(self._resources, provider, scope, sizes, tries=1).run()
-        except ProviderError as error:
-            synced.problems.append(f"sent again: {error}")
-            return
-        synced.again = flushed.jobs
+        for load in self._loads(provider):
+            async with self._database.read() as tx:
+                scope = [one.id for one in await datasets.live(tx)]
+                total = sum(count for _, count in await load.waiting(tx, scope, tries=1))
+            if not total:
+                continue
+            sizes, flushed = Sizes(most=ceil(total / 2)), Flushed(provider.name)
+            try:
+                await Flush(self._resources, provider, load, scope, sizes, tries=1).run(flushed)
+            except ProviderError as error:
+                synced.problems.append(f"sent again: {error}")
+            synced.again += flushed.jobs
 
     async def _embed_returned(self, synced: Synced) -> None:
         """What no job could do is embedded online."""
@@ -215,11 +231,21 @@ class BatchManager:
 
     # --- who -----------------------------------------------------------------------------------------------------
 
-    async def _flush(self, dataset: str | None, sizes: Sizes) -> Flush:
-        provider = await self._resources.provider()
-        async with self._database.read() as tx:
-            scope = [one.id for one in await datasets.find(tx, dataset)]
-        return Flush(self._resources, provider, scope, sizes)
+    async def _count_undescribed(self, flushed: Flushed, scope: Sequence[UUID]) -> None:
+        """Files that wait for a model: a reason, where there is no other."""
+        flushed.files_waiting = await waiting_files(self._resources, scope)
+        if flushed.files_waiting and flushed.reason is None:
+            flushed.reason = (
+                f"{flushed.files_waiting:,} pictures and sounds wait: provider {flushed.provider!r} has no chat model; "
+                "add one with --chat-model"
+            )
+
+    def _load(self, job: BatchJob) -> Load:
+        return self._files if job.job_type is JobType.MEDIA_DESCRIPTION else self._texts
+
+    def _loads(self, provider: Provider) -> tuple[Load, ...]:
+        """What this provider has models for."""
+        return (self._texts, self._files) if provider.chat_model else (self._texts,)
 
     async def _of(self, job: BatchJob) -> Provider:
         if job.provider_id is None:
@@ -230,10 +256,10 @@ class BatchManager:
             return await providers.by_id(tx, job.provider_id)
 
     async def _submission(self, job: BatchJob) -> Submission:
-        return Submission(self._resources, await self._of(job))
+        return Submission(self._resources, await self._of(job), self._load(job))
 
     async def _collection(self, job: BatchJob) -> Collection:
-        return Collection(self._resources, await self._of(job))
+        return Collection(self._resources, await self._of(job), self._load(job))
 
     @asynccontextmanager
     async def _held(self, job: BatchJob) -> AsyncIterator[bool]:

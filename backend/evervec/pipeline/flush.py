@@ -5,21 +5,23 @@ from dataclasses import dataclass, field
 from math import ceil
 from uuid import UUID
 
-from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus
+from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType
+from evervec.pipeline.loads import UNBOUNDED, Bounds, Load, Progress
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.submit import Bounds, NoRoomError, Progress, Submission
-from evervec.store import batches, deferred
+from evervec.pipeline.submit import NoRoomError, Submission
+from evervec.store import batches
 from evervec.store.batches import BatchJob
 from evervec.store.providers import Provider
-
-CHARACTERS_A_TOKEN = 4
-UNBOUNDED = 2**62
 
 
 @dataclass
 class Flushed:
     """What a flush did, or would do. `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the
-    vector of an equal text. Prices are in dollars, None where the provider has none."""
+    vector of an equal text. Prices are in dollars, None where the provider has none.
+
+    `files` are the pictures and sounds in its jobs; `files_waiting` are still in the queue, and `files_failed` could not
+    be sent and are given up. Prices are those of the rows alone.
+    """
 
     provider: str
     jobs: list[BatchJob] = field(default_factory=list)
@@ -32,6 +34,9 @@ class Flushed:
     online_usd: float | None = None
     deferred_usd: float | None = None
     planned_jobs: int = 0
+    files: int = 0
+    files_waiting: int = 0
+    files_failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,82 +48,125 @@ class Sizes:
 
 
 class Flush:
-    """One flush of some datasets to a provider. `tries` is how often a job has given the rows back already."""
+    """One flush of one load of some datasets to a provider. `tries` is how often a job has given it back already."""
 
     def __init__(
-        self, resources: Resources, provider: Provider, scope: Sequence[UUID], sizes: Sizes, *, tries: int = 0
+        self,
+        resources: Resources,
+        provider: Provider,
+        load: Load,
+        scope: Sequence[UUID],
+        sizes: Sizes,
+        *,
+        tries: int = 0,
     ) -> None:
-        self._resources, self._database = resources, resources.database
+        self._resources, self._database, self._load = resources, resources.database, load
         self._provider, self._scope, self._sizes, self._tries = provider, scope, sizes, tries
         self._client: BatchClient = resources.models.batch_client(provider)
 
-    async def run(self, progress: Progress | None = None) -> Flushed:
-        """Jobs, one after the other, as long as enough waits and the provider has room."""
-        flushed = Flushed(self._provider.name)
-        submission = Submission(self._resources, self._provider, progress)
-        while flushed.reason is None and (waiting := await self._enough(flushed)):
+    async def run(self, flushed: Flushed, progress: Progress | None = None) -> Flushed:
+        """Jobs, one after the other, as long as enough waits and the provider has room; added to what was flushed before."""
+        submission = Submission(self._resources, self._provider, self._load, progress)
+        reason = None
+        while reason is None:
+            waiting, reason = await self._enough()
+            if not waiting:
+                break
             bounds = await self._room()
             if bounds is None:
-                flushed.reason = f"{self._provider.name} has no room for another job until some are done"
+                reason = self._no_room()
                 break
             try:
                 job = await submission.submit(waiting, bounds, tries=self._tries)
             except NoRoomError as error:
-                flushed.reason = f"{self._provider.name} takes no more for now: {error}"
+                reason = f"{self._provider.name} takes no more for now: {error}"
                 break
             if job is None:
                 break
             self._add(flushed, job)
-        flushed.reused = submission.reused
-        flushed.waiting = sum(count for _, count in await self._waiting())
+            reason = self._halted(job)
+        flushed.reused += submission.reused
+        flushed.files_failed += submission.failed
+        self._count_waiting(flushed, await self._waiting())
+        flushed.reason = flushed.reason or reason
         return self._priced(flushed)
 
-    async def plan(self) -> Flushed:
+    async def plan(self, planned: Flushed) -> Flushed:
         """What `run` would do, with tokens estimated from the length of the texts. Sends and writes nothing."""
-        planned = Flushed(self._provider.name)
-        enough = await self._enough(planned)
-        planned.rows = planned.waiting = sum(count for _, count in await self._waiting())
+        enough, reason = await self._enough()
+        waiting = await self._waiting()
+        total = sum(count for _, count in waiting)
         async with self._database.read() as tx:
-            planned.tokens = ceil(await deferred.characters(tx, self._scope) / CHARACTERS_A_TOKEN)
+            tokens, size = await self._load.weight(tx, self._scope)
+        self._count_waiting(planned, waiting)
+        if self._load.job_type is JobType.EMBEDDING:
+            planned.rows, planned.tokens = total, tokens
+        else:
+            planned.files = total
         bounds = await self._room()
         if bounds is None:
-            planned.reason = f"{self._provider.name} has no room for another job until some are done"
+            reason = self._no_room() if total else reason
         elif enough:
-            planned.planned_jobs = max(ceil(planned.rows / bounds.rows), ceil(planned.tokens / bounds.tokens), 1)
+            needed = (total / bounds.rows, tokens / bounds.tokens, size / bounds.bytes)
+            planned.planned_jobs += max(ceil(max(needed)), 1)
+        planned.reason = planned.reason or reason
         return self._priced(planned)
 
-    async def _enough(self, flushed: Flushed) -> list[UUID]:
+    async def _enough(self) -> tuple[list[UUID], str | None]:
         """The datasets to take from, smallest first; none, with the reason, when that is too little for a job."""
         waiting = await self._waiting()
         total = sum(count for _, count in waiting)
         if 0 < total < self._sizes.least:
-            flushed.reason = f"{total:,} rows wait, and a job has to have {self._sizes.least:,}"
-        return [dataset_id for dataset_id, _ in waiting] if total >= self._sizes.least else []
+            what = "rows" if self._load.job_type is JobType.EMBEDDING else "pictures and sounds"
+            return [], f"{total:,} {what} wait, and a job has to have {self._sizes.least:,}"
+        return [dataset_id for dataset_id, _ in waiting], None
 
     async def _waiting(self) -> list[tuple[UUID, int]]:
         async with self._database.read() as tx:
-            return await deferred.waiting(tx, self._scope, tries=self._tries)
+            return await self._load.waiting(tx, self._scope, tries=self._tries)
 
     async def _room(self) -> Bounds | None:
         """What the next job may hold, beside those that the provider has; None for nothing."""
         limits = self._client.limits
         async with self._database.read() as tx:
             jobs, tokens = await batches.in_flight(tx, self._provider.id)
-        left = UNBOUNDED if limits.queued_tokens is None else limits.queued_tokens - tokens
+        # the limits of tokens are those of the model that embeds
+        metered = self._load.job_type is JobType.EMBEDDING
+        left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
         if left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
             return None
         rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
-        return Bounds(rows, min(left, limits.tokens or UNBOUNDED), limits.bytes)
+        most = limits.tokens if metered and limits.tokens is not None else UNBOUNDED
+        return Bounds(rows, min(left, most), limits.bytes)
+
+    def _no_room(self) -> str:
+        return f"{self._provider.name} has no room for another job until some are done"
+
+    def _halted(self, job: BatchJob) -> str | None:
+        """Why there is no next job after this one."""
+        match job.status:
+            case JobStatus.CREATED:
+                return f"{self._provider.name} gave no answer; the job is kept, and the next sync goes on with it"
+            case JobStatus.FAILED:
+                return f"{self._provider.name} refused the job: {job.error}"
+            case _:
+                return None
 
     def _add(self, flushed: Flushed, job: BatchJob) -> None:
         flushed.jobs.append(job)
+        if job.job_type is JobType.MEDIA_DESCRIPTION:
+            flushed.files += job.stats["rows"]
+            return
         flushed.rows += job.stats["rows"]
         flushed.texts += job.stats["texts"]
         flushed.tokens += job.stats["tokens"]
-        if job.status is JobStatus.CREATED:
-            flushed.reason = f"{self._provider.name} gave no answer; the job is kept, and the next sync goes on with it"
-        elif job.status is JobStatus.FAILED:
-            flushed.reason = f"{self._provider.name} refused the job: {job.error}"
+
+    def _count_waiting(self, flushed: Flushed, waiting: Sequence[tuple[UUID, int]]) -> None:
+        total = sum(count for _, count in waiting)
+        if self._load.job_type is JobType.MEDIA_DESCRIPTION:
+            flushed.files_waiting = total
+        else:
+            flushed.waiting = total
 
     def _priced(self, flushed: Flushed) -> Flushed:
         price = self._provider.usd_per_million_tokens

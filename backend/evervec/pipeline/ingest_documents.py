@@ -10,7 +10,7 @@ from evervec.domain.chunking import Chunk
 from evervec.domain.document import Document
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import Refused
-from evervec.pipeline import recipe
+from evervec.pipeline import media, recipe
 from evervec.pipeline.embed import embed_rows
 from evervec.pipeline.providers import FREE
 from evervec.pipeline.recipe import Kitchen
@@ -39,7 +39,8 @@ class Mode(StrEnum):
 
 @dataclass
 class Ingested:
-    """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job."""
+    """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job; `media` are
+    pictures and sounds that wait to be described by one."""
 
     documents: int = 0
     documents_unchanged: int = 0
@@ -51,6 +52,7 @@ class Ingested:
     failed: int = 0
     pending: int = 0
     deferred: int = 0
+    media: int = 0
 
 
 async def ingest_documents(
@@ -65,7 +67,10 @@ async def ingest_documents(
 
     `sync` embeds before it returns. `async` chunks and writes and never touches the network: with a provider that has a
     batch API the rows are kept for that, else they wait for workers or a backfill. `auto` is `sync` for little text and a
-    local model. Raises `Refused` for another mode, and `NameRefusedError`.
+    local model. Pictures and sounds are written down, and described by batch jobs later.
+
+    Raises `Refused` for another mode and for media in mode `sync`, `NoMediaModelError` where the provider has no model
+    that describes them, and `NameRefusedError`.
     """
     if mode not in tuple(Mode):
         raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
@@ -103,7 +108,11 @@ class _Group:
         self._batched, self._local = provider.type in BATCHED, provider.type in FREE
 
     async def take(self, group: Sequence[Document]) -> None:
-        """Chunk what is new, write it, and embed it if this mode does."""
+        """Chunk what is new, write it, and embed it if this mode does; media are only written down."""
+        files = [one for one in group if one.media is not None]
+        if files:
+            await self._take_files(files)
+        group = [one for one in group if one.media is None]
         changed = await self._changed(group)
         self._total.documents += len(group)
         self._total.documents_unchanged += len(group) - len(changed)
@@ -115,6 +124,19 @@ class _Group:
         self._count(written, kept)
         if sync and written.pending:
             await self._embed(list(written.pending))
+
+    async def _take_files(self, files: Sequence[Document]) -> None:
+        provider = self._kitchen.provider
+        media.require_model(provider)
+        if self._mode is Mode.SYNC:
+            raise Refused(
+                reason="Pictures and sounds are described by batch jobs, and nothing describes them at once: ingest them "
+                "with mode 'async', and text with mode 'sync' in another call."
+            )
+        changed = await media.take_in(self._resources, self._target, provider, files)
+        self._total.documents += len(files)
+        self._total.documents_unchanged += len(files) - changed
+        self._total.media += changed
 
     async def _changed(self, group: Sequence[Document]) -> list[Document]:
         async with self._database.read() as tx:

@@ -1,0 +1,178 @@
+"""Which files are pictures and sounds, and what is in them: told by the name and by the first bytes; nothing is decoded."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePath
+from typing import Final
+
+from evervec.domain.document import Document, Media, Skipped
+from evervec.domain.text import clean, snippet
+from evervec.sources.files.reading import _LONGEST_TITLE, _content, _not_opened, _skipped
+from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.uris import stamp_of, uri_of
+
+MOST_BYTES: Final = 20_000_000
+"""What providers take of one file in a line."""
+
+HEAD: Final = 64
+"""First bytes that tell what a file is."""
+
+_BY_SUFFIX: Final[Mapping[str, str]] = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "heic": "image/heic",
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "flac": "audio/flac",
+    "ogg": "audio/ogg",
+    "m4a": "audio/mp4",
+    "aac": "audio/aac",
+}
+
+_BEGINNINGS: Final[Mapping[bytes, str]] = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"fLaC": "audio/flac",
+    b"OggS": "audio/ogg",
+    b"ADIF": "audio/aac",
+}
+
+_RIFF: Final[Mapping[bytes, str]] = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
+
+_STILLS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
+_SOUNDS: Final = frozenset({b"M4A ", b"M4B ", b"mp41", b"mp42", b"isom", b"iso2", b"iso5", b"iso6", b"dash"})
+"""Brands of ISO base media files, four letters each. https://mp4ra.org/registered-types/brands"""
+
+_TAGGED: Final = frozenset({"audio/mpeg", "audio/aac", "audio/flac"})
+"""An ID3 tag may stand before any of these, and does not say before which."""
+
+_BETWEEN_WORDS: Final = re.compile(r"[\s_+]+|(?<!\d)[-.]+|[-.]+(?!\d)")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file as it was read: all its bytes, and what they are."""
+
+    data: bytes
+    media: Media
+
+
+def is_media(path: PurePath) -> bool:
+    """Whether the name is that of a picture or a sound, in any case of letters."""
+    return _suffix(path) in _BY_SUFFIX
+
+
+def media_type_of(name: PurePath, head: bytes) -> str | None:
+    """What a file is (`image/png`) by its name and its first `HEAD` bytes, or None where they do not agree.
+
+    Its name says picture or sound; which one is said by the bytes: a JPEG is often called .png.
+    """
+    promised = _BY_SUFFIX.get(_suffix(name))
+    if promised is None:
+        return None
+    if head.startswith(b"ID3"):
+        return promised if promised in _TAGGED else "audio/mpeg" if promised.startswith("audio/") else None
+    found = _by_bytes(head)
+    return found if found is not None and _kind(found) == _kind(promised) else None
+
+
+def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | Skipped:
+    """A picture or a sound with its bytes. Blocking; at most `most_bytes` + 1 bytes are read.
+
+    Nothing that a file may hold raises. The reasons of a `Skipped`: `gone`, `unreadable`, `not a file`, `too large`,
+    `empty`, `not what its name says`.
+    """
+    try:
+        data = _content(path, most_bytes)
+        media_type = media_type_of(path, data[:HEAD])
+        if media_type is None:
+            raise _stranger(path, data)
+        return Content(data, Media(_stored(path), media_type, len(data), sha256(data).digest()))
+    except Unreadable as problem:
+        return _skipped(uri_of(path), problem)
+    except OSError as error:
+        return _skipped(uri_of(path), _not_opened(error))
+
+
+def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Skipped:
+    """The document that a picture or a sound is: called like its file, without a text. Blocking; reasons as `read_media`."""
+    try:
+        stamp = stamp_of(path.stat())
+    except OSError as error:
+        return _skipped(uri_of(path), _not_opened(error))
+    content = read_media(path, most_bytes=most_bytes)
+    if isinstance(content, Skipped):
+        return content
+    media = content.media
+    return Document(uri_of(path), title_of(path), "", _kind(media.media_type), stamp, media)
+
+
+def title_of(path: PurePath) -> str:
+    """A file's name as words: `2026-05-01_team-photo.png` is `2026-05-01 team photo`."""
+    words = " ".join(_BETWEEN_WORDS.sub(" ", path.stem).split())
+    return snippet(clean(words or path.stem), _LONGEST_TITLE)
+
+
+def _suffix(path: PurePath) -> str:
+    return path.suffix[1:].lower()
+
+
+def _kind(media_type: str) -> str:
+    """`image` or `audio`."""
+    return media_type.partition("/")[0]
+
+
+def _by_bytes(head: bytes) -> str | None:
+    for beginning, media_type in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return media_type
+    if head[:4] in (b"RIFF", b"RF64"):
+        return _RIFF.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return _by_brand(head)
+    if len(head) > 2 and head[0] == 0xFF:
+        return _by_frame(head[1])
+    return None
+
+
+def _by_brand(head: bytes) -> str | None:
+    """An ISO base media file, by its brand; the general ones of still pictures by those that it is compatible with."""
+    brand = head[8:12]
+    length = min(int.from_bytes(head[:4], "big"), len(head))
+    others = {head[at : at + 4] for at in range(16, length, 4)}
+    if brand in _STILLS or (brand in (b"mif1", b"msf1") and others & _STILLS):
+        return "image/heic"
+    return "audio/mp4" if brand in _SOUNDS else None
+
+
+def _by_frame(second: int) -> str | None:
+    """The header of an MPEG frame: eleven bits set, then version and layer (ISO 11172-3, 2.4.2.3; ADTS has layer 0)."""
+    if second & 0xF6 == 0xF0:
+        return "audio/aac"
+    sound = second & 0xE0 == 0xE0 and second & 0x18 != 0x08 and second & 0x06 == 0x02
+    return "audio/mpeg" if sound else None
+
+
+def _stranger(path: Path, data: bytes) -> Unreadable:
+    if not data:
+        return Unreadable("empty", "it has no bytes")
+    known = ", ".join(_BY_SUFFIX)
+    return Unreadable(
+        "not what its name says", f"it begins with {data[:8].hex(' ')}, which is no {_suffix(path)}; known are {known}"
+    )
+
+
+def _stored(path: Path) -> str:
+    """The path as PostgreSQL can keep it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise Unreadable("unreadable", "its name is not UTF-8: rename it") from None
+    return str(path)

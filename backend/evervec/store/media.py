@@ -1,0 +1,284 @@
+"""Pictures and sounds: taken in as documents without a text, held by the job that describes them, described, given up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from evervec.domain.document import Document, Media
+from evervec.store.session import ReadTx, Tx
+
+MOST_TRIES = 2
+"""So many jobs may fail to describe a file."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A file that waits. `content_hash` is the SHA-256 of its bytes as they were last seen."""
+
+    document_id: int
+    path: str
+    media_type: str
+    content_hash: bytes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A file of a job, as its document stands now; without one where that is gone, or where it is another file by now."""
+
+    document_id: int
+    key: str
+    content_hash: bytes
+    dataset_id: UUID | None = None
+    document: Document | None = None
+
+
+UNDESCRIBED = "m.described_hash IS DISTINCT FROM m.content_hash"
+
+# a document that became a text meanwhile is described by nobody
+ALIVE = """
+EXISTS (SELECT FROM documents d JOIN datasets s ON s.id = d.dataset_id JOIN projects p ON p.id = s.project_id
+        WHERE d.id = m.document_id AND d.format IN ('image', 'audio') AND s.deleted_at IS NULL AND p.deleted_at IS NULL)
+"""
+FREE = f"{UNDESCRIBED} AND m.failed_hash IS DISTINCT FROM m.content_hash AND m.job_id IS NULL AND {ALIVE}"
+
+
+# --- in ------------------------------------------------------------------------------------------------------------
+
+
+async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[Document]) -> set[str]:
+    """The uris of files that are known as they are, described or waiting. One that was given up is not among them."""
+    found = await tx.fetch(
+        "SELECT d.uri, d.title, d.format, m.path, m.media_type, m.bytes, m.content_hash FROM documents d "
+        "JOIN media m ON m.document_id = d.id WHERE d.dataset_id = $1 AND d.uri = ANY($2) "
+        "AND m.failed_hash IS DISTINCT FROM m.content_hash",
+        dataset_id,
+        [one.uri for one in given],
+    )
+    known = {uri: (title, format_, Media(*file)) for uri, title, format_, *file in found}
+    return {one.uri for one in given if known.get(one.uri) == (one.title, one.format, one.media)}
+
+
+# A text that stood in between has left its chunks: the same file is described again.
+FORGET_TEXTS = """
+DELETE FROM media m USING documents d
+WHERE d.id = m.document_id AND d.dataset_id = $1 AND d.uri = ANY($2) AND d.format NOT IN ('image', 'audio')
+"""
+
+# The chunks of what was there before stay until the description is there, and so does the recipe that they were made by.
+DOCUMENTS = """
+INSERT INTO documents AS d (dataset_id, uri, title, format, stamp)
+SELECT $1, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) n
+ON CONFLICT (dataset_id, uri) DO UPDATE SET title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp,
+    content = NULL, version = d.version + 1, updated_at = now()
+RETURNING id, uri
+"""
+
+# Only another file leaves the job that holds it: what is answered for this one is still to come.
+FILES = """
+INSERT INTO media AS m (document_id, dataset_id, path, media_type, bytes, content_hash)
+SELECT n.id, $1, n.path, n.media_type, n.bytes, n.hash
+FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bytea[]) n (id, path, media_type, bytes, hash)
+ON CONFLICT (document_id) DO UPDATE SET
+    path = EXCLUDED.path, media_type = EXCLUDED.media_type, bytes = EXCLUDED.bytes,
+    content_hash = EXCLUDED.content_hash, failed_hash = NULL, error = NULL,
+    job_id = CASE WHEN m.content_hash = EXCLUDED.content_hash THEN m.job_id END,
+    tries = CASE WHEN m.content_hash = EXCLUDED.content_hash AND m.failed_hash IS NULL THEN m.tries ELSE 0 END
+"""
+
+
+async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[Document]) -> None:
+    """Make files what the dataset holds under their uris, each a uri of its own. What is not described yet waits for it,
+    also what was given up before."""
+    # one order for everybody, so that no two wait for each other
+    files = sorted(((one, one.media) for one in given if one.media is not None), key=lambda pair: pair[0].uri)
+    uris = [one.uri for one, _ in files]
+    await tx.execute(FORGET_TEXTS, dataset_id, uris)
+    rows = await tx.fetch(
+        DOCUMENTS,
+        dataset_id,
+        uris,
+        [one.title for one, _ in files],
+        [one.format for one, _ in files],
+        [one.stamp for one, _ in files],
+    )
+    ids = {row["uri"]: row["id"] for row in rows}
+    await tx.execute(
+        FILES,
+        dataset_id,
+        [ids[uri] for uri in uris],
+        [file.path for _, file in files],
+        [file.media_type for _, file in files],
+        [file.size for _, file in files],
+        [file.digest for _, file in files],
+    )
+
+
+# --- out -----------------------------------------------------------------------------------------------------------
+
+
+async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None = None) -> list[tuple[UUID, int]]:
+    """`(dataset, files that a job could take)`, smallest first; `tries` is how many jobs have failed, None for any."""
+    rows = await tx.fetch(
+        f"SELECT m.dataset_id, count(*) AS files FROM media m WHERE m.dataset_id = ANY($1) AND {FREE} "
+        "AND ($2::int IS NULL OR m.tries = $2) GROUP BY m.dataset_id ORDER BY files, m.dataset_id",
+        list(dataset_ids),
+        tries,
+    )
+    return [(row["dataset_id"], row["files"]) for row in rows]
+
+
+async def size(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
+    """The bytes of all files that wait in some datasets."""
+    total: int = await tx.fetchval(
+        f"SELECT coalesce(sum(m.bytes), 0)::bigint FROM media m WHERE m.dataset_id = ANY($1) AND {FREE}",
+        list(dataset_ids),
+    )
+    return total
+
+
+MEDIUM = "m.document_id, m.path, m.media_type, m.content_hash"
+
+
+async def free(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[Medium]:
+    """Files of a dataset that a job could take, in the order of their documents, from behind one of these on."""
+    rows = await tx.fetch(
+        f"SELECT {MEDIUM} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {FREE} "
+        "ORDER BY m.document_id LIMIT $4",
+        dataset_id,
+        tries,
+        after,
+        limit,
+    )
+    return [Medium(**row) for row in rows]
+
+
+async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
+    """Keep a file for this transaction; False when another job took it, or it is another file, or none, by now."""
+    return bool(
+        await tx.fetchval(
+            f"SELECT true FROM media m WHERE m.document_id = $1 AND m.content_hash = $2 AND {FREE} FOR UPDATE OF m",
+            document_id,
+            content_hash,
+        )
+    )
+
+
+async def hold(tx: Tx, job_id: UUID, document_id: int) -> None:
+    """Put a file that is free into a job."""
+    await tx.execute("UPDATE media SET job_id = $2 WHERE document_id = $1", document_id, job_id)
+
+
+async def held(tx: ReadTx, job_id: UUID) -> list[tuple[str, Medium]]:
+    """`(key, file)` of everything in a job that is still the file that went into it."""
+    rows = await tx.fetch(
+        f"SELECT i.key, {MEDIUM} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
+        f"WHERE i.job_id = $1 AND m.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE} "
+        "ORDER BY m.document_id",
+        job_id,
+    )
+    return [(key, Medium(*values)) for key, *values in rows]
+
+
+async def rehash(tx: Tx, medium: Medium, found: Media) -> None:
+    """Another file stands there by now: it waits in place of the one that was known, unless it is described already."""
+    await tx.execute(
+        "UPDATE media SET content_hash = $3, media_type = $4, bytes = $5, job_id = NULL, tries = 0, failed_hash = NULL, "
+        "error = NULL WHERE document_id = $1 AND content_hash = $2",
+        medium.document_id,
+        medium.content_hash,
+        found.digest,
+        found.media_type,
+        found.size,
+    )
+
+
+# --- back ----------------------------------------------------------------------------------------------------------
+
+
+async def wanted(tx: ReadTx, job_id: UUID) -> bool:
+    """Whether any file of a job is still to be described as it was sent."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
+            f"WHERE i.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE})",
+            job_id,
+        )
+    )
+
+
+ASKED = f"""
+SELECT i.vector_id, i.key, i.content_hash, d.dataset_id, d.uri, d.title, d.format, d.stamp
+FROM batch_items i
+LEFT JOIN media m ON m.document_id = i.vector_id AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE}
+LEFT JOIN documents d ON d.id = m.document_id
+WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id
+"""
+
+
+async def asked(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[Asked]:
+    """The files that wait for the answers to some keys."""
+    found: list[Asked] = []
+    for document_id, key, content_hash, dataset_id, uri, title, format_, stamp in await tx.fetch(
+        ASKED, job_id, list(keys)
+    ):
+        document = None if uri is None else Document(uri, title, "", format_, stamp)
+        found.append(Asked(document_id, key, content_hash, dataset_id, document))
+    return found
+
+
+async def still(tx: Tx, given: Sequence[Asked]) -> set[int]:
+    """Lock documents, and tell which of them are still to be described as they were sent."""
+    rows = await tx.fetch(
+        "SELECT m.document_id FROM documents d JOIN media m ON m.document_id = d.id "
+        "JOIN unnest($1::bigint[], $2::bytea[]) n (id, hash) ON n.id = d.id "
+        # the format is asked of the locked row too: a text may have been on its way
+        f"WHERE d.id = ANY($1) AND m.content_hash = n.hash AND {UNDESCRIBED} AND d.format IN ('image', 'audio') AND {ALIVE} "
+        "ORDER BY d.id FOR UPDATE OF d, m",
+        [one.document_id for one in given],
+        [one.content_hash for one in given],
+    )
+    return {row["document_id"] for row in rows}
+
+
+async def described(tx: Tx, document_ids: Sequence[int]) -> None:
+    """The description of these files, as they are, is the text of their documents now."""
+    await tx.execute(
+        "UPDATE media SET described_hash = content_hash, failed_hash = NULL, error = NULL, job_id = NULL, tries = 0 "
+        "WHERE document_id = ANY($1)",
+        list(document_ids),
+    )
+
+
+async def give_up(tx: Tx, document_id: int, content_hash: bytes, error: str) -> bool:
+    """Nothing can describe this file: it waits no more until another one, or the same again, is handed over."""
+    gone = await tx.fetchval(
+        "UPDATE media m SET failed_hash = m.content_hash, error = $3, job_id = NULL "
+        f"WHERE m.document_id = $1 AND m.content_hash = $2 AND {UNDESCRIBED} RETURNING true",
+        document_id,
+        content_hash,
+        error[:500],
+    )
+    return bool(gone)
+
+
+async def release(tx: Tx, job_id: UUID, document_ids: Sequence[int]) -> int:
+    """Let go of files as they were: nothing is held against them. Answers how many the job still had."""
+    tag = await tx.execute(
+        "UPDATE media SET job_id = NULL WHERE job_id = $1 AND document_id = ANY($2)", job_id, list(document_ids)
+    )
+    return int(tag.rsplit(" ", 1)[-1])
+
+
+async def give_back(tx: Tx, job_id: UUID, document_ids: Sequence[int], *, error: str) -> tuple[int, int]:
+    """Let go of files that a job could not describe, once for another job, then for good: `(waiting again, given up)`."""
+    rows = await tx.fetch(
+        "UPDATE media SET tries = tries + 1, job_id = NULL, error = $4, "
+        "failed_hash = CASE WHEN tries + 1 >= $3 THEN content_hash ELSE failed_hash END "
+        "WHERE job_id = $1 AND document_id = ANY($2) RETURNING tries",
+        job_id,
+        list(document_ids),
+        MOST_TRIES,
+        error[:500],
+    )
+    given_up = sum(row["tries"] >= MOST_TRIES for row in rows)
+    return len(rows) - given_up, given_up

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from evervec.cli import ingest_files, ingest_sql, output
+from evervec.cli.deferring import Deferred, Kept, kept, show_waiting, waiting_document
 from evervec.cli.options import Json
 from evervec.cli.outlook import show_outlook
 from evervec.cli.run import call
+from evervec.domain.naming import slug
 from evervec.errors import ExportError
-from evervec.pipeline import ingest
+from evervec.pipeline import index, ingest
 from evervec.pipeline.resources import Resources
 
 app = typer.Typer(no_args_is_help=True)
@@ -32,28 +34,42 @@ def telegram(
     path: Annotated[Path, typer.Argument(help="A Telegram Desktop export: result.json of a chat or of an account.")],
     project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "telegram",
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "messages",
+    deferred: Deferred = False,
     as_json: Json = False,
 ) -> None:
     """Import a Telegram Desktop export. Importing it again changes nothing; an edited message is embedded again."""
 
-    async def run(resources: Resources) -> tuple[ingest.Report, ingest.Outlook]:
+    async def run(resources: Resources) -> tuple[ingest.Report, ingest.Outlook, Kept | None]:
         report = ingest.Report()
         try:
             with output.progress("messages") as step:
-                await ingest.import_telegram(resources, path, project, dataset, report=report, progress=step)
+                await ingest.import_telegram(
+                    resources, path, project, dataset, report=report, progress=step, deferred=deferred
+                )
         except (ExportError, asyncio.CancelledError):
             if report != ingest.Report():
                 _note(report)
             raise
-        return report, await ingest.outlook(resources, project, dataset)
+        outlook = await ingest.outlook(resources, project, dataset)
+        return report, outlook, await _kept(resources, project, dataset) if deferred else None
 
-    report, outlook = call(run, queue=True)
+    report, outlook, rest = call(run, queue=True)
     if as_json:
-        output.document(asdict(report) | asdict(outlook))
+        output.document(asdict(report) | asdict(outlook) | ({} if rest is None else waiting_document(rest)))
     else:
         output.say(_counts(report))
     _list_rejected(report)
-    show_outlook(outlook)
+    if rest is None:
+        show_outlook(outlook)
+        return
+    show_waiting(rest)
+    if outlook.unread and not outlook.worker_listens:
+        output.note(f"{outlook.unread:,} messages wait to be scored and extracted: `{outlook.run}` does that.")
+
+
+async def _kept(resources: Resources, project: str, dataset: str) -> Kept:
+    target = await index.dataset(resources, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+    return await kept(resources, [target])
 
 
 def _counts(report: ingest.Report) -> str:

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from evervec.cli import output
-from evervec.cli.deferring import Deferred, kept, rows, show_kept
+from evervec.cli.deferring import Deferred, Kept, show_waiting, waiting, waiting_document
 from evervec.cli.indexed import show_run
 from evervec.cli.options import AllowEmpty, DryRun, Exclude, Include, Json
-from evervec.cli.outlook import Left, left, show_left
+from evervec.cli.outlook import Left
 from evervec.cli.run import call
 from evervec.errors import Refused
 from evervec.pipeline import index
@@ -53,7 +53,7 @@ def files(
     """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
     options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
-    async def run(resources: Resources) -> tuple[Run, str, str, Left | list[Flushed]]:
+    async def run(resources: Resources) -> tuple[Run, str, str, Left | Kept]:
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
             done = await ingest_files(
@@ -62,25 +62,24 @@ def files(
         if dry_run or done.state == "cancelled":
             return done, project, dataset, Left(0)
         target = await index.dataset(resources, str(done.dataset_id))
-        waiting = await (kept if deferred else left)(resources, [target])
-        return done, target.project, target.slug, waiting
+        return done, target.project, target.slug, await waiting(resources, [target], deferred=deferred)
 
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
 
 
-def _answer(done: Run, project: str, dataset: str, waiting: Left, *, dry: bool, as_json: bool) -> None:
+def _answer(done: Run, project: str, dataset: str, rest: Left | Kept, *, dry: bool, as_json: bool) -> None:
     found = run_document(done)
     if as_json:
         named = {"project": project, "dataset": dataset, "dry_run": dry}
-        output.document(named | found | ({"run": None, "full": None} if dry else {}) | {"pending": waiting.pending})
+        output.document(named | found | ({"run": None, "full": None} if dry else {}) | waiting_document(rest))
         return
     show_run(found, dry=dry)
-    show_left(waiting)
+    show_waiting(rest)
     if dry:
         output.note("Nothing was changed.")
     elif done.state == "cancelled":
         output.note(f"Dataset {dataset!r} was deleted meanwhile: nothing of this is left.")
-    elif done.counts.full_texts:
+    elif done.counts.full_texts and isinstance(rest, Left):
         output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
 
 

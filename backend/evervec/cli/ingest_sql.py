@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from evervec.cli import output
+from evervec.cli.deferring import Deferred, Kept, show_waiting, waiting, waiting_document
 from evervec.cli.indexed import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, counted, money, show_skipped, touched
 from evervec.cli.options import DryRun, Json
-from evervec.cli.outlook import Left, left, show_left
+from evervec.cli.outlook import Left
 from evervec.cli.run import call
 from evervec.pipeline import index, run_report, source_sync
 from evervec.pipeline.resources import Resources
@@ -27,10 +28,17 @@ Index = Annotated[
     bool, typer.Option("--index/--no-index", metavar="", help="Index here and now, or leave it to the workers.")
 ]
 
-Answer = tuple[Synced, list[Run | None], Left]
+Answer = tuple[Synced, list[Run | None], Left | Kept]
 
 
-def sql(path: Yaml, full: Full = False, work: Index = True, dry_run: DryRun = False, as_json: Json = False) -> None:
+def sql(
+    path: Yaml,
+    full: Full = False,
+    work: Index = True,
+    deferred: Deferred = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
     """Find what changed in the tables of a source since the last time, and index that."""
 
     async def run(resources: Resources) -> Answer:
@@ -38,29 +46,29 @@ def sql(path: Yaml, full: Full = False, work: Index = True, dry_run: DryRun = Fa
         if dry_run:
             synced = await source_sync.look(resources, description, full=full)
             return synced, [None for _ in synced.datasets], Left(0)
-        return await _sync(resources, description, full=full, work=work)
+        return await _sync(resources, description, full=full, work=work, deferred=deferred)
 
-    synced, done, waiting = call(run, queue=True)
+    synced, done, rest = call(run, queue=True)
     for warning in synced.warnings:
         output.note(warning)
     if as_json:
-        output.document(_document(synced, done, waiting, dry_run))
+        output.document(_document(synced, done, rest, dry_run))
     else:
         _show(synced, done, dry_run)
-        show_left(waiting)
+        show_waiting(rest)
     _fail_for(synced, done)
 
 
-async def _sync(resources: Resources, description: Description, *, full: bool, work: bool) -> Answer:
+async def _sync(resources: Resources, description: Description, *, full: bool, work: bool, deferred: bool) -> Answer:
     with output.waiting("looking for changes"):
-        synced = await source_sync.sync(resources, description, full=full)
+        synced = await source_sync.sync(resources, description, full=full, deferred=deferred)
     done: list[Run | None] = []
     with output.progress("datasets", len(synced.datasets)) as step:
         for one in synced.datasets:
             done.append(await _run_of(resources, one, work=work))
             step(1)
     datasets = [await index.dataset(resources, str(one.dataset_id)) for one in synced.datasets]
-    return synced, done, await left(resources, datasets)
+    return synced, done, await waiting(resources, datasets, deferred=deferred)
 
 
 async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> Run | None:
@@ -69,7 +77,7 @@ async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> R
     return await (run_report.follow if work else run_report.one)(resources, one.run_id)
 
 
-def _document(synced: Synced, done: list[Run | None], waiting: Left, dry: bool) -> dict[str, Any]:
+def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
     return {
         "source": synced.source,
         "since": synced.since,
@@ -81,8 +89,7 @@ def _document(synced: Synced, done: list[Run | None], waiting: Left, dry: bool) 
             | ({} if run is None else run_report.run_document(run))
             for one, run in zip(synced.datasets, done, strict=True)
         ],
-        "pending": waiting.pending,
-    }
+    } | waiting_document(rest)
 
 
 def _show(synced: Synced, done: list[Run | None], dry: bool) -> None:

@@ -17,7 +17,9 @@ app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
 Type = Annotated[
     str,
-    typer.Option("--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}; {' and '.join(BATCHED)} have batch jobs."),
+    typer.Option(
+        "--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}; {' and '.join(BATCHED)} have batch jobs."
+    ),
 ]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="The embedding model, for example nomic-embed-text.")]
@@ -51,7 +53,9 @@ Price = Annotated[
 ]
 Dimensions = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="How wide vectors shall be, of a model that has several widths (gemini, openai)."),
+    typer.Option(
+        metavar="N", min=1, help="How wide vectors shall be, of a model that has several widths (gemini, openai)."
+    ),
 ]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")

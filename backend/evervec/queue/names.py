@@ -15,6 +15,7 @@ EMBED_CHUNKS: Final = "embed_chunks_batch_task"
 INDEX_DATASET: Final = "index_dataset_task"
 INDEX_WAITING: Final = "index_waiting_task"
 INDEX_ALL: Final = "index_all_datasets_task"
+PROCESS_BATCHES: Final = "process_batches_task"
 SWEEP: Final = "sweep_task"
 
 

@@ -15,10 +15,15 @@ from evervec.settings import Settings
 
 
 def schedules(settings: Settings) -> list[ScheduledTask]:
-    """What is sent when: a sweep every minute, a full rebuild of every dataset once a week. Always under the same ids."""
+    """What is sent when: a sweep every minute, a full rebuild of every dataset once a week, and batch jobs if wished.
+
+    Always under the same ids.
+    """
     due: list[tuple[str, str, dict[str, bool]]] = [(names.SWEEP, "* * * * *", {})]
     if settings.index_cron:
-        due.append((names.INDEX_ALL, _valid(settings.index_cron), {"full_rebuild": True}))
+        due.append((names.INDEX_ALL, _valid("EVERVEC_INDEX_CRON", settings.index_cron), {"full_rebuild": True}))
+    if settings.batch_cron:
+        due.append((names.PROCESS_BATCHES, _valid("EVERVEC_BATCH_CRON", settings.batch_cron), {}))
     labels = {"lane": str(names.Lane.BACKFILL)}
     return [
         ScheduledTask(task_name=name, schedule_id=name, cron=cron, labels=labels, args=[], kwargs=kwargs)
@@ -26,12 +31,12 @@ def schedules(settings: Settings) -> list[ScheduledTask]:
     ]
 
 
-def _valid(cron: str) -> str:
+def _valid(variable: str, cron: str) -> str:
     try:
         pycron.is_now(cron)
     except (ValueError, AssertionError, ArithmeticError) as error:
         raise Refused(
-            reason=f"EVERVEC_INDEX_CRON={cron!r} is not a time ({error}). Give five fields as `0 3 * * 0` (Sunday, 03:00 "
+            reason=f"{variable}={cron!r} is not a time ({error}). Give five fields as `0 3 * * 0` (Sunday, 03:00 "
             "UTC), or `off`."
         ) from None
     return cron

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from taskiq import Context, TaskiqDepends, async_shared_broker
 
-from evervec.pipeline import embed, extract, index, ingest, score
+from evervec.pipeline import embed, extract, index, ingest, router, score
+from evervec.pipeline.defer import BatchManager
 from evervec.pipeline.index import Wish
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sweep import sweep
@@ -125,6 +126,20 @@ async def index_waiting_task(dataset_id: str, resources: Resources = OPEN) -> di
 async def index_all_datasets_task(full_rebuild: bool = False, resources: Resources = OPEN) -> dict[str, list[str]]:
     """Ask for a run of every dataset that has a source: one task a dataset."""
     return {"runs": [str(run_id) for run_id in await index.index_all_datasets(resources, full_rebuild)]}
+
+
+@async_shared_broker.task(task_name=names.PROCESS_BATCHES)
+async def process_batches_task(resources: Resources = OPEN) -> dict[str, Any]:
+    """Take in what the provider's batch jobs are done with, then send what waits, if it is worth a job."""
+    flushed, synced = await BatchManager(resources).process_queue(min_batch_size=router.LEAST)
+    return {
+        "ready": synced.ready,
+        "failed": synced.failed + synced.online.failed,
+        "running": synced.running,
+        "problems": synced.problems,
+        "sent": flushed.rows,
+        "jobs": [str(job.id) for job in flushed.jobs],
+    }
 
 
 @async_shared_broker.task(task_name=names.SWEEP)

@@ -1,0 +1,41 @@
+"""The library as a program has it: opened on a database of its own, with a provider that counts what it is asked."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from evervec import SemanticCore
+from evervec.store import secrets
+from tests.fakes.server import FakeProvider
+
+
+@pytest.fixture(autouse=True)
+def quiet_again() -> Iterator[None]:
+    """Opening sets up the log of a program that has none; the next test finds it as it was."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def how(tmp_path: Path) -> dict[str, Any]:
+    """What is given to `open` beside the address."""
+    return {"home": tmp_path, "secret_key": secrets.new_key(), "batch_grace_seconds": 0}
+
+
+@pytest.fixture
+async def local(database_url: str, how: dict[str, Any]) -> AsyncIterator[SemanticCore]:
+    """A core as it is on an empty database: with the local model."""
+    async with SemanticCore.open(database_url, **how) as core:
+        yield core
+
+
+@pytest.fixture(params=["gemini", "openai"])
+async def core(local: SemanticCore, fake: FakeProvider, request: pytest.FixtureRequest) -> SemanticCore:
+    """A core whose provider has a batch API."""
+    await local.add_provider(
+        "fake", request.param, model="embedder", api_key="k", base_url=fake.url, price=0.15, use=True
+    )
+    return local

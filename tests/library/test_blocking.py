@@ -1,0 +1,76 @@
+"""The twin without an event loop: complete, and at home in a script, in a thread and in a notebook."""
+
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from evervec import Document, SemanticCore, SyncSemanticCore
+from evervec.errors import Refused, UnknownBatchJobError
+from evervec.library.blocking_batches import SyncBatchManager
+from evervec.pipeline.defer import BatchManager
+
+TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager)]
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), TWINS)
+def test_the_twin_has_every_public_coroutine(asynchronous: type, blocking: type) -> None:
+    coroutines = dict(inspect.getmembers(asynchronous, inspect.iscoroutinefunction))
+    public = [name for name in coroutines if not name.startswith("_")]
+    assert len(public) >= 5
+    for name in public:
+        twin = inspect.getattr_static(blocking, name, None)
+        assert twin is not None, f"{blocking.__name__} has no {name}"
+        assert not inspect.iscoroutinefunction(twin)
+        assert inspect.signature(twin) == inspect.signature(coroutines[name])
+        assert twin.__doc__ == coroutines[name].__doc__
+
+
+def used(url: str, how: dict[str, Any]) -> str:
+    """What a script does with it; answers the text that is found."""
+    with SyncSemanticCore.open(url, **how) as core:
+        done = core.ingest([Document.from_text("a", "birds sing in the morning"), Document.from_text("b", "cold soup")])
+        assert (done.documents, done.pending) == (2, 0)
+        assert core.status()["datasets"]
+        assert core.batch_manager.list() == []
+        with pytest.raises(UnknownBatchJobError):
+            core.batch_manager.get("none")
+        return core.search("a bird's song", k=1).hits[0].text
+
+
+def test_in_a_script(database_url: str, how: dict[str, Any]) -> None:
+    before = threading.enumerate()
+    assert used(database_url, how).endswith("birds sing in the morning")
+    assert [one for one in threading.enumerate() if one not in before and not one.daemon] == []
+
+
+def test_in_a_thread(database_url: str, how: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(used, database_url, how).result().endswith("birds sing in the morning")
+
+
+async def test_in_a_notebook_whose_loop_runs(database_url: str, how: dict[str, Any]) -> None:
+    assert used(database_url, how).endswith("birds sing in the morning")
+
+
+def test_from_several_threads_at_once(database_url: str, how: dict[str, Any]) -> None:
+    with SyncSemanticCore.open(database_url, **how) as core, ThreadPoolExecutor(4) as pool:
+        documents = [Document.from_text(f"n:{n}", f"text number {n}") for n in range(12)]
+        assert sum(done.embedded for done in pool.map(core.ingest, documents)) == 12
+
+
+def test_an_error_in_the_block_is_the_callers_and_closes(database_url: str, how: dict[str, Any]) -> None:
+    with pytest.raises(ZeroDivisionError), SyncSemanticCore.open(database_url, **how) as core:
+        raise ZeroDivisionError
+    with pytest.raises(RuntimeError):
+        core.status()
+
+
+def test_errors_are_those_of_the_engine(database_url: str, how: dict[str, Any]) -> None:
+    with SyncSemanticCore.open(database_url, **how) as core:
+        with pytest.raises(Refused, match="There is no mode"):
+            core.ingest(Document.from_text("a", "text"), mode="later")
+        with pytest.raises(Refused, match="evervec providers add"):
+            core.batch_manager.flush_queue()

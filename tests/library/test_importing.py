@@ -1,0 +1,53 @@
+"""`import evervec` in a process of its own: no engine, no socket, no thread, and nothing on stdout."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BACKEND = Path(__file__).parents[2] / "backend"
+HEAVY = ("numpy", "asyncpg", "faiss", "sqlalchemy", "google.genai", "openai", "httpx", "wordllama", "nats", "pydantic")
+PROBE = f"""
+import sys
+opened = []
+watched = ("socket.__new__", "socket.connect", "_thread.start_new_thread", "subprocess.Popen", "os.fork")
+sys.addaudithook(lambda event, arguments: opened.append(event) if event in watched else None)
+{{statement}}
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
+sys.stderr.write(f"{{{{opened}}}} {{{{loaded}}}}")
+"""
+
+
+def told(statement: str) -> tuple[str, str]:
+    """What a process that runs this writes to stdout, and what it then tells of itself."""
+    program = PROBE.format(statement=statement)
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(BACKEND)!r})\n{program}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import evervec",
+        "from evervec import SemanticCore, Document",
+        "from evervec import SemanticCore; SemanticCore.open('postgresql://nobody@127.0.0.1:1/none')",
+        "from evervec import Document; Document.from_text('a', 'text')",
+    ],
+)
+def test_importing_is_light_and_starts_nothing(statement: str) -> None:
+    assert told(statement) == ("", "[] []")
+
+
+@pytest.mark.parametrize(
+    ("statement", "seen"), [("import socket; socket.socket()", "socket.__new__"), ("import numpy", "numpy")]
+)
+def test_the_probe_sees_what_it_looks_for(statement: str, seen: str) -> None:
+    assert seen in told(statement)[1]
+
+
+def test_a_name_that_is_not_there_is_told_as_python_does() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        told("import evervec; evervec.Nothing")
+    assert "module 'evervec' has no attribute 'Nothing'" in failed.value.stderr

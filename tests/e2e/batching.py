@@ -1,0 +1,186 @@
+"""A process of the batch lane, to be told what to do or killed at a point: `python -m tests.e2e.batching [POINT]`.
+
+It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends SIGKILL to itself: there a
+function of the product is replaced, in this process alone.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from evervec import log
+from evervec.domain.batch import BatchClient
+from evervec.pipeline import collect, texts
+from evervec.pipeline.defer import BatchManager
+from evervec.runtime import open_runtime
+from evervec.settings import Settings
+from evervec.store import batches, deferred
+from tests.e2e.processes import CHILD_DEADLINE
+from tests.e2e.waiting import eventually
+
+STEP, LINES = 40, 20
+"""Rows that are claimed together, and answers that are applied together, in such a process: few, so that there are many."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Before or after the nth call of a function, of the store or (None) of the provider's batch client."""
+
+    name: str
+    of: Any = None
+    after: bool = False
+    nth: int = 1
+
+
+POINTS: Final[Mapping[str, Point]] = {
+    "claimed": Point("fill", batches),
+    "filling": Point("claim", deferred, nth=2),
+    "intended": Point("upload"),
+    "uploaded": Point("upload", after=True),
+    "submitting": Point("create_embedding_job"),
+    "created": Point("create_embedding_job", after=True),
+    "storing the id": Point("submitted", batches, after=True),
+    "downloading": Point("items", batches, nth=3),
+    "applying": Point("settle", batches, after=True, nth=2),
+    "applied": Point("finish", batches),
+    "finished": Point("remove_file"),
+    "cleaning": Point("remove_file", after=True),
+    "cleaned": Point("cleaned", batches),
+}
+"""Where a process can die, in the order of a job's life. What stands in a transaction dies before it is committed."""
+
+SENDING = ("intended", "uploaded", "submitting", "created", "storing the id")
+COLLECTING = ("downloading", "applying", "applied", "finished", "cleaning", "cleaned")
+
+
+def arm(point: Point, client: BatchClient) -> None:
+    """Die there."""
+    owner = client if point.of is None else point.of
+    function: Callable[..., Awaitable[Any]] = getattr(owner, point.name)
+    calls = 0
+
+    async def reached(*values: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == point.nth and not point.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = await function(*values, **named)
+        if calls == point.nth and point.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(owner, point.name, reached)
+
+
+async def obey(manager: BatchManager, order: str) -> dict[str, Any]:
+    """Do what one line says; what came of it."""
+    verb, *size = order.split()
+    if verb == "flush":
+        flushed = await manager.flush_queue(max_batch_size=int(size[0]) if size else None)
+        return {"jobs": len(flushed.jobs), "rows": flushed.rows, "waiting": flushed.waiting}
+    synced = await manager.check_and_sync()
+    found = {name: getattr(synced, name) for name in ("ready", "dropped", "returned", "running", "busy", "problems")}
+    return {**found, "jobs": len(synced.jobs), "again": len(synced.again)}
+
+
+async def main(point: str | None) -> None:
+    """Say that everything is open, then obey until stdin ends."""
+    log.configure()
+    texts.STEP, collect.LINES = STEP, LINES
+    async with open_runtime(Settings(), queue=False) as runtime:
+        if point is not None:
+            arm(POINTS[point], runtime.resources.models.batch_client(await runtime.resources.provider()))
+        manager = BatchManager(runtime.resources)
+        say({"up": True})
+        while order := await asyncio.to_thread(sys.stdin.readline):
+            say(await obey(manager, order))
+
+
+def say(answer: dict[str, Any]) -> None:
+    """One line of JSON."""
+    sys.stdout.write(f"{json.dumps(answer)}\n")
+    sys.stdout.flush()
+
+
+class Told:
+    """Such a process, as the test holds it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ask(self, order: str) -> dict[str, Any]:
+        """Give one order and wait for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{order}\n".encode())
+        await self._process.stdin.drain()
+        answer = await self.hear()
+        assert answer is not None, f"it died of {order!r}, with {await self._process.wait()}"
+        return answer
+
+    async def hear(self) -> dict[str, Any] | None:
+        """Its next answer, or None when it has ended."""
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), CHILD_DEADLINE)
+        return json.loads(line) if line else None
+
+    async def obeys_until_killed(self, *orders: str) -> None:
+        """Give orders in a row; one of them has to be its last."""
+        said, _ = await asyncio.wait_for(
+            self._process.communicate("".join(f"{order}\n" for order in orders).encode()), CHILD_DEADLINE
+        )
+        assert self._process.returncode == -signal.SIGKILL, f"ended with {self._process.returncode}: {said!r}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """How such processes are started."""
+
+    environment: dict[str, str]
+
+    @asynccontextmanager
+    async def started(self, point: str | None = None) -> AsyncIterator[Told]:
+        """A process that has opened everything; killed at the end of the block if it still runs."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            __name__,
+            *([] if point is None else [point]),
+            cwd=Path(__file__).parents[2],
+            env=self.environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told = Told(process)
+        try:
+            assert await told.hear() == {"up": True}
+            yield told
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    async def dies(self, point: str, psql: Any, *orders: str) -> None:
+        """A process obeys and dies at a point; then PostgreSQL has let go of everything that it held."""
+        async with self.started(point) as told:
+            await told.obeys_until_killed(*orders)
+
+        async def gone() -> bool:
+            return bool(await psql.fetchval(UNLOCKED))
+
+        await eventually("the locks of a dead process are gone", gone)
+
+
+UNLOCKED = """
+SELECT NOT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                   WHERE d.datname = current_database() AND l.locktype = 'advisory')
+"""
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if sys.argv[1:] else None))

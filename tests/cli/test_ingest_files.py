@@ -26,6 +26,7 @@ SHAPE = {
     "mode": str,
     "trigger": str,
     "embeds": bool,
+    "lane": str,
     "state": str,
     "error": type(None),
     "attempts": int,

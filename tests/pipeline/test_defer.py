@@ -187,6 +187,23 @@ async def test_a_provider_that_says_enough_keeps_its_jobs_and_the_rest_waits(
     await assert_all_done(lane, psql, fake, texts)
 
 
+async def test_a_small_rest_of_a_quota_makes_no_small_job(
+    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any
+) -> None:
+    texts = numbered(100)
+    await planted(psql, dataset.id, texts)
+    manager = BatchManager(lane)
+    whole = await manager.flush_queue()
+    # one token more than these have: the next text would not even fit
+    await limited(lane, monkeypatch, queued_tokens=whole.tokens + 1)
+    await planted(psql, dataset.id, numbered(50, "more"))
+    assert (await manager.flush_queue(min_batch_size=10)).jobs == []
+    await to_the_end(lane, psql)
+    flushed = await manager.flush_queue(min_batch_size=10)
+    assert [job.stats["rows"] for job in flushed.jobs] == [50]
+    await assert_all_done(lane, psql, fake, [*texts, *numbered(50, "more")])
+
+
 async def test_equal_texts_are_sent_once_and_every_row_gets_the_vector(
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
 ) -> None:
@@ -279,7 +296,8 @@ async def test_a_dry_run_tells_what_would_be_sent_and_sends_and_writes_nothing(
     assert plan.deferred_usd == pytest.approx(plan.tokens * PRICE / 2e6)
     flushed = await manager.flush_queue(max_batch_size=30)
     assert len(flushed.jobs) == plan.planned_jobs
-    assert flushed.tokens == pytest.approx(plan.tokens, rel=0.5)
+    # a plan guesses from the length, what is sent is counted on the high side
+    assert plan.tokens <= flushed.tokens <= 3 * plan.tokens
     assert flushed.deferred_usd == pytest.approx(sum(job.cost_usd or 0 for job in flushed.jobs))
     assert flushed.online_usd == pytest.approx(2 * (flushed.deferred_usd or 0))
     await assert_all_done(lane, psql, fake, texts)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from evervec.domain.batch import JobType, is_of, new_intent
+from evervec.domain.batch import is_of, new_intent
 from evervec.store import batches, deferred, rows
 from evervec.store.batches import Item
 from evervec.store.datasets import Dataset
@@ -226,15 +226,8 @@ async def filled_job(database: Database, dataset: Dataset) -> UUID:
     """An intent that holds everything there is."""
     async with database.transaction() as tx:
         job = new_intent(await batches.tag(tx))
-        provider = await tx.fetchval(
-            "INSERT INTO embedding_spaces (provider, model, dimensions) VALUES ('gemini', 'm', 3) RETURNING id"
-        )
         found = await deferred.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
-        owner = await tx.fetchval(
-            "INSERT INTO llm_providers (name, type, model, space_id) VALUES ('g', 'gemini', 'm', $1) RETURNING id",
-            provider,
-        )
-        await batches.add(tx, job, JobType.EMBEDDING, provider_id=owner, space_id=provider, model="m", price=0.15)
+        await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
         await batches.fill(tx, job, [Item(row.vector_id, row.text, row.content_hash) for row in found])
     return job
 

@@ -61,6 +61,8 @@ def _chunks(found: dict[str, Any]) -> str:
 
 
 def _texts(found: dict[str, Any]) -> str:
+    if found["lane"] == "batch":
+        return "Nothing sent: it waits for a batch job"
     if not found["embeds"]:
         return "Nothing sent: the workers embed it"
     full = found["full"]

@@ -30,6 +30,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "mode": run.mode,
         "trigger": run.trigger,
         "embeds": run.embeds,
+        "lane": "batch" if run.deferred else "online",
         "state": run.state,
         "error": run.error,
         "attempts": run.attempts,

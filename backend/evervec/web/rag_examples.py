@@ -39,6 +39,7 @@ QUEUED: Final[dict[str, Any]] = {
     "mode": "delta",
     "trigger": "http",
     "embeds": True,
+    "lane": "online",
     "state": "queued",
     "error": None,
     "attempts": 0,

@@ -111,7 +111,8 @@ class Run(_Answer):
     dataset_id: UUID
     mode: Literal["delta", "compare", "full"]
     trigger: str
-    embeds: bool = Field(description="False when workers embed what the run writes.")
+    embeds: bool = Field(description="False when workers, or batch jobs, embed what the run writes.")
+    lane: Literal["online", "batch"]
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     error: str | None = None
     attempts: int

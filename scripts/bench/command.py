@@ -11,6 +11,8 @@ import uvloop
 
 from evervec import log
 from scripts.bench import (
+    deferred_batch,
+    deferred_ingest,
     embed_pipeline,
     hook_cost,
     import_copy,
@@ -52,6 +54,10 @@ GROUPS: dict[str, dict[str, Run]] = {
         "mirror_fresh": mirror_fresh.run,
         "mirror_check": mirror_check.run,
         "mirror_concurrent": mirror_concurrent.run,
+    },
+    "deferred": {
+        "deferred_ingest": deferred_ingest.run,
+        "deferred_batch": deferred_batch.run,
     },
 }
 BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}

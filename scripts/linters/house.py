@@ -62,6 +62,14 @@ def silences(path: Path, tree: ast.Module) -> Iterator[Finding]:
             )
 
 
+def tree_texts(path: Path, tree: ast.Module) -> Iterator[Finding]:
+    """A tree's node is asked for its place, never for its text: the bytes behind that are gone, and the process with them."""
+    if any(isinstance(node, ast.ImportFrom) and node.module == "tree_sitter" for node in ast.walk(tree)):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr == "text":
+                yield path, node.lineno, f"{ast.unparse(node)}: cut the text out of the parsed bytes"
+
+
 def openings(path: Path, tree: ast.Module) -> Iterator[Finding]:
     """Each module opens with one sentence: what lives here and what does not. Its name says something, its size too."""
     if not ast.get_docstring(tree):
@@ -73,7 +81,7 @@ def openings(path: Path, tree: ast.Module) -> Iterator[Finding]:
         yield path, 1, f"{lines} lines, {MOST_LINES} at most: it wants to be two"
 
 
-RULES = (commits, tasks, clocks, pickles, silences, openings)
+RULES = (commits, tasks, clocks, pickles, silences, tree_texts, openings)
 
 
 def findings(paths: list[Path]) -> list[Finding]:

@@ -29,6 +29,7 @@ PLANTED = {
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
     "silent except": ("queue/pull.py", "try:\n    x = 1\nexcept ValueError:\n    pass\n", "an except that only passes"),
+    "text of a node": ("sources/structure/names.py", "from tree_sitter import Node\nx = node.text\n", "parsed bytes"),
     "long file": ("store/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
 }

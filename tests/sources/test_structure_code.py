@@ -1,6 +1,7 @@
 """Definitions, their names and the blocks inside, in every language that has a grammar."""
 
 from itertools import pairwise
+from sys import getrefcount
 
 import pytest
 
@@ -192,3 +193,11 @@ def test_packed_code_is_cut_between_its_statements() -> None:
 def test_a_file_that_is_no_code_is_plain() -> None:
     assert {heading for _, heading, _ in seen("def a(): ...\n" * 5_000)} == {""}
     assert {heading for _, heading, _ in seen("def a(): ...\n" * 3)} == {"a"}
+
+
+def test_a_text_that_was_parsed_is_not_kept() -> None:
+    data = SAMPLES["python"][0].encode()
+    held = getrefcount(data)
+    for _ in range(3):
+        GRAMMARS["python"].parse(data)
+    assert getrefcount(data) == held

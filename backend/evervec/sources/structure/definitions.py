@@ -71,7 +71,7 @@ class _Walk:
 
     def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
         """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
-        name, inside = qualified(node, scope), body(node)
+        name, inside = qualified(self._data, node, scope), body(node)
         self._mark(start, name, SECTION)
         if inside is None:
             self._statements(node, name)

@@ -77,16 +77,26 @@ class Grammar:
         return Kinds(*sets)
 
     def parse(self, data: bytes) -> Node:
-        """The root of the tree; what does not parse is an ERROR node in it.
+        """The root of the tree; what does not parse is an ERROR node in it. Texts are cut out of `data`, by the nodes'
+        places: a node's own `text` would read what is let go here.
 
         Raises ValueError for what is no code: too large, the same again and again, or far slower to parse than code is.
         """
         if len(data) > MOST_BYTES or len(compress(data, 1)) * MOST_ALIKE < len(data):
             raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
         end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
-        tree = Parser(self.language).parse(
-            lambda at, _: data[at:], progress_callback=lambda _at, _failed: thread_time() > end
-        )
+        views: list[memoryview] = []
+
+        def read(at: int, _: object) -> memoryview:
+            views.append(memoryview(data)[at:])
+            return views[-1]
+
+        try:
+            tree = Parser(self.language).parse(read, progress_callback=lambda _at, _failed: thread_time() > end)
+        finally:
+            # the library keeps for ever what it was given to read (0.26): at least the text behind it is let go
+            for view in views:
+                view.release()
         return tree.root_node
 
 

@@ -53,11 +53,11 @@ def body(node: Node) -> Node | None:
     return found
 
 
-def qualified(node: Node, within: str) -> str:
-    """`Task.cancel` for whatever the language writes, of bounded length."""
-    own = _text(_named(node)) or node.type.partition("_")[0]
+def qualified(data: bytes, node: Node, within: str) -> str:
+    """`Task.cancel` for whatever the language writes, of bounded length; the node is one of the tree of `data`."""
+    own = _text(data, _named(node)) or node.type.partition("_")[0]
     receiver = node.child_by_field_name("receiver")
-    if receiver is not None and (found := _RECEIVER.match(_text(receiver))):
+    if receiver is not None and (found := _RECEIVER.match(_text(data, receiver))):
         own = f"{found[1]}.{own}"
     return (f"{within}.{own}" if within else own)[-LONGEST:]
 
@@ -74,8 +74,8 @@ def _named(node: Node) -> Node | None:
     return found
 
 
-def _text(node: Node | None) -> str:
-    if node is None or node.text is None:
+def _text(data: bytes, node: Node | None) -> str:
+    if node is None:
         return ""
-    said = node.text[: 4 * LONGEST].decode("utf-8", "replace")
+    said = data[node.start_byte : min(node.end_byte, node.start_byte + 4 * LONGEST)].decode("utf-8", "replace")
     return _SEPARATOR.sub(".", " ".join(said.split()))

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
 from evervec.domain.chunking import Chunk
 from evervec.domain.document import Document
+from evervec.domain.text import clean
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import Refused
 from evervec.pipeline import media, recipe
 from evervec.pipeline.embed import embed_rows
+from evervec.pipeline.indexing import LONGEST_URI
 from evervec.pipeline.providers import FREE
 from evervec.pipeline.recipe import Kitchen
 from evervec.pipeline.resources import Resources
@@ -27,6 +29,9 @@ TOGETHER_CHARACTERS = 2_000_000
 
 SMALL = 256
 """Chunks that a local model embeds while one waits for it."""
+
+
+Chunked = tuple[Document, Sequence[Chunk]]
 
 
 class Mode(StrEnum):
@@ -77,17 +82,22 @@ async def ingest_documents(
     kitchen = await recipe.active(resources)
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
-    total = Ingested()
-    async for group in _groups(given):
-        await _Group(resources, kitchen, target, Mode(mode), total).take(group)
-    return total
+    ingestion = _Ingestion(resources, kitchen, target, Mode(mode))
+    try:
+        async for group in _groups(given):
+            await ingestion.take(group)
+        await ingestion.written()
+    finally:
+        await ingestion.aclose()
+    return ingestion.total
 
 
 async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
     """A few documents at a time, none twice in a group: the last version of a uri is the one that counts."""
     group: dict[str, Document] = {}
     size = 0
-    async for document in given:
+    async for one in given:
+        document = _storable(one)
         group.pop(document.uri, None)
         group[document.uri] = document
         size += len(document.text)
@@ -98,27 +108,59 @@ async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document
         yield list(group.values())
 
 
-class _Group:
-    """A few documents on their way in, in one transaction."""
+def _storable(document: Document) -> Document:
+    """The document as PostgreSQL can store it. Raises `Refused` for a uri that it can not: that is not ours to change."""
+    if clean(document.uri) != document.uri or not 0 < len(document.uri) <= LONGEST_URI:
+        raise Refused(
+            reason=f"{document.uri[:100]!r} is not a usable uri: give 1 to {LONGEST_URI:,} characters, none of them NUL."
+        )
+    title, text = clean(document.title), clean(document.text)
+    same = (title, text) == (document.title, document.text)
+    return document if same else replace(document, title=title, text=text)
 
-    def __init__(self, resources: Resources, kitchen: Kitchen, target: Dataset, mode: Mode, total: Ingested) -> None:
+
+class _Ingestion:
+    """Documents on their way in, a group in a transaction: while PostgreSQL writes one, the next is chunked."""
+
+    def __init__(self, resources: Resources, kitchen: Kitchen, target: Dataset, mode: Mode) -> None:
         self._resources, self._database = resources, resources.database
-        self._kitchen, self._target, self._mode, self._total = kitchen, target, mode, total
+        self._kitchen, self._target, self._mode = kitchen, target, mode
         provider = kitchen.provider
         self._batched, self._local = provider.type in BATCHED, provider.type in FREE
+        self._writing: asyncio.Task[None] | None = None
+        self._uris: set[str] = set()
+        self.total = Ingested()
 
     async def take(self, group: Sequence[Document]) -> None:
-        """Chunk what is new, write it, and embed it if this mode does; media are only written down."""
+        """Chunk what is new, and begin to write it; media are only written down."""
+        uris = {one.uri for one in group}
+        if not uris.isdisjoint(self._uris):
+            await self.written()  # what is known of a document has to be what stands there
         files = [one for one in group if one.media is not None]
         if files:
             await self._take_files(files)
         group = [one for one in group if one.media is None]
         changed = await self._changed(group)
-        self._total.documents += len(group)
-        self._total.documents_unchanged += len(group) - len(changed)
-        if not changed:
-            return
-        chunked = await asyncio.to_thread(self._kitchen.chunk, changed)
+        self.total.documents += len(group)
+        self.total.documents_unchanged += len(group) - len(changed)
+        if changed:
+            chunked = await asyncio.to_thread(self._kitchen.chunk, changed)
+            await self.written()
+            self._uris, self._writing = uris, asyncio.create_task(self._put(chunked))
+
+    async def written(self) -> None:
+        """Wait until the group before is in; raises what went wrong with it."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def aclose(self) -> None:
+        """Leave no task behind: what is being written is written, whatever was wrong with the next group."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _put(self, chunked: Sequence[Chunked]) -> None:
+        """Write a group, and embed it if this mode does."""
         sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
         written, kept = await self._database.in_turn(partial(self._write, chunked, defer=self._batched and not sync))
         self._count(written, kept)
@@ -134,9 +176,9 @@ class _Group:
                 "with mode 'async', and text with mode 'sync' in another call."
             )
         changed = await media.take_in(self._resources, self._target, provider, files)
-        self._total.documents += len(files)
-        self._total.documents_unchanged += len(files) - changed
-        self._total.media += changed
+        self.total.documents += len(files)
+        self.total.documents_unchanged += len(files) - changed
+        self.total.media += changed
 
     async def _changed(self, group: Sequence[Document]) -> list[Document]:
         async with self._database.read() as tx:
@@ -153,9 +195,7 @@ class _Group:
             case Mode.AUTO:
                 return self._local and chunks <= SMALL
 
-    async def _write(
-        self, chunked: Sequence[tuple[Document, Sequence[Chunk]]], tx: Tx, *, defer: bool
-    ) -> tuple[Written, int]:
+    async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[Written, int]:
         if not await documents.hold(tx, self._target.id):
             raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
         written = await documents.replace(tx, self._target.id, chunked, self._kitchen.recipe.key)
@@ -166,12 +206,12 @@ class _Group:
 
     def _count(self, written: Written, kept: int) -> None:
         for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):
-            setattr(self._total, name, getattr(self._total, name) + getattr(written.counts, name))
-        self._total.pending += len(written.pending)
-        self._total.deferred += kept
+            setattr(self.total, name, getattr(self.total, name) + getattr(written.counts, name))
+        self.total.pending += len(written.pending)
+        self.total.deferred += kept
 
     async def _embed(self, chunk_ids: list[int]) -> None:
         tally = await embed_rows(self._resources, CHUNK, chunk_ids)
-        self._total.embedded += tally.success
-        self._total.failed += tally.failed
-        self._total.pending -= tally.success + tally.failed
+        self.total.embedded += tally.success
+        self.total.failed += tally.failed
+        self.total.pending -= tally.success + tally.failed

@@ -91,6 +91,8 @@ async def test_a_process_is_killed_and_the_next_one_finishes_its_job(
     assert len(fake.batches.jobs) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_one_job_is_killed_at_every_point_in_turn(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -189,6 +191,7 @@ async def test_of_two_jobs_with_one_intent_the_oldest_is_kept_and_the_other_canc
     await assert_nothing_is_left(psql, fake, twins=[other])
 
 
+@pytest.mark.slow
 async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:

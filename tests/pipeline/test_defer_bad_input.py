@@ -191,7 +191,6 @@ async def test_a_dataset_that_is_deleted_takes_its_job_along(
     await manager.flush_queue()
     await manager.check_and_sync()
     await psql.execute("UPDATE datasets SET deleted_at = now()")
-    assert await purge_deleted(lane) > 0
     await manager.check_and_sync()
     (job,) = await jobs(lane.database)
     assert job.status is JobStatus.CANCELLED
@@ -199,6 +198,7 @@ async def test_a_dataset_that_is_deleted_takes_its_job_along(
     assert remote.state in (State.CANCELLED, State.CANCELLING)
     fake.batches.polls = 0
     await to_the_end(lane, psql)
+    assert await purge_deleted(lane) > 0
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
     await assert_all_accounted(lane.database, psql)
     await assert_nothing_is_left(psql, fake)

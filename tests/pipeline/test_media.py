@@ -179,8 +179,10 @@ async def test_rows_and_files_are_counted_apart(
     flushed = await manager.flush_queue(min_batch_size=5)
     assert (flushed.rows, flushed.files, flushed.files_waiting) == (5, 0, 2)
     assert flushed.reason == "2 pictures and sounds wait, and a job has to have 5"
+    await planted(psql, dataset.id, ["a text that is alone"])
     flushed = await manager.flush_queue(min_batch_size=2)
-    assert (flushed.rows, flushed.files, flushed.reason) == (0, 2, None)
+    assert (flushed.rows, flushed.files, flushed.waiting, flushed.files_waiting) == (0, 2, 1, 0)
+    assert flushed.reason == "1 rows wait, and a job has to have 2"
     await to_the_end(lane, psql)
     assert [job.kind for job in fake.batches.jobs] == ["embed", "describe"]
 

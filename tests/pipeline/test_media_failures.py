@@ -175,7 +175,7 @@ async def test_a_text_that_took_the_place_of_a_picture_is_left_alone(
     assert await texts(psql) == [expected_description(bytes_of("a.png"))]
 
 
-async def test_a_text_that_comes_while_a_description_is_written_is_left_alone(
+async def test_a_text_that_comes_between_an_answer_and_its_writing_is_left_alone(
     lane: Resources, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
@@ -183,7 +183,6 @@ async def test_a_text_that_comes_while_a_description_is_written_is_left_alone(
     still = media.still
 
     async def late(tx: Tx, given: Any) -> set[int]:
-        await tx.fetchval("SELECT count(*) FROM documents")
         await ingest_as(lane, [Document.from_text(uri, "A text.")])
         return await still(tx, given)
 

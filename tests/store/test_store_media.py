@@ -214,6 +214,28 @@ async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_d
     assert await waits(database, dataset) == []
 
 
+async def test_a_text_that_is_being_written_while_an_answer_comes_is_left_alone(
+    database: Database, dataset: Dataset, psql: Any, job: UUID
+) -> None:
+    (one,) = await taken(database, dataset, picture("a"))
+    await put(database, job, one)
+    found = await asked(database, job, [one])
+
+    async def answered() -> set[int]:
+        async with database.transaction() as tx:
+            return await media.still(tx, found)
+
+    writing = psql.transaction()
+    await writing.start()
+    await psql.execute("UPDATE documents SET format = 'plain' WHERE id = $1", one)
+    answer = asyncio.create_task(answered())
+    async with asyncio.timeout(10):
+        while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not answer.done()
+    await writing.commit()
+    assert await answer == set()
+
+
 async def test_media_go_with_their_documents_and_outlive_their_jobs(
     database: Database, dataset: Dataset, psql: Any, job: UUID
 ) -> None:

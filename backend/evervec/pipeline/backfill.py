@@ -69,7 +69,8 @@ async def run(
 ) -> Report:
     """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing.
 
-    With `deferred` it is sent as batch jobs, without a word about it where the provider has those and there is enough.
+    With `deferred` it is sent as batch jobs, without a word about it where the provider has those and there is enough;
+    without it also what was put into the batch lane is embedded now, unless a job holds it.
     Raises `NoBatchError`, and `Refused` for a kind in a batch job, which takes every kind.
     """
     started = monotonic()
@@ -81,6 +82,9 @@ async def run(
     waiting = await plan(resources, dataset=dataset, kind=kind)
     if kind is None and await router.lane(resources, deferred, waiting.pending):
         return await _defer(resources, dataset, started, progress)
+    if deferred is False:
+        async with resources.database.transaction() as tx:
+            await deferring.clear(tx, [one.id for one in await datasets.find(tx, dataset)])
     number = BY_NAME[kind].kind if kind else None
     for one in await _smallest_first(resources, dataset):
         total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))

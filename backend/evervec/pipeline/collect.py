@@ -8,8 +8,8 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.batch import BatchClient, JobStatus, RemoteJob, RemoteState
-from evervec.errors import ResultsGoneError
-from evervec.pipeline.loads import Load, Why
+from evervec.errors import ProviderError, ResultsGoneError
+from evervec.pipeline.loads import Load, Why, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store import batches
 from evervec.store.batches import BatchJob
@@ -40,13 +40,18 @@ class Collection:
     async def collect(self, job: BatchJob) -> BatchJob:
         """Look how a job stands, and take in what there is. Raises a `ProviderError` when the provider can not tell."""
         assert job.external_id is not None
-        space = self._provider.space
-        # a description belongs to no space
-        if job.space_id is not None and (job.space_id != space.id or not space.active):
+        if is_outdated(job, self._provider):
             return await self._abandon(job, "another embedding space is active now")
-        remote = await self._client.get_job_status(job.external_id)
-        if not remote.state.over:
-            return await self._still_running(job, remote)
+        try:
+            remote = await self._client.get_job_status(job.external_id)
+            if not remote.state.over:
+                return await self._still_running(job, remote)
+        except ProviderError as error:
+            if not job.late:
+                raise
+            # whoever has no answer by then is not waited for
+            unheard = f"not done by its deadline, and the provider does not tell: {error}"
+            return await self._finish(job, JobStatus.EXPIRED, None, unheard, penalty=True, online=True, code="expired")
         return await self._ended(job, remote)
 
     async def cancel(self, job: BatchJob) -> BatchJob:

@@ -61,10 +61,12 @@ class BatchManager:
         dataset: str | None = None,
         dry_run: bool = False,
         progress: Progress | None = None,
+        only_deferred: bool = False,
     ) -> Flushed:
         """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
 
-        Pictures and sounds travel in jobs of their own, if the provider has a chat model; both sizes count files there.
+        With `only_deferred` that is what was told to wait (`mode="async"`, `--deferred`), and no row that a worker is about
+        to embed. Pictures and sounds travel in jobs of their own, if the provider has a chat model; both sizes count files there.
 
         Raises `NoBatchError` for a provider that embeds at once, `Refused` for sizes that can not be, and what the
         provider refuses (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
@@ -78,7 +80,7 @@ class BatchManager:
         async with self._database.read() as tx:
             scope = [one.id for one in await datasets.find(tx, dataset)]
         flushed, sizes = Flushed(provider.name), Sizes(min_batch_size, max_batch_size)
-        for load in self._loads(provider):
+        for load in self._loads(provider, kept=only_deferred):
             flush = Flush(self._resources, provider, load, scope, sizes)
             await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
         if not provider.chat_model:
@@ -107,10 +109,12 @@ class BatchManager:
             await self._remove_remains(synced)
         return synced
 
-    async def process_queue(self, min_batch_size: int = 1, max_batch_size: int | None = None) -> tuple[Flushed, Synced]:
+    async def process_queue(
+        self, min_batch_size: int = 1, max_batch_size: int | None = None, only_deferred: bool = False
+    ) -> tuple[Flushed, Synced]:
         """Take in what is done, then send what waits."""
         synced = await self.check_and_sync()
-        return await self.flush_queue(min_batch_size, max_batch_size), synced
+        return await self.flush_queue(min_batch_size, max_batch_size, only_deferred=only_deferred), synced
 
     async def cancel(self, job: str) -> BatchJob:
         """End a job by its id, the first digits of it, or the provider's name: its rows go back to the queue.
@@ -127,8 +131,15 @@ class BatchManager:
             if found.finished_at is not None:
                 raise Refused(reason=f"Batch job {found.id} is over already: it is {found.status}.")
             if found.external_id is None and found.submitting_at is not None:
-                found = await (await self._submission(found)).resume(found)
-            return await (await self._collection(found)).cancel(found)
+                found = await self._looked_up(found)
+            return found if found.finished_at is not None else await (await self._collection(found)).cancel(found)
+
+    async def _looked_up(self, job: BatchJob) -> BatchJob:
+        """A job of which nobody knows whether the provider has it, after another look."""
+        try:
+            return await (await self._submission(job)).resume(job)
+        except NoRoomError:
+            return await self._job(job.id)  # it was not there, and is not any more
 
     async def get(self, job: str) -> BatchJob:
         """One job by its id, the first digits of it, or the provider's name. Raises `UnknownBatchJobError`."""
@@ -243,9 +254,10 @@ class BatchManager:
     def _load(self, job: BatchJob) -> Load:
         return self._files if job.job_type is JobType.MEDIA_DESCRIPTION else self._texts
 
-    def _loads(self, provider: Provider) -> tuple[Load, ...]:
-        """What this provider has models for."""
-        return (self._texts, self._files) if provider.chat_model else (self._texts,)
+    def _loads(self, provider: Provider, *, kept: bool = False) -> tuple[Load, ...]:
+        """What this provider has models for; with `kept` of the texts only those that were told to wait."""
+        texts = Texts(self._resources, kept=True) if kept else self._texts
+        return (texts, self._files) if provider.chat_model else (texts,)
 
     async def _of(self, job: BatchJob) -> Provider:
         if job.provider_id is None:

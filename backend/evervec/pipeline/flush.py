@@ -13,6 +13,9 @@ from evervec.store import batches
 from evervec.store.batches import BatchJob
 from evervec.store.providers import Provider
 
+LEAST_ROOM = 0.05
+"""A smaller part of the tokens that a provider takes is not worth a job: it waits until some are done."""
+
 
 @dataclass
 class Flushed:
@@ -133,7 +136,11 @@ class Flush:
         # the limits of tokens are those of the model that embeds
         metered = self._load.job_type is JobType.EMBEDDING
         left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
-        if left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
+        if (
+            (jobs and left < LEAST_ROOM * (limits.queued_tokens or 0))
+            or left <= 0
+            or (limits.jobs is not None and jobs >= limits.jobs)
+        ):
             return None
         rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
         most = limits.tokens if metered and limits.tokens is not None else UNBOUNDED

@@ -28,6 +28,12 @@ class Bounds:
     bytes: int
 
 
+def is_outdated(job: BatchJob, provider: Provider) -> bool:
+    """Whether a job's vectors would be nobody's: another space is active now. A description belongs to no space."""
+    space = provider.space
+    return job.space_id is not None and (job.space_id != space.id or not space.active)
+
+
 @dataclass(frozen=True)
 class Why:
     """Why something comes back, by its rung of the failure ladder; `online`: it has waited too long for another job."""

@@ -21,7 +21,7 @@ from evervec.errors import (
     TooLargeError,
     TransientError,
 )
-from evervec.pipeline.loads import UNBOUNDED, Bounds, Intent, Load, Progress, Why
+from evervec.pipeline.loads import UNBOUNDED, Bounds, Intent, Load, Progress, Why, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store import batches
 from evervec.store.batches import BatchJob
@@ -34,8 +34,6 @@ LISTED_BACK = timedelta(hours=1)
 
 LISTINGS = 2
 """So many whole listings without an intent, and a grace period, before it is believed that no job was made."""
-
-REFUSED_FOR_ITS_TEXTS = (BadInputError, TooLargeError, BadResponseError)
 
 
 class NoRoomError(Exception):
@@ -78,6 +76,8 @@ class Submission:
         """Go on with an intent that another process left behind. Called with its lock held."""
         if job.submitting_at is not None:
             return await self._adopt(job)
+        if is_outdated(job, self._provider):
+            return await self._end(job, JobStatus.CANCELLED, "another embedding space is active; nothing was sent")
         with TemporaryDirectory(prefix="evervec-") as folder:
             path = Path(folder) / "input.jsonl"
             about = self._intent(job.id, path, Bounds(UNBOUNDED, UNBOUNDED, UNBOUNDED), 0)

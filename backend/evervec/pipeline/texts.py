@@ -86,17 +86,17 @@ class _Piece:
 
 
 class Texts:
-    """The load of `EMBEDDING` jobs."""
+    """The load of `EMBEDDING` jobs: whatever waits, or with `kept` only what was put into the batch lane."""
 
     job_type = JobType.EMBEDDING
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources, self._database = resources, resources.database
+    def __init__(self, resources: Resources, *, kept: bool = False) -> None:
+        self._resources, self._database, self._kept = resources, resources.database, kept
         self._hours = resources.settings.batch_hours
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Rows that nobody holds."""
-        return await deferred.waiting(tx, scope, tries=tries)
+        return await deferred.waiting(tx, scope, tries=tries, kept=self._kept)
 
     async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Tokens, estimated from the length of the texts."""
@@ -122,7 +122,13 @@ class Texts:
 
         async def once(tx: Tx) -> tuple[list[Claimed], set[int]]:
             claimed = await deferred.claim(
-                tx, dataset_id, tries=intent.tries, limit=limit, owner=intent.id, lease=INTENT_SECONDS
+                tx,
+                dataset_id,
+                tries=intent.tries,
+                limit=limit,
+                owner=intent.id,
+                lease=INTENT_SECONDS,
+                kept=self._kept,
             )
             return claimed, await vectors.reuse(tx, intent.provider.space.id, claimed) if claimed else set()
 

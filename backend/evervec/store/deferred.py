@@ -10,9 +10,13 @@ from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNH
 from evervec.store.session import ReadTx, Tx
 
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
+KEPT = "(w.deferred AND w.content_hash = e.content_hash)"
 FREE_FOR_BATCH = UNHELD.format(due=DUE_FOR_BATCH)
 CLAIM_FOR_BATCH = CLAIM.format(
-    scope=f"{OF_DATASET} AND {TRIES} = $6", free=FREE_FOR_BATCH, due=DUE_FOR_BATCH, for_batch=True
+    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {KEPT})",
+    free=FREE_FOR_BATCH,
+    due=DUE_FOR_BATCH,
+    for_batch=True,
 )
 
 # A row that rests after a failure, or that somebody holds, stays what it is.
@@ -41,19 +45,27 @@ async def mark_datasets(tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None
     return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind))
 
 
-async def clear(tx: Tx) -> int:
-    """Take every row out of the lane that no job holds: from now on it is embedded online."""
+async def clear(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
+    """Take every row out of the lane that no job holds, in some datasets or all: from now on it is embedded online."""
     return _count(
         await tx.execute(
-            "UPDATE embed_work SET deferred = false, not_before = now() WHERE deferred AND lease_owner IS NULL"
+            "UPDATE embed_work w SET deferred = false, not_before = now() FROM embeddings e "
+            "WHERE e.vector_id = w.vector_id AND w.deferred AND w.lease_owner IS NULL "
+            "AND ($1::uuid[] IS NULL OR e.dataset_id = ANY($1))",
+            None if dataset_ids is None else list(dataset_ids),
         )
     )
 
 
-async def claim(tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float) -> list[Claimed]:
-    """Lease pending rows of a dataset for a job, oldest first; `tries` is how often a job has given them back."""
+async def claim(
+    tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float, kept: bool = False
+) -> list[Claimed]:
+    """Lease pending rows of a dataset for a job, oldest first; `tries` is how often a job has given them back.
+
+    With `kept` only those that were put into the lane, else whatever waits.
+    """
     await tx.execute(TURN, dataset_id)
-    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries)
+    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries, kept)
     return await rows.with_text(tx, picked, owner)
 
 
@@ -81,13 +93,15 @@ async def hold_until(tx: Tx, job_id: UUID, *, hours: float) -> int:
 WAITING = f"""
 SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
 WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
+  AND (NOT $3 OR {KEPT})
 GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 
 
-async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
-    """`(dataset, rows that a job could take)`, smallest first; `tries` is how often a job has given them back."""
-    return [(row["dataset_id"], row["pending"]) for row in await tx.fetch(WAITING, list(dataset_ids), tries)]
+async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int, kept: bool = False) -> list[tuple[UUID, int]]:
+    """`(dataset, rows that a job could take)`, smallest first; `tries` and `kept` as in `claim`."""
+    found = await tx.fetch(WAITING, list(dataset_ids), tries, kept)
+    return [(row["dataset_id"], row["pending"]) for row in found]
 
 
 async def returned(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:

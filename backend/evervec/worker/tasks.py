@@ -130,8 +130,8 @@ async def index_all_datasets_task(full_rebuild: bool = False, resources: Resourc
 
 @async_shared_broker.task(task_name=names.PROCESS_BATCHES)
 async def process_batches_task(resources: Resources = OPEN) -> dict[str, Any]:
-    """Take in what the provider's batch jobs are done with, then send what waits, if it is worth a job."""
-    flushed, synced = await BatchManager(resources).process_queue(min_batch_size=router.LEAST)
+    """Take in what the provider's batch jobs are done with, then send what was told to wait, if it is worth a job."""
+    flushed, synced = await BatchManager(resources).process_queue(router.LEAST, only_deferred=True)
     return {
         "ready": synced.ready,
         "failed": synced.failed + synced.online.failed,

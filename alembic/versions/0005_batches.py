@@ -53,6 +53,7 @@ def _jobs() -> None:
         sa.Column("input_file", sa.Text),
         *(sa.Column(name, sa.Integer, nullable=False, server_default="0") for name in COUNTS),
         sa.Column("tokens", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("reserved_tokens", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("usd_per_million_tokens", postgresql.DOUBLE_PRECISION),
         sa.Column("said", sa.Text),
@@ -67,19 +68,19 @@ def _jobs() -> None:
         sa.ForeignKeyConstraint(
             ["provider_id"], ["llm_providers.id"], name="batch_jobs_provider_id_fkey", ondelete="SET NULL"
         ),
-        sa.CheckConstraint("job_type IN ('EMBEDDING', 'MEDIA_DESCRIPTION')", name="batch_jobs_job_type_known"),
-        sa.CheckConstraint(f"status IN ({STATUSES})", name="batch_jobs_status_known"),
+        sa.CheckConstraint("job_type IN ('EMBEDDING', 'MEDIA_DESCRIPTION')", name="job_type_known"),
+        sa.CheckConstraint(f"status IN ({STATUSES})", name="status_known"),
         sa.CheckConstraint(
             "status NOT IN ('SUBMITTED', 'PROCESSING', 'COMPLETED') OR external_id IS NOT NULL",
-            name="batch_jobs_submitted_with_id",
+            name="submitted_with_id",
         ),
         sa.CheckConstraint(
             "(status IN ('CREATED', 'SUBMITTED', 'PROCESSING')) = (finished_at IS NULL)",
-            name="batch_jobs_finished_or_not",
+            name="finished_or_not",
         ),
-        sa.CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="batch_jobs_failed_with_reason"),
-        sa.CheckConstraint("external_id IS NULL OR submitting_at IS NOT NULL", name="batch_jobs_asked_before_told"),
-        sa.CheckConstraint("cleaned_at IS NULL OR finished_at IS NOT NULL", name="batch_jobs_cleaned_at_the_end"),
+        sa.CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="failed_with_reason"),
+        sa.CheckConstraint("external_id IS NULL OR submitting_at IS NOT NULL", name="asked_before_told"),
+        sa.CheckConstraint("cleaned_at IS NULL OR finished_at IS NOT NULL", name="cleaned_at_the_end"),
     )
     op.create_index("batch_jobs_open_idx", "batch_jobs", ["created_at"], postgresql_where=sa.text("cleaned_at IS NULL"))
     op.create_index("batch_jobs_provider_id_idx", "batch_jobs", ["provider_id"])
@@ -117,8 +118,8 @@ def _media() -> None:
         ),
         sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="media_dataset_id_fkey", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["job_id"], ["batch_jobs.id"], name="media_job_id_fkey", ondelete="SET NULL"),
-        sa.CheckConstraint("octet_length(content_hash) = 32", name="media_content_hash_sha256"),
-        sa.CheckConstraint("failed_hash IS NULL OR error IS NOT NULL", name="media_failed_with_reason"),
+        sa.CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
+        sa.CheckConstraint("failed_hash IS NULL OR error IS NOT NULL", name="failed_with_reason"),
     )
     op.create_index("media_dataset_id_idx", "media", ["dataset_id"])
     op.create_index("media_job_id_idx", "media", ["job_id"])

@@ -172,7 +172,7 @@ class Batches(LineRules):
         """Stop a job that has not ended; not at once: by the next poll."""
         if job.state in ENDED:
             return
-        job.never_ran = job.state is State.PENDING
+        job.never_ran = job.never_ran or job.state is State.PENDING
         if at_once:
             self._close(job, State.CANCELLED)
         else:

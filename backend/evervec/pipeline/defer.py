@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from evervec.pipeline.media import Files, waiting_files
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.submit import NoRoomError, Submission, lock
 from evervec.pipeline.texts import Texts
-from evervec.store import batches, datasets, deferred, providers
+from evervec.store import batches, datasets, deferred, providers, vectors
 from evervec.store.batches import BatchJob
 from evervec.store.embeddables import BY_KIND
 from evervec.store.providers import Provider
@@ -31,7 +32,7 @@ RETURNED = 2000
 @dataclass
 class Synced:
     """What a look at the provider brought. `running` jobs are still to be waited for, `busy` ones another process looks
-    after; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end. A file
+    after; `copied` rows got the vector of an equal text that a job brought; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end. A file
     that was described counts as one that is ready; its chunks wait for a job of their own."""
 
     jobs: list[BatchJob] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Synced:
     returned: int = 0
     running: int = 0
     busy: int = 0
+    copied: int = 0
     again: list[BatchJob] = field(default_factory=list)
     online: Tally = field(default_factory=Tally)
     removed: int = 0
@@ -103,6 +105,8 @@ class BatchManager:
                 ended = True
             if progress is not None:
                 progress(1)
+        if ended:
+            await self._copy(synced)
         await self._send_again(synced)
         await self._embed_returned(synced)
         if ended:
@@ -197,6 +201,18 @@ class BatchManager:
             await self._load(job).give_back(tx, job.id, Why("config", reason, online=True))
             await batches.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)
+
+    async def _copy(self, synced: Synced) -> None:
+        """Rows that waited for a text that was on its way already."""
+        space_id = (await self._resources.provider()).space.id
+        while True:
+            async with self._database.read() as tx:
+                twins = await deferred.twins(tx, space_id, limit=RETURNED)
+            copied = await self._database.in_turn(partial(vectors.reuse, space_id=space_id, rows=twins))
+            synced.copied += len(copied)
+            await self._resources.doorbell.changed({one.dataset_id for one in twins if one.vector_id in copied})
+            if not copied:
+                return
 
     async def _send_again(self, synced: Synced) -> None:
         """What a job gave back for the first time travels once more, in jobs of half the size."""

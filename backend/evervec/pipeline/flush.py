@@ -13,9 +13,6 @@ from evervec.store import batches
 from evervec.store.batches import BatchJob
 from evervec.store.providers import Provider
 
-LEAST_ROOM = 0.05
-"""A smaller part of the tokens that a provider takes is not worth a job: it waits until some are done."""
-
 
 @dataclass
 class Flushed:
@@ -48,6 +45,10 @@ class Sizes:
 
     least: int = 1
     most: int | None = None
+
+
+LEAST_ROOM = 0.1
+"""Of its quota, a provider has to have so much left for another job while some run."""
 
 
 class Flush:
@@ -90,7 +91,10 @@ class Flush:
             reason = self._halted(job)
         flushed.reused += submission.reused
         flushed.files_failed += submission.failed
-        self._count_waiting(flushed, await self._waiting())
+        left = await self._waiting()
+        self._count_waiting(flushed, left)
+        if left and reason is None:
+            reason = "what waits has the text of a row that is being embedded, and is copied from it when that is done"
         flushed.reason = flushed.reason or reason
         return self._priced(flushed)
 
@@ -136,11 +140,9 @@ class Flush:
         # the limits of tokens are those of the model that embeds
         metered = self._load.job_type is JobType.EMBEDDING
         left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
-        if (
-            (jobs and left < LEAST_ROOM * (limits.queued_tokens or 0))
-            or left <= 0
-            or (limits.jobs is not None and jobs >= limits.jobs)
-        ):
+        # a small rest of a quota would make a job of a few rows, or of one text that is more than the rest
+        little = tokens and left < (limits.queued_tokens or 0) * LEAST_ROOM
+        if little or left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
             return None
         rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
         most = limits.tokens if metered and limits.tokens is not None else UNBOUNDED
@@ -154,7 +156,8 @@ class Flush:
         match job.status:
             case JobStatus.CREATED:
                 return f"{self._provider.name} gave no answer; the job is kept, and the next sync goes on with it"
-            case JobStatus.FAILED:
+            # rows that a job gave back before are one rung further now: their other half is asked for by itself
+            case JobStatus.FAILED if not self._tries:
                 return f"{self._provider.name} refused the job: {job.error}"
             case _:
                 return None

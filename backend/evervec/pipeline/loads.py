@@ -85,8 +85,8 @@ class Load(Protocol):
         """The lines of an intent that another process left behind, as far as they are still wanted; False for none."""
         ...
 
-    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> None:
-        """Keep everything in a job for itself, for so many hours."""
+    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
+        """Keep everything in a job for itself, for so many hours; False when a part of it is somebody else's by now."""
         ...
 
     async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:

@@ -19,7 +19,7 @@ from evervec.pipeline.recipe import Kitchen
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import Content, read_media
 from evervec.store import batches, deferred, documents, media
-from evervec.store.batches import BatchJob, Item
+from evervec.store.batches import BatchJob, Item, Weight
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import CHUNK
 from evervec.store.media import Asked, Medium
@@ -155,7 +155,7 @@ class Files:
             await self._intend(tx, intent)
             await media.hold(tx, intent.id, medium.document_id)
             await batches.fill(tx, intent.id, [Item(medium.document_id, shared or key, digest)])
-            await batches.sized(tx, intent.id, texts=texts, tokens=0, size=size)
+            await batches.sized(tx, intent.id, Weight(texts, 0, 0, size))
             return True
 
         if await self._database.in_turn(once):
@@ -169,7 +169,16 @@ class Files:
         """Descriptions belong to no space, and their price is that of a model whose tokens nobody has counted."""
         provider = intent.provider
         model = provider.chat_model or provider.model
-        await batches.add(tx, intent.id, self.job_type, provider_id=provider.id, space_id=None, model=model, price=None)
+        await batches.add(
+            tx,
+            intent.id,
+            self.job_type,
+            provider_id=provider.id,
+            space_id=None,
+            model=model,
+            price=None,
+            hours=self._resources.settings.batch_hours,
+        )
 
     async def _line(self, intent: Intent, key: str, medium: Medium) -> tuple[Content, bytes] | str:
         """A file as it is now and its line, or the reason why it has none."""
@@ -199,7 +208,7 @@ class Files:
             for key, medium in held:
                 await self._write_again(into, key, medium)
         async with self._database.transaction() as tx:
-            await batches.sized(tx, job.id, texts=len(into.keys), tokens=0, size=into.size)
+            await batches.sized(tx, job.id, Weight(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
     async def _write_again(self, into: Input, key: str, medium: Medium) -> None:
@@ -218,8 +227,9 @@ class Files:
     async def _strike(self, tx: Tx, job_id: UUID, medium: Medium, *, failed: int = 0, dropped: int = 0) -> None:
         await batches.settle(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
 
-    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> None:
+    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """A file stays with its job until that is over, however long it takes."""
+        return True
 
     async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
         """A job that describes."""

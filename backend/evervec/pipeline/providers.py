@@ -102,6 +102,8 @@ async def use(resources: Resources, name: str, *, reembed: bool = False) -> Prov
     async with resources.database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
         active = await providers.active(tx)
+        # its only provider may just have become one of another type, under its name
+        before = await providers.active_space(tx)
         if not chosen.space.active:
             if await providers.embedded_rows(tx) and not reembed:
                 raise Refused(
@@ -114,8 +116,8 @@ async def use(resources: Resources, name: str, *, reembed: bool = False) -> Prov
             await deferred.clear(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
-    if active is not None and active.space.id != chosen.space.id:
-        await vectors.drop_indexes(resources.database, active.space.id)
+    if before not in (None, chosen.space.id):
+        await vectors.drop_indexes(resources.database, before)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
 

@@ -76,6 +76,8 @@ class Submission:
         """Go on with an intent that another process left behind. Called with its lock held."""
         if job.submitting_at is not None:
             return await self._adopt(job)
+        if job.late:
+            return await self._end(job, JobStatus.EXPIRED, "it could not be sent before its deadline", online=True)
         if is_outdated(job, self._provider):
             return await self._end(job, JobStatus.CANCELLED, "another embedding space is active; nothing was sent")
         with TemporaryDirectory(prefix="evervec-") as folder:
@@ -94,8 +96,13 @@ class Submission:
         hours = self._resources.settings.batch_hours
         async with self._database.transaction() as tx:
             await batches.uploaded(tx, job.id, file)
-            await self._load.hold(tx, job.id, hours=hours)
-            await batches.submitting(tx, job.id, hours=hours)
+            held = await self._load.hold(tx, job.id, hours=hours)
+            if held:
+                await batches.submitting(tx, job.id, hours=hours)
+        if not held:
+            # the upload, or a machine that slept, took longer than the lease: what is left is written anew
+            logger.warning("rows went to somebody else meanwhile", job=str(job.id))
+            return await self.resume(await self._job(job.id))
         return await self._create(job, file)
 
     async def _create(self, job: BatchJob, file: str) -> BatchJob:
@@ -156,24 +163,32 @@ class Submission:
     async def _not_sent(self, job: BatchJob, error: ProviderError) -> BatchJob:
         """For sure there is no job. What is only away is tried again; what was refused gives its rows back."""
         match error:
-            case TransientError():
+            case TransientError() | BadResponseError():
+                # a page of a proxy, too, says nothing about the texts
                 logger.warning("job not sent yet", job=str(job.id), error=str(error))
                 return await self._job(job.id)
             case RateLimitedError() | QuotaExhaustedError():
                 await self._end(job, JobStatus.CANCELLED, f"no room at the provider, nothing was sent: {error}")
                 raise NoRoomError(str(error)) from error
-            case BadInputError() | TooLargeError() | BadResponseError():
+            case BadInputError() | TooLargeError():
                 return await self._end(job, JobStatus.FAILED, str(error), refused=error)
             case _:
                 await self._end(job, JobStatus.CANCELLED, f"nothing was sent: {error}")
                 raise error
 
     async def _end(
-        self, job: BatchJob, status: JobStatus, reason: str, refused: ProviderError | None = None
+        self,
+        job: BatchJob,
+        status: JobStatus,
+        reason: str,
+        refused: ProviderError | None = None,
+        *,
+        online: bool = False,
     ) -> BatchJob:
         """An intent that comes to nothing: its rows go back, by one rung if it was their texts that were refused."""
         async with self._database.transaction() as tx:
-            await self._load.give_back(tx, job.id, None if refused is None else Why(refused.code, reason))
+            why = Why("expired", reason, online=True) if online else Why(refused.code, reason) if refused else None
+            await self._load.give_back(tx, job.id, why)
             await batches.finish(tx, job.id, status, said=None, error=reason)
         logger.warning("job given up", job=str(job.id), status=str(status), reason=reason)
         return await self._job(job.id)

@@ -16,7 +16,7 @@ from evervec.errors import BadResponseError
 from evervec.pipeline.loads import BAD_INPUT, UNBOUNDED, Bounds, Intent, Why
 from evervec.pipeline.resources import Resources
 from evervec.store import batches, deferred, rows, vectors
-from evervec.store.batches import BatchJob, Item
+from evervec.store.batches import BatchJob, Item, Weight
 from evervec.store.embeddables import BY_KIND
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed, GivenUp
@@ -45,6 +45,7 @@ class Input:
     rows: int = 0
     texts: int = 0
     tokens: int = 0
+    characters: int = 0
     size: int = 0
     full: bool = False
     keys: dict[bytes, str] = field(default_factory=dict)
@@ -63,10 +64,15 @@ class Input:
                 self.file.write(line)
                 self.keys[row.content_hash] = key
                 self.texts, self.tokens, self.size = self.texts + 1, self.tokens + tokens, self.size + len(line)
+                self.characters += len(row.text)
             items.append(Item(row.vector_id, key, row.content_hash))
         self.rows += len(items)
         self.full = self.full or self.rows >= self.bounds.rows
         return items
+
+    def weight(self) -> Weight:
+        """What is in the file. Bounds are kept by tokens that are counted on the high side, a price is not made of those."""
+        return Weight(self.texts, ceil(self.characters / CHARACTERS_A_TOKEN), self.tokens, self.size)
 
     def _fits(self, size: int, tokens: int) -> bool:
         # a text that is too much by itself has to travel alone, or it would never be sent
@@ -157,9 +163,10 @@ class Texts:
                     space_id=provider.space.id,
                     model=provider.model,
                     price=provider.usd_per_million_tokens,
+                    hours=self._hours,
                 )
                 await batches.fill(tx, intent.id, items)
-                await batches.sized(tx, intent.id, texts=into.texts, tokens=into.tokens, size=into.size)
+                await batches.sized(tx, intent.id, into.weight())
             if surplus:
                 await rows.release(tx, intent.id, surplus)
 
@@ -183,12 +190,13 @@ class Texts:
                 reached = held[-1].vector_id
                 await asyncio.to_thread(into.take, held)
         async with self._database.transaction() as tx:
-            await batches.sized(tx, job.id, texts=into.texts, tokens=into.tokens, size=into.size)
+            await batches.sized(tx, job.id, into.weight())
         return into.texts > 0
 
-    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> None:
+    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """By the lease, and a margin."""
         await deferred.hold_until(tx, job_id, hours=hours + MARGIN_HOURS)
+        return not await batches.lost(tx, job_id)
 
     async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
         """A job that embeds."""

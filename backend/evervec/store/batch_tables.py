@@ -33,6 +33,7 @@ batch_jobs = Table(
     Column("input_file", Text),
     *(Column(name, Integer, nullable=False, server_default="0") for name in COUNTS),
     Column("tokens", BigInteger, nullable=False, server_default="0"),
+    Column("reserved_tokens", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("usd_per_million_tokens", DOUBLE_PRECISION),
     Column("said", Text),

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
+from evervec.domain.text import clean
 from evervec.errors import Refused, UnknownBatchJobError
 from evervec.store import rows
 from evervec.store.rows import Claimed
@@ -96,17 +97,20 @@ async def add(
     space_id: int | None,
     model: str,
     price: float | None,
+    hours: float,
 ) -> None:
-    """Write an intent down, before anything is sent; one that is there already stays as it is."""
+    """Write an intent down, before anything is sent; one that is there already stays as it is. It has so many hours to
+    be sent."""
     await tx.execute(
-        "INSERT INTO batch_jobs (id, job_type, provider_id, space_id, model, usd_per_million_tokens) "
-        "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO batch_jobs (id, job_type, provider_id, space_id, model, usd_per_million_tokens, deadline) "
+        "VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)) ON CONFLICT (id) DO NOTHING",
         job_id,
         job_type,
         provider_id,
         space_id,
         model,
         price,
+        hours * 3600,
     )
 
 
@@ -121,10 +125,12 @@ async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
 async def find(tx: ReadTx, name: str) -> BatchJob:
     """A job by its id, the first digits of it, or the provider's name for it. Raises `UnknownBatchJobError`, and
     `Refused` where several begin like that."""
+    if not name or clean(name) != name:
+        raise UnknownBatchJobError(job=name)
     found = await tx.fetch(
         f"SELECT {COLUMNS} FROM batch_jobs WHERE external_id = $1 OR starts_with(id::text, lower($1)) LIMIT 2", name
     )
-    if not found or not name:
+    if not found:
         raise UnknownBatchJobError(job=name)
     if len(found) > 1:
         raise Refused(reason=f"Several batch jobs begin with {name!r}. Give more of the id.")
@@ -156,9 +162,9 @@ async def still_open(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | No
 
 
 async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
-    """`(jobs, tokens)` that a provider has in work, or is just being asked for."""
+    """`(jobs, tokens)` that a provider has in work, or is just being asked for; tokens on the high side."""
     row = await tx.fetchrow(
-        "SELECT count(*) AS jobs, coalesce(sum(tokens), 0)::bigint AS tokens FROM batch_jobs "
+        "SELECT count(*) AS jobs, coalesce(sum(reserved_tokens), 0)::bigint AS tokens FROM batch_jobs "
         "WHERE provider_id = $1 AND finished_at IS NULL",
         provider_id,
     )
@@ -174,14 +180,26 @@ async def fill(tx: Tx, job_id: UUID, items: Sequence[Item]) -> None:
     await tx.execute("UPDATE batch_jobs SET rows = rows + $2, updated_at = now() WHERE id = $1", job_id, len(items))
 
 
-async def sized(tx: Tx, job_id: UUID, *, texts: int, tokens: int, size: int) -> None:
+@dataclass(frozen=True)
+class Weight:
+    """What an input file holds. `tokens` are about what will be paid for, `reserved_tokens` are at least as many as the
+    provider counts against its quota."""
+
+    texts: int
+    tokens: int
+    reserved_tokens: int
+    bytes: int
+
+
+async def sized(tx: Tx, job_id: UUID, weight: Weight) -> None:
     """Remember what the input file holds; it counts what is sent, however often it is written."""
     await tx.execute(
-        "UPDATE batch_jobs SET texts = $2, tokens = $3, bytes = $4, updated_at = now() WHERE id = $1",
+        "UPDATE batch_jobs SET texts = $2, tokens = $3, reserved_tokens = $4, bytes = $5, updated_at = now() WHERE id = $1",
         job_id,
-        texts,
-        tokens,
-        size,
+        weight.texts,
+        weight.tokens,
+        weight.reserved_tokens,
+        weight.bytes,
     )
 
 
@@ -252,6 +270,18 @@ async def forget_lost(tx: Tx, job_id: UUID) -> int:
         job_id,
     )
     return int(dropped or 0)
+
+
+async def lost(tx: ReadTx, job_id: UUID) -> bool:
+    """Whether somebody else has taken, or embedded, a row of an intent whose text is still the one that it would send."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT FROM batch_items i JOIN embeddings e USING (vector_id) "
+            "LEFT JOIN embed_work w USING (vector_id) WHERE i.job_id = $1 AND e.content_hash = i.content_hash "
+            "AND w.lease_owner IS DISTINCT FROM $1)",
+            job_id,
+        )
+    )
 
 
 async def settle(

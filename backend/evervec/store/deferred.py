@@ -1,6 +1,7 @@
 """Rows of the batch lane: put there, claimed for a job, given back. Until its deadline nobody else embeds such a row."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,8 +13,14 @@ from evervec.store.session import ReadTx, Tx
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
 KEPT = "(w.deferred AND w.content_hash = e.content_hash)"
 FREE_FOR_BATCH = UNHELD.format(due=DUE_FOR_BATCH)
+# Asked before the limit is counted: a job takes a day, and so long would many rows of its text keep everybody behind them
+# from being sent.
+NOT_ON_ITS_WAY = (
+    "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
+    "AND o.lease_until > now() AND o.lease_owner <> $4)"
+)
 CLAIM_FOR_BATCH = CLAIM.format(
-    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {KEPT})",
+    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {KEPT}) AND {NOT_ON_ITS_WAY}",
     free=FREE_FOR_BATCH,
     due=DUE_FOR_BATCH,
     for_batch=True,
@@ -118,14 +125,37 @@ async def returned(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
     return kinds
 
 
+TWINS = f"""
+SELECT e.vector_id, e.content_hash, e.dataset_id FROM embed_work w JOIN embeddings e USING (vector_id)
+WHERE w.deferred AND e.pending_id IS NOT NULL AND {FREE_FOR_BATCH}
+  AND EXISTS (SELECT FROM embeddings o WHERE o.embedded_hash = e.content_hash AND o.space_id = $1)
+ORDER BY e.vector_id LIMIT $2
+"""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A row that waits in the lane, while another one has the vector of its text."""
+
+    vector_id: int
+    content_hash: bytes
+    dataset_id: UUID
+
+
+async def twins(tx: ReadTx, space_id: int, *, limit: int) -> list[Twin]:
+    """Rows that wait in the lane for a vector that is there by now."""
+    return [Twin(**row) for row in await tx.fetch(TWINS, space_id, limit)]
+
+
 async def characters(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
     """About how many characters wait in some datasets: what a plan estimates tokens from."""
     total = 0
     for embeddable in BY_KIND.values():
         total += await tx.fetchval(
             f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
-            f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id "
-            "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2)",
+            f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id LEFT JOIN embed_work w ON w.vector_id = e.vector_id "
+            "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2) "
+            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0",
             embeddable.kind,
             list(dataset_ids),
         )

@@ -98,6 +98,12 @@ async def active(tx: ReadTx) -> Provider | None:
     return None if row is None else _provider(row)
 
 
+async def active_space(tx: ReadTx) -> int | None:
+    """The id of the active space, whether a provider serves it or not."""
+    found: int | None = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
+    return found
+
+
 async def add(
     tx: Tx,
     *,

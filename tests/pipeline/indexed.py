@@ -18,11 +18,13 @@ ORDER BY d.uri, c.ordinal
 """
 
 
-async def ingest(resources: Resources, *paths: Path, dataset: str = "docs", **options: Any) -> Run:
-    """Index folders and files into a dataset of project p."""
+async def ingest(resources: Resources, *paths: Path, dataset: str = "docs", project: str = "p", **options: Any) -> Run:
+    """Index folders and files into a dataset."""
     embeds = options.pop("embeds", True)
     chosen = {name: options.pop(name) for name in ("include", "exclude", "most_bytes") if name in options}
-    return await ingest_files(resources, "p", dataset, Files(list(paths), **chosen), Options(**options), embeds=embeds)
+    return await ingest_files(
+        resources, project, dataset, Files(list(paths), **chosen), Options(**options), embeds=embeds
+    )
 
 
 async def chunks(psql: Any) -> list[tuple[Any, ...]]:

@@ -195,7 +195,7 @@ async def test_a_small_rest_of_a_quota_makes_no_small_job(
     manager = BatchManager(lane)
     whole = await manager.flush_queue()
     # one token more than these have: the next text would not even fit
-    await limited(lane, monkeypatch, queued_tokens=whole.tokens + 1)
+    await limited(lane, monkeypatch, queued_tokens=whole.jobs[0].stats["reserved_tokens"] + 1)
     await planted(psql, dataset.id, numbered(50, "more"))
     assert (await manager.flush_queue(min_batch_size=10)).jobs == []
     await to_the_end(lane, psql)

@@ -32,6 +32,7 @@ from tests.pipeline.described import (
     texts,
     written,
 )
+from tests.pipeline.indexed import ingest as indexed
 
 CLIENTS = {"gemini": gemini_batch, "openai": openai_batch}
 
@@ -262,3 +263,17 @@ async def test_nothing_is_described_at_once(
         await ingest(lane, written(tmp_path, "a.png"), mode="sync")
     assert await psql.fetchval("SELECT count(*) FROM documents") == 0
     assert (await ingest(lane, tmp_path / "a.png", mode="auto")).media == 1
+
+
+async def test_a_full_rebuild_of_a_folder_leaves_its_pictures_alone(
+    lane: Resources, dataset: Dataset, psql: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "old.md").write_text("An old page.")
+    (tmp_path / "new.md").write_text("A new page.")
+    await indexed(lane, tmp_path, dataset=dataset.slug, project=dataset.project)
+    await ingest(lane, written(tmp_path, "river.png"))
+    (tmp_path / "old.md").unlink()
+    run = await indexed(lane, tmp_path, dataset=dataset.slug, project=dataset.project)
+    assert run.counts.documents_deleted == 1
+    assert await psql.fetchval("SELECT count(*) FROM media") == 1
+    assert await psql.fetchval("SELECT count(*) FROM documents") == 2

@@ -274,13 +274,13 @@ def assert_no_scan(plan: str, *indexes: str) -> None:
 
 
 async def test_a_claim_for_a_job_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, deferred.CLAIM_FOR_BATCH, BIG, None, 100, uuid4(), HOUR, 0):
+    for plan in await plans(busy, deferred.CLAIM_FOR_BATCH, BIG, None, 100, uuid4(), HOUR, 0, False):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 
 
 async def test_counting_what_could_be_sent_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, deferred.WAITING, [BIG], 0):
+    for plan in await plans(busy, deferred.WAITING, [BIG], 0, False):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 

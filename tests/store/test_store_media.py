@@ -42,7 +42,7 @@ async def made(database: Database) -> UUID:
         )
         intent = uuid4()
         await batches.add(
-            tx, intent, JobType.MEDIA_DESCRIPTION, provider_id=provider, space_id=None, model="m", price=None
+            tx, intent, JobType.MEDIA_DESCRIPTION, provider_id=provider, space_id=None, model="m", price=None, hours=1
         )
     return intent
 

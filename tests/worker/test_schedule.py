@@ -12,6 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.queue.receiver import serve
 from evervec.settings import Settings
+from evervec.store import deferred
 from evervec.store.datasets import Dataset
 from evervec.worker import tasks
 from evervec.worker.schedule import schedules
@@ -70,6 +71,9 @@ async def test_the_task_sends_what_is_worth_a_job_and_takes_it_in_the_next_time(
 ) -> None:
     fake.batches.polls = 0
     await planted(psql, dataset.id, numbered(router.LEAST))
+    async with working.database.transaction() as tx:
+        await deferred.mark_datasets(tx, [dataset.id], hours=1)
+    await planted(psql, dataset.id, ["nobody told this one to wait"])
     await tasks.process_batches_task.kiq()
     await until(psql, "SELECT count(*) = 1 FROM batch_jobs WHERE status = 'SUBMITTED' AND rows = $1", router.LEAST)
     await tasks.process_batches_task.kiq()

@@ -16,11 +16,11 @@ from evervec.store.session import ReadTx, Tx
 
 COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
 """What `stats` tells: rows held, texts sent for them; rows that got a vector, that were given up, whose text was edited
-or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for."""
+or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for. And what the input file weighs: see `Weight`."""
 
 COLUMNS = (
     "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
-    f"{', '.join(COUNTS)}, listings, tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
+    f"{', '.join(COUNTS)}, listings, tokens, reserved_tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
     "deadline, finished_at, cleaned_at, coalesce(deadline < now(), false) AS late"
 )
 
@@ -72,7 +72,7 @@ class Item:
 
 def _job(row: Mapping[str, Any]) -> BatchJob:
     values = dict(row)
-    stats = {name: values.pop(name) for name in (*COUNTS, "tokens", "bytes")}
+    stats = {name: values.pop(name) for name in (*COUNTS, "tokens", "reserved_tokens", "bytes")}
     job_type, status = JobType(values.pop("job_type")), JobStatus(values.pop("status"))
     return BatchJob(**values, job_type=job_type, status=status, stats=stats)
 

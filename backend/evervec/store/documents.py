@@ -263,10 +263,12 @@ async def remove(tx: Tx, document_ids: Sequence[int]) -> Counts:
 
 
 async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIterator[list[tuple[int, str]]]:
-    """`(id, uri)` of every document of a dataset, batch by batch along the uris."""
+    """`(id, uri)` of every document of a dataset that is a text, batch by batch along the uris."""
     reached = ""
     while rows := await tx.fetch(
-        "SELECT id, uri FROM documents WHERE dataset_id = $1 AND uri > $2 ORDER BY uri LIMIT $3",
+        # no listing has pictures and sounds: whoever handed them over takes them away
+        "SELECT id, uri FROM documents d WHERE dataset_id = $1 AND uri > $2 "
+        "AND NOT EXISTS (SELECT FROM media m WHERE m.document_id = d.id) ORDER BY uri LIMIT $3",
         dataset_id,
         reached,
         batch,

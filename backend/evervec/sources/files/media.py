@@ -9,7 +9,7 @@ from typing import Final
 
 from evervec.domain.document import Document, Media, Skipped
 from evervec.domain.text import clean, snippet
-from evervec.sources.files.reading import _LONGEST_TITLE, _content, _not_opened, _skipped
+from evervec.sources.files.reading import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.unreadable import Unreadable
 from evervec.sources.files.uris import stamp_of, uri_of
 
@@ -90,15 +90,15 @@ def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | Skipped
     `empty`, `not what its name says`.
     """
     try:
-        data = _content(path, most_bytes)
+        data = content_of(path, most_bytes)
         media_type = media_type_of(path, data[:HEAD])
         if media_type is None:
             raise _stranger(path, data)
         return Content(data, Media(_stored(path), media_type, len(data), sha256(data).digest()))
     except Unreadable as problem:
-        return _skipped(uri_of(path), problem)
+        return skipped(uri_of(path), problem)
     except OSError as error:
-        return _skipped(uri_of(path), _not_opened(error))
+        return skipped(uri_of(path), not_opened(error))
 
 
 def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Skipped:
@@ -106,7 +106,7 @@ def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Sk
     try:
         stamp = stamp_of(path.stat())
     except OSError as error:
-        return _skipped(uri_of(path), _not_opened(error))
+        return skipped(uri_of(path), not_opened(error))
     content = read_media(path, most_bytes=most_bytes)
     if isinstance(content, Skipped):
         return content
@@ -117,7 +117,7 @@ def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Sk
 def title_of(path: PurePath) -> str:
     """A file's name as words: `2026-05-01_team-photo.png` is `2026-05-01 team photo`."""
     words = " ".join(_BETWEEN_WORDS.sub(" ", path.stem).split())
-    return snippet(clean(words or path.stem), _LONGEST_TITLE)
+    return snippet(clean(words or path.stem), LONGEST_TITLE)
 
 
 def _suffix(path: PurePath) -> str:

@@ -18,7 +18,7 @@ from evervec.sources.files.uris import uri_of
 from evervec.sources.structure import title as title_of
 
 _MARKDOWN: Final = "markdown"
-_LONGEST_TITLE: Final = 200
+LONGEST_TITLE: Final = 200
 _LONGEST_DETAIL: Final = 300
 _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}
 
@@ -31,11 +31,11 @@ def read_file(path: Path, *, most_bytes: int) -> Document | Skipped:
     """
     uri = uri_of(path)
     try:
-        return read_bytes(_content(path, most_bytes), path.name, uri)
+        return read_bytes(content_of(path, most_bytes), path.name, uri)
     except Unreadable as problem:
-        return _skipped(uri, problem)
+        return skipped(uri, problem)
     except OSError as error:
-        return _skipped(uri, _not_opened(error))
+        return skipped(uri, not_opened(error))
 
 
 def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
@@ -46,14 +46,16 @@ def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
     try:
         return _document(data, formats.format_of(PurePath(name)), uri)
     except Unreadable as problem:
-        return _skipped(uri, problem)
+        return skipped(uri, problem)
 
 
-def _skipped(uri: str, problem: Unreadable) -> Skipped:
+def skipped(uri: str, problem: Unreadable) -> Skipped:
+    """What is said of a file that has no document."""
     return Skipped(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
 
 
-def _not_opened(error: OSError) -> Unreadable:
+def not_opened(error: OSError) -> Unreadable:
+    """Why a file could not be opened, in our words."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return Unreadable("gone")
@@ -63,7 +65,7 @@ def _not_opened(error: OSError) -> Unreadable:
             return Unreadable("unreadable", error.strerror or str(error))
 
 
-def _content(path: Path, most_bytes: int) -> bytes:
+def content_of(path: Path, most_bytes: int) -> bytes:
     """All bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -93,7 +95,7 @@ def _no_file() -> Unreadable:
 def _document(data: bytes, format_: str | None, uri: str) -> Document:
     title, text, kind = _read(data, format_)
     text = clean(text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text)
-    return Document(uri, snippet(clean(title), _LONGEST_TITLE) or title_of(text, kind), text, kind)
+    return Document(uri, snippet(clean(title), LONGEST_TITLE) or title_of(text, kind), text, kind)
 
 
 def _read(data: bytes, format_: str | None) -> tuple[str, str, str]:

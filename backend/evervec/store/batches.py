@@ -78,7 +78,8 @@ def _job(row: Mapping[str, Any]) -> BatchJob:
 
 
 TAG_SQL = """
-SELECT c.system_identifier::text || '/' || d.oid::text FROM pg_control_system() c, pg_database d
+SELECT c.system_identifier::text || '/' || p.timeline_id::text || '/' || d.oid::text
+FROM pg_control_system() c, pg_control_checkpoint() p, pg_database d
 WHERE d.datname = current_database()
 """
 

@@ -14,7 +14,9 @@ from evervec.store import batch_tables, columns, source_tables, tables, triggers
 
 ischema_names.update(vector=columns.Vector, xid8=columns.Xid8)
 config = context.config
-assert batch_tables.metadata is source_tables.metadata is tables.metadata  # all are imported, so that it knows every table
+assert (
+    batch_tables.metadata is source_tables.metadata is tables.metadata
+)  # all are imported, so that it knows every table
 
 
 def url() -> str:

@@ -113,9 +113,7 @@ def _media() -> None:
         sa.Column("error", sa.Text),
         sa.Column("job_id", postgresql.UUID),
         sa.Column("tries", sa.SmallInteger, nullable=False, server_default="0"),
-        sa.ForeignKeyConstraint(
-            ["document_id"], ["documents.id"], name="media_document_id_fkey", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="media_document_id_fkey", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="media_dataset_id_fkey", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["job_id"], ["batch_jobs.id"], name="media_job_id_fkey", ondelete="SET NULL"),
         sa.CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),

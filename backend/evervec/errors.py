@@ -219,6 +219,10 @@ class BadResponseError(ProviderError):
     code = "bad_response"
 
 
+class ResultsGoneError(BadResponseError):
+    """{provider} does not have the results any more: {detail}"""
+
+
 class NoBatchError(Refused):
     """Provider {provider!r} is of type {type}, which embeds at once and has no batch API. Add one that has (type {types})
     with `evervec providers add`, or leave --deferred out."""
@@ -231,12 +235,6 @@ class NoMediaModelError(Refused):
 
 class UnknownBatchJobError(Refused):
     """There is no batch job {job!r}. `evervec batch list` shows the ones that exist."""
-
-
-class ResultsGoneError(ProviderError):
-    """{provider} does not have the results any more: {detail}"""
-
-    code = "results_gone"
 
 
 # --- from the facts about a provider to their error ---------------------------------------------------------------

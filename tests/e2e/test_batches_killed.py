@@ -78,7 +78,16 @@ async def assert_as_if_nothing_had_happened(psql: Any, fake: FakeProvider, texts
     await assert_nothing_is_left(psql, fake)
 
 
-@pytest.mark.parametrize("point", [*SENDING, *COLLECTING])
+# every point with one provider, and with the other those at which its own way of doing things is half done
+KILLS = [
+    *(("gemini", point) for point in (*SENDING, *COLLECTING)),
+    *(("openai", point) for point in ("uploaded", "created", "downloading", "finished")),
+]
+whoever = pytest.mark.parametrize("lane", ["gemini"], indirect=True)
+"""What does not depend on the provider is tried with one."""
+
+
+@pytest.mark.parametrize(("lane", "point"), KILLS, indirect=["lane"])
 async def test_a_process_is_killed_and_the_next_one_finishes_its_job(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program, point: str
 ) -> None:
@@ -93,6 +102,7 @@ async def test_a_process_is_killed_and_the_next_one_finishes_its_job(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@whoever
 async def test_one_job_is_killed_at_every_point_in_turn(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -106,6 +116,7 @@ async def test_one_job_is_killed_at_every_point_in_turn(
     assert len(fake.batches.jobs) == 1
 
 
+@whoever
 async def test_killed_while_it_fills_a_job_sends_what_it_wrote_down_and_the_rest_goes_with_the_next(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -120,6 +131,7 @@ async def test_killed_while_it_fills_a_job_sends_what_it_wrote_down_and_the_rest
     await assert_as_if_nothing_had_happened(psql, fake, texts)
 
 
+@whoever
 async def test_killed_between_a_claim_and_its_intent_frees_the_rows_when_their_lease_is_over(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -134,6 +146,7 @@ async def test_killed_between_a_claim_and_its_intent_frees_the_rows_when_their_l
     await assert_as_if_nothing_had_happened(psql, fake, texts)
 
 
+@whoever
 async def test_an_intent_whose_rows_went_with_another_job_is_cancelled_and_buys_nothing(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -150,6 +163,7 @@ async def test_an_intent_whose_rows_went_with_another_job_is_cancelled_and_buys_
     await assert_nothing_is_left(psql, fake)
 
 
+@whoever
 @pytest.mark.parametrize("point", ["intended", "uploaded", "submitting", "created"])
 async def test_a_row_is_edited_and_another_deleted_while_nobody_lives(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program, point: str
@@ -192,6 +206,7 @@ async def test_of_two_jobs_with_one_intent_the_oldest_is_kept_and_the_other_canc
 
 
 @pytest.mark.slow
+@whoever
 async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -213,6 +228,7 @@ async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice
     await assert_as_if_nothing_had_happened(psql, fake, texts)
 
 
+@whoever
 async def test_two_processes_flush_at_once_and_every_text_is_in_one_job(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
 ) -> None:
@@ -237,6 +253,7 @@ async def test_two_processes_flush_at_once_and_every_text_is_in_one_job(
     await assert_nothing_is_left(psql, fake)
 
 
+@whoever
 async def test_a_worker_beside_leaves_the_lane_alone_and_embeds_what_is_edited_at_once(
     lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, product: Product, variables: dict[str, str]
 ) -> None:

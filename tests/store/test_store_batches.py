@@ -1,7 +1,7 @@
 """The tables of the batch lane: rows that can not be, who may take which, and the plans of what is asked often."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from evervec.store.embeddables import MESSAGE
 from evervec.store.rows import Claimed
 from evervec.store.session import Database, Tx
 from tests.conftest import Servers, cloned
-from tests.store.conftest import BIG
+from tests.store.conftest import BIG, TALL, filled
 from tests.store.explaining import plans
 from tests.store.impossible_batches import IMPOSSIBLE
 from tests.store.planting import edit, embed_all, plant
@@ -51,13 +51,25 @@ async def tried(furnished: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
+@pytest.fixture(scope="module")
+def running(servers: Servers, template: str) -> Iterator[str]:
+    """The address of a database as tall as `tall`, in which a job of 20,000 rows runs."""
+
+    async def fill(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(TALL)
+        await connection.execute(RUNNING)
+        await connection.close()
+
+    yield from filled(servers, template, fill)
+
+
 @pytest.fixture
-async def busy(tall: str) -> AsyncIterator[Any]:
-    """A connection to the tall database while a job of 20,000 rows runs; that is taken back."""
-    connection = await asyncpg.connect(tall)
+async def busy(running: str) -> AsyncIterator[Any]:
+    """A connection to that database; whatever a test does there is taken back."""
+    connection = await asyncpg.connect(running)
     undone = connection.transaction()
     await undone.start()
-    await connection.execute(RUNNING)
     yield connection
     await undone.rollback()
     await connection.close()

@@ -179,7 +179,7 @@ def _pauses(poll: float | None) -> Iterator[float]:
 
 def _add(total: Synced, found: Synced) -> None:
     """Add a look to those before: a job as it was seen last, and what is still open as it is now."""
-    for name in ("ready", "failed", "dropped", "returned", "removed"):
+    for name in ("ready", "failed", "dropped", "returned", "copied", "removed"):
         setattr(total, name, getattr(total, name) + getattr(found, name))
     total.jobs = [*{job.id: job for job in (*total.jobs, *found.jobs)}.values()]
     total.again += found.again

@@ -131,7 +131,9 @@ def _flushed(flushed: Flushed) -> str:
     if not flushed.jobs:
         return f"Nothing was sent{reused}." if flushed.waiting or reused else "Nothing waits to be sent."
     of = f"{counted(flushed.texts, 'text')}, {counted(flushed.tokens, 'token')}"
-    return f"{counted(flushed.rows, 'row')} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
+    what = [counted(flushed.rows, "row")] if flushed.rows or not flushed.files else []
+    what += [f"{flushed.files:,} pictures and sounds"] if flushed.files else []
+    return f"{' and '.join(what)} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
 
 
 def price(flushed: Sequence[Flushed]) -> str:
@@ -152,6 +154,8 @@ def show_synced(synced: Synced) -> None:
     if synced.again:
         rows = sum(job.stats["rows"] for job in synced.again)
         output.note(f"{counted(rows, 'row')} that came back without a vector were sent again, in smaller jobs.")
+    if synced.copied:
+        output.note(f"{counted(synced.copied, 'row')} got the vector of an equal text that a job brought.")
     if synced.online.success or synced.online.failed:
         output.note(
             f"{counted(synced.online.success, 'row')} embedded online that no job could do, "

@@ -5,7 +5,7 @@ from evervec import Document, SemanticCore
 
 async with SemanticCore.open() as core:
     await core.ingest(Document.from_path("notes.md"))
-    answer = await core.search("what did we decide?")
+    hits = await core.search("what did we decide?")
 ```
 """
 

@@ -1,7 +1,7 @@
 """A question becomes a vector, the vector becomes hits. An answer says which engine gave it and what it is true at."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 from uuid import UUID
@@ -31,7 +31,8 @@ LOOK_SECONDS = 0.02
 class Answer:
     """`engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a
     dataset had no mirror to ask. `watermark` is the transaction id below which everything is in it; `widened` tells
-    that a filter was so narrow, or so many rows were gone, that an index had to look further than usual.
+    that a filter was so narrow, or so many rows were gone, that an index had to look further than usual. It is the
+    sequence of its hits, best first.
     """
 
     engine: str
@@ -40,6 +41,15 @@ class Answer:
     milliseconds: float
     hits: list[Hit]
     widened: bool = False
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        return self.hits[place]
 
 
 async def search(

@@ -176,3 +176,17 @@ def test_both_event_loops_stop_an_idle_worker_at_once(loop: object, nats: NatsSe
 
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # parametrized
         assert runner.run(run()) < 1.5
+
+
+async def test_a_flush_that_is_given_up_and_answered_all_the_same_is_no_news(
+    brokers: Brokers, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = brokers()
+    await broker.startup()
+    client = broker.client
+    # what is left of a flush that was cancelled, at the moment when its answer comes
+    given_up = asyncio.get_running_loop().create_future()
+    given_up.cancel()
+    await client._send_ping(given_up)
+    await eventually(lambda: client._reading_task.done())
+    assert "encountered error" not in caplog.text

@@ -1,6 +1,7 @@
 """The connection to NATS: endless reconnection afterwards, a bounded first connect; nothing about streams or tasks."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -24,6 +25,11 @@ ENDLESS: dict[str, Any] = {
     "max_outstanding_pings": 3,
     "connect_timeout": 2,
 }
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not so when a flush was cancelled and is answered all the same: the library logs that with a traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.InvalidStateError))
 
 
 def where(url: str) -> str | None:
@@ -61,6 +67,7 @@ class Connection:
         """Connect within `seconds`. Raises QueueDownError; the client must be thrown away then."""
         if self.where is None:
             raise self.down("this is not an address like nats://127.0.0.1:4222")
+        logging.getLogger("nats.aio.client").addFilter(_is_news)  # once, however often it is added
         try:
             async with asyncio.timeout(seconds):
                 await client.connect(

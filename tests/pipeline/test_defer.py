@@ -8,10 +8,12 @@ import pytest
 
 from evervec.domain.batch import JobStatus, JobType
 from evervec.embedders import gemini_batch, openai_batch, probing
-from evervec.errors import Refused, UnknownDatasetError
+from evervec.errors import NoBatchError, Refused, UnknownDatasetError
+from evervec.pipeline import providers
 from evervec.pipeline.defer import BatchManager
 from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
@@ -351,3 +353,25 @@ async def test_ten_thousand_rows_are_told_step_by_step(
     assert [job.stats["rows"] for job in flushed.jobs] == [4_000, 4_000, 2_000]
     assert (sum(told), len(told) >= 5) == (10_000, True)
     await assert_all_done(lane, psql, fake, texts)
+
+
+async def test_another_model_may_embed_everything_again_at_half_the_price(
+    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+) -> None:
+    texts = numbered(40)
+    await planted(psql, dataset.id, texts)
+    await BatchManager(lane).flush_queue()
+    await to_the_end(lane, psql)
+    type_ = (await lane.provider()).type
+    await providers.add(
+        lane, name="next", type_=type_, base_url=fake.url, model="wider", api_key="k", dimensions=48, activate=False
+    )
+    await providers.use(lane, "next", reembed=True, defer=True)
+    assert (await embed_waiting(lane)).sent == 0, "no worker takes what is kept for a job"
+    assert (await BatchManager(lane).flush_queue(only_deferred=True)).rows == len(texts)
+    await to_the_end(lane, psql)
+    assert (await states(psql))["READY"] == len(texts)
+    await providers.add(lane, name="plain", type_="local", activate=False)
+    with pytest.raises(NoBatchError):
+        await providers.use(lane, "plain", reembed=True, defer=True)
+    assert (await lane.provider()).name == "next"

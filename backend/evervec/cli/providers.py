@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from evervec.cli import output
+from evervec.cli.deferring import Deferred
 from evervec.cli.options import Json
 from evervec.cli.run import call
 from evervec.embedders.catalog import BATCHED
@@ -172,10 +173,12 @@ def test(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def use(name: Name, reembed: Reembed = False, as_json: Json = False) -> None:
+def use(name: Name, reembed: Reembed = False, deferred: Deferred = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
-    used = describe(call(lambda r: providers.use(r, name, reembed=reembed)))
+    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, defer=deferred)))
     output.document(used) if as_json else output.say(f"{used['name']} is active.")
+    if deferred:
+        output.note("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from evervec.domain.chunking import TEMPLATE, TOKENS, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import gate
 from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
-from evervec.errors import Refused
+from evervec.errors import NoBatchError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import batches, datasets, deferred, providers, vectors
 from evervec.store.providers import Provider
@@ -97,10 +97,16 @@ def _price(type_: str, price: float | None) -> float | None:
     return price
 
 
-async def use(resources: Resources, name: str, *, reembed: bool = False) -> Provider:
-    """Make a provider the active one. Another space means that every row is embedded again: only with `reembed`."""
+async def use(resources: Resources, name: str, *, reembed: bool = False, defer: bool = False) -> Provider:
+    """Make a provider the active one. Another space means that every row is embedded again: only with `reembed`.
+
+    With `defer` that is left to batch jobs: half the price, and nothing is found until they are done. Raises `Refused`,
+    and `NoBatchError` for a provider that can not defer.
+    """
     async with resources.database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
+        if defer and chosen.type not in BATCHED:
+            raise NoBatchError(provider=chosen.name, type=chosen.type, types=" or ".join(BATCHED))
         active = await providers.active(tx)
         # its only provider may just have become one of another type, under its name
         before = await providers.active_space(tx)
@@ -112,6 +118,9 @@ async def use(resources: Resources, name: str, *, reembed: bool = False) -> Prov
                 )
             await providers.activate(tx, chosen.space)
             await batches.let_go_of_other_spaces(tx, chosen.space.id)
+        if defer:
+            live = [one.id for one in await datasets.live(tx)]
+            await deferred.mark_datasets(tx, live, hours=resources.settings.batch_hours)
         if chosen.type not in BATCHED:
             await deferred.clear(tx)
         await providers.use(tx, chosen.id)

@@ -66,7 +66,7 @@ class Tables:
     async def _ours(self, claimed: Sequence[Claimed], answers: NDArray[np.float32]) -> None:
         """As the engine writes: compare and set, and the leases end in the same statement."""
         async with self.resources.database.transaction() as tx:
-            written = await vectors.write(tx, self.space.id, claimed, answers)
+            written = await vectors.update_vectors_bulk(tx, self.space.id, claimed, answers)
         if len(written) != len(claimed):
             raise RuntimeError(f"{len(written)} of {len(claimed)} vectors were written")
 

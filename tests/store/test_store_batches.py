@@ -314,11 +314,12 @@ async def test_giving_rows_back_looks_each_up(busy: Any) -> None:
         lambda tx: batches.items(tx, HELD, [f"message:{n}" for n in range(200)]),
         lambda tx: batches.left(tx, HELD, limit=1000),
         lambda tx: batches.settle(tx, HELD, list(range(1000)), ready=1000),
+        lambda tx: batches.wanted(tx, HELD),
         lambda tx: batches.unfinished(tx),
         lambda tx: batches.still_open(tx, [HELD]),
         lambda tx: batches.by_id(tx, HELD),
     ],
-    ids=["items", "left", "settle", "unfinished", "still_open", "by_id"],
+    ids=["items", "left", "settle", "wanted", "unfinished", "still_open", "by_id"],
 )
 async def test_a_piece_of_results_is_applied_without_reading_whole_tables(busy: Any, ask: Any) -> None:
     noting = Noting(busy)

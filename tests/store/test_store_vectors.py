@@ -40,7 +40,7 @@ async def claimed(psql: Any, database: Database, dataset: Dataset, *texts: str) 
 
 async def write(database: Database, space_id: int, found: list[Claimed]) -> set[int]:
     async with database.transaction() as tx:
-        return await vectors.write(tx, space_id, found, unit(len(found), DIM))
+        return await vectors.update_vectors_bulk(tx, space_id, found, unit(len(found), DIM))
 
 
 async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
@@ -159,7 +159,7 @@ async def test_whatever_passes_the_gate_fits_into_the_index(
     await vectors.build_indexes(database, active.id, DIM)
     found = await claimed(psql, database, dataset, "one", "two", "three")
     async with database.transaction() as tx:
-        assert len(await vectors.write(tx, active.id, found, extremes[sound])) == 3
+        assert len(await vectors.update_vectors_bulk(tx, active.id, found, extremes[sound])) == 3
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
         hits = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], k=10, dataset_ids=None)
@@ -208,7 +208,7 @@ async def test_a_deleted_dataset_does_not_use_up_the_hits(
     await vectors.build_indexes(database, active.id, DIM)
     crowd = await claimed(psql, database, dataset, *(f"text {number}" for number in range(30)))
     async with database.transaction() as tx:
-        await vectors.write(tx, active.id, crowd, np.tile(np.array([[1, 0, 0, 0]], np.float32), (30, 1)))
+        await vectors.update_vectors_bulk(tx, active.id, crowd, np.tile(np.array([[1, 0, 0, 0]], np.float32), (30, 1)))
         other = await datasets.ensure(tx, "river", "other")
     await write(database, active.id, await claimed(psql, database, other, "the only one left"))
     async with database.transaction() as tx:
@@ -240,7 +240,7 @@ async def test_duplicates_are_pairs_of_one_scope_nearest_first(
     found = await claimed(psql, database, dataset, "a", "a again", "nearly a", "something else")
     written = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0.1, 0, 0], [0, 0, 1, 0]], np.float32)
     async with database.transaction() as tx:
-        await vectors.write(tx, active.id, found, written)
+        await vectors.update_vectors_bulk(tx, active.id, found, written)
     ids = [row.row_id for row in found]
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)

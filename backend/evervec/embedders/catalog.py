@@ -60,7 +60,7 @@ def open_embedder(
 
 
 def open_batch_client(
-    type: str,  # noqa: A002
+    type: str,  # noqa: A002  # the word of the provider's record
     *,
     base_url: str | None = None,
     model: str,

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import numpy as np
 from google import genai
 from google.genai import types
 from google.genai.client import DebugConfig
@@ -19,7 +18,7 @@ from evervec.domain.protocols import EmbedLimits, Probe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.gemini_client import VERSION, Deadlines, GeminiClient, require_model
 from evervec.embedders.probing import width
-from evervec.embedders.strictness import first_reason
+from evervec.embedders.strictness import as_array, first_reason
 from evervec.errors import BadInputError, BadResponseError, ConfigError
 
 LIMITS = EmbedLimits(texts=100, tokens=None)
@@ -102,7 +101,7 @@ class GeminiEmbedder:
             answer = await self._models.embed_content(model=self._path, contents=contents, config=self._config)
         except ValueError as problem:  # the library's own, before anything is sent
             raise ConfigError(self._name, f"Google's library refuses: {problem}.") from None
-        return self._as_array([embedding.values for embedding in answer.embeddings or []])
+        return as_array([embedding.values for embedding in answer.embeddings or []], self._name)
 
     async def probe(self) -> Probe:
         """Ask what the model is: its longest text from `models/{model}`, its width by embedding two texts.
@@ -120,14 +119,6 @@ class GeminiEmbedder:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-
-    def _as_array(self, rows: Sequence[Sequence[float] | None]) -> Vectors:
-        try:
-            with np.errstate(over="ignore"):  # 1e39 becomes infinity, which the engine's gate refuses
-                vectors = np.asarray(rows, dtype=np.float32)
-        except ValueError:
-            raise BadResponseError(self._name, "the vectors of one answer have different widths") from None
-        return vectors if len(rows) else np.empty((0, 0), dtype=np.float32)
 
 
 def _library(client: GeminiClient, api_key: str) -> genai.Client:

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from evervec.domain.protocols import EmbedLimits, Probe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.ollama_client import Deadlines, OllamaClient
 from evervec.embedders.probing import width
-from evervec.errors import BadInputError, BadResponseError, ConfigError
+from evervec.embedders.strictness import as_array
+from evervec.errors import BadInputError, ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
@@ -67,7 +66,7 @@ class OllamaEmbedder:
             raise self._with_advice(problem) from None
         except UnicodeEncodeError:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
-        return self._as_array(answer.embeddings)
+        return as_array(answer.embeddings, self._name)
 
     async def probe(self) -> Probe:
         """Ask what the model is: its context from `/api/show`, its width by embedding two texts.
@@ -85,14 +84,6 @@ class OllamaEmbedder:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
-
-    def _as_array(self, rows: Sequence[Sequence[float]]) -> Vectors:
-        try:
-            with np.errstate(over="ignore"):  # 1e39 becomes infinity, which the engine's gate refuses
-                vectors = np.asarray(rows, dtype=np.float32)
-        except ValueError:
-            raise BadResponseError(self._name, "the vectors of one answer have different widths") from None
-        return vectors if len(rows) else np.empty((0, 0), dtype=np.float32)
 
     def _with_advice(self, problem: ConfigError) -> ConfigError:
         if "model" not in problem.detail or "not found" not in problem.detail:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 from openai import omit
 from pydantic import BaseModel
 
@@ -11,6 +10,7 @@ from evervec.domain.protocols import EmbedLimits, Probe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.openai_client import Deadlines, OpenAIClient
 from evervec.embedders.probing import width
+from evervec.embedders.strictness import as_array
 from evervec.errors import BadInputError, BadResponseError
 
 MOST_TEXTS: Final = 2048
@@ -87,7 +87,7 @@ class OpenAIEmbedder:
             encoding_format="float",  # the library would ask for base64, which not every server can
         )
         answer = await self._client.ask(call, Embedded)
-        return self._as_array(self._in_order(answer.data, len(texts)))
+        return as_array(self._in_order(answer.data, len(texts)), self._name)
 
     async def probe(self) -> Probe:
         """Embed two texts: no call tells the width of a model. Raises a `ProviderError` subclass; `ConfigError` says
@@ -104,10 +104,3 @@ class OpenAIEmbedder:
         if len(rows) != count or placed.keys() != set(range(count)):
             raise BadResponseError(self._name, f"{len(rows)} vectors for {count} texts, or not one for each of them")
         return [placed[at] for at in range(count)]
-
-    def _as_array(self, rows: Sequence[Sequence[float]]) -> Vectors:
-        try:
-            with np.errstate(over="ignore"):  # 1e39 becomes infinity, which the engine's gate refuses
-                return np.asarray(rows, dtype=np.float32)
-        except ValueError:
-            raise BadResponseError(self._name, "the vectors of one answer have different widths") from None

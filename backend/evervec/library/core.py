@@ -130,7 +130,7 @@ class SemanticCore:
     async def add_provider(
         self,
         name: str,
-        type: str,  # noqa: A002
+        type: str,  # noqa: A002  # the word of the provider's record
         *,
         model: str | None = None,
         chat_model: str | None = None,

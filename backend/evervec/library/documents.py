@@ -19,7 +19,7 @@ class Document(document.Document):
     """
 
     @classmethod
-    def from_text(cls, uri: str, text: str, *, title: str = "", format: str = "plain") -> Self:  # noqa: A002
+    def from_text(cls, uri: str, text: str, *, title: str = "", format: str = "plain") -> Self:  # noqa: A002  # a document's word
         """A document out of a text that the caller has."""
         from evervec.domain.text import clean
 

@@ -262,7 +262,9 @@ class Run:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        written = await self.database.in_turn(lambda tx: vectors.write(tx, self.provider.space.id, flat, repeated))
+        written = await self.database.in_turn(
+            lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
+        )
         if not self._trusted:
             async with self.database.transaction() as tx:
                 await providers.unpause(tx, self.provider.id)

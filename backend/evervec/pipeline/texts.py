@@ -223,7 +223,7 @@ class Texts:
 
     async def _settle(self, tx: Tx, job_id: UUID, space_id: int, piece: _Piece, answer: Vectors) -> set[UUID]:
         """One transaction: vectors, failures and what goes back, and the items struck off. Answers the changed datasets."""
-        written = await vectors.write(tx, space_id, piece.write, answer) if piece.write else set()
+        written = await vectors.update_vectors_bulk(tx, space_id, piece.write, answer) if piece.write else set()
         dropped = [item.vector_id for item in piece.write if item.vector_id not in written]
         if dropped:
             await rows.release(tx, job_id, dropped)

@@ -231,10 +231,12 @@ async def wanted(tx: ReadTx, job_id: UUID) -> bool:
     """Whether any row of a job still waits for the vector of the text that was sent."""
     return bool(
         await tx.fetchval(
-            "SELECT EXISTS (SELECT FROM batch_items i JOIN embeddings e USING (vector_id) "
-            "JOIN datasets d ON d.id = e.dataset_id JOIN projects p ON p.id = d.project_id WHERE i.job_id = $1 "
-            "AND e.content_hash = i.content_hash AND e.pending_id IS NOT NULL "
-            "AND d.deleted_at IS NULL AND p.deleted_at IS NULL)",
+            # row by row through the keys, since the first one mostly tells: a plain join would read both tables whole
+            "SELECT EXISTS (SELECT FROM (SELECT vector_id, content_hash FROM batch_items WHERE job_id = $1 "
+            "ORDER BY vector_id) i CROSS JOIN LATERAL (SELECT FROM embeddings e "
+            "JOIN datasets d ON d.id = e.dataset_id JOIN projects p ON p.id = d.project_id "
+            "WHERE e.vector_id = i.vector_id AND e.content_hash = i.content_hash AND e.pending_id IS NOT NULL "
+            "AND d.deleted_at IS NULL AND p.deleted_at IS NULL LIMIT 1) wanted)",
             job_id,
         )
     )

@@ -84,7 +84,7 @@ def pack(vectors: NDArray[np.float32]) -> list[bytes]:
     return [blob[start : start + size] for start in range(0, len(blob), size)]
 
 
-async def write(tx: Tx, space_id: int, rows: Sequence[Held], vectors: NDArray[np.float32]) -> set[int]:
+async def update_vectors_bulk(tx: Tx, space_id: int, rows: Sequence[Held], vectors: NDArray[np.float32]) -> set[int]:
     """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
     return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())

@@ -206,6 +206,9 @@ class Following:
         found = await self._mirrors.check(mirror.dataset, deep=asked)  # opens it first where it was dropped
         async with self._database.transaction() as tx:
             await mirrors.tell(tx, self._mirrors.holder, self._told())
+        # not in the transaction that told: a row that is written twice in one has its dataset locked again,
+        # by PostgreSQL's check of the foreign key, and whoever deletes the dataset meanwhile meets that in a deadlock
+        async with self._database.transaction() as tx:
             await mirrors.checked(
                 tx,
                 self._mirrors.holder,

@@ -116,6 +116,24 @@ def test_a_folder_is_found_afterwards_and_costs_nothing_again(evervec: Command, 
     assert again["saved"]["texts"] == first["texts_sent"]
 
 
+def test_a_hit_says_in_which_document_and_line_it_stands(evervec: Command, notes: Path) -> None:
+    ingest(evervec, notes)
+    asked = ("search", "add up the prices", "--dataset", "docs", "-k", 1)
+    hit = evervec(*asked, "--json").document()["hits"][0]
+    assert hit["place"] == {
+        "document": (notes / "sums.py").as_uri(),
+        "heading": "total",
+        "line_start": 1,
+        "line_end": 3,
+    }
+    compared = evervec(*asked, "--kind", "chunk", "--rows", hit["id"], "--json").document()["hits"][0]
+    assert compared | {"score": 0} == hit | {"score": 0}
+
+    table = evervec(*asked, COLUMNS=160).out.splitlines()[1]
+    assert "notes/sums.py:1 total" in table
+    assert table.endswith('def total(prices): """Add up what was bought.""" return sum(prices)')
+
+
 def test_what_it_says_to_people(evervec: Command, notes: Path) -> None:
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     chunks = ingest(evervec, notes)["full"]["texts"]

@@ -1,7 +1,9 @@
 """`evervec search`, `similar` and `duplicates`."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,11 +11,16 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Kind, Limit, Project
 from evervec.cli.run import call
+from evervec.domain.text import snippet
 from evervec.errors import Refused
 from evervec.pipeline import search as finding
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import Answer
+from evervec.sources.files.uris import path_of
 from evervec.store.embeddables import BY_NAME
+from evervec.store.vectors import Hit, Place
+
+MOST_OF_PLACE = 48
 
 Engine = Annotated[str, typer.Option(metavar="ENGINE", help=f"{', '.join(finding.ENGINES)}.")]
 Watermark = Annotated[
@@ -95,8 +102,7 @@ def show(answer: Answer, as_json: bool) -> None:
         output.document(asdict(answer))
         return
     if answer.hits:
-        rows = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in answer.hits]
-        output.table(("score", "kind", "id", "dataset", "text"), rows)
+        output.table(*_columns(answer.hits))
     else:
         output.say("Nothing found.")
     wider = ", looking further than usual" if answer.widened else ""
@@ -105,6 +111,36 @@ def show(answer: Answer, as_json: bool) -> None:
     output.note(
         f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
     )
+
+
+def _columns(hits: Sequence[Hit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The table of some hits; it says where chunks stand if there is one."""
+    names = ("score", "kind", "id", "dataset", "text")
+    rows: list[tuple[object, ...]] = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in hits]
+    if not any(hit.place for hit in hits):
+        return names, rows
+    places = [shown(hit.place) if hit.place else "" for hit in hits]
+    return (*names[:4], "place", "text"), [
+        (*row[:4], place, _without_heading(hit)) for row, place, hit in zip(rows, places, hits, strict=True)
+    ]
+
+
+def _without_heading(hit: Hit) -> str:
+    """The text, without the line of headings above it where its place ends in the same."""
+    headings, _, rest = hit.text.partition("\n\n")
+    repeated = hit.place is not None and hit.place.heading and headings.endswith(hit.place.heading)
+    return rest if repeated and rest else hit.text
+
+
+def shown(place: Place) -> str:
+    """`file:line heading`, short: a file below the working directory by its path from there, any other by its last two names."""
+    document = place.document
+    if document.startswith("file://"):
+        path = path_of(document)
+        below = path.is_relative_to(Path.cwd())
+        document = str(path.relative_to(Path.cwd())) if below else "/".join(path.parts[-2:])
+    line = f":{place.line_start}" if place.line_start else ""
+    return snippet(f"{document}{line} {place.heading}", MOST_OF_PLACE)
 
 
 def _row_ids(given: str | None) -> list[int] | None:

@@ -8,7 +8,8 @@ class Embeddable:
     """A table whose rows are embedded.
 
     `text` is the SQL expression of the vector text over the columns of alias `r`; a NULL or blank text means there
-    is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row.
+    is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row. `place` is the
+    SQL record `(document, heading, first line, last line)` over the same columns, NULL for what is no part of anything.
     """
 
     kind: int
@@ -18,6 +19,7 @@ class Embeddable:
     columns: tuple[str, ...]
     key: str = "id"
     dataset: str = "dataset_id"
+    place: str = "NULL::record"
 
 
 MESSAGE = Embeddable(1, "message", "messages", "r.content", ("content",))
@@ -25,7 +27,14 @@ TOPIC = Embeddable(
     2, "topic", "topics", "concat_ws(E'\\n', r.name, nullif(r.description, ''))", ("name", "description")
 )
 ATOM = Embeddable(3, "atom", "atoms", "r.content", ("content",))
-CHUNK = Embeddable(4, "chunk", "chunks", "r.vector_text", ("vector_text",))
+CHUNK = Embeddable(
+    4,
+    "chunk",
+    "chunks",
+    "r.vector_text",
+    ("vector_text",),
+    place="(SELECT (d.uri, r.heading, r.line_start, r.line_end) FROM documents d WHERE d.id = r.document_id)",
+)
 
 EMBEDDABLES = (MESSAGE, TOPIC, ATOM, CHUNK)
 BY_NAME = {embeddable.name: embeddable for embeddable in EMBEDDABLES}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -64,8 +64,18 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a chunk stands: its document's URI, the heading or qualified name, the first and the last line from 1."""
+
+    document: str
+    heading: str
+    line_start: int | None
+    line_end: int | None
+
+
+@dataclass(frozen=True)
 class Hit:
-    """A row near a query. `score` is the cosine similarity, 1 for the same direction."""
+    """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`."""
 
     kind: str
     id: int
@@ -73,6 +83,7 @@ class Hit:
     score: float
     text: str
     stale: bool
+    place: Place | None = None
 
 
 def pack(vectors: NDArray[np.float32]) -> list[bytes]:
@@ -135,7 +146,8 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
     The inner query is all that an index sees; hits are re-joined to their rows outside of it.
     """
     return f"""
-        SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale
+        SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale,
+               {embeddable.place} AS place
         FROM ({_nearest(embeddable, dimensions, exact=exact)}) n
         JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
         JOIN datasets d ON d.id = n.dataset_id
@@ -156,13 +168,19 @@ def _nearest(embeddable: Embeddable, dimensions: int, *, exact: bool) -> str:
     """
 
 
-TEXTS = " ".join(
-    f"WHEN {e.kind:d} THEN (SELECT {e.text} FROM {e.table} r WHERE r.{e.key} = e.row_id)" for e in EMBEDDABLES
-)
+def _of_kind(column: str) -> str:
+    """An expression that the embeddables have, whatever the kind of the row in `e`."""
+    cases = (
+        f"WHEN {e.kind:d} THEN (SELECT {getattr(e, column)} FROM {e.table} r WHERE r.{e.key} = e.row_id)"
+        for e in EMBEDDABLES
+    )
+    return f"CASE e.kind {' '.join(cases)} END"
+
+
 # what a mirror found, as it is now: a row that went is not here, and the score is that of the vector of today
 REJOINED = f"""
-SELECT e.kind, e.row_id, d.slug, 1 - (e.embedding <=> $1::vector) AS score, CASE e.kind {TEXTS} END AS text,
-       e.embedded_hash IS DISTINCT FROM e.content_hash AS stale
+SELECT e.kind, e.row_id AS id, d.slug AS dataset, 1 - (e.embedding <=> $1::vector) AS score, {_of_kind("text")} AS text,
+       e.embedded_hash IS DISTINCT FROM e.content_hash AS stale, {_of_kind("place")} AS place
 FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
 WHERE e.vector_id = ANY($2::bigint[]) AND e.embedding IS NOT NULL AND e.dataset_id = ANY($3::uuid[]) AND e.kind = ANY($4::smallint[])
 ORDER BY score DESC, e.kind, e.row_id
@@ -181,7 +199,7 @@ async def rejoined(
     packed = pack(query.reshape(1, -1))[0]
     listed = [embeddable.kind for embeddable in kinds]
     rows = await tx.fetch(REJOINED, packed, list(vector_ids), list(dataset_ids), listed)
-    return [Hit(BY_KIND[kind].name, *rest) for kind, *rest in rows]
+    return [_hit(row, BY_KIND[row["kind"]]) for row in rows]
 
 
 async def nearest_of(
@@ -238,7 +256,12 @@ async def nearest(
     scope = None if dataset_ids is None else list(dataset_ids)
     # deleted datasets are left out before the k are counted, or they would use them up
     rows = await tx.fetch(sql, packed, scope, k, await datasets.deleted(tx))
-    return [Hit(kind=embeddable.name, **row) for row in rows]
+    return [_hit(row, embeddable) for row in rows]
+
+
+def _hit(row: Any, embeddable: Embeddable) -> Hit:
+    place = None if row["place"] is None else Place(*row["place"])
+    return Hit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], place)
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:

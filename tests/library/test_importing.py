@@ -1,4 +1,4 @@
-"""`import evervec` in a process of its own: no engine, no socket, no thread, and nothing on stdout."""
+"""What is imported in a process of its own: `import evervec` loads no engine, the command line no parser and no vendor."""
 
 import subprocess
 import sys
@@ -8,20 +8,22 @@ import pytest
 
 BACKEND = Path(__file__).parents[2] / "backend"
 HEAVY = ("numpy", "asyncpg", "faiss", "sqlalchemy", "google.genai", "openai", "httpx", "wordllama", "nats", "pydantic")
-PROBE = f"""
+PARSERS = ("bs4", "pypdf", "markdown_it", "tree_sitter", "charset_normalizer")
+FOR_SOME = ("faiss", "google.genai", "openai", "httpx", "wordllama", "tokenizers", "fastapi", "uvicorn", "alembic")
+PROBE = """
 import sys
 opened = []
 watched = ("socket.__new__", "socket.connect", "_thread.start_new_thread", "subprocess.Popen", "os.fork")
 sys.addaudithook(lambda event, arguments: opened.append(event) if event in watched else None)
-{{statement}}
-loaded = [name for name in {HEAVY!r} if name in sys.modules]
-sys.stderr.write(f"{{{{opened}}}} {{{{loaded}}}}")
+{statement}
+loaded = [name for name in {names!r} if name in sys.modules]
+sys.stderr.write(f"{{opened}} {{loaded}}")
 """
 
 
-def told(statement: str) -> tuple[str, str]:
-    """What a process that runs this writes to stdout, and what it then tells of itself."""
-    program = PROBE.format(statement=statement)
+def told(statement: str, names: tuple[str, ...] = HEAVY) -> tuple[str, str]:
+    """What a process that runs this writes to stdout, and what it then tells of itself: doors opened, modules loaded."""
+    program = PROBE.format(statement=statement, names=names)
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(BACKEND)!r})\n{program}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, done.stderr
@@ -38,6 +40,10 @@ def told(statement: str) -> tuple[str, str]:
 )
 def test_importing_is_light_and_starts_nothing(statement: str) -> None:
     assert told(statement) == ("", "[] []")
+
+
+def test_the_command_line_loads_nothing_that_only_some_commands_need() -> None:
+    assert told("import evervec.cli.app", (*PARSERS, *FOR_SOME)) == ("", "[] []")
 
 
 @pytest.mark.parametrize(

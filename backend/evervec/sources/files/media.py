@@ -9,7 +9,7 @@ from typing import Final
 
 from evervec.domain.document import Document, Media, Skipped
 from evervec.domain.text import clean, snippet
-from evervec.sources.files.reading import LONGEST_TITLE, content_of, not_opened, skipped
+from evervec.sources.files.opening import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.unreadable import Unreadable
 from evervec.sources.files.uris import stamp_of, uri_of
 

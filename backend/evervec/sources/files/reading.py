@@ -1,8 +1,5 @@
 """One file into one document, or the reason why not; how each format becomes text is told in the files beside."""
 
-import errno
-import os
-import stat
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -12,14 +9,13 @@ from evervec.sources.files import formats
 from evervec.sources.files.decoding import decode
 from evervec.sources.files.html import html_markdown
 from evervec.sources.files.notebook import notebook_markdown
+from evervec.sources.files.opening import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.pdf import pdf_text
 from evervec.sources.files.unreadable import Unreadable
 from evervec.sources.files.uris import uri_of
 from evervec.sources.structure import title as title_of
 
 _MARKDOWN: Final = "markdown"
-LONGEST_TITLE: Final = 200
-_LONGEST_DETAIL: Final = 300
 _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}
 
 
@@ -47,49 +43,6 @@ def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
         return _document(data, formats.format_of(PurePath(name)), uri)
     except Unreadable as problem:
         return skipped(uri, problem)
-
-
-def skipped(uri: str, problem: Unreadable) -> Skipped:
-    """What is said of a file that has no document."""
-    return Skipped(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
-
-
-def not_opened(error: OSError) -> Unreadable:
-    """Why a file could not be opened, in our words."""
-    match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
-            return Unreadable("gone")
-        case errno.ENXIO:
-            return _no_file()
-        case _:
-            return Unreadable("unreadable", error.strerror or str(error))
-
-
-def content_of(path: Path, most_bytes: int) -> bytes:
-    """All bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise _no_file()
-        _refuse_large(found.st_size, most_bytes)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(found.st_size + 1)
-            if len(data) > found.st_size:
-                data += file.read(most_bytes + 1 - len(data))
-    finally:
-        os.close(descriptor)
-    _refuse_large(len(data), most_bytes)
-    return data
-
-
-def _refuse_large(size: int, most_bytes: int) -> None:
-    if size > most_bytes:
-        raise Unreadable("too large", f"it has {size:,} bytes or more, and {most_bytes:,} are the most that are read")
-
-
-def _no_file() -> Unreadable:
-    return Unreadable("not a file", "it is a folder, a pipe, a socket or a device")
 
 
 def _document(data: bytes, format_: str | None, uri: str) -> Document:

@@ -1,11 +1,12 @@
 """Projects, datasets and providers: found by every name they have, gone when deleted, paused for everybody."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from evervec.errors import NameRefusedError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
-from evervec.store import datasets, providers
+from evervec.store import datasets, documents, providers
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import MESSAGE
 from evervec.store.providers import Provider
@@ -27,6 +28,39 @@ async def test_the_same_name_is_the_same_dataset_and_a_deleted_one_comes_back(
         assert await datasets.deleted(tx) == []
         with pytest.raises(NameRefusedError):
             await datasets.ensure(tx, "river", "...")
+
+
+async def test_a_dataset_that_is_there_is_found_without_waiting_for_who_works_in_it(
+    database: Database, dataset: Dataset, psql: Any
+) -> None:
+    async with psql.transaction():
+        await psql.execute("SELECT FROM projects FOR NO KEY UPDATE")
+        await psql.execute("SELECT FROM datasets FOR NO KEY UPDATE")
+        async with asyncio.timeout(10), database.transaction() as tx:
+            assert await datasets.ensure(tx, "river", "log") == dataset
+
+
+async def test_a_root_path_is_kept_until_another_one_is_given(database: Database, dataset: Dataset, psql: Any) -> None:
+    for given, kept in (("/notes", "/notes"), (None, "/notes"), ("/notes", "/notes"), ("/other", "/other")):
+        async with database.transaction() as tx:
+            assert await datasets.ensure(tx, "river", "log", root_path=given) == dataset
+        assert await psql.fetchval("SELECT root_path FROM projects") == kept
+
+
+async def test_who_holds_a_dataset_and_who_revives_it_never_end_in_a_deadlock(
+    database: Database, dataset: Dataset, psql: Any
+) -> None:
+    async def hold() -> bool:
+        async with database.transaction() as tx:
+            return await documents.hold(tx, dataset.id)
+
+    async with asyncio.timeout(30), database.transaction() as tx:
+        await datasets.ensure_project(tx, "river")
+        holding = asyncio.create_task(hold())
+        while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await tx.execute("UPDATE datasets SET deleted_at = NULL")  # what it does next
+    assert await holding
 
 
 async def test_a_dataset_is_found_by_slug_by_project_and_slug_and_by_uuid(database: Database, dataset: Dataset) -> None:

@@ -29,6 +29,10 @@ WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 """
 
 
+# projects are locked before datasets, here and wherever both are
+THERE = LIVE + "AND p.slug = $1 AND d.slug = $2 AND ($3::text IS NULL OR p.root_path = $3) FOR KEY SHARE OF p, d"
+
+
 async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) -> UUID:
     """The project of that name, created if need be; a deleted one comes back. Raises `NameRefusedError`."""
     project_id: UUID = await tx.fetchval(
@@ -47,6 +51,10 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
 
     Raises `NameRefusedError` for a name without a letter or digit.
     """
+    # nearly always it is there: then nothing is written, and nobody who works in it is waited for
+    found = await tx.fetchrow(THERE, slug("Project", project), slug("Dataset", dataset), root_path)
+    if found is not None:
+        return Dataset(*found)
     project_id = await ensure_project(tx, project, root_path=root_path)
     dataset_id = await tx.fetchval(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "

@@ -73,9 +73,10 @@ async def with_text(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> l
     return [Known(**row) for row in await tx.fetch(KNOWN + "content_hash = ANY($2)", dataset_id, list(digests))]
 
 
+# the project first, as whoever creates or revives both
 HOLD = """
 SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id
-WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF d, p
+WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF p, d
 """
 
 

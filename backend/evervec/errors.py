@@ -225,7 +225,7 @@ class ResultsGoneError(BadResponseError):
 
 class NoBatchError(Refused):
     """Provider {provider!r} is of type {type}, which embeds at once and has no batch API. Add one that has (type {types})
-    with `evervec providers add`, or leave --deferred out."""
+    with `evervec providers add`, or embed at once: `evervec backfill`, `ingest` without --deferred."""
 
 
 class NoMediaModelError(Refused):

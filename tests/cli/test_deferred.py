@@ -138,7 +138,7 @@ def test_a_kind_in_a_batch_job_is_refused(batched: Command) -> None:
 
 
 def test_without_a_batch_api_nothing_is_taken_in(evervec: Command, notes: Path) -> None:
-    evervec("ingest", "files", notes, "--deferred").refused("'local' is of type local", "leave --deferred out")
+    evervec("ingest", "files", notes, "--deferred").refused("'local' is of type local", "`ingest` without --deferred")
     assert evervec("status", "--json").document()["datasets"] == []
 
 

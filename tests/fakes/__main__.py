@@ -11,9 +11,9 @@ ABOUT = "A fake provider that speaks Ollama, OpenAI and the Gemini Developer API
 HOW = """\
 The address is printed first; the path of a request says which protocol answers. With URL for that address:
 
-  evervec providers add fake --type ollama --url URL    --model fake-embed
-  evervec providers add fake --type openai --url URL/v1 --model text-embedding-3-small
-  evervec providers add fake --type gemini --url URL    --model gemini-embedding-001
+  evervec providers add fake --type ollama --base-url URL    --model fake-embed
+  evervec providers add fake --type openai --base-url URL/v1 --model text-embedding-3-small
+  evervec providers add fake --type gemini --base-url URL    --model gemini-embedding-001
 
 Any key will do unless --api-key is given; pass it as EVERVEC_PROVIDER_KEY. From another process:
 

@@ -20,6 +20,7 @@ from evervec.cli.batched import (
     show_synced,
     still_open,
     synced_document,
+    units,
 )
 from evervec.cli.indexed import counted
 from evervec.cli.options import Dataset, DryRun, Json
@@ -66,7 +67,7 @@ def flush(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Send what waits to be embedded as batch jobs. Exits 1 when the provider refused a job, or did not answer."""
+    """Send what waits to be embedded as batch jobs. Exits 1 when the provider refused a job, or did not answer, or files were given up."""
 
     async def run(resources: Resources) -> Flushed:
         with output.progress("rows written down") as step:
@@ -150,7 +151,7 @@ def cancel(job: Job, as_json: Json = False) -> None:
     if as_json:
         output.document(job_document(found))
         return
-    output.say(f"{short(found)} is {found.status}: {counted(found.stats['returned'], 'row')} wait again.")
+    output.say(f"{short(found)} is {found.status}: {units(found, found.stats['returned'])} wait again.")
     output.note("Send them again with `evervec batch flush`.")
 
 
@@ -192,4 +193,4 @@ def _holds(synced: Synced) -> bool:
 
 
 def _lost(flushed: Flushed) -> bool:
-    return any(job.status in LOST for job in flushed.jobs)
+    return bool(flushed.files_failed) or any(job.status in LOST for job in flushed.jobs)

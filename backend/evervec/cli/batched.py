@@ -6,7 +6,7 @@ from typing import Any
 
 from evervec.cli import output
 from evervec.cli.indexed import UNKNOWN, counted, money
-from evervec.domain.batch import JobStatus
+from evervec.domain.batch import JobStatus, JobType
 from evervec.pipeline.defer import Synced
 from evervec.pipeline.flush import Flushed
 from evervec.store.batches import BatchJob
@@ -106,11 +106,20 @@ def show_flushed(flushed: Flushed, *, dry: bool) -> None:
         output.table(columns, [_sent(job) for job in flushed.jobs])
         output.say()
     output.say(_planned(flushed) if dry else _flushed(flushed))
+    if flushed.files_failed:
+        output.error(
+            f"{_files(flushed.files_failed)} could not be sent and are given up: docs/media.md says how to see why."
+        )
     if flushed.reason is not None:
-        output.note(f"{counted(flushed.waiting, 'row')} not sent: {flushed.reason}. Run this again later.")
+        left = flushed.waiting - flushed.rows * dry
+        output.note(
+            f"{counted(left, 'row')} not sent: {flushed.reason.rstrip('.')}. Run this again later."
+            if left
+            else _sentence(flushed.reason)
+        )
     if dry:
         output.note("Nothing was sent, nothing was changed.")
-    elif flushed.jobs:
+    elif any(job.status not in LOST for job in flushed.jobs):
         output.note("The provider takes up to a day. `evervec batch sync --wait` waits and takes the vectors in.")
 
 
@@ -119,21 +128,39 @@ def _sent(job: BatchJob) -> tuple[object, ...]:
     return short(job), str(job.status), stats["rows"], stats["texts"], stats["tokens"], money(job.cost_usd)
 
 
+def _sentence(reason: str) -> str:
+    """A reason as a sentence, and what to do."""
+    return f"{reason[0].upper()}{reason[1:].rstrip('.')}. Run this again later."
+
+
 def _planned(flushed: Flushed) -> str:
-    if not flushed.rows:
-        return "Nothing waits to be sent."
-    jobs = counted(flushed.planned_jobs, "job")
-    return f"{counted(flushed.rows, 'row')} for {jobs}, about {counted(flushed.tokens, 'token')}{price([flushed])}"
+    if not flushed.rows and not flushed.files:
+        return "Nothing would be sent." if flushed.waiting or flushed.files_waiting else "Nothing waits to be sent."
+    jobs, tokens = counted(flushed.planned_jobs, "job"), counted(flushed.tokens, "token")
+    return f"{_what(flushed)} for {jobs}, about {tokens}{price([flushed])}"
 
 
 def _flushed(flushed: Flushed) -> str:
     reused = f"; {counted(flushed.reused, 'row')} got the vector of an equal text" if flushed.reused else ""
     if not flushed.jobs:
-        return f"Nothing was sent{reused}." if flushed.waiting or reused else "Nothing waits to be sent."
+        waits = flushed.waiting or flushed.files_waiting
+        return f"Nothing was sent{reused}." if waits or reused else "Nothing waits to be sent."
     of = f"{counted(flushed.texts, 'text')}, {counted(flushed.tokens, 'token')}"
+    return f"{_what(flushed)} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
+
+
+def _what(flushed: Flushed) -> str:
     what = [counted(flushed.rows, "row")] if flushed.rows or not flushed.files else []
-    what += [f"{flushed.files:,} pictures and sounds"] if flushed.files else []
-    return f"{' and '.join(what)} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
+    return " and ".join([*what, _files(flushed.files)] if flushed.files else what)
+
+
+def _files(count: int) -> str:
+    return "1 picture or sound" if count == 1 else f"{count:,} pictures and sounds"
+
+
+def units(job: BatchJob, count: int) -> str:
+    """So many of what a job carries: rows, or pictures and sounds."""
+    return _files(count) if job.job_type is JobType.MEDIA_DESCRIPTION else counted(count, "row")
 
 
 def price(flushed: Sequence[Flushed]) -> str:
@@ -147,7 +174,7 @@ def show_synced(synced: Synced) -> None:
     if synced.jobs:
         show_jobs(synced.jobs)
         output.say()
-    if not synced.jobs and not synced.busy:
+    if not synced.jobs and not synced.busy and not synced.problems:
         output.say("No batch job is open. Send what waits with `evervec batch flush`.")
     else:
         output.say(f"{told(vars(synced))}; {_open(synced)}")

@@ -54,10 +54,13 @@ class SemanticCore:
         `migrate`. Raises `DatabaseDownError`, `SchemaMismatchError`, and others of `evervec.errors` that say what to do.
         """
         from evervec import log
+        from evervec.errors import Refused
         from evervec.runtime import open_runtime
         from evervec.settings import Settings
 
         given: dict[str, Any] = dict(settings)
+        if url == "":
+            raise Refused(reason="The address of the database is empty. Leave it out for the embedded one.")
         if url is not None:
             given["database_url"] = url
         if home is not None:
@@ -166,7 +169,19 @@ async def _each(documents: Documents) -> AsyncIterator[Document]:
         yield documents
     elif isinstance(documents, AsyncIterable):
         async for one in documents:
-            yield one
-    else:
+            yield _document(one)
+    elif isinstance(documents, Iterable) and not isinstance(documents, str):
         for one in documents:
-            yield one
+            yield _document(one)
+    else:
+        _document(documents)
+
+
+def _document(given: object) -> Document:
+    if isinstance(given, Document):
+        return given
+    from evervec.errors import Refused
+
+    raise Refused(
+        reason=f"{given!r:.100} is no document. Give Document.from_path(path) or Document.from_text(uri, text), or several."
+    )

@@ -73,15 +73,11 @@ class BatchManager:
         Raises `NoBatchError` for a provider that embeds at once, `Refused` for sizes that can not be, and what the
         provider refuses (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
         """
-        if min_batch_size < 1 or (max_batch_size is not None and max_batch_size < min_batch_size):
-            raise Refused(
-                reason=f"A job can not have {min_batch_size} to {max_batch_size} rows: give a least of 1 or more, and a most "
-                "that is not below it."
-            )
+        sizes = _sizes(min_batch_size, max_batch_size)
         provider = await self._resources.provider()
         async with self._database.read() as tx:
             scope = [one.id for one in await datasets.find(tx, dataset)]
-        flushed, sizes = Flushed(provider.name), Sizes(min_batch_size, max_batch_size)
+        flushed = Flushed(provider.name)
         for load in self._loads(provider, kept=only_deferred):
             flush = Flush(self._resources, provider, load, scope, sizes)
             await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
@@ -116,12 +112,23 @@ class BatchManager:
     async def process_queue(
         self, min_batch_size: int = 1, max_batch_size: int | None = None, only_deferred: bool = False
     ) -> tuple[Flushed, Synced]:
-        """Take in what is done, then send what waits."""
-        synced = await self.check_and_sync()
-        return await self.flush_queue(min_batch_size, max_batch_size, only_deferred=only_deferred), synced
+        """Take in what is done, then send what waits.
 
-    async def cancel(self, job: str) -> BatchJob:
-        """End a job by its id, the first digits of it, or the provider's name: its rows go back to the queue.
+        Raises what `flush_queue` raises, unless there was something to take in: then it is named in `problems`.
+        """
+        _sizes(min_batch_size, max_batch_size)
+        synced = await self.check_and_sync()
+        try:
+            flushed = await self.flush_queue(min_batch_size, max_batch_size, only_deferred=only_deferred)
+        except (ProviderError, NoBatchError) as error:
+            if not synced.jobs:
+                raise
+            synced.problems.append(f"nothing was sent: {error}")
+            flushed = Flushed((await self._resources.provider()).name)
+        return flushed, synced
+
+    async def cancel(self, job: BatchJob | UUID | str) -> BatchJob:
+        """End a job, given as `get` takes it: its rows go back to the queue.
 
         Raises `UnknownBatchJobError`, `Refused` for one that is over, a `ProviderError` when the provider is out.
         """
@@ -145,10 +152,13 @@ class BatchManager:
         except NoRoomError:
             return await self._job(job.id)  # it was not there, and is not any more
 
-    async def get(self, job: str) -> BatchJob:
-        """One job by its id, the first digits of it, or the provider's name. Raises `UnknownBatchJobError`."""
+    async def get(self, job: BatchJob | UUID | str) -> BatchJob:
+        """One job as it is now, by itself, its id, the first digits of that, or the provider's name for it.
+
+        Raises `UnknownBatchJobError`.
+        """
         async with self._database.read() as tx:
-            return await batches.find(tx, job)
+            return await batches.find(tx, str(job.id if isinstance(job, BatchJob) else job))
 
     # --- back --------------------------------------------------------------------------------------------------
 
@@ -161,7 +171,7 @@ class BatchManager:
             before = job = await self._job(job.id)
             try:
                 if job.finished_at is None:
-                    job = await self._step(job)
+                    job = await self._step(job, synced)
                 if job.finished_at is not None and job.cleaned_at is None:
                     await self._clean(job)
             except (NoRoomError, ProviderError) as error:
@@ -170,7 +180,7 @@ class BatchManager:
         _count(synced, before, job)
         return job
 
-    async def _step(self, job: BatchJob) -> BatchJob:
+    async def _step(self, job: BatchJob, synced: Synced) -> BatchJob:
         if job.provider_id is None:
             return await self._orphaned(job, "its provider was removed")
         try:
@@ -178,7 +188,10 @@ class BatchManager:
         except NoBatchError as error:
             return await self._orphaned(job, str(error))
         if job.external_id is None:
-            job = await (await self._submission(job)).resume(job)
+            submission = await self._submission(job)
+            job = await submission.resume(job)
+            if submission.problem is not None:
+                synced.problems.append(f"job {job.id}: {submission.problem}")
         if job.external_id is not None and job.finished_at is None:
             job = await (await self._collection(job)).collect(job)
         return job
@@ -244,7 +257,16 @@ class BatchManager:
                 tally.add(await embed_rows(self._resources, BY_KIND[kind], ids))
             synced.online.add(tally)
             if not tally.success:
+                await self._tell_pause(synced, tally.skipped)
                 return
+
+    async def _tell_pause(self, synced: Synced, left: int) -> None:
+        """Why rows that no job could do are not embedded online either, if it is the provider's doing."""
+        provider = await self._resources.provider()
+        if left and provider.paused_seconds > 0:
+            synced.problems.append(
+                f"{left:,} rows that no job could do wait to be embedded online: {provider.pause_error}"
+            )
 
     async def _remove_remains(self, synced: Synced) -> None:
         """What a crash left at the provider: files without a job, jobs that nobody here knows."""
@@ -300,8 +322,18 @@ class BatchManager:
 
     async def list(self, limit: int = MOST_JOBS) -> list[BatchJob]:
         """The newest jobs, newest first."""
+        if limit < 1:
+            raise Refused(reason=f"limit is {limit}, it must be 1 or more.")
         async with self._database.read() as tx:
             return await batches.every(tx, limit=limit)
+
+
+def _sizes(least: int, most: int | None) -> Sizes:
+    if least < 1 or (most is not None and most < least):
+        raise Refused(
+            reason=f"A job can not have {least} to {most} rows: give a least of 1 or more, and a most that is not below it."
+        )
+    return Sizes(least, most)
 
 
 def _count(synced: Synced, before: BatchJob, after: BatchJob) -> None:

@@ -100,33 +100,39 @@ class Flush:
 
     async def plan(self, planned: Flushed) -> Flushed:
         """What `run` would do, with tokens estimated from the length of the texts. Sends and writes nothing."""
-        enough, reason = await self._enough()
         waiting = await self._waiting()
         total = sum(count for _, count in waiting)
-        async with self._database.read() as tx:
-            tokens, size = await self._load.weight(tx, self._scope)
         self._count_waiting(planned, waiting)
-        if self._load.job_type is JobType.EMBEDDING:
-            planned.rows, planned.tokens = total, tokens
+        sent, reason, bounds = total, self._too_few(total), await self._room()
+        if bounds is None or reason is not None:
+            sent, reason = 0, self._no_room() if total and bounds is None else reason
         else:
-            planned.files = total
-        bounds = await self._room()
-        if bounds is None:
-            reason = self._no_room() if total else reason
-        elif enough:
-            needed = (total / bounds.rows, tokens / bounds.tokens, size / bounds.bytes)
-            planned.planned_jobs += max(ceil(max(needed)), 1)
+            reason = self._too_few(total % bounds.rows)
+            sent -= total % bounds.rows if reason is not None else 0
+        if sent and bounds is not None:
+            async with self._database.read() as tx:
+                tokens, size = (ceil(part * sent / total) for part in await self._load.weight(tx, self._scope))
+            planned.planned_jobs += ceil(max(sent / bounds.rows, tokens / bounds.tokens, size / bounds.bytes))
+            planned.tokens += tokens
+        if self._load.job_type is JobType.EMBEDDING:
+            planned.rows = sent
+        else:
+            planned.files = sent
         planned.reason = planned.reason or reason
         return self._priced(planned)
 
     async def _enough(self) -> tuple[list[UUID], str | None]:
         """The datasets to take from, smallest first; none, with the reason, when that is too little for a job."""
         waiting = await self._waiting()
-        total = sum(count for _, count in waiting)
-        if 0 < total < self._sizes.least:
-            what = "rows" if self._load.job_type is JobType.EMBEDDING else "pictures and sounds"
-            return [], f"{total:,} {what} wait, and a job has to have {self._sizes.least:,}"
-        return [dataset_id for dataset_id, _ in waiting], None
+        reason = self._too_few(sum(count for _, count in waiting))
+        return [dataset_id for dataset_id, _ in waiting] if reason is None else [], reason
+
+    def _too_few(self, count: int) -> str | None:
+        """Why so many are no job, if they are none; nothing at all needs no reason."""
+        if not 0 < count < self._sizes.least:
+            return None
+        what = "rows" if self._load.job_type is JobType.EMBEDDING else "pictures and sounds"
+        return f"{count:,} {what} wait, and a job has to have {self._sizes.least:,}"
 
     async def _waiting(self) -> list[tuple[UUID, int]]:
         async with self._database.read() as tx:
@@ -155,7 +161,7 @@ class Flush:
         """Why there is no next job after this one."""
         match job.status:
             case JobStatus.CREATED:
-                return f"{self._provider.name} gave no answer; the job is kept, and the next sync goes on with it"
+                return f"the last job is kept, and the next sync goes on with it: {job.error}"
             # rows that a job gave back before are one rung further now: their other half is asked for by itself
             case JobStatus.FAILED if not self._tries:
                 return f"{self._provider.name} refused the job: {job.error}"

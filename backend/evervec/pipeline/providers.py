@@ -60,6 +60,8 @@ async def add(
     """
     if type_ not in TYPES:
         raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
+    if base_url == "":
+        raise Refused(reason=f"The address of provider {name!r} is empty. Leave it out for the one that its type has.")
     Recipe(TEMPLATE if template is None else template, TOKENS if chunk_tokens is None else chunk_tokens)
     price = _price(type_, price)
     client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name, dimensions=dimensions)

@@ -52,6 +52,8 @@ class Submission:
         """Rows that got an equal text's vector, and are in no job."""
         self.failed = 0
         """What can have no line, and was given up."""
+        self.problem: ProviderError | None = None
+        """What keeps the last job from being at the provider."""
 
     async def submit(self, dataset_ids: Sequence[UUID], bounds: Bounds, *, tries: int) -> BatchJob | None:
         """Fill one job with what waits and send it; None when nothing was there to take.
@@ -109,7 +111,6 @@ class Submission:
         try:
             remote = await self._load.create(self._client, job.id, file)
         except TransientError as error:
-            logger.warning("no answer to a job", job=str(job.id), error=str(error))
             return await self._adopt(await self._job(job.id), error)
         except ProviderError as error:
             async with self._database.transaction() as tx:
@@ -128,8 +129,7 @@ class Submission:
         try:
             found = await self._listed(job)
         except ProviderError as error:
-            logger.warning("jobs not listed", job=str(job.id), error=str(error))
-            return job
+            return await self._kept(job, error)
         if found:
             job = await self._submitted(job, found[0])
             for twin in found[1:]:
@@ -142,7 +142,7 @@ class Submission:
             async with self._database.transaction() as tx:
                 await batches.not_sent(tx, job.id)
             return await self.resume(await self._job(job.id))
-        return await self._job(job.id)
+        return await self._job(job.id) if unanswered is None else await self._kept(job, unanswered)
 
     async def _cancel_twin(self, job: BatchJob, twin: RemoteJob) -> None:
         logger.warning("a second job of one intent is cancelled", job=str(job.id), external_id=twin.external_id)
@@ -165,8 +165,7 @@ class Submission:
         match error:
             case TransientError() | BadResponseError():
                 # a page of a proxy, too, says nothing about the texts
-                logger.warning("job not sent yet", job=str(job.id), error=str(error))
-                return await self._job(job.id)
+                return await self._kept(job, error)
             case RateLimitedError() | QuotaExhaustedError():
                 await self._end(job, JobStatus.CANCELLED, f"no room at the provider, nothing was sent: {error}")
                 raise NoRoomError(str(error)) from error
@@ -175,6 +174,14 @@ class Submission:
             case _:
                 await self._end(job, JobStatus.CANCELLED, f"nothing was sent: {error}")
                 raise error
+
+    async def _kept(self, job: BatchJob, error: ProviderError) -> BatchJob:
+        """The intent stays for the next sync, and says what it waits for."""
+        self.problem = error
+        logger.warning("job not sent yet", job=str(job.id), error=str(error))
+        async with self._database.transaction() as tx:
+            await batches.held_up(tx, job.id, str(error))
+        return await self._job(job.id)
 
     async def _end(
         self,

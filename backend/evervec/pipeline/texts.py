@@ -106,7 +106,7 @@ class Texts:
 
     async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Tokens, estimated from the length of the texts."""
-        return ceil(await deferred.characters(tx, scope) / CHARACTERS_A_TOKEN), 0
+        return ceil(await deferred.characters(tx, scope, kept=self._kept) / CHARACTERS_A_TOKEN), 0
 
     # --- out -----------------------------------------------------------------------------------------------------
 

@@ -327,6 +327,15 @@ async def submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
     )
 
 
+async def held_up(tx: Tx, job_id: UUID, error: str) -> None:
+    """Why a job is not at the provider yet, as far as anybody knows."""
+    await tx.execute(
+        "UPDATE batch_jobs SET error = $2, updated_at = now() WHERE id = $1 AND finished_at IS NULL",
+        job_id,
+        error[:500],
+    )
+
+
 async def not_sent(tx: Tx, job_id: UUID) -> None:
     """The provider refused for sure: there is no job of this intent."""
     await tx.execute("UPDATE batch_jobs SET submitting_at = NULL, updated_at = now() WHERE id = $1", job_id)
@@ -346,7 +355,7 @@ async def not_listed(tx: Tx, job_id: UUID) -> tuple[int, float]:
 async def submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
     """The provider has the job, and this is its name for it."""
     await tx.execute(
-        "UPDATE batch_jobs SET status = 'SUBMITTED', external_id = $2, submitted_at = now(), updated_at = now() "
+        "UPDATE batch_jobs SET status = 'SUBMITTED', external_id = $2, error = NULL, submitted_at = now(), updated_at = now() "
         "WHERE id = $1 AND finished_at IS NULL",
         job_id,
         external_id,

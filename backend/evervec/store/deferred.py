@@ -147,17 +147,18 @@ async def twins(tx: ReadTx, space_id: int, *, limit: int) -> list[Twin]:
     return [Twin(**row) for row in await tx.fetch(TWINS, space_id, limit)]
 
 
-async def characters(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
-    """About how many characters wait in some datasets: what a plan estimates tokens from."""
+async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = False) -> int:
+    """About how many characters wait in some datasets: what a plan estimates tokens from; `kept` as in `claim`."""
     total = 0
     for embeddable in BY_KIND.values():
         total += await tx.fetchval(
             f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
             f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id LEFT JOIN embed_work w ON w.vector_id = e.vector_id "
             "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2) "
-            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0",
+            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {KEPT})",
             embeddable.kind,
             list(dataset_ids),
+            kept,
         )
     return total
 

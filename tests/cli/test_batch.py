@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from evervec.cli.batched import show_flushed
+from evervec.pipeline.flush import Flushed
+from evervec.store import secrets
 from tests.cli.batch_provider import API_KEY, embedded, ingest, jobs, with_provider
 from tests.cli.command import Command
 from tests.cli.exports import message, write
+from tests.fakes.__main__ import HOW
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.fakes.thread import FakeProviderThread
@@ -243,3 +247,53 @@ def test_the_jobs_of_a_removed_provider_give_their_rows_back(
     done = gemini("batch", "sync")
     done.tidy()
     assert (done.code, jobs(gemini)[0]["status"], embedded(gemini)) == (0, "FAILED", ROWS), done
+
+
+def test_the_commands_that_the_fakes_help_shows_are_taken(evervec: Command, fake: FakeProvider) -> None:
+    commands = [line.split()[1:] for line in HOW.splitlines() if line.startswith("  evervec ")]
+    assert len(commands) == 3
+    key = secrets.new_key()
+    for number, words in enumerate(commands):
+        given = [word.replace("URL", fake.url) for word in words]
+        given[2] = f"fake-{number}"
+        assert evervec(*given, EVERVEC_PROVIDER_KEY=API_KEY, EVERVEC_SECRET_KEY=key).code == 0, given
+
+
+@pytest.mark.parametrize(
+    ("flushed", "dry", "said"),
+    [
+        (Flushed("p"), True, "Nothing waits to be sent."),
+        (Flushed("p", files=3, files_waiting=3, planned_jobs=1), True, "3 pictures and sounds for 1 job"),
+        (Flushed("p", rows=1, files=1, planned_jobs=2), True, "1 row and 1 picture or sound for 2 jobs"),
+        (Flushed("p", files_waiting=3, reason="3 wait"), True, "Nothing would be sent."),
+        (Flushed("p", files_waiting=3, reason="3 wait"), False, "Nothing was sent. 3 wait. Run this again later."),
+        (
+            Flushed("p", rows=20, waiting=25, planned_jobs=2, reason="5 rows wait"),
+            True,
+            "5 rows not sent: 5 rows wait.",
+        ),
+        (Flushed("p", files_failed=2), False, "error: 2 pictures and sounds could not be sent and are given up"),
+    ],
+)
+def test_what_is_said_of_rows_and_of_files(
+    capsys: pytest.CaptureFixture[str], flushed: Flushed, dry: bool, said: str
+) -> None:
+    show_flushed(flushed, dry=dry)
+    told = capsys.readouterr()
+    words = " ".join((told.out + told.err).replace("Nothing was sent, nothing was changed.", "").split())
+    assert said in words
+
+
+def test_a_job_that_is_not_sent_shows_why(gemini: Command, fake: FakeProvider, tmp_path: Path) -> None:
+    deferred(gemini, tmp_path)
+    fake.always(None, Fault.BUSY_503, endpoint="POST /upload/v1beta/files")
+    sent = gemini("batch", "flush")
+    assert (sent.code, "up to a day" in sent.err) == (1, False)
+    assert "0 rows not sent" not in sent.err
+    assert "The last job is kept, and the next sync goes on with it: " in sent.err
+    synced = gemini("batch", "sync")
+    assert synced.code == 1
+    assert "503" in synced.err
+    assert "503" in gemini("batch", "list").out
+    fake.heal()
+    assert gemini("batch", "sync").code == 0

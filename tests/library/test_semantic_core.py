@@ -187,3 +187,20 @@ async def test_a_database_that_is_not_there_is_named(how: dict[str, Any]) -> Non
     with pytest.raises(DatabaseDownError, match=r"127\.0\.0\.1:1"):
         async with SemanticCore.open("postgresql://nobody@127.0.0.1:1/none", **how):
             raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize("given", ["notes.md", Path("notes.md"), ["notes.md"], None, 7])
+async def test_what_is_no_document_is_refused_with_what_to_give(core: SemanticCore, given: Any) -> None:
+    with pytest.raises(Refused, match=r"is no document\. Give Document\.from_path"):
+        await core.ingest(given)
+
+
+async def test_an_empty_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="address of the database is empty"):
+        async with SemanticCore.open("", home=tmp_path):
+            pass
+
+
+async def test_an_empty_address_of_a_provider_is_refused_and_nobody_is_asked(core: SemanticCore) -> None:
+    with pytest.raises(Refused, match="address of provider 'mine' is empty"):
+        await core.add_provider("mine", "openai", api_key="key", base_url="")

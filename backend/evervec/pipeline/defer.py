@@ -121,7 +121,7 @@ class BatchManager:
         try:
             flushed = await self.flush_queue(min_batch_size, max_batch_size, only_deferred=only_deferred)
         except (ProviderError, NoBatchError) as error:
-            if not synced.jobs:
+            if not (synced.ready or synced.failed or synced.dropped or synced.returned):
                 raise
             synced.problems.append(f"nothing was sent: {error}")
             flushed = Flushed((await self._resources.provider()).name)

@@ -81,6 +81,15 @@ def test_it_finds_the_nearest(segment: Segment) -> None:
     assert not found.widened
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_first_of_a_few_is_as_good_as_the_first_of_ten(segment: Segment, k: int) -> None:
+    found = segment.search(QUERIES, k)
+    assert recall(found.scores, truth(ROWS, QUERIES, k)) >= 0.97
+    mask = np.random.default_rng(8).random(N) < 0.5
+    found = segment.search(QUERIES, k, allowing(segment, mask))
+    assert recall(found.scores, truth(ROWS, QUERIES, k, mask)) >= 0.97
+
+
 def test_strangers_are_found_as_well_as_the_tuning_says(segment: Segment) -> None:
     strict = made(ROWS, segment.factory, target=0.99)
     assert strict.tuning.target == 0.99

@@ -79,10 +79,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
             column.justify = "right"
     cells = [[_cell(value) for value in row] for row in listed]
     taken = sum(2 + max([len(name), *(len(row[place]) for row in cells)]) for place, name in enumerate(columns[:-1]))
+    for column in made.columns[:-1]:
+        column.no_wrap = True
     for values, row in zip(listed, cells, strict=True):
         last = [plain(cut(values[-1], taken=taken))] if isinstance(values[-1], str) else row[-1:]
         made.add_row(*row[:-1], *last)
-    out.print(made)
+    # what identifies a row is never cut by the table itself: a line may be longer than the window
+    out.print(made, width=max(out.width, taken + LEAST_TEXT), crop=False, soft_wrap=taken + LEAST_TEXT > out.width)
 
 
 def _cell(value: object) -> Text:

@@ -20,7 +20,7 @@ from evervec.sources.files.uris import path_of
 from evervec.store.embeddables import BY_NAME
 from evervec.store.vectors import Hit, Place
 
-MOST_OF_PLACE = 48
+LEAST_PLACE, LEAST_HEADING = 28, 5
 
 Engine = Annotated[str, typer.Option(metavar="ENGINE", help=f"{', '.join(finding.ENGINES)}.")]
 Watermark = Annotated[
@@ -133,14 +133,20 @@ def _without_heading(hit: Hit) -> str:
 
 
 def shown(place: Place) -> str:
-    """`file:line heading`, short: a file below the working directory by its path from there, any other by its last two names."""
+    """`file:line heading`, cut to a third of a line: from the left of the path, then from the right of the heading.
+
+    A file below the working directory goes by its path from there, any other by its last two names.
+    """
     document = place.document
     if document.startswith("file://"):
         path = path_of(document)
         below = path.is_relative_to(Path.cwd())
         document = str(path.relative_to(Path.cwd())) if below else "/".join(path.parts[-2:])
-    line = f":{place.line_start}" if place.line_start else ""
-    return snippet(f"{document}{line} {place.heading}", MOST_OF_PLACE)
+    most = max(LEAST_PLACE, output.out.width // 3)
+    spot = f"{document}:{place.line_start}" if place.line_start else document
+    spot = spot if len(spot) <= most else "…" + spot[1 - most :]
+    room = most - len(spot) - 1
+    return f"{spot} {snippet(place.heading, room)}" if place.heading and room >= LEAST_HEADING else spot
 
 
 def _row_ids(given: str | None) -> list[int] | None:

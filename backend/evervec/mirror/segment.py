@@ -244,7 +244,7 @@ class Segment:
             # If one in s vectors is allowed, the k nearest allowed ones are among the nearest k * s.
             lists = np.ascontiguousarray(filled[at, : int(self._reach(k / share) * effort)])
             near = np.take_along_axis(to_centroids[at], lists, axis=1)
-            count = int(np.ceil(k * (self.tuning.k_factor or 1.0) * effort**0.5))
+            count = int(np.ceil(max(k, K) * (self.tuning.k_factor or 1.0) * effort**0.5))
             candidates = self._looked_into(queries[at], count, allowed, lists, near)
             scores[at], positions[at] = scan.best(scan.scored(self.storage, queries[at], candidates), candidates, k)
         return scores, positions
@@ -290,7 +290,9 @@ class Segment:
         if allowed is not None:
             inner.sel = allowed.selector
         outer = faiss.IndexRefineSearchParameters(k_factor=self.tuning.k_factor or 1.0, base_index_params=inner)
-        return scan.padded(*self.index.search(queries, k, params=outer))
+        # the factor was tuned for ten hits: the first of fewer is looked for among as many candidates
+        scores, positions = self.index.search(queries, max(k, K), params=outer)
+        return scan.padded(scores[:, :k], positions[:, :k])
 
 
 def _index_bytes(segment: Segment) -> int:

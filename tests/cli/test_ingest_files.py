@@ -9,9 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
+from evervec.cli import output
+from evervec.cli.search import shown
 from evervec.store import runs
 from evervec.store.session import Database
+from evervec.store.vectors import Place
 from tests.cli.command import Command
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
@@ -272,3 +276,19 @@ async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, dat
     assert evervec.process("ingest", "files", notes, "--dataset", "docs").code == 0
     states = {run["run"]: run["state"] for run in evervec.process("runs", "docs", "--json").document()["runs"]}
     assert (len(states), states[str(run_id)]) == (3, "done")
+
+
+@pytest.mark.parametrize(
+    ("document", "line", "heading", "said"),
+    [
+        ("file:///srv/wiki/queue.md", 12, "Retries", "wiki/queue.md:12 Retries"),
+        ("file:///srv/wiki/queue.md", 12, "What happens to a job that failed", "wiki/queue.md:12 What happe…"),
+        (f"file:///srv/{'deep' * 9}/queue.md", 12, "Retries", "…eepdeepdeepdeep/queue.md:12"),
+        ("orders/17", None, "", "orders/17"),
+    ],
+)
+def test_a_place_is_short_and_keeps_file_and_line(
+    monkeypatch: pytest.MonkeyPatch, document: str, line: int | None, heading: str, said: str
+) -> None:
+    monkeypatch.setattr(output, "out", Console(width=80))
+    assert shown(Place(document, heading, line, line)) == said

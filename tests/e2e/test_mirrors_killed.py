@@ -79,7 +79,7 @@ async def test_the_folder_is_deleted_under_a_worker_and_nothing_is_lost(
         await wait_until_nothing_is_pending(psql)
         await holding(psql, ROWS, 1)
         shutil.rmtree(tmp_path / "mirrors")
-        await found(shared, "row number 7", "pgvector")
+        await found(shared, "row number 7", "exact")
         await write(psql, dataset, 10, word="later")
         await wait_until_nothing_is_pending(psql)
         await holding(psql, ROWS + 10, 1)

@@ -88,7 +88,7 @@ async def test_a_process_that_does_not_follow_answers_from_postgres_where_the_fi
     async with process(resources) as reader:
         for engine in ("auto", "mirror"):
             answer = await search(reader, TEXTS[3], k=5, engine=engine)
-            assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("pgvector", TEXTS[3], 5)
+            assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("exact", TEXTS[3], 5)
         assert reader.mirrors.mirror(dataset).state != "ready"
 
 

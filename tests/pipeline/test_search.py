@@ -9,6 +9,7 @@ import pytest
 from evervec.domain.message import IncomingMessage
 from evervec.errors import Refused, UnknownDatasetError, UnknownRowError
 from evervec.pipeline import providers
+from evervec.pipeline import search as searching
 from evervec.pipeline.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import duplicates, search, similar
@@ -31,7 +32,7 @@ async def test_the_text_itself_is_the_nearest_hit(resources: Resources, dataset:
     answer = await search(resources, "text 17", k=3)
     assert (answer.hits[0].id, answer.hits[0].kind, answer.hits[0].dataset) == (ids[17], "message", "log")
     assert answer.hits[0].score == pytest.approx(1.0, abs=1e-3)
-    assert answer.engine == "pgvector"
+    assert answer.engine == "exact"
     assert answer.pending_in_scope == 0
     assert int(answer.watermark) > 0
 
@@ -48,6 +49,17 @@ async def test_hnsw_exact_and_numpy_agree(resources: Resources, dataset: Dataset
         np.testing.assert_allclose([hit.score for hit in exact.hits], np.sort(cosine)[::-1][:10], atol=1e-5)
         hnsw = await search(resources, question, k=10, engine="pgvector")
         assert len(set(wanted) & {hit.id for hit in hnsw.hits}) >= 9
+
+
+async def test_few_rows_are_compared_one_by_one_and_many_through_the_graph(
+    resources: Resources, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(resources, dataset, [f"text {i}" for i in range(60)])
+    for below, engine in ((60, "exact"), (59, "pgvector")):
+        monkeypatch.setattr(searching, "EXACT_BELOW", below)
+        for scope in (None, "log"):
+            answer = await search(resources, "text 17", dataset=scope, k=3)
+            assert (answer.engine, answer.hits[0].text) == (engine, "text 17")
 
 
 async def test_a_narrow_filter_never_comes_back_short(resources: Resources, dataset: Dataset) -> None:

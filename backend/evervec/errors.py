@@ -83,6 +83,12 @@ class PathRefusedError(Refused):
     """{path!r} can not be read: {reason}. Give a file or folder that is there and that this user may read."""
 
 
+class RootsAwayError(PathRefusedError):
+    """{path!r} can not be read: {reason}. It is {which} of dataset {dataset}. Nothing was deleted.
+    If something is not mounted, mount it; if it is really gone, `evervec index {dataset} --full --allow-empty` forgets
+    all that is, with its documents. What was moved is named anew with `evervec ingest files`."""
+
+
 class UnknownTableError(Refused):
     """There is no table {table!r} in the source of this dataset. Known tables: {known}."""
 

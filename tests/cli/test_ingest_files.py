@@ -263,6 +263,20 @@ def test_a_folder_that_is_empty_of_a_sudden_deletes_nothing_unless_it_may(everve
     assert ingest(evervec, notes, "--allow-empty")["documents"]["deleted"] == 2
 
 
+def test_a_folder_that_was_renamed_does_not_lock_its_dataset(evervec: Command, notes: Path) -> None:
+    first = ingest(evervec, notes)
+    forget = ("index", "docs", "--full", "--allow-empty", "--json")
+    moved = notes.rename(notes.with_name("papers"))
+    evervec("index", "docs", "--full").refused("the only path of dataset files/docs", "--full --allow-empty` forgets")
+    assert ingest(evervec, moved)["texts_sent"] == 0
+    kept = evervec("index", "docs", "--full", "--json").document()
+    assert (kept["documents"]["deleted"], kept["skipped"]["unreadable"]) == (0, 1)
+    assert f"skipped {notes}: unreadable (no such file or directory)" in evervec("index", "docs", "--full").err
+    gone = evervec(*forget).document()
+    assert (gone["documents"]["deleted"], gone["full"]["texts"]) == (2, first["full"]["texts"])
+    assert "unreadable" not in evervec(*forget).document()["skipped"]
+
+
 async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, database: Database) -> None:
     done = evervec.process("ingest", "files", notes, "--dataset", "docs", "--json")
     dataset_id = UUID(done.document()["dataset_id"])

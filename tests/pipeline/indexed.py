@@ -1,5 +1,6 @@
 """What the tests of indexing share: a folder as a dataset, what is in the database, and what the provider was sent."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,23 @@ from evervec.pipeline.resources import Resources
 from evervec.store.runs import Run
 from tests.fakes.server import FakeProvider
 
+OLD = 1_700_000_000
+
 CHUNKS = """
 SELECT d.uri, c.ordinal, c.heading, c.line_start, c.line_end, c.content, c.vector_text, c.content_hash,
        e.embedding::text AS vector, e.embedded_hash
 FROM chunks c JOIN documents d ON d.id = c.document_id LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
 ORDER BY d.uri, c.ordinal
 """
+
+
+def put(path: Path, text: str) -> Path:
+    """A file that has not been touched for years: its stamp can be trusted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    seconds = OLD + len(text) + sum(text.encode()) % 1000
+    os.utime(path, (seconds, seconds))
+    return path
 
 
 async def ingest(resources: Resources, *paths: Path, dataset: str = "docs", project: str = "p", **options: Any) -> Run:

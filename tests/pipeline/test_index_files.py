@@ -1,7 +1,6 @@
 """Files are indexed by what changed: what is sent is counted at the provider, what is written by PostgreSQL's own versions."""
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,7 @@ from evervec.pipeline.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import chunks, ingest, sent, versions
-
-OLD = 1_700_000_000
-
-
-def put(path: Path, text: str) -> Path:
-    """A file that has not been touched for years: its stamp can be trusted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    seconds = OLD + len(text) + sum(text.encode()) % 1000
-    os.utime(path, (seconds, seconds))
-    return path
+from tests.pipeline.indexed import chunks, ingest, put, sent, versions
 
 
 def section(name: str, words: int = 12) -> str:

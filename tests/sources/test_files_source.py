@@ -14,6 +14,7 @@ import pytest
 from evervec.domain.document import ChangedIds, Document, Listed, Skipped, Source
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
 from evervec.sources.files import reading
+from evervec.sources.files.roots import Root
 from evervec.sources.files.source import FileSource
 from evervec.sources.files.uris import uri_of
 
@@ -296,6 +297,26 @@ async def test_a_root_that_went_away_makes_the_listing_fail(folder: Path) -> Non
         await everything(source.uris())
     with pytest.raises(PathRefusedError):
         FileSource([folder / "sub"])
+
+
+async def test_of_a_root_that_was_away_nothing_is_told_though_it_came_back(folder: Path) -> None:
+    sub, file = Root(folder / "sub", True), Root(folder / "a.md", False)
+    source = FileSource([folder, sub.path, file.path], away=[sub, file])
+    for path in (sub.path / "b.md", sub.path / "never.md", file.path):
+        assert source.exists(uri_of(path))
+        assert not source.owns(uri_of(path))
+    assert source.owns(uri_of(folder / "a.mdx"))
+    shutil.rmtree(sub.path)
+    (folder / "a.md").unlink()
+    reason = "no such file or directory"
+    assert await everything(source.listing()) == [
+        Skipped(file.uri, "unreadable", reason),
+        Skipped(sub.uri + "/", "unreadable", reason),
+    ]
+    assert await read(source, uri_of(sub.path / "b.md"), uri_of(folder / "x.md")) == [
+        Skipped(uri_of(sub.path / "b.md"), "unreadable", reason),
+        Skipped(uri_of(folder / "x.md"), "gone"),
+    ]
 
 
 async def test_a_single_file_that_went_away_is_gone(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -23,7 +25,7 @@ from evervec.web.rag_shapes import IndexRequest
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.fakes.server import FakeProvider
 from tests.pipeline import shop
-from tests.pipeline.indexed import versions
+from tests.pipeline.indexed import ingest, put, versions
 from tests.pipeline.shop import described, keep, notes, open_shop
 
 INDEX, STATUS, METRICS = "/v1/rag/index/p/orders", "/v1/rag/status/p/orders", "/v1/rag/metrics/p/orders"
@@ -69,6 +71,18 @@ async def test_without_waiting_the_run_is_queued_for_a_worker(
     (run,) = await index.work(resources, orders)
     assert (str(run.id), run.state) == (answer.json()["run"], "done")
     assert (await client.get(STATUS)).json()["last"]["run"] == answer.json()["run"]
+
+
+async def test_a_folder_that_is_away_is_refused_and_it_says_what_can_be_done(
+    client: httpx.AsyncClient, resources: Resources, tmp_path: Path
+) -> None:
+    page = put(tmp_path / "notes" / "page.md", "A page.")
+    await ingest(resources, page.parent, dataset="notes")
+    shutil.rmtree(page.parent)
+    answer = await client.post("/v1/rag/index/p/notes")
+    assert answer.status_code == 422
+    assert "It is the only path of dataset p/notes." in answer.text
+    assert "`evervec index p/notes --full --allow-empty` forgets" in answer.text
 
 
 @pytest.mark.parametrize("path", ["{id}", "p/orders", "orders", "p%2Forders"])

@@ -19,6 +19,6 @@ Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="Leave out what matches, beside .gitignore. Again for more.")
 ]
 AllowEmpty = Annotated[
-    bool, typer.Option("--allow-empty", metavar="", help="Let all documents go when nothing is found any more.")
+    bool, typer.Option("--allow-empty", metavar="", help="Let all documents go where nothing is found any more.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Say what would be done; change nothing.")]

@@ -69,7 +69,7 @@ async def index(
     `NoSourceError`, `EmptySourceError`, and what its source raises. Nothing is half done: the run goes on from where it
     came to when it is taken up again.
     """
-    await _check(resources, dataset_id, wish)
+    await _check(resources, dataset_id, wish, options)
     async with resources.database.read() as tx:
         busy = await runs.alive(tx, dataset_id)
     if busy:  # said at once, and not when it is this process's turn
@@ -129,8 +129,8 @@ async def enqueue(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
     return run_id
 
 
-async def _check(resources: Resources, dataset_id: UUID, wish: Wish) -> None:
-    await origins.check(resources, dataset_id, wish.changed, wish.scope)
+async def _check(resources: Resources, dataset_id: UUID, wish: Wish, options: Options = NO_OPTIONS) -> None:
+    await origins.check(resources, dataset_id, wish.changed, wish.scope, lets_go=options.lets_go(wish.mode))
     if wish.deferred:
         await router.require(resources)
 
@@ -181,10 +181,15 @@ async def _perform(
 ) -> None:
     """See a run through. Cancelled or killed it stays `running` with a lock that nobody holds: whoever looks next goes on."""
     try:
-        source = await origins.open_source(resources, run.dataset_id, run.scope, checksum=options.checksum)
+        lets_go = options.lets_go(run.mode)
+        source = await origins.open_source(
+            resources, run.dataset_id, run.scope, checksum=options.checksum, lets_go=lets_go
+        )
         try:
             kitchen = await recipe.active(resources)
             await Indexing(resources, run, source, kitchen, options, progress).perform()
+            if lets_go:
+                await origins.forget(resources, run.dataset_id, source)
         finally:
             await source.aclose()
     except (DatasetGone, UnknownDatasetError):

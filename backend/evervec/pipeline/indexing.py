@@ -37,12 +37,17 @@ class Options:
     """What only a run that somebody waits for can be told. `checksum` reads every file instead of trusting its stamp.
 
     `dry` counts what would be done and writes nothing: what it would send is counted as if nothing were reused.
-    `allow_empty` lets everything go that came from a place where nothing is found any more.
+    `allow_empty` lets everything go that came from a place where nothing is found any more, and a full run forget a folder
+    or file that is not there itself.
     """
 
     checksum: bool = False
     dry: bool = False
     allow_empty: bool = False
+
+    def lets_go(self, mode: str) -> bool:
+        """Whether a run of this mode forgets a place that is not there any more."""
+        return self.allow_empty and mode == "full"
 
 
 class DatasetGone(Exception):

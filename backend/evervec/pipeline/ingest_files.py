@@ -10,7 +10,6 @@ from evervec.pipeline.index import Wish
 from evervec.pipeline.indexing import Indexing, Options, Progress
 from evervec.pipeline.origins import Files
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.uris import uri_of
 from evervec.store import datasets
 from evervec.store.runs import Run
 
@@ -30,15 +29,17 @@ async def ingest_files(
 ) -> Run:
     """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
 
+    Where nothing is found any more is let go if the options say so, also a path that is not there itself.
     With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
     if deferred:
         await router.require(resources)
+    if options.allow_empty:
+        files = await origins.let_go(resources, project, dataset, files)
     origins.files_source(files)  # a path that is not there is refused before anything is made
     if options.dry:
         return await _counted(resources, project, dataset, files, options, progress)
-    target = await origins.keep_files(resources, project, dataset, files)
-    scope = sorted({uri_of(root) for root in files.roots})
+    target, scope = await origins.keep_files(resources, project, dataset, files)
     wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
     return await index.index(resources, target.id, wish, options, progress)
 

@@ -1,18 +1,21 @@
 """Which source fills a dataset: registered once, opened for every run."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from evervec.domain.document import ChangedIds, Source
-from evervec.errors import NoSourceError, Refused, UnknownDatasetError
+from evervec.domain.naming import slug
+from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.sql_source import SqlSource
+from evervec.sources.files.nesting import outermost
+from evervec.sources.files.roots import Root
 from evervec.sources.files.source import FileSource
-from evervec.sources.files.uris import path_of, uri_of
+from evervec.sources.files.uris import normal, path_of, uri_of
 from evervec.sources.sql.description import Description
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
@@ -22,16 +25,23 @@ from evervec.store.sources import SourceRecord
 
 FILES, SQL = "files", "sql"
 
+NAMED_PATHS = 5
+"""So many paths of a dataset are named in a message."""
+
 
 @dataclass(frozen=True)
 class Files:
-    """A dataset's files: folders and files, with globs of what to take and to leave, and the largest one in bytes."""
+    """A dataset's files: folders and files, with globs of what to take and to leave, and the largest one in bytes.
+
+    What was in those that are `gone` goes, what is in those of the roots that are `away` stays.
+    """
 
     roots: Sequence[Path]
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     most_bytes: int = 20_000_000
     gone: Sequence[Path] = ()
+    away: Sequence[Root] = ()
 
     def spec(self) -> dict[str, object]:
         """As it is kept; the uri of a folder ends in a slash."""
@@ -43,12 +53,25 @@ class Files:
         }
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None) -> "Files":
-        """What was kept; of its roots only those of `scope`, if one is given. A file may be gone, a folder is missed."""
-        wanted = {path_of(uri): uri.endswith("/") for uri in (scope or spec["roots"])}
-        gone = [path for path, folder in wanted.items() if not folder and not path.exists() and scope is None]
-        roots = [path for path in wanted if path not in gone]
-        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], gone)
+    def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, lets_go: bool = False) -> "Files":
+        """What was kept; of its roots only those of `scope` and those in them, if one is given: these have to be there.
+
+        Any other file may be gone, and what can not be read is away. Who `lets_go` has all of that gone.
+        """
+        kept, named = _roots(spec), {path_of(uri) for uri in scope or ()}
+        inside = [path for path in kept if path not in named and (not scope or not named.isdisjoint(path.parents))]
+        missing = [kept[path] for path in (*(named & kept.keys() if lets_go else ()), *inside) if kept[path].trouble()]
+        gone = {root.path for root in missing if lets_go or root.is_gone()}
+        away = [root for root in missing if root.path not in gone]
+        roots = [path for path in (*sorted(named), *inside) if path not in gone]
+        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], list(gone), away)
+
+    def require(self, dataset: str) -> None:
+        """Raises `RootsAwayError` when of all roots none can be read."""
+        if self.away and len(self.away) == len(self.roots):
+            count, first = len(self.away) + len(self.gone), self.away[0]
+            which = "the only path" if count == 1 else f"one of the {count} paths, of which none can be read,"
+            raise RootsAwayError(path=str(first.path), reason=first.trouble(), which=which, dataset=dataset)
 
 
 def files_source(files: Files, *, checksum: bool = False) -> FileSource:
@@ -60,35 +83,64 @@ def files_source(files: Files, *, checksum: bool = False) -> FileSource:
         most_bytes=files.most_bytes,
         checksum=checksum,
         gone=files.gone,
+        away=files.away,
     )
 
 
-async def keep_files(resources: Resources, project: str, dataset: str, files: Files) -> Dataset:
+async def let_go(resources: Resources, project: str, dataset: str, files: Files) -> Files:
+    """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
+    async with resources.database.read() as tx:
+        kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
+    known = {} if kept is None or kept.type != FILES else _roots(kept.spec)
+    paths = {normal(path): path for path in files.roots}
+    gone = [path for path in paths if path in known and known[path].trouble()]
+    return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
+
+
+async def forget(resources: Resources, dataset_id: UUID, source: Source) -> None:
+    """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
+    if isinstance(source, FileSource) and source.gone:
+        uris = [uri + slash for uri in source.gone for slash in ("", "/")]
+        await resources.database.in_turn(lambda tx: sources.drop_roots(tx, dataset_id, uris))
+
+
+async def keep_files(resources: Resources, project: str, dataset: str, files: Files) -> tuple[Dataset, Sequence[str]]:
     """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
 
-    Raises `Refused` when the dataset has other filters for paths that are not among these: they would go as gone.
+    Answers the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters for
+    paths that are neither these nor in these: they would go as gone.
     """
     spec = files.spec()
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
         kept = await sources.by_name(tx, target.project_id, target.slug)
-        if kept is not None and kept.type == FILES:
-            _widen(spec, kept.spec, dataset)
+        known = kept.spec if kept is not None and kept.type == FILES else spec
+        scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
         record = await sources.keep(tx, target.project_id, target.slug, FILES, spec)
         await sources.fill(tx, target.id, record.id)
-    return target
+    return target, scope
 
 
-def _widen(spec: dict[str, object], kept: dict[str, object], dataset: str) -> None:
-    """Take over the roots that are known already."""
-    roots, known = set(_texts(spec["roots"])), set(_texts(kept["roots"]))
+def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path], dataset: str) -> list[str]:
+    """Take over the roots that are known already; answers those that were named, each as the one that it is in."""
+    known = set(_texts(kept["roots"]))
+    named = {*_texts(spec["roots"]), *(uri for uri in known if path_of(uri) in gone)}
+    homes = outermost(named | known)
     filters = [(one["include"], one["exclude"]) for one in (spec, kept)]
-    if not known <= roots and filters[0] != filters[1]:
+    if filters[0] != filters[1] and not all(homes[uri] in named for uri in known):
         raise Refused(
-            reason=f"Dataset {dataset!r} takes {_said(kept)} from {len(known)} paths. Other filters would remove what they "
+            reason=f"Dataset {dataset!r} takes {_said(kept)} from {_listed(known)}. Other filters would remove what they "
             "brought: name all of these paths, give the same filters, or use a dataset of its own."
         )
-    spec["roots"] = sorted(roots | known)
+    spec["roots"] = sorted(set(homes.values()))
+    return sorted({homes[uri] for uri in named})
+
+
+def _listed(uris: Collection[str]) -> str:
+    """How many paths, and the first of them."""
+    first = ", ".join(repr(str(path_of(uri))) for uri in sorted(uris)[:NAMED_PATHS])
+    more = f" and {len(uris) - NAMED_PATHS} more" if len(uris) > NAMED_PATHS else ""
+    return f"{len(uris)} path{'s' * (len(uris) != 1)} ({first}{more})"
 
 
 def _said(kept: dict[str, object]) -> str:
@@ -96,18 +148,27 @@ def _said(kept: dict[str, object]) -> str:
     return f"{include or 'every text file'}{f' without {exclude}' if exclude else ''}"
 
 
+def _roots(spec: Mapping[str, Any]) -> dict[Path, Root]:
+    return {path: Root(path, uri.endswith("/")) for uri in spec["roots"] for path in [path_of(uri)]}
+
+
 def _texts(value: object) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else []
 
 
 async def check(
-    resources: Resources, dataset_id: UUID, changed: ChangedIds | None, scope: Sequence[str] | None = None
+    resources: Resources,
+    dataset_id: UUID,
+    changed: ChangedIds | None,
+    scope: Sequence[str] | None = None,
+    *,
+    lets_go: bool = False,
 ) -> None:
     """That a dataset can be indexed, as far as the scope goes, and that its source knows the tables and can read the ids.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `UnknownTableError`, `Refused`.
     """
-    source = await open_source(resources, dataset_id, scope)
+    source = await open_source(resources, dataset_id, scope, lets_go=lets_go)
     try:
         if changed is not None:
             await asyncio.to_thread(source.named, changed)
@@ -116,9 +177,17 @@ async def check(
 
 
 async def open_source(
-    resources: Resources, dataset_id: UUID, scope: Sequence[str] | None = None, *, checksum: bool = False
+    resources: Resources,
+    dataset_id: UUID,
+    scope: Sequence[str] | None = None,
+    *,
+    checksum: bool = False,
+    lets_go: bool = False,
 ) -> Source:
-    """The source of a dataset, opened; for the caller to close. Raises `UnknownDatasetError` or `NoSourceError`."""
+    """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
+
+    Raises `UnknownDatasetError`, `NoSourceError`, `PathRefusedError`.
+    """
     async with resources.database.read() as tx:
         dataset = await datasets.by_id(tx, dataset_id)
         if dataset is None:
@@ -128,9 +197,15 @@ async def open_source(
         raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
     record, tenant = found
     if record.type == FILES:
-        return files_source(Files.of(record.spec, scope), checksum=checksum)
+        return await asyncio.to_thread(_opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, lets_go)
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
+
+
+def _opened(record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool) -> Source:
+    files = Files.of(record.spec, scope, lets_go=lets_go)
+    files.require(dataset)
+    return files_source(files, checksum=checksum)
 
 
 async def keep_sql(resources: Resources, description: Description) -> SourceRecord:

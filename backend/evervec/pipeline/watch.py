@@ -72,7 +72,7 @@ async def watch(
         poll=poll,
         note=teller.note,
     )
-    target = await origins.keep_files(resources, project, dataset, files)
+    target, _ = await origins.keep_files(resources, project, dataset, files)
     following = asyncio.create_task(watching.run())
     try:
         await _Keeper(resources, target, watching, teller, progress).keep(following, finish)

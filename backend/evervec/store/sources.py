@@ -1,5 +1,6 @@
 """Where the documents of datasets come from: one source a dataset, one dataset or many a source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,6 +94,18 @@ async def fill(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = N
             reason="This dataset is filled from another source already: what one source lacks would be deleted as gone. "
             "Give this one a dataset of its own."
         )
+
+
+async def drop_roots(tx: Tx, dataset_id: UUID, roots: Sequence[str]) -> None:
+    """Take roots out of what is kept of a dataset's files; a source without any root goes."""
+    await tx.fetchval("SELECT 1 FROM datasets WHERE id = $1 FOR UPDATE", dataset_id)
+    source_id = await tx.fetchval(
+        "UPDATE sources s SET spec = jsonb_set(s.spec, '{roots}', (s.spec -> 'roots') - $2::text[]) "
+        "FROM datasets d WHERE d.id = $1 AND s.id = d.source_id RETURNING s.id",
+        dataset_id,
+        list(roots),
+    )
+    await tx.execute("DELETE FROM sources WHERE id = $1 AND spec -> 'roots' = '[]'", source_id)
 
 
 async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:

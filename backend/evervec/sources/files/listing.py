@@ -102,6 +102,11 @@ class Tree:
             node = self._way(node, at) if at != path else self._child(node, name, encoded(name) + "/" * is_folder(path))
         return node
 
+    def reaches(self, path: Path) -> bool:
+        """Whether a listing comes to it: a folder that is entered, or a file that is taken."""
+        found = self.find(path)
+        return isinstance(found[0], Listed) if isinstance(found, tuple) else found is not None
+
     def _way(self, above: _Folder, at: Path) -> "_Folder | Found | None":
         """A folder on the way to what is looked for, remembered, since many a file is looked for in it."""
         if at not in self._ways:

@@ -49,12 +49,26 @@ class Root:
             raise PathRefusedError(path=str(self.path), reason=said(error)) from None
         return found.st_dev, found.st_ino
 
-    def is_away(self) -> bool:
-        """Whether this is a folder that can not be looked into now, so that nothing is known of what is in it."""
+    def trouble(self) -> str:
+        """Why it can not be read now; nothing when it can."""
         try:
             self.key()
-        except PathRefusedError:
-            return self.is_folder
+        except PathRefusedError as error:
+            return str(error.values["reason"])
+        return ""
+
+    def is_away(self) -> bool:
+        """Whether this is a folder that can not be looked into now, so that nothing is known of what is in it."""
+        return self.is_folder and bool(self.trouble())
+
+    def is_gone(self) -> bool:
+        """Whether this is a file, and the folder that it was in is there without it."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return not self.is_folder and not Root(self.path.parent, True).trouble()
+        except OSError:
+            return False
         return False
 
 

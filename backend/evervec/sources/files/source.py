@@ -28,8 +28,9 @@ class FileSource:
 
     `include` and `exclude` are gitignore patterns relative to each root; without `include` every known format is taken,
     and a file that is a root by name whatever its format and though it be ignored. Files of more than `most_bytes` are
-    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again. Of `gone`, files
-    that were roots and are not there any more, no document is left.
+    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again. Of `gone`, which
+    were roots, no document is left. `away` are those of the roots, folders or not, that can not be read now: they are
+    listed as unreadable, and nothing that lies there is its to say.
     Raises `PathRefusedError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
     """
 
@@ -42,11 +43,15 @@ class FileSource:
         most_bytes: int = 20_000_000,
         checksum: bool = False,
         gone: Sequence[Path] = (),
+        away: Sequence[Root] = (),
     ) -> None:
         if not roots and not gone:
             raise Refused(reason="There is no path to take files from. Give one file or folder at least.")
-        self._there = [Root.at(path) for path in roots]
-        self._roots = [*self._there, *(Root(normal(path), False) for path in gone)]
+        self._away = {root.path: root for root in away}
+        wanted = [self._away.get(path) or Root.at(path) for path in roots]
+        self._there = [root for root in wanted if root.path not in self._away]
+        self._roots = [*wanted, *(Root(normal(path), False) for path in gone)]
+        self.gone: Final = [uri_of(path) for path in gone]
         self._choice = Choice(tuple(include), tuple(exclude))
         self._most_bytes, self._checksum = most_bytes, checksum
         self._blocked: tuple[str, ...] = ()
@@ -62,11 +67,15 @@ class FileSource:
         return [root.uri.rstrip("/") + "/" for root in self._there if root.is_folder]
 
     def owns(self, uri: str) -> bool:
-        """Whether it lies at or below a root, and not in a folder that the last whole listing could not look into."""
-        return any(root.owns(uri) for root in self._roots) and not uri.startswith(self._blocked)
+        """Whether it lies at or below a root that is not away, and in no folder that the last listing was kept out of."""
+        if self._away_with(uri) is not None or uri.startswith(self._blocked):
+            return False
+        return any(root.owns(uri) for root in self._roots)
 
     def exists(self, uri: str) -> bool:
         """Whether there is something of this name; True too where the way there is closed, or the root itself is gone."""
+        if self._away_with(uri) is not None:
+            return True
         try:
             path_of(uri).lstat()
         except Refused:
@@ -117,9 +126,13 @@ class FileSource:
     def _trees(self) -> list[tuple[Root, Tree]]:
         return [(root, Tree(root, self._choice, self._most_bytes)) for root in self._there]
 
+    def _away_with(self, uri: str) -> Root | None:
+        return next((root for root in self._away.values() if root.owns(uri)), None)
+
     def _found(self) -> Iterator[Found]:
         trees = [tree for _, tree in self._trees()]
-        for one, size in merged([tree.walk() for tree in trees]):
+        closed: list[Iterator[Found]] = [iter([(_closed(root), 0)]) for root in self._away.values()]
+        for one, size in merged([*(tree.walk() for tree in trees), *closed]):
             yield (replace(one, stamp=None) if self._checksum and isinstance(one, Listed) else one), size
         self._blocked = tuple(uri for tree in trees for uri in tree.blocked)
 
@@ -157,7 +170,9 @@ class FileSource:
         ]
         if any(isinstance(one, Listed) for one in told):
             return self._read(path, uri)
-        return next((one for one in told if isinstance(one, Skipped)), Skipped(uri, Reason.GONE))
+        away = self._away_with(uri)
+        otherwise = Skipped(uri, Reason.GONE) if away is None else _closed(away)
+        return next((one for one in told if isinstance(one, Skipped)), otherwise)
 
     def _read(self, path: Path, uri: str) -> Document | Skipped:
         """The document as it was at one moment: a file that changes while it is read is read again."""
@@ -175,6 +190,10 @@ class FileSource:
         except OSError as error:
             return Skipped(uri, Reason.UNREADABLE, said(error))
         return Skipped(uri, Reason.TORN, "it keeps changing")
+
+
+def _closed(root: Root) -> Skipped:
+    return Skipped(root.uri.rstrip("/") + "/" * root.is_folder, Reason.UNREADABLE, root.trouble() or "it was away")
 
 
 def _ids(ids: Sequence[str | int]) -> Iterator[str]:

@@ -1,0 +1,44 @@
+"""Roots in other roots: what a folder reaches by itself is no root of its own."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from evervec.errors import PathRefusedError
+from evervec.sources.files.ignore import Choice
+from evervec.sources.files.listing import Tree
+from evervec.sources.files.roots import Root
+from evervec.sources.files.uris import path_of, uri_of
+
+_EVERYTHING: Final = Choice((), ())
+
+
+def outermost(uris: Iterable[str]) -> dict[str, str]:
+    """Each root with the outermost one that reaches it, which may be itself; the uri of a folder ends in a slash.
+
+    Filters do not count, so that those of the outer one hold. What git ignores, what is hidden or in no known format is
+    not reached: such a root was named on purpose. Nor is a disk, or the place of one: what is missing there is not gone.
+    """
+    roots = {uri: path_of(uri) for uri in uris}
+    folders = [Root(path, True) for uri, path in roots.items() if uri.endswith("/")]
+    trees = {root.path: Tree(root, _EVERYTHING, sys.maxsize) for root in folders if not root.trouble()}
+    return {uri: next(_above(path, trees), uri) for uri, path in roots.items()}
+
+
+def _above(path: Path, trees: Mapping[Path, Tree]) -> Iterator[str]:
+    for above in reversed(path.parents):
+        if above in trees and _reaches(trees[above], above, path):
+            yield uri_of(above) + "/"
+
+
+def _reaches(tree: Tree, above: Path, path: Path) -> bool:
+    try:
+        return tree.reaches(path) and not _is_disk(path, above)
+    except (OSError, PathRefusedError):
+        return False
+
+
+def _is_disk(path: Path, above: Path) -> bool:
+    """Whether a folder is on another file system than the one above, or empty, as it is while none is mounted there."""
+    return path.is_dir() and (path.stat().st_dev != above.stat().st_dev or not any(path.iterdir()))

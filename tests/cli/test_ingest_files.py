@@ -160,7 +160,7 @@ def test_an_edit_sends_the_chunk_that_it_touched_and_what_is_deleted_is_gone(eve
     shutil.move(notes / "sums.py", notes / "prices.py")
     edited = ingest(evervec, notes)
     assert edited["documents"] | {"skipped": 0} == dict.fromkeys(edited["documents"], 0) | {"changed": 1, "moved": 1}
-    assert edited["texts_sent"] == 1
+    assert (edited["texts_sent"], edited["chunks"]["skipped"]) == (1, edited["full"]["texts"] - 1)
     assert "three weeks" in hits(evervec, "when do I have to announce my holidays")[0]
 
     guide.unlink()

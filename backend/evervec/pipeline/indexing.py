@@ -224,6 +224,7 @@ class Indexing:
                 and not self._source.exists(candidate.uri)
             ):
                 plan.moved[candidate.id] = new.pop(documents.digest(document.text))
+                plan.counts += Counts(chunks_skipped=candidate.chunk_count)
                 plan.changed.remove(document)
 
     async def _write(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:

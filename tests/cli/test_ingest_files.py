@@ -136,6 +136,21 @@ def test_a_hit_says_in_which_document_and_line_it_stands(evervec: Command, notes
     assert "notes/sums.py:1 total  def total(prices): " in evervec(*asked).out
 
 
+def test_chunks_that_say_the_same_are_shown_with_their_places(evervec: Command, notes: Path) -> None:
+    said = "# {}\n\nThe lighthouse keeper counts the ships that pass at night.\n"
+    for name in ("north", "south"):
+        (notes / f"{name}.md").write_text(said.format(name))
+    ingest(evervec, notes)
+    asked = ("duplicates", "--kind", "chunk", "--dataset", "docs", "--threshold", 0.7)
+    (pair,) = evervec(*asked, "--json").document()["pairs"]
+    assert {Path(pair[place]["document"]).name for place in ("place", "other_place")} == {"north.md", "south.md"}
+    assert "lighthouse" in pair["text"]
+    assert "lighthouse" in pair["other_text"]
+    table = evervec(*asked).out
+    assert "notes/north.md:1" in table
+    assert "notes/south.md:1" in table
+
+
 def test_what_it_says_to_people(evervec: Command, notes: Path) -> None:
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     chunks = ingest(evervec, notes)["full"]["texts"]

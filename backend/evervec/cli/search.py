@@ -15,7 +15,7 @@ from evervec.domain.text import snippet
 from evervec.errors import Refused
 from evervec.pipeline import search as finding
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import Answer
+from evervec.pipeline.search import Answer, Pair
 from evervec.sources.files.uris import path_of
 from evervec.store.embeddables import BY_NAME
 from evervec.store.vectors import Hit, Place
@@ -90,8 +90,7 @@ def duplicates(
     if as_json:
         output.document({"pairs": [asdict(pair) for pair in pairs]})
     elif pairs:
-        rows = [(pair.score, pair.kind, str(pair.id), str(pair.other_id)) for pair in pairs]
-        output.table(("score", "kind", "id", "other id"), rows)
+        output.table(*_pairs(pairs))
     else:
         output.say(f"No two {kind} rows are {threshold:g} or more alike.")
 
@@ -122,6 +121,17 @@ def _columns(hits: Sequence[Hit]) -> tuple[tuple[str, ...], list[tuple[object, .
     places = [shown(hit.place) if hit.place else "" for hit in hits]
     return (*names[:4], "place", "text"), [
         (*row[:4], place, _without_heading(hit)) for row, place, hit in zip(rows, places, hits, strict=True)
+    ]
+
+
+def _pairs(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The table of some pairs; the first text of two that say the same."""
+    rows: list[tuple[object, ...]] = [(one.score, one.kind, str(one.id), str(one.other_id), one.text) for one in pairs]
+    if not any(one.place for one in pairs):
+        return ("score", "kind", "id", "other id", "text"), rows
+    places = [[shown(place) if place else "" for place in (one.place, one.other_place)] for one in pairs]
+    return ("score", "id", "other id", "place", "other place", "text"), [
+        (row[0], *row[2:4], *both, row[4]) for row, both in zip(rows, places, strict=True)
     ]
 
 

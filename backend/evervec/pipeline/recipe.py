@@ -25,6 +25,14 @@ class Kitchen:
         """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
         return [(one, self._chunk(one)) for one in documents]
 
+    def warm(self) -> None:
+        """Load what reading and chunking take, before somebody waits for the first document; blocking, about a second."""
+        from evervec.sources.files.reading import read_bytes
+
+        document = read_bytes(b"# Warm\n\nup\n", "warm.md", "file:///warm.md")
+        if isinstance(document, Document):
+            self._chunk(document)
+
     def _chunk(self, document: Document) -> list[Chunk]:
         from evervec.sources.structure import blocks  # half a second of grammars, for who chunks alone
 

@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import changes, datasets, monitor, vectors
 from evervec.store.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx
-from evervec.store.vectors import Hit
+from evervec.store.vectors import Hit, Place
 
 EXACT_BELOW = 20_000
 """Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
@@ -102,12 +102,16 @@ async def similar(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows that say the same; `score` is their cosine similarity."""
+    """Two rows that say the same; `score` is their cosine similarity. Chunks have places."""
 
     kind: str
     id: int
     other_id: int
     score: float
+    text: str
+    other_text: str
+    place: Place | None = None
+    other_place: Place | None = None
 
 
 async def duplicates(
@@ -122,7 +126,12 @@ async def duplicates(
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
         found = await vectors.duplicates(tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k)
-    return [Pair(kind, *pair) for pair in found]
+        said = await vectors.texts_of(
+            tx, scope.kinds[0], {row_id for one, other, _ in found for row_id in (one, other)}
+        )
+    # of two rows one may be gone by now: nobody's double any more
+    pairs = [(*pair, said[pair[0]], said[pair[1]]) for pair in found if pair[0] in said and pair[1] in said]
+    return [Pair(kind, one, other, score, a[0], b[0], a[1], b[1]) for one, other, score, a, b in pairs]
 
 
 async def plan(resources: Resources, text: str, kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from evervec import log
 from evervec.errors import EmptySourceError, EvervecError, IndexRunningError, NoSourceError, UnknownDatasetError
-from evervec.pipeline import index, origins
+from evervec.pipeline import index, origins, recipe
 from evervec.pipeline.index import Wish
 from evervec.pipeline.indexing import Progress
 from evervec.pipeline.origins import FILES, Files
@@ -171,6 +171,7 @@ class _Keeper:
                 continue
             self._tell(run)
         if seen.everything and not self._started:
+            await asyncio.to_thread((await recipe.active(self._resources)).warm)
             await self._teller.started(self._target)
             self._started, self._progress = True, None
 

@@ -1,6 +1,6 @@
 """Vectors: written if the text is still the one embedded, copied between equal texts, searched exactly or by HNSW."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -260,8 +260,11 @@ async def nearest(
 
 
 def _hit(row: Any, embeddable: Embeddable) -> Hit:
-    place = None if row["place"] is None else Place(*row["place"])
-    return Hit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], place)
+    return Hit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], _place(row))
+
+
+def _place(row: Any) -> Place | None:
+    return None if row["place"] is None else Place(*row["place"])
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
@@ -289,6 +292,16 @@ async def of_row(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.
         "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id
     )
     return None if packed is None else np.frombuffer(packed, dtype=">f4", offset=4).astype(np.float32)
+
+
+async def texts_of(tx: ReadTx, embeddable: Embeddable, row_ids: Collection[int]) -> dict[int, tuple[str, Place | None]]:
+    """The texts of some rows of a kind that are there, and where they stand."""
+    rows = await tx.fetch(
+        f"SELECT r.{embeddable.key} AS id, {embeddable.text} AS text, {embeddable.place} AS place "
+        f"FROM {embeddable.table} r WHERE r.{embeddable.key} = ANY($1)",
+        list(row_ids),
+    )
+    return {row["id"]: (row["text"], _place(row)) for row in rows}
 
 
 async def duplicates(

@@ -219,6 +219,17 @@ async def test_datasets_beyond_the_memory_budget_are_dropped_and_come_back_when_
         assert (answer.engine, answer.hits[0].text) == ("mirror", "written while it was dropped")
 
 
+async def test_a_mirror_that_was_built_before_it_is_followed_is_compared_all_the_same(
+    resources: Resources, dataset: Dataset
+) -> None:
+    await stored(resources, dataset, TEXTS)
+    async with process(resources) as one:
+        await one.mirrors.rebuild(dataset, "asked for")
+        assert one.mirrors.mirror(dataset).last_check is None
+        async with following(one):
+            assert (await until_true(one, dataset)).last_check is not None
+
+
 async def test_two_processes_on_one_folder_are_both_right(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one, worker(resources) as two:

@@ -147,9 +147,10 @@ class Following:
             return
         if self._is_due("collect", self._settings.mirror_check_seconds):
             await self._collect(live.values(), active.life)
-        closed = [mirror for mirror in map(self._mirrors.mirror, live.values()) if mirror.index is None]
+        # also one that somebody built before the first look: every mirror is compared once
+        unseen = [m for m in map(self._mirrors.mirror, live.values()) if m.index is None or m.last_check is None]
         waiting = [
-            m for m in closed if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
+            m for m in unseen if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
         ]
         opened = [self._in_background(mirror, "open", self._opened(mirror)) for mirror in waiting]
         if first:

@@ -121,7 +121,7 @@ class Following:
             await mirror.catch_up()
         except OtherLifeError as error:
             logger.warning("mirror of another life", dataset=mirror.name, reason=str(error))
-            mirror.drop(str(error))
+            mirror.distrust(str(error))
             self._in_background(mirror, "open", mirror.rebuild(str(error)))
         except GoneError as error:
             mirror.fail(str(error))

@@ -187,6 +187,11 @@ class Mirror:
         self.index = None
         self._to("dropped", reason)
 
+    def distrust(self, reason: str) -> None:
+        """Forget what is in memory, which is not to be searched any more. Unlike a dropped one, it is opened again."""
+        self.index = None
+        self._to("loading", reason)
+
     def fail(self, reason: str) -> None:
         """Say why there is nothing to search here."""
         self.index = None

@@ -12,7 +12,8 @@ import pytest
 from evervec.domain.feed import Changes, Life, Vectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.files import Folder
-from evervec.pipeline.refresh import GoneError
+from evervec.pipeline.following import Following
+from evervec.pipeline.refresh import GoneError, Mirror
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
 from evervec.store import changes
@@ -165,6 +166,28 @@ async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
     described = Folder(resources.settings.mirrors).describe(dataset.project_id, dataset.id)
     assert described is not None
     assert (described["n"], described["watermark"] != str(ahead)) == (len(TEXTS), True), "the one of the future is gone"
+
+
+async def test_a_backup_restored_while_a_mirror_is_still_being_opened_is_noticed(
+    resources: Resources, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored(resources, dataset, TEXTS)
+    checked, go_on = Following._check, asyncio.Event()
+
+    async def slow(self: Following, mirror: Mirror, *, asked: bool) -> None:
+        await checked(self, mirror, asked=asked)
+        await go_on.wait()
+
+    monkeypatch.setattr(Following, "_check", slow)
+    async with worker(resources) as following:
+        mirror = await until_true(following, dataset)
+        assert mirror.index is not None
+        index = mirror.index
+        ahead = Watermark(*2 * [index.snapshot.watermark.xmax + 5_000])
+        index.apply(Changes(ahead, Vectors.none(index.snapshot.dimensions), index.versions()[0][:10]))
+        await until(lambda: mirror.index is None)
+        go_on.set()
+        await until_true(following, dataset)
 
 
 async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resources: Resources, dataset: Dataset) -> None:

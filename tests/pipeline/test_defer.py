@@ -375,37 +375,3 @@ async def test_another_model_may_embed_everything_again_at_half_the_price(
     with pytest.raises(NoBatchError):
         await providers.use(lane, "plain", reembed=True, defer=True)
     assert (await lane.provider()).name == "next"
-
-
-async def test_a_plan_leaves_out_what_would_not_be_sent(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
-) -> None:
-    async with batched(bare, fake, "openai") as resources:
-        await planted(psql, dataset.id, numbered(25))
-        manager = BatchManager(resources)
-        for least, most, rows, jobs in ((1, 10, 25, 3), (6, 10, 20, 2), (26, None, 0, 0)):
-            plan = await manager.flush_queue(least, most, dry_run=True)
-            assert (plan.rows, plan.planned_jobs, plan.waiting) == (rows, jobs, 25)
-            assert (plan.tokens > 0) == (rows > 0)
-            assert (plan.reason is None) == (rows == 25)
-        # nobody was told to wait, so a plan of those alone is empty
-        plan = await manager.flush_queue(dry_run=True, only_deferred=True)
-        assert (plan.rows, plan.tokens, plan.planned_jobs) == (0, 0, 0)
-        flushed = await manager.flush_queue(6, 10)
-        assert (flushed.rows, len(flushed.jobs), flushed.waiting) == (20, 2, 5)
-
-
-async def test_a_job_is_known_by_itself_by_its_id_and_by_its_name(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
-) -> None:
-    async with batched(bare, fake, "gemini") as resources:
-        await planted(psql, dataset.id, numbered(4))
-        manager = BatchManager(resources)
-        job, other = (await manager.flush_queue(max_batch_size=2)).jobs
-        for known in (job, job.id, str(job.id), job.external_id):
-            assert known is not None
-            assert (await manager.get(known)).id == job.id
-        assert (await manager.cancel(job)).status == JobStatus.CANCELLED
-        assert (await manager.cancel(other.id)).status == JobStatus.CANCELLED
-        with pytest.raises(Refused, match="limit is 0"):
-            await manager.list(0)

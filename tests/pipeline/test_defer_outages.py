@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus
-from evervec.errors import AuthError, EvervecError, ProviderError
+from evervec.errors import EvervecError, ProviderError
 from evervec.pipeline.defer import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
@@ -45,7 +45,6 @@ ENDPOINTS = {
         "GET /v1/batches",
     ),
 }
-ONLINE = {"gemini": "POST :batchEmbedContents", "openai": "POST /v1/embeddings"}
 DOWNLOADS = ("GET :download", "GET /v1/files/*/content")
 FAULTS = (
     Fault.BUSY_503,
@@ -164,57 +163,3 @@ async def test_rows_that_can_not_be_sent_until_their_deadline_are_embedded_at_on
         assert await assert_every_vector_is_right(psql) == 20
         await assert_all_accounted(resources.database, psql)
         assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
-
-
-@pytest.mark.parametrize(("type_", "upload"), [("gemini", "POST /upload/v1beta/files"), ("openai", "POST /v1/files")])
-async def test_a_job_that_can_not_be_sent_says_why_until_it_is_sent(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str, upload: str
-) -> None:
-    async with batched(bare, fake, type_) as resources:
-        await planted(psql, dataset.id, numbered(5))
-        manager = BatchManager(resources)
-        fake.always(None, Fault.BUSY_503, endpoint=upload)
-        (job,) = (await manager.flush_queue()).jobs
-        assert "503" in (job.error or "")
-        (problem,) = (await manager.check_and_sync()).problems
-        assert problem == f"job {job.id}: {job.error}"
-        fake.heal()
-        assert (await manager.check_and_sync()).problems == []
-        assert (await manager.get(job)).error is None
-        await worked_off(resources, psql)
-
-
-@pytest.mark.parametrize("type_", ["gemini", "openai"])
-async def test_rows_that_no_job_could_do_and_that_wait_for_the_provider_are_named(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str
-) -> None:
-    async with batched(bare, fake, type_) as resources:
-        await planted(psql, dataset.id, numbered(4))
-        manager = BatchManager(resources)
-        fake.batches.outcome = "fail"
-        await manager.flush_queue()
-        fake.always(None, Fault.UNAUTHORIZED_401, endpoint=ONLINE[type_])
-        for _ in range(9):
-            synced = await manager.check_and_sync()
-            if synced.online.skipped:
-                break
-        (problem,) = synced.problems
-        assert problem.startswith("4 rows that no job could do wait to be embedded online: ")
-        assert "key" in problem
-
-
-async def test_what_was_taken_in_is_told_when_the_next_job_is_refused(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
-) -> None:
-    async with batched(bare, fake, "openai") as resources:
-        await planted(psql, dataset.id, numbered(6))
-        manager = BatchManager(resources)
-        await manager.flush_queue(max_batch_size=6)
-        fake.batches.polls = 0
-        await planted(psql, dataset.id, numbered(3, word="later"))
-        fake.always(None, Fault.UNAUTHORIZED_401, endpoint="POST /v1/files")
-        flushed, synced = await manager.process_queue()
-        assert (synced.ready, flushed.jobs) == (6, [])
-        assert synced.problems[-1].startswith("nothing was sent: ")
-        with pytest.raises(AuthError):
-            await manager.process_queue()

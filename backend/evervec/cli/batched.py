@@ -111,12 +111,9 @@ def show_flushed(flushed: Flushed, *, dry: bool) -> None:
             f"{_files(flushed.files_failed)} could not be sent and are given up: docs/media.md says how to see why."
         )
     if flushed.reason is not None:
-        left = flushed.waiting - flushed.rows * dry
-        output.note(
-            f"{counted(left, 'row')} not sent: {flushed.reason.rstrip('.')}. Run this again later."
-            if left
-            else _sentence(flushed.reason)
-        )
+        left = flushed.waiting - (flushed.rows if dry else 0)
+        reason = f"{flushed.reason.rstrip('.')}. Run this again later."
+        output.note(f"{counted(left, 'row')} not sent: {reason}" if left else reason[0].upper() + reason[1:])
     if dry:
         output.note("Nothing was sent, nothing was changed.")
     elif any(job.status not in LOST for job in flushed.jobs):
@@ -126,11 +123,6 @@ def show_flushed(flushed: Flushed, *, dry: bool) -> None:
 def _sent(job: BatchJob) -> tuple[object, ...]:
     stats = job.stats
     return short(job), str(job.status), stats["rows"], stats["texts"], stats["tokens"], money(job.cost_usd)
-
-
-def _sentence(reason: str) -> str:
-    """A reason as a sentence, and what to do."""
-    return f"{reason[0].upper()}{reason[1:].rstrip('.')}. Run this again later."
 
 
 def _planned(flushed: Flushed) -> str:

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from evervec.domain.document import Document
+from evervec.errors import Refused
 
 if TYPE_CHECKING:
     # a second of imports, which come with `open`
@@ -54,7 +55,6 @@ class SemanticCore:
         `migrate`. Raises `DatabaseDownError`, `SchemaMismatchError`, and others of `evervec.errors` that say what to do.
         """
         from evervec import log
-        from evervec.errors import Refused
         from evervec.runtime import open_runtime
         from evervec.settings import Settings
 
@@ -165,23 +165,18 @@ class SemanticCore:
 
 
 async def _each(documents: Documents) -> AsyncIterator[Document]:
-    if isinstance(documents, Document):
-        yield documents
-    elif isinstance(documents, AsyncIterable):
+    if isinstance(documents, AsyncIterable):
         async for one in documents:
             yield _document(one)
     elif isinstance(documents, Iterable) and not isinstance(documents, str):
         for one in documents:
             yield _document(one)
     else:
-        _document(documents)
+        yield _document(documents)
 
 
 def _document(given: object) -> Document:
-    if isinstance(given, Document):
-        return given
-    from evervec.errors import Refused
-
-    raise Refused(
-        reason=f"{given!r:.100} is no document. Give Document.from_path(path) or Document.from_text(uri, text), or several."
-    )
+    if not isinstance(given, Document):
+        how = "Document.from_path(path) or Document.from_text(uri, text), or several"
+        raise Refused(reason=f"{given!r:.100} is no document. Give {how}.")
+    return given

@@ -103,12 +103,13 @@ class Flush:
         waiting = await self._waiting()
         total = sum(count for _, count in waiting)
         self._count_waiting(planned, waiting)
-        sent, reason, bounds = total, self._too_few(total), await self._room()
-        if bounds is None or reason is not None:
-            sent, reason = 0, self._no_room() if total and bounds is None else reason
-        else:
-            reason = self._too_few(total % bounds.rows)
-            sent -= total % bounds.rows if reason is not None else 0
+        sent, reason, bounds = 0, self._too_few(total), await self._room()
+        if total and bounds is None:
+            reason = self._no_room()
+        elif bounds is not None and reason is None:
+            rest = total % bounds.rows
+            reason = self._too_few(rest)
+            sent = total if reason is None else total - rest
         if sent and bounds is not None:
             async with self._database.read() as tx:
                 tokens, size = (ceil(part * sent / total) for part in await self._load.weight(tx, self._scope))

@@ -21,7 +21,7 @@ from evervec.store.vectors import Hit, Place
 
 EXACT_BELOW = 20_000
 """Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
-log or table) has no way to the few others: 8 of 15 such texts were not found in 15,000, whatever `ef_search` was."""
+log or table) has no way to some of the others, whatever `ef_search` is: see decision 0013."""
 MOST = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")
 WAIT_SECONDS = 5.0

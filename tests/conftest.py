@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from evervec.pipeline import providers
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.publish import Doorbell

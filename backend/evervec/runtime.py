@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
-from evervec.pipeline import providers
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack

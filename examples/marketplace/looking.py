@@ -10,7 +10,7 @@ from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.brokers.inmemory_broker import InmemoryResultBackend
 
 from evervec.errors import StackError
-from evervec.pipeline import run_report
+from evervec.pipeline.status import runs
 from evervec.runtime import Runtime
 from evervec.store.runs import Run
 
@@ -45,7 +45,7 @@ class Lookout:
         """Some runs, once all of them are done. Raises `StackError` for one that is not done but ended."""
         ends = monotonic() + PATIENCE
         while True:
-            found = [await run_report.one(self._resources, UUID(run_id)) for run_id in run_ids]
+            found = [await runs.one(self._resources, UUID(run_id)) for run_id in run_ids]
             if all(run.finished_at is not None for run in found):
                 break
             await self._look_again(ends, f"Not all of the runs {', '.join(run_ids)}")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from evervec.cli import output
-from evervec.pipeline.run_report import run_document
-from evervec.pipeline.search import Answer
+from evervec.pipeline.search.search import Answer
+from evervec.pipeline.status.runs import run_document
 from examples.marketplace.story import BrokenSync, Due, Step, Uris, Withdrawal
 
 COLUMNS = (

@@ -13,8 +13,9 @@ from taskiq import AsyncTaskiqTask
 from taskiq.kicker import AsyncKicker
 
 from evervec.domain.due import next_due
-from evervec.pipeline import index, search
-from evervec.pipeline.search import Answer
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.search import search
+from evervec.pipeline.search.search import Answer
 from evervec.queue import names
 from evervec.runtime import Runtime
 from evervec.store import documents, runs
@@ -182,7 +183,7 @@ class Story:
     async def _uris(self) -> Uris:
         found: Uris = {}
         for seller in SELLERS:
-            dataset = await index.dataset(self._resources, f"{PROJECT}/{seller}")
+            dataset = await requests.dataset(self._resources, f"{PROJECT}/{seller}")
             async with self._resources.database.read() as tx:
                 found[seller] = {uri async for some in documents.every(tx, dataset.id) for _, uri in some}
         return found

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from taskiq import Context, TaskiqDepends, async_shared_broker
 
-from evervec.pipeline import source_sync
+from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import loading
 from evervec.worker.tasks import OPEN
@@ -38,7 +38,7 @@ async def sync_marketplace_task(
         async with resources.database.transaction() as tx:
             await shop.take(tx, page.table, page.rows)
     description = loading.load(DESCRIPTION, os.environ)
-    synced = await source_sync.sync(resources, description, full=full_rebuild)
+    synced = await sql.sync(resources, description, full=full_rebuild)
     return {
         "changed_ids": synced.changed_ids,
         "datasets": {one.dataset: {"run": str(one.run_id), "changed_ids": one.changed_ids} for one in synced.datasets},

@@ -20,11 +20,11 @@ from evervec import log
 from evervec.domain.batch import Line
 from evervec.domain.document import Document
 from evervec.library.core import SemanticCore
-from evervec.pipeline import recipe
-from evervec.pipeline.collect import LINES
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.ingest_documents import TOGETHER
-from evervec.pipeline.recipe import Kitchen
+from evervec.pipeline import chunking
+from evervec.pipeline.batch.collect import LINES
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.ingest.documents import TOGETHER
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
@@ -166,7 +166,7 @@ class _Sides:
     @classmethod
     async def over(cls, runtime: Runtime) -> "_Sides":
         """Both sides, with everything that is loaded once a process loaded."""
-        core, kitchen = SemanticCore(runtime, "bench", "ours"), await recipe.active(runtime.resources)
+        core, kitchen = SemanticCore(runtime, "bench", "ours"), await chunking.active(runtime.resources)
         async with runtime.resources.database.transaction() as tx:
             for statement in BARE:
                 await tx.execute(statement)
@@ -184,9 +184,9 @@ class _Sides:
     async def bare(self, documents: Sequence[Document]) -> None:
         """Chunked as many at a time, and copied into a table with nothing but its key."""
         for start in range(0, len(documents), TOGETHER):
-            chunking = perf_counter()
+            begun = perf_counter()
             chunked = await asyncio.to_thread(self._kitchen.chunk, documents[start : start + TOGETHER])
-            self.chunking += perf_counter() - chunking
+            self.chunking += perf_counter() - begun
             records = [
                 (self._dataset_id, place, c.ordinal, c.heading, c.line_start, c.line_end, c.content, c.vector_text,
                  c.digest, c.tokens)

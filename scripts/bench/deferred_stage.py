@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from evervec.pipeline import providers
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.store import secrets
 from scripts.bench import mirror_process

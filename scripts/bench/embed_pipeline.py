@@ -5,7 +5,7 @@ from functools import partial
 from time import perf_counter
 
 from evervec.domain.protocols import Embedder
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from scripts.bench import clock, texts

@@ -12,9 +12,9 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from evervec.pipeline.extract import extract_knowledge
+from evervec.pipeline.extraction.extract import extract_knowledge
+from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.score import score_messages
 from evervec.queue.publish import Doorbell, Ring
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, below

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evervec.pipeline import index, origins
+from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql.loading import parse
 from evervec.store.runs import Run
@@ -66,20 +66,20 @@ async def _measured(resources: Resources, name: str, count: int, *, changed: int
     """The first run over everything, some deltas, each of other records, and everything again."""
     await _fill(resources, name, count)
     description = parse(DESCRIPTION.format(name=name), name, {})
-    record = await origins.keep_sql(resources, description)
-    dataset = await index.dataset(resources, f"bench/{name}")
-    first = await index.index_dataset(resources, dataset.id, full_rebuild=True)
+    record = await source_registry.keep_sql(resources, description)
+    dataset = await requests.dataset(resources, f"bench/{name}")
+    first = await requests.index_dataset(resources, dataset.id, full_rebuild=True)
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE documents, chunks, embeddings")
     deltas = []
     for part in range(ROUNDS):
         ids = await _edit(resources, name, part, changed)
-        deltas.append(await index.index_dataset(resources, dataset.id, {name: ids}))
+        deltas.append(await requests.index_dataset(resources, dataset.id, {name: ids}))
     assert record.name == name
     if not again:
         return Runs(first, deltas, None)
     await _edit(resources, name, 0, count)
-    return Runs(first, deltas, await index.index_dataset(resources, dataset.id, full_rebuild=True))
+    return Runs(first, deltas, await requests.index_dataset(resources, dataset.id, full_rebuild=True))
 
 
 async def _fill(resources: Resources, name: str, count: int) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 from evervec.domain.document import Document
-from evervec.pipeline import recipe
-from evervec.pipeline.indexing import Options
-from evervec.pipeline.ingest_files import ingest_files
-from evervec.pipeline.origins import Files
+from evervec.pipeline import chunking
+from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.reading import read_file
 from evervec.store.runs import Run
@@ -89,7 +89,7 @@ async def _stdlib(resources: Resources, *, quick: bool) -> list[Line]:
     read = [read_file(path, most_bytes=20 * MEGABYTE) for path in paths]
     documents = [one for one in read if isinstance(one, Document)]
     size = sum(len(one.text.encode()) for one in documents) / MEGABYTE
-    kitchen = await recipe.active(resources)
+    kitchen = await chunking.active(resources)
     kitchen.chunk(documents[:10])  # grammar and tokenizer are loaded once a process
     started = perf_counter()
     chunked = kitchen.chunk(documents)

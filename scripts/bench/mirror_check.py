@@ -6,8 +6,8 @@ from statistics import median
 import numpy as np
 
 from evervec.domain.feed import Vectors
-from evervec.pipeline.refresh import Mirror
-from evervec.pipeline.truth import SyncCheck
+from evervec.pipeline.mirrors.difference import SyncCheck
+from evervec.pipeline.mirrors.mirror import Mirror
 from scripts.bench import mirror_process, mirror_rows, vectors
 from scripts.bench.report import Line, at_most
 from scripts.bench.stack import Bench, dataset

@@ -16,9 +16,9 @@ from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.mirrors.executors import Workshop
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.workshop import Workshop
 from evervec.store.datasets import Dataset
 from scripts.bench import mirror_process, mirror_rows, vectors
 from scripts.bench.mirror_rows import Rows

@@ -12,8 +12,8 @@ import numpy as np
 
 from evervec.domain.feed import Ids, Watermark
 from evervec.domain.message import IncomingMessage
-from evervec.pipeline import ingest
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.ingest import telegram
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import Lane
 from evervec.store import messages
@@ -133,7 +133,7 @@ async def _saved(resources: Resources, target: Dataset, text: str, number: int) 
         saved = await messages.upsert(tx, target.id, [message])
         vector_id = await tx.fetchval(VECTOR_ID, saved.created[0])
     committed = perf_counter()
-    ringing = asyncio.create_task(ingest.announce(resources, saved.created, lane=Lane.INTERACTIVE))
+    ringing = asyncio.create_task(telegram.announce(resources, saved.created, lane=Lane.INTERACTIVE))
     ids = np.array([vector_id], np.int64)
     await mirror_rows.until(lambda: _there(resources.mirrors, target, ids), PATIENCE, every=LOOK)
     taken = (perf_counter() - committed) * 1000

@@ -16,7 +16,7 @@ import uvloop
 from pydantic import SecretStr
 
 from evervec import log
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.publish import Doorbell

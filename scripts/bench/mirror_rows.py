@@ -9,7 +9,7 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import providers
 from evervec.store.datasets import Dataset

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.runtime import open_runtime
 from evervec.settings import Settings

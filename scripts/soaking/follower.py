@@ -22,9 +22,9 @@ from evervec import log
 from evervec.errors import EvervecError
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
+from evervec.pipeline.mirrors.difference import SyncCheck
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
-from evervec.pipeline.truth import SyncCheck
+from evervec.pipeline.search.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.store import changes, datasets

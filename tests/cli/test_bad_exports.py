@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evervec.pipeline.ingest import BATCH
+from evervec.pipeline.ingest.telegram import BATCH
 from tests.cli.command import Command
 from tests.cli.exports import export, message, write
 

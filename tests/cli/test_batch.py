@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evervec.cli.batched import show_flushed
-from evervec.pipeline.flush import Flushed
+from evervec.pipeline.batch.flush import Flushed
 from evervec.store import secrets
 from tests.cli.batch_provider import API_KEY, embedded, ingest, jobs, with_provider
 from tests.cli.command import Command

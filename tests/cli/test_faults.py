@@ -14,7 +14,7 @@ import pytest
 from evervec.cli import app as commands
 from evervec.cli import faults
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
-from evervec.pipeline import overview
+from evervec.pipeline.status import overview
 from evervec.store.refusals import translated
 from tests.cli.command import Command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from evervec.pipeline.ingest import BATCH
+from evervec.pipeline.ingest.telegram import BATCH
 from tests.cli.command import Command
 from tests.cli.conftest import bare_environment
 from tests.cli.exports import message, write

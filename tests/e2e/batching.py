@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from evervec import log
 from evervec.domain.batch import BatchClient
-from evervec.pipeline import collect, texts
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch import collect, embedding_jobs
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.store import batches, deferred
@@ -93,7 +93,7 @@ async def obey(manager: BatchManager, order: str) -> dict[str, Any]:
 async def main(point: str | None) -> None:
     """Say that everything is open, then obey until stdin ends."""
     log.configure()
-    texts.STEP, collect.LINES = STEP, LINES
+    embedding_jobs.STEP, collect.LINES = STEP, LINES
     async with open_runtime(Settings(), queue=False) as runtime:
         if point is not None:
             arm(POINTS[point], runtime.resources.models.batch_client(await runtime.resources.provider()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import deferred
 from evervec.store.datasets import Dataset

@@ -12,8 +12,8 @@ PLANTED = {
     "one middle room reads another": ("embedders/local.py", "from evervec.store import rows", "arrow"),
     "the store reads the pipeline": ("store/rows.py", "from evervec.pipeline import embed", "arrow"),
     "the worker reads the command line": ("worker/main.py", "from evervec.cli import main", "arrow"),
-    "SQL outside the store": ("pipeline/sweep.py", "import asyncpg", "SQL lives in the store"),
-    "a vendor in the pipeline": ("pipeline/sweep.py", "import nats", "no vendor"),
+    "SQL outside the store": ("pipeline/upkeep/sweep.py", "import asyncpg", "SQL lives in the store"),
+    "a vendor in the pipeline": ("pipeline/upkeep/sweep.py", "import nats", "no vendor"),
     "a vendor in the domain": ("domain/text.py", "import ollama", "no vendor"),
     "a room that is in no layer": ("cellar.py", '"""A new room."""', "arrow"),
 }

@@ -11,7 +11,11 @@ from scripts.linters import house
 
 OPENING = '"""What lives here."""\n'
 PLANTED = {
-    "commit": ("pipeline/ingest.py", "async def f(tx):\n    await tx.commit()\n", "transactions are opened by"),
+    "commit": (
+        "pipeline/ingest/telegram.py",
+        "async def f(tx):\n    await tx.commit()\n",
+        "transactions are opened by",
+    ),
     "rollback": (
         "cli/run.py",
         "async def f(connection):\n    await connection.rollback()\n",
@@ -24,7 +28,7 @@ PLANTED = {
     ),
     "unnamed task": ("worker/tasks.py", "@broker.task\nasync def t():\n    ...\n", "no task_name"),
     "task named by hand": ("worker/tasks.py", "@broker.task(task_name='t')\nasync def t():\n    ...\n", "no task_name"),
-    "wall clock": ("pipeline/sweep.py", "import time\nx = time.time()\n", "PostgreSQL's now()"),
+    "wall clock": ("pipeline/upkeep/sweep.py", "import time\nx = time.time()\n", "PostgreSQL's now()"),
     "utcnow": ("store/rows.py", "from datetime import datetime\nx = datetime.utcnow()\n", "PostgreSQL's now()"),
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
@@ -35,9 +39,9 @@ PLANTED = {
 }
 ALLOWED = {
     "the only commit": ("store/session.py", "async def f(tx):\n    await tx.commit()\n"),
-    "a transaction of the database": ("pipeline/ingest.py", "async def f(r):\n    async with r.database.transaction():\n        ...\n"),
+    "a transaction of the database": ("pipeline/ingest/telegram.py", "async def f(r):\n    async with r.database.transaction():\n        ...\n"),
     "a task with its name": ("worker/tasks.py", "@broker.task(task_name=names.EMBED)\nasync def t():\n    ...\n"),
-    "a clock that only measures": ("pipeline/sweep.py", "from time import monotonic\nx = monotonic()\n"),
+    "a clock that only measures": ("pipeline/upkeep/sweep.py", "from time import monotonic\nx = monotonic()\n"),
     "an except that answers": ("queue/pull.py", "try:\n    x = 1\nexcept ValueError:\n    x = 2\n"),
 }  # fmt: skip
 

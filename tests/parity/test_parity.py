@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.mirrored import Scope, ask_mirrors
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.mirrors import Scope, ask_mirrors
+from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.embeddables import EMBEDDABLES, MESSAGE

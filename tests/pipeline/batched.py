@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from evervec.domain.batch import BatchClient, intent_of
 from evervec.embedders import probing
-from evervec.pipeline import providers
-from evervec.pipeline.defer import BatchManager, Synced
+from evervec.pipeline.batch.manager import BatchManager, Synced
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Models, Resources
 from evervec.store import secrets
 from tests.fakes.jobs import ENDED, Job, State

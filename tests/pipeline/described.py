@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evervec.library.documents import Document
-from evervec.pipeline.ingest_documents import Ingested, ingest_documents
+from evervec.pipeline.ingest.documents import Ingested, ingest_documents
 from evervec.pipeline.resources import Resources
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batched import add, batched

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evervec.pipeline.indexing import Options
-from evervec.pipeline.ingest_files import ingest_files
-from evervec.pipeline.origins import Files
+from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.store.runs import Run
 from tests.fakes.server import FakeProvider

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Digest
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.mirrors import Mirrors
-from evervec.pipeline.refresh import Mirror
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.mirrors.mirror import Mirror
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import changes, vectors
 from evervec.store.datasets import Dataset

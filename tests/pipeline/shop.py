@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from evervec.pipeline import origins
+from evervec.pipeline.indexing import source_registry
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import Description
@@ -62,7 +62,7 @@ def described(*, url: str | None = None, split: bool = False, **changes: Any) ->
 
 async def keep(resources: Resources, description: Description) -> UUID:
     """Remember the source; answers the id of its dataset."""
-    await origins.keep_sql(resources, description)
+    await source_registry.keep_sql(resources, description)
     return (await dataset(resources, description.dataset or "")).id
 
 

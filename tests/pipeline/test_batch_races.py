@@ -8,12 +8,13 @@ import pytest
 
 from evervec.domain.batch import JobStatus
 from evervec.errors import Refused
-from evervec.pipeline import collect, providers
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.batch import collect
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.batch.submit import lock
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.submit import lock
-from evervec.pipeline.tidy import purge_deleted
+from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.embedders.batch_settings import WIRES, Wire

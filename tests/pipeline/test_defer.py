@@ -9,11 +9,11 @@ import pytest
 from evervec.domain.batch import JobStatus, JobType
 from evervec.embedders import gemini_batch, openai_batch, probing
 from evervec.errors import NoBatchError, Refused, UnknownDatasetError
-from evervec.pipeline import providers
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import embed_waiting
+from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider

@@ -13,11 +13,11 @@ from evervec.errors import (
     Refused,
     UnknownBatchJobError,
 )
-from evervec.pipeline import providers
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.tidy import purge_deleted
+from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State

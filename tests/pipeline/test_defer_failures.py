@@ -9,8 +9,8 @@ import pytest
 
 from evervec.domain.batch import JobStatus
 from evervec.embedders import probing
-from evervec.pipeline import failures
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.embedding import failures
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from tests.fakes.batches import Batches

@@ -7,7 +7,7 @@ import pytest
 
 from evervec.domain.batch import JobStatus
 from evervec.errors import EvervecError, ProviderError
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault

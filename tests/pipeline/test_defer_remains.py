@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.domain.batch import BatchClient, Line, new_intent, remote_name
-from evervec.pipeline import remains
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch import cleanup
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import batches
 from evervec.store.datasets import Dataset
@@ -69,7 +69,7 @@ def names(fake: FakeProvider, kept: Sequence[str]) -> bool:
 
 
 async def removed(lane: Resources) -> int:
-    return await remains.remove(lane, await lane.provider())
+    return await cleanup.remove(lane, await lane.provider())
 
 
 async def test_an_old_file_of_ours_is_removed_and_a_young_one_kept(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.message import IncomingMessage
-from evervec.pipeline.embed import CANARY, embed_dataset, embed_rows
+from evervec.pipeline.embedding.embed import CANARY, embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor, vectors
 from evervec.store.datasets import Dataset

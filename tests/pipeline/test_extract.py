@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from evervec.domain.message import IncomingMessage
-from evervec.pipeline import providers
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.extract import extract_knowledge
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.extraction.extract import extract_knowledge
+from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.score import score_messages
 from evervec.queue import names
 from evervec.store import messages
 from evervec.store.datasets import Dataset

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from evervec.domain.chunking import Recipe
 from evervec.errors import EmptySourceError, Refused
-from evervec.pipeline import index, tidy
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import embed_waiting
+from evervec.pipeline.upkeep import janitor
+from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
@@ -134,7 +135,7 @@ async def test_one_of_two_folders_that_is_suddenly_empty_is_not_believed_either(
     run = await ingest(resources, one, two)
     (two / "b.md").unlink()
     with pytest.raises(EmptySourceError, match="two"):
-        await index.index_dataset(resources, run.dataset_id, full_rebuild=True)
+        await requests.index_dataset(resources, run.dataset_id, full_rebuild=True)
     assert len(await chunks(psql)) == 2
 
 
@@ -167,7 +168,7 @@ async def test_a_file_that_was_given_by_name_and_is_gone_takes_its_chunks_with_i
     one, two = put(folder / "a.md", section("A")), put(folder / "b.md", section("B"))
     run = await ingest(resources, one, two)
     one.unlink()
-    run = await index.index_dataset(resources, run.dataset_id, full_rebuild=True)
+    run = await requests.index_dataset(resources, run.dataset_id, full_rebuild=True)
     assert run.counts.documents_deleted == 1
     assert [row[2] for row in await chunks(psql)] == ["B"]
 
@@ -197,9 +198,9 @@ async def test_another_template_is_another_recipe_and_chunks_again(
     put(folder / "a.md", "# Title\n\n" + section("A"))
     await ingest(resources, folder)
     await psql.execute("UPDATE embedding_spaces SET template = '{text}'")
-    assert await tidy.chunk_waiting(resources) == 1
+    assert await janitor.chunk_waiting(resources) == 1
     assert all(not row[6].startswith("Title") for row in await chunks(psql))
-    assert await tidy.chunk_waiting(resources) == 0
+    assert await janitor.chunk_waiting(resources) == 0
     before = await versions(psql)
     dataset_id = await psql.fetchval("SELECT id FROM datasets")
     await embed_dataset(resources, dataset_id)
@@ -219,7 +220,7 @@ async def test_a_text_that_anybody_puts_into_documents_is_chunked(
     async with resources.database.read() as tx:
         key = Recipe(tokenizer="x").key
         assert [pending for _, _, pending in await datasets.pending_by_project(tx, key)] == [1]
-    await tidy.tidy(resources)
+    await janitor.tidy(resources)
     assert [row[2] for row in await chunks(psql)] == ["One", "Two"]
     assert await psql.fetchval("SELECT content FROM documents") is None
 
@@ -234,7 +235,7 @@ async def test_chunks_that_somebody_else_made_are_left_alone(resources: Resource
         document,
     )
     before = await versions(psql)
-    await tidy.tidy(resources)
+    await janitor.tidy(resources)
     assert await versions(psql) == before
 
 
@@ -263,10 +264,10 @@ async def test_a_dataset_deleted_in_the_middle_leaves_no_row_no_vector_and_no_er
     await psql.execute("CREATE TRIGGER gone AFTER INSERT ON chunks FOR EACH STATEMENT EXECUTE FUNCTION gone()")
     run = await ingest(resources, folder)
     assert run.state == "cancelled"
-    await tidy.tidy(resources)
+    await janitor.tidy(resources)
     for table in ("documents", "chunks", "embeddings", "embed_work"):
         assert await psql.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-    assert await index.work(resources, run.dataset_id) == []
+    assert await requests.work(resources, run.dataset_id) == []
 
 
 async def test_a_run_counts_what_it_sent_though_a_sweeper_looks_all_the_time(

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from evervec.errors import EmptySourceError, NoSourceError, PathRefusedError, Refused, RootsAwayError
-from evervec.pipeline import index
-from evervec.pipeline.index import Wish
-from evervec.pipeline.indexing import Options
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import uri_of
 from evervec.store.runs import Run
@@ -38,8 +38,8 @@ async def both(resources: Resources, one: Path, two: Path) -> UUID:
     return (await ingest(resources, one, two)).dataset_id
 
 
-async def full(resources: Resources, dataset_id: UUID, options: Options = index.NO_OPTIONS) -> Run:
-    return await index.index(resources, dataset_id, Wish(full=True), options)
+async def full(resources: Resources, dataset_id: UUID, options: Options = requests.NO_OPTIONS) -> Run:
+    return await requests.index(resources, dataset_id, Wish(full=True), options)
 
 
 async def roots(psql: Any) -> list[str]:
@@ -58,7 +58,7 @@ async def test_a_run_goes_on_with_the_roots_that_are_there(
 ) -> None:
     shutil.move(two, two.with_name("away"))
     put(one / "new.md", "New")
-    run = await index.index(resources, both, Wish(full=rebuild))
+    run = await requests.index(resources, both, Wish(full=rebuild))
     assert (run.state, run.counts.documents_new, run.counts.documents_deleted) == ("done", 1, 0)
     assert run.skipped == {"unreadable": 1}
     (example,) = run.examples
@@ -120,7 +120,7 @@ async def test_ids_of_a_root_that_is_there_are_read_although_another_one_is_away
     put(two / "b.md", "Changed")
     (two / "c.md").unlink()
     changed = {"files": [str(two / "b.md"), str(two / "c.md"), "a.md", str(one)]}
-    run = await index.index_dataset(resources, both, changed)
+    run = await requests.index_dataset(resources, both, changed)
     assert (run.counts.documents_changed, run.counts.documents_deleted) == (1, 1)
     assert run.skipped == {"unreadable": 2}
     assert await names(psql) == ["a.md", "b.md"]
@@ -135,11 +135,11 @@ async def test_without_any_root_a_run_is_refused_and_says_what_can_be_done(
         with pytest.raises(
             RootsAwayError, match=r"one of the 2 paths.*of dataset p/docs.*mount it.*--full --allow-empty"
         ):
-            await index.index(resources, both, wish)
+            await requests.index(resources, both, wish)
         with pytest.raises(RootsAwayError):
-            await index.start(resources, both, wish)
+            await requests.start(resources, both, wish)
     with pytest.raises(RootsAwayError):  # it is forgotten where what is gone is removed, nowhere else
-        await index.index(resources, both, Wish(), LETS_GO)
+        await requests.index(resources, both, Wish(), LETS_GO)
     with pytest.raises(PathRefusedError, match="Give a file or folder that is there"):
         await ingest(resources, one)
     assert len(await chunks(psql)) == 3
@@ -152,8 +152,8 @@ async def test_the_weekly_rebuild_of_all_goes_on_and_deletes_nothing(
     other = (await ingest(resources, lone, dataset="lone")).dataset_id
     shutil.rmtree(two)
     shutil.rmtree(lone)
-    await index.index_all_datasets(resources, full_rebuild=True)
-    (done,), (failed,) = await index.work(resources, both), await index.work(resources, other)
+    await requests.index_all_datasets(resources, full_rebuild=True)
+    (done,), (failed,) = await requests.work(resources, both), await requests.work(resources, other)
     assert (done.state, done.counts.documents_deleted, done.skipped) == ("done", 0, {"unreadable": 1})
     assert failed.state == "failed"
     assert "the only path of dataset p/lone" in str(failed.error)
@@ -179,7 +179,7 @@ async def test_who_lets_the_last_root_go_leaves_a_dataset_without_a_source(
     shutil.rmtree(two)
     assert (await full(resources, both, LETS_GO)).counts.documents_deleted == 3
     assert await psql.fetchval("SELECT count(*) FROM sources") == 0
-    assert await index.index_all_datasets(resources, full_rebuild=True) == []
+    assert await requests.index_all_datasets(resources, full_rebuild=True) == []
     with pytest.raises(NoSourceError, match="ingest files"):
         await full(resources, both)
     put(one / "a.md", "Alpha")
@@ -258,7 +258,9 @@ async def test_an_inner_root_that_is_not_mounted_keeps_what_it_had(resources: Re
     run = await ingest(resources, two)
     run = await full(resources, run.dataset_id)
     assert (run.counts.documents_deleted, run.skipped) == (0, {"unreadable": 1})
-    run = await index.index_dataset(resources, run.dataset_id, {"files": [str(two), str(inner), str(inner / "g.md")]})
+    run = await requests.index_dataset(
+        resources, run.dataset_id, {"files": [str(two), str(inner), str(inner / "g.md")]}
+    )
     assert run.counts.documents_deleted == 0
     assert await names(psql) == ["b.md", "c.md", "g.md"]
 

@@ -12,10 +12,10 @@ from evervec.domain.batch import JobStatus, JobType
 from evervec.embedders import gemini_batch, openai_batch
 from evervec.errors import NoMediaModelError, Refused
 from evervec.library.documents import Document
-from evervec.pipeline import providers
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description

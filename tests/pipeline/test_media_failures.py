@@ -9,7 +9,7 @@ import pytest
 
 from evervec.domain.batch import JobStatus
 from evervec.library.documents import Document
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import batches, datasets, media
 from evervec.store.datasets import Dataset

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.store.datasets import Dataset
 from tests.pipeline.mirroring import TEXTS, embedded, following, until, until_true
 

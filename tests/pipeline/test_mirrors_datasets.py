@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from evervec.errors import Refused, UnknownDatasetError
-from evervec.pipeline import providers
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.refresh import GoneError
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.mirrors.mirror import GoneError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider

@@ -11,9 +11,9 @@ import pytest
 from evervec.domain.feed import Life, Vectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.files import Folder
-from evervec.pipeline.mirrors import MEGABYTE
+from evervec.pipeline.mirrors.registry import MEGABYTE
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
 from tests.pipeline.mirroring import TEXTS, WIDTH, embedded, following, process, stored, until, until_true, worker

@@ -11,7 +11,7 @@ import pytest
 
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import ring_changed
 from evervec.store.datasets import Dataset

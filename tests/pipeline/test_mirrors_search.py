@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from evervec.errors import Refused
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.recall import measure
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.store import datasets, mirrors, vectors
 from evervec.store.datasets import Dataset

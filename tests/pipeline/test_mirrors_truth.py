@@ -12,10 +12,10 @@ import pytest
 from evervec.domain.feed import Changes, Life, Vectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.files import Folder
-from evervec.pipeline.following import Following
-from evervec.pipeline.refresh import GoneError, Mirror
+from evervec.pipeline.mirrors.follower import Following
+from evervec.pipeline.mirrors.mirror import GoneError, Mirror
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search
+from evervec.pipeline.search.search import search
 from evervec.store import changes
 from evervec.store.changes import Heading
 from evervec.store.datasets import Dataset

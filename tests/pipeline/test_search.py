@@ -8,11 +8,11 @@ import pytest
 
 from evervec.domain.message import IncomingMessage
 from evervec.errors import Refused, UnknownDatasetError, UnknownRowError
-from evervec.pipeline import providers
-from evervec.pipeline import search as searching
-from evervec.pipeline.embed import embed_dataset
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import duplicates, search, similar
+from evervec.pipeline.search import search as searching
+from evervec.pipeline.search.search import duplicates, search, similar
 from evervec.store import datasets, messages
 from evervec.store.datasets import Dataset
 from tests.fakes.vectors import expected_vector

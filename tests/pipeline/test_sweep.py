@@ -5,7 +5,7 @@ from typing import Any
 
 from evervec.domain.message import IncomingMessage
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import get_projects_with_vectorization_count, sweep
+from evervec.pipeline.upkeep.sweep import get_projects_with_vectorization_count, sweep
 from evervec.store import datasets, messages
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

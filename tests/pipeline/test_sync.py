@@ -11,12 +11,14 @@ import pytest
 
 from evervec.errors import Refused, UnknownDatasetError
 from evervec.mirror.paths import get_faiss_index_path
-from evervec.pipeline import overview, standing, sync
-from evervec.pipeline.comparison import side_by_side
-from evervec.pipeline.mirrors import Mirrors
-from evervec.pipeline.recall import measure
+from evervec.pipeline.mirrors.recall import measure
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sync import DatasetCheck, check_index_sync
+from evervec.pipeline.search.compare import side_by_side
+from evervec.pipeline.status import mirrors as mirror_states
+from evervec.pipeline.status import overview
+from evervec.pipeline.upkeep import mirror_check
+from evervec.pipeline.upkeep.mirror_check import DatasetCheck, check_index_sync
 from evervec.store.datasets import Dataset
 from tests.pipeline.test_mirrors import TEXTS, embedded, following, until_true
 
@@ -41,7 +43,9 @@ def counts(found: list[DatasetCheck]) -> tuple[int, int, int]:
 
 async def until_held(resources: Resources, dataset: Dataset) -> None:
     async with asyncio.timeout(20):
-        while not any(held.in_sync for held in (await sync.held_here(resources, [dataset])).get(dataset.id, [])):
+        while not any(
+            held.in_sync for held in (await mirror_check.held_here(resources, [dataset])).get(dataset.id, [])
+        ):
             await asyncio.sleep(0.02)
 
 
@@ -69,7 +73,7 @@ async def test_what_differs_is_named_by_sort_and_what_is_repaired_is_on_disk(
     resources: Resources, other: Resources, dataset: Dataset, psql: Any
 ) -> None:
     rows = await embedded(resources, psql, dataset, *TEXTS)
-    await sync.rebuild_from_database(resources)
+    await mirror_check.rebuild_from_database(resources)
     await embedded(resources, psql, dataset, "one more", "and another")
     await psql.execute("DELETE FROM messages WHERE id = $1", rows[-1])
     await psql.execute(TURNED, 3)
@@ -108,7 +112,7 @@ async def test_a_live_holder_rebuilds_and_compacts(
         await embedded(resources, psql, dataset, "one more")
         await until_true(resources, dataset)
         assert mirrors.mirror(dataset).unsaved == 1
-        (built,) = await sync.compact(other)
+        (built,) = await mirror_check.compact(other)
         assert (built.held_by, built.state, built.vectors, built.holds) == (os.getpid(), "ready", 41, True)
         assert mirrors.mirror(dataset).unsaved == 0
 
@@ -133,18 +137,18 @@ async def test_a_flipped_bit_is_set_aside_with_its_reason_and_built_anew(
     resources: Resources, other: Resources, dataset: Dataset, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
-    await sync.rebuild_from_database(resources)
+    await mirror_check.rebuild_from_database(resources)
     path = get_faiss_index_path(resources.settings.mirrors, dataset.project_id, dataset.id)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
     (found,) = await check_index_sync(other, repair=False)
     assert (found.state, found.missing) == ("set aside", 40)
-    (status,) = await standing.mirror_status(other)
+    (status,) = await mirror_states.mirror_status(other)
     assert status["state"] == "set aside"
     assert status["reason"] == found.reason != ""
     await check_index_sync(other)
-    (status,) = await standing.mirror_status(other)
+    (status,) = await mirror_states.mirror_status(other)
     assert (status["state"], status["reason"]) == ("at rest", "")
 
 
@@ -157,15 +161,15 @@ async def test_a_folder_that_takes_no_file_is_told_and_nothing_counts_as_repaire
     nowhere = replace(resources, settings=settings, mirrors=Mirrors(settings, resources.database))
     (found,) = await check_index_sync(nowhere)
     assert found.repaired == "" and found.reason.startswith("in memory only: ") and not found.in_sync
-    (built,) = await sync.rebuild_from_database(nowhere)
+    (built,) = await mirror_check.rebuild_from_database(nowhere)
     assert not built.holds and "EVERVEC_FAISS_DIR" in built.reason
     await nowhere.mirrors.aclose()
 
 
 async def test_compacting_what_lacks_nothing_does_nothing(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
-    (first,) = await sync.compact(resources)
-    (second,) = await sync.compact(resources)
+    (first,) = await mirror_check.compact(resources)
+    (second,) = await mirror_check.compact(resources)
     assert (first.built, second.built, first.holds, second.holds) == (True, False, True, True)
     assert second.index == "SQfp16"
 
@@ -177,20 +181,20 @@ async def test_an_unknown_index_and_an_unknown_dataset_are_refused(
     settings = resources.settings.model_copy(update={"mirror_index": "Nonsense17"})
     wrong = replace(resources, settings=settings, mirrors=Mirrors(settings, resources.database))
     with pytest.raises(Refused, match="EVERVEC_MIRROR_INDEX"):
-        await sync.rebuild_from_database(wrong)
+        await mirror_check.rebuild_from_database(wrong)
     await wrong.mirrors.aclose()
     with pytest.raises(UnknownDatasetError):
         await check_index_sync(resources, dataset="nowhere")
     with pytest.raises(UnknownDatasetError):
-        await standing.mirror_status(resources, dataset="nowhere")
+        await mirror_states.mirror_status(resources, dataset="nowhere")
 
 
 async def test_the_whole_standing_of_a_mirror(
     resources: Resources, other: Resources, dataset: Dataset, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
-    await sync.rebuild_from_database(resources)
-    (rests,) = await standing.mirror_status(other)
+    await mirror_check.rebuild_from_database(resources)
+    (rests,) = await mirror_states.mirror_status(other)
     assert (rests["state"], rests["vectors"], rests["index"], rests["bytes_memory"]) == ("at rest", 40, "SQfp16", 0)
     path = get_faiss_index_path(resources.settings.mirrors, dataset.project_id, dataset.id)
     assert (rests["path"], rests["bytes_disk"]) == (str(path), path.stat().st_size)
@@ -199,7 +203,7 @@ async def test_the_whole_standing_of_a_mirror(
     async with following(resources) as mirrors:
         await until_held(resources, dataset)
         await measure(resources.database, mirrors.mirror(dataset))
-        (live,) = await standing.mirror_status(other)
+        (live,) = await mirror_states.mirror_status(other)
     assert (live["state"], live["in_sync"], live["lag_ms"]) == ("ready", True, 0)
     assert [(held["pid"], held["here"]) for held in live["holders"]] == [(os.getpid(), True)]
     assert live["bytes_memory"] > 0 and live["recall"]["mirror"]["recall"] == 1.0
@@ -207,7 +211,7 @@ async def test_the_whole_standing_of_a_mirror(
 
 async def test_both_engines_find_the_same(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
-    await sync.rebuild_from_database(resources)
+    await mirror_check.rebuild_from_database(resources)
     compared = await side_by_side(resources, TEXTS[7], k=5, rounds=2)
     assert compared.same and compared.mirror[0].text == TEXTS[7]
     assert min(compared.mirror_ms, compared.pgvector_ms) > 0

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from evervec.pipeline.embed import embed_dataset
-from evervec.pipeline.origins import Files
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.ingest.watch import watch
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.watch import watch
 from evervec.sources.files.uris import path_of
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evervec.errors import Refused
-from evervec.pipeline import router
+from evervec.pipeline.batch import router
 from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.queue.receiver import serve

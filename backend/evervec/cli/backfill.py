@@ -9,8 +9,8 @@ from evervec.cli import output
 from evervec.cli.indexed import counted
 from evervec.cli.options import Dataset, Json, Kind
 from evervec.cli.run import call
-from evervec.pipeline import backfill as filling
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.upkeep import backfill as filling
 
 Batch = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Rows claimed at a time.")]
 Lane = Annotated[

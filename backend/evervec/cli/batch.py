@@ -25,8 +25,8 @@ from evervec.cli.batched import (
 from evervec.cli.indexed import counted
 from evervec.cli.options import Dataset, DryRun, Json
 from evervec.cli.run import call
-from evervec.pipeline.defer import BatchManager, Synced
-from evervec.pipeline.flush import Flushed
+from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.manager import BatchManager, Synced
 from evervec.pipeline.resources import Resources
 
 FIRST_LOOK, LAST_LOOK = 30.0, 300.0

@@ -7,8 +7,8 @@ from typing import Any
 from evervec.cli import output
 from evervec.cli.indexed import UNKNOWN, counted, money
 from evervec.domain.batch import JobStatus, JobType
-from evervec.pipeline.defer import Synced
-from evervec.pipeline.flush import Flushed
+from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.manager import Synced
 from evervec.store.batches import BatchJob
 
 SHORT = 18

@@ -8,11 +8,12 @@ import typer
 
 from evervec.cli import output
 from evervec.cli.batched import price
-from evervec.cli.outlook import Left, left, show_left
-from evervec.pipeline import run_report
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.flush import Flushed
+from evervec.cli.outlook import show_left
+from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.status import runs
+from evervec.pipeline.status.outlook import Left, left
 from evervec.store.datasets import Dataset
 
 Deferred = Annotated[
@@ -42,7 +43,7 @@ async def kept(resources: Resources, datasets: Sequence[Dataset]) -> Kept:
     """What batch jobs would take of some datasets; nothing is sent."""
     manager = BatchManager(resources)
     planned = [await manager.flush_queue(dataset=str(one.id), dry_run=True) for one in datasets]
-    return Kept(await run_report.pending(resources, [one.id for one in datasets]), planned)
+    return Kept(await runs.pending(resources, [one.id for one in datasets]), planned)
 
 
 def waiting_document(found: Left | Kept) -> dict[str, int]:

@@ -13,9 +13,12 @@ import typer
 from evervec.cli import output, status
 from evervec.cli.run import block, settings
 from evervec.errors import StackError
-from evervec.pipeline import ingest, overview, proof, sync
-from evervec.pipeline.comparison import side_by_side
+from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import explain
+from evervec.pipeline.search.compare import side_by_side
+from evervec.pipeline.status import overview
+from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
@@ -61,13 +64,13 @@ async def _demo(throwaway: Settings) -> bool:
 async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
     resources = runtime.resources
     _step("A chat export comes in: each message is pending the moment it is committed")
-    report = await ingest.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
+    report = await telegram.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
     output.say(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
     _step("A worker hears the doorbell over NATS: it scores, extracts and embeds")
     await _until_done(resources, working)
     await _knowledge(resources)
     _step("Its mirror in FAISS is built from the database")
-    (built,) = await sync.rebuild_from_database(resources, dataset=DATASET)
+    (built,) = await mirror_check.rebuild_from_database(resources, dataset=DATASET)
     output.say(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
     _step("Coverage")
     status.show(await overview.status(resources))
@@ -129,8 +132,8 @@ def _unlike(hits: Sequence[Hit]) -> list[Hit]:
 
 async def _prove(resources: Resources) -> bool:
     proofs = [
-        await proof.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
-        await proof.nothing_is_null(resources),
+        await explain.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
+        await explain.nothing_is_null(resources),
         await _mirror_is_true(resources),
     ]
     for one in proofs:
@@ -139,10 +142,10 @@ async def _prove(resources: Resources) -> bool:
     return all(one.holds for one in proofs)
 
 
-async def _mirror_is_true(resources: Resources) -> proof.Proof:
-    (found,) = await sync.check_index_sync(resources, dataset=DATASET, deep=True)
+async def _mirror_is_true(resources: Resources) -> explain.Proof:
+    (found,) = await mirror_check.check_index_sync(resources, dataset=DATASET, deep=True)
     seen = f"{found.missing} missing, {found.extra} extra, {found.stale} stale of {found.vectors:,} vectors"
-    return proof.Proof("the mirror is what the database says", found.in_sync, seen)
+    return explain.Proof("the mirror is what the database says", found.in_sync, seen)
 
 
 def _step(text: str) -> None:

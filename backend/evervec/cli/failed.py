@@ -8,7 +8,8 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Limit
 from evervec.cli.run import call
-from evervec.pipeline import failures, overview
+from evervec.pipeline.embedding import failures
+from evervec.pipeline.status import overview
 from evervec.store.monitor import Failure
 
 app = typer.Typer(no_args_is_help=True)

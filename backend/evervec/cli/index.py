@@ -10,15 +10,16 @@ import typer
 from evervec.cli import output
 from evervec.cli.indexed import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, UNKNOWN, counted, show_run, touched
 from evervec.cli.options import AllowEmpty, Json
-from evervec.cli.outlook import Left, left, show_left
+from evervec.cli.outlook import show_left
 from evervec.cli.run import call
 from evervec.errors import Refused
-from evervec.pipeline import index as indexing
-from evervec.pipeline import run_report
-from evervec.pipeline.index import Wish
-from evervec.pipeline.indexing import Options
+from evervec.pipeline.indexing import requests as indexing
+from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.run_report import run_document
+from evervec.pipeline.status import runs as index_runs
+from evervec.pipeline.status.outlook import Left, left
+from evervec.pipeline.status.runs import run_document
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run
 
@@ -72,7 +73,7 @@ def _index_one(
         target = await indexing.dataset(resources, name)
         if not wait:
             run_id = await indexing.start(resources, target.id, wish)
-            return (target, await run_report.one(resources, run_id)), await left(resources, [target])
+            return (target, await index_runs.one(resources, run_id)), await left(resources, [target])
         with output.progress("documents") as step:
             done = await indexing.index(resources, target.id, wish, Options(allow_empty=allow_empty), step)
         return (target, done), await left(resources, [target])
@@ -89,12 +90,12 @@ def _index_one(
 
 def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
     async def run(resources: Resources) -> tuple[list[Done], Left]:
-        datasets = await run_report.sourced(resources)
+        datasets = await index_runs.sourced(resources)
         asked = await indexing.index_all_datasets(resources, full, trigger=TRIGGER)
         done: list[Done] = []
         with output.progress("datasets", len(asked)) as step:
             for run_id in asked:
-                found = await (run_report.follow if wait else run_report.one)(resources, run_id)
+                found = await (index_runs.follow if wait else index_runs.one)(resources, run_id)
                 done += [(one, found) for one in datasets if one.id == found.dataset_id]
                 step(1)
         return done, await left(resources, datasets)
@@ -110,7 +111,7 @@ def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
 
 def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
     """The index runs of a dataset, or of all: what each did, what it sent and saved, how it ended."""
-    found = call(lambda r: run_report.recent(r, dataset, limit=k))
+    found = call(lambda r: index_runs.recent(r, dataset, limit=k))
     if as_json:
         output.document({"runs": [_document(*one) for one in found]})
     elif found:

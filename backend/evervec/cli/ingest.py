@@ -14,8 +14,11 @@ from evervec.cli.outlook import show_outlook
 from evervec.cli.run import call
 from evervec.domain.naming import slug
 from evervec.errors import ExportError
-from evervec.pipeline import index, ingest
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.ingest import telegram as messages
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.status.outlook import Outlook
+from evervec.pipeline.status.outlook import outlook as find_outlook
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -39,18 +42,18 @@ def telegram(
 ) -> None:
     """Import a Telegram Desktop export. Importing it again changes nothing; an edited message is embedded again."""
 
-    async def run(resources: Resources) -> tuple[ingest.Report, ingest.Outlook, Kept | None]:
-        report = ingest.Report()
+    async def run(resources: Resources) -> tuple[messages.Report, Outlook, Kept | None]:
+        report = messages.Report()
         try:
             with output.progress("messages") as step:
-                await ingest.import_telegram(
+                await messages.import_telegram(
                     resources, path, project, dataset, report=report, progress=step, deferred=deferred
                 )
         except (ExportError, asyncio.CancelledError):
-            if report != ingest.Report():
+            if report != messages.Report():
                 _note(report)
             raise
-        outlook = await ingest.outlook(resources, project, dataset)
+        outlook = await find_outlook(resources, project, dataset)
         return report, outlook, await _kept(resources, project, dataset) if deferred else None
 
     report, outlook, rest = call(run, queue=True)
@@ -68,23 +71,23 @@ def telegram(
 
 
 async def _kept(resources: Resources, project: str, dataset: str) -> Kept:
-    target = await index.dataset(resources, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+    target = await requests.dataset(resources, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
     return await kept(resources, [target])
 
 
-def _counts(report: ingest.Report) -> str:
+def _counts(report: messages.Report) -> str:
     return (
         f"{report.created:,} new, {report.changed:,} changed, {report.unchanged:,} the same, "
         f"{report.skipped:,} service messages skipped, {report.rejections:,} rejected"
     )
 
 
-def _note(report: ingest.Report) -> None:
+def _note(report: messages.Report) -> None:
     output.note(f"Kept so far: {_counts(report)}")
     _list_rejected(report)
 
 
-def _list_rejected(report: ingest.Report) -> None:
+def _list_rejected(report: messages.Report) -> None:
     for rejected in report.rejected:
         output.note(f"rejected {rejected.place}: {rejected.reason}", indent=2)
     if report.rejections > len(report.rejected):

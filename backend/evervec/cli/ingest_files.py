@@ -10,15 +10,15 @@ from evervec.cli import output
 from evervec.cli.deferring import Deferred, Kept, show_waiting, waiting, waiting_document
 from evervec.cli.indexed import show_run
 from evervec.cli.options import AllowEmpty, DryRun, Exclude, Include, Json
-from evervec.cli.outlook import Left
 from evervec.cli.run import call
 from evervec.errors import Refused
-from evervec.pipeline import index
-from evervec.pipeline.indexing import Options
-from evervec.pipeline.ingest_files import ingest_files
-from evervec.pipeline.origins import Files
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.run_report import run_document
+from evervec.pipeline.status.outlook import Left
+from evervec.pipeline.status.runs import run_document
 from evervec.settings import Settings
 from evervec.store.runs import Run
 
@@ -61,7 +61,7 @@ def files(
             )
         if dry_run or done.state == "cancelled":
             return done, project, dataset, Left(0)
-        target = await index.dataset(resources, str(done.dataset_id))
+        target = await requests.dataset(resources, str(done.dataset_id))
         return done, target.project, target.slug, await waiting(resources, [target], deferred=deferred)
 
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)

@@ -10,11 +10,12 @@ from evervec.cli import output
 from evervec.cli.deferring import Deferred, Kept, show_waiting, waiting, waiting_document
 from evervec.cli.indexed import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, counted, money, show_skipped, touched
 from evervec.cli.options import DryRun, Json
-from evervec.cli.outlook import Left
 from evervec.cli.run import call
-from evervec.pipeline import index, run_report, source_sync
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.ingest.sql import DatasetChanges, Synced, look, sync
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.source_sync import DatasetChanges, Synced
+from evervec.pipeline.status import runs
+from evervec.pipeline.status.outlook import Left
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import Description
 from evervec.store.runs import Run
@@ -44,7 +45,7 @@ def sql(
     async def run(resources: Resources) -> Answer:
         description = loading.load(path, os.environ)
         if dry_run:
-            synced = await source_sync.look(resources, description, full=full)
+            synced = await look(resources, description, full=full)
             return synced, [None for _ in synced.datasets], Left(0)
         return await _sync(resources, description, full=full, work=work, deferred=deferred)
 
@@ -61,20 +62,20 @@ def sql(
 
 async def _sync(resources: Resources, description: Description, *, full: bool, work: bool, deferred: bool) -> Answer:
     with output.waiting("looking for changes"):
-        synced = await source_sync.sync(resources, description, full=full, deferred=deferred)
+        synced = await sync(resources, description, full=full, deferred=deferred)
     done: list[Run | None] = []
     with output.progress("datasets", len(synced.datasets)) as step:
         for one in synced.datasets:
             done.append(await _run_of(resources, one, work=work))
             step(1)
-    datasets = [await index.dataset(resources, str(one.dataset_id)) for one in synced.datasets]
+    datasets = [await requests.dataset(resources, str(one.dataset_id)) for one in synced.datasets]
     return synced, done, await waiting(resources, datasets, deferred=deferred)
 
 
 async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> Run | None:
     if one.run_id is None:
         return None
-    return await (run_report.follow if work else run_report.one)(resources, one.run_id)
+    return await (runs.follow if work else runs.one)(resources, one.run_id)
 
 
 def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bo
         "changed_ids": synced.changed_ids,
         "datasets": [
             {"project": one.project, "dataset": one.dataset, "changed_ids": one.changed_ids}
-            | ({} if run is None else run_report.run_document(run))
+            | ({} if run is None else runs.run_document(run))
             for one, run in zip(synced.datasets, done, strict=True)
         ],
     } | waiting_document(rest)
@@ -107,11 +108,11 @@ def _show(synced: Synced, done: list[Run | None], dry: bool) -> None:
     output.table(("dataset", "state", "documents", "chunks", "sent", "seconds", "cost", "changed"), rows)
     for run in done:
         if run is not None:
-            show_skipped(run_report.run_document(run))
+            show_skipped(runs.run_document(run))
 
 
 def _row(one: DatasetChanges, run: Run) -> tuple[object, ...]:
-    found = run_report.run_document(run)
+    found = runs.run_document(run)
     return (
         _name(one),
         run.state,

@@ -9,9 +9,10 @@ import typer
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Project
 from evervec.cli.run import call
-from evervec.pipeline import standing, sync
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sync import DatasetBuild, DatasetCheck
+from evervec.pipeline.status import mirrors
+from evervec.pipeline.upkeep import mirror_check
+from evervec.pipeline.upkeep.mirror_check import DatasetBuild, DatasetCheck
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -39,7 +40,7 @@ def check(
 
     async def run(resources: Resources) -> list[DatasetCheck]:
         with output.waiting("comparing with the database"):
-            return await sync.check_index_sync(
+            return await mirror_check.check_index_sync(
                 resources, dataset=dataset, project=project, deep=not quick, repair=not dry_run
             )
 
@@ -56,19 +57,19 @@ def check(
 @app.command()
 def rebuild(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
     """Build mirrors anew from the database; what is there is searched until the new one is in."""
-    _build(sync.rebuild_from_database, dataset, project, as_json)
+    _build(mirror_check.rebuild_from_database, dataset, project, as_json)
 
 
 @app.command()
 def compact(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
     """Fold what came since into the main segments. A process that follows does it by itself when it is worth it."""
-    _build(sync.compact, dataset, project, as_json)
+    _build(mirror_check.compact, dataset, project, as_json)
 
 
 @app.command()
 def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
     """How each mirror stands: state and reason, size, index, recall, lag, last check, who holds it."""
-    found = call(lambda resources: standing.mirror_status(resources, dataset=dataset, project=project))
+    found = call(lambda resources: mirrors.mirror_status(resources, dataset=dataset, project=project))
     if as_json:
         output.document({"datasets": found})
         return
@@ -191,7 +192,7 @@ def checked(one: dict[str, Any]) -> str:
     if one["checked_at"] is None:
         return (
             "not checked since it was opened"
-            if one["state"] not in ("absent", sync.AT_REST)
+            if one["state"] not in ("absent", mirror_check.AT_REST)
             else "none by a live process"
         )
     at = f"{one['checked_at'].astimezone():%Y-%m-%d %H:%M}"

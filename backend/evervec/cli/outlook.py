@@ -1,32 +1,7 @@
-"""What still waits after text came in, and who does it or what to type: the same words for every command."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+"""Print what still waits after text came in, and who does it or what to type: the same words for every command."""
 
 from evervec.cli import output
-from evervec.pipeline import ingest, run_report
-from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
-
-
-@dataclass(frozen=True)
-class Left:
-    """Rows that wait in some datasets; `outlook` says who takes them up, `rest` why the provider takes nobody's."""
-
-    pending: int
-    outlook: ingest.Outlook | None = None
-    rest: str | None = None
-
-
-async def left(resources: Resources, datasets: Sequence[Dataset]) -> Left:
-    """What is still to be embedded in some datasets."""
-    pending = await run_report.pending(resources, [one.id for one in datasets])
-    if not pending:
-        return Left(0)
-    outlook = await ingest.outlook(resources, datasets[0].project, datasets[0].slug)
-    provider = await resources.provider()
-    rest = provider.pause_error if provider.paused_seconds > 0 else None
-    return Left(pending, replace(outlook, pending=pending), rest)
+from evervec.pipeline.status.outlook import Left, Outlook
 
 
 def show_left(left: Left) -> None:
@@ -40,7 +15,7 @@ def show_left(left: Left) -> None:
         show_outlook(left.outlook)
 
 
-def show_outlook(outlook: ingest.Outlook) -> None:
+def show_outlook(outlook: Outlook) -> None:
     """Say who takes up what waits."""
     if outlook.queue_reason is not None:
         output.note(

@@ -9,9 +9,9 @@ from evervec.cli.deferring import Deferred
 from evervec.cli.options import Json
 from evervec.cli.run import call
 from evervec.embedders.catalog import BATCHED
-from evervec.pipeline import providers
-from evervec.pipeline.overview import describe
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.status.overview import describe
 from evervec.store.providers import Provider
 
 app = typer.Typer(no_args_is_help=True)

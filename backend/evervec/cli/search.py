@@ -13,9 +13,9 @@ from evervec.cli.options import Dataset, Json, Kind, Limit, Project
 from evervec.cli.run import call
 from evervec.domain.text import snippet
 from evervec.errors import Refused
-from evervec.pipeline import search as finding
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import Answer, Pair
+from evervec.pipeline.search import search as finding
+from evervec.pipeline.search.search import Answer, Pair
 from evervec.sources.files.uris import path_of
 from evervec.store.embeddables import BY_NAME
 from evervec.store.vectors import Hit, Place

@@ -5,7 +5,7 @@ from typing import Any
 from evervec.cli import output
 from evervec.cli.options import Dataset, Json, Project
 from evervec.cli.run import call
-from evervec.pipeline import overview
+from evervec.pipeline.status import overview
 
 STATES = ("rows", "embedded", "pending", "failed", "empty")
 WAITS = {"unscored": "wait to be scored", "unextracted": "wait for extraction", "dead": "could not be read"}

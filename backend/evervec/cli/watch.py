@@ -13,13 +13,14 @@ from evervec.cli import output
 from evervec.cli.indexed import TOUCHED_DOCUMENTS, counted, show_run, show_skipped, touched
 from evervec.cli.ingest_files import MaxMb, Paths, chosen
 from evervec.cli.options import Exclude, Include
-from evervec.cli.outlook import left, show_left
+from evervec.cli.outlook import show_left
 from evervec.cli.serve import until_told
-from evervec.pipeline import overview
-from evervec.pipeline import watch as watching
-from evervec.pipeline.indexing import GONE
+from evervec.pipeline.indexing.run import GONE
+from evervec.pipeline.ingest import watch as watching
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.run_report import run_document
+from evervec.pipeline.status import overview
+from evervec.pipeline.status.outlook import left
+from evervec.pipeline.status.runs import run_document
 from evervec.runtime import Runtime
 from evervec.store.datasets import Dataset
 from evervec.store.runs import Run

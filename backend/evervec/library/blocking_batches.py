@@ -1,7 +1,7 @@
 """The batch manager without an event loop; in a file of its own, since it brings a second of imports."""
 
 from evervec.library.blocking import Twin, blocking
-from evervec.pipeline.defer import BatchManager
+from evervec.pipeline.batch.manager import BatchManager
 
 
 class SyncBatchManager(Twin[BatchManager]):

@@ -10,10 +10,10 @@ from evervec.errors import Refused
 
 if TYPE_CHECKING:
     # a second of imports, which come with `open`
-    from evervec.pipeline.backfill import Report
-    from evervec.pipeline.defer import BatchManager
-    from evervec.pipeline.ingest_documents import Ingested
-    from evervec.pipeline.search import Answer
+    from evervec.pipeline.batch.manager import BatchManager
+    from evervec.pipeline.ingest.documents import Ingested
+    from evervec.pipeline.search.search import Answer
+    from evervec.pipeline.upkeep.backfill import Report
     from evervec.runtime import Runtime
     from evervec.store.providers import Provider
     from evervec.store.session import Database
@@ -30,7 +30,7 @@ class SemanticCore:
     """
 
     def __init__(self, runtime: "Runtime", project: str, dataset: str) -> None:
-        from evervec.pipeline.defer import BatchManager
+        from evervec.pipeline.batch.manager import BatchManager
 
         self._runtime, self._resources = runtime, runtime.resources
         self._project, self._dataset = project, dataset
@@ -93,7 +93,7 @@ class SemanticCore:
         `sync` embeds before it returns, `async` never touches the network, `auto` is `sync` for little text and a local
         model. A document that is there already under its uri is replaced, and only what changed is embedded.
         """
-        from evervec.pipeline.ingest_documents import ingest_documents
+        from evervec.pipeline.ingest.documents import ingest_documents
 
         return await ingest_documents(
             self._resources,
@@ -114,19 +114,19 @@ class SemanticCore:
         engine: str = "auto",
     ) -> "Answer":
         """The k rows nearest in meaning to a text, over everything unless a project, dataset or kind is named."""
-        from evervec.pipeline.search import search
+        from evervec.pipeline.search.search import search
 
         return await search(self._resources, text, k=k, project=project, dataset=dataset, kind=kind, engine=engine)
 
     async def backfill(self, *, dataset: str | None = None) -> "Report":
         """Embed online, here and now, everything that waits and is not kept for a batch job."""
-        from evervec.pipeline.backfill import run
+        from evervec.pipeline.upkeep.backfill import run
 
         return await run(self._resources, dataset=dataset)
 
     async def status(self) -> dict[str, Any]:
         """Coverage by dataset, as `evervec status --json` has it."""
-        from evervec.pipeline.overview import status
+        from evervec.pipeline.status.overview import status
 
         return await status(self._resources)
 
@@ -148,7 +148,7 @@ class SemanticCore:
         `use` makes it the active one in any case: vectors of another space go, and their rows wait again. `price` is in
         dollars per million tokens, online.
         """
-        from evervec.pipeline import providers
+        from evervec.pipeline.embedding import providers
 
         added = await providers.add(
             self._resources,

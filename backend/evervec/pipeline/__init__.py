@@ -1,1 +1,1 @@
-"""One file per stage, in the order a row travels."""
+"""What the product does with a row, a package a stage; every stage is given the open resources of its process."""

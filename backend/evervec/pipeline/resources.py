@@ -13,7 +13,7 @@ from evervec.embedders.catalog import open_batch_client, open_embedder
 from evervec.errors import Refused
 from evervec.extractors.catalog import TYPES as EXTRACTING
 from evervec.extractors.catalog import open_extractor
-from evervec.pipeline.mirrors import Mirrors
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.providers import Provider

@@ -21,8 +21,11 @@ from evervec.errors import (
     UnknownProjectError,
     UnknownRowError,
 )
-from evervec.pipeline import overview, search, standing, sync
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import search
+from evervec.pipeline.status import overview
+from evervec.pipeline.status.mirrors import mirror_status
+from evervec.pipeline.upkeep import mirror_check
 from evervec.web.rag import add_rag
 
 NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
@@ -91,18 +94,18 @@ def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
     @app.get("/v1/mirrors", dependencies=[key])
     async def mirrors(dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
         """How each mirror stands, as `evervec mirror status --json`."""
-        return {"datasets": await standing.mirror_status(resources, dataset=dataset, project=project)}
+        return {"datasets": await mirror_status(resources, dataset=dataset, project=project)}
 
     @app.post("/v1/mirrors/{dataset}/check", dependencies=[key])
     async def check(dataset: str, project: str | None = None) -> dict[str, Any]:
         """Compare and repair, as `evervec mirror check --json`; 200 whatever it found."""
-        found = await sync.check_index_sync(resources, dataset=dataset, project=project, deep=True)
+        found = await mirror_check.check_index_sync(resources, dataset=dataset, project=project, deep=True)
         return {"in_sync": all(one.in_sync for one in found), "datasets": [asdict(one) for one in found]}
 
     @app.post("/v1/mirrors/{dataset}/rebuild", dependencies=[key])
     async def rebuild(dataset: str, project: str | None = None) -> dict[str, Any]:
         """Build anew from the database, as `evervec mirror rebuild --json`."""
-        found = await sync.rebuild_from_database(resources, dataset=dataset, project=project)
+        found = await mirror_check.rebuild_from_database(resources, dataset=dataset, project=project)
         return {"holds": all(one.holds for one in found), "datasets": [asdict(one) for one in found]}
 
 

@@ -8,9 +8,10 @@ from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from evervec.errors import Refused
-from evervec.pipeline import index, index_status, run_report
-from evervec.pipeline.index import Wish
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.indexing.requests import Wish
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.status import indexing, runs
 from evervec.store.runs import KEPT
 from evervec.web import rag_examples as examples
 from evervec.web import rag_shapes as shapes
@@ -53,11 +54,11 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
 
         One run at a time: while one is at work or waits, another is refused with the id of that one. With `wait` the answer
         is 202 all the same if the source went away meanwhile: the run is tried again later."""
-        found = await index.dataset(resources, dataset)
-        run_id = await index.start(resources, found.id, _wish(asked, full_rebuild))
-        run = await (run_report.follow if wait else run_report.one)(resources, run_id)
+        found = await requests.dataset(resources, dataset)
+        run_id = await requests.start(resources, found.id, _wish(asked, full_rebuild))
+        run = await (runs.follow if wait else runs.one)(resources, run_id)
         response.status_code = 200 if run.finished_at is not None else 202
-        return run_report.run_document(run)
+        return runs.run_document(run)
 
     @app.get(
         "/v1/rag/status/{dataset:path}",
@@ -70,7 +71,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
     )
     async def status(dataset: Which) -> dict[str, Any]:
         """What the dataset holds, the runs at work and waiting, the last one, and when the next full rebuild is due."""
-        return await index_status.status(resources, dataset)
+        return await indexing.status(resources, dataset)
 
     @app.get(
         "/v1/rag/metrics/{dataset:path}",
@@ -86,7 +87,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
     ) -> dict[str, Any]:
         """Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
         newest run that did everything from nothing, less the run's own; 0 for a slower one, null while none was measured."""
-        return await index_status.metrics(resources, dataset, newest=runs)
+        return await indexing.metrics(resources, dataset, newest=runs)
 
 
 def _wish(asked: IndexRequest, full_rebuild: bool) -> Wish:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Coroutine
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.pipeline.embed import Tally, Until
+from evervec.pipeline.embedding.embed import Tally, Until
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import embed_waiting, extract_waiting, index_waiting
-from evervec.pipeline.tidy import tidy
+from evervec.pipeline.upkeep.janitor import tidy
+from evervec.pipeline.upkeep.sweep import embed_waiting, extract_waiting, index_waiting
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
 from evervec.worker.tasks import attach

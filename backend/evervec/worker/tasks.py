@@ -6,11 +6,15 @@ from uuid import UUID
 
 from taskiq import Context, TaskiqDepends, async_shared_broker
 
-from evervec.pipeline import embed, extract, index, ingest, router, score
-from evervec.pipeline.defer import BatchManager
-from evervec.pipeline.index import Wish
+from evervec.pipeline.batch import router
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.embedding import embed
+from evervec.pipeline.extraction import extract, score
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.sweep import sweep
+from evervec.pipeline.upkeep.sweep import sweep
 from evervec.queue import names
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
@@ -39,7 +43,7 @@ async def save_telegram_message_task(
     message: dict[str, Any], project: str = "telegram", dataset: str = "messages", resources: Resources = OPEN
 ) -> dict[str, int]:
     """Take in one Telegram message (export or Bot API form); rings for scoring and embedding."""
-    report = await ingest.save_message(resources, message, project, dataset)
+    report = await telegram.save_message(resources, message, project, dataset)
     return {
         "created": report.created,
         "changed": report.changed,
@@ -110,22 +114,22 @@ async def index_dataset_task(
     resources: Resources = OPEN,
 ) -> dict[str, Any]:
     """Index a dataset (uuid or project/slug); ids that come while it is indexed wait for their turn."""
-    found = await index.dataset(resources, dataset_id)
-    run_id = await index.enqueue(resources, found.id, Wish(changed_ids, full_rebuild, trigger="task"))
-    done = await index.work(resources, found.id)
+    found = await requests.dataset(resources, dataset_id)
+    run_id = await requests.enqueue(resources, found.id, Wish(changed_ids, full_rebuild, trigger="task"))
+    done = await requests.work(resources, found.id)
     return {"run": str(run_id), "runs": [{"id": str(run.id), "state": run.state} | asdict(run.counts) for run in done]}
 
 
 @async_shared_broker.task(task_name=names.INDEX_WAITING)
 async def index_waiting_task(dataset_id: str, resources: Resources = OPEN) -> dict[str, int]:
     """Work off the runs of a dataset that wait."""
-    return {"runs": len(await index.work(resources, UUID(dataset_id)))}
+    return {"runs": len(await requests.work(resources, UUID(dataset_id)))}
 
 
 @async_shared_broker.task(task_name=names.INDEX_ALL)
 async def index_all_datasets_task(full_rebuild: bool = False, resources: Resources = OPEN) -> dict[str, list[str]]:
     """Ask for a run of every dataset that has a source: one task a dataset."""
-    return {"runs": [str(run_id) for run_id in await index.index_all_datasets(resources, full_rebuild)]}
+    return {"runs": [str(run_id) for run_id in await requests.index_all_datasets(resources, full_rebuild)]}
 
 
 @async_shared_broker.task(task_name=names.PROCESS_BATCHES)

@@ -1,0 +1,147 @@
+"""A batch job on its way back: asked after, downloaded piece by piece, written where the text is still the same, cleaned up.
+
+Every piece is settled in one transaction with its vectors. Stopped anywhere, the rest is downloaded again and what is
+settled is passed over.
+"""
+
+from uuid import UUID
+
+from evervec import log
+from evervec.domain.batch import BatchClient, JobStatus, RemoteJob, RemoteState
+from evervec.errors import ProviderError, ResultsGoneError
+from evervec.pipeline.batch.payload import Load, Why, is_outdated
+from evervec.pipeline.resources import Resources
+from evervec.store import batches
+from evervec.store.batches import BatchJob
+from evervec.store.providers import Provider
+from evervec.store.session import Tx
+
+logger = log.get("batch")
+
+LINES = 1000
+"""Answered lines that are applied together."""
+
+ENDED: dict[RemoteState, JobStatus] = {
+    RemoteState.SUCCEEDED: JobStatus.COMPLETED,
+    RemoteState.FAILED: JobStatus.FAILED,
+    RemoteState.CANCELLED: JobStatus.CANCELLED,
+    RemoteState.EXPIRED: JobStatus.EXPIRED,
+    RemoteState.GONE: JobStatus.FAILED,
+}
+
+
+class Collection:
+    """One provider's jobs of one type on their way back. Each call is made with the job's lock held."""
+
+    def __init__(self, resources: Resources, provider: Provider, load: Load) -> None:
+        self._database, self._provider, self._load = resources.database, provider, load
+        self._client: BatchClient = resources.models.batch_client(provider)
+
+    async def collect(self, job: BatchJob) -> BatchJob:
+        """Look how a job stands, and take in what there is. Raises a `ProviderError` when the provider can not tell."""
+        assert job.external_id is not None
+        if is_outdated(job, self._provider):
+            return await self._abandon(job, "another embedding space is active now")
+        try:
+            remote = await self._client.get_job_status(job.external_id)
+            if not remote.state.over:
+                return await self._still_running(job, remote)
+        except ProviderError as error:
+            if not job.late:
+                raise
+            # whoever has no answer by then is not waited for
+            unheard = f"not done by its deadline, and the provider does not tell: {error}"
+            return await self._finish(job, JobStatus.EXPIRED, None, unheard, penalty=True, online=True, code="expired")
+        return await self._ended(job, remote)
+
+    async def cancel(self, job: BatchJob) -> BatchJob:
+        """End a job here and at the provider; what it has done until now is not taken in."""
+        return await self._abandon(job, "cancelled on request")
+
+    async def clean(self, job: BatchJob) -> None:
+        """Remove what a finished job left at the provider. Raises a `ProviderError`; then it is tried again later."""
+        if job.external_id is not None:
+            remote = await self._client.get_job_status(job.external_id)
+            for name in remote.result_files:
+                await self._client.remove_file(name)
+            if remote.state is not RemoteState.GONE:
+                await self._client.remove_job(job.external_id)
+        if job.input_file is not None:
+            await self._client.remove_file(job.input_file)
+        async with self._database.transaction() as tx:
+            await batches.cleaned(tx, job.id)
+
+    async def _still_running(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+        if job.late:
+            error = f"not done by its deadline, the provider's last word was {remote.said}"
+            return await self._abandon(job, error, status=JobStatus.EXPIRED, online=True)
+        async with self._database.read() as tx:
+            wanted = await self._load.wanted(tx, job.id)
+        if not wanted:
+            return await self._abandon(job, "none of its rows waits any more")
+        async with self._database.transaction() as tx:
+            await batches.seen(tx, job.id, remote.said)
+        return await self._job(job.id)
+
+    async def _abandon(
+        self, job: BatchJob, reason: str, *, status: JobStatus = JobStatus.CANCELLED, online: bool = False
+    ) -> BatchJob:
+        """The provider need not go on: its rows go back, by the last rung where they have waited too long already."""
+        if job.external_id is not None:
+            await self._client.cancel(job.external_id)
+        return await self._finish(job, status, None, reason, penalty=online, online=online, code="expired")
+
+    async def _ended(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+        if remote.no_room:
+            return await self._finish(
+                job,
+                JobStatus.CANCELLED,
+                remote.said,
+                f"no room at the provider, nothing was done: {remote.error}",
+                penalty=False,
+                online=False,
+                code="quota_exhausted",
+            )
+        status, error = ENDED[remote.state], remote.error
+        if remote.result_files:
+            try:
+                await self._take_in(job, remote)
+            except ResultsGoneError as gone:
+                status, error = JobStatus.FAILED, str(gone)
+        if remote.state is RemoteState.GONE:
+            error = "the provider does not know this job any more"
+        if status is JobStatus.FAILED and error is None:
+            error = "the provider gives no reason"
+        code = "bad_response" if status is JobStatus.COMPLETED else str(remote.state)
+        return await self._finish(job, status, remote.said, error, penalty=True, online=False, code=code)
+
+    async def _take_in(self, job: BatchJob, remote: RemoteJob) -> None:
+        width = self._load.width(self._provider)
+        async for results in self._client.download_results(remote, lines=LINES, dimensions=width):
+            await self._load.apply(job.id, self._provider, results)
+
+    async def _finish(
+        self,
+        job: BatchJob,
+        status: JobStatus,
+        said: str | None,
+        error: str | None,
+        *,
+        penalty: bool,
+        online: bool,
+        code: str,
+    ) -> BatchJob:
+        """The end: rows without an answer go back, each with the reason. `penalty` counts it as a try of theirs."""
+        reason = error or "the provider's answer has no line for this row"
+
+        async def once(tx: Tx) -> None:
+            await self._load.give_back(tx, job.id, Why(code, reason, online) if penalty else None)
+            await batches.finish(tx, job.id, status, said=said, error=error)
+
+        await self._database.in_turn(once)
+        logger.info("job ended", job=str(job.id), status=str(status), error=error)
+        return await self._job(job.id)
+
+    async def _job(self, job_id: UUID) -> BatchJob:
+        async with self._database.read() as tx:
+            return await batches.by_id(tx, job_id)

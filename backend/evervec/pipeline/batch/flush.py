@@ -1,0 +1,193 @@
+"""What waits is sent as batch jobs: as many as there is enough for, and as the provider has room for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from uuid import UUID
+
+from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType
+from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Load, Progress
+from evervec.pipeline.batch.submit import NoRoomError, Submission
+from evervec.pipeline.resources import Resources
+from evervec.store import batches
+from evervec.store.batches import BatchJob
+from evervec.store.providers import Provider
+
+
+@dataclass
+class Flushed:
+    """What a flush did, or would do. `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the
+    vector of an equal text. Prices are in dollars, None where the provider has none.
+
+    `files` are the pictures and sounds in its jobs; `files_waiting` are still in the queue, and `files_failed` could not
+    be sent and are given up. Prices are those of the rows alone.
+    """
+
+    provider: str
+    jobs: list[BatchJob] = field(default_factory=list)
+    rows: int = 0
+    texts: int = 0
+    tokens: int = 0
+    reused: int = 0
+    waiting: int = 0
+    reason: str | None = None
+    online_usd: float | None = None
+    deferred_usd: float | None = None
+    planned_jobs: int = 0
+    files: int = 0
+    files_waiting: int = 0
+    files_failed: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """No job of fewer rows than `least`, none of more than `most` (None: what the provider takes)."""
+
+    least: int = 1
+    most: int | None = None
+
+
+LEAST_ROOM = 0.1
+"""Of its quota, a provider has to have so much left for another job while some run."""
+
+
+class Flush:
+    """One flush of one load of some datasets to a provider. `tries` is how often a job has given it back already."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        provider: Provider,
+        load: Load,
+        scope: Sequence[UUID],
+        sizes: Sizes,
+        *,
+        tries: int = 0,
+    ) -> None:
+        self._resources, self._database, self._load = resources, resources.database, load
+        self._provider, self._scope, self._sizes, self._tries = provider, scope, sizes, tries
+        self._client: BatchClient = resources.models.batch_client(provider)
+
+    async def run(self, flushed: Flushed, progress: Progress | None = None) -> Flushed:
+        """Jobs, one after the other, as long as enough waits and the provider has room; added to what was flushed before."""
+        submission = Submission(self._resources, self._provider, self._load, progress)
+        reason = None
+        while reason is None:
+            waiting, reason = await self._enough()
+            if not waiting:
+                break
+            bounds = await self._room()
+            if bounds is None:
+                reason = self._no_room()
+                break
+            try:
+                job = await submission.submit(waiting, bounds, tries=self._tries)
+            except NoRoomError as error:
+                reason = f"{self._provider.name} takes no more for now: {error}"
+                break
+            if job is None:
+                break
+            self._add(flushed, job)
+            reason = self._halted(job)
+        flushed.reused += submission.reused
+        flushed.files_failed += submission.failed
+        left = await self._waiting()
+        self._count_waiting(flushed, left)
+        if left and reason is None:
+            reason = "what waits has the text of a row that is being embedded, and is copied from it when that is done"
+        flushed.reason = flushed.reason or reason
+        return self._priced(flushed)
+
+    async def plan(self, planned: Flushed) -> Flushed:
+        """What `run` would do, with tokens estimated from the length of the texts. Sends and writes nothing."""
+        waiting = await self._waiting()
+        total = sum(count for _, count in waiting)
+        self._count_waiting(planned, waiting)
+        sent, reason, bounds = 0, self._too_few(total), await self._room()
+        if total and bounds is None:
+            reason = self._no_room()
+        elif bounds is not None and reason is None:
+            rest = total % bounds.rows
+            reason = self._too_few(rest)
+            sent = total if reason is None else total - rest
+        if sent and bounds is not None:
+            async with self._database.read() as tx:
+                tokens, size = (ceil(part * sent / total) for part in await self._load.weight(tx, self._scope))
+            planned.planned_jobs += ceil(max(sent / bounds.rows, tokens / bounds.tokens, size / bounds.bytes))
+            planned.tokens += tokens
+        if self._load.job_type is JobType.EMBEDDING:
+            planned.rows = sent
+        else:
+            planned.files = sent
+        planned.reason = planned.reason or reason
+        return self._priced(planned)
+
+    async def _enough(self) -> tuple[list[UUID], str | None]:
+        """The datasets to take from, smallest first; none, with the reason, when that is too little for a job."""
+        waiting = await self._waiting()
+        reason = self._too_few(sum(count for _, count in waiting))
+        return [dataset_id for dataset_id, _ in waiting] if reason is None else [], reason
+
+    def _too_few(self, count: int) -> str | None:
+        """Why so many are no job, if they are none; nothing at all needs no reason."""
+        if not 0 < count < self._sizes.least:
+            return None
+        what = "rows" if self._load.job_type is JobType.EMBEDDING else "pictures and sounds"
+        return f"{count:,} {what} wait, and a job has to have {self._sizes.least:,}"
+
+    async def _waiting(self) -> list[tuple[UUID, int]]:
+        async with self._database.read() as tx:
+            return await self._load.waiting(tx, self._scope, tries=self._tries)
+
+    async def _room(self) -> Bounds | None:
+        """What the next job may hold, beside those that the provider has; None for nothing."""
+        limits = self._client.limits
+        async with self._database.read() as tx:
+            jobs, tokens = await batches.in_flight(tx, self._provider.id)
+        # the limits of tokens are those of the model that embeds
+        metered = self._load.job_type is JobType.EMBEDDING
+        left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
+        # a small rest of a quota would make a job of a few rows, or of one text that is more than the rest
+        little = tokens and left < (limits.queued_tokens or 0) * LEAST_ROOM
+        if little or left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
+            return None
+        rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
+        most = limits.tokens if metered and limits.tokens is not None else UNBOUNDED
+        return Bounds(rows, min(left, most), limits.bytes)
+
+    def _no_room(self) -> str:
+        return f"{self._provider.name} has no room for another job until some are done"
+
+    def _halted(self, job: BatchJob) -> str | None:
+        """Why there is no next job after this one."""
+        match job.status:
+            case JobStatus.CREATED:
+                return f"the last job is kept, and the next sync goes on with it: {job.error}"
+            # rows that a job gave back before are one rung further now: their other half is asked for by itself
+            case JobStatus.FAILED if not self._tries:
+                return f"{self._provider.name} refused the job: {job.error}"
+            case _:
+                return None
+
+    def _add(self, flushed: Flushed, job: BatchJob) -> None:
+        flushed.jobs.append(job)
+        if job.job_type is JobType.MEDIA_DESCRIPTION:
+            flushed.files += job.stats["rows"]
+            return
+        flushed.rows += job.stats["rows"]
+        flushed.texts += job.stats["texts"]
+        flushed.tokens += job.stats["tokens"]
+
+    def _count_waiting(self, flushed: Flushed, waiting: Sequence[tuple[UUID, int]]) -> None:
+        total = sum(count for _, count in waiting)
+        if self._load.job_type is JobType.MEDIA_DESCRIPTION:
+            flushed.files_waiting = total
+        else:
+            flushed.waiting = total
+
+    def _priced(self, flushed: Flushed) -> Flushed:
+        price = self._provider.usd_per_million_tokens
+        if price is not None:
+            flushed.online_usd = flushed.tokens * price / 1_000_000
+            flushed.deferred_usd = flushed.online_usd * DISCOUNT
+        return flushed

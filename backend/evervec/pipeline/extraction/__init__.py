@@ -1,0 +1,1 @@
+"""Messages are scored, and knowledge is extracted from those that carry a signal."""

@@ -1,0 +1,229 @@
+"""Which source fills a dataset: registered once, opened for every run."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from evervec.domain.document import ChangedIds, Source
+from evervec.domain.naming import slug
+from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
+from evervec.pipeline.indexing.sql_source import SqlSource
+from evervec.pipeline.resources import Resources
+from evervec.sources.files.nesting import outermost
+from evervec.sources.files.roots import Root
+from evervec.sources.files.source import FileSource
+from evervec.sources.files.uris import normal, path_of, uri_of
+from evervec.sources.sql.description import Description
+from evervec.sources.sql.loading import describe
+from evervec.store import datasets, sources
+from evervec.store.datasets import Dataset
+from evervec.store.foreign import Foreign, open_foreign
+from evervec.store.sources import SourceRecord
+
+FILES, SQL = "files", "sql"
+
+NAMED_PATHS = 5
+"""So many paths of a dataset are named in a message."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A dataset's files: folders and files, with globs of what to take and to leave, and the largest one in bytes.
+
+    What was in those that are `gone` goes, what is in those of the roots that are `away` stays.
+    """
+
+    roots: Sequence[Path]
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    most_bytes: int = 20_000_000
+    gone: Sequence[Path] = ()
+    away: Sequence[Root] = ()
+
+    def spec(self) -> dict[str, object]:
+        """As it is kept; the uri of a folder ends in a slash."""
+        return {
+            "roots": sorted({uri_of(root) + ("/" if root.is_dir() else "") for root in self.roots}),
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "most_bytes": self.most_bytes,
+        }
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, lets_go: bool = False) -> "Files":
+        """What was kept; of its roots only those of `scope` and those in them, if one is given: these have to be there.
+
+        Any other file may be gone, and what can not be read is away. Who `lets_go` has all of that gone.
+        """
+        kept, named = _roots(spec), {path_of(uri) for uri in scope or ()}
+        inside = [path for path in kept if path not in named and (not scope or not named.isdisjoint(path.parents))]
+        missing = [kept[path] for path in (*(named & kept.keys() if lets_go else ()), *inside) if kept[path].trouble()]
+        gone = {root.path for root in missing if lets_go or root.is_gone()}
+        away = [root for root in missing if root.path not in gone]
+        roots = [path for path in (*sorted(named), *inside) if path not in gone]
+        return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], list(gone), away)
+
+    def require(self, dataset: str) -> None:
+        """Raises `RootsAwayError` when of all roots none can be read."""
+        if self.away and len(self.away) == len(self.roots):
+            count, first = len(self.away) + len(self.gone), self.away[0]
+            which = "the only path" if count == 1 else f"one of the {count} paths, of which none can be read,"
+            raise RootsAwayError(path=str(first.path), reason=first.trouble(), which=which, dataset=dataset)
+
+
+def files_source(files: Files, *, checksum: bool = False) -> FileSource:
+    """The source of some files. Raises `PathRefusedError` for a root that is not there."""
+    return FileSource(
+        files.roots,
+        include=files.include,
+        exclude=files.exclude,
+        most_bytes=files.most_bytes,
+        checksum=checksum,
+        gone=files.gone,
+        away=files.away,
+    )
+
+
+async def let_go(resources: Resources, project: str, dataset: str, files: Files) -> Files:
+    """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
+    async with resources.database.read() as tx:
+        kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
+    known = {} if kept is None or kept.type != FILES else _roots(kept.spec)
+    paths = {normal(path): path for path in files.roots}
+    gone = [path for path in paths if path in known and known[path].trouble()]
+    return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
+
+
+async def forget(resources: Resources, dataset_id: UUID, source: Source) -> None:
+    """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
+    if isinstance(source, FileSource) and source.gone:
+        uris = [uri + slash for uri in source.gone for slash in ("", "/")]
+        await resources.database.in_turn(lambda tx: sources.drop_roots(tx, dataset_id, uris))
+
+
+async def keep_files(resources: Resources, project: str, dataset: str, files: Files) -> tuple[Dataset, Sequence[str]]:
+    """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
+
+    Answers the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters for
+    paths that are neither these nor in these: they would go as gone.
+    """
+    spec = files.spec()
+    async with resources.database.transaction() as tx:
+        target = await datasets.ensure(tx, project, dataset)
+        kept = await sources.by_name(tx, target.project_id, target.slug)
+        known = kept.spec if kept is not None and kept.type == FILES else spec
+        scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
+        record = await sources.keep(tx, target.project_id, target.slug, FILES, spec)
+        await sources.fill(tx, target.id, record.id)
+    return target, scope
+
+
+def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path], dataset: str) -> list[str]:
+    """Take over the roots that are known already; answers those that were named, each as the one that it is in."""
+    known = set(_texts(kept["roots"]))
+    named = {*_texts(spec["roots"]), *(uri for uri in known if path_of(uri) in gone)}
+    homes = outermost(named | known)
+    filters = [(one["include"], one["exclude"]) for one in (spec, kept)]
+    if filters[0] != filters[1] and not all(homes[uri] in named for uri in known):
+        raise Refused(
+            reason=f"Dataset {dataset!r} takes {_said(kept)} from {_listed(known)}. Other filters would remove what they "
+            "brought: name all of these paths, give the same filters, or use a dataset of its own."
+        )
+    spec["roots"] = sorted(set(homes.values()))
+    return sorted({homes[uri] for uri in named})
+
+
+def _listed(uris: Collection[str]) -> str:
+    """How many paths, and the first of them."""
+    first = ", ".join(repr(str(path_of(uri))) for uri in sorted(uris)[:NAMED_PATHS])
+    more = f" and {len(uris) - NAMED_PATHS} more" if len(uris) > NAMED_PATHS else ""
+    return f"{len(uris)} path{'s' * (len(uris) != 1)} ({first}{more})"
+
+
+def _said(kept: dict[str, object]) -> str:
+    include, exclude = " ".join(_texts(kept["include"])), " ".join(_texts(kept["exclude"]))
+    return f"{include or 'every text file'}{f' without {exclude}' if exclude else ''}"
+
+
+def _roots(spec: Mapping[str, Any]) -> dict[Path, Root]:
+    return {path: Root(path, uri.endswith("/")) for uri in spec["roots"] for path in [path_of(uri)]}
+
+
+def _texts(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
+
+
+async def check(
+    resources: Resources,
+    dataset_id: UUID,
+    changed: ChangedIds | None,
+    scope: Sequence[str] | None = None,
+    *,
+    lets_go: bool = False,
+) -> None:
+    """That a dataset can be indexed, as far as the scope goes, and that its source knows the tables and can read the ids.
+
+    Raises `UnknownDatasetError`, `NoSourceError`, `UnknownTableError`, `Refused`.
+    """
+    source = await open_source(resources, dataset_id, scope, lets_go=lets_go)
+    try:
+        if changed is not None:
+            await asyncio.to_thread(source.named, changed)
+    finally:
+        await source.aclose()
+
+
+async def open_source(
+    resources: Resources,
+    dataset_id: UUID,
+    scope: Sequence[str] | None = None,
+    *,
+    checksum: bool = False,
+    lets_go: bool = False,
+) -> Source:
+    """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
+
+    Raises `UnknownDatasetError`, `NoSourceError`, `PathRefusedError`.
+    """
+    async with resources.database.read() as tx:
+        dataset = await datasets.by_id(tx, dataset_id)
+        if dataset is None:
+            raise UnknownDatasetError(dataset=str(dataset_id), known="those of `evervec status`")
+        found = await sources.of_dataset(tx, dataset_id)
+    if found is None:
+        raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
+    record, tenant = found
+    if record.type == FILES:
+        return await asyncio.to_thread(_opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, lets_go)
+    description = describe(record.spec, f"source {record.name!r}")
+    return SqlSource(description, await open_foreign_of(resources, record), tenant)
+
+
+def _opened(record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool) -> Source:
+    files = Files.of(record.spec, scope, lets_go=lets_go)
+    files.require(dataset)
+    return files_source(files, checksum=checksum)
+
+
+async def keep_sql(resources: Resources, description: Description) -> SourceRecord:
+    """Remember a source of SQL tables. One dataset for all of it is made at once, those of tenants when they are seen."""
+    url = None if description.url is None else resources.seal(description.url.get_secret_value())
+    async with resources.database.transaction() as tx:
+        project_id = await datasets.ensure_project(tx, description.project)
+        record = await sources.keep(
+            tx, project_id, description.name, SQL, description.model_dump(mode="json"), url_encrypted=url
+        )
+        if description.dataset is not None:
+            dataset = await datasets.ensure(tx, description.project, description.dataset)
+            await sources.fill(tx, dataset.id, record.id)
+    return record
+
+
+async def open_foreign_of(resources: Resources, record: SourceRecord) -> Foreign:
+    """The tables of an SQL source, in its own database or in ours; for the caller to close."""
+    description = describe(record.spec, f"source {record.name!r}")
+    at = resources.database if record.url_encrypted is None else resources.unseal(record.url_encrypted)
+    return await open_foreign(description, at)

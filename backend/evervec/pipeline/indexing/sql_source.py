@@ -1,0 +1,84 @@
+"""The records of SQL tables as the documents of a dataset: what is described in `sources.sql`, read by `store.foreign`."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+
+from evervec.domain.document import ChangedIds, Document, Listed, Skipped
+from evervec.pipeline.indexing.run import GONE
+from evervec.sources.sql import records
+from evervec.sources.sql.description import Description
+from evervec.store.foreign import Foreign, Record
+
+
+class SqlSource:
+    """One tenant's records (all of them where there are no tenants), table by table in the order of the description."""
+
+    def __init__(self, description: Description, foreign: Foreign, tenant: str | None) -> None:
+        self._description, self._foreign, self._tenant = description, foreign, tenant
+
+    @property
+    def where(self) -> str:
+        """The source's name."""
+        return f"source {self._description.name!r}"
+
+    @property
+    def folders(self) -> list[str]:
+        """None: what a snapshot does not have is not there."""
+        return []
+
+    def owns(self, uri: str) -> bool:
+        """Whether this is a record of one of the described tables."""
+        return records.owns(self._description, uri)
+
+    def exists(self, uri: str) -> bool:
+        """True: a record does not move, and only a look at its table could tell that it went."""
+        return True
+
+    def named(self, changed: ChangedIds) -> list[str]:
+        """The uris of ids by table. Raises `UnknownTableError`, or `SourceError` for an id of a wrong type."""
+        key_types = {table: columns.key_type for table, columns in self._foreign.columns.items()}
+        ids = records.check_ids(self._description, changed, key_types)
+        return [records.uri_of(table, key) for table, keys in ids.items() for key in keys]
+
+    async def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
+        """Every record with its document, by key. Whoever works on a batch keeps no snapshot of the source open."""
+        tables = list(self._description.tables)
+        table, reached = (None, None) if after is None else records.key_of(after)
+        for name in tables[tables.index(table) if table in tables else 0 :]:
+            key: int | str | None = reached if name == table else None
+            while some := await self._page(name, key):
+                yield [Listed(one.uri, one.stamp, one) for one in self._documents(some)]
+                key = some[-1].key
+
+    async def _page(self, table: str, after: int | str | None) -> list[Record]:
+        async with aclosing(self._foreign.extract_all(table, self._tenant, after)) as pages:
+            return await anext(pages, [])
+
+    async def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
+        """The records of some uris, looked up by their keys; one that is not there, or not for this tenant, is gone."""
+        keys: dict[str, list[int | str]] = {}
+        for one in listed:
+            table, key = records.key_of(one.uri)
+            keys.setdefault(table, []).append(key)
+        left = {one.uri for one in listed}
+        for table, wanted in keys.items():
+            async for some in self._foreign.extract_data_by_ids(table, wanted, self._tenant):
+                documents = list(self._documents(some))
+                left.difference_update(one.uri for one in documents)
+                yield list(documents)
+        yield [Skipped(one.uri, GONE, "there is no such record") for one in listed if one.uri in left]
+
+    async def uris(self) -> AsyncIterator[list[str]]:
+        """The uris of all records, each table out of one snapshot."""
+        for table in self._description.tables:
+            async with aclosing(self._foreign.keys(table, self._tenant)) as pages:
+                async for keys in pages:
+                    yield [records.uri_of(table, key) for key in keys]
+
+    async def aclose(self) -> None:
+        """Close the connections to the source."""
+        await self._foreign.aclose()
+
+    def _documents(self, some: Iterable[Record]) -> Iterable[Document]:
+        for one in some:
+            yield records.document_of(self._description, one.table, one.key, one.updated_at, one.values)

@@ -1,0 +1,218 @@
+"""Documents that a caller hands over: chunked and written, and embedded at once, later by a batch job, or by the workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+
+from evervec.domain.chunking import Chunk
+from evervec.domain.document import Document
+from evervec.domain.text import clean
+from evervec.embedders.catalog import BATCHED
+from evervec.errors import Refused
+from evervec.pipeline import chunking
+from evervec.pipeline.batch import media_jobs
+from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.embedding.embed import embed_rows
+from evervec.pipeline.embedding.providers import FREE
+from evervec.pipeline.indexing.run import LONGEST_URI
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, deferred, documents
+from evervec.store.datasets import Dataset
+from evervec.store.documents import Written
+from evervec.store.embeddables import CHUNK
+from evervec.store.session import Tx
+
+TOGETHER = 64
+TOGETHER_CHARACTERS = 2_000_000
+"""So much is chunked, and written in one transaction, at a time."""
+
+SMALL = 256
+"""Chunks that a local model embeds while one waits for it."""
+
+
+Chunked = tuple[Document, Sequence[Chunk]]
+
+
+class Mode(StrEnum):
+    """When what comes in is embedded: before the call returns, later, or as suits its size and the provider."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+    AUTO = "auto"
+
+
+@dataclass
+class Ingested:
+    """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job; `media` are
+    pictures and sounds that wait to be described by one."""
+
+    documents: int = 0
+    documents_unchanged: int = 0
+    chunks_new: int = 0
+    chunks_updated: int = 0
+    chunks_skipped: int = 0
+    chunks_deleted: int = 0
+    embedded: int = 0
+    failed: int = 0
+    pending: int = 0
+    deferred: int = 0
+    media: int = 0
+
+
+async def ingest_documents(
+    resources: Resources,
+    given: AsyncIterator[Document],
+    *,
+    project: str,
+    dataset: str,
+    mode: str = Mode.AUTO,
+) -> Ingested:
+    """Make the dataset hold these documents, each by its uri; one whose text is the same is left alone.
+
+    `sync` embeds before it returns. `async` chunks and writes and never touches the network: with a provider that has a
+    batch API the rows are kept for that, else they wait for workers or a backfill. `auto` is `sync` for little text and a
+    local model. Pictures and sounds are written down, and described by batch jobs later.
+
+    Raises `Refused` for another mode and for media in mode `sync`, `NoMediaModelError` where the provider has no model
+    that describes them, and `NameRefusedError`.
+    """
+    if mode not in tuple(Mode):
+        raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
+    kitchen = await chunking.active(resources)
+    async with resources.database.transaction() as tx:
+        target = await datasets.ensure(tx, project, dataset)
+    ingestion = _Ingestion(resources, kitchen, target, Mode(mode))
+    try:
+        async for group in _groups(given):
+            await ingestion.take(group)
+        await ingestion.written()
+    finally:
+        await ingestion.aclose()
+    return ingestion.total
+
+
+async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
+    """A few documents at a time, none twice in a group: the last version of a uri is the one that counts."""
+    group: dict[str, Document] = {}
+    size = 0
+    async for one in given:
+        document = _storable(one)
+        group.pop(document.uri, None)
+        group[document.uri] = document
+        size += len(document.text)
+        if len(group) >= TOGETHER or size >= TOGETHER_CHARACTERS:
+            yield list(group.values())
+            group, size = {}, 0
+    if group:
+        yield list(group.values())
+
+
+def _storable(document: Document) -> Document:
+    """The document as PostgreSQL can store it. Raises `Refused` for a uri that it can not: that is not ours to change."""
+    if clean(document.uri) != document.uri or not 0 < len(document.uri) <= LONGEST_URI:
+        raise Refused(
+            reason=f"{document.uri[:100]!r} is not a usable uri: give 1 to {LONGEST_URI:,} characters, none of them NUL."
+        )
+    title, text = clean(document.title), clean(document.text)
+    same = (title, text) == (document.title, document.text)
+    return document if same else replace(document, title=title, text=text)
+
+
+class _Ingestion:
+    """Documents on their way in, a group in a transaction: while PostgreSQL writes one, the next is chunked."""
+
+    def __init__(self, resources: Resources, kitchen: Kitchen, target: Dataset, mode: Mode) -> None:
+        self._resources, self._database = resources, resources.database
+        self._kitchen, self._target, self._mode = kitchen, target, mode
+        provider = kitchen.provider
+        self._batched, self._local = provider.type in BATCHED, provider.type in FREE
+        self._writing: asyncio.Task[None] | None = None
+        self._uris: set[str] = set()
+        self.total = Ingested()
+
+    async def take(self, group: Sequence[Document]) -> None:
+        """Chunk what is new, and begin to write it; media are only written down."""
+        uris = {one.uri for one in group}
+        if not uris.isdisjoint(self._uris):
+            await self.written()  # what is known of a document has to be what stands there
+        files = [one for one in group if one.media is not None]
+        if files:
+            await self._take_files(files)
+        group = [one for one in group if one.media is None]
+        changed = await self._changed(group)
+        self.total.documents += len(group)
+        self.total.documents_unchanged += len(group) - len(changed)
+        if changed:
+            chunked = await asyncio.to_thread(self._kitchen.chunk, changed)
+            await self.written()
+            self._uris, self._writing = uris, asyncio.create_task(self._put(chunked))
+
+    async def written(self) -> None:
+        """Wait until the group before is in; raises what went wrong with it."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def aclose(self) -> None:
+        """Leave no task behind: what is being written is written, whatever was wrong with the next group."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _put(self, chunked: Sequence[Chunked]) -> None:
+        """Write a group, and embed it if this mode does."""
+        sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
+        written, kept = await self._database.in_turn(partial(self._write, chunked, defer=self._batched and not sync))
+        self._count(written, kept)
+        if sync and written.pending:
+            await self._embed(list(written.pending))
+
+    async def _take_files(self, files: Sequence[Document]) -> None:
+        provider = self._kitchen.provider
+        media_jobs.require_model(provider)
+        if self._mode is Mode.SYNC:
+            raise Refused(
+                reason="Pictures and sounds are described by batch jobs, and nothing describes them at once: ingest them "
+                "with mode 'async', and text with mode 'sync' in another call."
+            )
+        changed = await media_jobs.take_in(self._resources, self._target, provider, files)
+        self.total.documents += len(files)
+        self.total.documents_unchanged += len(files) - changed
+        self.total.media += changed
+
+    async def _changed(self, group: Sequence[Document]) -> list[Document]:
+        async with self._database.read() as tx:
+            known = await documents.known(tx, self._target.id, [one.uri for one in group])
+        key = self._kitchen.recipe.key
+        return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
+
+    def _at_once(self, chunks: int) -> bool:
+        match self._mode:
+            case Mode.SYNC:
+                return True
+            case Mode.ASYNC:
+                return False
+            case Mode.AUTO:
+                return self._local and chunks <= SMALL
+
+    async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[Written, int]:
+        if not await documents.hold(tx, self._target.id):
+            raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
+        written = await documents.replace(tx, self._target.id, chunked, self._kitchen.recipe.key)
+        if not defer:
+            return written, 0
+        hours = self._resources.settings.batch_hours
+        return written, await deferred.mark(tx, CHUNK, list(written.pending), hours=hours)
+
+    def _count(self, written: Written, kept: int) -> None:
+        for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):
+            setattr(self.total, name, getattr(self.total, name) + getattr(written.counts, name))
+        self.total.pending += len(written.pending)
+        self.total.deferred += kept
+
+    async def _embed(self, chunk_ids: list[int]) -> None:
+        tally = await embed_rows(self._resources, CHUNK, chunk_ids)
+        self.total.embedded += tally.success
+        self.total.failed += tally.failed
+        self.total.pending -= tally.success + tally.failed

@@ -1,0 +1,65 @@
+"""Files come in: their dataset remembers where they are, and is indexed from there."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from evervec.domain.naming import slug
+from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.pipeline import chunking
+from evervec.pipeline.batch import router
+from evervec.pipeline.indexing import requests, source_registry
+from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.run import Indexing, Options, Progress
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets
+from evervec.store.runs import Run
+
+TRIGGER = "cli"
+
+
+async def ingest_files(
+    resources: Resources,
+    project: str,
+    dataset: str,
+    files: Files,
+    options: Options,
+    *,
+    embeds: bool = True,
+    deferred: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
+
+    Where nothing is found any more is let go if the options say so, also a path that is not there itself.
+    With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
+    """
+    if deferred:
+        await router.require(resources)
+    if options.allow_empty:
+        files = await source_registry.let_go(resources, project, dataset, files)
+    source_registry.files_source(files)  # a path that is not there is refused before anything is made
+    if options.dry:
+        return await _counted(resources, project, dataset, files, options, progress)
+    target, scope = await source_registry.keep_files(resources, project, dataset, files)
+    wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
+    return await requests.index(resources, target.id, wish, options, progress)
+
+
+async def _counted(
+    resources: Resources, project: str, dataset: str, files: Files, options: Options, progress: Progress | None
+) -> Run:
+    """A run that is nowhere but here: not even a new dataset is made for it."""
+    try:
+        async with resources.database.read() as tx:
+            found = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+        dataset_id = found[0].id
+    except (UnknownDatasetError, UnknownProjectError):
+        dataset_id = uuid4()
+    run = Run.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
+    source = source_registry.files_source(files, checksum=options.checksum)
+    kitchen = await chunking.active(resources)
+    await Indexing(resources, run, source, kitchen, options, progress).perform()
+    price = kitchen.provider.usd_per_million_tokens
+    run.cost_usd = None if price is None else run.counts.tokens * price / 1_000_000
+    return run

@@ -1,0 +1,162 @@
+"""A sync of an SQL source: what was written since the last one, by dataset and table; and its indexing, asked for at once."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from evervec.domain.naming import slug
+from evervec.pipeline.batch import router
+from evervec.pipeline.indexing import requests, source_registry
+from evervec.pipeline.resources import Resources
+from evervec.sources.sql import records
+from evervec.sources.sql.description import Description
+from evervec.store import datasets, documents, runs, sources
+from evervec.store.datasets import Dataset
+from evervec.store.foreign import Change, Foreign, open_foreign
+from evervec.store.session import Tx
+from evervec.store.sources import SourceRecord
+
+OVERLAP = timedelta(seconds=60)
+"""Behind the source's own horizon, for transactions that we may not see. What is known by its stamp is not told twice."""
+
+TRIGGER = "sync"
+
+Ids = dict[str, list[int | str]]
+
+
+@dataclass
+class DatasetChanges:
+    """What changed in one dataset, by table, and the run that indexes it; no ids where a sync is only looked at."""
+
+    project: str
+    dataset: str
+    dataset_id: UUID | None
+    changed_ids: Ids
+    run_id: UUID | None
+
+
+@dataclass
+class Synced:
+    """A finished sync. `since` is where it began, None for the first one; `warnings` say what it can not see."""
+
+    source: str
+    since: datetime | None
+    datasets: list[DatasetChanges] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changed_ids(self) -> Ids:
+        """The changed ids of all datasets, by table."""
+        merged: Ids = {}
+        for one in self.datasets:
+            for table, ids in one.changed_ids.items():
+                merged.setdefault(table, []).extend(ids)
+        return merged
+
+
+async def sync(resources: Resources, description: Description, *, full: bool = False, deferred: bool = False) -> Synced:
+    """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
+
+    The cursor moves, new tenants get their datasets and the runs wait in one transaction: a sync that failed has
+    triggered nothing, and the next one sees the same changes. With `full` every dataset of the source is rebuilt, also
+    where nothing changed; with `deferred` what is written is left to batch jobs. Raises `NoBatchError`,
+    `SourceDownError` or `SourceError`.
+    """
+    if deferred:
+        await router.require(resources)
+    record = await source_registry.keep_sql(resources, description)
+    async with aclosing(await source_registry.open_foreign_of(resources, record)) as foreign:
+        # asked for before anything is read: what is written while we read is seen by the next sync
+        horizon = await foreign.horizon()
+        synced, changed = await _seen(resources, description, record, foreign, full=full)
+    async with resources.database.transaction() as tx:
+        for tenant in sorted(changed, key=str):
+            dataset = await _dataset(tx, description, record, tenant)
+            # of a source that was never synced everything is new: no list of ids says it shorter
+            mode = "full" if full else "compare" if synced.since is None else "delta"
+            ids = changed[tenant] if mode == "delta" else None
+            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, ids, deferred=deferred)
+            synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
+        await sources.advance(tx, record.id, {"since": horizon.isoformat()})
+    await requests.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])
+    return synced
+
+
+async def look(resources: Resources, description: Description, *, full: bool = False) -> Synced:
+    """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
+    async with resources.database.read() as tx:
+        record = await sources.find(tx, slug("Project", description.project), description.name)
+    at = resources.database if description.url is None else description.url.get_secret_value()
+    async with aclosing(await open_foreign(description, at)) as foreign:
+        synced, changed = await _seen(resources, description, record, foreign, full=full)
+    for tenant in sorted(changed, key=str):
+        project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
+        synced.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
+    return synced
+
+
+async def _seen(
+    resources: Resources, description: Description, record: SourceRecord | None, foreign: Foreign, *, full: bool
+) -> tuple[Synced, dict[str | None, Ids]]:
+    """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
+    known: dict[str | None, UUID] = {}
+    if record is not None:
+        async with resources.database.read() as tx:
+            known = await sources.tenants(tx, record.id)
+    since = None if record is None else record.cursor.get("since")
+    synced = Synced(description.name, None if since is None else datetime.fromisoformat(since))
+    synced.warnings = await foreign.warnings()
+    changed = await _changed(resources, description, known, foreign, synced.since)
+    if full:
+        every = [None] if description.dataset is not None else [*await foreign.tenants(), *known]
+        changed = {tenant: changed.get(tenant, {}) for tenant in every}
+    return synced, changed
+
+
+async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenant: str | None) -> Dataset:
+    dataset = await datasets.ensure(tx, description.project, description.dataset_of(tenant))
+    await sources.fill(tx, dataset.id, record.id, tenant)
+    return dataset
+
+
+async def _changed(
+    resources: Resources,
+    description: Description,
+    known: dict[str | None, UUID],
+    foreign: Foreign,
+    since: datetime | None,
+) -> dict[str | None, Ids]:
+    """Changed ids by tenant and table, without the versions that are indexed already."""
+    found: dict[str | None, Ids] = {}
+    for table, described in description.tables.items():
+        if described.updated_at is None:
+            continue
+        async for some in foreign.changed_since(table, since, OVERLAP):
+            for change in await _unknown(resources, description, known, table, some):
+                if described.dataset_column is None or change.tenant is not None:
+                    found.setdefault(change.tenant, {}).setdefault(table, []).append(change.key)
+    return found
+
+
+async def _unknown(
+    resources: Resources,
+    description: Description,
+    known: dict[str | None, UUID],
+    table: str,
+    some: Sequence[Change],
+) -> list[Change]:
+    by_tenant: dict[str | None, dict[str, Change]] = {}
+    for change in some:
+        by_tenant.setdefault(change.tenant, {})[records.uri_of(table, change.key)] = change
+    new: list[Change] = []
+    async with resources.database.read() as tx:
+        for tenant, changes in by_tenant.items():
+            dataset_id = known.get(tenant)
+            there = {} if dataset_id is None else await documents.known(tx, dataset_id, list(changes))
+            for uri, change in changes.items():
+                stamp = records.stamp_of(description, table, change.updated_at)
+                if uri not in there or there[uri].stamp != stamp:
+                    new.append(change)
+    return new

@@ -1,0 +1,143 @@
+"""Text comes in: committed first, announced after. A bad message is counted and listed, and never stops the others."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
+from evervec.errors import ExportError
+from evervec.pipeline.batch import router
+from evervec.pipeline.resources import Resources
+from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
+from evervec.sources import telegram
+from evervec.store import datasets, messages
+from evervec.store import deferred as deferring
+from evervec.store.embeddables import MESSAGE
+
+BATCH = 1000
+RING = 100
+LISTED = 50
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Report:
+    """What an import did. `rejected` lists the first fifty, `rejections` counts them all."""
+
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    rejections: int = 0
+    rejected: list[RejectedMessage] = field(default_factory=list)
+
+
+async def import_telegram(
+    resources: Resources,
+    path: Path,
+    project: str,
+    dataset: str,
+    *,
+    report: Report | None = None,
+    progress: Progress | None = None,
+    deferred: bool = False,
+) -> Report:
+    """Read a Telegram Desktop export into a dataset, a committed batch at a time. Importing again changes nothing.
+
+    With `deferred` the messages are left to batch jobs to be embedded; what is drawn from them is not. Raises `NoBatchError`,
+    `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
+    counted in the caller's `report`.
+    """
+    report = Report() if report is None else report
+    if deferred:
+        await router.require(resources)
+    target = None
+    for batch in _batches(telegram.read_export(path)):
+        _stop_if_cancelled()
+        if target is None:  # not before there is something to put into it
+            async with resources.database.transaction() as tx:
+                target = await datasets.ensure(tx, project, dataset)
+        await _take(resources, target.id, _sorted_out(batch, report), report, lane=Lane.BACKFILL, deferred=deferred)
+        if progress is not None:
+            progress(len(batch))
+    return report
+
+
+def _stop_if_cancelled() -> None:
+    """Until Python 3.12 `wait_for` swallows a cancellation that comes together with the answer: a long loop asks again."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> Report:
+    """Take in one message as Telegram sends it (export or Bot API form)."""
+    report = Report()
+    async with resources.database.transaction() as tx:
+        target = await datasets.ensure(tx, project, dataset)
+    entry = telegram.parse_message(raw, telegram.bot_chat(raw) or "telegram:unknown", "the message")
+    await _take(resources, target.id, _sorted_out([entry], report), report, lane=Lane.INTERACTIVE)
+    return report
+
+
+def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
+    """A thousand at a time. What was read before the file turned out to be cut is given out before the error goes on."""
+    batch: list[ReadMessage] = []
+    try:
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    except ExportError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _sorted_out(entries: Iterable[ReadMessage], report: Report) -> list[IncomingMessage]:
+    taken = []
+    for entry in entries:
+        match entry:
+            case IncomingMessage():
+                taken.append(entry)
+            case SkippedMessage():
+                report.skipped += 1
+            case RejectedMessage():
+                report.rejections += 1
+                if len(report.rejected) < LISTED:
+                    report.rejected.append(entry)
+    return taken
+
+
+async def _take(
+    resources: Resources,
+    dataset_id: UUID,
+    incoming: Sequence[IncomingMessage],
+    report: Report,
+    *,
+    lane: Lane,
+    deferred: bool = False,
+) -> None:
+    async with resources.database.transaction() as tx:
+        saved = await messages.upsert(tx, dataset_id, incoming)
+        if deferred:
+            written = [*saved.created, *saved.changed]
+            await deferring.mark(tx, MESSAGE, written, hours=resources.settings.batch_hours)
+    report.created += len(saved.created)
+    report.changed += len(saved.changed)
+    report.unchanged += saved.unchanged
+    await announce(resources, [*saved.created, *saved.changed], lane=lane)
+
+
+async def announce(resources: Resources, message_ids: Sequence[int], *, lane: Lane) -> None:
+    """Ring for messages that are committed: to be scored, and to be embedded without waiting for that."""
+    for start in range(0, len(message_ids), RING):
+        part = list(message_ids[start : start + RING])
+        await resources.doorbell.ring(SCORE_MESSAGES, lane=lane, message_ids=part)
+        await resources.doorbell.ring(EMBED_MESSAGES, lane=lane, message_ids=part, provider_id=None)

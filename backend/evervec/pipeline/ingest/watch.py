@@ -1,0 +1,207 @@
+"""Files are kept in the database as they are on the disk: what changes is indexed at once, and embedded by the workers."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+from evervec import log
+from evervec.errors import EmptySourceError, EvervecError, IndexRunningError, NoSourceError, UnknownDatasetError
+from evervec.pipeline import chunking
+from evervec.pipeline.indexing import requests, source_registry
+from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.run import Progress
+from evervec.pipeline.indexing.source_registry import FILES, Files
+from evervec.pipeline.resources import Resources
+from evervec.sources.files.uris import path_of, uri_of
+from evervec.sources.files.watching import Seen, Watching
+from evervec.store.datasets import Dataset
+from evervec.store.runs import Run
+
+logger = log.get("watch")
+
+TRIGGER: Final = "watch"
+
+TURN, PATIENCE, LONG_TURN = 0.1, 2.0, 1.0
+"""Seconds between two looks whether another run of the dataset is through; until a user is told; and from then on."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds until what failed is tried again: twice as long each time."""
+
+
+class Teller(Protocol):
+    """Who tells the user."""
+
+    def indexed(self, run: Run) -> None:
+        """A run has ended."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something is in the way, or is not any more: said once."""
+        ...
+
+    async def started(self, dataset: Dataset) -> None:
+        """Everything was indexed once; from now on what changes is."""
+        ...
+
+
+async def watch(
+    resources: Resources,
+    project: str,
+    dataset: str,
+    files: Files,
+    teller: Teller,
+    finish: asyncio.Event,
+    *,
+    poll: float | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Index the files, and from then on what changes, until `finish`; a run that is at work then comes to its end.
+
+    It sends no text to a provider. `progress` is told of the first, whole indexing. Whatever is in the way later (the
+    database is away, a root is not mounted) is waited for, and changes are kept meanwhile.
+    Raises what `ingest_files` raises, before the first indexing is through; `UnknownDatasetError` or `NoSourceError`
+    when somebody takes the dataset or its source away.
+    """
+    watching = Watching(
+        files.roots,
+        include=files.include,
+        exclude=files.exclude,
+        most_bytes=files.most_bytes,
+        poll=poll,
+        note=teller.note,
+    )
+    target, _ = await source_registry.keep_files(resources, project, dataset, files)
+    following = asyncio.create_task(watching.run())
+    try:
+        await _Keeper(resources, target, watching, teller, progress).keep(following, finish)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+class _Keeper:
+    """Takes what may have changed and sees that it is indexed; what came to nothing is put back."""
+
+    def __init__(
+        self, resources: Resources, target: Dataset, watching: Watching, teller: Teller, progress: Progress | None
+    ) -> None:
+        self._resources, self._target, self._watching, self._teller = resources, target, watching, teller
+        self._progress, self._started = progress, False
+        self._trouble = ""
+        self._away: Sequence[Path] = ()
+        self._failures, self._waits_since = 0, 0.0
+
+    async def keep(self, following: "asyncio.Task[None]", finish: asyncio.Event) -> None:
+        """Index whatever comes, until `finish`."""
+        ending = asyncio.create_task(finish.wait())
+        try:
+            while not finish.is_set():
+                coming = asyncio.create_task(self._watching.some.wait())
+                await asyncio.wait({coming, ending, following}, return_when=asyncio.FIRST_COMPLETED)
+                coming.cancel()
+                if following.done():
+                    following.result()
+                if not finish.is_set():
+                    await asyncio.wait({ending}, timeout=await self._take_up())
+        finally:
+            ending.cancel()
+
+    async def _take_up(self) -> float:
+        """Index what may have changed; answers the seconds to wait before more is."""
+        seen = await self._watching.take()
+        self._tell_away(seen.away)
+        try:
+            await self._index(seen)
+        except IndexRunningError as error:
+            self._watching.put_back(seen)
+            return self._wait_for_turn(error)
+        except (UnknownDatasetError, NoSourceError):
+            raise
+        except Exception as error:
+            if not self._started:
+                raise
+            self._watching.put_back(seen)
+            return self._wait_for_better(error)
+        self._goes_on()
+        return 0
+
+    def _wait_for_turn(self, error: IndexRunningError) -> float:
+        self._waits_since = self._waits_since or monotonic()
+        if monotonic() - self._waits_since < PATIENCE:
+            return TURN
+        self._failures += 1
+        self._say(f"{error} Changes wait for their turn.")
+        return LONG_TURN
+
+    def _wait_for_better(self, error: Exception) -> float:
+        """Whatever it is: a watch that ends would leave changes behind that nobody looks for."""
+        self._failures += 1
+        if self._say(f"{error} Changes are kept until it goes on.") and not isinstance(error, EvervecError | OSError):
+            logger.error("indexing failed", exc_info=error)
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+
+    def _goes_on(self) -> None:
+        if self._failures:
+            self._trouble = ""
+            self._teller.note("It goes on.")
+        self._failures, self._waits_since = 0, 0.0
+
+    def _say(self, trouble: str) -> bool:
+        """Say it, unless it was said last."""
+        is_new, self._trouble = trouble != self._trouble, trouble
+        if is_new:
+            self._teller.note(trouble)
+        return is_new
+
+    async def _index(self, seen: Seen) -> None:
+        for wish in await asyncio.to_thread(_wishes, seen):
+            try:
+                run = await requests.index(self._resources, self._target.id, wish, progress=self._progress)
+            except EmptySourceError as error:
+                if not self._started:
+                    raise
+                self._say(str(error))
+                for uri in wish.scope or ():
+                    self._watching.distrust(path_of(uri))
+                continue
+            if run.state != "done":  # the dataset is gone: whoever asks again is told so
+                self._watching.put_back(seen)
+                continue
+            self._tell(run)
+        if seen.everything and not self._started:
+            await asyncio.to_thread((await chunking.active(self._resources)).warm)
+            await self._teller.started(self._target)
+            self._started, self._progress = True, None
+
+    def _tell(self, run: Run) -> None:
+        logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
+        self._teller.indexed(run)
+
+    def _tell_away(self, away: Sequence[Path]) -> None:
+        for path in away:
+            if path not in self._away:
+                self._teller.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
+        for path in self._away:
+            if path not in away:
+                self._teller.note(f"{path} is back.")
+        self._away = away
+
+
+def _wishes(seen: Seen) -> list[Wish]:
+    """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
+    nothing of it is taken for gone because another one is full."""
+    scope = [uri_of(root) for root in seen.roots]
+    if seen.everything:
+        files = [uri for root, uri in zip(seen.roots, scope, strict=True) if root.is_file()]
+        folders = [uri for uri in scope if uri not in files]
+        return [
+            Wish(full=True, trigger=TRIGGER, scope=one, embeds=False) for one in (*([f] for f in folders), files) if one
+        ]
+    paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in seen.roots)]
+    # what is gone comes last: until then a moved document is found by its text, where it was before
+    paths.sort(key=lambda path: (not os.path.lexists(path), path))
+    changed = {FILES: [uri_of(path) for path in paths]}
+    return [Wish(changed, trigger=TRIGGER, scope=scope, embeds=False)] if paths else []

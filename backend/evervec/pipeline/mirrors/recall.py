@@ -1,0 +1,110 @@
+"""The recall watch: a sample of a dataset's own vectors asked of the mirror, of pgvector's HNSW, and exactly."""
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec import log
+from evervec.domain.feed import Vectors
+from evervec.mirror.snapshot import Filter, Snapshot
+from evervec.pipeline.mirrors.mirror import Mirror
+from evervec.store import changes, mirrors, vectors
+from evervec.store.embeddables import BY_KIND
+from evervec.store.session import Database, ReadTx
+
+logger = log.get("mirror")
+
+SAMPLED = 30
+K = 10
+TIE = 1e-6
+
+
+@dataclass
+class Recalls:
+    """Found and wanted neighbours by engine."""
+
+    found: dict[str, int]
+    wanted: int = 0
+
+    def of(self, engine: str) -> float:
+        """recall@10; 1 where there was nothing to find."""
+        return self.found[engine] / self.wanted if self.wanted else 1.0
+
+
+async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED) -> Recalls | None:
+    """Measure, keep, and put right: a mirror below its target is built anew, a low HNSW is told of.
+
+    None while the mirror has nothing to search.
+    """
+    snapshot = mirror.snapshot()
+    if snapshot is None or not len(snapshot):
+        return None
+    async with database.read() as tx:
+        sample = await _sample(tx, mirror.dataset.id, snapshot, sampled)
+        await vectors.use_index(tx, k=K)
+        recalls = await _compared(tx, mirror.dataset.id, snapshot, sample)
+    target = snapshot.main.tuning.target
+    async with database.transaction() as tx:
+        for engine in recalls.found:
+            await mirrors.record_recall(tx, mirror.dataset.id, engine, recalls.of(engine), target, len(sample))
+    await _answer(mirror, recalls, target)
+    return recalls
+
+
+async def _sample(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, count: int) -> Vectors:
+    ids = snapshot.versions()[0]
+    chosen = np.random.default_rng().choice(ids, size=min(count, len(ids)), replace=False)
+    return await changes.by_ids(tx, dataset_id, chosen, snapshot.dimensions)
+
+
+async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Vectors) -> Recalls:
+    """Each vector asks for its neighbours of its own kind; itself is no answer."""
+    recalls = Recalls({"mirror": 0, "pgvector": 0})
+    for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):
+        answers = {
+            engine: await vectors.nearest_ids(
+                tx, BY_KIND[kind], row, k=K + 1, dataset_id=dataset_id, exact=engine == "exact"
+            )
+            for engine in ("exact", "pgvector")
+        }
+        mirrored = await asyncio.to_thread(snapshot.search, row[None, :], K + 1, Filter(frozenset({kind})))
+        answers["mirror"] = mirrored.ids[0].tolist()
+        others = {
+            engine: [found for found in ids if found not in (vector_id, -1)][:K] for engine, ids in answers.items()
+        }
+        for engine, count in (await _as_near(tx, dataset_id, row, others)).items():
+            recalls.found[engine] += count
+        recalls.wanted += len(others["exact"])
+    return recalls
+
+
+async def _as_near(
+    tx: ReadTx, dataset_id: UUID, row: NDArray[np.float32], answers: dict[str, list[int]]
+) -> dict[str, int]:
+    """How many answers of each engine are as near as the farthest exact one: of equal texts, one is as good as another."""
+    ids = sorted({vector_id for listed in answers.values() for vector_id in listed})
+    found = await changes.by_ids(tx, dataset_id, ids, len(row))
+    scores = dict(zip(found.ids.tolist(), (found.rows @ row).tolist(), strict=True))
+    farthest = min((scores[vector_id] for vector_id in answers["exact"]), default=0.0) - TIE
+    return {
+        engine: sum(scores.get(vector_id, -1.0) >= farthest for vector_id in listed)
+        for engine, listed in answers.items()
+        if engine != "exact"
+    }
+
+
+async def _answer(mirror: Mirror, recalls: Recalls, target: float) -> None:
+    for engine in recalls.found:
+        if recalls.of(engine) < target:
+            logger.warning(
+                "recall@10 is low",
+                dataset=mirror.name,
+                engine=engine,
+                recall=round(recalls.of(engine), 4),
+                target=target,
+            )
+    if recalls.of("mirror") < target:
+        await mirror.rebuild(f"recall@10 fell to {recalls.of('mirror'):.3f}, the target is {target:g}")

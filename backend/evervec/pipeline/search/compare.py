@@ -1,0 +1,83 @@
+"""The same search asked of the mirror and of pgvector: the same hits, and how long each takes once it is warm."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search.mirrors import Scope, ask_mirrors
+from evervec.store import datasets, vectors
+from evervec.store.embeddables import EMBEDDABLES
+from evervec.store.vectors import Hit
+
+ROUNDS = 15
+TIE = 1e-3
+"""Half precision knows no smaller difference between two scores."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Hits and the median milliseconds of each engine, from the query's vector to rows with their texts.
+
+    `same` is whether both found the same rows; of rows with equal scores at the end one is as good as another.
+    """
+
+    mirror: Sequence[Hit]
+    mirror_ms: float
+    pgvector: Sequence[Hit]
+    pgvector_ms: float
+    same: bool
+
+
+async def side_by_side(
+    resources: Resources, text: str, *, dataset: str | None = None, k: int = 10, rounds: int = ROUNDS
+) -> Compared:
+    """Ask both, in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
+    provider = await resources.provider()
+    query = (await resources.models.embedder(provider).embed([text]))[0]
+    async with resources.database.read() as tx:
+        scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
+
+    async def mirror() -> Sequence[Hit]:
+        return (await ask_mirrors(resources, query, scope, k, anything=True)).hits
+
+    async def pgvector() -> Sequence[Hit]:
+        return await _from_pgvector(resources, query, scope, k)
+
+    found, seconds = await _timed([mirror, pgvector], rounds)
+    return Compared(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
+
+
+async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[Hit]:
+    hits: list[Hit] = []
+    async with resources.database.read() as tx:
+        await vectors.use_index(tx, k=k)
+        for embeddable in scope.kinds:
+            hits += await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=scope.dataset_ids)
+    return sorted(hits, key=lambda hit: -hit.score)[:k]
+
+
+async def _timed(
+    engines: Sequence[Callable[[], Awaitable[Sequence[Hit]]]], rounds: int
+) -> tuple[list[Sequence[Hit]], list[float]]:
+    """What each found, and its median milliseconds. They take turns, so that a noisy moment meets both."""
+    found = [await engine() for engine in engines]
+    taken: list[list[float]] = [[] for _ in engines]
+    for _ in range(rounds):
+        for engine, times in zip(engines, taken, strict=True):
+            started = perf_counter()
+            await engine()
+            times.append((perf_counter() - started) * 1000)
+    return found, [round(median(times), 3) for times in taken]
+
+
+def _same(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
+    if len(one) != len(other) or not one:
+        return False
+    last = min(one[-1].score, other[-1].score) + TIE
+    above = [{(hit.kind, hit.id) for hit in hits if hit.score > last} for hits in (one, other)]
+    return above[0] == above[1] and abs(one[-1].score - other[-1].score) <= TIE

@@ -1,0 +1,31 @@
+"""Proofs for whoever does not take our word for it: which index answers, and that nothing with text lacks a vector."""
+
+import re
+from dataclasses import dataclass
+
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search.search import plan
+from evervec.store import monitor
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One claim, whether it holds, and what was seen."""
+
+    claim: str
+    holds: bool
+    seen: str
+
+
+async def hnsw_answers(resources: Resources, text: str, kind: str) -> Proof:
+    """PostgreSQL's own plan names the HNSW index."""
+    explained = await plan(resources, text, kind)
+    found = re.search(r"Index Scan using embeddings_hnsw_\w+ on embeddings", explained)
+    return Proof(f"the HNSW index answers a search for {kind}s", found is not None, found[0] if found else explained)
+
+
+async def nothing_is_null(resources: Resources) -> Proof:
+    """No row with text is without its vector."""
+    async with resources.database.read() as tx:
+        with_text, missing = await monitor.without_vector(tx)
+    return Proof("nothing is NULL", missing == 0, f"{missing} of {with_text:,} rows with text have no vector")

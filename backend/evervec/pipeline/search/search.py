@@ -1,0 +1,261 @@
+"""A question becomes a vector, the vector becomes hits. An answer says which engine gave it and what it is true at."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic, perf_counter
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec.domain.text import is_blank
+from evervec.domain.vectors import gate
+from evervec.errors import Refused, UnknownRowError
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search.mirrors import Mirrored, Scope, ask_mirrors
+from evervec.store import changes, datasets, monitor, vectors
+from evervec.store.embeddables import BY_NAME, EMBEDDABLES, Embeddable
+from evervec.store.session import ReadTx
+from evervec.store.vectors import Hit, Place
+
+EXACT_BELOW = 20_000
+"""Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
+log or table) has no way to some of the others, whatever `ef_search` is: see decision 0013."""
+MOST = 1_000
+ENGINES = ("auto", "mirror", "pgvector", "exact")
+WAIT_SECONDS = 5.0
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a
+    dataset had no mirror to ask. `watermark` is the transaction id below which everything is in it; `widened` tells
+    that a filter was so narrow, or so many rows were gone, that an index had to look further than usual. It is the
+    sequence of its hits, best first.
+    """
+
+    engine: str
+    watermark: str
+    pending_in_scope: int
+    milliseconds: float
+    hits: list[Hit]
+    widened: bool = False
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        return self.hits[place]
+
+
+async def search(
+    resources: Resources,
+    text: str,
+    *,
+    dataset: str | None = None,
+    project: str | None = None,
+    kind: str | None = None,
+    k: int = 10,
+    engine: str = "auto",
+    row_ids: Sequence[int] | None = None,
+    min_watermark: int | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+) -> Answer:
+    """The k rows nearest to a text.
+
+    `row_ids` are the rows of `kind` that may be answered, from any SQL of your own. `min_watermark` is a transaction id
+    (`pg_current_xact_id()` of a writer): what it committed is embedded and found, if that takes no longer than
+    `wait_seconds`. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
+    """
+    started = perf_counter()
+    if is_blank(text):
+        raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
+    _check(k, engine)
+    scope = await _scope(resources, dataset, project, kind, row_ids)
+    provider = await resources.provider()
+    if min_watermark is not None:
+        await _until_embedded(resources, scope, min_watermark, wait_seconds)
+    answer = await resources.models.embedder(provider).embed([text])
+    gate(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
+    return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
+
+
+async def similar(
+    resources: Resources, kind: str, row_id: int, *, dataset: str | None = None, k: int = 10, engine: str = "auto"
+) -> Answer:
+    """The k rows of the same kind nearest to a row, itself left out. Raises `UnknownRowError` when it has no vector."""
+    started = perf_counter()
+    _check(k, engine)
+    scope = await _scope(resources, dataset, None, kind)
+    async with resources.database.read() as tx:
+        query = await vectors.of_row(tx, scope.kinds[0], row_id)
+    if query is None:
+        raise UnknownRowError(kind=kind, row_id=row_id)
+    answer = await _nearest(resources, query, scope, k + 1, engine, started)
+    return replace(answer, hits=[hit for hit in answer.hits if (hit.kind, hit.id) != (kind, row_id)][:k])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that say the same; `score` is their cosine similarity. Chunks have places."""
+
+    kind: str
+    id: int
+    other_id: int
+    score: float
+    text: str
+    other_text: str
+    place: Place | None = None
+    other_place: Place | None = None
+
+
+async def duplicates(
+    resources: Resources, *, dataset: str | None = None, kind: str = "message", threshold: float = 0.95, k: int = 100
+) -> list[Pair]:
+    """Pairs of rows at or above a similarity, nearest first, inside the datasets in scope."""
+    if not 0 < threshold <= 1:
+        raise Refused(reason=f"--threshold is {threshold}, it must be above 0 and at most 1.")
+    _check(k, "auto")
+    scope = await _scope(resources, dataset, None, kind)
+    dimensions = (await resources.provider()).space.dimensions
+    async with resources.database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        found = await vectors.duplicates(tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k)
+        said = await vectors.texts_of(
+            tx, scope.kinds[0], {row_id for one, other, _ in found for row_id in (one, other)}
+        )
+    # of two rows one may be gone by now: nobody's double any more
+    pairs = [(*pair, said[pair[0]], said[pair[1]]) for pair in found if pair[0] in said and pair[1] in said]
+    return [Pair(kind, one, other, score, a[0], b[0], a[1], b[1]) for one, other, score, a, b in pairs]
+
+
+async def plan(resources: Resources, text: str, kind: str) -> str:
+    """PostgreSQL's plan for a search of one kind: the proof that its HNSW index answers."""
+    provider = await resources.provider()
+    answer = await resources.models.embedder(provider).embed([text])
+    async with resources.database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        return await vectors.explain(tx, BY_NAME[kind], answer[0], k=10)
+
+
+def _check(k: int, engine: str) -> None:
+    if not 1 <= k <= MOST:
+        raise Refused(reason=f"k is {k}, it must be between 1 and {MOST}.")
+    if engine not in ENGINES:
+        raise Refused(reason=f"There is no engine {engine!r}. Engines: {', '.join(ENGINES)}.")
+
+
+async def _scope(
+    resources: Resources,
+    dataset: str | None,
+    project: str | None,
+    kind: str | None,
+    row_ids: Sequence[int] | None = None,
+) -> Scope:
+    if kind is not None and kind not in BY_NAME:
+        raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
+    if row_ids is not None and kind is None:
+        raise Refused(reason=f"Row ids are ids of one kind: say which, one of {', '.join(BY_NAME)}.")
+    kinds = [BY_NAME[kind]] if kind else list(EMBEDDABLES)
+    async with resources.database.read() as tx:
+        found = await datasets.find(tx, dataset, project)
+    return Scope(kinds, found, everywhere=dataset is None and project is None, row_ids=row_ids)
+
+
+async def _until_embedded(resources: Resources, scope: Scope, seen: int, seconds: float) -> None:
+    """Wait until what a transaction committed is embedded; not longer than that."""
+    ending = monotonic() + seconds
+    unknown = 0
+    while True:
+        async with resources.database.read() as tx:
+            now = await changes.watermark(tx)
+            if now.covers(seen) and not await monitor.pending_at(tx, scope.dataset_ids, seen):
+                return
+            # it may have ended between the snapshot and the look at what is open: then the next snapshot knows it
+            unknown = unknown + 1 if seen >= now.xmax and not await changes.is_open(tx, seen) else 0
+        if unknown == 2:
+            raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
+        if not unknown and monotonic() >= ending:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _nearest(
+    resources: Resources,
+    query: NDArray[np.float32],
+    scope: Scope,
+    k: int,
+    engine: str,
+    started: float,
+    seen: int | None = None,
+    space_id: int | None = None,
+) -> Answer:
+    """From the mirrors, and from PostgreSQL for what has none; then the best k of both."""
+    mirrored = Mirrored()
+    if engine in ("auto", "mirror"):
+        mirrored = await ask_mirrors(
+            resources, query, scope, k, seen=seen, anything=engine == "mirror", space_id=space_id
+        )
+    hits, used = list(mirrored.hits), {"mirror"} if mirrored.datasets else set()
+    rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in mirrored.datasets])
+    async with resources.database.read() as tx:
+        watermark = (await changes.watermark(tx)).xmin
+        if rest.datasets:
+            answered, found = await _from_postgres(tx, rest, query, k, "auto" if engine == "mirror" else engine)
+            hits += found
+            used |= {answered} if found or not used else set()
+        pending = await monitor.pending(tx, scope.dataset_ids)
+    hits.sort(key=lambda hit: -hit.score)
+    return Answer(
+        engine="+".join(sorted(used)) or "pgvector",
+        watermark=str(min([watermark, *mirrored.watermarks])),
+        pending_in_scope=pending,
+        milliseconds=round((perf_counter() - started) * 1000, 3),
+        hits=hits[:k],
+        widened=mirrored.widened,
+    )
+
+
+async def _from_postgres(
+    tx: ReadTx, scope: Scope, query: NDArray[np.float32], k: int, engine: str
+) -> tuple[str, list[Hit]]:
+    # every dataset is no filter: the indexes are asked for all there is
+    dataset_ids = None if scope.everywhere and scope.row_ids is None else scope.dataset_ids
+    hits: list[Hit] = []
+    used: set[str] = set()
+    for embeddable in scope.kinds:
+        if scope.row_ids is not None:
+            answered, found = (
+                "exact",
+                await vectors.nearest_of(tx, embeddable, query, scope.row_ids, scope.dataset_ids, k=k),
+            )
+        else:
+            answered, found = await _one_kind(tx, embeddable, query, dataset_ids, k, engine)
+        hits += found
+        used |= {answered} if found else set()
+    return "exact" if used == {"exact"} else "pgvector", hits
+
+
+async def _one_kind(
+    tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], dataset_ids: list[UUID] | None, k: int, engine: str
+) -> tuple[str, list[Hit]]:
+    """HNSW, or exact for few rows, or where the graph came back with fewer rows than there are."""
+    chosen = engine
+    if engine == "auto":
+        chosen = "pgvector" if await _more(tx, embeddable, dataset_ids, EXACT_BELOW) else "exact"
+    if chosen == "pgvector":
+        await vectors.use_index(tx, k=k)
+        hits = await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=dataset_ids)
+        if len(hits) == k or engine == "pgvector" or not await _more(tx, embeddable, dataset_ids, len(hits)):
+            return "pgvector", hits
+    return "exact", await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=dataset_ids, exact=True)
+
+
+async def _more(tx: ReadTx, embeddable: Embeddable, dataset_ids: list[UUID] | None, found: int) -> bool:
+    ids = dataset_ids if dataset_ids is not None else [d.id for d in await datasets.live(tx)]
+    return await vectors.in_scope(tx, embeddable, ids, most=found + 1) > found

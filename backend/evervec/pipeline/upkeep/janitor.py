@@ -1,0 +1,88 @@
+"""What nobody asks for but has to be done: documents that wait for their chunks, rows of deleted datasets."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+from evervec import log
+from evervec.domain.chunking import Chunk
+from evervec.pipeline import chunking
+from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.embedding.embed import Until, never, sliced
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, documents
+from evervec.store.documents import Unchunked
+from evervec.store.session import Tx
+
+logger = log.get("tidy")
+
+DOCUMENTS = 50
+ROWS = 2000
+
+
+async def tidy(resources: Resources, until: Until = never) -> None:
+    """Chunk what waits, remove what is left of deleted datasets. One process at a time; the others find nothing to do."""
+    async with resources.database.advisory_lock("tidy", wait=False) as held:
+        if held:
+            await purge_deleted(resources, until)
+            await chunk_waiting(resources, until)
+
+
+async def purge_deleted(resources: Resources, until: Until = never) -> int:
+    """Remove the rows of deleted datasets with their vectors, a short transaction a batch; answers how many."""
+    async with resources.database.read() as tx:
+        deleted = await datasets.deleted(tx)
+    total = 0
+    for dataset_id in deleted:
+        removed = 1
+        while removed and not until():
+            removed = await resources.database.in_turn(partial(datasets.purge, dataset_id=dataset_id, limit=ROWS))
+            total += removed
+    if total:
+        logger.info("deleted datasets purged", rows=total)
+    return total
+
+
+async def chunk_waiting(resources: Resources, until: Until = never) -> int:
+    """Chunk the documents that were put in as a text, or chunked for another space or template; answers how many.
+
+    The smallest project first, so that none waits behind a large one.
+    """
+    kitchen = await chunking.active(resources)
+    async with resources.database.read() as tx:
+        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, kitchen.recipe.key) if pending]
+        live = await datasets.live(tx)
+    total = 0
+    for project_id in waiting:
+        for dataset in live:
+            if dataset.project_id == project_id:
+                total += await _chunk_dataset(resources, kitchen, dataset.id, sliced(until))
+    return total
+
+
+async def _chunk_dataset(resources: Resources, kitchen: Kitchen, dataset_id: UUID, until: Until) -> int:
+    total = 0
+    while not until():
+        async with resources.database.read() as tx:
+            read = await documents.unchunked(tx, dataset_id, kitchen.recipe.key, limit=DOCUMENTS)
+        if not read:
+            break
+        chunked = await asyncio.to_thread(kitchen.chunk, [one.document for one in read])
+        pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
+        total += await _write(resources, dataset_id, pairs, kitchen.recipe.key)
+    return total
+
+
+async def _write(
+    resources: Resources, dataset_id: UUID, pairs: Sequence[tuple[Unchunked, Sequence[Chunk]]], key: str
+) -> int:
+    async def once(tx: Tx) -> int:
+        if not await documents.hold(tx, dataset_id):
+            return 0
+        still = await documents.still(tx, [one for one, _ in pairs])
+        same = [(one.document, chunks) for one, chunks in pairs if one.id in still]
+        await documents.replace(tx, dataset_id, same, key)
+        return len(same)
+
+    return await resources.database.in_turn(once)

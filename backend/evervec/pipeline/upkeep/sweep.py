@@ -1,0 +1,85 @@
+"""What any crash left behind: rows that wait and that nobody holds are taken up again, smallest project first."""
+
+from uuid import UUID
+
+from evervec import log
+from evervec.pipeline import chunking
+from evervec.pipeline.embedding.embed import Tally, Until, embed_dataset, never, sliced
+from evervec.pipeline.extraction.extract import extract_knowledge
+from evervec.pipeline.extraction.score import score_messages
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.upkeep.janitor import tidy
+from evervec.queue.names import Lane
+from evervec.store import datasets, messages, rows, runs
+
+logger = log.get("sweep")
+
+MOST = 1000
+
+
+async def get_projects_with_vectorization_count(resources: Resources) -> list[tuple[UUID, str | None, int]]:
+    """`(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one.
+
+    Pending are documents still to be chunked and rows still to be embedded.
+    """
+    kitchen = await chunking.active(resources)
+    async with resources.database.read() as tx:
+        return await datasets.pending_by_project(tx, kitchen.recipe.key)
+
+
+async def sweep(resources: Resources) -> Tally:
+    """Take up once whatever waits: messages to score and to extract, runs to index, documents to chunk, rows to embed.
+
+    Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
+    """
+    await extract_waiting(resources)
+    await index_waiting(resources)
+    await tidy(resources)
+    return await embed_waiting(resources)
+
+
+async def extract_waiting(resources: Resources, until: Until = never) -> None:
+    """Take up once the messages that wait to be scored or extracted."""
+    for stage in ("score", "extract"):
+        if not until():
+            await _catch_up(resources, stage)
+
+
+async def index_waiting(resources: Resources, until: Until = never) -> None:
+    """Work off once the index runs that are due, and those whose process died."""
+    async with resources.database.read() as tx:
+        waiting = await runs.waiting(tx)
+    for dataset_id in waiting:
+        if until():
+            return
+        await requests.work(resources, dataset_id)
+
+
+async def embed_waiting(resources: Resources, until: Until = never) -> Tally:
+    """Take up once the rows that wait to be embedded; `until` ends it after the claims in flight."""
+    total = Tally()
+    for project_id, _, pending in await get_projects_with_vectorization_count(resources):
+        if pending:
+            for dataset_id in await _free(resources, project_id):
+                total.add(await embed_dataset(resources, dataset_id, until=sliced(until)))
+    if total != Tally():
+        logger.info("swept", embedded=total.success, failed=total.failed)
+    return total
+
+
+async def _catch_up(resources: Resources, stage: str) -> None:
+    async with resources.database.read() as tx:
+        waiting = await messages.waiting(tx, stage, limit=MOST)
+    for ids in waiting.values():
+        if stage == "score":
+            await score_messages(resources, ids, lane=Lane.BACKFILL)
+        else:
+            await extract_knowledge(resources, ids, lane=Lane.BACKFILL)
+
+
+async def _free(resources: Resources, project_id: UUID) -> list[UUID]:
+    async with resources.database.read() as tx:
+        busy = await runs.embedding(tx)
+        live = [d.id for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
+        return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]

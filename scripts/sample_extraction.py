@@ -13,8 +13,8 @@ import typer
 
 from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, LinkType, MessageText, Score
 from evervec.domain.message import IncomingMessage
-from evervec.embedders.local import LocalEmbedder
-from evervec.extractors.local import LocalExtractor
+from evervec.embedders.local.embedder import LocalEmbedder
+from evervec.extractors.local.extractor import LocalExtractor
 from evervec.sources.demo import demo_chat_path
 from evervec.sources.telegram import read_export
 

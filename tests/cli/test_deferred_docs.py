@@ -86,7 +86,8 @@ def test_the_settings_of_the_page_are_those_there_are() -> None:
 
 
 def test_the_limits_of_the_page_are_those_of_the_clients() -> None:
-    from evervec.embedders import gemini_batch, openai_batch
+    from evervec.embedders.gemini import batch as gemini_batch
+    from evervec.embedders.openai import batch as openai_batch
 
     gemini, openai = gemini_batch.LIMITS, openai_batch.LIMITS
     for limits in (gemini, openai):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evervec.domain.chunking import LEAST_TOKENS, Chunk, Count, Recipe, chunk, gather
 from evervec.domain.document import Block, Cut, Document
 from evervec.domain.text import is_blank
-from evervec.embedders.local import LocalEmbedder
+from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.errors import Refused
 
 local = LocalEmbedder().count_tokens

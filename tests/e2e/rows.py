@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.protocols import Vectors
-from evervec.embedders.local import LocalEmbedder
+from evervec.embedders.local.embedder import LocalEmbedder
 from tests.e2e.waiting import eventually
 from tests.fakes.vectors import expected_vectors
 

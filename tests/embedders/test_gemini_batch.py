@@ -13,13 +13,13 @@ import orjson
 import pytest
 
 from evervec.domain.batch import Line, MediaLine, RemoteState, remote_name
-from evervec.embedders import gemini_lines
-from evervec.embedders.gemini_batch import GeminiBatchClient
-from evervec.embedders.gemini_client import Deadlines, GeminiClient
-from evervec.embedders.gemini_jobs import file_of, job_of, moment
-from evervec.embedders.gemini_refusals import Refusal, rung
+from evervec.embedders.gemini import lines
+from evervec.embedders.gemini.batch import GeminiBatchClient
+from evervec.embedders.gemini.jobs import file_of, job_of, moment
 from evervec.embedders.jsonl import Group
 from evervec.errors import BadResponseError, ConfigError, TransientError
+from evervec.vendors.gemini.client import Deadlines, GeminiClient
+from evervec.vendors.gemini.refusals import Refusal, rung
 from tests.embedders.batch_settings import KEY, MODEL, Setting, open_client, problem_of, right, setting
 from tests.fakes import FakeProvider, Fault
 
@@ -126,7 +126,7 @@ async def test_an_answer_to_create_that_does_not_come_in_time_leaves_it_open(s: 
 
 
 def test_who_only_batches_does_not_wait_for_googles_library() -> None:
-    code = "import sys, evervec.embedders.gemini_batch; sys.exit('google.genai' in sys.modules)"
+    code = "import sys, evervec.embedders.gemini.batch; sys.exit('google.genai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -148,7 +148,7 @@ def test_a_line_asks_for_the_width_that_is_wanted() -> None:
 
 
 def test_a_media_line_holds_the_media_and_the_kind_of_it() -> None:
-    asked = orjson.loads(gemini_lines.media_line("gemini", MediaLine("k", "Image/PNG; q=1", b"abc")))
+    asked = orjson.loads(lines.media_line("gemini", MediaLine("k", "Image/PNG; q=1", b"abc")))
     (content,) = asked["request"]["contents"]
     assert content["parts"][0]["inline_data"] == {"mime_type": "image/png", "data": "YWJj"}
     assert "search" in content["parts"][1]["text"]
@@ -176,7 +176,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
 def test_every_line_that_is_no_vector_is_an_error_with_a_rung(answer: dict[str, Any], code: str) -> None:
     group = Group(1, 2)
-    gemini_lines.read({"key": "k"} | answer, group)
+    lines.read({"key": "k"} | answer, group)
     assert group.full
     results = group.take()
     assert [(key, rung) for key, rung, _ in results.errors] == [("k", code)]
@@ -197,7 +197,7 @@ def test_a_description_is_what_the_model_wrote_and_not_what_it_thought(
 ) -> None:
     group = Group(1, None)
     response = {"candidates": [{"content": content, "finishReason": finish}]}
-    gemini_lines.read({"key": "k", "response": response}, group)
+    lines.read({"key": "k", "response": response}, group)
     results = group.take()
     assert list(results.texts or []) == ([] if code else ["a cat"])
     assert [rung for _, rung, _ in results.errors] == ([code] if code else [])
@@ -205,7 +205,7 @@ def test_a_description_is_what_the_model_wrote_and_not_what_it_thought(
 
 def test_a_picture_that_is_blocked_before_is_bad_input() -> None:
     group = Group(1, None)
-    gemini_lines.read({"key": "k", "response": {"promptFeedback": {"blockReason": "SAFETY"}}}, group)
+    lines.read({"key": "k", "response": {"promptFeedback": {"blockReason": "SAFETY"}}}, group)
     assert group.take().errors[0][1:] == ("bad_input", "the model does not describe this: SAFETY")
 
 

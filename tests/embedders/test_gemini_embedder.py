@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 import pytest
 
-from evervec.embedders.gemini import GeminiEmbedder
-from evervec.embedders.gemini_client import Deadlines
-from evervec.embedders.gemini_refusals import next_reset
+from evervec.embedders.gemini.embedder import GeminiEmbedder
 from evervec.errors import AuthError, ConfigError, ProviderError, QuotaExhaustedError, RateLimitedError
+from evervec.vendors.gemini.client import Deadlines
+from evervec.vendors.gemini.refusals import next_reset
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
 IMPATIENT = Deadlines(connect=0.3, piece=0.3, total=0.3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import wordllama
 
-from evervec.embedders.local import PIECE_CHARS, LocalEmbedder, _groups, _load, split_at_words
+from evervec.embedders.local.embedder import PIECE_CHARS, LocalEmbedder, _groups, _load, split_at_words
 from evervec.errors import BadInputError
 
 SENTENCE = "The worker crashed   while a job was stuck; Задача зависла, 作業 done 🎉 \n retry  later <s> x=1 </s>"
@@ -76,7 +76,7 @@ def test_every_row_is_tokenized_once_in_bounded_groups() -> None:
 
 MEMORY = """
 import asyncio, resource
-from evervec.embedders.local import LocalEmbedder
+from evervec.embedders.local.embedder import LocalEmbedder
 async def main():
     embedder = LocalEmbedder()
     await embedder.embed(["warm"])

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 import pytest
 
-from evervec.embedders.ollama import OllamaEmbedder
-from evervec.embedders.ollama_client import Deadlines
+from evervec.embedders.ollama.embedder import OllamaEmbedder
 from evervec.errors import ConfigError, ProviderError, RateLimitedError
+from evervec.vendors.ollama.client import Deadlines
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
 IMPATIENT = Deadlines(connect=0.3, total=0.3, load=0.3)

@@ -15,11 +15,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from evervec.domain.batch import Line, MediaLine, RemoteJob, RemoteState, remote_name
-from evervec.embedders.describing import PROMPT
 from evervec.embedders.jsonl import Group, parse
-from evervec.embedders.openai_batch import OpenAIBatchClient
-from evervec.embedders.openai_client import Deadlines
-from evervec.embedders.openai_lines import reader
+from evervec.embedders.media_prompt import PROMPT
+from evervec.embedders.openai.batch import OpenAIBatchClient
+from evervec.embedders.openai.lines import reader
 from evervec.errors import (
     AuthError,
     BadInputError,
@@ -29,6 +28,7 @@ from evervec.errors import (
     RateLimitedError,
     TransientError,
 )
+from evervec.vendors.openai.client import Deadlines
 from tests.fakes import FakeProvider, Fault
 
 MODEL, KEY, DIMS = "text-embedding-3-small", "sk-canary-77aa", 24

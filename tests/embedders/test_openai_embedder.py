@@ -11,10 +11,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from evervec.embedders.openai import OpenAIEmbedder
-from evervec.embedders.openai_client import Deadlines, address
-from evervec.embedders.openai_ladder import refusal
+from evervec.embedders.openai.embedder import OpenAIEmbedder
 from evervec.errors import ConfigError, ProviderError, RateLimitedError
+from evervec.vendors.openai.client import Deadlines, address
+from evervec.vendors.openai.refusals import refusal
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
 MODEL = "text-embedding-3-small"

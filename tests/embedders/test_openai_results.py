@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evervec.domain.batch import Line, MediaLine, RemoteJob, RemoteState, Results
-from evervec.embedders.openai_batch import OpenAIBatchClient
+from evervec.embedders.openai.batch import OpenAIBatchClient
 from evervec.errors import AuthError, BadResponseError, ConfigError, ProviderError, ResultsGoneError, TransientError
 from tests.fakes import FakeProvider, Fault, expected_vectors
 from tests.fakes.vectors import expected_description

@@ -16,9 +16,9 @@ from evervec.domain.knowledge import (
     MessageText,
     Signal,
 )
-from evervec.domain.sentences import collapse
-from evervec.embedders.local import LocalEmbedder
-from evervec.extractors.local import LocalExtractor
+from evervec.embedders.local.embedder import LocalEmbedder
+from evervec.extractors.local.extractor import LocalExtractor
+from evervec.extractors.local.sentences import collapse
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ import pytest
 
 from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, LinkType, MessageText, Signal
 from evervec.errors import BadResponseError, ProviderError
-from evervec.extractors.ollama import OllamaExtractor
-from evervec.extractors.ollama_chat import ChatLimits
+from evervec.extractors.ollama.chat import ChatLimits
+from evervec.extractors.ollama.extractor import OllamaExtractor
 from tests.fakes import FakeProvider, Fault
 
 CRASH = "The worker crashed and every job that it held is stuck, this is a bug."

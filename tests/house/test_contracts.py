@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {
     "the domain reads the store": ("domain/text.py", "from evervec.store import rows", "arrow"),
-    "one middle room reads another": ("embedders/local.py", "from evervec.store import rows", "arrow"),
+    "one middle room reads another": ("embedders/local/embedder.py", "from evervec.store import rows", "arrow"),
     "the store reads the pipeline": ("store/rows.py", "from evervec.pipeline import embed", "arrow"),
     "the worker reads the command line": ("worker/main.py", "from evervec.cli import main", "arrow"),
     "SQL outside the store": ("pipeline/upkeep/sweep.py", "import asyncpg", "SQL lives in the store"),

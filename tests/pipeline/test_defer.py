@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders import gemini_batch, openai_batch, probing
+from evervec.embedders import probing
+from evervec.embedders.gemini import batch as gemini_batch
+from evervec.embedders.openai import batch as openai_batch
 from evervec.errors import NoBatchError, Refused, UnknownDatasetError
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers

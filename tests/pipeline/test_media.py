@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders import gemini_batch, openai_batch
+from evervec.embedders.gemini import batch as gemini_batch
+from evervec.embedders.openai import batch as openai_batch
 from evervec.errors import NoMediaModelError, Refused
 from evervec.library.documents import Document
 from evervec.pipeline.batch.manager import BatchManager

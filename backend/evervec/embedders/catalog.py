@@ -7,8 +7,8 @@ from typing import Final
 
 from evervec.domain.batch import BatchClient
 from evervec.domain.protocols import Embedder
-from evervec.embedders.local import MODEL as LOCAL_MODEL
-from evervec.embedders.local import LocalEmbedder
+from evervec.embedders.local.embedder import MODEL as LOCAL_MODEL
+from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.errors import ConfigError, NoBatchError
 
 TYPES: Final = ("local", "ollama", "gemini", "openai")
@@ -37,19 +37,19 @@ def open_embedder(
                 raise ConfigError(name, f"the local embedder has one model, {LOCAL_MODEL!r}, not {model!r}.")
             return LocalEmbedder(name=name)
         case "ollama":
-            from evervec.embedders.ollama import DEFAULT_URL, OllamaEmbedder
+            from evervec.embedders.ollama.embedder import DEFAULT_URL, OllamaEmbedder
 
             chosen = _model(name, model, "nomic-embed-text")
             return OllamaEmbedder(base_url or DEFAULT_URL, chosen, api_key=api_key, name=name)
         case "gemini":
-            from evervec.embedders.gemini import GeminiEmbedder
+            from evervec.embedders.gemini.embedder import GeminiEmbedder
 
             chosen = _model(name, model, "gemini-embedding-001")
             return GeminiEmbedder(
                 chosen, api_key=_key(name, api_key), base_url=base_url, name=name, dimensions=dimensions
             )
         case "openai":
-            from evervec.embedders.openai import OpenAIEmbedder
+            from evervec.embedders.openai.embedder import OpenAIEmbedder
 
             chosen = _model(name, model, "text-embedding-3-small")
             return OpenAIEmbedder(
@@ -75,7 +75,7 @@ def open_batch_client(
     """
     match type:
         case "gemini":
-            from evervec.embedders.gemini_batch import GeminiBatchClient
+            from evervec.embedders.gemini.batch import GeminiBatchClient
 
             return GeminiBatchClient(
                 model,
@@ -86,7 +86,7 @@ def open_batch_client(
                 chat_model=chat_model,
             )
         case "openai":
-            from evervec.embedders.openai_batch import OpenAIBatchClient
+            from evervec.embedders.openai.batch import OpenAIBatchClient
 
             return OpenAIBatchClient(
                 model,

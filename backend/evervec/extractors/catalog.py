@@ -18,13 +18,13 @@ def open_extractor(
     """The extractor of one provider record; the local one reads with `embedder`. Raises `ConfigError`."""
     match type:
         case "local":
-            from evervec.extractors.local import LocalExtractor
+            from evervec.extractors.local.extractor import LocalExtractor
 
             return LocalExtractor(embedder)
         case "ollama":
             if not model:
                 raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
-            from evervec.extractors.ollama import DEFAULT_URL, OllamaExtractor
+            from evervec.extractors.ollama.extractor import DEFAULT_URL, OllamaExtractor
 
             return OllamaExtractor(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
         case _:

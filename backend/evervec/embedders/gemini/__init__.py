@@ -1,0 +1,1 @@
+"""Embedding with the Gemini API, at once and by batch jobs."""

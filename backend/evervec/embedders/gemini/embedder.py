@@ -1,0 +1,142 @@
+"""The embedder that asks the Gemini API, up to a hundred texts in one request; knows no other provider.
+
+Google's library writes the requests; our client sends them, and what it gives the library to read was checked before:
+the library takes strings for numbers and a missing vector for none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+from google import genai
+from google.genai import types
+from google.genai.client import DebugConfig
+from pydantic import BaseModel, ValidationError
+
+from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.text import estimate_tokens
+from evervec.embedders.probing import width
+from evervec.errors import BadInputError, BadResponseError, ConfigError
+from evervec.vendors.gemini.client import VERSION, Deadlines, GeminiClient, require_model
+from evervec.vendors.strict import as_array, first_reason
+
+LIMITS = EmbedLimits(texts=100, tokens=None)
+"""More than 100 are refused; no sum of tokens is named."""
+
+_NO_SUCH_ROUTE = (404, 405, 501)
+
+
+class _Embedding(BaseModel):
+    values: list[float]
+
+
+class _Answer(BaseModel):
+    embeddings: list[_Embedding]
+
+
+class _CheckedClient(GeminiClient):
+    """Lets through to the library only answers that hold a list of numbers for each of their vectors."""
+
+    async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
+        """As `GeminiClient.request`; raises `BadResponseError` for an answer of another shape."""
+        response = await super().request(method, url, **how)
+        try:
+            _Answer.model_validate_json(response.content, strict=True)
+        except ValidationError as problem:
+            raise BadResponseError(self.provider, first_reason(problem)) from None
+        return response
+
+
+class GeminiEmbedder:
+    """`batchEmbedContents`, each text in a content of its own: the parts of one content become one vector."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str,
+        base_url: str | None = None,
+        name: str = "gemini",
+        dimensions: int | None = None,
+        deadlines: Deadlines | None = None,
+        max_bytes: int = 32 << 20,
+    ) -> None:
+        self._name, self._model, self._limits = name, model, LIMITS
+        self._path = f"models/{require_model(name, model)}"
+        self._config = types.EmbedContentConfig(output_dimensionality=dimensions)
+        self._client = _CheckedClient(
+            base_url, provider=name, api_key=api_key, deadlines=deadlines, max_bytes=max_bytes
+        )
+        self._models = _library(self._client, api_key).aio.models
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider."""
+        return self._name
+
+    @property
+    def model(self) -> str:
+        """The model's name as Google lists it, `models/` before it or not."""
+        return self._model
+
+    @property
+    def limits(self) -> EmbedLimits:
+        """`text_tokens` is known after `probe`."""
+        return self._limits
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """An estimate on the high side: to count exactly is another request."""
+        return [estimate_tokens(text) for text in texts]
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """`(n, dim) float32` as answered, missing rows and NaN included; shortened vectors are not of length one.
+
+        Raises a `ProviderError` subclass.
+        """
+        if not all(_is_unicode(text) for text in texts):
+            raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode")
+        contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
+        try:
+            answer = await self._models.embed_content(model=self._path, contents=contents, config=self._config)
+        except ValueError as problem:  # the library's own, before anything is sent
+            raise ConfigError(self._name, f"Google's library refuses: {problem}.") from None
+        return as_array([embedding.values for embedding in answer.embeddings or []], self._name)
+
+    async def probe(self) -> Probe:
+        """Ask what the model is: its longest text from `models/{model}`, its width by embedding two texts.
+
+        Raises a `ProviderError` subclass; `ConfigError` says what to type next.
+        """
+        response = await self._client.ask("GET", f"/{VERSION}/{self._path}")
+        if not response.is_success and response.status_code not in _NO_SUCH_ROUTE:
+            raise self._client.problem(self._client.refusal(response))
+        longest = self._client.document(response).get("inputTokenLimit") if response.is_success else None
+        known = longest if isinstance(longest, int) and longest > 0 else None
+        self._limits = replace(self._limits, text_tokens=known)
+        return Probe(await width(self), known)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _library(client: GeminiClient, api_key: str) -> genai.Client:
+    """Google's library on our connection. Everything that it would take from the environment is given."""
+    return genai.Client(
+        vertexai=False,
+        api_key=api_key,
+        debug_config=DebugConfig(client_mode=None, replays_directory=None, replay_id=None),
+        http_options=types.HttpOptions(
+            base_url=str(client.base_url), api_version=VERSION, httpx_async_client=client, retry_options=None
+        ),
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8; the library would send half a character as it is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

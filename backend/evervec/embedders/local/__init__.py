@@ -1,0 +1,1 @@
+"""Embedding in this process, with a model that comes in a wheel."""

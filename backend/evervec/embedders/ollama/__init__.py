@@ -1,0 +1,1 @@
+"""Embedding with an Ollama server."""

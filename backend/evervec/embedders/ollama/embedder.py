@@ -1,0 +1,101 @@
+"""The embedder that asks an Ollama server, a whole batch of texts in one request; knows no other provider."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.text import estimate_tokens
+from evervec.embedders.probing import width
+from evervec.errors import BadInputError, ConfigError
+from evervec.vendors.ollama.client import Deadlines, OllamaClient
+from evervec.vendors.strict import as_array
+
+DEFAULT_URL = "http://127.0.0.1:11434"
+LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
+
+
+class OllamaEmbedder:
+    """`POST /api/embed` with `truncate: false`: a text that is too long is refused, never silently cut.
+
+    One failing text fails its whole request and Ollama doesn't say which: the engine halves the batch.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        name: str = "ollama",
+        limits: EmbedLimits = LIMITS,
+        deadlines: Deadlines | None = None,
+        max_bytes: int = 32 << 20,
+    ) -> None:
+        self._name, self._model, self._limits = name, model, limits
+        self._client = OllamaClient(base_url, provider=name, api_key=api_key, deadlines=deadlines, max_bytes=max_bytes)
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider."""
+        return self._name
+
+    @property
+    def model(self) -> str:
+        """The model's name as `ollama list` prints it."""
+        return self._model
+
+    @property
+    def limits(self) -> EmbedLimits:
+        """`text_tokens` is known after `probe`."""
+        return self._limits
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """An estimate on the high side, as the model's tokenizer stays with the server.
+
+        Good for packing and for chunks that are sure to fit (they turn out smaller than they could be); no reason
+        to refuse a text.
+        """
+        return [estimate_tokens(text) for text in texts]
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """`(n, dim) float32` as answered, NaN and missing rows included. Raises a `ProviderError` subclass."""
+        try:
+            answer = await self._client.embed(model=self._model, input=list(texts), truncate=False)
+        except ConfigError as problem:
+            raise self._with_advice(problem) from None
+        except UnicodeEncodeError:
+            raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
+        return as_array(answer.embeddings, self._name)
+
+    async def probe(self) -> Probe:
+        """Ask what the model is: its context from `/api/show`, its width by embedding two texts.
+
+        Raises a `ProviderError` subclass; `ConfigError` says what to type next.
+        """
+        try:
+            shown = await self._client.show(self._model)
+        except ConfigError as problem:
+            raise self._with_advice(problem) from None
+        context = context_length(shown.modelinfo or {})
+        self._limits = replace(self._limits, text_tokens=context)
+        return Probe(await width(self), context)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
+
+    def _with_advice(self, problem: ConfigError) -> ConfigError:
+        if "model" not in problem.detail or "not found" not in problem.detail:
+            return problem
+        return ConfigError(
+            self._name, f"model {self._model!r} is not there. Fetch it with `ollama pull {self._model}`."
+        )
+
+
+def context_length(model_info: Mapping[str, Any]) -> int | None:
+    """`<architecture>.context_length` of `/api/show`, in tokens."""
+    for key, value in model_info.items():
+        if key.endswith(".context_length") and isinstance(value, int) and value > 0:
+            return value
+    return None

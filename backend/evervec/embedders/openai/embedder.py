@@ -1,0 +1,106 @@
+"""The embedder that asks OpenAI, or a server that speaks like it, many texts in one request; knows no other provider."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from openai import omit
+from pydantic import BaseModel
+
+from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.text import estimate_tokens
+from evervec.embedders.probing import width
+from evervec.errors import BadInputError, BadResponseError
+from evervec.vendors.openai.client import Deadlines, OpenAIClient
+from evervec.vendors.strict import as_array
+
+MOST_TEXTS: Final = 2048
+MOST_TOKENS: Final = 250_000
+"""Tokens of one request: OpenAI refuses more than 300,000, and ours are an estimate, if one on the high side."""
+
+TEXT_TOKENS: Final = 8192
+"""The longest text of OpenAI's own models; other models have limits that no call tells."""
+
+
+class Placed(BaseModel):
+    """One vector of an answer and the place of its text; some servers leave the place out."""
+
+    embedding: list[float]
+    index: int | None = None
+
+
+class Embedded(BaseModel):
+    """What of the answer to `POST /v1/embeddings` is read."""
+
+    data: list[Placed]
+
+
+class OpenAIEmbedder:
+    """`POST /v1/embeddings`: a text that is too long is refused, and with it the whole request; which one, OpenAI may
+    not say: the engine halves the batch."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str,
+        base_url: str | None = None,
+        name: str = "openai",
+        dimensions: int | None = None,
+        deadlines: Deadlines | None = None,
+        max_bytes: int = 256 << 20,
+    ) -> None:
+        self._name, self._model, self._dimensions = name, model, dimensions
+        self._client = OpenAIClient(
+            provider=name, model=model, api_key=api_key, base_url=base_url, deadlines=deadlines, max_bytes=max_bytes
+        )
+
+    @property
+    def name(self) -> str:
+        """How messages call this provider."""
+        return self._name
+
+    @property
+    def model(self) -> str:
+        """The model's name at the provider."""
+        return self._model
+
+    @property
+    def limits(self) -> EmbedLimits:
+        """OpenAI's own; a server that takes less refuses a request as too large, and the engine halves it."""
+        longest = TEXT_TOKENS if self._model.startswith("text-embedding-") else None
+        return EmbedLimits(texts=MOST_TEXTS, tokens=MOST_TOKENS, text_tokens=longest)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """An estimate on the high side: the tokenizer's tables would have to be fetched from elsewhere."""
+        return [estimate_tokens(text) for text in texts]
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """`(n, dim) float32` as answered, NaN included, of whatever width came. Raises a `ProviderError` subclass."""
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
+        call = self._client.embeddings.with_streaming_response.create(
+            model=self._model,
+            input=list(texts),
+            dimensions=omit if self._dimensions is None else self._dimensions,
+            encoding_format="float",  # the library would ask for base64, which not every server can
+        )
+        answer = await self._client.ask(call, Embedded)
+        return as_array(self._in_order(answer.data, len(texts)), self._name)
+
+    async def probe(self) -> Probe:
+        """Embed two texts: no call tells the width of a model. Raises a `ProviderError` subclass; `ConfigError` says
+        what to type next."""
+        return Probe(await width(self), self.limits.text_tokens)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _in_order(self, rows: Sequence[Placed], count: int) -> list[list[float]]:
+        """One vector for each text, by the places that the answer gives them: exactly those from 0 to `count` - 1."""
+        placed = {at if row.index is None else row.index: row.embedding for at, row in enumerate(rows)}
+        if len(rows) != count or placed.keys() != set(range(count)):
+            raise BadResponseError(self._name, f"{len(rows)} vectors for {count} texts, or not one for each of them")
+        return [placed[at] for at in range(count)]

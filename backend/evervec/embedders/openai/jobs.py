@@ -1,0 +1,127 @@
+"""What OpenAI tells about a batch or a file, put into our words; asks nothing."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from evervec.domain.batch import RemoteFile, RemoteJob, RemoteState, intent_of
+from evervec.vendors.openai.client import Item
+
+INTENT: Final = "intent_id"
+"""The key in a batch's metadata under which our intent travels."""
+
+MOST_ERROR: Final = 500
+
+NO_ROOM: Final = "token_limit_exceeded"
+"""More tokens are queued than the organization may have: told of a batch that was taken first and fails then."""
+
+STATES: Final[Mapping[str, RemoteState]] = {
+    "validating": RemoteState.WAITING,
+    "in_progress": RemoteState.RUNNING,
+    "finalizing": RemoteState.RUNNING,
+    "cancelling": RemoteState.RUNNING,
+    "completed": RemoteState.SUCCEEDED,
+    "failed": RemoteState.FAILED,
+    "expired": RemoteState.EXPIRED,
+    "cancelled": RemoteState.CANCELLED,
+}
+
+
+class Fault(BaseModel):
+    """Why a batch failed, and at which line of its input."""
+
+    message: str | None = None
+    code: str | None = None
+    line: int | None = None
+
+
+class Faults(BaseModel):
+    """All of that; there may be one for every line."""
+
+    data: list[Fault] | None = None
+
+
+class Counts(BaseModel):
+    """How many lines there are, and what became of them."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class Batch(Item):
+    """A batch, as every call about one answers it. Times are seconds since 1970, never later than the year 5138."""
+
+    status: str
+    created_at: float | None = Field(default=None, ge=0, le=1e11)
+    metadata: dict[str, Any] | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    request_counts: Counts | None = None
+    errors: Faults | None = None
+
+
+class File(Item):
+    """A file, as every call about one answers it."""
+
+    filename: str | None = None
+    bytes: int | None = None
+    created_at: float | None = Field(default=None, ge=0, le=1e11)
+    status: str | None = None
+
+
+class Deleted(Item):
+    """What became of a file that was to be deleted."""
+
+    deleted: bool
+
+
+def as_job(batch: Batch) -> RemoteJob:
+    """A batch in our words. An expired or cancelled one has both files: finished lines in one, the others in the other."""
+    counts = batch.request_counts or Counts()
+    return RemoteJob(
+        external_id=batch.id,
+        state=STATES.get(batch.status, RemoteState.UNKNOWN),
+        said=batch.status,
+        intent=_intent(batch.metadata or {}),
+        created_at=moment(batch.created_at),
+        input_file=batch.input_file_id,
+        result_files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
+        total=counts.total,
+        succeeded=counts.completed,
+        failed=counts.failed,
+        error=_errors(batch.errors),
+        no_room=any(fault.code == NO_ROOM for fault in (batch.errors and batch.errors.data) or ()),
+    )
+
+
+def as_file(file: File) -> RemoteFile:
+    """A file in our words; its name is its id, the name that we gave it carries the intent."""
+    return RemoteFile(file.id, intent_of(file.filename), moment(file.created_at))
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Seconds since 1970 as a moment."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _intent(metadata: Mapping[str, Any]) -> UUID | None:
+    try:
+        return UUID(str(metadata.get(INTENT)))
+    except ValueError:
+        return None
+
+
+def _errors(errors: Faults | None) -> str | None:
+    """What went wrong, each kind of it once."""
+    told = [_told(fault) for fault in (errors.data if errors else None) or []]
+    return "; ".join(dict.fromkeys(told))[:MOST_ERROR] or None
+
+
+def _told(fault: Fault) -> str:
+    said = ": ".join(part for part in (fault.code, fault.message) if part) or "no reason given"
+    return said if fault.line is None else f"{said} (line {fault.line})"

@@ -1,0 +1,1 @@
+"""Scoring and extraction by rules, in this process, for four languages."""

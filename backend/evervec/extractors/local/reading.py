@@ -1,0 +1,69 @@
+"""A message read once: its sentences with language, tokens and cues; scoring, atoms, topics and links work on this."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evervec.domain.knowledge import MessageText
+from evervec.extractors.local.cues import Hit, Lexicon, choose, tokens
+from evervec.extractors.local.sentences import READ_AT_MOST, Place, Sentence, sentences
+
+_TICKET = re.compile(r"(?<![\w/&])#(\d{1,7})\b")
+
+
+@dataclass(frozen=True)
+class ReadSentence:
+    """A sentence with the lexicon of its language and every cue in it."""
+
+    sentence: Sentence
+    lexicon: Lexicon
+    tokens: Sequence[str]
+    hits: Sequence[Hit]
+
+    def weight(self, label: str) -> float:
+        """The cues for `label` less the cues against it."""
+        return sum(hit.weight for hit in self.hits if hit.label == label)
+
+    def says_plainly(self, label: str) -> bool:
+        """Whether one strong cue of `label` is in the sentence, not only several weak ones."""
+        return any(hit.label == label and hit.weight >= 1 for hit in self.hits)
+
+    def has(self, label: str) -> bool:
+        """Whether any cue of `label` is in the sentence."""
+        return any(hit.label == label for hit in self.hits)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A message and what was read in it. `tickets`: what it is (`(#12)` in its title) and which ones it names."""
+
+    message: MessageText
+    sentences: Sequence[ReadSentence]
+    own_ticket: str | None
+    tickets: frozenset[str]
+
+    @property
+    def title(self) -> str:
+        """The message's title; blank where it has none."""
+        first = self.sentences[0].sentence if self.sentences else None
+        return first.text if first and first.place is Place.TITLE else ""
+
+
+def read(message: MessageText, lexicons: Sequence[Lexicon]) -> Reading:
+    """Read one message; the language is chosen sentence by sentence, the whole message deciding a draw."""
+    found = sentences(message.text)
+    spoken = [tokens(sentence.text) for sentence in found]
+    main = choose(lexicons, [token for words in spoken for token in words])
+    read_sentences = []
+    for sentence, words in zip(found, spoken, strict=True):
+        lexicon = choose(lexicons, words, main)
+        read_sentences.append(ReadSentence(sentence, lexicon, words, lexicon.find(words)))
+    own, named = _tickets(message.text[:READ_AT_MOST])
+    return Reading(message, read_sentences, own, named)
+
+
+def _tickets(text: str) -> tuple[str | None, frozenset[str]]:
+    first_line, _, _ = text.strip().partition("\n")
+    in_title = _TICKET.findall(first_line) if first_line.rstrip().endswith(")") else []
+    own = in_title[-1] if in_title else None
+    return own, frozenset(_TICKET.findall(text)) - {own}

@@ -1,0 +1,200 @@
+"""Groups statements under named topics: names are found first, as the phrases statements share, then filled."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evervec.domain.knowledge import Known, KnownTopic, TopicDraft
+from evervec.domain.protocols import Vectors
+from evervec.extractors.local.cues import Lexicon
+from evervec.extractors.local.phrases import Key, Phrase, display, key_of, phrases
+
+ATOMS_A_TOPIC = 6
+"""New topics are allowed at the rate of one per so many statements that no known topic takes."""
+
+_LEAST_STATEMENTS = (3, 2, 2)  # by the number of words in the name: a single word is easily said by chance
+_LEAST_MESSAGES = 2
+_LEAST_FOR_ONE = 3  # what a single new statement needs beside it to open a topic with older ones
+_PARTNERS = 7  # a word that stands beside so many others is the chat's own subject, not a topic in it
+_TOO_COMMON = 0.15  # a single word in more statements than this tells nothing apart
+_CLOSE = 0.50  # cosine to a topic's centre from which a statement joins without sharing its words
+
+
+@dataclass(frozen=True)
+class Member:
+    """A statement as the grouping sees it: its text, its message with the title, and the messages that one answers."""
+
+    text: str
+    title: str
+    message_id: int
+    lexicon: Lexicon
+    answers: tuple[int, ...] = ()
+
+
+@dataclass
+class _Candidate:
+    forms: Counter[str] = field(default_factory=Counter)
+    members: set[int] = field(default_factory=set)
+    titled: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The name of each member's topic (None: it has none yet), and the topics that are new."""
+
+    names: Sequence[str | None]
+    new: Sequence[TopicDraft]
+
+
+def group(members: Sequence[Member], vectors: Vectors, known: Known, known_vectors: Vectors) -> Grouping:
+    """Give members a topic: a known one by its words, else a new one, else their thread's, else the nearest, else none.
+
+    Known atoms without a topic help to see that a phrase is shared, and are not grouped themselves.
+    `vectors` `(len(members), dim)` and `known_vectors` `(len(known.topics), dim)` are normalised.
+    """
+    if not members:
+        return Grouping((), ())
+    lexicon = members[0].lexicon
+    homeless = [atom for atom in known.atoms if atom.topic is None]
+    everyone = [*members, *(Member(atom.content, "", min(atom.message_ids, default=0), lexicon) for atom in homeless)]
+    said = [_keys(member) for member in everyone]
+    names = [_by_words(keys, member, known.topics) for keys, member in zip(said, everyone, strict=True)]
+    new = _new_topics(everyone, len(members), said, names, {key_of(topic.name, lexicon) for topic in known.topics})
+    names = names[: len(members)]
+    _join_thread(names, members, known)
+    _join_nearest(names, vectors, known.topics, known_vectors)
+    return Grouping(names, new)
+
+
+def _keys(member: Member) -> Mapping[Key, tuple[Phrase, bool]]:
+    """Every phrase of a member, and whether its title has it: what a title names is what the message is about.
+
+    Where there is a title, a single word counts only in it: a sentence says many words by the way.
+    """
+    said = phrases(member.text, member.lexicon)
+    found = {phrase.key: (phrase, False) for phrase in said if len(phrase.key) > 1 or not member.title}
+    found.update({phrase.key: (phrase, True) for phrase in phrases(member.title, member.lexicon)})
+    return found
+
+
+def _by_words(said: Collection[Key], member: Member, known: Sequence[KnownTopic]) -> str | None:
+    """The known topic whose name the member says, the longest name first."""
+    keys = [(key_of(topic.name, member.lexicon), topic) for topic in known]
+    fits = [(len(key), -topic.topic_id, topic.name) for key, topic in keys if key in said]
+    return max(fits)[2] if fits else None
+
+
+def _new_topics(
+    members: Sequence[Member],
+    fresh: int,
+    said: Sequence[Mapping[Key, tuple[Phrase, bool]]],
+    names: list[str | None],
+    taken: set[Key],
+) -> list[TopicDraft]:
+    """Greedy cover: the phrase that best names what is still without a topic, again and again. Fills `names`."""
+    common = Counter(key for keys in said for key in keys)
+    partners = Counter(stem for key in common if len(key) == 2 for stem in key)
+    general = {(stem,) for stem, count in partners.items() if count >= _PARTNERS}
+    broad = {(member.lexicon.stem(word),) for member in members[:1] for word in member.lexicon.broad_words}
+    taken = taken | general | broad
+    budget = math.ceil(names.count(None) / ATOMS_A_TOPIC)
+    drafts: list[TopicDraft] = []
+    while len(drafts) < budget:
+        free = [at for at, name in enumerate(names) if name is None]
+        best = _best(_candidates(said, free), members, fresh, common, taken)
+        if best is None:
+            break
+        key, candidate = best
+        name = display(min(candidate.forms, key=lambda form: (-candidate.forms[form], len(form), form)))
+        taken.add(key)
+        for at in candidate.members:
+            names[at] = name
+        drafts.append(TopicDraft(name, _description(key, said, candidate.members)))
+    return drafts
+
+
+def _candidates(said: Sequence[Mapping[Key, tuple[Phrase, bool]]], free: Sequence[int]) -> Mapping[Key, _Candidate]:
+    found: dict[Key, _Candidate] = defaultdict(_Candidate)
+    for at in free:
+        for key, (phrase, titled) in said[at].items():
+            candidate = found[key]
+            candidate.forms[phrase.text if phrase.text.isupper() else _lower_first(phrase.text)] += 1
+            candidate.members.add(at)
+            if titled:
+                candidate.titled.add(at)
+    return found
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:] if text[1:].islower() else text
+
+
+def _best(
+    candidates: Mapping[Key, _Candidate],
+    members: Sequence[Member],
+    fresh: int,
+    common: Counter[Key],
+    taken: set[Key],
+) -> tuple[Key, _Candidate] | None:
+    scored = [
+        (_quality(key, candidate, len(members), common), key)
+        for key, candidate in candidates.items()
+        if key not in taken and min(candidate.members) < fresh and _is_shared(key, candidate, members, fresh)
+    ]
+    quality, key = max(scored, key=lambda pair: (pair[0], pair[1]), default=(0.0, ()))
+    return (key, candidates[key]) if quality > 0 else None
+
+
+def _is_shared(key: Key, candidate: _Candidate, members: Sequence[Member], fresh: int) -> bool:
+    messages = {members[at].message_id for at in candidate.members}
+    least = _LEAST_STATEMENTS[len(key) - 1] if sum(at < fresh for at in candidate.members) > 1 else _LEAST_FOR_ONE
+    return len(candidate.members) >= least and len(messages) >= _LEAST_MESSAGES
+
+
+def _quality(key: Key, candidate: _Candidate, total: int, common: Counter[Key]) -> float:
+    """How well a phrase names its members: many of them, in titles, two words rather than one, and not everywhere."""
+    if len(key) == 1 and common[key] > max(5, _TOO_COMMON * total):
+        return 0.0
+    rarest = max(math.log((total + 1) / max(common[(stem,)], common[key])) for stem in key)
+    length = (0.7, 2.2, 1.8)[len(key) - 1]
+    return length * math.sqrt(len(candidate.members)) * (0.4 + len(candidate.titled) / len(candidate.members)) * rarest
+
+
+def _description(key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], members: Collection[int]) -> str:
+    """What else the members speak of, so that a reader and an embedding see more than the name."""
+    beside: Counter[str] = Counter()
+    for at in members:
+        beside.update({phrase.text.lower() for other, (phrase, _) in said[at].items() if not set(other) & set(key)})
+    often = [text for text, _ in sorted(beside.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))[:4]]
+    return ", ".join(often)
+
+
+def _join_thread(names: list[str | None], members: Sequence[Member], known: Known) -> None:
+    """An answer is about what it answers, whatever its own words are."""
+    spoken = {message_id: atom.topic for atom in known.atoms if atom.topic for message_id in atom.message_ids}
+    for at, member in enumerate(members):
+        above = [spoken[message_id] for message_id in reversed(member.answers) if message_id in spoken]
+        name = names[at] or next(iter(above), None)
+        if name:
+            names[at] = name
+            spoken.setdefault(member.message_id, name)
+
+
+def _join_nearest(
+    names: list[str | None], vectors: Vectors, known: Sequence[KnownTopic], known_vectors: Vectors
+) -> None:
+    """Statements without a topic join the nearest one if it is near enough."""
+    centres: dict[str, Vectors] = {topic.name: known_vectors[at] for at, topic in enumerate(known)}
+    for new in {name for name in names if name is not None}:
+        mean = vectors[[at for at, other in enumerate(names) if other == new]].mean(axis=0)
+        centres[new] = mean / (np.linalg.norm(mean) or 1.0)
+    if not centres:
+        return
+    order = sorted(centres)
+    near = vectors @ np.stack([centres[name] for name in order]).T
+    for at, name in enumerate(names):
+        if name is None and near[at].max() >= _CLOSE:
+            names[at] = order[int(near[at].argmax())]

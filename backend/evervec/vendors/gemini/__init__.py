@@ -1,0 +1,1 @@
+"""The Gemini API: its HTTP client and what its refusals mean."""

@@ -1,0 +1,175 @@
+"""The connection to the Gemini API: deadlines, a size cap, no redirects, answers put on the ladder; no embedding here.
+
+Google's library sends its requests through this client, and the batch API is spoken by it alone: the library drops a
+job's `error` and `batchStats`, reads a whole result file into memory and, through aiohttp, repeats requests by itself.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+
+from evervec.errors import (
+    BadResponseError,
+    ConfigError,
+    ProviderError,
+    ResultsGoneError,
+    TransientError,
+    require_address,
+    require_key,
+)
+from evervec.vendors.gemini.refusals import Refusal, rung
+
+DEFAULT_URL = "https://generativelanguage.googleapis.com"
+VERSION = "v1beta"
+"""All documents of Google's about batches and embedding are about this one."""
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds: to connect, between two pieces of an answer or of a request, and for a whole request (not a download)."""
+
+    connect: float = 5.0
+    piece: float = 60.0
+    total: float = 120.0
+
+
+class GeminiClient(httpx.AsyncClient):
+    """`httpx.AsyncClient` whose every request raises a `ProviderError` subclass or returns a whole answer of 2xx.
+
+    It is one, so that Google's library takes it for its own. Nothing is ever sent twice in here.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        *,
+        provider: str,
+        api_key: str,
+        deadlines: Deadlines | None = None,
+        max_bytes: int = 32 << 20,
+    ) -> None:
+        self.provider = provider
+        self.deadlines = deadlines or Deadlines()
+        self._max_bytes = max_bytes
+        self._key = require_key(provider, api_key)
+        address = require_address(provider, base_url or DEFAULT_URL).rstrip("/").removesuffix(f"/{VERSION}")
+        super().__init__(
+            base_url=address,
+            headers={"x-goog-api-key": self._key},
+            timeout=httpx.Timeout(self.deadlines.piece, connect=self.deadlines.connect),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
+        """What the library calls. Raises the `ProviderError` of whatever is not 2xx."""
+        how.pop("timeout", None)  # the library has none, which would mean for ever
+        response = await self.ask(method, url, **how)
+        if not response.is_success:
+            raise self.problem(self.refusal(response))
+        return response
+
+    async def call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        """The object that an endpoint of `v1beta` answers."""
+        return self.document(await self.request(method, f"/{VERSION}/{path}", **how))
+
+    async def ask(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
+        """One request and its whole answer, whatever the status; raises only what the connection does."""
+        with self._on_the_ladder():
+            async with asyncio.timeout(self.deadlines.total), self.stream(method, url, **how) as response:
+                return await self._whole(response)
+
+    async def pieces(self, *paths: str) -> AsyncGenerator[bytes, None]:
+        """The bytes behind the first of these addresses that is there, as they come in.
+
+        Raises `ResultsGoneError` when none is.
+        """
+        for path in paths:
+            with self._on_the_ladder():
+                async with self.stream("GET", path, params={"alt": "media"}) as response:
+                    if response.is_success:
+                        self._no_page(response)
+                        async for piece in response.aiter_bytes():
+                            yield piece
+                        return
+                    refusal = self.refusal(await self._whole(response))
+            if not refusal.missing:
+                raise self.problem(refusal)
+        raise ResultsGoneError(self.provider, f"HTTP {refusal.status}: {refusal.reason}")
+
+    def document(self, response: httpx.Response) -> dict[str, Any]:
+        """The JSON object of an answer."""
+        try:
+            document = orjson.loads(response.content)
+        except orjson.JSONDecodeError as problem:
+            raise BadResponseError(self.provider, f"the answer is no JSON: {problem}") from None
+        if not isinstance(document, dict):
+            raise BadResponseError(self.provider, f"the answer is a {type(document).__name__} and no object")
+        return document
+
+    def refusal(self, response: httpx.Response) -> Refusal:
+        """What an answer outside 2xx says."""
+        return Refusal.of(response, self._key)
+
+    def problem(self, refusal: Refusal) -> ProviderError:
+        """The error that a refusal is."""
+        return rung(self.provider, refusal)
+
+    def here(self, url: str) -> str:
+        """An address that the server gave, as a path of ours: neither a file nor the key goes to another host."""
+        try:
+            path = httpx.URL(url).raw_path.decode("ascii")
+        except httpx.InvalidURL:
+            raise BadResponseError(self.provider, "the address to upload to is none") from None
+        return "/" + path.removeprefix(self.base_url.raw_path.decode("ascii")).lstrip("/")
+
+    async def _whole(self, response: httpx.Response) -> httpx.Response:
+        """The answer with its body, which is decompressed already."""
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > self._max_bytes:
+                raise BadResponseError(self.provider, f"the answer is longer than {self._max_bytes:,} bytes")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
+
+    def _no_page(self, response: httpx.Response) -> None:
+        if response.headers.get("content-type", "").startswith("text/html"):
+            raise BadResponseError(self.provider, "a page of HTML came instead of the file")
+
+    @contextmanager
+    def _on_the_ladder(self) -> Iterator[None]:
+        """Put what a connection can do on the ladder."""
+        try:
+            yield
+        except TimeoutError:
+            raise TransientError(self.provider, f"no whole answer within {self.deadlines.total:g} s") from None
+        except httpx.ConnectTimeout:
+            raise TransientError(
+                self.provider, f"{self.base_url} does not answer within the connect deadline"
+            ) from None
+        except httpx.TimeoutException:
+            raise TransientError(self.provider, f"nothing came for {self.deadlines.piece:g} s") from None
+        except httpx.ConnectError as problem:
+            raise TransientError(self.provider, f"{self.base_url} can not be reached ({problem})") from None
+        except httpx.DecodingError as problem:
+            raise BadResponseError(self.provider, f"the answer can not be decompressed: {problem}") from None
+        except httpx.TransportError as problem:
+            raise TransientError(self.provider, f"the connection broke: {str(problem) or repr(problem)}") from None
+
+
+def require_model(provider: str, model: str) -> str:
+    """A model's name without `models/` before it, or a `ConfigError` for what can not stand in an address."""
+    bare = model.removeprefix("models/")
+    if not _MODEL.fullmatch(bare) or ".." in bare:
+        raise ConfigError(provider, f"{model[:200]!r} is not a model's name like gemini-embedding-001.")
+    return bare

@@ -1,0 +1,1 @@
+"""An Ollama server: the HTTP client and what its refusals mean."""

@@ -1,0 +1,185 @@
+"""The connection to OpenAI or a server that speaks like it: deadlines, size caps, strict JSON, answers on the ladder."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from anyio import EndOfStream
+from openai import APIConnectionError, AsyncAPIResponse, AsyncOpenAI, Omit, omit
+from pydantic import BaseModel, Field, ValidationError
+
+from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError, require_address, require_key
+from evervec.vendors.openai.refusals import refusal
+from evervec.vendors.strict import first_reason
+
+DEFAULT_URL: Final = "https://api.openai.com/v1"
+MOST_REASON: Final = 64 << 10
+"""Bytes that are read of an answer that refuses."""
+
+PAGE: Final = 100
+
+
+class Item(BaseModel):
+    """One thing of a list."""
+
+    id: str = Field(min_length=1)
+
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Listed = TypeVar("Listed", bound=Item)
+Call = AbstractAsyncContextManager[AsyncAPIResponse[Any]]
+
+
+class Page(BaseModel, Generic[Listed]):
+    """One page of a list, as every list of this API is paged."""
+
+    data: list[Listed]
+    has_more: bool = False
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds: to connect, of silence within an answer or an upload, and for one whole answer that is no file."""
+
+    connect: float = 5.0
+    silence: float = 60.0
+    total: float = 120.0
+
+
+class OpenAIClient(AsyncOpenAI):
+    """`AsyncOpenAI` without its retries, its reading of the environment and its guesses.
+
+    Use it through `with_streaming_response` and one of `ask`, `pieces` and `listed`: what they raise is a
+    `ProviderError` subclass. The library would send a request that creates a job three times, answers a list that is
+    too short as it is, and fails with its own attribute errors when a proxy answers with a page.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        model: str,
+        api_key: str,
+        base_url: str | None = None,
+        deadlines: Deadlines | None = None,
+        max_bytes: int = 256 << 20,
+    ) -> None:
+        self.told_as, self.told_model = provider, model
+        self.deadlines, self.max_bytes = deadlines or Deadlines(), max_bytes
+        timeout = httpx2.Timeout(self.deadlines.silence, connect=self.deadlines.connect)
+        super().__init__(
+            api_key=require_key(provider, api_key),
+            base_url=address(provider, base_url),
+            max_retries=0,
+            timeout=timeout,
+            http_client=httpx2.AsyncClient(
+                timeout=timeout, trust_env=False, follow_redirects=False, event_hooks={"response": [self._refuse]}
+            ),
+        )
+        # The library fills these from OPENAI_* and sends them to whatever host it is given.
+        self.organization = self.project = self.admin_api_key = None
+        self._custom_headers = {}
+
+    async def ask(self, call: Call, kind: type[Answer], *, uploads: bool = False) -> Answer:
+        """The whole answer to a call, strictly as `kind` says. Raises `BadResponseError` for anything else.
+
+        A call that `uploads` a file may take as long as it takes, while something goes.
+        """
+        with self._on_the_ladder():
+            async with asyncio.timeout(None if uploads else self.deadlines.total), call as response:
+                body = await _read(response.http_response, self.max_bytes)
+        if len(body) > self.max_bytes:
+            raise BadResponseError(self.told_as, f"the answer is longer than {self.max_bytes:,} bytes")
+        try:
+            return kind.model_validate_json(body, strict=True)
+        except ValidationError as problem:
+            raise BadResponseError(self.told_as, first_reason(problem)) from None
+
+    async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file, as they arrive; it may take as long as it takes, while something comes."""
+        with self._on_the_ladder():
+            async with call as response:
+                if response.headers.get("content-type", "").startswith("text/html"):
+                    raise BadResponseError(self.told_as, "a web page came instead of a file: is a proxy in between?")
+                async for piece in response.http_response.aiter_bytes():
+                    yield piece
+
+    async def listed(
+        self, listing: Callable[..., Call], kind: type[Listed], **how: Any
+    ) -> AsyncGenerator[Listed, None]:
+        """Everything that a list holds, newest first, page by page."""
+        after: str | Omit = omit
+        while True:
+            # `Page[kind]` is a class made at run time, which mypy can not follow
+            page: Page[Listed] = await self.ask(listing(limit=PAGE, after=after, **how), Page[kind])  # type: ignore[valid-type]
+            for item in page.data:
+                yield item
+            if not page.has_more or not page.data:
+                return
+            if page.data[-1].id == after:
+                raise BadResponseError(self.told_as, f"the list repeats itself after {after!r}")
+            after = page.data[-1].id
+
+    @contextmanager
+    def _on_the_ladder(self) -> Iterator[None]:
+        """Turn what the library and its HTTP client raise into the `ProviderError` that it means."""
+        try:
+            yield
+        except TimeoutError:
+            raise TransientError(self.told_as, f"no whole answer within {self.deadlines.total:g} s") from None
+        except APIConnectionError as problem:
+            raise self._broken(problem.__cause__ or problem) from None
+        except (httpx2.RequestError, ssl.SSLError, EndOfStream) as problem:
+            raise self._broken(problem) from None
+
+    def _broken(self, problem: BaseException) -> ProviderError:
+        said = str(problem) or repr(problem)
+        match problem:
+            case httpx2.ConnectTimeout():
+                return TransientError(self.told_as, f"{self.base_url} does not answer within the connect deadline")
+            case httpx2.ConnectError():
+                return TransientError(self.told_as, f"{self.base_url} can not be reached ({said}): is it started?")
+            case httpx2.TimeoutException():
+                return TransientError(self.told_as, f"nothing came or went for {self.deadlines.silence:g} s")
+            case httpx2.DecodingError():
+                return BadResponseError(self.told_as, f"the answer can not be decompressed: {said}")
+            case _:
+                return TransientError(self.told_as, f"the connection broke: {said}")
+
+    async def _refuse(self, response: httpx2.Response) -> None:
+        """Raise what a status outside 2xx means, before the library reads such an answer to its end, however long."""
+        if response.is_success:
+            return
+        body = (await _read(response, MOST_REASON))[:MOST_REASON]
+        if response.is_redirect:
+            body = f"it redirects to {response.headers.get('location')}, which is not followed".encode()
+        raise refusal(
+            self.told_as, response.status_code, body, response.headers, model=self.told_model, secret=self.api_key
+        )
+
+
+def address(provider: str, base_url: str | None) -> str:
+    """Where the API is: `base_url` with `/v1` where it has no path. Raises `ConfigError` for what is no address."""
+    given = require_address(provider, base_url or DEFAULT_URL)
+    parts = urlsplit(given)
+    chosen = given if parts.path.strip("/") else parts._replace(path="/v1").geturl()
+    try:
+        httpx2.URL(chosen)
+    except httpx2.InvalidURL as problem:
+        raise ConfigError(provider, f"{given[:200]!r} is not an address: {problem}.") from None
+    return chosen
+
+
+async def _read(response: httpx2.Response, most: int) -> bytes:
+    """The body, or a little more than `most` bytes of it."""
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > most:
+            break
+    return bytes(body)

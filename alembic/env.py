@@ -10,7 +10,7 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store import batch_tables, columns, source_tables, tables, triggers
+from evervec.store.schema import batch_tables, columns, source_tables, tables, triggers
 
 ischema_names.update(vector=columns.Vector, xid8=columns.Xid8)
 config = context.config

@@ -15,8 +15,8 @@ from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, Lin
 from evervec.domain.message import IncomingMessage
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.extractors.local.extractor import LocalExtractor
-from evervec.sources.demo import demo_chat_path
-from evervec.sources.telegram import read_export
+from evervec.sources.telegram.demo import demo_chat_path
+from evervec.sources.telegram.reader import read_export
 
 BATCH, REMEMBERED = 50, 200
 

@@ -20,8 +20,9 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.publish import Doorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack
-from evervec.store import datasets, migrations
+from evervec.store import datasets
 from evervec.store.datasets import Dataset
+from evervec.store.schema import migrations
 from evervec.store.session import Database
 from evervec.worker.tasks import attach
 from tests.fakes.server import FakeProvider

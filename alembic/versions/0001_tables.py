@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import op
 
-from evervec.store import triggers
+from evervec.store.schema import triggers
 
 revision = "0001"
 down_revision = None

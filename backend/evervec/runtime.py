@@ -15,7 +15,8 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
-from evervec.store import migrations, populate, secrets
+from evervec.store import secrets
+from evervec.store.schema import migrations, populate
 from evervec.store.session import Database
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from evervec.pipeline.ingest.documents import TOGETHER
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.sources.files.reading import read_file
+from evervec.sources.files.readers.document import read_file
 from evervec.store import batches, vectors
 
 MOST_BYTES = 20_000_000

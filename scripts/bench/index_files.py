@@ -12,7 +12,7 @@ from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.indexing.source_registry import Files
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.reading import read_file
+from evervec.sources.files.readers.document import read_file
 from evervec.store.runs import Run
 from scripts.bench import texts
 from scripts.bench.report import Line, at_least, at_most

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 
 from evervec.domain.message import IncomingMessage
-from evervec.sources.demo import demo_chat_path
-from evervec.sources.telegram import read_export
+from evervec.sources.telegram.demo import demo_chat_path
+from evervec.sources.telegram.reader import read_export
 
 SHORTEST, MEDIAN, LONGEST = 15, 60, 120
 """Words of a text."""

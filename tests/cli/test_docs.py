@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from evervec.settings import Settings
-from evervec.sources.demo import demo_chat_path
+from evervec.sources.telegram.demo import demo_chat_path
 from evervec.stack.stack import open_stack
 from tests.cli.command import Command
 from tests.cli.conftest import bare_environment

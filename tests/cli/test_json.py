@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evervec.sources.demo import demo_chat_path
+from evervec.sources.telegram.demo import demo_chat_path
 from tests.cli.command import Command
 from tests.cli.exports import message, write
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from evervec.sources.demo import demo_chat_path
+from evervec.sources.telegram.demo import demo_chat_path
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import EMBEDDED, count, wait_until_nothing_is_pending
 from tests.e2e.waiting import eventually

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
+from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
 from tests.e2e.processes import Product, Worker, environment
 from tests.e2e.waiting import eventually
 from tests.stack.actors import kill_everything, servers_of

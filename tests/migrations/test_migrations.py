@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from alembic.script import ScriptDirectory
 
-from evervec.store import checks, migrations, triggers
+from evervec.store import checks
+from evervec.store.schema import migrations, triggers
 from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror import container, lock
-from evervec.mirror.files import Folder
+from evervec.mirror.disk import container, lock
+from evervec.mirror.disk.files import Folder
 from evervec.mirror.segment import Segment
 from tests.mirror.stored import DATASET, LIFE, PROJECT, segment
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Life, Watermark
-from evervec.mirror.files import Folder
-from evervec.mirror.paths import Place
+from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.paths import Place
 from evervec.mirror.segment import Segment, Tuning
 
 PROJECT = UUID("11111111-1111-4111-8111-111111111111")

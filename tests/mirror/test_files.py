@@ -13,9 +13,9 @@ import xxhash
 
 from evervec.domain.feed import Life, Watermark
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror import container, manifest
-from evervec.mirror.files import Folder
-from evervec.mirror.paths import Place
+from evervec.mirror.disk import container, manifest
+from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.paths import Place
 from evervec.mirror.segment import Segment
 from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, nearest, segment
 

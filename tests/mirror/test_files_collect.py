@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evervec.mirror.paths import get_faiss_index_path, this_host
+from evervec.mirror.disk.paths import get_faiss_index_path, this_host
 from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, segment
 
 

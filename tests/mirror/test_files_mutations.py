@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evervec.mirror.paths import Place
+from evervec.mirror.disk.paths import Place
 from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, segment
 
 PAGE = 4096

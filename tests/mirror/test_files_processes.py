@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from evervec.errors import MirrorBusyError
-from evervec.mirror.files import Folder
+from evervec.mirror.disk.files import Folder
 from tests.mirror.stored import DATASET, LIFE, PROJECT, Stored, segment
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror.lock import held
+from evervec.mirror.disk.lock import held
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(tmp_path: Path) -> None:

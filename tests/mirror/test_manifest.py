@@ -8,7 +8,7 @@ import pytest
 
 from evervec.domain.feed import Watermark
 from evervec.errors import MirrorFileError
-from evervec.mirror.manifest import Container, Generation, Manifest, decode, encode
+from evervec.mirror.disk.manifest import Container, Generation, Manifest, decode, encode
 from evervec.mirror.segment import Tuning
 from tests.mirror.stored import DATASET, LIFE, PROJECT
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.store.embeddables import BY_KIND
+from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import Database
 from evervec.store.vectors import Hit
 

@@ -13,7 +13,7 @@ from evervec.pipeline.search.mirrors import Scope, ask_mirrors
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import EMBEDDABLES, MESSAGE
+from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle
 from tests.pipeline.mirroring import MODEL, WIDTH, process, stored, until_true, worker

@@ -16,7 +16,7 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import changes, vectors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
+from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.vectors import expected_vectors
 from tests.store.planting import plant
 

@@ -12,8 +12,8 @@ from evervec.pipeline.embedding.embed import CANARY, embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor, vectors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
 from evervec.store.monitor import DatasetCoverage
+from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_vector

@@ -10,7 +10,7 @@ import pytest
 
 from evervec.domain.feed import Life, Vectors, Watermark
 from evervec.mirror.build import build
-from evervec.mirror.files import Folder
+from evervec.mirror.disk.files import Folder
 from evervec.pipeline.mirrors.registry import MEGABYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search

@@ -11,7 +11,7 @@ import pytest
 
 from evervec.domain.feed import Changes, Life, Vectors, Watermark
 from evervec.mirror.build import build
-from evervec.mirror.files import Folder
+from evervec.mirror.disk.files import Folder
 from evervec.pipeline.mirrors.follower import Following
 from evervec.pipeline.mirrors.mirror import GoneError, Mirror
 from evervec.pipeline.resources import Resources

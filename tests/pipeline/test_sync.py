@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evervec.errors import Refused, UnknownDatasetError
-from evervec.mirror.paths import get_faiss_index_path
+from evervec.mirror.disk.paths import get_faiss_index_path
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources

@@ -9,8 +9,8 @@ import wordllama
 
 from evervec.domain.message import IncomingMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import is_blank
-from evervec.sources.demo import DEMO_QUESTIONS, DemoQuestion, demo_chat_path
-from evervec.sources.telegram import read_export
+from evervec.sources.telegram.demo import DEMO_QUESTIONS, DemoQuestion, demo_chat_path
+from evervec.sources.telegram.reader import read_export
 
 
 @pytest.fixture(scope="module")

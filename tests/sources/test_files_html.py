@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evervec.domain.document import Document
-from evervec.sources.files.html import html_markdown
-from evervec.sources.files.html_raw import without_raw
-from evervec.sources.files.reading import read_bytes
+from evervec.sources.files.readers.document import read_bytes
+from evervec.sources.files.readers.html import html_markdown
+from evervec.sources.files.readers.html_raw import without_raw
 
 PAGE = """<!DOCTYPE html>
 <html><head><title> Retrying

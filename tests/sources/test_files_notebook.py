@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec.domain.document import Document, Skipped
-from evervec.sources.files.reading import read_bytes
+from evervec.sources.files.readers.document import read_bytes
 
 
 def cell(kind: str, source: object, **more: object) -> dict[str, object]:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
 from evervec.domain.document import Document, Skipped
-from evervec.sources.files import pdf as module
-from evervec.sources.files.pdf import pdf_text
-from evervec.sources.files.reading import read_bytes
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers import pdf as module
+from evervec.sources.files.readers.document import read_bytes
+from evervec.sources.files.readers.pdf import pdf_text
+from evervec.sources.files.readers.unreadable import Unreadable
 
 FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
 

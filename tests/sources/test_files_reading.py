@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec.domain.document import Document, Skipped
-from evervec.sources.files.reading import read_bytes, read_file
+from evervec.sources.files.readers.document import read_bytes, read_file
 from evervec.sources.files.uris import uri_of
 
 MOST = 20_000_000

@@ -13,7 +13,7 @@ import pytest
 
 from evervec.domain.document import ChangedIds, Document, Listed, Skipped, Source
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
-from evervec.sources.files import reading
+from evervec.sources.files.readers import document
 from evervec.sources.files.roots import Root
 from evervec.sources.files.source import FileSource
 from evervec.sources.files.uris import uri_of
@@ -181,7 +181,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = reading.read_file
+    real = document.read_file
 
     def slowly(path: Path, *, most_bytes: int) -> Document | Skipped:
         size, deadline = path.stat().st_size, time.monotonic() + 20
@@ -190,13 +190,13 @@ async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monke
             os.sched_yield()
         return outcome
 
-    monkeypatch.setattr(reading, "read_file", slowly)
+    monkeypatch.setattr(document, "read_file", slowly)
     found = await read(FileSource([growing], most_bytes=1_000_000_000), uri_of(growing))
     assert found == [Skipped(uri_of(growing), "torn", "it keeps changing")]
 
 
 async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, texts = reading.read_file, ["second", "third"]
+    real, texts = document.read_file, ["second", "third"]
 
     def edited(path: Path, *, most_bytes: int) -> Document | Skipped:
         outcome = real(path, most_bytes=most_bytes)
@@ -204,7 +204,7 @@ async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch:
             write(path, texts.pop(0))
         return outcome
 
-    monkeypatch.setattr(reading, "read_file", edited)
+    monkeypatch.setattr(document, "read_file", edited)
     (found,) = await read(FileSource([folder]), uri_of(folder / "a.md"))
     assert isinstance(found, Document)
     assert (found.text, found.stamp) == ("third", f"5:{LONG_AGO}000000000")
@@ -218,7 +218,7 @@ async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
 
 
 async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, root = reading.read_file, folder / "sub"
+    real, root = document.read_file, folder / "sub"
 
     def unmounting(path: Path, *, most_bytes: int) -> Document | Skipped:
         outcome = real(path, most_bytes=most_bytes)
@@ -226,7 +226,7 @@ async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monk
         root.mkdir()
         return outcome
 
-    monkeypatch.setattr(reading, "read_file", unmounting)
+    monkeypatch.setattr(document, "read_file", unmounting)
     with pytest.raises(PathRefusedError, match="another folder took its place"):
         await read(FileSource([root]), uri_of(root / "b.md"), uri_of(root / "c.txt"))
 

@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.sources.id_set import IdSet
+from evervec.sources.telegram.id_set import IdSet
 
 
 @given(st.lists(st.integers(-3000, 3000) | st.integers(-(1 << 63), 1 << 63)))

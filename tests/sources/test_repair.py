@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.sources.repair import MendedBytes, mend
+from evervec.sources.telegram.repair import MendedBytes, mend
 
 
 def through(data: bytes, size: int) -> bytes:

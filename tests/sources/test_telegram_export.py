@@ -12,7 +12,7 @@ import pytest
 
 from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.errors import ExportError
-from evervec.sources.telegram import read_export
+from evervec.sources.telegram.reader import read_export
 
 Export = Callable[[object], Path]
 

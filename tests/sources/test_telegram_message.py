@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evervec.domain.message import IncomingMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import is_blank
-from evervec.sources.telegram import bot_chat, parse_message
+from evervec.sources.telegram.reader import bot_chat, parse_message
 
 CHAT = "telegram:7"
 PLACE = "chat 7, message 1"

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from evervec.store import vectors
-from evervec.store.embeddables import EMBEDDABLES
+from evervec.store.schema.embeddables import EMBEDDABLES
 from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.store.planting import embed_all, plant, space, unit

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.store import providers, vectors
-from evervec.store.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 from evervec.store.providers import Space
+from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 from evervec.store.session import Database
 
 INSERTS = {

@@ -9,7 +9,7 @@ import pytest
 from evervec.errors import SourceError
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import Description
-from evervec.store.foreign import open_foreign
+from evervec.store.foreign.reader import open_foreign
 
 ROWS = 500_000
 TENANTS = 1_000

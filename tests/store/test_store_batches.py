@@ -13,8 +13,8 @@ from evervec.domain.batch import is_of, new_intent
 from evervec.store import batches, deferred, rows
 from evervec.store.batches import Item
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
 from evervec.store.rows import Claimed
+from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database, Tx
 from tests.conftest import Servers, cloned
 from tests.store.conftest import BIG, TALL, filled

@@ -9,8 +9,8 @@ import pytest
 
 from evervec.store import datasets, monitor, rows
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import ATOM, EMBEDDABLES, MESSAGE
 from evervec.store.rows import Claimed, GivenUp
+from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE
 from evervec.store.session import Database, Tx
 from tests.store.planting import edit, embed_all, plant
 

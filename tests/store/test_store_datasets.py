@@ -8,8 +8,8 @@ import pytest
 from evervec.errors import NameRefusedError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
 from evervec.store import datasets, documents, providers
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
 from evervec.store.providers import Provider
+from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import plant, space
 

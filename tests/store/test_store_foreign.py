@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from evervec.errors import SourceError
-from evervec.store import foreign
-from evervec.store.foreign import Foreign, open_foreign
+from evervec.store.foreign import reader
+from evervec.store.foreign.reader import Foreign, open_foreign
 from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, tables
 
 
@@ -32,7 +32,7 @@ async def opened(shop: Any, database_url: str) -> AsyncIterator[Foreign]:
 async def test_a_record_has_what_its_text_needs_and_nothing_else(opened: Foreign, shop: Any) -> None:
     [record] = await gathered(opened.extract_data_by_ids("orders", ["2"]))
     written = await shop.fetchval("SELECT updated_at FROM shop.orders WHERE id = 2")
-    assert record == foreign.Record("orders", 2, written, "7", {"number": "B"})
+    assert record == reader.Record("orders", 2, written, "7", {"number": "B"})
 
 
 async def test_ids_that_are_not_there_or_of_another_tenant_are_left_out(opened: Foreign) -> None:
@@ -65,7 +65,7 @@ async def test_changes_come_in_the_order_of_their_time(opened: Foreign, shop: An
             "UPDATE shop.orders SET updated_at = $2 WHERE id = $1", key, start + timedelta(minutes=minutes)
         )
     found = await gathered(opened.changed_since("orders", start + timedelta(minutes=2), timedelta(seconds=59)))
-    assert found == [foreign.Change(key, start + timedelta(minutes=2), "7") for key in (1, 2)]
+    assert found == [reader.Change(key, start + timedelta(minutes=2), "7") for key in (1, 2)]
     found = await gathered(opened.changed_since("orders", start + timedelta(minutes=2), timedelta(minutes=1)))
     assert [change.key for change in found] == [3, 1, 2]
     assert [change.key for change in await gathered(opened.changed_since("orders", start, NEVER, "8"))] == [3]
@@ -132,11 +132,11 @@ async def test_a_view_is_read_and_two_records_with_one_key_are_refused(shop: Any
 
 async def test_two_equal_keys_are_seen_across_batches(shop: Any, database_url: str) -> None:
     await shop.execute(
-        f"CREATE VIEW shop.seen AS SELECT least(n, {foreign.BATCH}) AS id FROM generate_series(1, {foreign.BATCH + 1}) n"
+        f"CREATE VIEW shop.seen AS SELECT least(n, {reader.BATCH}) AS id FROM generate_series(1, {reader.BATCH + 1}) n"
     )
     found = await open_foreign(tables(seen={"table": "shop.seen", "key": "id", "template": "{id}"}), database_url)
     for reading in (found.keys("seen"), found.extract_all("seen")):
-        with pytest.raises(SourceError, match=f"two rows have the key '{foreign.BATCH}'"):
+        with pytest.raises(SourceError, match=f"two rows have the key '{reader.BATCH}'"):
             await gathered(reading)
     await found.aclose()
 

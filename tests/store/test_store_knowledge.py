@@ -9,7 +9,7 @@ from evervec.domain.knowledge import AtomDraft, AtomType, LinkType, TopicDraft
 from evervec.domain.reconcile import reconcile
 from evervec.store import knowledge
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import ATOM, MESSAGE, TOPIC
+from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, record
 

@@ -11,8 +11,8 @@ from evervec.domain.knowledge import Score, Signal
 from evervec.domain.message import IncomingMessage
 from evervec.store import messages, monitor
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
 from evervec.store.messages import ClaimedMessage, Saved
+from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import edit
 

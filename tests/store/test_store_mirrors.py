@@ -8,8 +8,8 @@ import pytest
 
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import MESSAGE
 from evervec.store.mirrors import Holder, Told
+from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, space
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from evervec.store import changes, datasets, messages, monitor, rows, vectors
-from evervec.store.embeddables import EMBEDDABLES, MESSAGE, Embeddable
-from evervec.store.predicates import PENDING
+from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
+from evervec.store.schema.predicates import PENDING
 from evervec.store.session import Database
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines, plans

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from evervec.store import populate, rows
+from evervec.store import rows
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
-from evervec.store.populate import Step
+from evervec.store.schema import populate
+from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
+from evervec.store.schema.populate import Step
 from evervec.store.session import Database
 from tests.store.planting import edit, embed_all, plant, record, tombstones
 from tests.store.test_store_triggers import digest

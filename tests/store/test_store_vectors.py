@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from evervec.domain.vectors import gate
 from evervec.store import datasets, providers, rows, vectors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
 from evervec.store.providers import Space
 from evervec.store.rows import Claimed
+from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
 from evervec.store.session import Database
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
 from tests.store.planting import edit, plant, space, tombstones, unit

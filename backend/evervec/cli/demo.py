@@ -21,7 +21,7 @@ from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.sources.demo import DEMO_QUESTIONS, demo_chat_path
+from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
 from evervec.store.vectors import Hit
 
 PATIENCE = 50.0

@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as finding
 from evervec.pipeline.search.search import Answer, Pair
 from evervec.sources.files.uris import path_of
-from evervec.store.embeddables import BY_NAME
+from evervec.store.schema.embeddables import BY_NAME
 from evervec.store.vectors import Hit, Place
 
 LEAST_PLACE, LEAST_HEADING = 28, 5

@@ -35,7 +35,7 @@ class Document(document.Document):
         """
         from evervec.sources.files.media import MOST_BYTES as MOST_MEDIA_BYTES
         from evervec.sources.files.media import is_media, media_document
-        from evervec.sources.files.reading import read_file
+        from evervec.sources.files.readers.document import read_file
 
         file = Path(fspath(path)).absolute()
         if is_media(file):

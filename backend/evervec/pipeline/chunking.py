@@ -27,7 +27,7 @@ class Kitchen:
 
     def warm(self) -> None:
         """Load what reading and chunking take, before somebody waits for the first document; blocking, about a second."""
-        from evervec.sources.files.reading import read_bytes
+        from evervec.sources.files.readers.document import read_bytes
 
         document = read_bytes(b"# Warm\n\nup\n", "warm.md", "file:///warm.md")
         if isinstance(document, Document):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from evervec.domain.naming import slug
 from evervec.errors import UnknownDatasetError, UnknownProjectError
-from evervec.store.predicates import PENDING
+from evervec.store.schema.predicates import PENDING
 from evervec.store.session import ReadTx, Tx
 
 UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)

@@ -6,8 +6,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from evervec.store import rows
-from evervec.store.embeddables import BY_KIND, Embeddable
 from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNHELD, Claimed
+from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.session import ReadTx, Tx
 
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"

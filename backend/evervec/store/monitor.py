@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from evervec.store import changes
-from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
-from evervec.store.predicates import PENDING
+from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
+from evervec.store.schema.predicates import PENDING
 from evervec.store.session import ReadTx
 
 

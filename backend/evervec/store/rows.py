@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from evervec.store.embeddables import BY_KIND, Embeddable
-from evervec.store.predicates import PENDING
+from evervec.store.schema.embeddables import BY_KIND, Embeddable
+from evervec.store.schema.predicates import PENDING
 from evervec.store.session import ReadTx, Tx
 
 

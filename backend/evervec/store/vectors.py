@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.store import datasets
-from evervec.store.embeddables import BY_KIND, EMBEDDABLES, Embeddable
+from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.session import Database, ReadTx, Tx
 
 WRITE = """

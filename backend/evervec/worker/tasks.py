@@ -18,7 +18,7 @@ from evervec.pipeline.upkeep.sweep import sweep
 from evervec.queue import names
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
-from evervec.store.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
+from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 
 
 def opened(context: Annotated[Context, TaskiqDepends()]) -> Resources:

@@ -17,9 +17,9 @@ from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent,
 from evervec.pipeline.resources import Resources
 from evervec.store import batches, deferred, rows, vectors
 from evervec.store.batches import BatchJob, Item, Weight
-from evervec.store.embeddables import BY_KIND
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed, GivenUp
+from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import ReadTx, Tx
 
 STEP = 2000

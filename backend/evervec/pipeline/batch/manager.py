@@ -21,8 +21,8 @@ from evervec.pipeline.embedding.embed import Tally, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import batches, datasets, deferred, providers, vectors
 from evervec.store.batches import BatchJob
-from evervec.store.embeddables import BY_KIND
 from evervec.store.providers import Provider
+from evervec.store.schema.embeddables import BY_KIND
 
 MOST_JOBS = 100
 RETURNED = 2000

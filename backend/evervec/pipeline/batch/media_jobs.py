@@ -21,9 +21,9 @@ from evervec.sources.files.media import Content, read_media
 from evervec.store import batches, deferred, documents, media
 from evervec.store.batches import BatchJob, Item, Weight
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import CHUNK
 from evervec.store.media import Asked, Medium
 from evervec.store.providers import Provider
+from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, Tx
 
 STEP = 500

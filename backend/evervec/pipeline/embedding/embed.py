@@ -25,9 +25,9 @@ from evervec.errors import (
 )
 from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vectors
-from evervec.store.embeddables import Embeddable
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed, GivenUp
+from evervec.store.schema.embeddables import Embeddable
 
 logger = log.get("embed")
 

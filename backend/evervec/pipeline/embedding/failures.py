@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, messages, rows
-from evervec.store.embeddables import BY_NAME
+from evervec.store.schema.embeddables import BY_NAME
 
 EXTRACTION = "extraction"
 _MOST = 2**63 - 1

@@ -16,9 +16,9 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import deferred, documents, runs
 from evervec.store.documents import Known, Written
-from evervec.store.embeddables import CHUNK
 from evervec.store.rows import Claimed
 from evervec.store.runs import Counts, Run
+from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
 NAMED = 500

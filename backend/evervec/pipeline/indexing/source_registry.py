@@ -20,7 +20,7 @@ from evervec.sources.sql.description import Description
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
 from evervec.store.datasets import Dataset
-from evervec.store.foreign import Foreign, open_foreign
+from evervec.store.foreign.reader import Foreign, open_foreign
 from evervec.store.sources import SourceRecord
 
 FILES, SQL = "files", "sql"

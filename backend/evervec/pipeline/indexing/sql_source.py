@@ -7,7 +7,7 @@ from evervec.domain.document import ChangedIds, Document, Listed, Skipped
 from evervec.pipeline.indexing.run import GONE
 from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
-from evervec.store.foreign import Foreign, Record
+from evervec.store.foreign.reader import Foreign, Record
 
 
 class SqlSource:

@@ -21,7 +21,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, deferred, documents
 from evervec.store.datasets import Dataset
 from evervec.store.documents import Written
-from evervec.store.embeddables import CHUNK
+from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
 TOGETHER = 64

@@ -14,7 +14,7 @@ from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
 from evervec.store import datasets, documents, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.foreign import Change, Foreign, open_foreign
+from evervec.store.foreign.reader import Change, Foreign, open_foreign
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
 

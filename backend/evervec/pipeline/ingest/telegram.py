@@ -11,10 +11,10 @@ from evervec.errors import ExportError
 from evervec.pipeline.batch import router
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
-from evervec.sources import telegram
+from evervec.sources.telegram import reader
 from evervec.store import datasets, messages
 from evervec.store import deferred as deferring
-from evervec.store.embeddables import MESSAGE
+from evervec.store.schema.embeddables import MESSAGE
 
 BATCH = 1000
 RING = 100
@@ -55,7 +55,7 @@ async def import_telegram(
     if deferred:
         await router.require(resources)
     target = None
-    for batch in _batches(telegram.read_export(path)):
+    for batch in _batches(reader.read_export(path)):
         _stop_if_cancelled()
         if target is None:  # not before there is something to put into it
             async with resources.database.transaction() as tx:
@@ -78,7 +78,7 @@ async def save_message(resources: Resources, raw: Mapping[str, object], project:
     report = Report()
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
-    entry = telegram.parse_message(raw, telegram.bot_chat(raw) or "telegram:unknown", "the message")
+    entry = reader.parse_message(raw, reader.bot_chat(raw) or "telegram:unknown", "the message")
     await _take(resources, target.id, _sorted_out([entry], report), report, lane=Lane.INTERACTIVE)
     return report
 

@@ -14,7 +14,7 @@ from evervec import log
 from evervec.domain.feed import Changes, Vectors, Watermark, compare
 from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
 from evervec.mirror.build import build
-from evervec.mirror.files import Folder
+from evervec.mirror.disk.files import Folder
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot

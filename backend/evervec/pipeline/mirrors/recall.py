@@ -12,7 +12,7 @@ from evervec.domain.feed import Vectors
 from evervec.mirror.snapshot import Filter, Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.store import changes, mirrors, vectors
-from evervec.store.embeddables import BY_KIND
+from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")

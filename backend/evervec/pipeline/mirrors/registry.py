@@ -17,7 +17,7 @@ from evervec.store.session import Database
 if TYPE_CHECKING:
     # FAISS takes a third of a second to import, which most commands do without
     from evervec.mirror.batching import Searcher
-    from evervec.mirror.files import Folder
+    from evervec.mirror.disk.files import Folder
     from evervec.mirror.snapshot import Snapshot
     from evervec.pipeline.mirrors.difference import SyncCheck
     from evervec.pipeline.mirrors.executors import Workshop
@@ -71,7 +71,7 @@ class Mirrors:
     def folder(self) -> "Folder":
         """The folder of mirrors on disk."""
         if self._folder is None:
-            from evervec.mirror.files import Folder
+            from evervec.mirror.disk.files import Folder
 
             self._folder = Folder(self._settings.mirrors)
         return self._folder
@@ -89,7 +89,7 @@ class Mirrors:
     def holder(self) -> Holder:
         """Who this process is, for the others."""
         if self._holder is None:
-            from evervec.mirror.paths import this_host
+            from evervec.mirror.disk.paths import this_host
 
             self._holder = Holder(uuid4(), this_host(), str(self._settings.mirrors.resolve()), os.getpid())
         return self._holder

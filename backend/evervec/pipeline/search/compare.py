@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, ask_mirrors
 from evervec.store import datasets, vectors
-from evervec.store.embeddables import EMBEDDABLES
+from evervec.store.schema.embeddables import EMBEDDABLES
 from evervec.store.vectors import Hit
 
 ROUNDS = 15

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evervec.pipeline.resources import Resources
 from evervec.store import vectors
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.vectors import Hit
 
 if TYPE_CHECKING:

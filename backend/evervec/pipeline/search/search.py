@@ -15,7 +15,7 @@ from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Mirrored, Scope, ask_mirrors
 from evervec.store import changes, datasets, monitor, vectors
-from evervec.store.embeddables import BY_NAME, EMBEDDABLES, Embeddable
+from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx
 from evervec.store.vectors import Hit, Place
 

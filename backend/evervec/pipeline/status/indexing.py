@@ -15,9 +15,9 @@ from evervec.pipeline.status.runs import run_document
 from evervec.sources.files.uris import path_of
 from evervec.store import documents, monitor, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.embeddables import CHUNK
 from evervec.store.monitor import Coverage
 from evervec.store.runs import Counts, Run, Seconds
+from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, where
 from evervec.store.sources import SourceRecord
 

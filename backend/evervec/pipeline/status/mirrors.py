@@ -15,7 +15,7 @@ from evervec.store.mirrors import Held
 from evervec.store.session import ReadTx
 
 if TYPE_CHECKING:
-    from evervec.mirror.paths import Place
+    from evervec.mirror.disk.paths import Place
 
 UNMEASURED = {"lag_ms": None, "in_sync": None, "checked_at": None}
 
@@ -104,7 +104,7 @@ def _recall(recall: mirrors.Recall) -> dict[str, Any]:
 
 async def _at_rest(resources: Resources, one: Dataset) -> "tuple[str, dict[str, Any], str, Place]":
     """State, description, reason and place of what is on disk."""
-    from evervec.mirror.paths import Place
+    from evervec.mirror.disk.paths import Place
 
     place = Place(resources.settings.mirrors, one.project_id, one.id)
     try:

@@ -9,8 +9,8 @@ from typing import Final
 
 from evervec.domain.document import Document, Media, Skipped
 from evervec.domain.text import clean, snippet
-from evervec.sources.files.opening import LONGEST_TITLE, content_of, not_opened, skipped
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
+from evervec.sources.files.readers.unreadable import Unreadable
 from evervec.sources.files.uris import stamp_of, uri_of
 
 MOST_BYTES: Final = 20_000_000

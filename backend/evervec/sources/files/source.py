@@ -177,7 +177,7 @@ class FileSource:
     def _read(self, path: Path, uri: str) -> Document | Skipped:
         """The document as it was at one moment: a file that changes while it is read is read again."""
         # grammars, PDF and HTML take a second to import, which nobody waits for who reads no file
-        from evervec.sources.files.reading import read_file
+        from evervec.sources.files.readers.document import read_file
 
         try:
             for _ in range(_READINGS):

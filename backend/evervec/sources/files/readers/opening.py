@@ -8,7 +8,7 @@ from typing import Final
 
 from evervec.domain.document import Skipped
 from evervec.domain.text import clean, snippet
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.unreadable import Unreadable
 
 LONGEST_TITLE: Final = 200
 _LONGEST_DETAIL: Final = 300

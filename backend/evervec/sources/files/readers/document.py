@@ -6,12 +6,12 @@ from typing import Final
 from evervec.domain.document import Document, Skipped
 from evervec.domain.text import clean, snippet
 from evervec.sources.files import formats
-from evervec.sources.files.decoding import decode
-from evervec.sources.files.html import html_markdown
-from evervec.sources.files.notebook import notebook_markdown
-from evervec.sources.files.opening import LONGEST_TITLE, content_of, not_opened, skipped
-from evervec.sources.files.pdf import pdf_text
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.decoding import decode
+from evervec.sources.files.readers.html import html_markdown
+from evervec.sources.files.readers.notebook import notebook_markdown
+from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
+from evervec.sources.files.readers.pdf import pdf_text
+from evervec.sources.files.readers.unreadable import Unreadable
 from evervec.sources.files.uris import uri_of
 from evervec.sources.structure import title as title_of
 

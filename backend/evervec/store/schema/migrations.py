@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def folder() -> Path:
     """Where the migrations are: beside the package in a checkout, inside it when installed from a wheel."""
     installed = Path(str(files("evervec"))) / "alembic_scripts"
-    return installed if installed.exists() else Path(__file__).resolve().parents[3] / "alembic"
+    return installed if installed.exists() else Path(__file__).resolve().parents[4] / "alembic"
 
 
 def config(url: str) -> "Config":

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from evervec.sources.files.fences import fenced
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.fences import fenced
+from evervec.sources.files.readers.unreadable import Unreadable
 
 _LANGUAGE: Final = re.compile(r"[\w+#.-]+")
 

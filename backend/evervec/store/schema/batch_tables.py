@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, UUID
 
-from evervec.store.columns import dataset, metadata, time
+from evervec.store.schema.columns import dataset, metadata, time
 
 COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays", "listings")
 

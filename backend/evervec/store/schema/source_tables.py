@@ -17,8 +17,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, UUID
 
-from evervec.store.columns import dataset, id_key, metadata, time, uuid_key
 from evervec.store.runs import COUNTS, NUMBERS
+from evervec.store.schema.columns import dataset, id_key, metadata, time, uuid_key
 
 sources = Table(
     "sources",

@@ -9,8 +9,8 @@ from typing import Any, Final
 import ijson
 
 from evervec.errors import ExportError
-from evervec.sources import export_file
-from evervec.sources.repair import MendedBytes
+from evervec.sources.telegram import export_file
+from evervec.sources.telegram.repair import MendedBytes
 
 Event = tuple[str, str, Any]
 _Node = dict[str, Any] | list[Any]

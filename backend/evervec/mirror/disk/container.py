@@ -20,7 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from evervec.errors import MirrorFileError
-from evervec.mirror.manifest import Container, Generation, Manifest
+from evervec.mirror.disk.manifest import Container, Generation, Manifest
 from evervec.mirror.segment import Segment
 
 ALIGNMENT = 64

@@ -14,7 +14,7 @@ from bs4.dammit import EncodingDetector
 from charset_normalizer import from_bytes
 from charset_normalizer.constant import IANA_SUPPORTED
 
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.unreadable import Unreadable
 
 # UTF-32 before UTF-16: the mark of one begins like that of the other.
 _MARKS: Final = (

@@ -1,7 +1,7 @@
 """Functions, triggers and the status view: derived from the declarations, so `install` may run at any time again."""
 
 from evervec.domain.text import BLANK_PATTERN
-from evervec.store.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 
 # The vector follows its text: a moved row or a vanished vector leaves a tombstone for the mirrors, and a vector
 # set by anybody who does not know about changed_xid still shows up in the feed.

@@ -23,4 +23,4 @@ DEMO_QUESTIONS: Final = (
 
 def demo_chat_path() -> Path:
     """A Telegram Desktop export of one team chat, about three quarters English and one quarter German."""
-    return Path(str(resources.files("evervec.sources") / "demo_chat.json"))
+    return Path(str(resources.files(__package__) / "demo_chat.json"))

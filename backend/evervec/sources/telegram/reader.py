@@ -6,10 +6,9 @@ from typing import Final
 
 from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import clean, snippet
-from evervec.sources import export_file
-from evervec.sources import telegram_fields as fields
-from evervec.sources.export_stream import ExportStream, RawMessage
-from evervec.sources.id_set import IdSet
+from evervec.sources.telegram import export_file, fields
+from evervec.sources.telegram.export_stream import ExportStream, RawMessage
+from evervec.sources.telegram.id_set import IdSet
 
 # The Bot API has no type "service": such a message is told by the one field it carries.
 _SERVICE_FIELDS: Final = frozenset(

@@ -11,7 +11,7 @@ from pypdf import PasswordType, PdfReader, apply_configuration
 from pypdf.errors import FileNotDecryptedError, LimitReachedError
 
 from evervec.domain.text import is_blank
-from evervec.sources.files.unreadable import Unreadable
+from evervec.sources.files.readers.unreadable import Unreadable
 
 MOST_CHARACTERS: Final = 5_000_000
 MOST_SECONDS: Final = 60.0

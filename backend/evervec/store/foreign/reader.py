@@ -21,7 +21,7 @@ from evervec.errors import (
     SourceDownError,
     SourceError,
 )
-from evervec.store.foreign_tables import INDEXED, Columns, Described, Query, inspect
+from evervec.store.foreign.tables import INDEXED, Columns, Described, Query, inspect
 from evervec.store.session import Database, ReadTx
 
 BATCH: Final = 1_000

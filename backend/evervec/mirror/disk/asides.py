@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from evervec.mirror.paths import Known, Place, this_host
+from evervec.mirror.disk.paths import Known, Place, this_host
 
 MOST_ASIDES = 2
 ABANDONED_SECONDS = 3600

@@ -7,8 +7,8 @@ from bs4 import Tag
 from markdownify import ATX, MarkdownConverter
 
 from evervec.domain.text import is_blank
-from evervec.sources.files.fences import fenced
-from evervec.sources.files.html_page import Page
+from evervec.sources.files.readers.fences import fenced
+from evervec.sources.files.readers.html_page import Page
 
 MOST_DEPTH: Final = 100
 """Elements inside each other; real pages stay below 50, and the converter calls itself three times for each."""

@@ -13,9 +13,9 @@ import faiss
 
 from evervec.domain.feed import Life
 from evervec.errors import MirrorBusyError, MirrorFileError, MirrorFolderError
-from evervec.mirror import asides, container, lock, manifest, paths
-from evervec.mirror.manifest import Generation, Manifest
-from evervec.mirror.paths import Place
+from evervec.mirror.disk import asides, container, lock, manifest, paths
+from evervec.mirror.disk.manifest import Generation, Manifest
+from evervec.mirror.disk.paths import Place
 from evervec.mirror.segment import Segment
 
 PATIENCE_SECONDS = 2.0

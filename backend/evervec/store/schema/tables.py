@@ -23,8 +23,8 @@ from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL, UUID
 
 from evervec.domain.chunking import LEAST_TOKENS, TEMPLATE, TOKENS
 from evervec.domain.knowledge import AtomType, LinkType, Signal
-from evervec.store.columns import Vector, Xid8, dataset, id_key, metadata, one_of, time, uuid_key
-from evervec.store.predicates import PENDING, PENDING_ID, UNEXTRACTED_ID, UNSCORED_ID
+from evervec.store.schema.columns import Vector, Xid8, dataset, id_key, metadata, one_of, time, uuid_key
+from evervec.store.schema.predicates import PENDING, PENDING_ID, UNEXTRACTED_ID, UNSCORED_ID
 
 projects = Table(
     "projects",

@@ -4,9 +4,9 @@ fills the hashes of chunks and documents that were there before hashes were."""
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from evervec.store.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.triggers import content_hash
 from evervec.store.session import Database
-from evervec.store.triggers import content_hash
 
 
 @dataclass(frozen=True)

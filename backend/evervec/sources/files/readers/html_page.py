@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bs4 import BeautifulSoup, Tag
 
-from evervec.sources.files.html_raw import without_raw
+from evervec.sources.files.readers.html_raw import without_raw
 
 _DROPPED: Final = frozenset(["title", "nav", "noscript", "svg", "template", "button", "iframe", "object", "canvas"])
 

@@ -1,0 +1,1 @@
+"""The formats of files: bytes to text, one module a format."""

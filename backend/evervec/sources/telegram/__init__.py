@@ -1,0 +1,1 @@
+"""Telegram Desktop exports and Bot API messages, read one message at a time."""

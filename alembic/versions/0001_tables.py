@@ -4,14 +4,16 @@ from pathlib import Path
 
 from alembic import op
 
-from evervec.store.schema import triggers
-
 revision = "0001"
 down_revision = None
 
 TABLES = (
     "vector_tombstones embed_work embeddings llm_providers embedding_spaces chunks documents atom_links atom_sources "
     "atom_versions atoms topics extract_work messages datasets projects"
+)
+FUNCTIONS = (
+    "evervec_vector_changed evervec_vector_deleted evervec_message_revised "
+    "evervec_track_messages evervec_track_topics evervec_track_atoms evervec_track_chunks"
 )
 
 
@@ -23,6 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for statement in triggers.uninstall():
-        op.execute(statement)
+    op.execute("DROP VIEW IF EXISTS embedding_status")
+    for function in FUNCTIONS.split():
+        op.execute(f"DROP FUNCTION IF EXISTS {function}() CASCADE")
     op.execute(f"DROP TABLE {', '.join(TABLES.split())}")

@@ -21,7 +21,7 @@ from tests.embedders.batch_settings import WIRES
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import (
+from tests.pipeline.batch.batched import (
     TYPES,
     assert_every_vector_is_right,
     assert_nothing_is_left,

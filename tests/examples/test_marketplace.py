@@ -19,7 +19,7 @@ from examples.marketplace.run import app
 from examples.marketplace.sync_task import sync_marketplace_task
 from tests.cli.conftest import bare_environment
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import sent
+from tests.pipeline.indexing.indexed import sent
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ROOT / "examples" / "marketplace" / "run"

@@ -11,7 +11,7 @@ from evervec import Document, SemanticCore
 from evervec.embedders import probing
 from evervec.errors import DatabaseDownError, NameRefusedError, NoBatchError, Refused
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import versions
+from tests.pipeline.indexing.indexed import versions
 
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'evervec' AND datname = current_database()"
 LAG = 10.0

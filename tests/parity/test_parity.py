@@ -16,7 +16,7 @@ from evervec.store.datasets import Dataset
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle
-from tests.pipeline.mirroring import MODEL, WIDTH, process, stored, until_true, worker
+from tests.pipeline.mirrors.mirroring import MODEL, WIDTH, process, stored, until_true, worker
 from tests.store.planting import edit, plant
 
 SEEDS = range(4)

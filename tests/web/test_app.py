@@ -13,7 +13,7 @@ from evervec.settings import Settings
 from evervec.store.datasets import Dataset
 from evervec.web.app import create_app
 from evervec.web.serve import listen
-from tests.pipeline.test_search import fill
+from tests.pipeline.search.test_search import fill
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from evervec.web.app import create_app
 from evervec.web.rag_shapes import IndexRequest
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.fakes.server import FakeProvider
-from tests.pipeline import shop
-from tests.pipeline.indexed import ingest, put, versions
-from tests.pipeline.shop import described, keep, notes, open_shop
+from tests.pipeline.indexing import shop
+from tests.pipeline.indexing.indexed import ingest, put, versions
+from tests.pipeline.indexing.shop import described, keep, notes, open_shop
 
 INDEX, STATUS, METRICS = "/v1/rag/index/p/orders", "/v1/rag/status/p/orders", "/v1/rag/metrics/p/orders"
 WAIT = {"wait": "true"}

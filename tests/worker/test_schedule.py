@@ -17,7 +17,7 @@ from evervec.store.datasets import Dataset
 from evervec.worker import tasks
 from evervec.worker.schedule import schedules
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import batched, numbered, planted
+from tests.pipeline.batch.batched import batched, numbered, planted
 
 PATIENCE = 30.0
 

@@ -128,10 +128,3 @@ def install() -> list[str]:
     """The statements that bring functions, triggers and the view up to date; they may run again at any time."""
     tracked = [statement for embeddable in EMBEDDABLES for statement in _track(embeddable)]
     return [*VECTOR_CHANGED, *MESSAGE_REVISED, *tracked, *STATUS_VIEW]
-
-
-def uninstall() -> list[str]:
-    """The statements that take them away again, triggers with their functions."""
-    functions = ["evervec_vector_changed", "evervec_vector_deleted", "evervec_message_revised"]
-    functions += [f"evervec_track_{embeddable.table}" for embeddable in EMBEDDABLES]
-    return ["DROP VIEW IF EXISTS embedding_status", *(f"DROP FUNCTION IF EXISTS {f}() CASCADE" for f in functions)]

@@ -15,7 +15,7 @@ from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import ring_changed
 from evervec.store.datasets import Dataset
-from tests.pipeline.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
+from tests.pipeline.mirrors.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
 from tests.queue.servers import NatsServer
 
 

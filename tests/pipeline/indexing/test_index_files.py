@@ -19,7 +19,7 @@ from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import chunks, ingest, put, sent, versions
+from tests.pipeline.indexing.indexed import chunks, ingest, put, sent, versions
 
 
 def section(name: str, words: int = 12) -> str:

@@ -12,7 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import TYPES, batched, numbered, planted, to_the_end
+from tests.pipeline.batch.batched import TYPES, batched, numbered, planted, to_the_end
 
 UPLOAD = {"gemini": "POST /upload/v1beta/files", "openai": "POST /v1/files"}
 ONLINE = {"gemini": "POST :batchEmbedContents", "openai": "POST /v1/embeddings"}

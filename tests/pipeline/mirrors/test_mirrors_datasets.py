@@ -18,7 +18,7 @@ from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
-from tests.pipeline.mirroring import TEXTS, WIDTH, eventually, process, stored, true, until, until_true, worker
+from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, eventually, process, stored, true, until, until_true, worker
 from tests.store.planting import unit
 
 DELETIONS = {

@@ -17,8 +17,8 @@ from tests.fakes.batches import Batches
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import Outcome
 from tests.fakes.server import FakeProvider
-from tests.pipeline.accounting import assert_all_accounted, jobs
-from tests.pipeline.batched import (
+from tests.pipeline.batch.accounting import assert_all_accounted, jobs
+from tests.pipeline.batch.batched import (
     TYPES,
     assert_every_vector_is_right,
     assert_nothing_is_left,

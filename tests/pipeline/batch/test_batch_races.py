@@ -21,7 +21,7 @@ from tests.embedders.batch_settings import WIRES, Wire
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import (
+from tests.pipeline.batch.batched import (
     LEFT,
     TYPES,
     add,

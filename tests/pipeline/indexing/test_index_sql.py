@@ -17,9 +17,9 @@ from evervec.store import datasets, runs
 from evervec.store.runs import Run
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline import shop
-from tests.pipeline.indexed import sent, versions
-from tests.pipeline.shop import described, keep, notes, open_shop, uris
+from tests.pipeline.indexing import shop
+from tests.pipeline.indexing.indexed import sent, versions
+from tests.pipeline.indexing.shop import described, keep, notes, open_shop, uris
 
 
 @pytest.fixture

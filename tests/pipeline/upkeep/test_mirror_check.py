@@ -20,7 +20,7 @@ from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import DatasetCheck, check_index_sync
 from evervec.store.datasets import Dataset
-from tests.pipeline.test_mirrors import TEXTS, embedded, following, until_true
+from tests.pipeline.mirrors.test_mirrors import TEXTS, embedded, following, until_true
 
 TURNED = """
 UPDATE embeddings SET embedding = embedding - embedding - embedding

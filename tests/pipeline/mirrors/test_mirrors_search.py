@@ -18,7 +18,7 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.store import datasets, mirrors, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
-from tests.pipeline.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
+from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
 from tests.store.planting import edit, plant, unit
 
 

@@ -14,8 +14,8 @@ from evervec.sources.files import events, watching
 from tests.conftest import Servers
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import chunks, sent
-from tests.pipeline.watched import IDS, embed, kept, section, until_kept, watched
+from tests.pipeline.indexing.indexed import chunks, sent
+from tests.pipeline.ingest.watched import IDS, embed, kept, section, until_kept, watched
 
 CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'evervec'

@@ -12,8 +12,8 @@ from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline.accounting import assert_all_accounted, jobs
-from tests.pipeline.batched import (
+from tests.pipeline.batch.accounting import assert_all_accounted, jobs
+from tests.pipeline.batch.batched import (
     assert_every_vector_is_right,
     assert_nothing_is_left,
     assert_paid_once,

@@ -12,8 +12,8 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.files import events
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import sent, versions
-from tests.pipeline.watched import IDS, embed, kept, section, until_kept, watched
+from tests.pipeline.indexing.indexed import sent, versions
+from tests.pipeline.ingest.watched import IDS, embed, kept, section, until_kept, watched
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.remote_files import RemoteFile
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import TYPES, assert_every_vector_is_right, batched, numbered, planted, to_the_end
+from tests.pipeline.batch.batched import TYPES, assert_every_vector_is_right, batched, numbered, planted, to_the_end
 
 OLD, YOUNG = timedelta(days=1, hours=1), timedelta(hours=23)
 

@@ -20,8 +20,8 @@ from evervec.store import datasets
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import tokens
-from tests.pipeline.accounting import assert_all_accounted, jobs
-from tests.pipeline.batched import (
+from tests.pipeline.batch.accounting import assert_all_accounted, jobs
+from tests.pipeline.batch.batched import (
     PRICE,
     TYPES,
     add,

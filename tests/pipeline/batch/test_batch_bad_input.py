@@ -22,8 +22,8 @@ from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
-from tests.pipeline.accounting import assert_all_accounted, jobs
-from tests.pipeline.batched import (
+from tests.pipeline.batch.accounting import assert_all_accounted, jobs
+from tests.pipeline.batch.batched import (
     API_KEY,
     TYPES,
     add,

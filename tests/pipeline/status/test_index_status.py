@@ -19,7 +19,7 @@ from evervec.store import runs
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline.shop import described, keep, open_shop
+from tests.pipeline.indexing.shop import described, keep, open_shop
 
 
 @pytest.fixture

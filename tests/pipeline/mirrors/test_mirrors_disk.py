@@ -16,7 +16,17 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
-from tests.pipeline.mirroring import TEXTS, WIDTH, embedded, following, process, stored, until, until_true, worker
+from tests.pipeline.mirrors.mirroring import (
+    TEXTS,
+    WIDTH,
+    embedded,
+    following,
+    process,
+    stored,
+    until,
+    until_true,
+    worker,
+)
 from tests.store.planting import unit
 
 

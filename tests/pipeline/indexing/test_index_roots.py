@@ -16,7 +16,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import uri_of
 from evervec.store.runs import Run
 from tests.fakes.server import FakeProvider
-from tests.pipeline.indexed import chunks, ingest, put, sent
+from tests.pipeline.indexing.indexed import chunks, ingest, put, sent
 
 LETS_GO = Options(allow_empty=True)
 

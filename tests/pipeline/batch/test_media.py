@@ -20,8 +20,8 @@ from evervec.pipeline.search.search import search
 from evervec.store.datasets import Dataset
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description
-from tests.pipeline.batched import TYPES, add, assert_nothing_is_left, batched, planted, to_the_end
-from tests.pipeline.described import (
+from tests.pipeline.batch.batched import TYPES, add, assert_nothing_is_left, batched, planted, to_the_end
+from tests.pipeline.batch.described import (
     DESCRIBED,
     VECTOR_TEXTS,
     WAITING,
@@ -33,7 +33,7 @@ from tests.pipeline.described import (
     texts,
     written,
 )
-from tests.pipeline.indexed import ingest as indexed
+from tests.pipeline.indexing.indexed import ingest as indexed
 
 CLIENTS = {"gemini": gemini_batch, "openai": openai_batch}
 

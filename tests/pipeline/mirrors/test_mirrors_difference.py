@@ -19,7 +19,7 @@ from evervec.pipeline.search.search import search
 from evervec.store import changes
 from evervec.store.changes import Heading
 from evervec.store.datasets import Dataset
-from tests.pipeline.mirroring import (
+from tests.pipeline.mirrors.mirroring import (
     TEXTS,
     embedded,
     eventually,

@@ -18,8 +18,8 @@ from tests.fakes.faults import Fault
 from tests.fakes.jobs import Outcome
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description
-from tests.pipeline.batched import TYPES, assert_nothing_is_left, to_the_end
-from tests.pipeline.described import (
+from tests.pipeline.batch.batched import TYPES, assert_nothing_is_left, to_the_end
+from tests.pipeline.batch.described import (
     CREATE,
     DESCRIBED,
     WAITING,

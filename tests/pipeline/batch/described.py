@@ -9,7 +9,7 @@ from evervec.library.documents import Document
 from evervec.pipeline.ingest.documents import Ingested, ingest_documents
 from evervec.pipeline.resources import Resources
 from tests.fakes.server import FakeProvider
-from tests.pipeline.batched import add, batched
+from tests.pipeline.batch.batched import add, batched
 
 BEGINNINGS = {
     ".png": b"\x89PNG\r\n\x1a\n",

@@ -9,6 +9,7 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import providers
@@ -112,7 +113,7 @@ def _row(width: int) -> np.dtype[np.void]:
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
     """While inside, this process follows the feed as a worker or a search process does."""
     finish = asyncio.Event()
-    task = asyncio.create_task(resources.mirrors.follow(resources.broker, finish))
+    task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
     try:
         yield resources.mirrors
     finally:

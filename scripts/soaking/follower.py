@@ -23,6 +23,7 @@ from evervec.errors import EvervecError
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.difference import SyncCheck
+from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.runtime import Runtime, open_runtime
@@ -175,7 +176,7 @@ async def _live(runtime: Runtime, seed: int, *, worker: bool) -> None:
     """Until stdin ends."""
     resources, finish = runtime.resources, asyncio.Event()
     searches, watch = Searches(resources, seed), Watch(resources)
-    follow = work(runtime, finish) if worker else resources.mirrors.follow(runtime.broker, finish)
+    following = work(runtime, finish) if worker else follow(resources.mirrors, runtime.broker, finish)
 
     async def report() -> dict[str, Any]:
         return searches.report() | watch.report()
@@ -184,7 +185,7 @@ async def _live(runtime: Runtime, seed: int, *, worker: bool) -> None:
         return await compare(resources, seen)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(follow)
+        group.create_task(following)
         group.create_task(watch.look(finish))
         for _ in range(SEARCHES):
             group.create_task(searches.ask(finish))

@@ -65,13 +65,14 @@ def api() -> None:
     """Serve status and search over HTTP at EVERVEC_API_HOST:EVERVEC_API_PORT."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.pipeline.mirrors.follower import follow
         from evervec.web import serve as web
 
         listening = web.listen(runtime.settings)
         host, port = listening.getsockname()[:2]
         output.note(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
         async with asyncio.TaskGroup() as group:
-            group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
+            group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
             group.create_task(web.serve(runtime.resources, listening, finish))
 
     until_told(serve, None, takes_tasks=False)

@@ -11,6 +11,7 @@ UNREACHABLE = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke between two messages of one operation
     # the server goes, comes, or was killed beside this connection
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,

@@ -20,6 +20,9 @@ STARTING_PAUSE = 0.2
 MOST_CONFLICTS = 5
 """So often a transaction gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
 
+DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
+"""Whatever the driver raises while a server is away, starting, refusing, or gone in the middle."""
+
 T = TypeVar("T")
 
 logger = log.get("store")
@@ -96,7 +99,7 @@ class Database:
                 self._pool = await self._connect()
         except ValueError as error:
             raise unusable(error) from None
-        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except DRIVER_ERRORS as error:
             raise translated(error, self.where) or refused(error, self.where) from error
         if check:
             try:
@@ -208,7 +211,7 @@ class Database:
                     raise
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatchError(found="none", wanted="its tables") from error
-        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except DRIVER_ERRORS as error:
             ours = None if error is own else translated(error, self.where)
             if ours is None:  # a mistake in our own SQL stays what it is, and so does an error of the caller's body
                 raise

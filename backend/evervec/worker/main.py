@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from evervec import log
 from evervec.errors import EvervecError
 from evervec.pipeline.embedding.embed import Tally, Until
+from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import tidy
 from evervec.pipeline.upkeep.sweep import embed_waiting, extract_waiting, index_waiting
@@ -26,7 +27,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     async with asyncio.TaskGroup() as group:
         # apart from each other: a slow chat model keeps no row from being embedded
         sweepers = [group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in STAGES]
-        group.create_task(runtime.resources.mirrors.follow(runtime.broker, finish))
+        group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
         group.create_task(
             serve(
                 runtime.broker,

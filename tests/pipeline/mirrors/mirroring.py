@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Digest
 from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
@@ -74,7 +75,7 @@ async def process(resources: Resources, **changed: Any) -> AsyncIterator[Resourc
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
     """The process follows, as a worker does."""
     finish = asyncio.Event()
-    task = asyncio.create_task(resources.mirrors.follow(resources.broker, finish))
+    task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
     try:
         yield resources.mirrors
     finally:

@@ -14,11 +14,9 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import Bells, Mirrors
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import hearing_changes
-from evervec.settings import Settings
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
 from evervec.store.mirrors import Told
-from evervec.store.session import Database
 
 logger = log.get("mirror")
 
@@ -28,19 +26,23 @@ ADVANCE_SECONDS = 5.0
 """How old the watermark of a dataset without news becomes, so that its next look need not go far back."""
 
 
+async def follow(mirrors: Mirrors, broker: JetStreamBroker, finish: asyncio.Event) -> None:
+    """Keep a mirror of every live dataset up to date until `finish` is set."""
+    with mirrors.followed() as bells:
+        await Following(mirrors, broker, bells).until(finish)
+
+
 class Following:
     """One process's way of following. News are applied as they come; whatever else is due runs beside them."""
 
-    def __init__(
-        self, of: Mirrors, settings: Settings, database: Database, broker: JetStreamBroker, bells: Bells
-    ) -> None:
+    def __init__(self, of: Mirrors, broker: JetStreamBroker, bells: Bells) -> None:
         self._mirrors = of
-        self._settings = settings
-        self._database = database
+        self._settings = of.settings
+        self._database = of.database
         self._broker = broker
         self._bells = bells
         self._hears = False
-        self._breaks = database.breaks
+        self._breaks = of.database.breaks
         self._stopping = False
         self._due: dict[tuple[UUID | None, str], float] = {}
         self._behind: dict[tuple[UUID, str], asyncio.Task[None]] = {}

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from evervec.pipeline.mirrors.difference import SyncCheck
     from evervec.pipeline.mirrors.executors import Workshop
     from evervec.pipeline.mirrors.mirror import Mirror
-    from evervec.queue.broker import JetStreamBroker
 
 logger = log.get("mirror")
 
@@ -52,13 +51,13 @@ class Bells:
 class Mirrors:
     """Every mirror of this process. Nothing is opened, and nothing runs, before somebody asks for it.
 
-    A process that stays calls `follow`; one that only answers a question opens what is on disk.
+    A process that stays calls `follower.follow`; one that only answers a question opens what is on disk.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.following = False
-        self._settings = settings
-        self._database = database
+        self.settings = settings
+        self.database = database
         self._mirrors: dict[UUID, Mirror] = {}
         self._opening: dict[UUID, asyncio.Task[None]] = {}
         self._workshop: Workshop | None = None
@@ -73,7 +72,7 @@ class Mirrors:
         if self._folder is None:
             from evervec.mirror.disk.files import Folder
 
-            self._folder = Folder(self._settings.mirrors)
+            self._folder = Folder(self.settings.mirrors)
         return self._folder
 
     @property
@@ -91,7 +90,7 @@ class Mirrors:
         if self._holder is None:
             from evervec.mirror.disk.paths import this_host
 
-            self._holder = Holder(uuid4(), this_host(), str(self._settings.mirrors.resolve()), os.getpid())
+            self._holder = Holder(uuid4(), this_host(), str(self.settings.mirrors.resolve()), os.getpid())
         return self._holder
 
     def all(self) -> "list[Mirror]":
@@ -114,7 +113,7 @@ class Mirrors:
             from evervec.pipeline.mirrors.mirror import Mirror
 
             self._workshop = self._workshop or Workshop()
-            found = Mirror(self._settings, self._database, self._workshop, self.folder, dataset)
+            found = Mirror(self.settings, self.database, self._workshop, self.folder, dataset)
             self._mirrors[dataset.id] = found
         return found
 
@@ -196,14 +195,14 @@ class Mirrors:
 
     def keep_to_budget(self, kept: "Mirror") -> None:
         """Drop what was not used for longest, never what was just asked for."""
-        budget = self._settings.mirror_memory_mb * MEGABYTE
+        budget = self.settings.mirror_memory_mb * MEGABYTE
         held = sorted((m for m in self._mirrors.values() if m.index is not None), key=lambda m: m.used)
         used = sum(mirror.memory for mirror in held)
         for mirror in held:
             if used <= budget or mirror is kept:
                 continue
             used -= mirror.memory
-            mirror.drop(f"{self._settings.mirror_memory_mb} MB are used (EVERVEC_MIRROR_MEMORY_MB)")
+            mirror.drop(f"{self.settings.mirror_memory_mb} MB are used (EVERVEC_MIRROR_MEMORY_MB)")
 
     async def check(
         self, dataset: Dataset, *, follow: bool = True, deep: bool = False, repair: bool = True
@@ -221,14 +220,13 @@ class Mirrors:
         self.keep_to_budget(mirror)
         return mirror
 
-    async def follow(self, broker: "JetStreamBroker", finish: asyncio.Event) -> None:
-        """Keep a mirror of every live dataset true until `finish` is set; see `Following`."""
-        from evervec.pipeline.mirrors.follower import Following
-
+    @contextmanager
+    def followed(self) -> Iterator[Bells]:
+        """Let a follower keep the mirrors up to date while inside; yield the bells that wake it."""
         self._rung = Bells()
         self.following = True
         try:
-            await Following(self, self._settings, self._database, broker, self._rung).until(finish)
+            yield self._rung
         finally:
             self.following = False
 

@@ -3,7 +3,7 @@
 
 import typer
 
-from evervec.cli.backfill import backfill
+from evervec.cli.commands.backfill import backfill
 
 if __name__ == "__main__":
     typer.run(backfill)

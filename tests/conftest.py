@@ -17,7 +17,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.publish import Doorbell
+from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack
 from evervec.store import datasets

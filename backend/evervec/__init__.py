@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from evervec.library.blocking import SyncSemanticCore
     from evervec.library.core import SemanticCore
     from evervec.library.documents import Document
-    from evervec.store.batches import BatchJob
+    from evervec.store.batch.batch_jobs import BatchJob
 
 __all__ = ["BatchJob", "Document", "SemanticCore", "SyncSemanticCore"]
 
 _PLACES = {
-    "BatchJob": "evervec.store.batches",
+    "BatchJob": "evervec.store.batch.batch_jobs",
     "Document": "evervec.library.documents",
     "SemanticCore": "evervec.library.core",
     "SyncSemanticCore": "evervec.library.blocking",

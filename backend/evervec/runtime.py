@@ -57,7 +57,7 @@ async def open_runtime(
     """
     # here and not above: `evervec --help` has no need of them
     from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.publish import Doorbell
+    from evervec.queue.doorbell import Doorbell
 
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evervec.cli import output
+from evervec.cli.terminal import output
 from evervec.pipeline.search.search import Answer
 from evervec.pipeline.status.runs import run_document
 from examples.marketplace.story import BrokenSync, Due, Step, Uris, Withdrawal

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from evervec.cli import output
-from evervec.cli.run import block, settings
+from evervec.cli.terminal import output
+from evervec.cli.terminal.run import block, settings
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.worker.main import work

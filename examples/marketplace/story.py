@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from taskiq import AsyncTaskiqTask
 from taskiq.kicker import AsyncKicker
 
-from evervec.domain.due import next_due
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.search import search
 from evervec.pipeline.search.search import Answer
+from evervec.pipeline.status.due import next_due
 from evervec.queue import names
 from evervec.runtime import Runtime
 from evervec.store import documents, runs

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from evervec.pipeline.resources import Resources
-from evervec.store import deferred
+from evervec.store.batch import batch_queue
 from scripts.bench import deferred_stage
 from scripts.bench.deferred_stage import Stage
 from scripts.bench.report import Line, Promise, at_least, at_most, below
@@ -56,7 +56,7 @@ async def _waiting(resources: Resources, stage: Stage, type_: str, count: int) -
     target, texts = await dataset(resources), [_words(number) for number in range(count)]
     await copy_messages(resources, target, texts)
     async with resources.database.transaction() as tx:
-        await deferred.mark_datasets(tx, [target.id], hours=HOURS)
+        await batch_queue.mark_datasets(tx, [target.id], hours=HOURS)
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE")
         await connection.execute("CHECKPOINT")

@@ -29,7 +29,8 @@ from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.files.readers.document import read_file
-from evervec.store import batches, vectors
+from evervec.store import vectors
+from evervec.store.batch import batch_jobs
 
 MOST_BYTES = 20_000_000
 PARTS = 5
@@ -89,7 +90,7 @@ async def _read() -> dict[str, Any]:
         provider = await runtime.resources.provider()
         client = runtime.resources.models.batch_client(provider)
         async with runtime.resources.database.read() as tx:
-            jobs = await batches.unfinished(tx)
+            jobs = await batch_jobs.unfinished(tx)
         before, started, lines = _megabytes("VmRSS"), perf_counter(), 0
         for job in jobs:
             remote = await client.get_job_status(str(job.external_id))

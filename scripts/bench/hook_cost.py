@@ -15,7 +15,7 @@ import numpy as np
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
-from evervec.queue.publish import Doorbell, Ring
+from evervec.queue.doorbell import Doorbell, Ring
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, copy_messages, dataset

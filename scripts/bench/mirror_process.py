@@ -19,7 +19,7 @@ from evervec import log
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Models, Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.publish import Doorbell
+from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset

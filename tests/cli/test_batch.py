@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evervec.cli.batched import show_flushed
+from evervec.cli.render.batch_jobs import show_flushed
 from evervec.pipeline.batch.flush import Flushed
 from evervec.store import secrets
 from tests.cli.batch_provider import API_KEY, embedded, ingest, jobs, with_provider

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from evervec.cli import app as commands
-from evervec.cli import faults
+from evervec.cli.terminal import faults
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
 from evervec.pipeline.status import overview
 from evervec.store.refusals import translated

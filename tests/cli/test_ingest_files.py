@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from evervec.cli import output
-from evervec.cli.search import shown
+from evervec.cli.commands.search import shown
+from evervec.cli.terminal import output
 from evervec.store import runs
 from evervec.store.session import Database
 from evervec.store.vectors import Place

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from evervec.cli import output
+from evervec.cli.terminal import output
 
 PATIENCE = 10.0
 

@@ -21,7 +21,7 @@ from evervec.pipeline.batch import collect, embedding_jobs
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
-from evervec.store import batches, deferred
+from evervec.store.batch import batch_jobs, batch_queue
 from tests.e2e.processes import CHILD_DEADLINE
 from tests.e2e.waiting import eventually
 
@@ -40,19 +40,19 @@ class Point:
 
 
 POINTS: Final[Mapping[str, Point]] = {
-    "claimed": Point("fill", batches),
-    "filling": Point("claim", deferred, nth=2),
+    "claimed": Point("fill", batch_jobs),
+    "filling": Point("claim", batch_queue, nth=2),
     "intended": Point("upload"),
     "uploaded": Point("upload", after=True),
     "submitting": Point("create_embedding_job"),
     "created": Point("create_embedding_job", after=True),
-    "storing the id": Point("submitted", batches, after=True),
-    "downloading": Point("items", batches, nth=3),
-    "applying": Point("settle", batches, after=True, nth=2),
-    "applied": Point("finish", batches),
+    "storing the id": Point("submitted", batch_jobs, after=True),
+    "downloading": Point("items", batch_jobs, nth=3),
+    "applying": Point("settle", batch_jobs, after=True, nth=2),
+    "applied": Point("finish", batch_jobs),
     "finished": Point("remove_file"),
     "cleaning": Point("remove_file", after=True),
-    "cleaned": Point("cleaned", batches),
+    "cleaned": Point("cleaned", batch_jobs),
 }
 """Where a process can die, in the order of a job's life. What stands in a transaction dies before it is committed."""
 

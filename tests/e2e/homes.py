@@ -7,8 +7,8 @@ from typing import Any
 
 import asyncpg
 
-from evervec.stack import cluster
-from evervec.stack.postgres import PORT
+from evervec.stack.postgres import cluster
+from evervec.stack.postgres.server import PORT
 from tests.e2e.waiting import eventually
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
-from evervec.store import deferred
+from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
 from tests.conftest import Servers
 from tests.e2e.batching import COLLECTING, SENDING, STEP, Program
@@ -264,7 +264,7 @@ async def test_a_worker_beside_leaves_the_lane_alone_and_embeds_what_is_edited_a
     assert (await manager.flush_queue()).rows == len(in_job)
     later, *_ = await planted(psql, dataset.id, in_lane)
     async with lane.database.transaction() as tx:
-        assert await deferred.mark_datasets(tx, [dataset.id], hours=50) == len(in_lane)
+        assert await batch_queue.mark_datasets(tx, [dataset.id], hours=50) == len(in_lane)
 
     async with product.given(**variables).worker():
 

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.doorbell import Doorbell
 from evervec.queue.names import EMBED_MESSAGES, Lane
-from evervec.queue.publish import Doorbell
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import assert_every_vector_is_right, make_dataset, wait_until_nothing_is_pending, write
 from tests.fakes.server import FakeProvider

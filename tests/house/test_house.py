@@ -17,7 +17,7 @@ PLANTED = {
         "transactions are opened by",
     ),
     "rollback": (
-        "cli/run.py",
+        "cli/terminal/run.py",
         "async def f(connection):\n    await connection.rollback()\n",
         "transactions are opened by",
     ),
@@ -32,7 +32,11 @@ PLANTED = {
     "utcnow": ("store/rows.py", "from datetime import datetime\nx = datetime.utcnow()\n", "PostgreSQL's now()"),
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
-    "silent except": ("queue/pull.py", "try:\n    x = 1\nexcept ValueError:\n    pass\n", "an except that only passes"),
+    "silent except": (
+        "queue/jetstream/pull.py",
+        "try:\n    x = 1\nexcept ValueError:\n    pass\n",
+        "an except that only passes",
+    ),
     "text of a node": ("sources/structure/names.py", "from tree_sitter import Node\nx = node.text\n", "parsed bytes"),
     "long file": ("store/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
@@ -42,7 +46,7 @@ ALLOWED = {
     "a transaction of the database": ("pipeline/ingest/telegram.py", "async def f(r):\n    async with r.database.transaction():\n        ...\n"),
     "a task with its name": ("worker/tasks.py", "@broker.task(task_name=names.EMBED)\nasync def t():\n    ...\n"),
     "a clock that only measures": ("pipeline/upkeep/sweep.py", "from time import monotonic\nx = monotonic()\n"),
-    "an except that answers": ("queue/pull.py", "try:\n    x = 1\nexcept ValueError:\n    x = 2\n"),
+    "an except that answers": ("queue/jetstream/pull.py", "try:\n    x = 1\nexcept ValueError:\n    x = 2\n"),
 }  # fmt: skip
 
 

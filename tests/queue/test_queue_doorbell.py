@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from evervec.errors import QueueDownError
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.depth import depth
+from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import Lane
-from evervec.queue.publish import Doorbell, Ring
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import eventually, working
 

@@ -18,9 +18,9 @@ from taskiq.serializers.json_serializer import JSONSerializer
 
 import evervec.queue
 from evervec.errors import QueueDownError
-from evervec.queue import headers
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.depth import depth
+from evervec.queue.jetstream import headers
 from evervec.queue.names import Lane
 from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer, free_port

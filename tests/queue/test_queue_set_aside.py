@@ -9,7 +9,7 @@ from evervec.errors import UnknownDeadLetterError
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.dead_letters import dead_letters, requeue_dead_letter
 from evervec.queue.depth import depth
-from evervec.queue.headers import MSG_ID
+from evervec.queue.jetstream.headers import MSG_ID
 from evervec.queue.names import Lane
 from tests.queue.conftest import Brokers
 from tests.queue.waiting import empty, eventually, working

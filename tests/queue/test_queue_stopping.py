@@ -8,8 +8,8 @@ import uvloop
 
 from evervec.errors import QueueDownError, StreamMismatchError
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.delivery import Held
-from evervec.queue.intake import Intake
+from evervec.queue.jetstream.delivery import Held
+from evervec.queue.jetstream.intake import Intake
 from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import empty, eventually, working

@@ -8,8 +8,8 @@ from nats.js.errors import NotFoundError
 
 from evervec.errors import StreamMismatchError
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.jetstream.streams import wanted_streams
 from evervec.queue.names import Layout
-from evervec.queue.streams import wanted_streams
 from tests.queue.conftest import Brokers
 from tests.queue.waiting import eventually, working
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from evervec.errors import HomeNotWritableError, PortTakenError, ServerStartError, StackError
 from evervec.stack import open_stack
-from evervec.stack.nats import is_free
+from evervec.stack.nats.server import is_free
 from tests.stack.actors import holder, leave, opened, pids, publish, query, servers_of, settings, stored_messages
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from evervec.errors import HomeNotWritableError, StackError
-from evervec.stack import binaries, server_log, socket_folder
+from evervec.stack import binaries, server_log
 from evervec.stack.account import Account, server_account
 from evervec.stack.locks import is_held, lock, try_lock
+from evervec.stack.postgres import socket_folder
 from evervec.stack.server_log import ServerLog
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands its servers to another user")

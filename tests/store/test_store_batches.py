@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from evervec.domain.batch import is_of, new_intent
-from evervec.store import batches, deferred, rows
-from evervec.store.batches import Item
+from evervec.store import rows
+from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.batch.batch_jobs import Item
 from evervec.store.datasets import Dataset
 from evervec.store.rows import Claimed
 from evervec.store.schema.embeddables import MESSAGE
@@ -118,7 +119,7 @@ async def test_every_check_constraint_of_the_lane_has_its_test(tried: Any) -> No
 
 async def claimed(database: Database, dataset: Dataset, owner: UUID, *, tries: int = 0, limit: int = 100) -> set[str]:
     async with database.transaction() as tx:
-        return texts(await deferred.claim(tx, dataset.id, tries=tries, limit=limit, owner=owner, lease=60))
+        return texts(await batch_queue.claim(tx, dataset.id, tries=tries, limit=limit, owner=owner, lease=60))
 
 
 async def claimed_online(database: Database, dataset: Dataset, owner: UUID) -> set[str]:
@@ -138,7 +139,7 @@ async def messages(psql: Any, dataset: Dataset) -> dict[str, int]:
 
 async def mark(database: Database, ids: list[int], hours: float = 50) -> int:
     async with database.transaction() as tx:
-        return await deferred.mark(tx, MESSAGE, ids, hours=hours)
+        return await batch_queue.mark(tx, MESSAGE, ids, hours=hours)
 
 
 async def test_what_is_kept_for_a_job_is_for_no_worker_until_its_deadline(
@@ -156,10 +157,10 @@ async def test_a_job_takes_what_is_kept_for_it_and_what_simply_waits(
 ) -> None:
     await mark(database, [messages["one"]])
     async with database.read() as tx:
-        assert await deferred.waiting(tx, [dataset.id], tries=0) == [(dataset.id, 3)]
+        assert await batch_queue.waiting(tx, [dataset.id], tries=0) == [(dataset.id, 3)]
     assert await claimed(database, dataset, uuid4()) == {"one", "two", "three"}
     async with database.read() as tx:
-        assert await deferred.waiting(tx, [dataset.id], tries=0) == []
+        assert await batch_queue.waiting(tx, [dataset.id], tries=0) == []
     assert await claimed(database, dataset, uuid4()) == await claimed_online(database, dataset, uuid4()) == set()
 
 
@@ -176,7 +177,7 @@ async def test_marking_leaves_what_somebody_works_on_and_what_rests(
     )
     assert await mark(database, list(messages.values())) == 1
     async with database.transaction() as tx:
-        assert await deferred.mark_datasets(tx, [dataset.id], hours=50) == 0
+        assert await batch_queue.mark_datasets(tx, [dataset.id], hours=50) == 0
     kept = await psql.fetch("SELECT e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.deferred")
     assert [row["row_id"] for row in kept] == [messages["three"]]
     assert await mark(database, []) == 0
@@ -192,7 +193,7 @@ async def test_an_edited_row_is_free_for_workers_at_once(
     await edit(psql, MESSAGE, messages["three"], "three, edited")
     assert await claimed_online(database, dataset, uuid4()) == {"one, edited", "three, edited"}
     async with database.transaction() as tx:
-        assert await deferred.hold_until(tx, job, hours=1) == 1
+        assert await batch_queue.hold_until(tx, job, hours=1) == 1
 
 
 async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
@@ -204,10 +205,10 @@ async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
         assert await claimed(database, dataset, job, tries=tries) == set(messages)
         assert await claimed(database, dataset, uuid4(), tries=1 - tries) == set()
         async with database.transaction() as tx:
-            await deferred.give_back(tx, uuid4(), ids, hours=50, online=False, code="transient", error="not mine")
-            await deferred.give_back(tx, job, ids, hours=50, online=False, code="transient", error="out")
+            await batch_queue.give_back(tx, uuid4(), ids, hours=50, online=False, code="transient", error="not mine")
+            await batch_queue.give_back(tx, job, ids, hours=50, online=False, code="transient", error="out")
         async with database.read() as tx:
-            assert await deferred.returned(tx, limit=10) == ({} if tries == 0 else {1: sorted(messages.values())})
+            assert await batch_queue.returned(tx, limit=10) == ({} if tries == 0 else {1: sorted(messages.values())})
     assert await claimed(database, dataset, uuid4()) == await claimed(database, dataset, uuid4(), tries=1) == set()
     assert await psql.fetchval("SELECT count(*) FROM embed_work WHERE deferred") == 0
     told = await psql.fetch("SELECT DISTINCT error_message FROM embedding_status")
@@ -219,7 +220,7 @@ async def test_clearing_frees_what_no_job_holds(database: Database, dataset: Dat
     await mark(database, list(messages.values()))
     assert await claimed(database, dataset, uuid4(), limit=1) == {"one"}
     async with database.transaction() as tx:
-        assert await deferred.clear(tx) == 2
+        assert await batch_queue.clear(tx) == 2
     assert await claimed_online(database, dataset, uuid4()) == {"two", "three"}
 
 
@@ -238,10 +239,10 @@ async def test_what_is_embedded_or_deleted_is_in_no_job(
 async def filled_job(database: Database, dataset: Dataset) -> UUID:
     """An intent that holds everything there is."""
     async with database.transaction() as tx:
-        job = new_intent(await batches.tag(tx))
-        found = await deferred.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
+        job = new_intent(await batch_jobs.tag(tx))
+        found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
         await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
-        await batches.fill(tx, job, [Item(row.vector_id, row.text, row.content_hash) for row in found])
+        await batch_jobs.fill(tx, job, [Item(row.vector_id, row.text, row.content_hash) for row in found])
     return job
 
 
@@ -254,11 +255,11 @@ async def test_an_intent_loses_what_was_edited_deleted_or_taken(
     await psql.execute("DELETE FROM messages WHERE id = $1", messages["two"])
     await psql.execute("UPDATE embed_work SET lease_owner = gen_random_uuid() WHERE vector_id = 3")
     async with database.transaction() as tx:
-        assert texts(await batches.still_held(tx, job, after=0, limit=10)) == {"four"}
-        assert await batches.forget_lost(tx, job) == 3
-        assert [item.key for item in await batches.left(tx, job, limit=10)] == ["four"]
-        assert await batches.wanted(tx, job)
-        stats = (await batches.by_id(tx, job)).stats
+        assert texts(await batch_jobs.still_held(tx, job, after=0, limit=10)) == {"four"}
+        assert await batch_jobs.forget_lost(tx, job) == 3
+        assert [item.key for item in await batch_jobs.left(tx, job, limit=10)] == ["four"]
+        assert await batch_jobs.wanted(tx, job)
+        stats = (await batch_jobs.by_id(tx, job)).stats
     assert (stats["rows"], stats["dropped"]) == (4, 3)
 
 
@@ -270,7 +271,7 @@ async def test_a_tag_tells_databases_apart(
         tags = set()
         for one in (database, elsewhere, database):
             async with one.read() as tx:
-                tags.add(await batches.tag(tx))
+                tags.add(await batch_jobs.tag(tx))
         await elsewhere.aclose()
     assert len(tags) == 2
     ours, theirs = tags
@@ -286,24 +287,24 @@ def assert_no_scan(plan: str, *indexes: str) -> None:
 
 
 async def test_a_claim_for_a_job_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, deferred.CLAIM_FOR_BATCH, BIG, None, 100, uuid4(), HOUR, 0, False):
+    for plan in await plans(busy, batch_queue.CLAIM_FOR_BATCH, BIG, None, 100, uuid4(), HOUR, 0, False):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 
 
 async def test_counting_what_could_be_sent_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, deferred.WAITING, [BIG], 0, False):
+    for plan in await plans(busy, batch_queue.WAITING, [BIG], 0, False):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 
 
 async def test_marking_rows_looks_each_up(busy: Any) -> None:
-    for plan in await plans(busy, deferred.MARK_IDS, HOUR, MESSAGE.kind, list(range(100))):
+    for plan in await plans(busy, batch_queue.MARK_IDS, HOUR, MESSAGE.kind, list(range(100))):
         assert_no_scan(plan, "embeddings_")
 
 
 async def test_giving_rows_back_looks_each_up(busy: Any) -> None:
-    for plan in await plans(busy, deferred.GIVE_BACK, HELD, list(range(100)), HOUR, 1, "transient", "out"):
+    for plan in await plans(busy, batch_queue.GIVE_BACK, HELD, list(range(100)), HOUR, 1, "transient", "out"):
         assert_no_scan(plan, "embed_work_pkey")
 
 
@@ -311,13 +312,13 @@ async def test_giving_rows_back_looks_each_up(busy: Any) -> None:
     "ask",
     [
         # of a thousand keys it may well read a table of this size whole, which is as quick
-        lambda tx: batches.items(tx, HELD, [f"message:{n}" for n in range(200)]),
-        lambda tx: batches.left(tx, HELD, limit=1000),
-        lambda tx: batches.settle(tx, HELD, list(range(1000)), ready=1000),
-        lambda tx: batches.wanted(tx, HELD),
-        lambda tx: batches.unfinished(tx),
-        lambda tx: batches.still_open(tx, [HELD]),
-        lambda tx: batches.by_id(tx, HELD),
+        lambda tx: batch_jobs.items(tx, HELD, [f"message:{n}" for n in range(200)]),
+        lambda tx: batch_jobs.left(tx, HELD, limit=1000),
+        lambda tx: batch_jobs.settle(tx, HELD, list(range(1000)), ready=1000),
+        lambda tx: batch_jobs.wanted(tx, HELD),
+        lambda tx: batch_jobs.unfinished(tx),
+        lambda tx: batch_jobs.still_open(tx, [HELD]),
+        lambda tx: batch_jobs.by_id(tx, HELD),
     ],
     ids=["items", "left", "settle", "wanted", "unfinished", "still_open", "by_id"],
 )

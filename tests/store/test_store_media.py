@@ -10,10 +10,11 @@ import pytest
 
 from evervec.domain.batch import JobType
 from evervec.domain.document import Document, Media
-from evervec.store import batches, datasets, media
-from evervec.store.batches import Item
+from evervec.store import datasets
+from evervec.store.batch import batch_jobs, media
+from evervec.store.batch.batch_jobs import Item
+from evervec.store.batch.media import Asked, Medium
 from evervec.store.datasets import Dataset
-from evervec.store.media import Asked, Medium
 from evervec.store.session import Database
 from tests.store.explaining import plans
 
@@ -41,7 +42,7 @@ async def made(database: Database) -> UUID:
             uuid4().hex,
         )
         intent = uuid4()
-        await batches.add(
+        await batch_jobs.add(
             tx, intent, JobType.MEDIA_DESCRIPTION, provider_id=provider, space_id=None, model="m", price=None, hours=1
         )
     return intent
@@ -60,7 +61,7 @@ async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> 
         for one in ids:
             assert await media.lock_free(tx, one, digest)
             await media.hold(tx, job, one)
-        await batches.fill(tx, job, [Item(one, f"document:{one}", digest) for one in ids])
+        await batch_jobs.fill(tx, job, [Item(one, f"document:{one}", digest) for one in ids])
 
 
 async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[int]:

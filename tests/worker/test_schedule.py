@@ -12,7 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.queue.receiver import serve
 from evervec.settings import Settings
-from evervec.store import deferred
+from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
 from evervec.worker import tasks
 from evervec.worker.schedule import schedules
@@ -72,7 +72,7 @@ async def test_the_task_sends_what_is_worth_a_job_and_takes_it_in_the_next_time(
     fake.batches.polls = 0
     await planted(psql, dataset.id, numbered(router.LEAST))
     async with working.database.transaction() as tx:
-        await deferred.mark_datasets(tx, [dataset.id], hours=1)
+        await batch_queue.mark_datasets(tx, [dataset.id], hours=1)
     await planted(psql, dataset.id, ["nobody told this one to wait"])
     await tasks.process_batches_task.kiq()
     await until(psql, "SELECT count(*) = 1 FROM batch_jobs WHERE status = 'SUBMITTED' AND rows = $1", router.LEAST)

@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli import backfill, batch, failed, index, ingest, mirror, output, providers, search, serve, status, watch
-from evervec.cli.demo import demo
-from evervec.cli.options import Json
+from evervec.cli.commands import backfill, batch, failed, index, mirror, providers, search, serve, status
+from evervec.cli.commands.demo import demo
+from evervec.cli.commands.ingest import app as ingest
+from evervec.cli.commands.ingest.watch import watch
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Json
 
 START, TEXT, CARE, RUN = "Start", "Text in, answers out", "Keep it whole", "Run it on servers"
 
@@ -51,7 +54,7 @@ app.command(rich_help_panel=START)(serve.up)
 app.command(rich_help_panel=START)(version)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=TEXT)
 app.command(rich_help_panel=TEXT)(index.index)
-app.command(rich_help_panel=TEXT)(watch.watch)
+app.command(rich_help_panel=TEXT)(watch)
 app.command(rich_help_panel=TEXT)(search.search)
 app.command(rich_help_panel=TEXT)(search.similar)
 app.command(rich_help_panel=TEXT)(search.duplicates)

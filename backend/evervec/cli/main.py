@@ -8,7 +8,7 @@ def main() -> None:
     try:
         # Inside the `try`: loading everything takes a moment, in which a Ctrl-C is no reason for a traceback either.
         from evervec.cli.app import app
-        from evervec.cli.faults import tell
+        from evervec.cli.terminal.faults import tell
     except KeyboardInterrupt:
         sys.exit(130)
     try:

@@ -22,7 +22,7 @@ from evervec.store.session import Database
 if TYPE_CHECKING:
     # half a second of imports, which most commands do without
     from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.publish import Doorbell
+    from evervec.queue.doorbell import Doorbell
 
 
 INDEXING = 2

@@ -13,12 +13,12 @@ from taskiq_nats import PullBasedJetStreamBroker
 
 from evervec import log
 from evervec.errors import QueueDownError
-from evervec.queue import headers, streams
-from evervec.queue.connection import LINE_TROUBLE, Connection
-from evervec.queue.delivery import Delivery, Held
-from evervec.queue.intake import Intake
+from evervec.queue.jetstream import headers, streams
+from evervec.queue.jetstream.connection import LINE_TROUBLE, Connection
+from evervec.queue.jetstream.delivery import Delivery, Held
+from evervec.queue.jetstream.intake import Intake
+from evervec.queue.jetstream.publisher import Publisher
 from evervec.queue.names import Lane, Layout
-from evervec.queue.publisher import Publisher
 
 logger = log.get("queue")
 

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from evervec import log
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.connection import LINE_TROUBLE
+from evervec.queue.jetstream.connection import LINE_TROUBLE
 
 logger = log.get("queue")
 

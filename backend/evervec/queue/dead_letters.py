@@ -8,9 +8,9 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from evervec.errors import UnknownDeadLetterError
-from evervec.queue import headers
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.delivery import Delivery
+from evervec.queue.jetstream import headers
+from evervec.queue.jetstream.delivery import Delivery
 from evervec.queue.names import Lane
 
 

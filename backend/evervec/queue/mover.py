@@ -10,10 +10,11 @@ from nats.js.errors import NotFoundError
 
 from evervec import log
 from evervec.errors import QueueDownError
-from evervec.queue import dead_letters, headers
+from evervec.queue import dead_letters
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.connection import LINE_TROUBLE
-from evervec.queue.streams import ADVISORY_CONSUMER
+from evervec.queue.jetstream import headers
+from evervec.queue.jetstream.connection import LINE_TROUBLE
+from evervec.queue.jetstream.streams import ADVISORY_CONSUMER
 
 logger = log.get("queue")
 

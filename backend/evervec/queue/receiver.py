@@ -13,7 +13,7 @@ from evervec.errors import QueueDownError
 from evervec.queue import dead_letters
 from evervec.queue.arguments import refusal
 from evervec.queue.broker import HeldMessage, JetStreamBroker
-from evervec.queue.delivery import Delivery
+from evervec.queue.jetstream.delivery import Delivery
 from evervec.queue.mover import move_exhausted
 
 logger = log.get("queue")

@@ -14,8 +14,8 @@ from evervec.errors import StackError
 from evervec.settings import Settings
 from evervec.stack.home import Home, prepare
 from evervec.stack.locks import lock, try_lock
-from evervec.stack.nats import Nats
-from evervec.stack.postgres import Postgres
+from evervec.stack.nats.server import Nats
+from evervec.stack.postgres.server import Postgres
 from evervec.stack.server import Server
 from evervec.stack.signals import end_cancels
 from evervec.stack.supervisor import keep_alive, pause

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from evervec.store import batches
-from evervec.store.batches import BatchJob
+from evervec.store.batch import batch_jobs
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.session import Database
 
 STUCK = """
@@ -17,7 +17,7 @@ ORPHANS = "SELECT count(*) FROM batch_items i JOIN batch_jobs j ON j.id = i.job_
 async def jobs(database: Database) -> list[BatchJob]:
     """Every job, oldest first."""
     async with database.read() as tx:
-        return list(reversed(await batches.every(tx, limit=10_000)))
+        return list(reversed(await batch_jobs.every(tx, limit=10_000)))
 
 
 async def assert_all_accounted(database: Database, psql: Any) -> None:

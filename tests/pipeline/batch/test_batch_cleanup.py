@@ -12,7 +12,7 @@ from evervec.domain.batch import BatchClient, Line, new_intent, remote_name
 from evervec.pipeline.batch import cleanup
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
-from evervec.store import batches
+from evervec.store.batch import batch_jobs
 from evervec.store.datasets import Dataset
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
@@ -40,7 +40,7 @@ async def client(lane: Resources) -> BatchClient:
 async def ours(lane: Resources) -> UUID:
     """An intent of this database that nobody has written down."""
     async with lane.database.read() as tx:
-        return new_intent(await batches.tag(tx))
+        return new_intent(await batch_jobs.tag(tx))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_an_old_file_of_ours_is_removed_and_a_young_one_kept(
 ) -> None:
     await left_behind(client, fake, tmp_path, ours, OLD)
     async with lane.database.read() as tx:
-        young = await left_behind(client, fake, tmp_path, new_intent(await batches.tag(tx)), YOUNG)
+        young = await left_behind(client, fake, tmp_path, new_intent(await batch_jobs.tag(tx)), YOUNG)
     assert await removed(lane) == 1
     assert names(fake, [young])
     assert await removed(lane) == 0

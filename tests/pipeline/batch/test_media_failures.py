@@ -11,7 +11,8 @@ from evervec.domain.batch import JobStatus
 from evervec.library.documents import Document
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
-from evervec.store import batches, datasets, media
+from evervec.store import datasets
+from evervec.store.batch import batch_jobs, media
 from evervec.store.datasets import Dataset
 from evervec.store.session import Tx
 from tests.fakes.faults import Fault
@@ -316,7 +317,7 @@ async def test_a_process_that_dies_before_it_stores_the_job_leaves_it_to_be_adop
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "submitted", _killed)
+        patch.setattr(batch_jobs, "submitted", _killed)
         with pytest.raises(Killed):
             await sent(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"))
     assert await psql.fetch("SELECT status, external_id FROM batch_jobs") == [("CREATED", None)]
@@ -330,7 +331,7 @@ async def test_an_intent_that_was_never_sent_goes_on_with_the_files_as_they_are_
 ) -> None:
     names = ("same.png", "gone.png", "changed.png", "taken.png", "deleted.png")
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "uploaded", _killed)
+        patch.setattr(batch_jobs, "uploaded", _killed)
         with pytest.raises(Killed):
             await sent(lane, *(written(tmp_path, name) for name in names))
     (tmp_path / "gone.png").unlink()
@@ -353,7 +354,7 @@ async def test_an_intent_of_which_nothing_is_left_is_cancelled(
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "uploaded", _killed)
+        patch.setattr(batch_jobs, "uploaded", _killed)
         with pytest.raises(Killed):
             await sent(lane, written(tmp_path, "a.png"))
     (tmp_path / "a.png").unlink()

@@ -11,8 +11,8 @@ from evervec.domain.batch import BatchClient, JobStatus, RemoteJob, RemoteState
 from evervec.errors import ProviderError, ResultsGoneError
 from evervec.pipeline.batch.payload import Load, Why, is_outdated
 from evervec.pipeline.resources import Resources
-from evervec.store import batches
-from evervec.store.batches import BatchJob
+from evervec.store.batch import batch_jobs
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.providers import Provider
 from evervec.store.session import Tx
 
@@ -69,7 +69,7 @@ class Collection:
         if job.input_file is not None:
             await self._client.remove_file(job.input_file)
         async with self._database.transaction() as tx:
-            await batches.cleaned(tx, job.id)
+            await batch_jobs.cleaned(tx, job.id)
 
     async def _still_running(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
         if job.late:
@@ -80,7 +80,7 @@ class Collection:
         if not wanted:
             return await self._abandon(job, "none of its rows waits any more")
         async with self._database.transaction() as tx:
-            await batches.seen(tx, job.id, remote.said)
+            await batch_jobs.seen(tx, job.id, remote.said)
         return await self._job(job.id)
 
     async def _abandon(
@@ -136,7 +136,7 @@ class Collection:
 
         async def once(tx: Tx) -> None:
             await self._load.give_back(tx, job.id, Why(code, reason, online) if penalty else None)
-            await batches.finish(tx, job.id, status, said=said, error=error)
+            await batch_jobs.finish(tx, job.id, status, said=said, error=error)
 
         await self._database.in_turn(once)
         logger.info("job ended", job=str(job.id), status=str(status), error=error)
@@ -144,4 +144,4 @@ class Collection:
 
     async def _job(self, job_id: UUID) -> BatchJob:
         async with self._database.read() as tx:
-            return await batches.by_id(tx, job_id)
+            return await batch_jobs.by_id(tx, job_id)

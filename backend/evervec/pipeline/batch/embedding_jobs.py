@@ -15,8 +15,9 @@ from evervec.domain.vectors import gate
 from evervec.errors import BadResponseError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, Why
 from evervec.pipeline.resources import Resources
-from evervec.store import batches, deferred, rows, vectors
-from evervec.store.batches import BatchJob, Item, Weight
+from evervec.store import rows, vectors
+from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.batch.batch_jobs import BatchJob, Item, Weight
 from evervec.store.providers import Provider
 from evervec.store.rows import Claimed, GivenUp
 from evervec.store.schema.embeddables import BY_KIND
@@ -102,11 +103,11 @@ class Texts:
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Rows that nobody holds."""
-        return await deferred.waiting(tx, scope, tries=tries, kept=self._kept)
+        return await batch_queue.waiting(tx, scope, tries=tries, kept=self._kept)
 
     async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Tokens, estimated from the length of the texts."""
-        return ceil(await deferred.characters(tx, scope, kept=self._kept) / CHARACTERS_A_TOKEN), 0
+        return ceil(await batch_queue.characters(tx, scope, kept=self._kept) / CHARACTERS_A_TOKEN), 0
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Texts:
         """Rows with a lease; None when there are none."""
 
         async def once(tx: Tx) -> tuple[list[Claimed], set[int]]:
-            claimed = await deferred.claim(
+            claimed = await batch_queue.claim(
                 tx,
                 dataset_id,
                 tries=intent.tries,
@@ -155,7 +156,7 @@ class Texts:
 
         async def once(tx: Tx) -> None:
             if items:
-                await batches.add(
+                await batch_jobs.add(
                     tx,
                     intent.id,
                     self.job_type,
@@ -165,8 +166,8 @@ class Texts:
                     price=provider.usd_per_million_tokens,
                     hours=self._hours,
                 )
-                await batches.fill(tx, intent.id, items)
-                await batches.sized(tx, intent.id, into.weight())
+                await batch_jobs.fill(tx, intent.id, items)
+                await batch_jobs.sized(tx, intent.id, into.weight())
             if surplus:
                 await rows.release(tx, intent.id, surplus)
 
@@ -176,7 +177,7 @@ class Texts:
     async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
         """Rows whose lease is still the intent's, and whose text is the same."""
         async with self._database.transaction() as tx:
-            await batches.forget_lost(tx, job.id)
+            await batch_jobs.forget_lost(tx, job.id)
             await rows.renew(tx, job.id, lease=INTENT_SECONDS)
         with intent.path.open("wb") as file:
             embedder = self._resources.models.embedder(intent.provider)
@@ -184,19 +185,19 @@ class Texts:
             reached = 0
             while True:
                 async with self._database.transaction() as tx:
-                    held = await batches.still_held(tx, job.id, after=reached, limit=STEP)
+                    held = await batch_jobs.still_held(tx, job.id, after=reached, limit=STEP)
                 if not held:
                     break
                 reached = held[-1].vector_id
                 await asyncio.to_thread(into.take, held)
         async with self._database.transaction() as tx:
-            await batches.sized(tx, job.id, into.weight())
+            await batch_jobs.sized(tx, job.id, into.weight())
         return into.texts > 0
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """By the lease, and a margin."""
-        await deferred.hold_until(tx, job_id, hours=hours + MARGIN_HOURS)
-        return not await batches.lost(tx, job_id)
+        await batch_queue.hold_until(tx, job_id, hours=hours + MARGIN_HOURS)
+        return not await batch_jobs.lost(tx, job_id)
 
     async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
         """A job that embeds."""
@@ -206,7 +207,7 @@ class Texts:
 
     async def wanted(self, tx: ReadTx, job_id: UUID) -> bool:
         """Whether any row still waits for the vector of the text that was sent."""
-        return await batches.wanted(tx, job_id)
+        return await batch_jobs.wanted(tx, job_id)
 
     def width(self, provider: Provider) -> int | None:
         """That of the space."""
@@ -216,7 +217,7 @@ class Texts:
         """Vectors are written, and rows given up or given back."""
         async with self._database.read() as tx:
             keys = [*results.keys, *(key for key, _, _ in results.errors)]
-            found = await batches.items(tx, job_id, keys)
+            found = await batch_jobs.items(tx, job_id, keys)
         piece, answer = _sorted(results, found, provider)
         changed = await self._database.in_turn(lambda tx: self._settle(tx, job_id, provider.space.id, piece, answer))
         await self._resources.doorbell.changed(changed)
@@ -233,10 +234,10 @@ class Texts:
             await rows.release(tx, job_id, [one.vector_id for one in piece.give_up])
         returned = [vector_id for ids in piece.give_back.values() for vector_id in ids]
         for (code, message), ids in piece.give_back.items():
-            await deferred.give_back(tx, job_id, ids, hours=self._hours, online=False, code=code, error=message)
+            await batch_queue.give_back(tx, job_id, ids, hours=self._hours, online=False, code=code, error=message)
         settled = [item.vector_id for item in piece.write]
         settled += [one.vector_id for one in piece.give_up] + returned
-        await batches.settle(
+        await batch_jobs.settle(
             tx,
             job_id,
             settled,
@@ -250,15 +251,15 @@ class Texts:
 
     async def give_back(self, tx: Tx, job_id: UUID, why: Why | None) -> None:
         """The first time for a smaller job, then for online."""
-        while left := await batches.left(tx, job_id, limit=50_000):
+        while left := await batch_jobs.left(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]
             if why is None:
                 await rows.release(tx, job_id, ids)
             else:
-                await deferred.give_back(
+                await batch_queue.give_back(
                     tx, job_id, ids, hours=self._hours, online=why.online, code=why.code, error=why.error
                 )
-            await batches.settle(tx, job_id, ids, returned=len(ids))
+            await batch_jobs.settle(tx, job_id, ids, returned=len(ids))
 
 
 def _sorted(results: Results, found: Sequence[Item], provider: Provider) -> tuple[_Piece, Vectors]:

@@ -9,8 +9,8 @@ from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Load, Progress
 from evervec.pipeline.batch.submit import NoRoomError, Submission
 from evervec.pipeline.resources import Resources
-from evervec.store import batches
-from evervec.store.batches import BatchJob
+from evervec.store.batch import batch_jobs
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.providers import Provider
 
 
@@ -143,7 +143,7 @@ class Flush:
         """What the next job may hold, beside those that the provider has; None for nothing."""
         limits = self._client.limits
         async with self._database.read() as tx:
-            jobs, tokens = await batches.in_flight(tx, self._provider.id)
+            jobs, tokens = await batch_jobs.in_flight(tx, self._provider.id)
         # the limits of tokens are those of the model that embeds
         metered = self._load.job_type is JobType.EMBEDDING
         left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED

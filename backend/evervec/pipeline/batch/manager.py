@@ -19,8 +19,9 @@ from evervec.pipeline.batch.payload import Load, Progress, Why
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
 from evervec.pipeline.embedding.embed import Tally, embed_rows
 from evervec.pipeline.resources import Resources
-from evervec.store import batches, datasets, deferred, providers, vectors
-from evervec.store.batches import BatchJob
+from evervec.store import datasets, providers, vectors
+from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_KIND
 
@@ -93,7 +94,7 @@ class BatchManager:
         """
         synced = Synced()
         async with self._database.read() as tx:
-            unfinished = await batches.unfinished(tx)
+            unfinished = await batch_jobs.unfinished(tx)
         ended = not unfinished
         for job in unfinished:
             looked = await self._look(job, synced)
@@ -158,7 +159,7 @@ class BatchManager:
         Raises `UnknownBatchJobError`.
         """
         async with self._database.read() as tx:
-            return await batches.find(tx, str(job.id if isinstance(job, BatchJob) else job))
+            return await batch_jobs.find(tx, str(job.id if isinstance(job, BatchJob) else job))
 
     # --- back --------------------------------------------------------------------------------------------------
 
@@ -206,13 +207,13 @@ class BatchManager:
             return
         # there is nobody to clean up at
         async with self._database.transaction() as tx:
-            await batches.cleaned(tx, job.id)
+            await batch_jobs.cleaned(tx, job.id)
 
     async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
         """Its provider was removed, or is another one now: nobody can be asked any more."""
         async with self._database.transaction() as tx:
             await self._load(job).give_back(tx, job.id, Why("config", reason, online=True))
-            await batches.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
+            await batch_jobs.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)
 
     async def _copy(self, synced: Synced) -> None:
@@ -220,7 +221,7 @@ class BatchManager:
         space_id = (await self._resources.provider()).space.id
         while True:
             async with self._database.read() as tx:
-                twins = await deferred.twins(tx, space_id, limit=RETURNED)
+                twins = await batch_queue.twins(tx, space_id, limit=RETURNED)
             copied = await self._database.in_turn(partial(vectors.reuse, space_id=space_id, rows=twins))
             synced.copied += len(copied)
             await self._resources.doorbell.changed({one.dataset_id for one in twins if one.vector_id in copied})
@@ -249,7 +250,7 @@ class BatchManager:
         """What no job could do is embedded online."""
         while True:
             async with self._database.read() as tx:
-                returned = await deferred.returned(tx, limit=RETURNED)
+                returned = await batch_queue.returned(tx, limit=RETURNED)
             if not returned:
                 return
             tally = Tally()
@@ -318,14 +319,14 @@ class BatchManager:
 
     async def _job(self, job_id: UUID) -> BatchJob:
         async with self._database.read() as tx:
-            return await batches.by_id(tx, job_id)
+            return await batch_jobs.by_id(tx, job_id)
 
     async def list(self, limit: int = MOST_JOBS) -> list[BatchJob]:
         """The newest jobs, newest first."""
         if limit < 1:
             raise Refused(reason=f"limit is {limit}, it must be 1 or more.")
         async with self._database.read() as tx:
-            return await batches.every(tx, limit=limit)
+            return await batch_jobs.every(tx, limit=limit)
 
 
 def _sizes(least: int, most: int | None) -> Sizes:

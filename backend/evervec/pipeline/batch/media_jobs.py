@@ -18,10 +18,11 @@ from evervec.pipeline.batch.payload import BAD_INPUT, Intent, Why
 from evervec.pipeline.chunking import Kitchen
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import Content, read_media
-from evervec.store import batches, deferred, documents, media
-from evervec.store.batches import BatchJob, Item, Weight
+from evervec.store import documents
+from evervec.store.batch import batch_jobs, batch_queue, media
+from evervec.store.batch.batch_jobs import BatchJob, Item, Weight
+from evervec.store.batch.media import Asked, Medium
 from evervec.store.datasets import Dataset
-from evervec.store.media import Asked, Medium
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, Tx
@@ -154,8 +155,8 @@ class Files:
                 return False
             await self._intend(tx, intent)
             await media.hold(tx, intent.id, medium.document_id)
-            await batches.fill(tx, intent.id, [Item(medium.document_id, shared or key, digest)])
-            await batches.sized(tx, intent.id, Weight(texts, 0, 0, size))
+            await batch_jobs.fill(tx, intent.id, [Item(medium.document_id, shared or key, digest)])
+            await batch_jobs.sized(tx, intent.id, Weight(texts, 0, 0, size))
             return True
 
         if await self._database.in_turn(once):
@@ -169,7 +170,7 @@ class Files:
         """Descriptions belong to no space, and their price is that of a model whose tokens nobody has counted."""
         provider = intent.provider
         model = provider.chat_model or provider.model
-        await batches.add(
+        await batch_jobs.add(
             tx,
             intent.id,
             self.job_type,
@@ -198,17 +199,17 @@ class Files:
         """What the job still has and what is still the same on disk; the rest leaves it."""
         async with self._database.read() as tx:
             held = await media.held(tx, job.id)
-            every = {item.vector_id for item in await batches.left(tx, job.id, limit=50_000)}
+            every = {item.vector_id for item in await batch_jobs.left(tx, job.id, limit=50_000)}
         lost = every - {medium.document_id for _, medium in held}
         async with self._database.transaction() as tx:
             await media.release(tx, job.id, list(lost))
-            await batches.settle(tx, job.id, list(lost), dropped=len(lost))
+            await batch_jobs.settle(tx, job.id, list(lost), dropped=len(lost))
         with intent.path.open("wb") as file:
             into = Input(intent, file)
             for key, medium in held:
                 await self._write_again(into, key, medium)
         async with self._database.transaction() as tx:
-            await batches.sized(tx, job.id, Weight(len(into.keys), 0, 0, into.size))
+            await batch_jobs.sized(tx, job.id, Weight(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
     async def _write_again(self, into: Input, key: str, medium: Medium) -> None:
@@ -225,7 +226,7 @@ class Files:
             await asyncio.to_thread(into.write, key, medium.content_hash, read[1])
 
     async def _strike(self, tx: Tx, job_id: UUID, medium: Medium, *, failed: int = 0, dropped: int = 0) -> None:
-        await batches.settle(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
+        await batch_jobs.settle(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """A file stays with its job until that is over, however long it takes."""
@@ -285,7 +286,7 @@ class Files:
             back, gone = await media.give_back(tx, job_id, [asked.document_id], error=f"{code}: {message}")
             returned, tired = returned + back, tired + gone
         settled = [*every, *(asked for asked, _ in piece.give_up), *(asked for asked, _, _ in piece.give_back)]
-        await batches.settle(
+        await batch_jobs.settle(
             tx,
             job_id,
             [asked.document_id for asked in settled],
@@ -302,18 +303,18 @@ class Files:
         """The same as of any other document: with a provider that has a batch API the chunks are kept for that."""
         written = await documents.replace(tx, dataset_id, chunked, kitchen.recipe.key)
         if kitchen.provider.type in BATCHED:
-            await deferred.mark(tx, CHUNK, list(written.pending), hours=self._hours)
+            await batch_queue.mark(tx, CHUNK, list(written.pending), hours=self._hours)
 
     async def give_back(self, tx: Tx, job_id: UUID, why: Why | None) -> None:
         """Once for another job, then it is given up: nothing describes a file online."""
-        while left := await batches.left(tx, job_id, limit=50_000):
+        while left := await batch_jobs.left(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]
             if why is None or why.code == "config":  # a provider that is gone is not the fault of the file
                 returned, failed = await media.release(tx, job_id, ids), 0
             else:
                 returned, failed = await media.give_back(tx, job_id, ids, error=why.error)
             dropped = len(ids) - returned - failed
-            await batches.settle(tx, job_id, ids, returned=returned, failed=failed, dropped=dropped)
+            await batch_jobs.settle(tx, job_id, ids, returned=returned, failed=failed, dropped=dropped)
 
 
 async def waiting_files(resources: Resources, scope: Sequence[UUID]) -> int:

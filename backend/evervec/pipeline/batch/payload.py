@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
-from evervec.store.batches import BatchJob
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.providers import Provider
 from evervec.store.session import ReadTx, Tx
 

@@ -23,8 +23,8 @@ from evervec.errors import (
 )
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Load, Progress, Why, is_outdated
 from evervec.pipeline.resources import Resources
-from evervec.store import batches
-from evervec.store.batches import BatchJob
+from evervec.store.batch import batch_jobs
+from evervec.store.batch.batch_jobs import BatchJob
 from evervec.store.providers import Provider
 
 logger = log.get("batch")
@@ -62,7 +62,7 @@ class Submission:
         for what a person has to mend; then nothing was sent and the rows are back.
         """
         async with self._database.read() as tx:
-            intent = new_intent(await batches.tag(tx))
+            intent = new_intent(await batch_jobs.tag(tx))
         async with AsyncExitStack() as closing:
             await closing.enter_async_context(self._database.advisory_lock(lock(intent)))
             path = Path(closing.enter_context(TemporaryDirectory(prefix="evervec-"))) / "input.jsonl"
@@ -97,10 +97,10 @@ class Submission:
             return await self._not_sent(job, error)
         hours = self._resources.settings.batch_hours
         async with self._database.transaction() as tx:
-            await batches.uploaded(tx, job.id, file)
+            await batch_jobs.uploaded(tx, job.id, file)
             held = await self._load.hold(tx, job.id, hours=hours)
             if held:
-                await batches.submitting(tx, job.id, hours=hours)
+                await batch_jobs.submitting(tx, job.id, hours=hours)
         if not held:
             # the upload, or a machine that slept, took longer than the lease: what is left is written anew
             logger.warning("rows went to somebody else meanwhile", job=str(job.id))
@@ -114,13 +114,13 @@ class Submission:
             return await self._adopt(await self._job(job.id), error)
         except ProviderError as error:
             async with self._database.transaction() as tx:
-                await batches.not_sent(tx, job.id)
+                await batch_jobs.not_sent(tx, job.id)
             return await self._not_sent(job, error)
         return await self._submitted(job, remote)
 
     async def _submitted(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
         async with self._database.transaction() as tx:
-            await batches.submitted(tx, job.id, remote.external_id)
+            await batch_jobs.submitted(tx, job.id, remote.external_id)
         return await self._job(job.id)
 
     async def _adopt(self, job: BatchJob, unanswered: ProviderError | None = None) -> BatchJob:
@@ -136,11 +136,11 @@ class Submission:
                 await self._cancel_twin(job, twin)
             return job
         async with self._database.transaction() as tx:
-            listings, seconds = await batches.not_listed(tx, job.id)
+            listings, seconds = await batch_jobs.not_listed(tx, job.id)
         # the answer may be lost before the job is listed: the one that has just failed is no reason to ask again
         if unanswered is None and listings >= LISTINGS and seconds >= self._resources.settings.batch_grace_seconds:
             async with self._database.transaction() as tx:
-                await batches.not_sent(tx, job.id)
+                await batch_jobs.not_sent(tx, job.id)
             return await self.resume(await self._job(job.id))
         return await self._job(job.id) if unanswered is None else await self._kept(job, unanswered)
 
@@ -180,7 +180,7 @@ class Submission:
         self.problem = error
         logger.warning("job not sent yet", job=str(job.id), error=str(error))
         async with self._database.transaction() as tx:
-            await batches.held_up(tx, job.id, str(error))
+            await batch_jobs.held_up(tx, job.id, str(error))
         return await self._job(job.id)
 
     async def _end(
@@ -196,13 +196,13 @@ class Submission:
         async with self._database.transaction() as tx:
             why = Why("expired", reason, online=True) if online else Why(refused.code, reason) if refused else None
             await self._load.give_back(tx, job.id, why)
-            await batches.finish(tx, job.id, status, said=None, error=reason)
+            await batch_jobs.finish(tx, job.id, status, said=None, error=reason)
         logger.warning("job given up", job=str(job.id), status=str(status), reason=reason)
         return await self._job(job.id)
 
     async def _job(self, job_id: UUID) -> BatchJob:
         async with self._database.read() as tx:
-            return await batches.by_id(tx, job_id)
+            return await batch_jobs.by_id(tx, job_id)
 
 
 def lock(job_id: UUID) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from evervec import log
-from evervec.domain import batching, ladder
+from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.domain.vectors import gate
 from evervec.errors import (
@@ -226,7 +226,7 @@ class Run:
         suspects = [[group] for group in groups if group[0].attempts >= SUSPECT_ATTEMPTS]
         sound = [group for group in groups if group[0].attempts < SUSPECT_ATTEMPTS]
         sizes = self._sizes([group[0].text for group in sound])
-        packed = [[sound[index] for index in batch] for batch in batching.pack(sizes, self.embedder.limits)]
+        packed = [[sound[index] for index in batch] for batch in packing.pack(sizes, self.embedder.limits)]
         return packed + suspects
 
     def _sizes(self, texts: Sequence[str]) -> list[int]:

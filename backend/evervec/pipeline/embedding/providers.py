@@ -11,7 +11,8 @@ from evervec.domain.vectors import gate
 from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
 from evervec.errors import NoBatchError, Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import batches, datasets, deferred, providers, vectors
+from evervec.store import datasets, providers, vectors
+from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.providers import Provider
 
 FREE = ("local",)
@@ -119,12 +120,12 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
                     f"{chosen.space}. `evervec providers use {name} --reembed` drops those vectors and embeds again."
                 )
             await providers.activate(tx, chosen.space)
-            await batches.let_go_of_other_spaces(tx, chosen.space.id)
+            await batch_jobs.let_go_of_other_spaces(tx, chosen.space.id)
         if defer:
             live = [one.id for one in await datasets.live(tx)]
-            await deferred.mark_datasets(tx, live, hours=resources.settings.batch_hours)
+            await batch_queue.mark_datasets(tx, live, hours=resources.settings.batch_hours)
         if chosen.type not in BATCHED:
-            await deferred.clear(tx)
+            await batch_queue.clear(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     if before not in (None, chosen.space.id):

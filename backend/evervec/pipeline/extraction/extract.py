@@ -11,8 +11,8 @@ from evervec.domain.knowledge import Extraction, LinkType
 from evervec.domain.reconcile import Plan, reconcile
 from evervec.pipeline.extraction.score import EXTRACT, Shift, together_or_alone
 from evervec.pipeline.resources import Resources
+from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
-from evervec.queue.publish import Doorbell, Ring
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Tx

@@ -14,7 +14,8 @@ from evervec.pipeline.chunking import Kitchen
 from evervec.pipeline.embedding.embed import Tally, embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
-from evervec.store import deferred, documents, runs
+from evervec.store import documents, runs
+from evervec.store.batch import batch_queue
 from evervec.store.documents import Known, Written
 from evervec.store.rows import Claimed
 from evervec.store.runs import Counts, Run
@@ -264,7 +265,7 @@ class Indexing:
             written.counts += await documents.remove(tx, [one.id for one in plan.gone])
         if self._run.deferred:
             hours = self._resources.settings.batch_hours
-            await deferred.mark(tx, CHUNK, list(written.pending), hours=hours)
+            await batch_queue.mark(tx, CHUNK, list(written.pending), hours=hours)
         return written
 
     async def _remove_gone(self) -> None:

@@ -18,7 +18,8 @@ from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.embedding.providers import FREE
 from evervec.pipeline.indexing.run import LONGEST_URI
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, deferred, documents
+from evervec.store import datasets, documents
+from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
 from evervec.store.documents import Written
 from evervec.store.schema.embeddables import CHUNK
@@ -203,7 +204,7 @@ class _Ingestion:
         if not defer:
             return written, 0
         hours = self._resources.settings.batch_hours
-        return written, await deferred.mark(tx, CHUNK, list(written.pending), hours=hours)
+        return written, await batch_queue.mark(tx, CHUNK, list(written.pending), hours=hours)
 
     def _count(self, written: Written, kept: int) -> None:
         for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):

@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
 from evervec.sources.telegram import reader
 from evervec.store import datasets, messages
-from evervec.store import deferred as deferring
+from evervec.store.batch import batch_queue as deferring
 from evervec.store.schema.embeddables import MESSAGE
 
 BATCH = 1000

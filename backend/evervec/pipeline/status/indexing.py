@@ -5,12 +5,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from evervec.domain.due import next_due
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.indexing.source_registry import FILES
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.status.due import next_due
 from evervec.pipeline.status.runs import run_document
 from evervec.sources.files.uris import path_of
 from evervec.store import documents, monitor, runs, sources

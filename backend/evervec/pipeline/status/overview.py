@@ -6,7 +6,8 @@ from typing import Any
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import mirrors
-from evervec.store import datasets, deferred, documents, knowledge, messages, monitor, providers
+from evervec.store import datasets, documents, knowledge, messages, monitor, providers
+from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
 
 
@@ -28,7 +29,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
             indexed = {"documents": held.documents, "chunks": held.chunks}
             listed.append(name | asdict(coverage) | indexed | {"mirror": mirrored[one.id], "knowledge": progress})
         active = await providers.active(tx)
-        batches = await deferred.held(tx)
+        batches = await batch_queue.held(tx)
         watermark = await monitor.watermark(tx)
     return {
         **asdict(total),

@@ -11,7 +11,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding.embed import Tally, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, rows
-from evervec.store import deferred as deferring
+from evervec.store.batch import batch_queue as deferring
 from evervec.store.datasets import Dataset
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME

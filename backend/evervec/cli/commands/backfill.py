@@ -1,0 +1,101 @@
+"""`evervec backfill`: fills every missing and every stale embedding. `scripts/backfill_embeddings.py` is this too."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from evervec.cli.render.runs import counted
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Dataset, Json, Kind
+from evervec.cli.terminal.run import call
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.upkeep import backfill as filling
+
+Batch = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Rows claimed at a time.")]
+Lane = Annotated[
+    bool | None,
+    typer.Option(
+        "--deferred/--online",
+        metavar="",
+        help="As batch jobs at half the price, or at once. By itself 500 rows or more go the first way, if there is one.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Count by kind and dataset; change nothing.")]
+
+
+def backfill(
+    dataset: Dataset = None,
+    kind: Kind = None,
+    batch_size: Batch = None,
+    lane: Lane = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Embed whatever is missing or stale. Running it twice costs nothing the second time."""
+
+    async def run(resources: Resources) -> tuple[filling.Report, str | None]:
+        planned = await filling.plan(resources, dataset=dataset, kind=kind)
+        if dry_run:
+            return planned, None
+        provider = await resources.provider()
+        output.note(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
+        with output.progress("rows", planned.pending) as step:
+            report = await filling.run(
+                resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=lane
+            )
+        rests = await resources.provider()
+        return report, rests.pause_error if rests.paused_seconds > 0 else None
+
+    report, rest = call(run)
+    if as_json:
+        output.document(asdict(report))
+    else:
+        _show(report, dry_run)
+    if dry_run:
+        return
+    _advise(report, rest)
+    if report.failed or report.reason is not None or _waiting(report):
+        raise typer.Exit(1)
+
+
+def _show(report: filling.Report, dry_run: bool) -> None:
+    if report.shares and (dry_run or _waiting(report)):
+        rows = [(f"{s.project}/{s.dataset}", s.kind, s.pending) for s in report.shares]
+        output.table(("dataset", "kind", "would embed" if dry_run else "still waiting"), rows)
+        output.say()
+    if dry_run:
+        output.say(f"{report.pending:,} rows would be embedded. Nothing was changed.")
+        return
+    if report.jobs:
+        output.say(
+            f"{counted(report.deferred, 'row')} sent in {counted(len(report.jobs), 'batch job')}, {report.reused:,} reused, "
+            f"in {report.seconds:.1f} s"
+        )
+        return
+    output.say(
+        f"{report.embedded:,} rows embedded ({report.sent:,} texts sent, {report.reused:,} reused), "
+        f"{report.failed:,} failed, in {report.seconds:.1f} s"
+    )
+
+
+def _advise(report: filling.Report, rest: str | None) -> None:
+    if report.failed:
+        output.note("See the failed ones with `evervec failed list`.")
+    if report.jobs:
+        output.note("Take their vectors in with `evervec batch sync --wait`.")
+    waiting = _waiting(report)
+    if report.reason is not None:
+        output.error(f"{waiting:,} rows still wait: {report.reason}. See `evervec batch list`, then run this again.")
+    elif waiting and rest is not None:
+        output.error(f"{waiting:,} rows still wait: {rest} See `evervec status`, then run this again.")
+    elif waiting:
+        output.note(
+            f"{waiting:,} rows still wait: a worker or a batch job holds them, they wait for `evervec batch flush`, or are "
+            "tried again in a while."
+        )
+
+
+def _waiting(report: filling.Report) -> int:
+    """Rows that are neither embedded nor in a batch job that was just sent."""
+    return max(0, report.pending - report.deferred)

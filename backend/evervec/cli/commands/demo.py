@@ -1,0 +1,154 @@
+"""`evervec demo`: the whole product in a minute, on a throw-away stack."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+
+import typer
+
+from evervec.cli.commands import status
+from evervec.cli.terminal import output
+from evervec.cli.terminal.run import block, settings
+from evervec.errors import StackError
+from evervec.pipeline.ingest import telegram
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import explain
+from evervec.pipeline.search.compare import side_by_side
+from evervec.pipeline.status import overview
+from evervec.pipeline.upkeep import mirror_check
+from evervec.runtime import Runtime, open_runtime
+from evervec.settings import Settings
+from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
+from evervec.store.vectors import Hit
+
+PATIENCE = 50.0
+HITS = 3
+PROJECT, DATASET = "demo", "team-chat"
+
+
+def demo() -> None:
+    """A team's chat comes in, knowledge is extracted, every row is embedded, questions are answered. Nothing stays."""
+    settings()
+    home = Path(tempfile.mkdtemp(prefix="evervec-demo-"))
+    try:
+        if not block(_demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None))):
+            raise typer.Exit(1)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def _demo(throwaway: Settings) -> bool:
+    started = monotonic()
+    _step("PostgreSQL with pgvector and NATS with JetStream start, for this demo only")
+    async with AsyncExitStack() as closing:
+        with output.waiting("starting"):
+            runtime = await closing.enter_async_context(open_runtime(throwaway, worker=True))
+        finish = asyncio.Event()
+        from evervec.worker.main import work
+
+        working = asyncio.create_task(work(runtime, finish))
+        try:
+            held = await _show(runtime, working)
+        finally:
+            finish.set()
+            await working
+    _step(f"Done in {monotonic() - started:.1f} s, and the stack is gone again. Yours:")
+    output.say("evervec up", indent=2)
+    output.say("evervec ingest telegram result.json --project mine --dataset chat", indent=2)
+    return held
+
+
+async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
+    resources = runtime.resources
+    _step("A chat export comes in: each message is pending the moment it is committed")
+    report = await telegram.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
+    output.say(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
+    _step("A worker hears the doorbell over NATS: it scores, extracts and embeds")
+    await _until_done(resources, working)
+    await _knowledge(resources)
+    _step("Its mirror in FAISS is built from the database")
+    (built,) = await mirror_check.rebuild_from_database(resources, dataset=DATASET)
+    output.say(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
+    _step("Coverage")
+    status.show(await overview.status(resources))
+    same = [await _ask(resources, question.text) for question in DEMO_QUESTIONS]
+    _step("Proof")
+    return await _prove(resources) and all(same)
+
+
+async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> None:
+    ends = monotonic() + PATIENCE
+    with output.waiting("working"):
+        while monotonic() < ends:
+            found = await overview.status(resources)
+            waits = found["pending"] + sum(
+                one["knowledge"]["unscored"] + one["knowledge"]["unextracted"] for one in found["datasets"]
+            )
+            if not waits:
+                return
+            if working.done():
+                working.result()
+            await asyncio.wait({working}, timeout=0.2)
+    raise StackError(reason=f"{waits} rows still wait after {PATIENCE:.0f} s. EVERVEC_LOG_LEVEL=INFO tells more.")
+
+
+async def _knowledge(resources: Resources) -> None:
+    _step("What was extracted, by rules and embeddings, without any LLM")
+    sample = await overview.extracted(resources)
+    for name, count, atoms in sample.topics:
+        output.say(f"{name} ({count} atoms)", style="bold", indent=2)
+        for type_, title, confidence in atoms:
+            output.say(f"{type_:<12} {confidence:.2f}  {output.cut(title, taken=23)}", indent=4)
+    for source, type_, target in sample.links:
+        output.say(output.cut(source, taken=2), indent=2)
+        label = f"{type_.replace('_', ' ')} → "
+        output.say(f"{label}{output.cut(target, taken=4 + len(label))}", indent=4)
+
+
+async def _ask(resources: Resources, question: str) -> bool:
+    """The hits of the mirror, and the milliseconds of both; answers whether pgvector found the same."""
+    found = await side_by_side(resources, question, dataset=DATASET, k=2 * HITS)
+    _step(f"“{question}”")
+    for hit in _unlike(found.mirror):
+        output.say(f"{hit.score:.2f}  {hit.kind:<8} {output.cut(hit.text, taken=17)}", indent=2)
+    hits = "the same hits" if found.same else "OTHER HITS"
+    times = f"mirror {found.mirror_ms:.2f} ms, pgvector {found.pgvector_ms:.2f} ms: {hits}"
+    output.say(times, style="dim" if found.same else "red", indent=8)
+    return found.same
+
+
+def _unlike(hits: Sequence[Hit]) -> list[Hit]:
+    """The first hits that say something new: an atom often is its message's only sentence."""
+    kept: list[Hit] = []
+    for hit in hits:
+        text = hit.text.casefold()
+        if not any(text in other.text.casefold() or other.text.casefold() in text for other in kept):
+            kept.append(hit)
+    return kept[:HITS]
+
+
+async def _prove(resources: Resources) -> bool:
+    proofs = [
+        await explain.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
+        await explain.nothing_is_null(resources),
+        await _mirror_is_true(resources),
+    ]
+    for one in proofs:
+        output.say(f"{'holds' if one.holds else 'FAILS'}  {one.claim}", indent=2)
+        output.say(one.seen, style="dim" if one.holds else "red", indent=9)
+    return all(one.holds for one in proofs)
+
+
+async def _mirror_is_true(resources: Resources) -> explain.Proof:
+    (found,) = await mirror_check.check_index_sync(resources, dataset=DATASET, deep=True)
+    seen = f"{found.missing} missing, {found.extra} extra, {found.stale} stale of {found.vectors:,} vectors"
+    return explain.Proof("the mirror is what the database says", found.in_sync, seen)
+
+
+def _step(text: str) -> None:
+    output.say()
+    output.say(text, style="bold cyan")

@@ -1,0 +1,58 @@
+"""`evervec failed`: what was given up on, with the reason, and how it gets another chance."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Dataset, Json, Limit
+from evervec.cli.terminal.run import call
+from evervec.pipeline.embedding import failures
+from evervec.pipeline.status import overview
+from evervec.store.monitor import Failure
+
+app = typer.Typer(no_args_is_help=True)
+One = Annotated[
+    str | None, typer.Argument(metavar="[KIND:ID]", help="One row, for example message:17; all if not given.")
+]
+
+
+@app.callback()
+def group() -> None:
+    """See what was given up on, and why."""
+
+
+@app.command("list")
+def list_(dataset: Dataset = None, k: Limit = 100, as_json: Json = False) -> None:
+    """List rows that could not be embedded, and messages that could not be extracted."""
+    found = call(lambda r: overview.failed(r, dataset=dataset, most=k))
+    if as_json:
+        output.document({"failed": [asdict(failure) for failure in found]})
+        return
+    for failure in found:
+        _show(failure)
+    if found:
+        output.note("Edit their text, or give them another chance with `evervec failed retry`.")
+    else:
+        output.say("Nothing failed.")
+
+
+def _show(failure: Failure) -> None:
+    output.say(f"{failure.kind}:{failure.id}  {failure.dataset}  {failure.code}", style="bold")
+    output.say(failure.reason, indent=2)
+    output.say(f"“{output.cut(failure.text, taken=4)}”", indent=2, style="dim")
+
+
+@app.command()
+def retry(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
+    """Make failed rows pending again."""
+    count = call(lambda r: failures.retry(r, dataset=dataset, one=failures.named(one)))
+    output.document({"reopened": count}) if as_json else output.say(f"{count:,} reopened.")
+
+
+@app.command()
+def discard(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
+    """Leave failed rows alone for good: they count as empty until their text changes."""
+    count = call(lambda r: failures.discard(r, dataset=dataset, one=failures.named(one)))
+    output.document({"discarded": count}) if as_json else output.say(f"{count:,} discarded.")

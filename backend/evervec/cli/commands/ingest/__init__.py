@@ -1,0 +1,1 @@
+"""The commands by which text comes in: chat exports, files, SQL sources, a watch."""

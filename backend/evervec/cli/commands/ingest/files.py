@@ -1,0 +1,104 @@
+"""`evervec ingest files`: files and folders become the documents of a dataset."""
+
+from math import isfinite
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evervec.cli.render.batch_option import Deferred, Kept, show_waiting, waiting, waiting_document
+from evervec.cli.render.runs import show_run
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import AllowEmpty, DryRun, Exclude, Include, Json
+from evervec.cli.terminal.run import call
+from evervec.errors import Refused
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.ingest.files import ingest_files
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.status.outlook import Left
+from evervec.pipeline.status.runs import run_document
+from evervec.settings import Settings
+from evervec.store.runs import Run
+
+MEGABYTE = 1_000_000
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Folders and files.", show_default=False)]
+MaxMb = Annotated[
+    float | None, typer.Option(metavar="N", help="The largest file in MB; EVERVEC_FILE_MB (20) if not given.")
+]
+Checksum = Annotated[
+    bool, typer.Option("--checksum", metavar="", help="Read every file again, whatever its time and size say.")
+]
+Embed = Annotated[
+    bool, typer.Option("--embed/--no-embed", metavar="", help="Embed here and now, or leave it to the workers.")
+]
+
+
+def files(
+    paths: Paths,
+    project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "files",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "documents",
+    include: Include = None,
+    exclude: Exclude = None,
+    max_mb: MaxMb = None,
+    checksum: Checksum = False,
+    embed: Embed = True,
+    deferred: Deferred = False,
+    allow_empty: AllowEmpty = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
+    options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
+
+    async def run(resources: Resources) -> tuple[Run, str, str, Left | Kept]:
+        wanted = chosen(resources.settings, paths, include, exclude, max_mb)
+        with output.progress("files") as step:
+            done = await ingest_files(
+                resources, project, dataset, wanted, options, embeds=embed, deferred=deferred, progress=step
+            )
+        if dry_run or done.state == "cancelled":
+            return done, project, dataset, Left(0)
+        target = await requests.dataset(resources, str(done.dataset_id))
+        return done, target.project, target.slug, await waiting(resources, [target], deferred=deferred)
+
+    _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
+
+
+def _answer(done: Run, project: str, dataset: str, rest: Left | Kept, *, dry: bool, as_json: bool) -> None:
+    found = run_document(done)
+    if as_json:
+        named = {"project": project, "dataset": dataset, "dry_run": dry}
+        output.document(named | found | ({"run": None, "full": None} if dry else {}) | waiting_document(rest))
+        return
+    show_run(found, dry=dry)
+    show_waiting(rest)
+    if dry:
+        output.note("Nothing was changed.")
+    elif done.state == "cancelled":
+        output.note(f"Dataset {dataset!r} was deleted meanwhile: nothing of this is left.")
+    elif done.counts.full_texts and isinstance(rest, Left):
+        output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
+
+
+def chosen(
+    settings: Settings, paths: list[str], include: list[str] | None, exclude: list[str] | None, max_mb: float | None
+) -> Files:
+    """The files that somebody asked for. Raises `Refused` for an empty path and a size that is none."""
+    most = settings.file_mb if max_mb is None else max_mb
+    return Files(_paths(paths), include or (), exclude or (), _bytes(most))
+
+
+def _paths(given: list[str]) -> list[Path]:
+    """Paths to index. Raises `Refused` for an empty one, which would be the current folder."""
+    if not all(given):
+        raise Refused(reason="A PATH is empty. Give a file or folder; the current folder is `.`.")
+    return [Path(one) for one in given]
+
+
+def _bytes(megabytes: float) -> int:
+    if not isfinite(megabytes) or megabytes <= 0:
+        raise Refused(reason=f"--max-mb is {megabytes}. Give the size of the largest file in MB, for example 20.")
+    return int(megabytes * MEGABYTE)

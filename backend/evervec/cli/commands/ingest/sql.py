@@ -1,0 +1,143 @@
+"""`evervec ingest sql`: the rows of tables become the documents of datasets, by what changed since the last time."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evervec.cli.render.batch_option import Deferred, Kept, show_waiting, waiting, waiting_document
+from evervec.cli.render.runs import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, counted, money, show_skipped, touched
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import DryRun, Json
+from evervec.cli.terminal.run import call
+from evervec.pipeline.indexing import requests
+from evervec.pipeline.ingest.sql import DatasetChanges, Synced, look, sync
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.status import runs
+from evervec.pipeline.status.outlook import Left
+from evervec.sources.sql import loading
+from evervec.sources.sql.description import Description
+from evervec.store.runs import Run
+
+Yaml = Annotated[Path, typer.Argument(metavar="SOURCE.yaml", help="What the tables are and how a row becomes text.")]
+Full = Annotated[
+    bool,
+    typer.Option("--full", metavar="", help="Rebuild every dataset of the source: all is compared, what is gone goes."),
+]
+Index = Annotated[
+    bool, typer.Option("--index/--no-index", metavar="", help="Index here and now, or leave it to the workers.")
+]
+
+Answer = tuple[Synced, list[Run | None], Left | Kept]
+
+
+def sql(
+    path: Yaml,
+    full: Full = False,
+    work: Index = True,
+    deferred: Deferred = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Find what changed in the tables of a source since the last time, and index that."""
+
+    async def run(resources: Resources) -> Answer:
+        description = loading.load(path, os.environ)
+        if dry_run:
+            synced = await look(resources, description, full=full)
+            return synced, [None for _ in synced.datasets], Left(0)
+        return await _sync(resources, description, full=full, work=work, deferred=deferred)
+
+    synced, done, rest = call(run, queue=True)
+    for warning in synced.warnings:
+        output.note(warning)
+    if as_json:
+        output.document(_document(synced, done, rest, dry_run))
+    else:
+        _show(synced, done, dry_run)
+        show_waiting(rest)
+    _fail_for(synced, done)
+
+
+async def _sync(resources: Resources, description: Description, *, full: bool, work: bool, deferred: bool) -> Answer:
+    with output.waiting("looking for changes"):
+        synced = await sync(resources, description, full=full, deferred=deferred)
+    done: list[Run | None] = []
+    with output.progress("datasets", len(synced.datasets)) as step:
+        for one in synced.datasets:
+            done.append(await _run_of(resources, one, work=work))
+            step(1)
+    datasets = [await requests.dataset(resources, str(one.dataset_id)) for one in synced.datasets]
+    return synced, done, await waiting(resources, datasets, deferred=deferred)
+
+
+async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> Run | None:
+    if one.run_id is None:
+        return None
+    return await (runs.follow if work else runs.one)(resources, one.run_id)
+
+
+def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
+    return {
+        "source": synced.source,
+        "since": synced.since,
+        "dry_run": dry,
+        "warnings": synced.warnings,
+        "changed_ids": synced.changed_ids,
+        "datasets": [
+            {"project": one.project, "dataset": one.dataset, "changed_ids": one.changed_ids}
+            | ({} if run is None else runs.run_document(run))
+            for one, run in zip(synced.datasets, done, strict=True)
+        ],
+    } | waiting_document(rest)
+
+
+def _show(synced: Synced, done: list[Run | None], dry: bool) -> None:
+    since = "" if synced.since is None else f" since {synced.since.astimezone():%Y-%m-%d %H:%M:%S}"
+    if not synced.datasets:
+        output.say(f"Nothing changed in {synced.source}{since}.")
+        return
+    changed = sum(map(len, synced.changed_ids.values()))
+    output.say(f"{counted(changed, 'record')} of {synced.source} changed{since}")
+    if any(run is None or run.state == "queued" for run in done):
+        output.table(("dataset", "changed"), [(_name(one), _changed(one)) for one in synced.datasets])
+        output.note("Nothing was done." if dry else "The workers index it: see `evervec runs`.")
+        return
+    rows = [_row(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None]
+    output.table(("dataset", "state", "documents", "chunks", "sent", "seconds", "cost", "changed"), rows)
+    for run in done:
+        if run is not None:
+            show_skipped(runs.run_document(run))
+
+
+def _row(one: DatasetChanges, run: Run) -> tuple[object, ...]:
+    found = runs.run_document(run)
+    return (
+        _name(one),
+        run.state,
+        touched(found, "documents", TOUCHED_DOCUMENTS),
+        touched(found, "chunks", TOUCHED_CHUNKS),
+        run.counts.texts_sent,
+        round(run.seconds.total, 1),
+        money(run.cost_usd),
+        _changed(one),
+    )
+
+
+def _name(one: DatasetChanges) -> str:
+    return f"{one.project}/{one.dataset}"
+
+
+def _changed(one: DatasetChanges) -> str:
+    return ", ".join(f"{table} {len(ids):,}" for table, ids in one.changed_ids.items()) or "nothing"
+
+
+def _fail_for(synced: Synced, done: list[Run | None]) -> None:
+    """Exit with 1 when a run did not come to a good end."""
+    bad = [(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None and run.error]
+    for one, run in bad:
+        later = " It is tried again by itself." if run.state == "queued" else ""
+        output.error(f"{_name(one)}: {run.error}{later}")
+    if bad:
+        raise typer.Exit(1)

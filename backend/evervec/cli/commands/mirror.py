@@ -1,0 +1,199 @@
+"""`evervec mirror`: is each mirror what the database says, how does it stand, build it anew."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Dataset, Json, Project
+from evervec.cli.terminal.run import call
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.status import mirrors
+from evervec.pipeline.upkeep import mirror_check
+from evervec.pipeline.upkeep.mirror_check import DatasetBuild, DatasetCheck
+
+app = typer.Typer(no_args_is_help=True)
+
+Quick = Annotated[
+    bool, typer.Option("--quick", metavar="", help="Compare ids and versions alone, not every number of every vector.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Only report; repair nothing.")]
+MEGABYTE = 1 << 20
+
+
+@app.callback()
+def group() -> None:
+    """Mirrors: the copies in memory and on disk that hot searches are answered from."""
+
+
+@app.command()
+def check(
+    dataset: Dataset = None,
+    project: Project = None,
+    quick: Quick = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Compare mirrors with the database and repair what differs. Exits 1 when anything did, repaired or not."""
+
+    async def run(resources: Resources) -> list[DatasetCheck]:
+        with output.waiting("comparing with the database"):
+            return await mirror_check.check_index_sync(
+                resources, dataset=dataset, project=project, deep=not quick, repair=not dry_run
+            )
+
+    found = call(run)
+    in_sync = all(one.in_sync for one in found)
+    if as_json:
+        output.document({"in_sync": in_sync, "datasets": [asdict(one) for one in found]})
+    else:
+        _show_checks(found, dry_run)
+    if not in_sync:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rebuild(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
+    """Build mirrors anew from the database; what is there is searched until the new one is in."""
+    _build(mirror_check.rebuild_from_database, dataset, project, as_json)
+
+
+@app.command()
+def compact(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
+    """Fold what came since into the main segments. A process that follows does it by itself when it is worth it."""
+    _build(mirror_check.compact, dataset, project, as_json)
+
+
+@app.command()
+def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
+    """How each mirror stands: state and reason, size, index, recall, lag, last check, who holds it."""
+    found = call(lambda resources: mirrors.mirror_status(resources, dataset=dataset, project=project))
+    if as_json:
+        output.document({"datasets": found})
+        return
+    for one in found:
+        _show_standing(one)
+    if not found:
+        output.say("There is no dataset yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
+
+
+def _build(
+    make: Callable[..., Awaitable[list[DatasetBuild]]], dataset: str | None, project: str | None, as_json: bool
+) -> None:
+    async def run(resources: Resources) -> list[DatasetBuild]:
+        with output.progress("mirrors") as step:
+            return await make(resources, dataset=dataset, project=project, step=step)
+
+    found = call(run)
+    holds = all(one.holds for one in found)
+    if as_json:
+        output.document({"holds": holds, "datasets": [asdict(one) for one in found]})
+    else:
+        rows = [(_name(one), one.vectors, one.state, one.index or "", one.seconds, _about_build(one)) for one in found]
+        output.table(("dataset", "vectors", "state", "index", "seconds", ""), rows)
+    for one in found:
+        if not one.holds:
+            output.error(f"{_name(one)}: {one.reason or one.state}")
+    if not holds:
+        raise typer.Exit(1)
+
+
+def _name(one: DatasetCheck | DatasetBuild) -> str:
+    return f"{one.project}/{one.dataset}"
+
+
+def _about_build(one: DatasetBuild) -> str:
+    if one.reason:
+        return "see below"
+    held = f"by process {one.held_by}" if one.held_by else ""
+    return held if one.built else "nothing to do"
+
+
+def _show_checks(found: Sequence[DatasetCheck], dry_run: bool) -> None:
+    if not found:
+        output.say("There is no dataset yet, so no mirror that could be wrong.")
+        return
+    rows = [
+        (_name(one), one.vectors, one.missing, one.extra, one.stale, f"{one.milliseconds:,.1f}", _about_check(one))
+        for one in found
+    ]
+    output.table(("dataset", "vectors", "missing", "extra", "stale", "ms", "mirror"), rows)
+    for one in found:
+        for sort, ids in one.examples.items():
+            count = getattr(one, sort)
+            more = f" and {count - len(ids):,} more" if count > len(ids) else ""
+            output.say(f"{_name(one)}: {sort} vectors {', '.join(map(str, ids))}{more}")
+    output.say()
+    output.say(_verdict(found, dry_run))
+
+
+def _about_check(one: DatasetCheck) -> str:
+    said = [one.state if one.held_by is None else f"{one.state}, held by process {one.held_by}"]
+    said += [one.reason] if one.reason else []
+    said += [{"repair": "repaired", "rebuild": "built anew"}[one.repaired]] if one.repaired else []
+    return "; ".join(said)
+
+
+def _verdict(found: Sequence[DatasetCheck], dry_run: bool) -> str:
+    wrong = [one for one in found if not one.in_sync]
+    if not wrong:
+        return "In sync: every mirror is what the database says."
+    what = "1 mirror was" if len(wrong) == 1 else f"{len(wrong)} mirrors were"
+    if dry_run:
+        return f"{what} not in sync. Nothing was changed: without --dry-run it is repaired."
+    if all(one.repaired for one in wrong):
+        return f"{what} not in sync, and repaired."
+    return f"{what} not in sync, and not all of it could be repaired: see the reasons above."
+
+
+def _show_standing(one: dict[str, Any]) -> None:
+    output.say(f"{one['project']}/{one['dataset']}", style="bold")
+    for name, value in _lines(one):
+        output.say(f"{name:<9} {value}", indent=2)
+
+
+def _lines(one: dict[str, Any]) -> list[tuple[str, str]]:
+    state = f"{one['state']}: {one['reason']}" if one["reason"] else one["state"]
+    memory, disk = one["bytes_memory"] / MEGABYTE, one["bytes_disk"] / MEGABYTE
+    held = ", ".join(f"{h['pid']} on {'this machine' if h['here'] else h['host']}" for h in one["holders"])
+    return [
+        ("state", state),
+        ("vectors", f"{one['vectors']:,}, {memory:,.1f} MB in memory, {disk:,.1f} MB on disk"),
+        ("index", one["index"] or "none on disk"),
+        ("recall@10", _recall(one)),
+        ("feed", _feed(one)),
+        ("check", checked(one)),
+        ("held by", held or "no live process"),
+        ("file", one["path"]),
+    ]
+
+
+def _recall(one: dict[str, Any]) -> str:
+    said = [f"target {one['recall_target']:g}"]
+    for engine, measured in one["recall"].items():
+        if measured is None:
+            said.append(f"{engine} not measured yet")
+        else:
+            said.append(f"{engine} {measured['recall']:.3f} ({measured['measured_at'].astimezone():%Y-%m-%d %H:%M})")
+    return ", ".join(said)
+
+
+def _feed(one: dict[str, Any]) -> str:
+    if one["watermark"] is None:
+        return "not read yet"
+    late = f"{one['lag_ms']:,.0f} ms behind" if one["lag_ms"] else "has seen every commit"
+    return f"{'nobody follows' if one['lag_ms'] is None else late}, watermark {one['watermark']}"
+
+
+def checked(one: dict[str, Any]) -> str:
+    """When a mirror was last checked, and what came out."""
+    if one["checked_at"] is None:
+        return (
+            "not checked since it was opened"
+            if one["state"] not in ("absent", mirror_check.AT_REST)
+            else "none by a live process"
+        )
+    at = f"{one['checked_at'].astimezone():%Y-%m-%d %H:%M}"
+    return f"in sync at {at}" if one["in_sync"] else f"not in sync at {at}"

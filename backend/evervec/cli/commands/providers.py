@@ -1,0 +1,188 @@
+"""`evervec providers`: who embeds, and who extracts."""
+
+from typing import Annotated, Any
+
+import typer
+
+from evervec.cli.render.batch_option import Deferred
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Json
+from evervec.cli.terminal.run import call
+from evervec.embedders.catalog import BATCHED
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.status.overview import describe
+from evervec.store.providers import Provider
+
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
+Type = Annotated[
+    str,
+    typer.Option(
+        "--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}; {' and '.join(BATCHED)} have batch jobs."
+    ),
+]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
+Model = Annotated[str | None, typer.Option(metavar="MODEL", help="The embedding model, for example nomic-embed-text.")]
+ChatModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="ollama: the model that scores and extracts, local rules without. gemini, openai: the one that describes "
+        "pictures and sounds; knowledge is extracted by local rules.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        envvar="EVERVEC_PROVIDER_KEY",
+        show_envvar=False,
+        help="Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What is embedded for a chunk: {text}, with {title} and {heading} before it; \\n is a line break.",
+    ),
+]
+ChunkTokens = Annotated[int | None, typer.Option(metavar="N", help="The most tokens that a chunk may have.")]
+Price = Annotated[
+    float | None, typer.Option(metavar="USD", help="Dollars per million tokens, so that runs say what they cost.")
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="How wide vectors shall be, of a model that has several widths (gemini, openai)."
+    ),
+]
+Activate = Annotated[
+    bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
+]
+Reembed = Annotated[
+    bool, typer.Option("--reembed", metavar="", help="Drop the vectors of another space and embed again.")
+]
+
+
+@app.callback()
+def group() -> None:
+    """Choose who embeds and extracts."""
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the providers; the active one embeds and searches."""
+    found = [describe(provider) for provider in call(providers.listed)]
+    if as_json:
+        output.document({"providers": found})
+        return
+    for one in found:
+        _show(one)
+    if not found:
+        output.say("No provider yet. Add one with `evervec providers add`.")
+
+
+def _show(one: dict[str, Any]) -> None:
+    output.say(f"{one['name']}{'  (active)' if one['active'] else ''}", style="bold")
+    output.say(f"embeds with {one['model']}, {one['dimensions']} dimensions", indent=2)
+    output.say(f"chunks of {one['chunk_tokens']:,} tokens at most: {_shown(one['template'])}", indent=2)
+    if one["text_tokens"]:
+        output.say(f"the model takes {one['text_tokens']:,} tokens of a text", indent=2)
+    output.say(_price(one["usd_per_million_tokens"]), indent=2)
+    output.say(f"extracts with {one['chat_model'] or 'local rules'}", indent=2)
+    if one["base_url"]:
+        output.say(f"at {one['base_url']}", indent=2)
+    if one["reason"]:
+        output.say(f"resting for {one['paused_seconds']:.0f} s: {one['reason']}", style="yellow", indent=2)
+
+
+def _shown(template: str) -> str:
+    return template.replace("\n", "\\n")
+
+
+def _price(dollars: float | None) -> str:
+    if dollars is None:
+        return "costs what is not known: give it with --price"
+    return f"costs ${dollars:g} per million tokens" if dollars else "costs nothing"
+
+
+@app.command()
+def add(
+    name: Name,
+    type_: Type = "ollama",
+    base_url: Url = None,
+    model: Model = None,
+    chat_model: ChatModel = None,
+    api_key: Key = None,
+    template: Template = None,
+    chunk_tokens: ChunkTokens = None,
+    dimensions: Dimensions = None,
+    price: Price = None,
+    activate: Activate = True,
+    as_json: Json = False,
+) -> None:
+    """Probe a provider and keep it. The width of its vectors is asked for, never assumed."""
+
+    async def run(resources: Resources) -> tuple[Provider, bool]:
+        before = await providers.listed(resources)
+        added = await providers.add(
+            resources,
+            name=name,
+            type_=type_,
+            base_url=base_url,
+            model=model,
+            chat_model=chat_model,
+            api_key=api_key,
+            template=None if template is None else template.replace("\\n", "\n"),
+            chunk_tokens=chunk_tokens,
+            price=price,
+            dimensions=dimensions,
+            activate=activate,
+        )
+        return added, any(one.space.active and _recipe(one) != _recipe(added) for one in before)
+
+    provider, other_chunks = call(run)
+    added = describe(provider)
+    output.document(added) if as_json else _show(added)
+    if added["active"] and other_chunks:
+        output.note("Documents that are there already are chunked again by the workers; only what differs is embedded.")
+    if not added["active"]:
+        output.note(
+            f"Rows are embedded in another space. Switch with `evervec providers use {added['name']} --reembed`."
+        )
+
+
+def _recipe(provider: Provider) -> tuple[object, ...]:
+    """What decides how documents are chunked."""
+    space = provider.space
+    return space.id, space.template, space.chunk_tokens, space.text_tokens
+
+
+@app.command()
+def test(name: Name, as_json: Json = False) -> None:
+    """Ask a provider for two vectors."""
+    probe = call(lambda r: providers.test(r, name))
+    if as_json:
+        output.document(
+            {"name": name, "holds": True, "dimensions": probe.dimensions, "milliseconds": probe.milliseconds}
+        )
+    else:
+        output.say(f"{name} answers: {probe.dimensions} dimensions in {probe.milliseconds} ms")
+
+
+@app.command()
+def use(name: Name, reembed: Reembed = False, deferred: Deferred = False, as_json: Json = False) -> None:
+    """Make a provider the active one."""
+    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, defer=deferred)))
+    output.document(used) if as_json else output.say(f"{used['name']} is active.")
+    if deferred:
+        output.note("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
+
+
+@app.command()
+def remove(name: Name, as_json: Json = False) -> None:
+    """Forget a provider. Its vectors stay."""
+    call(lambda r: providers.remove(r, name))
+    output.document({"removed": name}) if as_json else output.say(f"{name} is forgotten.")

@@ -1,0 +1,171 @@
+"""`evervec search`, `similar` and `duplicates`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Dataset, Json, Kind, Limit, Project
+from evervec.cli.terminal.run import call
+from evervec.domain.text import snippet
+from evervec.errors import Refused
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import search as finding
+from evervec.pipeline.search.search import Answer, Pair
+from evervec.sources.files.uris import path_of
+from evervec.store.schema.embeddables import BY_NAME
+from evervec.store.vectors import Hit, Place
+
+LEAST_PLACE, LEAST_HEADING = 28, 5
+
+Engine = Annotated[str, typer.Option(metavar="ENGINE", help=f"{', '.join(finding.ENGINES)}.")]
+Watermark = Annotated[
+    int | None,
+    typer.Option(
+        metavar="XID", min=3, max=2**63 - 1, help="Wait until what this transaction committed is found, at most 5 s."
+    ),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(metavar="IDS", help="Only these rows of --kind: 1,2,3, or - for ids on stdin, one a line."),
+]
+RowKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(BY_NAME)}.")]
+RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The id as `evervec search` prints it.")]
+
+
+def search(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, in your own words.")],
+    dataset: Dataset = None,
+    project: Project = None,
+    kind: Kind = None,
+    k: Limit = 10,
+    engine: Engine = "auto",
+    min_watermark: Watermark = None,
+    rows: Rows = None,
+    as_json: Json = False,
+) -> None:
+    """Find the rows nearest in meaning to a text."""
+
+    async def run(resources: Resources) -> Answer:
+        return await finding.search(
+            resources,
+            text,
+            dataset=dataset,
+            project=project,
+            kind=kind,
+            k=k,
+            engine=engine,
+            row_ids=_row_ids(rows),
+            min_watermark=min_watermark,
+        )
+
+    show(call(run), as_json)
+
+
+def similar(
+    kind: RowKind,
+    row_id: RowId,
+    dataset: Dataset = None,
+    k: Limit = 10,
+    engine: Engine = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find rows that say nearly the same as one row."""
+    show(call(lambda r: finding.similar(r, kind, row_id, dataset=dataset, k=k, engine=engine)), as_json)
+
+
+def duplicates(
+    dataset: Dataset = None,
+    kind: Annotated[str, typer.Option(metavar="KIND", help=f"{', '.join(BY_NAME)}.")] = "message",
+    threshold: Annotated[float, typer.Option(metavar="X", help="The least cosine similarity, up to 1.")] = 0.95,
+    k: Limit = 100,
+    as_json: Json = False,
+) -> None:
+    """Find pairs of rows that say the same."""
+    pairs = call(lambda r: finding.duplicates(r, dataset=dataset, kind=kind, threshold=threshold, k=k))
+    if as_json:
+        output.document({"pairs": [asdict(pair) for pair in pairs]})
+    elif pairs:
+        output.table(*_pairs(pairs))
+    else:
+        output.say(f"No two {kind} rows are {threshold:g} or more alike.")
+
+
+def show(answer: Answer, as_json: bool) -> None:
+    """Hits as a document or as a table."""
+    if as_json:
+        output.document(asdict(answer))
+        return
+    if answer.hits:
+        output.table(*_columns(answer.hits))
+    else:
+        output.say("Nothing found.")
+    wider = ", looking further than usual" if answer.widened else ""
+    waiting = f"; {answer.pending_in_scope:,} rows here are not embedded yet" if answer.pending_in_scope else ""
+    count = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
+    output.note(
+        f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
+    )
+
+
+def _columns(hits: Sequence[Hit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The table of some hits; it says where chunks stand if there is one."""
+    names = ("score", "kind", "id", "dataset", "text")
+    rows: list[tuple[object, ...]] = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in hits]
+    if not any(hit.place for hit in hits):
+        return names, rows
+    places = [shown(hit.place) if hit.place else "" for hit in hits]
+    return (*names[:4], "place", "text"), [
+        (*row[:4], place, _without_heading(hit)) for row, place, hit in zip(rows, places, hits, strict=True)
+    ]
+
+
+def _pairs(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The table of some pairs; the first text of two that say the same."""
+    rows: list[tuple[object, ...]] = [(one.score, one.kind, str(one.id), str(one.other_id), one.text) for one in pairs]
+    if not any(one.place for one in pairs):
+        return ("score", "kind", "id", "other id", "text"), rows
+    places = [[shown(place) if place else "" for place in (one.place, one.other_place)] for one in pairs]
+    return ("score", "id", "other id", "place", "other place", "text"), [
+        (row[0], *row[2:4], *both, row[4]) for row, both in zip(rows, places, strict=True)
+    ]
+
+
+def _without_heading(hit: Hit) -> str:
+    """The text, without the line of headings above it where its place ends in the same."""
+    headings, _, rest = hit.text.partition("\n\n")
+    repeated = hit.place is not None and hit.place.heading and headings.endswith(hit.place.heading)
+    return rest if repeated and rest else hit.text
+
+
+def shown(place: Place) -> str:
+    """`file:line heading`, cut to a third of a line: from the left of the path, then from the right of the heading.
+
+    A file below the working directory goes by its path from there, any other by its last two names.
+    """
+    document = place.document
+    if document.startswith("file://"):
+        path = path_of(document)
+        below = path.is_relative_to(Path.cwd())
+        document = str(path.relative_to(Path.cwd())) if below else "/".join(path.parts[-2:])
+    most = max(LEAST_PLACE, output.out.width // 3)
+    spot = f"{document}:{place.line_start}" if place.line_start else document
+    spot = spot if len(spot) <= most else "…" + spot[1 - most :]
+    room = most - len(spot) - 1
+    return f"{spot} {snippet(place.heading, room)}" if place.heading and room >= LEAST_HEADING else spot
+
+
+def _row_ids(given: str | None) -> list[int] | None:
+    """The ids of `--rows`. Raises `Refused` for what is no row id."""
+    if given is None:
+        return None
+    words = sys.stdin.read().split() if given == "-" else given.split(",")
+    ids = [int(word) for word in words if word.strip().isascii() and word.strip().isdigit()]
+    if len(ids) < len(words) or any(not 0 < row_id < 2**63 for row_id in ids):
+        wrong = next((word for word in words if not (word.strip().isascii() and word.strip().isdigit())), given)
+        raise Refused(reason=f"--rows: {wrong[:50]!r} is not a row id. Give 1,2,3, or - and one id a line on stdin.")
+    return ids

@@ -1,0 +1,143 @@
+"""The commands that stay: `up`, `worker`, `scheduler`, `api`; and `migrate`.
+
+What only these need (TaskIQ, NATS, FastAPI) is imported inside of them: the other commands start a second sooner.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Json
+from evervec.cli.terminal.run import block, settings, with_runtime
+from evervec.errors import PortTakenError
+from evervec.runtime import Runtime, open_runtime
+from evervec.store import checks
+
+Tasks = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=256, help="Tasks at a time; EVERVEC_WORKER_TASKS if not given.")
+]
+
+
+def up(tasks: Tasks = None) -> None:
+    """Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all."""
+
+    async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.queue.jetstream.connection import where
+        from evervec.web import serve as web
+        from evervec.worker.main import work
+        from evervec.worker.schedule import tick
+
+        output.note(f"PostgreSQL  {runtime.resources.database.where}")
+        output.note(f"NATS        {where(runtime.stack.urls.nats_url)}")
+        listening = _listen_if_free(runtime)
+        async with asyncio.TaskGroup() as group:
+            if listening is not None:
+                group.create_task(web.serve(runtime.resources, listening, finish))
+            group.create_task(runtime.stack.supervise(finish))
+            group.create_task(tick(runtime.broker, runtime.settings, finish))
+            group.create_task(work(runtime, finish, started=lambda: output.note("Up. Ctrl-C stops everything.")))
+
+    until_told(serve, tasks)
+
+
+def _listen_if_free(runtime: Runtime) -> socket.socket | None:
+    """The API's socket. A second stack on this machine goes on without an API, unless it was given a port."""
+    from evervec.web import serve as web
+
+    try:
+        listening = web.listen(runtime.settings)
+    except PortTakenError as error:
+        if "api_port" in runtime.settings.model_fields_set:
+            raise
+        output.note(f"No API: {error}")
+        return None
+    host, port = listening.getsockname()[:2]
+    output.note(f"API         http://{host}:{port}/docs")
+    return listening
+
+
+def api() -> None:
+    """Serve status and search over HTTP at EVERVEC_API_HOST:EVERVEC_API_PORT."""
+
+    async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.pipeline.mirrors.follower import follow
+        from evervec.web import serve as web
+
+        listening = web.listen(runtime.settings)
+        host, port = listening.getsockname()[:2]
+        output.note(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
+            group.create_task(web.serve(runtime.resources, listening, finish))
+
+    until_told(serve, None, takes_tasks=False)
+
+
+def worker(tasks: Tasks = None) -> None:
+    """Run tasks for all projects and datasets, also ones made later, until told to stop."""
+
+    async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.worker.main import work
+
+        await work(runtime, finish, started=lambda: output.note("Working. Ctrl-C finishes what runs and stops."))
+
+    until_told(serve, tasks)
+
+
+def scheduler() -> None:
+    """Ring for what is due by the clock. One is enough; two do no harm."""
+
+    async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        if not runtime.broker.connected:
+            raise runtime.broker.down("a scheduler without it has nothing to do")
+        from evervec.worker.schedule import tick
+
+        output.note("Scheduling. Ctrl-C stops.")
+        await tick(runtime.broker, runtime.settings, finish)
+
+    until_told(serve, None, takes_tasks=False)
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring the database to this version's schema, and take in rows that no trigger saw. Safe to run again."""
+
+    async def revision(runtime: Runtime) -> str:
+        async with runtime.resources.database.read() as tx:
+            return str(await tx.fetchval("SELECT version_num FROM alembic_version"))
+
+    found = with_runtime(revision, migrate=True)
+    output.document({"schema": found}) if as_json else output.say(f"The schema is {found}, as this Evervec wants it.")
+    if found != checks.SCHEMA:
+        raise typer.Exit(1)
+
+
+def until_told(
+    serve: Callable[[Runtime, asyncio.Event], Awaitable[None]], tasks: int | None, *, takes_tasks: bool = True
+) -> None:
+    """Open the runtime and serve until a signal: the first one sets `finish`, the second one cancels."""
+    found = settings(stays=True)
+    if tasks is not None:
+        found = found.model_copy(update={"worker_tasks": tasks})
+
+    async def opened() -> None:
+        async with open_runtime(found, worker=takes_tasks) as runtime:
+            finish = asyncio.Event()
+            serving = asyncio.ensure_future(serve(runtime, finish))
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, _stop, finish, serving)
+            await serving
+
+    block(opened())
+
+
+def _stop(finish: asyncio.Event, serving: "asyncio.Future[None]") -> None:
+    """The first signal lets what runs come to its end; the second one does not wait."""
+    if finish.is_set():
+        serving.cancel()
+    finish.set()

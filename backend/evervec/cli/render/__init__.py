@@ -1,0 +1,1 @@
+"""What several commands print alike: index runs, batch jobs, what still waits."""

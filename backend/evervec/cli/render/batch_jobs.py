@@ -1,0 +1,209 @@
+"""How batch jobs are shown: one as a document, several as a table, what a flush sent and what a sync brought."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from evervec.cli.render.runs import UNKNOWN, counted, money
+from evervec.cli.terminal import output
+from evervec.domain.batch import JobStatus, JobType
+from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.manager import Synced
+from evervec.store.batch.batch_jobs import BatchJob
+
+SHORT = 18
+"""Digits of an id that tell a job from all others; the first eight are the same for every job of a database."""
+
+LOST = (JobStatus.CREATED, JobStatus.FAILED)
+"""How a job looks right after a flush when the provider did not answer, or refused it."""
+
+
+def job_document(job: BatchJob) -> dict[str, Any]:
+    """A job for JSON; `cost_usd` by its estimated tokens, None where the provider has no price."""
+    shown: dict[str, Any] = asdict(job)
+    stats: dict[str, int] = shown.pop("stats")
+    named = {"id": str(job.id), "provider_id": None if job.provider_id is None else str(job.provider_id)}
+    return shown | named | stats | {"cost_usd": job.cost_usd}
+
+
+def flushed_document(flushed: Flushed, *, dry: bool) -> dict[str, Any]:
+    """A flush for JSON."""
+    return asdict(flushed) | {"jobs": [job_document(job) for job in flushed.jobs], "dry_run": dry}
+
+
+def synced_document(synced: Synced) -> dict[str, Any]:
+    """A sync for JSON."""
+    jobs = {"jobs": [job_document(job) for job in synced.jobs], "again": [job_document(job) for job in synced.again]}
+    return asdict(synced) | jobs
+
+
+def show_jobs(jobs: Sequence[BatchJob]) -> None:
+    """Jobs as a table, with the reasons of those that did not come to a good end."""
+    columns = ("job", "status", "rows", "ready", "failed", "cost", "created")
+    output.table(columns, [_row(job) for job in jobs])
+    for job in jobs:
+        if job.error:
+            output.say(f"{short(job)}: {job.error}", style="yellow")
+
+
+def _row(job: BatchJob) -> tuple[object, ...]:
+    stats = job.stats
+    created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
+    return short(job), str(job.status), stats["rows"], stats["ready"], stats["failed"], money(job.cost_usd), created
+
+
+def short(job: BatchJob) -> str:
+    """As much of a job's id as `batch show` and `batch cancel` need."""
+    return str(job.id)[:SHORT]
+
+
+def show_job(job: BatchJob) -> None:
+    """Everything about one job."""
+    output.say(f"{job.id}  {job.status}", style="bold")
+    for name, value in _lines(job):
+        output.say(f"{name:<9} {value}", indent=2)
+
+
+def _lines(job: BatchJob) -> list[tuple[str, str]]:
+    stats = job.stats
+    still = stats["rows"] - sum(stats[name] for name in ("ready", "failed", "dropped", "returned"))
+    lines = [
+        ("type", f"{job.job_type}, by {job.model}"),
+        ("provider", f"calls it {job.external_id or UNKNOWN}" + (f", last said {job.said}" if job.said else "")),
+        ("sent", f"{counted(stats['texts'], 'text')}, {counted(stats['tokens'], 'token')}, {stats['bytes']:,} bytes"),
+        ("cost", money(job.cost_usd)),
+        ("rows", f"{stats['rows']:,}: {told(stats)}, {still:,} without an answer"),
+        ("times", ", ".join(f"{what} {at.astimezone():%Y-%m-%d %H:%M:%S}" for what, at in _times(job))),
+    ]
+    if stats["strays"]:
+        lines.append(("strays", f"{counted(stats['strays'], 'line')} of the answer that nobody had asked for"))
+    return [*lines, ("reason", job.error)] if job.error else lines
+
+
+def _times(job: BatchJob) -> list[tuple[str, Any]]:
+    names = {
+        "created": job.created_at,
+        "submitted": job.submitted_at,
+        "deadline": None if job.finished_at else job.deadline,
+        "finished": job.finished_at,
+        "cleaned": job.cleaned_at,
+    }
+    return [(what, at) for what, at in names.items() if at is not None]
+
+
+def told(counts: Any) -> str:
+    """What became of rows, of a job or of a sync."""
+    return (
+        f"{counts['ready']:,} ready, {counts['failed']:,} failed, {counts['dropped']:,} edited or gone meanwhile, "
+        f"{counts['returned']:,} given back"
+    )
+
+
+def show_flushed(flushed: Flushed, *, dry: bool) -> None:
+    """What a flush sent, or would send, what it costs, and what comes next."""
+    if flushed.jobs:
+        columns = ("job", "status", "rows", "texts", "tokens", "cost")
+        output.table(columns, [_sent(job) for job in flushed.jobs])
+        output.say()
+    output.say(_planned(flushed) if dry else _flushed(flushed))
+    if flushed.files_failed:
+        output.error(
+            f"{_files(flushed.files_failed)} could not be sent and are given up: docs/media.md says how to see why."
+        )
+    if flushed.reason is not None:
+        left = flushed.waiting - (flushed.rows if dry else 0)
+        reason = f"{flushed.reason.rstrip('.')}. Run this again later."
+        output.note(f"{counted(left, 'row')} not sent: {reason}" if left else reason[0].upper() + reason[1:])
+    if dry:
+        output.note("Nothing was sent, nothing was changed.")
+    elif any(job.status not in LOST for job in flushed.jobs):
+        output.note("The provider takes up to a day. `evervec batch sync --wait` waits and takes the vectors in.")
+
+
+def _sent(job: BatchJob) -> tuple[object, ...]:
+    stats = job.stats
+    return short(job), str(job.status), stats["rows"], stats["texts"], stats["tokens"], money(job.cost_usd)
+
+
+def _planned(flushed: Flushed) -> str:
+    if not flushed.rows and not flushed.files:
+        return "Nothing would be sent." if flushed.waiting or flushed.files_waiting else "Nothing waits to be sent."
+    jobs, tokens = counted(flushed.planned_jobs, "job"), counted(flushed.tokens, "token")
+    return f"{_what(flushed)} for {jobs}, about {tokens}{price([flushed])}"
+
+
+def _flushed(flushed: Flushed) -> str:
+    reused = f"; {counted(flushed.reused, 'row')} got the vector of an equal text" if flushed.reused else ""
+    if not flushed.jobs:
+        waits = flushed.waiting or flushed.files_waiting
+        return f"Nothing was sent{reused}." if waits or reused else "Nothing waits to be sent."
+    of = f"{counted(flushed.texts, 'text')}, {counted(flushed.tokens, 'token')}"
+    return f"{_what(flushed)} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
+
+
+def _what(flushed: Flushed) -> str:
+    what = [counted(flushed.rows, "row")] if flushed.rows or not flushed.files else []
+    return " and ".join([*what, _files(flushed.files)] if flushed.files else what)
+
+
+def _files(count: int) -> str:
+    return "1 picture or sound" if count == 1 else f"{count:,} pictures and sounds"
+
+
+def units(job: BatchJob, count: int) -> str:
+    """So many of what a job carries: rows, or pictures and sounds."""
+    return _files(count) if job.job_type is JobType.MEDIA_DESCRIPTION else counted(count, "row")
+
+
+def price(flushed: Sequence[Flushed]) -> str:
+    """`: $0.09 instead of $0.18`, where the price is known and is not nothing."""
+    deferred, online = (sum(getattr(one, name) or 0 for one in flushed) for name in ("deferred_usd", "online_usd"))
+    return f": {money(deferred)} instead of {money(online)}" if deferred else ""
+
+
+def show_synced(synced: Synced) -> None:
+    """What a sync brought, what is still open, and what comes next."""
+    if synced.jobs:
+        show_jobs(synced.jobs)
+        output.say()
+    if not synced.jobs and not synced.busy and not synced.problems:
+        output.say("No batch job is open. Send what waits with `evervec batch flush`.")
+    else:
+        output.say(f"{told(vars(synced))}; {_open(synced)}")
+    if synced.again:
+        rows = sum(job.stats["rows"] for job in synced.again)
+        output.note(f"{counted(rows, 'row')} that came back without a vector were sent again, in smaller jobs.")
+    if synced.copied:
+        output.note(f"{counted(synced.copied, 'row')} got the vector of an equal text that a job brought.")
+    if synced.online.success or synced.online.failed:
+        output.note(
+            f"{counted(synced.online.success, 'row')} embedded online that no job could do, "
+            f"{synced.online.failed:,} failed there."
+        )
+    if synced.removed:
+        output.note(f"{counted(synced.removed, 'leftover')} of an earlier crash removed at the provider.")
+    _advise(synced)
+
+
+def _open(synced: Synced) -> str:
+    said = f"{counted(still_open(synced), 'job')} still open"
+    return f"{said}, {synced.busy:,} of them in the hands of another process" if synced.busy else said
+
+
+def still_open(synced: Synced) -> int:
+    """Jobs that are to be waited for after a sync."""
+    return synced.running + synced.busy + sum(job.finished_at is None for job in synced.again)
+
+
+def failed_rows(synced: Synced) -> int:
+    """Rows that a sync gave up."""
+    return synced.failed + synced.online.failed
+
+
+def _advise(synced: Synced) -> None:
+    for problem in synced.problems:
+        output.error(f"{problem} Nothing is lost: `evervec batch sync` tries it again.")
+    if failed_rows(synced):
+        output.note("See the failed rows and why with `evervec failed list`.")
+    if still_open(synced):
+        output.note("Wait for the rest with `evervec batch sync --wait`.")

@@ -1,0 +1,66 @@
+"""Runs one command against the stack: opens the runtime, calls, closes, and answers for errors with an exit code."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from evervec import log
+from evervec.cli.terminal import faults, output
+from evervec.pipeline.resources import Resources
+from evervec.runtime import Runtime, open_runtime
+from evervec.settings import Settings
+
+T = TypeVar("T")
+
+
+def settings(*, stays: bool = False) -> Settings:
+    """The settings of this process. A wrong one is a usage error that names its variable.
+
+    A command that stays logs from WARNING on; one that ends says by itself what matters. EVERVEC_LOG_LEVEL overrules.
+    """
+    try:
+        found = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = f"EVERVEC_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            output.error(f"{name}={problem.get('input')}: {problem['msg']}. Set it right, or unset it.")
+        raise typer.Exit(2) from None
+    level = found.log_level if stays or "log_level" in found.model_fields_set else "ERROR"
+    log.configure(level, as_json=found.log_json)
+    return found
+
+
+def block(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end. Whatever goes wrong becomes a line on stderr and an exit code."""
+    try:
+        return uvloop.run(work)
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:
+        raise typer.Exit(faults.tell(error)) from None
+
+
+def call(function: Callable[[Resources], Awaitable[T]], *, queue: bool = False) -> T:
+    """Open the runtime, call a pipeline function, close. What most commands are; few of them need NATS."""
+
+    async def through(runtime: Runtime) -> T:
+        return await function(runtime.resources)
+
+    return with_runtime(through, queue=queue)
+
+
+def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, queue: bool = False, migrate: bool | None = None) -> T:
+    """Open the runtime, call with all of it, close."""
+    found = settings()
+
+    async def opened() -> T:
+        async with AsyncExitStack() as closing:
+            with output.progress("rows taken in") if migrate else output.waiting("opening the stack") as step:
+                opening = open_runtime(found, queue=queue, migrate=migrate, taken_in=step)
+                runtime = await closing.enter_async_context(opening)
+            return await function(runtime)
+
+    return block(opened())

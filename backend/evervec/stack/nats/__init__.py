@@ -1,0 +1,1 @@
+"""The embedded NATS server: its configuration, its process, whether it answers."""

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL: its cluster on disk, its socket, its process."""

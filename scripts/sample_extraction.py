@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, LinkType, MessageText, Score
+from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, MessageText, Score
 from evervec.domain.message import IncomingMessage
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.extractors.local.extractor import LocalExtractor
@@ -66,7 +66,7 @@ async def _extract(
     atoms: list[KnownAtom] = []
     links: list[Link] = []
     for start in range(0, len(messages), BATCH):
-        found = await extractor.extract(messages[start : start + BATCH], Known(topics, atoms[-REMEMBERED:]))
+        found = await extractor.extract(messages[start : start + BATCH], DatasetKnowledge(topics, atoms[-REMEMBERED:]))
         first = len(atoms)
         topics += [KnownTopic(len(topics) + at, one.name, one.description) for at, one in enumerate(found.topics, 1)]
         atoms += [

@@ -12,7 +12,7 @@ from taskiq.brokers.inmemory_broker import InmemoryResultBackend
 from evervec.errors import StackError
 from evervec.pipeline.status import runs
 from evervec.runtime import Runtime
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 PATIENCE = 60.0
 LOOK = 0.02
@@ -41,7 +41,7 @@ class Lookout:
             raise result.error
         return result.return_value
 
-    async def finished(self, run_ids: Sequence[str]) -> list[Run]:
+    async def finished(self, run_ids: Sequence[str]) -> list[RunRecord]:
         """Some runs, once all of them are done. Raises `StackError` for one that is not done but ended."""
         ends = monotonic() + PATIENCE
         while True:

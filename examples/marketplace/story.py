@@ -19,7 +19,7 @@ from evervec.pipeline.status.due import next_due
 from evervec.queue import names
 from evervec.runtime import Runtime
 from evervec.store import documents, runs
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from evervec.worker.schedule import schedules
 from evervec.worker.tasks import index_dataset_task
 from examples.marketplace import shop
@@ -40,7 +40,7 @@ class Step:
     """The runs that came of one wish. `synced` is what the sync answered, after so many seconds; empty without one."""
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[RunRecord]
     synced: Mapping[str, Any]
     sync_seconds: float = 0.0
 

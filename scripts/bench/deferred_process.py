@@ -18,7 +18,7 @@ import uvloop
 
 from evervec import log
 from evervec.domain.batch import Line
-from evervec.domain.document import Document
+from evervec.domain.document import IncomingDocument
 from evervec.library.core import SemanticCore
 from evervec.pipeline import chunking
 from evervec.pipeline.batch.collect import LINES
@@ -171,18 +171,18 @@ class _Sides:
         async with runtime.resources.database.transaction() as tx:
             for statement in BARE:
                 await tx.execute(statement)
-        await core.ingest(Document("warm", "", "def warm():\n    return 1\n", "python"), mode="async")
+        await core.ingest(IncomingDocument("warm", "", "def warm():\n    return 1\n", "python"), mode="async")
         async with runtime.resources.database.read() as tx:
             dataset_id = await tx.fetchval("SELECT dataset_id FROM documents WHERE uri = 'warm'")
         return cls(runtime.resources, core, kitchen, dataset_id)
 
-    async def ours(self, documents: Sequence[Document]) -> None:
+    async def ours(self, documents: Sequence[IncomingDocument]) -> None:
         """As a caller does it."""
         ingested = await self._core.ingest(documents, mode="async")
         self.rows += ingested.chunks_new
         self.deferred += ingested.deferred
 
-    async def bare(self, documents: Sequence[Document]) -> None:
+    async def bare(self, documents: Sequence[IncomingDocument]) -> None:
         """Chunked as many at a time, and copied into a table with nothing but its key."""
         for start in range(0, len(documents), TOGETHER):
             begun = perf_counter()
@@ -213,10 +213,10 @@ def _parts(share: float) -> list[list[Path]]:
     return parts
 
 
-def _read_files(paths: Sequence[Path]) -> list[Document]:
+def _read_files(paths: Sequence[Path]) -> list[IncomingDocument]:
     """The documents that files are, without those that are none. Blocking."""
     found = [read_file(path, most_bytes=MOST_BYTES) for path in paths]
-    return [one for one in found if isinstance(one, Document)]
+    return [one for one in found if isinstance(one, IncomingDocument)]
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql.loading import parse
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from scripts.bench import texts
 from scripts.bench.report import Line, Promise, at_least, at_most
 from scripts.bench.stack import Bench
@@ -30,12 +30,12 @@ tables:
 class Runs:
     """Of one table: the first run, some deltas, and a full run in which every record has changed once more."""
 
-    first: Run
-    deltas: list[Run]
-    again: Run | None
+    first: RunRecord
+    deltas: list[RunRecord]
+    again: RunRecord | None
 
     @property
-    def delta(self) -> Run:
+    def delta(self) -> RunRecord:
         """The fastest."""
         return min(self.deltas, key=lambda run: run.seconds.total)
 
@@ -57,7 +57,7 @@ async def run(bench: Bench) -> list[Line]:
     ]
 
 
-def _compared(name: str, one: Run, other: Run, promise: Promise) -> Line:
+def _compared(name: str, one: RunRecord, other: RunRecord, promise: Promise) -> Line:
     seconds = one.seconds.total, other.seconds.total
     return Line(name, *seconds, "s", seconds[0] / seconds[1], promise, f"{_stages(one)}; against: {_stages(other)}")
 
@@ -104,7 +104,7 @@ async def _edit(resources: Resources, name: str, part: int, changed: int) -> lis
     return [row["id"] for row in rows]
 
 
-def _stages(run: Run) -> str:
+def _stages(run: RunRecord) -> str:
     seconds = run.seconds
     return (
         f"list {seconds.list:.2f}, read {seconds.read:.2f}, chunk {seconds.chunk:.2f}, write {seconds.write:.2f}, "

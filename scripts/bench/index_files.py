@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from evervec.domain.document import Document
+from evervec.domain.document import IncomingDocument
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.indexing.source_registry import Files
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.readers.document import read_file
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from scripts.bench import texts
 from scripts.bench.report import Line, at_least, at_most
 from scripts.bench.stack import Bench
@@ -65,7 +65,7 @@ def _write(folder: Path, count: int) -> None:
         os.utime(path, (OLD, OLD))  # nobody has touched it for years: its stamp is believed
 
 
-async def _ingest(resources: Resources, *paths: Path) -> Run:
+async def _ingest(resources: Resources, *paths: Path) -> RunRecord:
     return await ingest_files(resources, "bench", "files", Files(list(paths)), Options())
 
 
@@ -87,7 +87,7 @@ async def _stdlib(resources: Resources, *, quick: bool) -> list[Line]:
     """Chunking by itself in MB/s, and as a share of a whole run over the same files."""
     paths = _library()[: 200 if quick else None]
     read = [read_file(path, most_bytes=20 * MEGABYTE) for path in paths]
-    documents = [one for one in read if isinstance(one, Document)]
+    documents = [one for one in read if isinstance(one, IncomingDocument)]
     size = sum(len(one.text.encode()) for one in documents) / MEGABYTE
     kitchen = await chunking.active(resources)
     kitchen.chunk(documents[:10])  # grammar and tokenizer are loaded once a process

@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 
-from evervec.domain.feed import Vectors
+from evervec.domain.feed import FeedVectors
 from evervec.pipeline.mirrors.difference import SyncCheck
 from evervec.pipeline.mirrors.mirror import Mirror
 from scripts.bench import mirror_process, mirror_rows, vectors
@@ -47,7 +47,7 @@ def _spoil(mirror: Mirror) -> None:
         raise RuntimeError(mirror.reason)
     ids, versions = index.versions()
     gone, old = ids[:SPOILT], slice(SPOILT, 2 * SPOILT)
-    other = Vectors(
+    other = FeedVectors(
         np.concatenate([ids[old], ids.max() + 1 + np.arange(SPOILT)]),
         np.concatenate([versions[old] - 1, versions[old]]),
         np.ones(2 * SPOILT, np.int16),

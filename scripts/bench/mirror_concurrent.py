@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Changes, Vectors, Watermark
+from evervec.domain.feed import Changes, FeedVectors, Watermark
 from evervec.mirror.batching import Searcher
 from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
@@ -106,7 +106,7 @@ async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
 
         idle = await _singles(search, made.queries, seconds)
         applying = asyncio.create_task(_applying(index, workshop, made.rows))
-        whole = Vectors(main.ids, main.versions, main.kinds, made.rows)
+        whole = FeedVectors(main.ids, main.versions, main.kinds, made.rows)
         compaction = asyncio.create_task(workshop.slow(build, whole, main.life, main.watermark))
         busy = await _singles(search, made.queries, seconds, compaction)
         await compaction
@@ -121,7 +121,7 @@ async def _applying(index: DatasetIndex, workshop: Workshop, rows: Rows) -> None
     for turn in count(1):
         ids = index.snapshot.main.ids[(turn * SIZE + np.arange(SIZE)) % len(index.snapshot.main)]
         versions = np.full(SIZE, mark.xmax + turn)
-        vectors = Vectors(ids, versions, np.ones(SIZE, np.int16), rows[turn % len(rows) :][:SIZE])
+        vectors = FeedVectors(ids, versions, np.ones(SIZE, np.int16), rows[turn % len(rows) :][:SIZE])
         now = Watermark(mark.xmin + turn, mark.xmax + turn)
         await workshop.quick(index.apply, Changes(now, vectors, np.empty(0, np.int64)))
         await asyncio.sleep(SIZE / RATE)

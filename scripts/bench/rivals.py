@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.segment import Segment
 from evervec.settings import Settings
@@ -74,13 +74,13 @@ async def ours(made: Made, folder: Path) -> tuple[Engine, Segment]:
     ), segment
 
 
-LIFE = Life("bench", 1, 1, 1, DIMENSIONS, "bench")
+LIFE = DatabaseIdentity("bench", 1, 1, 1, DIMENSIONS, "bench")
 
 
-def vectors(rows: Rows) -> Vectors:
+def vectors(rows: Rows) -> FeedVectors:
     """Rows as the feed brings them; the id is the row."""
     n = len(rows)
-    return Vectors(np.arange(n), np.ones(n, np.int64), np.ones(n, np.int16), rows)
+    return FeedVectors(np.arange(n), np.ones(n, np.int64), np.ones(n, np.int16), rows)
 
 
 def libraries() -> bool:

@@ -12,7 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Space
-from evervec.store.rows import Claimed
+from evervec.store.rows import ClaimedRow
 from scripts.bench import clock
 from scripts.bench.report import Line, Promise, at_least, rate
 from scripts.bench.stack import Bench, copy_messages, dataset, empty, without_hnsw
@@ -57,13 +57,13 @@ class Tables:
             await connection.execute("VACUUM ANALYZE")
             await connection.execute("CHECKPOINT")
 
-    async def _claimed(self) -> list[Claimed]:
+    async def _claimed(self) -> list[ClaimedRow]:
         await empty(self.resources)
         await copy_messages(self.resources, self.target, [f"row {number}" for number in range(len(self.answers))])
         async with self.resources.database.transaction() as tx:
             return await rows.claim_dataset(tx, self.target.id, limit=len(self.answers), owner=uuid4(), lease=600)
 
-    async def _ours(self, claimed: Sequence[Claimed], answers: NDArray[np.float32]) -> None:
+    async def _ours(self, claimed: Sequence[ClaimedRow], answers: NDArray[np.float32]) -> None:
         """As the engine writes: compare and set, and the leases end in the same statement."""
         async with self.resources.database.transaction() as tx:
             written = await vectors.update_vectors_bulk(tx, self.space.id, claimed, answers)

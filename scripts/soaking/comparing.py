@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Digest, Ids, Vectors, Watermark, compare
+from evervec.domain.feed import Digest, FeedVectors, Ids, Watermark, compare
 from evervec.mirror.snapshot import Snapshot
 from evervec.store import changes
 from evervec.store.datasets import Dataset
@@ -22,7 +22,7 @@ class Truth:
     """One snapshot of the database: its vectors, and which vector ids left the dataset in which transaction, `(m,)` each."""
 
     watermark: Watermark
-    vectors: Vectors
+    vectors: FeedVectors
     gone: Ids
     gone_in: Ids
 
@@ -89,7 +89,7 @@ def covered(watermark: Watermark, xids: Ids) -> NDArray[np.bool_]:
     return (xids < watermark.xmin) | begun
 
 
-def _other_numbers(vectors: Vectors, snapshot: Snapshot) -> int:
+def _other_numbers(vectors: FeedVectors, snapshot: Snapshot) -> int:
     if not len(vectors):
         return 0
     off = np.abs(vectors.rows - snapshot.vectors(vectors.ids)).max(axis=1)

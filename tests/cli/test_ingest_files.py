@@ -15,7 +15,7 @@ from evervec.cli.commands.search import shown
 from evervec.cli.terminal import output
 from evervec.store import runs
 from evervec.store.session import Database
-from evervec.store.vectors import Place
+from evervec.store.vectors import ChunkPlace
 from tests.cli.command import Command
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
@@ -320,4 +320,4 @@ def test_a_place_is_short_and_keeps_file_and_line(
     monkeypatch: pytest.MonkeyPatch, document: str, line: int | None, heading: str, said: str
 ) -> None:
     monkeypatch.setattr(output, "out", Console(width=80))
-    assert shown(Place(document, heading, line, line)) == said
+    assert shown(ChunkPlace(document, heading, line, line)) == said

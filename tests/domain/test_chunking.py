@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.chunking import LEAST_TOKENS, Chunk, Count, Recipe, chunk, gather
-from evervec.domain.document import Block, Cut, Document
+from evervec.domain.chunking import LEAST_TOKENS, ChunkDraft, Count, Recipe, chunk, gather
+from evervec.domain.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.errors import Refused
@@ -34,24 +34,24 @@ TEXT = st.text(st.sampled_from("aaab  \n\n.é語😀א\t\r"), min_size=1, max_si
 
 
 @st.composite
-def blocked(draw: st.DrawFn) -> tuple[Document, list[Block]]:
+def blocked(draw: st.DrawFn) -> tuple[IncomingDocument, list[Block]]:
     text = draw(TEXT)
     inner = st.sets(st.integers(1, max(1, len(text) - 1)), max_size=12)
     ends = sorted({end for end in draw(inner) if end < len(text)} | {len(text)})
     heading = st.sampled_from(["", "Guide", "A heading that is a good deal longer than a chunk of this size can have"])
     blocks = [Block(end, draw(heading), draw(st.sampled_from(Cut))) for end in ends]
-    return Document("u", draw(st.sampled_from(["", "Title"])), text, "plain"), blocks
+    return IncomingDocument("u", draw(st.sampled_from(["", "Title"])), text, "plain"), blocks
 
 
-def paragraphs(texts: Sequence[str]) -> tuple[Document, list[Block]]:
+def paragraphs(texts: Sequence[str]) -> tuple[IncomingDocument, list[Block]]:
     ends, end = [], 0
     for text in texts:
         end += len(text)
         ends.append(end)
-    return Document("u", "Title", "".join(texts), "plain"), [Block(end, "", Cut.PARAGRAPH) for end in ends]
+    return IncomingDocument("u", "Title", "".join(texts), "plain"), [Block(end, "", Cut.PARAGRAPH) for end in ends]
 
 
-def one_block(text: str) -> tuple[Document, list[Block]]:
+def one_block(text: str) -> tuple[IncomingDocument, list[Block]]:
     return paragraphs([text])
 
 
@@ -69,7 +69,7 @@ def prose(count: int, seed: int = 1) -> list[str]:
 @example(given_=one_block(" \n" * 200))
 @example(given_=one_block("😀" * 100))
 def test_any_text_comes_out_whole_in_chunks_that_fit_and_know_their_place(
-    count: Count, given_: tuple[Document, list[Block]]
+    count: Count, given_: tuple[IncomingDocument, list[Block]]
 ) -> None:
     document, blocks = given_
     chunks = chunk(document, blocks, SMALL, count)
@@ -89,7 +89,7 @@ def test_any_text_comes_out_whole_in_chunks_that_fit_and_know_their_place(
 
 
 @given(blocked())
-def test_a_section_always_begins_a_chunk(given_: tuple[Document, list[Block]]) -> None:
+def test_a_section_always_begins_a_chunk(given_: tuple[IncomingDocument, list[Block]]) -> None:
     document, blocks = given_
     begins, at = set(), 0
     for one in chunk(document, blocks, SMALL, words):
@@ -100,7 +100,7 @@ def test_a_section_always_begins_a_chunk(given_: tuple[Document, list[Block]]) -
 
 @settings(max_examples=20, deadline=None)
 @given(blocked())
-def test_the_real_tokenizer_agrees_that_chunks_fit(given_: tuple[Document, list[Block]]) -> None:
+def test_the_real_tokenizer_agrees_that_chunks_fit(given_: tuple[IncomingDocument, list[Block]]) -> None:
     document, blocks = given_
     assert all(one.tokens <= SMALL.tokens for one in chunk(document, blocks, SMALL, local))
 
@@ -115,7 +115,7 @@ def test_what_fits_stays_whole_and_a_cut_is_made_where_the_structure_is_best() -
 
 
 def test_an_empty_document_has_no_chunks_and_blocks_that_leave_text_out_are_refused() -> None:
-    assert chunk(Document("u", "t", "", "plain"), [], Recipe(), words) == []
+    assert chunk(IncomingDocument("u", "t", "", "plain"), [], Recipe(), words) == []
     document, blocks = paragraphs(["one ", "two"])
     for wrong in ([], blocks[:1], blocks[::-1], [blocks[0], *blocks]):
         with pytest.raises(ValueError, match="do not cover"):
@@ -154,17 +154,17 @@ def edited(texts: list[str], kind: str, at: int, draw: random.Random) -> list[st
             return [*texts[:at], texts[at].removesuffix(".\n\n") + ", and more.\n\n", *texts[at + 1 :]]
 
 
-def as_paragraphs(texts: list[str]) -> tuple[Document, list[Block]]:
+def as_paragraphs(texts: list[str]) -> tuple[IncomingDocument, list[Block]]:
     return paragraphs(texts)
 
 
-def as_one_block(texts: list[str]) -> tuple[Document, list[Block]]:
+def as_one_block(texts: list[str]) -> tuple[IncomingDocument, list[Block]]:
     return one_block("".join(texts))
 
 
 @pytest.mark.parametrize("shape", [as_paragraphs, as_one_block])
 def test_an_edit_touches_the_chunks_that_it_is_in(
-    shape: Callable[[list[str]], tuple[Document, list[Block]]],
+    shape: Callable[[list[str]], tuple[IncomingDocument, list[Block]]],
 ) -> None:
     draw, texts = random.Random(7), prose(500)
     before = {one.digest for one in chunk(*shape(texts), Recipe(), words)}
@@ -223,7 +223,7 @@ def test_a_block_is_torn_between_sentences_before_words() -> None:
 
 def test_a_long_title_or_heading_is_shortened_and_the_text_is_not() -> None:
     text = "".join(prose(40))
-    document = Document("u", "title " * 5000, text, "plain")
+    document = IncomingDocument("u", "title " * 5000, text, "plain")
     chunks = chunk(document, [Block(len(text), "heading " * 5000, Cut.SECTION)], Recipe(), local)
     assert "".join(one.content for one in chunks) == text
     for one in chunks:
@@ -323,7 +323,7 @@ def test_a_recipe_is_known_by_all_that_changes_chunks() -> None:
 def test_two_documents_with_the_same_text_have_chunks_of_their_own_title() -> None:
     text = "".join(prose(20))
     first, second = (
-        chunk(Document("u", title, text, "plain"), [Block(len(text), "", Cut.SECTION)], Recipe(), words)
+        chunk(IncomingDocument("u", title, text, "plain"), [Block(len(text), "", Cut.SECTION)], Recipe(), words)
         for title in ("One", "Two")
     )
     assert [one.content for one in first] == [one.content for one in second]
@@ -332,6 +332,6 @@ def test_two_documents_with_the_same_text_have_chunks_of_their_own_title() -> No
 
 def test_lines_count_from_one_and_a_line_that_is_cut_belongs_to_both() -> None:
     texts = ["one\n", "two\n\n", "three " * 40]
-    chunks: list[Chunk] = chunk(*paragraphs(texts), Recipe(template="{text}", tokens=32), words)
+    chunks: list[ChunkDraft] = chunk(*paragraphs(texts), Recipe(template="{text}", tokens=32), words)
     assert chunks[0].line_start == 1
     assert {(one.line_start, one.line_end) for one in chunks[1:]} == {(4, 4)}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec.domain.knowledge import AtomDraft, AtomType, KnownAtom
-from evervec.domain.reconcile import Plan, reconcile
+from evervec.domain.reconcile import AtomPlan, reconcile
 
 CONTENTS = st.sampled_from(["jobs wait", "Jobs  wait", "jobs wait long", "leases end", "the worker hangs", "?"])
 TYPES = st.sampled_from([AtomType.PROBLEM, AtomType.IDEA])
@@ -29,7 +29,7 @@ def atom(atom_id: int, content: str, *sources: int, type_: AtomType = AtomType.I
     return KnownAtom(atom_id, type_, "title", content, None, sources)
 
 
-def carried_out(plan: Plan, known: Sequence[KnownAtom]) -> list[KnownAtom]:
+def carried_out(plan: AtomPlan, known: Sequence[KnownAtom]) -> list[KnownAtom]:
     """What the store holds after a plan."""
     atoms = {one.atom_id: one for one in known if one.atom_id not in plan.retired}
     for atom_id, message_id in plan.detached:

@@ -8,8 +8,8 @@ import pytest
 
 from evervec.domain.knowledge import (
     AtomType,
+    DatasetKnowledge,
     Extraction,
-    Known,
     KnownAtom,
     KnownTopic,
     LinkType,
@@ -68,7 +68,7 @@ STORIES = [
 async def test_a_plain_statement_becomes_an_atom_of_its_type(
     extractor: LocalExtractor, kind: AtomType, text: str
 ) -> None:
-    found = await extractor.extract([message(1, text)], Known())
+    found = await extractor.extract([message(1, text)], DatasetKnowledge())
     assert [(atom.type, atom.content) for atom in found.atoms] == [(kind, text)]
     assert found.atoms[0].message_ids == (1,)
     assert 0.2 <= found.atoms[0].confidence <= 0.95
@@ -92,7 +92,7 @@ SMALL_TALK = [
 async def test_small_talk_and_chores_state_nothing_and_are_no_signal(extractor: LocalExtractor, text: str) -> None:
     [score] = await extractor.score([message(1, text)])
     assert score.signal is not Signal.SIGNAL
-    assert not (await extractor.extract([message(1, text)], Known())).atoms
+    assert not (await extractor.extract([message(1, text)], DatasetKnowledge())).atoms
 
 
 async def test_code_traces_and_quotes_are_never_atoms(extractor: LocalExtractor) -> None:
@@ -105,7 +105,7 @@ async def test_code_traces_and_quotes_are_never_atoms(extractor: LocalExtractor)
         "> We decided to ignore it because the problem is not important.\n\n"
         "    raise ValueError('we must fix this problem')\n"
     )
-    found = await extractor.extract([message(1, text)], Known())
+    found = await extractor.extract([message(1, text)], DatasetKnowledge())
     assert [atom.content for atom in found.atoms] == ["The import fails with an error when the export has no messages."]
 
 
@@ -114,14 +114,14 @@ async def test_an_atom_is_the_verbatim_text_of_its_message(extractor: LocalExtra
         "Rescue stuck jobs\n\nThe problem is that a job whose worker was killed stays\nin the running state"
         " for ever. Here, add a rescuer that moves such jobs\nback to available after an hour, which fixes the problem."
     )
-    found = await extractor.extract([message(1, text)], Known())
+    found = await extractor.extract([message(1, text)], DatasetKnowledge())
     assert {atom.type for atom in found.atoms} == {AtomType.PROBLEM, AtomType.SOLUTION}
     assert all(atom.content in collapse(text) for atom in found.atoms)
 
 
 async def test_the_same_statement_in_two_messages_is_one_atom(extractor: LocalExtractor) -> None:
     text = "We decided to keep PostgreSQL as the only queue."
-    found = await extractor.extract([message(1, text), message(2, f"{text.upper()}")], Known())
+    found = await extractor.extract([message(1, text), message(2, f"{text.upper()}")], DatasetKnowledge())
     assert [atom.message_ids for atom in found.atoms] == [(1, 2)]
 
 
@@ -130,7 +130,7 @@ async def test_a_statement_that_is_known_comes_back_with_the_known_words(extract
         7, AtomType.DECISION, "Keep PostgreSQL", "we decided to keep PostgreSQL as the only queue", None, (1,)
     )
     found = await extractor.extract(
-        [message(2, "We decided to keep PostgreSQL as the only queue.")], Known(atoms=[atom])
+        [message(2, "We decided to keep PostgreSQL as the only queue.")], DatasetKnowledge(atoms=[atom])
     )
     assert [(one.title, one.content) for one in found.atoms] == [(atom.title, atom.content)]
     assert not any(link.target_atom_id == 7 for link in found.links)
@@ -148,20 +148,20 @@ STUCK = (
 
 
 async def test_topics_are_named_by_the_phrases_that_statements_share(extractor: LocalExtractor) -> None:
-    found = await extractor.extract(chat(*STUCK), Known())
+    found = await extractor.extract(chat(*STUCK), DatasetKnowledge())
     assert [atom.topic for atom in found.atoms] == ["Job rescue"] * 3 + ["Graceful shutdown"] * 3 + [None]
     assert {topic.name for topic in found.topics} == {"Job rescue", "Graceful shutdown"}
 
 
 async def test_a_known_topic_takes_statements_before_a_new_one_is_made(extractor: LocalExtractor) -> None:
-    known = Known(topics=[KnownTopic(3, "Graceful shutdowns", "Graceful shutdowns: context, cancel")])
+    known = DatasetKnowledge(topics=[KnownTopic(3, "Graceful shutdowns", "Graceful shutdowns: context, cancel")])
     found = await extractor.extract(chat(*STUCK), known)
     assert "Graceful shutdown" not in {topic.name for topic in found.topics}
     assert [atom.topic for atom in found.atoms[3:6]] == ["Graceful shutdowns"] * 3
 
 
 async def test_a_single_statement_makes_no_topic(extractor: LocalExtractor) -> None:
-    found = await extractor.extract(chat(STUCK[0]), Known())
+    found = await extractor.extract(chat(STUCK[0]), DatasetKnowledge())
     assert (found.topics, found.atoms[0].topic) == ([], None)
 
 
@@ -171,7 +171,7 @@ async def test_a_fix_in_reply_solves_the_problem(extractor: LocalExtractor) -> N
             message(1, "The problem is that the relay hangs when the connection to the primary drops."),
             message(2, "Fixed by setting TCP keepalives on the relay connection to the primary.", reply_to=1),
         ],
-        Known(),
+        DatasetKnowledge(),
     )
     assert [(link.source, link.type, link.target) for link in found.links] == [(1, LinkType.SOLVES, 0)]
 
@@ -181,7 +181,8 @@ async def test_a_reply_links_to_an_atom_of_an_earlier_batch(extractor: LocalExtr
         5, AtomType.QUESTION, "Store photos?", "Where do we store the delivery photos of the drivers?", None, (1,)
     )
     found = await extractor.extract(
-        [message(2, "We decided to store the delivery photos in object storage.", reply_to=1)], Known(atoms=[asked])
+        [message(2, "We decided to store the delivery photos in object storage.", reply_to=1)],
+        DatasetKnowledge(atoms=[asked]),
     )
     assert [(link.type, link.target, link.target_atom_id) for link in found.links] == [(LinkType.SOLVES, None, 5)]
 
@@ -192,7 +193,7 @@ async def test_a_reversal_contradicts_what_it_answers(extractor: LocalExtractor)
             message(1, "We decided to use NOTIFY in the outbox trigger to wake the relay."),
             message(2, "I was wrong: we decided against NOTIFY in the outbox trigger, the relay polls.", reply_to=1),
         ],
-        Known(),
+        DatasetKnowledge(),
     )
     assert [(link.source, link.type, link.target) for link in found.links] == [(1, LinkType.CONTRADICTS, 0)]
 
@@ -217,7 +218,7 @@ def wild() -> list[tuple[str, str]]:
 async def test_any_text_is_read_in_bounded_time(extractor: LocalExtractor, name: str, text: str) -> None:
     before = time.process_time()
     [score] = await extractor.score([message(1, text)])
-    found = await extractor.extract([message(1, text)], Known())
+    found = await extractor.extract([message(1, text)], DatasetKnowledge())
     assert 0 <= score.value <= 1
     assert all(20 <= len(atom.content) <= 500 for atom in found.atoms)
     assert time.process_time() - before < 3
@@ -225,7 +226,7 @@ async def test_any_text_is_read_in_bounded_time(extractor: LocalExtractor, name:
 
 async def test_the_same_input_gives_the_same_answer(extractor: LocalExtractor) -> None:
     messages = chat(*STUCK, *(text for _, text in STORIES))
-    known = Known(topics=[KnownTopic(1, "Object storage", "Object storage: photos")])
+    known = DatasetKnowledge(topics=[KnownTopic(1, "Object storage", "Object storage: photos")])
 
     async def once(with_messages: Sequence[MessageText]) -> Extraction:
         return await LocalExtractor(LocalEmbedder()).extract(with_messages, known)
@@ -235,4 +236,4 @@ async def test_the_same_input_gives_the_same_answer(extractor: LocalExtractor) -
 
 async def test_nothing_in_is_nothing_out(extractor: LocalExtractor) -> None:
     assert await extractor.score([]) == []
-    assert await extractor.extract([], Known()) == Extraction()
+    assert await extractor.extract([], DatasetKnowledge()) == Extraction()

@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, MessageText
+from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, MessageText
 from evervec.extractors.ollama.answers import Unusable, read_extraction, read_scores
 
 SENT = [MessageText(number, "text", "ann", datetime(2026, 1, 1, tzinfo=UTC)) for number in (1, 2)]
-KNOWN = Known([KnownTopic(5, "Queues", "…")], [KnownAtom(9, AtomType.PROBLEM, "t", "c")])
+KNOWN = DatasetKnowledge([KnownTopic(5, "Queues", "…")], [KnownAtom(9, AtomType.PROBLEM, "t", "c")])
 
 
 def score(number: Any = 1, **changes: Any) -> dict[str, Any]:

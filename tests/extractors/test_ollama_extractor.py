@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from evervec.domain.knowledge import AtomType, Known, KnownAtom, KnownTopic, LinkType, MessageText, Signal
+from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, MessageText, Signal
 from evervec.errors import BadResponseError, ProviderError
 from evervec.extractors.ollama.chat import ChatLimits
 from evervec.extractors.ollama.extractor import OllamaExtractor
@@ -45,11 +45,13 @@ async def test_every_message_is_scored_in_order_with_factors_that_add_up(extract
 
 
 async def test_atoms_topics_and_links_are_drawn(extractor: OllamaExtractor) -> None:
-    found = await extractor.extract(messages(CRASH, "thanks!", FIX), Known())
+    found = await extractor.extract(messages(CRASH, "thanks!", FIX), DatasetKnowledge())
     assert [atom.type for atom in found.atoms] == [AtomType.PROBLEM, AtomType.PROBLEM]
     assert [atom.message_ids for atom in found.atoms] == [(100,), (102,)]
     assert [topic.name for topic in found.topics] == ["Problem"]
-    solved = await extractor.extract(messages(CRASH, "Workaround: restart the worker once an hour by cron."), Known())
+    solved = await extractor.extract(
+        messages(CRASH, "Workaround: restart the worker once an hour by cron."), DatasetKnowledge()
+    )
     assert [(link.source, link.type, link.target) for link in solved.links] == [(1, LinkType.SOLVES, 0)]
 
 
@@ -73,7 +75,7 @@ async def test_a_bad_answer_is_repaired_once_with_the_reason(
     fake.fail_next(1, fault)
     assert len(await extractor.score(messages(CRASH, FIX))) == 2
     fake.fail_next(1, fault)
-    assert len((await extractor.extract(messages(CRASH, FIX), Known())).atoms) == 2
+    assert len((await extractor.extract(messages(CRASH, FIX), DatasetKnowledge())).atoms) == 2
     assert fake.calls("/api/chat") == 4
     talk = orjson.loads(fake.requests[1].body)["messages"]
     assert [turn["role"] for turn in talk] == ["system", "user", "assistant", "user"]
@@ -86,7 +88,7 @@ async def test_a_model_that_fails_twice_is_given_up_with_its_reason(
 ) -> None:
     fake.always(None, fault)
     with pytest.raises(BadResponseError, match="refused twice: "):
-        await extractor.extract(messages(CRASH), Known())
+        await extractor.extract(messages(CRASH), DatasetKnowledge())
     with pytest.raises(BadResponseError, match="refused twice: "):
         await extractor.score(messages(CRASH))
     assert fake.calls("/api/chat") == 4
@@ -155,7 +157,7 @@ async def test_many_messages_travel_in_several_calls_and_links_still_point_right
     fake: FakeProvider, extractor: OllamaExtractor
 ) -> None:
     texts = [CRASH, "Workaround: restart the worker once an hour by cron."] * 30
-    found = await extractor.extract(messages(*texts), Known())
+    found = await extractor.extract(messages(*texts), DatasetKnowledge())
     assert fake.calls("/api/chat") == 3
     assert len(found.atoms) == 60
     assert len(found.links) == 30
@@ -173,7 +175,7 @@ async def test_a_message_longer_than_the_context_is_shown_in_part_and_marked(
 
 
 async def test_known_topics_are_shown_and_not_drafted_again(fake: FakeProvider, extractor: OllamaExtractor) -> None:
-    known = Known(
+    known = DatasetKnowledge(
         topics=[KnownTopic(7, "problem", "What went wrong")],
         atoms=[KnownAtom(9, AtomType.PROBLEM, "Jobs are stuck", "Jobs are stuck after a crash.")],
     )

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Changes, Digest, Ids, Life, Vectors, Watermark
+from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror.places import Filter
 from evervec.mirror.snapshot import Answer, Snapshot
 
 Rows = NDArray[np.float32]
 
 DIMENSIONS = 16
-LIFE = Life("7300000000000000001", 1, 5, 1, DIMENSIONS, "0007")
+LIFE = DatabaseIdentity("7300000000000000001", 1, 5, 1, DIMENSIONS, "0007")
 START = Watermark(10, 10)
 ROUNDING = 2e-3
 """How far a score may be off: vectors are kept in half precision."""
@@ -26,16 +26,16 @@ def row_of(ids: Ids, versions: Ids) -> Rows:
     return np.asarray(rows, np.float32)
 
 
-def vectors(ids: list[int] | range | Ids, version: int | Ids = 1) -> Vectors:
+def vectors(ids: list[int] | range | Ids, version: int | Ids = 1) -> FeedVectors:
     """Vectors of those ids in one version, or in one each; the kind of an id is its remainder by 3."""
     whole = np.array(ids, np.int64)
     versions = np.full(len(whole), version, np.int64) if isinstance(version, int) else version
-    return Vectors(whole, versions, (whole % 3).astype(np.int16), row_of(whole, versions))
+    return FeedVectors(whole, versions, (whole % 3).astype(np.int16), row_of(whole, versions))
 
 
-def changes(at: int, upserts: Vectors | None = None, deleted: list[int] | Ids | None = None) -> Changes:
+def changes(at: int, upserts: FeedVectors | None = None, deleted: list[int] | Ids | None = None) -> Changes:
     """Changes at a moment."""
-    none = Vectors.none(DIMENSIONS)
+    none = FeedVectors.none(DIMENSIONS)
     return Changes(Watermark(at, at), none if upserts is None else upserts, np.array(deleted or [], np.int64))
 
 

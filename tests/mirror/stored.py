@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Life, Watermark
+from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.mirror.disk.files import Folder
 from evervec.mirror.disk.paths import Place
 from evervec.mirror.segment import Segment, Tuning
@@ -16,7 +16,7 @@ from evervec.mirror.segment import Segment, Tuning
 PROJECT = UUID("11111111-1111-4111-8111-111111111111")
 DATASET = UUID("22222222-2222-4222-8222-222222222222")
 OTHER = UUID("33333333-3333-4333-8333-333333333333")
-LIFE = Life(cluster="7301", timeline=1, database=5, space_id=3, dimensions=16, schema="0007")
+LIFE = DatabaseIdentity(cluster="7301", timeline=1, database=5, space_id=3, dimensions=16, schema="0007")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def rows(n: int, dimensions: int = LIFE.dimensions) -> NDArray[np.float32]:
     return found
 
 
-def segment(n: int = 40, *, xmin: int = 10, life: Life = LIFE, factory: str = "SQfp16") -> Segment:
+def segment(n: int = 40, *, xmin: int = 10, life: DatabaseIdentity = LIFE, factory: str = "SQfp16") -> Segment:
     """n vectors as they were at watermark `xmin`."""
     index = faiss.index_factory(life.dimensions, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(rows(max(n, 400), life.dimensions))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from evervec.domain.feed import Life, Watermark
+from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.mirror.disk import container, manifest
 from evervec.mirror.disk.files import Folder
@@ -244,7 +244,7 @@ def test_a_writer_who_did_not_load_sets_aside_what_is_not_right(stored: Stored, 
         (replace(LIFE, timeline=2), "timeline 1, not 2"),
     ],
 )
-def test_a_file_of_another_life_is_set_aside(stored: Stored, life: Life, reason: str) -> None:
+def test_a_file_of_another_life_is_set_aside(stored: Stored, life: DatabaseIdentity, reason: str) -> None:
     stored.folder.save(PROJECT, DATASET, segment())
     loaded = stored.folder.load(PROJECT, DATASET, life)
     assert loaded.state == "set aside"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.feed import Changes, Vectors, Watermark, compare
+from evervec.domain.feed import Changes, FeedVectors, Watermark, compare
 from evervec.mirror import index as rules
 from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
@@ -18,7 +18,7 @@ from tests.mirror.oracle import DIMENSIONS, LIFE, ROUNDING, START, Oracle, chang
 QUERIES = np.random.default_rng(4).standard_normal((3, DIMENSIONS)).astype(np.float32)
 
 
-def opened(held: Vectors) -> tuple[DatasetIndex, Oracle]:
+def opened(held: FeedVectors) -> tuple[DatasetIndex, Oracle]:
     """An index with a main segment, and what it should say."""
     oracle = Oracle()
     oracle.apply(Changes(START, held, np.empty(0, np.int64)))
@@ -29,9 +29,9 @@ def small() -> tuple[DatasetIndex, Oracle]:
     return opened(vectors(range(20)))
 
 
-def narrow() -> Vectors:
+def narrow() -> FeedVectors:
     one = np.ones(1, np.int64)
-    return Vectors(one, one, one.astype(np.int16), np.ones((1, 8), np.float32))
+    return FeedVectors(one, one, one.astype(np.int16), np.ones((1, 8), np.float32))
 
 
 ids = st.integers(0, 39)
@@ -129,7 +129,7 @@ BEHIND = [
 @pytest.mark.parametrize("behind", BEHIND, ids=str)
 def test_changes_from_behind_the_watermark_are_refused(behind: Watermark) -> None:
     index, oracle = small()
-    index.apply(Changes(Watermark(30, 40, (30, 31)), Vectors.none(DIMENSIONS), np.empty(0, np.int64)))
+    index.apply(Changes(Watermark(30, 40, (30, 31)), FeedVectors.none(DIMENSIONS), np.empty(0, np.int64)))
 
     with pytest.raises(ValueError, match=r"the mirror is at 30:40:30,31 already"):
         index.apply(Changes(behind, vectors([1], 7), np.array([2])))
@@ -142,7 +142,7 @@ def test_changes_from_behind_the_watermark_are_refused(behind: Watermark) -> Non
 )
 def test_changes_from_the_watermark_on_are_taken(ahead: Watermark) -> None:
     index, oracle = small()
-    index.apply(Changes(Watermark(30, 40, (30, 31)), Vectors.none(DIMENSIONS), np.empty(0, np.int64)))
+    index.apply(Changes(Watermark(30, 40, (30, 31)), FeedVectors.none(DIMENSIONS), np.empty(0, np.int64)))
     edit = Changes(ahead, vectors([1], 7), np.array([2]))
 
     snapshot = index.apply(edit)
@@ -185,7 +185,7 @@ def test_a_repair_leaves_the_watermark() -> None:
 
 def test_a_repair_replaces_wrong_numbers_of_the_right_version() -> None:
     held = vectors(range(20))
-    wrong = Vectors(held.ids, held.versions, held.kinds, held.rows[::-1].copy())
+    wrong = FeedVectors(held.ids, held.versions, held.kinds, held.rows[::-1].copy())
     index = DatasetIndex(build(wrong, LIFE, START))
 
     repaired = index.repair(held, np.empty(0, np.int64))
@@ -210,7 +210,7 @@ def test_a_repair_does_not_touch_what_changed_after_the_check() -> None:
 
 def test_a_million_deletes_at_once() -> None:
     count = 1_000_000
-    held = Vectors(
+    held = FeedVectors(
         np.random.default_rng(5).permutation(count),
         np.ones(count, np.int64),
         np.zeros(count, np.int16),
@@ -220,7 +220,7 @@ def test_a_million_deletes_at_once() -> None:
     index = DatasetIndex(build(held, life, START, factory="SQfp16"))
     gone = np.arange(-100, count - 3)
 
-    snapshot = index.apply(Changes(Watermark(20, 20), Vectors.none(4), gone))
+    snapshot = index.apply(Changes(Watermark(20, 20), FeedVectors.none(4), gone))
 
     assert sorted(index.versions()[0].tolist()) == [count - 3, count - 2, count - 1]
     answer = snapshot.search(np.ones((1, 4), np.float32), 10)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.allowed import Allowed
 from evervec.mirror.build import FLAT, GRAPH, LISTS, Cancelled, build
 from evervec.mirror.segment import EXACT_BELOW, Segment
 from evervec.mirror.threads import faiss
 
 DIM, N = 64, 24_000
-LIFE = Life("cluster", 1, 1, 1, DIM, "schema")
+LIFE = DatabaseIdentity("cluster", 1, 1, 1, DIM, "schema")
 NOW = Watermark(10, 10)
 Rows = NDArray[np.float32]
 
@@ -27,9 +27,9 @@ def clustered(n: int, seed: int = 3, clusters: int = 60) -> Rows:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def vectors(rows: Rows) -> Vectors:
+def vectors(rows: Rows) -> FeedVectors:
     n = len(rows)
-    return Vectors(np.arange(n) * 3 + 1, np.full(n, 7), np.ones(n, np.int16), rows)
+    return FeedVectors(np.arange(n) * 3 + 1, np.full(n, 7), np.ones(n, np.int16), rows)
 
 
 def made(rows: Rows, factory: str | None = None, target: float = 0.98) -> Segment:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evervec.domain.feed import Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.segment import Segment
 from evervec.mirror.threads import ForkedError
@@ -16,8 +16,8 @@ ROWS = np.eye(16, dtype=np.float32)
 
 
 def built() -> Segment:
-    vectors = Vectors(np.arange(16), np.ones(16, np.int64), np.ones(16, np.int16), ROWS)
-    return build(vectors, Life("cluster", 1, 1, 1, 16, "schema"), Watermark(1, 1), threads=2)
+    vectors = FeedVectors(np.arange(16), np.ones(16, np.int64), np.ones(16, np.int16), ROWS)
+    return build(vectors, DatabaseIdentity("cluster", 1, 1, 1, 16, "schema"), Watermark(1, 1), threads=2)
 
 
 def said_in_a_fork(work: Callable[[], object]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Vectors
+from evervec.domain.feed import FeedVectors
 from evervec.mirror.build import build
 from evervec.mirror.places import Recent
 from evervec.mirror.snapshot import Answer, Filter, Snapshot
@@ -28,7 +28,7 @@ def questions(count: int, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((count, DIMENSIONS)).astype(np.float32) * 3
 
 
-def of(held: Vectors, factory: str | None = None) -> Snapshot:
+def of(held: FeedVectors, factory: str | None = None) -> Snapshot:
     return Snapshot.of(build(held, LIFE, START, factory=factory))
 
 
@@ -67,7 +67,7 @@ def test_few_vectors_are_all_found(count: int) -> None:
 
 
 def test_an_empty_main_segment_with_a_delta() -> None:
-    snapshot = of(Vectors.none(DIMENSIONS)).plus(vectors(range(5)))
+    snapshot = of(FeedVectors.none(DIMENSIONS)).plus(vectors(range(5)))
 
     Oracle(dict.fromkeys(range(5), 1)).check(snapshot, questions(3), 10)
 
@@ -75,8 +75,8 @@ def test_an_empty_main_segment_with_a_delta() -> None:
 def test_vectors_that_are_all_equal_are_each_found_once() -> None:
     rows = np.tile(vectors([1]).rows, (1_500, 1))
     held = vectors(range(1_500))
-    snapshot = of(Vectors(held.ids[:1_000], held.versions[:1_000], held.kinds[:1_000], rows[:1_000]))
-    snapshot = snapshot.plus(Vectors(held.ids[1_000:], held.versions[1_000:], held.kinds[1_000:], rows[1_000:]))
+    snapshot = of(FeedVectors(held.ids[:1_000], held.versions[:1_000], held.kinds[:1_000], rows[:1_000]))
+    snapshot = snapshot.plus(FeedVectors(held.ids[1_000:], held.versions[1_000:], held.kinds[1_000:], rows[1_000:]))
 
     answer = snapshot.search(rows[:1], 1_600)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import Database
-from evervec.store.vectors import Hit
+from evervec.store.vectors import SearchHit
 
 EXACT = 1e-5
 """How far two ways to compute one cosine in single precision may be apart."""
@@ -63,7 +63,7 @@ class Oracle:
 
     def judge(
         self,
-        hits: Sequence[Hit],
+        hits: Sequence[SearchHit],
         query: NDArray[np.float32],
         allowed: NDArray[np.bool_],
         k: int,
@@ -83,14 +83,14 @@ class Oracle:
         assert short.max(initial=0) <= tolerance, f"place {int(short.argmax())} could be {short.max():.2e} nearer"
 
     def recall(
-        self, hits: Sequence[Hit], query: NDArray[np.float32], allowed: NDArray[np.bool_], k: int
+        self, hits: Sequence[SearchHit], query: NDArray[np.float32], allowed: NDArray[np.bool_], k: int
     ) -> tuple[int, int]:
         """How many hits are as near as the k-th nearest, and how many there could be."""
         scores = self.scores(query)
         best = np.sort(scores[allowed])[::-1][:k]
         return int((scores[self.places(hits)] >= best[-1] - EXACT).sum()), len(best)
 
-    def places(self, hits: Sequence[Hit]) -> list[int]:
+    def places(self, hits: Sequence[SearchHit]) -> list[int]:
         """Where the rows of hits are here."""
         return [self._at[hit.kind, hit.id] for hit in hits]
 

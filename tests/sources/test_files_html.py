@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.document import Document
+from evervec.domain.document import IncomingDocument
 from evervec.sources.files.readers.document import read_bytes
 from evervec.sources.files.readers.html import html_markdown
 from evervec.sources.files.readers.html_raw import without_raw
@@ -139,13 +139,13 @@ def test_hostile_html_takes_seconds_and_says_what_it_says(html: str) -> None:
 
 def test_what_nests_too_deep_is_read_as_plain_text() -> None:
     read = read_bytes(b"<title>Deep</title>" + b"<div>" * 100_000 + b"<p>one<p>two", "a.html", "file:///a")
-    assert read == Document("file:///a", "Deep", "one\ntwo", "plain")
+    assert read == IncomingDocument("file:///a", "Deep", "one\ntwo", "plain")
 
 
 def test_utf_16_can_not_be_declared_in_ascii() -> None:
     page = '<meta charset="utf-16"><title>café</title>'.encode("latin-1")
     for data in (page, page + b"<p>"):  # of even and odd length
-        assert read_bytes(data, "a.html", "u:a") == Document("u:a", "café", "", "markdown")
+        assert read_bytes(data, "a.html", "u:a") == IncomingDocument("u:a", "café", "", "markdown")
 
 
 @pytest.mark.parametrize("html", [f"<h{'9' * 5000}>text", "<table><tr><td colspan=²>text</table>"])
@@ -155,13 +155,13 @@ def test_numbers_that_are_none_cost_the_markup_not_the_text(html: str) -> None:
 
 def test_a_declared_charset_is_believed_before_a_guess() -> None:
     page = '<meta charset="iso-8859-2"><title>Mało</title>'
-    assert read_bytes(page.encode("iso8859_2"), "a.html", "u:a") == Document("u:a", "Mało", "", "markdown")
+    assert read_bytes(page.encode("iso8859_2"), "a.html", "u:a") == IncomingDocument("u:a", "Mało", "", "markdown")
 
 
 def test_a_declared_charset_is_followed_where_it_is_not_utf_8() -> None:
     page = '<meta charset="windows-1251"><title>Да</title><p>Нет'
-    assert read_bytes(page.encode("cp1251"), "a.html", "u:a") == Document("u:a", "Да", "Нет", "markdown")
-    assert read_bytes(page.encode(), "a.html", "u:a") == Document("u:a", "Да", "Нет", "markdown")
+    assert read_bytes(page.encode("cp1251"), "a.html", "u:a") == IncomingDocument("u:a", "Да", "Нет", "markdown")
+    assert read_bytes(page.encode(), "a.html", "u:a") == IncomingDocument("u:a", "Да", "Нет", "markdown")
 
 
 MARKUP = (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import Document, Skipped
+from evervec.domain.document import IncomingDocument, Skipped
 from evervec.sources.files.readers.document import read_bytes
 
 
@@ -19,13 +19,13 @@ def notebook(*cells: object, language: object = "python") -> bytes:
     return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}).encode()
 
 
-def read(data: bytes) -> Document | Skipped:
+def read(data: bytes) -> IncomingDocument | Skipped:
     return read_bytes(data, "a.ipynb", "file:///a")
 
 
 def text(data: bytes) -> str:
     found = read(data)
-    assert isinstance(found, Document), found
+    assert isinstance(found, IncomingDocument), found
     assert found.format == "markdown"
     return found.text
 
@@ -43,7 +43,7 @@ def test_a_notebook_is_its_cells_in_order() -> None:
         "# Sales\n\nBy *month*.\n\n```python\nimport csv\n# read\nrows = list(csv.reader(f))\n```\n\n"
         "```\nas it is\n```\n\nThe end\nof it"
     )
-    assert read(data) == Document("file:///a", "Sales", expected, "markdown")
+    assert read(data) == IncomingDocument("file:///a", "Sales", expected, "markdown")
 
 
 def test_a_run_changes_nothing() -> None:
@@ -109,4 +109,4 @@ JSON = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.list
 @given(JSON)
 def test_no_json_raises(value: object) -> None:
     for whole in (value, {"cells": value}, {"cells": [value]}, {"cells": [], "metadata": value}):
-        assert isinstance(read(json.dumps(whole).encode()), Document | Skipped)
+        assert isinstance(read(json.dumps(whole).encode()), IncomingDocument | Skipped)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from evervec.domain.document import Document, Skipped
+from evervec.domain.document import IncomingDocument, Skipped
 from evervec.sources.files.readers import pdf as module
 from evervec.sources.files.readers.document import read_bytes
 from evervec.sources.files.readers.pdf import pdf_text
@@ -86,7 +86,7 @@ TEXT = "First line\nsecond line\n\f\nPage two"
 
 
 def test_pages_are_read_in_order_and_parted_by_a_form_feed() -> None:
-    assert read_bytes(TWO_PAGES, "a.pdf", "file:///a") == Document("file:///a", "", TEXT, "plain")
+    assert read_bytes(TWO_PAGES, "a.pdf", "file:///a") == IncomingDocument("file:///a", "", TEXT, "plain")
 
 
 @pytest.mark.parametrize(
@@ -177,4 +177,4 @@ def test_text_without_end_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.integers(9, len(TWO_PAGES)), st.binary(max_size=12), st.booleans())
 def test_damage_anywhere_raises_nothing(place: int, damage: bytes, cut: bool) -> None:
     data = TWO_PAGES[:place] + damage + (b"" if cut else TWO_PAGES[place + len(damage) :])
-    assert isinstance(read_bytes(data, "a.pdf", "file:///a"), Document | Skipped)
+    assert isinstance(read_bytes(data, "a.pdf", "file:///a"), IncomingDocument | Skipped)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import Document, Skipped
+from evervec.domain.document import IncomingDocument, Skipped
 from evervec.sources.files.readers.document import read_bytes, read_file
 from evervec.sources.files.uris import uri_of
 
@@ -43,9 +43,9 @@ TAIWANESE = (
 RIGHT_TO_LEFT = "שלום world, مرحبا 123 بالعالم! \u202bעברית\u202c and English\n"
 
 
-def document(data: bytes, name: str = "a.txt") -> Document:
+def document(data: bytes, name: str = "a.txt") -> IncomingDocument:
     read = read_bytes(data, name, "file:///a")
-    assert isinstance(read, Document), read
+    assert isinstance(read, IncomingDocument), read
     return read
 
 
@@ -195,8 +195,8 @@ def test_a_file_without_suffix_is_what_its_first_line_says() -> None:
 def test_no_content_ever_raises(data: bytes, name: str) -> None:
     for more in (b"", b"%PDF-1.7\n", b'{"cells": [', b"<p><li>"):
         read = read_bytes(more + data, name, "file:///a")
-        assert isinstance(read, Document | Skipped)
-        if isinstance(read, Document):
+        assert isinstance(read, IncomingDocument | Skipped)
+        if isinstance(read, IncomingDocument):
             assert not set(read.text) & {"\0", "\r"}
             read.text.encode()
 
@@ -207,14 +207,14 @@ def test_no_content_ever_raises(data: bytes, name: str) -> None:
 def test_a_file_is_read_with_its_uri(tmp_path: Path) -> None:
     path = tmp_path / "new\nline.md"
     path.write_text("# Title\r\n\r\ntext\r\n", newline="")
-    assert read_file(path, most_bytes=MOST) == Document(uri_of(path), "Title", "# Title\n\ntext\n", "markdown")
+    assert read_file(path, most_bytes=MOST) == IncomingDocument(uri_of(path), "Title", "# Title\n\ntext\n", "markdown")
 
 
 def test_a_name_that_is_not_utf_8_is_read_too(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
     path.write_bytes(b"text")
     read = read_file(path, most_bytes=MOST)
-    assert isinstance(read, Document) and read.uri.endswith("/caf%E9.txt")
+    assert isinstance(read, IncomingDocument) and read.uri.endswith("/caf%E9.txt")
 
 
 def test_a_file_that_went_is_gone(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_file_of_200_mb_is_left_out_unread(tmp_path: Path) -> None:
 def test_the_limit_is_exact(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * 100)
-    assert isinstance(read_file(path, most_bytes=100), Document)
+    assert isinstance(read_file(path, most_bytes=100), IncomingDocument)
     assert isinstance(read_file(path, most_bytes=99), Skipped)
 
 
@@ -267,6 +267,6 @@ def test_a_file_whose_size_says_nothing_is_read_to_its_end_or_the_limit() -> Non
     """Files of /proc have size 0, as one that grows since its size was taken."""
     path = Path("/proc/self/status")
     whole = read_file(path, most_bytes=MOST)
-    assert isinstance(whole, Document) and "VmRSS" in whole.text
+    assert isinstance(whole, IncomingDocument) and "VmRSS" in whole.text
     cut = read_file(path, most_bytes=100)
     assert isinstance(cut, Skipped) and cut.reason == "too large"

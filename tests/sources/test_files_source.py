@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from evervec.domain.document import ChangedIds, Document, Listed, Skipped, Source
+from evervec.domain.document import ChangedIds, DocumentSource, IncomingDocument, Listed, Skipped
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
 from evervec.sources.files.readers import document
 from evervec.sources.files.roots import Root
@@ -43,12 +43,12 @@ async def everything(batches: AsyncIterator[list[T]]) -> list[T]:
     return [one async for batch in batches for one in batch]
 
 
-async def read(source: FileSource, *uris: str) -> list[Document | Skipped]:
+async def read(source: FileSource, *uris: str) -> list[IncomingDocument | Skipped]:
     return await everything(source.read([Listed(uri) for uri in uris]))
 
 
 def test_it_is_a_source(folder: Path) -> None:
-    source: Source = FileSource([folder])
+    source: DocumentSource = FileSource([folder])
     assert source.owns(uri_of(folder))
 
 
@@ -130,7 +130,7 @@ async def test_files_removed_in_the_middle_are_not_listed_and_gone_when_read(tmp
 async def test_a_file_is_its_text_and_an_empty_one_a_document_without(folder: Path) -> None:
     empty = write(folder / "empty.md", "")
     found = await read(FileSource([folder]), uri_of(folder / "sub/c.txt"), empty)
-    texts = [one.text for one in found if isinstance(one, Document)]
+    texts = [one.text for one in found if isinstance(one, IncomingDocument)]
     assert texts == ["The text of sub/c.txt.", ""]
     assert [one.uri for one in found] == [uri_of(folder / "sub/c.txt"), empty]
 
@@ -147,7 +147,7 @@ async def test_a_renamed_file_goes_and_comes_with_the_same_text(folder: Path) ->
     old.rename(new)
     gone, after = await read(source, uri_of(old), uri_of(new))
     assert gone == Skipped(uri_of(old), "gone")
-    assert isinstance(before, Document) and isinstance(after, Document)
+    assert isinstance(before, IncomingDocument) and isinstance(after, IncomingDocument)
     assert (after.text, after.stamp) == (before.text, before.stamp)
     assert not source.exists(uri_of(old)) and source.exists(uri_of(new))
 
@@ -183,7 +183,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
 async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = document.read_file
 
-    def slowly(path: Path, *, most_bytes: int) -> Document | Skipped:
+    def slowly(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
         size, deadline = path.stat().st_size, time.monotonic() + 20
         outcome = real(path, most_bytes=most_bytes)
         while path.stat().st_size == size and time.monotonic() < deadline:
@@ -198,7 +198,7 @@ async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monke
 async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, texts = document.read_file, ["second", "third"]
 
-    def edited(path: Path, *, most_bytes: int) -> Document | Skipped:
+    def edited(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
         outcome = real(path, most_bytes=most_bytes)
         if texts:
             write(path, texts.pop(0))
@@ -206,7 +206,7 @@ async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch:
 
     monkeypatch.setattr(document, "read_file", edited)
     (found,) = await read(FileSource([folder]), uri_of(folder / "a.md"))
-    assert isinstance(found, Document)
+    assert isinstance(found, IncomingDocument)
     assert (found.text, found.stamp) == ("third", f"5:{LONG_AGO}000000000")
 
 
@@ -220,7 +220,7 @@ async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
 async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, root = document.read_file, folder / "sub"
 
-    def unmounting(path: Path, *, most_bytes: int) -> Document | Skipped:
+    def unmounting(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
         outcome = real(path, most_bytes=most_bytes)
         root.rename(folder / "elsewhere")
         root.mkdir()

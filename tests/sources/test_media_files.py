@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import Document, Media, Skipped
+from evervec.domain.document import IncomingDocument, Media, Skipped
 from evervec.errors import PathRefusedError
 from evervec.library.documents import Document as Given
 from evervec.sources.files.media import (
@@ -111,7 +111,7 @@ def test_a_picture_becomes_a_document_without_a_text(tmp_path: Path) -> None:
     path.write_bytes(PNG + b"pixels")
     os.utime(path, ns=(1_000_000_000, 1_000_000_000))
     media = Media(str(path), "image/png", 14, sha256(PNG + b"pixels").digest())
-    assert media_document(path) == Document(f"file://{path}", "a b", "", "image", "14:1000000000", media)
+    assert media_document(path) == IncomingDocument(f"file://{path}", "a b", "", "image", "14:1000000000", media)
     content = read_media(path)
     assert isinstance(content, Content)
     assert (content.data, content.media) == (PNG + b"pixels", media)
@@ -137,7 +137,7 @@ def test_what_can_not_be_read_has_a_reason(tmp_path: Path) -> None:
     assert found[0] == "not what its name says"
     assert found[1].startswith("it begins with 6a 75 73 74 20 74 65 78, which is no png; known are png, jpg,")
     assert reason(media_document(file("large.png", PNG + bytes(100)), most_bytes=107))[0] == "too large"
-    assert isinstance(media_document(tmp_path / "large.png", most_bytes=108), Document)
+    assert isinstance(media_document(tmp_path / "large.png", most_bytes=108), IncomingDocument)
 
 
 def test_more_than_twenty_megabytes_are_refused_without_being_read(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from evervec.domain.batch import is_of, new_intent
 from evervec.store import rows
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import Item
+from evervec.store.batch.batch_jobs import BatchItem
 from evervec.store.datasets import Dataset
-from evervec.store.rows import Claimed
+from evervec.store.rows import ClaimedRow
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database, Tx
 from tests.conftest import Servers, cloned
@@ -127,7 +127,7 @@ async def claimed_online(database: Database, dataset: Dataset, owner: UUID) -> s
         return texts(await rows.claim_dataset(tx, dataset.id, limit=100, owner=owner, lease=60))
 
 
-def texts(found: list[Claimed]) -> set[str]:
+def texts(found: list[ClaimedRow]) -> set[str]:
     return {row.text for row in found}
 
 
@@ -242,7 +242,7 @@ async def filled_job(database: Database, dataset: Dataset) -> UUID:
         job = new_intent(await batch_jobs.tag(tx))
         found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
         await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
-        await batch_jobs.fill(tx, job, [Item(row.vector_id, row.text, row.content_hash) for row in found])
+        await batch_jobs.fill(tx, job, [BatchItem(row.vector_id, row.text, row.content_hash) for row in found])
     return job
 
 

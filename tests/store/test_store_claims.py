@@ -9,17 +9,17 @@ import pytest
 
 from evervec.store import datasets, monitor, rows
 from evervec.store.datasets import Dataset
-from evervec.store.rows import Claimed, GivenUp
+from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE
 from evervec.store.session import Database, Tx
 from tests.store.planting import edit, embed_all, plant
 
 
-async def claim(tx: Tx, dataset: Dataset, owner: UUID, *, limit: int = 100, lease: float = 60) -> list[Claimed]:
+async def claim(tx: Tx, dataset: Dataset, owner: UUID, *, limit: int = 100, lease: float = 60) -> list[ClaimedRow]:
     return await rows.claim_dataset(tx, dataset.id, limit=limit, owner=owner, lease=lease)
 
 
-async def claimed_by(database: Database, dataset: Dataset, owner: UUID, **options: Any) -> list[Claimed]:
+async def claimed_by(database: Database, dataset: Dataset, owner: UUID, **options: Any) -> list[ClaimedRow]:
     async with database.transaction() as tx:
         return await claim(tx, dataset, owner, **options)
 
@@ -59,7 +59,7 @@ async def test_a_claim_waits_for_the_open_one_and_shares_no_row_with_it(
     for number in range(10):
         await plant(psql, MESSAGE, dataset.id, f"text {number}")
 
-    async def later() -> list[rows.Claimed]:
+    async def later() -> list[rows.ClaimedRow]:
         async with database.transaction() as tx:
             return await claim(tx, dataset, uuid4(), limit=6)
 
@@ -212,7 +212,7 @@ async def test_no_claim_under_constant_edits_ever_returns_a_text_of_another_dige
     psql: Any, database: Database, dataset: Dataset
 ) -> None:
     ids = [await plant(psql, MESSAGE, dataset.id, f"text {number}") for number in range(20)]
-    seen: list[Claimed] = []
+    seen: list[ClaimedRow] = []
 
     async def editor() -> None:
         for number in range(150):
@@ -297,11 +297,11 @@ async def test_a_failed_row_is_not_claimed_until_its_text_changes(
     assert (await claimed_by(database, dataset, uuid4()))[0].attempts == 0
 
 
-async def fail(database: Database, dataset: Dataset) -> Claimed:
+async def fail(database: Database, dataset: Dataset) -> ClaimedRow:
     owner = uuid4()
     (taken,) = await claimed_by(database, dataset, owner)
     async with database.transaction() as tx:
-        await rows.give_up(tx, owner, [GivenUp(taken.vector_id, taken.content_hash, "bad_input", "refused")])
+        await rows.give_up(tx, owner, [FailedRow(taken.vector_id, taken.content_hash, "bad_input", "refused")])
     return taken
 
 
@@ -342,7 +342,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(
     async with database.transaction() as tx:
         await rows.release(tx, late, [taken.vector_id])
         await rows.back_off(tx, late, taken.vector_id, delay=9, code="late", error="late")
-        await rows.give_up(tx, late, [GivenUp(claimed.vector_id, claimed.content_hash, "late", "late")])
+        await rows.give_up(tx, late, [FailedRow(claimed.vector_id, claimed.content_hash, "late", "late")])
         assert await rows.renew(tx, late, lease=60) == 0
     assert await work(psql) == before
     assert await psql.fetchval("SELECT failed_hash FROM embeddings") is None
@@ -355,7 +355,7 @@ async def test_a_row_that_was_embedded_meanwhile_is_not_given_up(
     (claimed,) = await claimed_by(database, dataset, owner)
     await embed_all(psql)
     async with database.transaction() as tx:
-        await rows.give_up(tx, owner, [GivenUp(claimed.vector_id, claimed.content_hash, "bad_input", "refused")])
+        await rows.give_up(tx, owner, [FailedRow(claimed.vector_id, claimed.content_hash, "bad_input", "refused")])
     assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "READY"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from evervec.errors import SourceError
 from evervec.store.foreign import reader
-from evervec.store.foreign.reader import Foreign, open_foreign
+from evervec.store.foreign.reader import ForeignTables, open_foreign
 from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, tables
 
 
@@ -23,19 +23,19 @@ async def shop(psql: Any) -> Any:
 
 
 @pytest.fixture
-async def opened(shop: Any, database_url: str) -> AsyncIterator[Foreign]:
+async def opened(shop: Any, database_url: str) -> AsyncIterator[ForeignTables]:
     found = await open_foreign(described(), database_url)
     yield found
     await found.aclose()
 
 
-async def test_a_record_has_what_its_text_needs_and_nothing_else(opened: Foreign, shop: Any) -> None:
+async def test_a_record_has_what_its_text_needs_and_nothing_else(opened: ForeignTables, shop: Any) -> None:
     [record] = await gathered(opened.extract_data_by_ids("orders", ["2"]))
     written = await shop.fetchval("SELECT updated_at FROM shop.orders WHERE id = 2")
     assert record == reader.Record("orders", 2, written, "7", {"number": "B"})
 
 
-async def test_ids_that_are_not_there_or_of_another_tenant_are_left_out(opened: Foreign) -> None:
+async def test_ids_that_are_not_there_or_of_another_tenant_are_left_out(opened: ForeignTables) -> None:
     wanted = [3, 2, 2, 99, -1, 5_000_000_000]
     assert [row.key for row in await gathered(opened.extract_data_by_ids("orders", wanted))] == [2, 3]
     assert [row.key for row in await gathered(opened.extract_data_by_ids("orders", wanted, "8"))] == [3]
@@ -44,7 +44,7 @@ async def test_ids_that_are_not_there_or_of_another_tenant_are_left_out(opened: 
         await gathered(opened.extract_data_by_ids("orders", ["abc"]))
 
 
-async def test_a_tenant_is_never_mistaken_for_all(opened: Foreign, database_url: str) -> None:
+async def test_a_tenant_is_never_mistaken_for_all(opened: ForeignTables, database_url: str) -> None:
     assert await opened.tenants() == ["7", "8"]
     assert await gathered(opened.keys("orders", "8")) == [3]
     with pytest.raises(SourceError, match='invalid input syntax for type integer: "seven"'):
@@ -58,7 +58,7 @@ async def test_a_tenant_is_never_mistaken_for_all(opened: Foreign, database_url:
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
-async def test_changes_come_in_the_order_of_their_time(opened: Foreign, shop: Any) -> None:
+async def test_changes_come_in_the_order_of_their_time(opened: ForeignTables, shop: Any) -> None:
     start = datetime(2026, 7, 1, tzinfo=UTC)
     for key, minutes in ((3, 1), (1, 2), (2, 2)):
         await shop.execute(
@@ -72,7 +72,7 @@ async def test_changes_come_in_the_order_of_their_time(opened: Foreign, shop: An
 
 
 async def test_a_transaction_that_commits_late_is_seen_by_the_next_sync(
-    opened: Foreign, shop: Any, database_url: str
+    opened: ForeignTables, shop: Any, database_url: str
 ) -> None:
     late = await asyncpg.connect(database_url)
     async with late.transaction():
@@ -84,7 +84,7 @@ async def test_a_transaction_that_commits_late_is_seen_by_the_next_sync(
     assert 4 in [change.key for change in await gathered(opened.changed_since("orders", since, NEVER))]
 
 
-async def test_the_cursor_moves_with_the_sources_clock(opened: Foreign, shop: Any) -> None:
+async def test_the_cursor_moves_with_the_sources_clock(opened: ForeignTables, shop: Any) -> None:
     before = await shop.fetchval("SELECT clock_timestamp()")
     first = await opened.horizon()
     assert before < first < await opened.horizon()
@@ -195,7 +195,7 @@ async def test_a_tenant_may_be_of_any_type(shop: Any, database_url: str, type_: 
     await found.aclose()
 
 
-async def test_a_value_that_can_not_be_read_is_refused_by_its_table(opened: Foreign, shop: Any) -> None:
+async def test_a_value_that_can_not_be_read_is_refused_by_its_table(opened: ForeignTables, shop: Any) -> None:
     await shop.execute("UPDATE shop.orders SET updated_at = '0044-03-15 BC' WHERE id = 2")
     with pytest.raises(SourceError, match="table 'orders': it can not be read as it is described"):
         await gathered(opened.extract_all("orders"))

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.domain.batch import JobType
-from evervec.domain.document import Document, Media
+from evervec.domain.document import IncomingDocument, Media
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
-from evervec.store.batch.batch_jobs import Item
-from evervec.store.batch.media import Asked, Medium
+from evervec.store.batch.batch_jobs import BatchItem
+from evervec.store.batch.media import MediaFile, RequestedFile
 from evervec.store.datasets import Dataset
 from evervec.store.session import Database
 from tests.store.explaining import plans
@@ -22,9 +22,9 @@ OLD, NEW = sha256(b"old").digest(), sha256(b"new").digest()
 STATE = "SELECT content_hash, described_hash, failed_hash, error, job_id, tries FROM media WHERE document_id = $1"
 
 
-def picture(name: str, digest: bytes = OLD, title: str | None = None) -> Document:
+def picture(name: str, digest: bytes = OLD, title: str | None = None) -> IncomingDocument:
     path = f"/p/{name}.png"
-    return Document(f"file://{path}", title or name, "", "image", "1:1", Media(path, "image/png", 3, digest))
+    return IncomingDocument(f"file://{path}", title or name, "", "image", "1:1", Media(path, "image/png", 3, digest))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def made(database: Database) -> UUID:
     return intent
 
 
-async def taken(database: Database, dataset: Dataset, *given: Document) -> list[int]:
+async def taken(database: Database, dataset: Dataset, *given: IncomingDocument) -> list[int]:
     """Take pictures in; the ids of their documents, in the order of their uris."""
     async with database.transaction() as tx:
         await media.take_in(tx, dataset.id, given)
@@ -61,7 +61,7 @@ async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> 
         for one in ids:
             assert await media.lock_free(tx, one, digest)
             await media.hold(tx, job, one)
-        await batch_jobs.fill(tx, job, [Item(one, f"document:{one}", digest) for one in ids])
+        await batch_jobs.fill(tx, job, [BatchItem(one, f"document:{one}", digest) for one in ids])
 
 
 async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[int]:
@@ -72,7 +72,7 @@ async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[in
     return [one.document_id for one in found]
 
 
-async def asked(database: Database, job: UUID, ids: Sequence[int]) -> list[Asked]:
+async def asked(database: Database, job: UUID, ids: Sequence[int]) -> list[RequestedFile]:
     async with database.read() as tx:
         return await media.asked(tx, job, [f"document:{one}" for one in ids])
 
@@ -81,7 +81,9 @@ async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(databas
     a, b, c = await taken(database, dataset, picture("b"), picture("a"), picture("c"))
     assert await waits(database, dataset) == [a, b, c]
     async with database.read() as tx:
-        assert await media.free(tx, dataset.id, tries=0, after=a, limit=1) == [Medium(b, "/p/b.png", "image/png", OLD)]
+        assert await media.free(tx, dataset.id, tries=0, after=a, limit=1) == [
+            MediaFile(b, "/p/b.png", "image/png", OLD)
+        ]
         assert await media.size(tx, [dataset.id]) == 9
         assert await media.waiting(tx, [uuid4()]) == []
         same = await media.unchanged(tx, dataset.id, [picture("a"), picture("b", NEW), picture("c", title="other")])
@@ -118,7 +120,7 @@ async def test_another_file_leaves_its_job_and_the_same_stays(
     assert tuple(await psql.fetchrow(STATE, other)) == (NEW, None, None, None, None, 0)
     assert await waits(database, dataset) == [other]
     first, second = await asked(database, job, [same, other])
-    assert first.document == Document("file:///p/a.png", "renamed", "", "image", "1:1")
+    assert first.document == IncomingDocument("file:///p/a.png", "renamed", "", "image", "1:1")
     assert (second.document, second.content_hash) == (None, OLD)
     async with database.transaction() as tx:
         assert [medium.document_id for _, medium in await media.held(tx, job)] == [same]
@@ -207,10 +209,10 @@ async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_d
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
         await media.described(tx, [one])
-        await media.rehash(tx, Medium(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW))
+        await media.rehash(tx, MediaFile(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW))
         assert not await media.lock_free(tx, one, OLD)
         assert await media.lock_free(tx, one, NEW)
-        await media.rehash(tx, Medium(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD))
+        await media.rehash(tx, MediaFile(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD))
         assert not await media.lock_free(tx, one, OLD)
     assert await waits(database, dataset) == []
 

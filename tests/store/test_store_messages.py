@@ -11,7 +11,7 @@ from evervec.domain.knowledge import Score, Signal
 from evervec.domain.message import IncomingMessage
 from evervec.store import messages, monitor
 from evervec.store.datasets import Dataset
-from evervec.store.messages import ClaimedMessage, Saved
+from evervec.store.messages import ClaimedMessage, SavedMessages
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import edit
@@ -26,7 +26,7 @@ def incoming(number: int, text: str, *, edited: int | None = None, reply_to: int
     return IncomingMessage("chat", str(number), "dev", SENT, text, edited_at=at, reply_to=reply)
 
 
-async def save(database: Database, dataset: Dataset, *given: IncomingMessage) -> Saved:
+async def save(database: Database, dataset: Dataset, *given: IncomingMessage) -> SavedMessages:
     async with database.transaction() as tx:
         return await messages.upsert(tx, dataset.id, given)
 
@@ -64,9 +64,9 @@ async def test_importing_twice_changes_nothing(psql: Any, database: Database, da
     assert (len(first.created), first.changed, first.unchanged) == (3, [], 0)
     everything = "SELECT *, xmin::text, ctid::text FROM messages ORDER BY id"
     before = await psql.fetch(everything)
-    assert await save(database, dataset, *given) == Saved([], [], 3)
+    assert await save(database, dataset, *given) == SavedMessages([], [], 3)
     assert await psql.fetch(everything) == before
-    assert await save(database, dataset) == Saved([], [], 0)
+    assert await save(database, dataset) == SavedMessages([], [], 0)
 
 
 async def test_an_edited_message_is_a_new_revision(psql: Any, database: Database, dataset: Dataset) -> None:
@@ -78,8 +78,8 @@ async def test_an_edited_message_is_a_new_revision(psql: Any, database: Database
 
 async def test_an_older_export_never_undoes_a_later_edit(psql: Any, database: Database, dataset: Dataset) -> None:
     await save(database, dataset, incoming(1, "second edit", edited=2))
-    assert await save(database, dataset, incoming(1, "first edit", edited=1)) == Saved([], [], 1)
-    assert await save(database, dataset, incoming(1, "as it was sent")) == Saved([], [], 1)
+    assert await save(database, dataset, incoming(1, "first edit", edited=1)) == SavedMessages([], [], 1)
+    assert await save(database, dataset, incoming(1, "as it was sent")) == SavedMessages([], [], 1)
     assert await contents(psql) == [("second edit", 1)]
 
 

@@ -8,26 +8,26 @@ import pytest
 
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Holder, Told
+from evervec.store.mirrors import MirrorHolder, MirrorReport
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, space
 
-HERE = Holder(UUID(int=7), "host", "/folder", 4711)
+HERE = MirrorHolder(UUID(int=7), "host", "/folder", 4711)
 LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
 
 
-def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> Told:
+def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> MirrorReport:
     """What a holder says of a mirror with three vectors."""
-    return Told(dataset.id, state, "because", 3, 4096, watermark)
+    return MirrorReport(dataset.id, state, "because", 3, 4096, watermark)
 
 
-async def say(database: Database, *mirrors_: Told, holder: Holder = HERE) -> dict[UUID, str]:
+async def say(database: Database, *mirrors_: MirrorReport, holder: MirrorHolder = HERE) -> dict[UUID, str]:
     async with database.transaction() as tx:
         return await mirrors.tell(tx, holder, list(mirrors_))
 
 
-async def held(database: Database, *of: Dataset) -> list[mirrors.Held]:
+async def held(database: Database, *of: Dataset) -> list[mirrors.LiveMirror]:
     async with database.read() as tx:
         return await mirrors.held(tx, [dataset.id for dataset in of])
 
@@ -76,7 +76,7 @@ async def test_what_is_told_again_replaces_and_what_is_told_no_more_is_gone(
 
 
 async def test_one_holder_does_not_speak_for_another(database: Database, dataset: Dataset) -> None:
-    other = Holder(uuid4(), "host", "/elsewhere", 4712)
+    other = MirrorHolder(uuid4(), "host", "/elsewhere", 4712)
     await say(database, told(dataset))
     await say(database, told(dataset), holder=other)
     async with database.transaction() as tx:
@@ -142,7 +142,7 @@ async def test_the_dead_are_not_asked_not_waited_for_and_not_shown(
 async def test_the_long_dead_are_forgotten_by_whoever_speaks_next(
     database: Database, dataset: Dataset, psql: Any
 ) -> None:
-    await say(database, told(dataset), holder=Holder(uuid4(), "gone", "/folder", 1))
+    await say(database, told(dataset), holder=MirrorHolder(uuid4(), "gone", "/folder", 1))
     await psql.execute("UPDATE mirrors SET seen_at = now() - interval '25 hours'")
     await say(database, told(dataset))
     assert [row["host"] for row in await psql.fetch("SELECT host FROM mirrors")] == ["host"]
@@ -168,7 +168,7 @@ async def test_a_mirror_is_behind_only_while_something_of_its_dataset_was_not_se
 
 async def test_the_lowest_watermark_is_that_of_the_slowest(database: Database, dataset: Dataset) -> None:
     for number, watermark in enumerate(("90:95:91", "100:100:", None)):
-        await say(database, told(dataset, watermark), holder=Holder(UUID(int=number), "h", "/f", 1))
+        await say(database, told(dataset, watermark), holder=MirrorHolder(UUID(int=number), "h", "/f", 1))
     async with database.read() as tx:
         assert await mirrors.lowest_watermark(tx, dataset.id) == "90:95:91"
 

@@ -16,7 +16,7 @@ from evervec.domain.vectors import gate
 from evervec.store import datasets, providers, rows, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Space
-from evervec.store.rows import Claimed
+from evervec.store.rows import ClaimedRow
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
 from evervec.store.session import Database
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
@@ -31,14 +31,14 @@ async def active(database: Database) -> Space:
     return await space(database, DIM)
 
 
-async def claimed(psql: Any, database: Database, dataset: Dataset, *texts: str) -> list[Claimed]:
+async def claimed(psql: Any, database: Database, dataset: Dataset, *texts: str) -> list[ClaimedRow]:
     for text in texts:
         await plant(psql, MESSAGE, dataset.id, text)
     async with database.transaction() as tx:
         return await rows.claim_dataset(tx, dataset.id, limit=1000, owner=uuid4(), lease=60)
 
 
-async def write(database: Database, space_id: int, found: list[Claimed]) -> set[int]:
+async def write(database: Database, space_id: int, found: list[ClaimedRow]) -> set[int]:
     async with database.transaction() as tx:
         return await vectors.update_vectors_bulk(tx, space_id, found, unit(len(found), DIM))
 

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from semchunk.semchunk import chunk as semchunk
 
-from evervec.domain.document import Block, Cut, Document
+from evervec.domain.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
 
@@ -54,7 +54,7 @@ _Spans = tuple[list[str], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ChunkDraft:
     """A part of a document. `vector_text` is what is embedded, `digest` its SHA-256; lines count from 1, both included."""
 
     ordinal: int
@@ -132,7 +132,7 @@ class _Piece:
     size: int
 
 
-def chunk(document: Document, blocks: Sequence[Block], recipe: Recipe, count: Count) -> list[Chunk]:
+def chunk(document: IncomingDocument, blocks: Sequence[Block], recipe: Recipe, count: Count) -> list[ChunkDraft]:
     """The chunks of a document, in order; their contents joined are its text. A document without text has none.
 
     The text is one that can be stored (`domain.text.clean`). `blocks` cover it, each with a part of it, else
@@ -154,7 +154,7 @@ _Part = tuple[int, int, str, str, int]
 class _Chunker:
     """One document's way through: sections first, and only what is too large for the model is cut further."""
 
-    def __init__(self, document: Document, blocks: Sequence[Block], recipe: Recipe, count: Count) -> None:
+    def __init__(self, document: IncomingDocument, blocks: Sequence[Block], recipe: Recipe, count: Count) -> None:
         self._text, self._recipe, self._count = document.text, recipe, count
         said = {document.title, *(block.heading for block in blocks)}
         self._short = _shortened(said, recipe.tokens // HEAD_SHARE, count)
@@ -297,13 +297,13 @@ def gather(sizes: Sequence[int], marks: Sequence[int], room: int) -> list[tuple[
     return ranges
 
 
-def _numbered(text: str, parts: Iterable[_Part]) -> Iterator[Chunk]:
+def _numbered(text: str, parts: Iterable[_Part]) -> Iterator[ChunkDraft]:
     line = 1
     for ordinal, (start, end, heading, vector_text, tokens) in enumerate(parts):
         content = text[start:end]
         breaks = content.count("\n")
         digest = sha256(vector_text.encode()).digest()
-        yield Chunk(
+        yield ChunkDraft(
             ordinal, content, heading, vector_text, line, line + breaks - content.endswith("\n"), tokens, digest
         )
         line += breaks

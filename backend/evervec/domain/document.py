@@ -41,7 +41,7 @@ class Media:
 
 
 @dataclass(frozen=True)
-class Document:
+class IncomingDocument:
     """A text with its identity. `format` tells how it is structured (`markdown`, `python`, `plain`, …).
 
     `stamp` is the source's own sign of this version: equal stamps promise equal text. A document with `media` has no
@@ -71,14 +71,14 @@ class Listed:
 
     uri: str
     stamp: str | None = None
-    document: Document | None = None
+    document: IncomingDocument | None = None
 
 
 ChangedIds = Mapping[str, Sequence[str | int]]
 """What changed, by table (`files` for a file source): `{"orders": [17, 23], "reviews": [4]}`."""
 
 
-class Source(Protocol):
+class DocumentSource(Protocol):
     """Where the documents of one dataset come from. A listing is complete, or it raises."""
 
     @property
@@ -107,7 +107,7 @@ class Source(Protocol):
         """Everything there is, in an order that stays, batch by batch, from behind the uri `after` on."""
         ...
 
-    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
+    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
         """The documents of one batch. A `Skipped` whose reason is `gone` says that there is nothing any more."""
         ...
 

@@ -36,7 +36,7 @@ class Watermark:
 
 
 @dataclass(frozen=True)
-class Life:
+class DatabaseIdentity:
     """Which life of which database a watermark belongs to. In another one it means nothing: read everything again.
 
     `cluster` is PostgreSQL's system identifier, `timeline` moves with every point-in-time recovery, `space_id` and
@@ -50,11 +50,11 @@ class Life:
     dimensions: int
     schema: str
 
-    def same_database(self, other: "Life") -> bool:
+    def same_database(self, other: "DatabaseIdentity") -> bool:
         """Whether it is the same database, in whatever life."""
         return (self.cluster, self.database) == (other.cluster, other.database)
 
-    def difference(self, other: "Life") -> str | None:
+    def difference(self, other: "DatabaseIdentity") -> str | None:
         """In words, the first thing in which the other life differs; None when it is the same."""
         mine, others = asdict(self), asdict(other)
         for name, value in mine.items():
@@ -64,7 +64,7 @@ class Life:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class FeedVectors:
     """n vectors of one dataset, as parallel arrays.
 
     `ids` int64 `(n,)` are vector ids of PostgreSQL, unique. `versions` int64 `(n,)` are the transaction ids that wrote
@@ -87,7 +87,7 @@ class Vectors:
         return cls(whole, whole, np.empty(0, np.int16), np.empty((0, dimensions), np.float32))
 
     @classmethod
-    def joined(cls, parts: Sequence["Vectors"], dimensions: int) -> Self:
+    def joined(cls, parts: Sequence["FeedVectors"], dimensions: int) -> Self:
         """Parts after each other."""
         if not parts:
             return cls.none(dimensions)
@@ -98,9 +98,9 @@ class Vectors:
             np.concatenate([part.rows for part in parts]),
         )
 
-    def take(self, places: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Vectors":
+    def take(self, places: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "FeedVectors":
         """Those at some places, in a slice, or where a mask is true."""
-        return Vectors(self.ids[places], self.versions[places], self.kinds[places], self.rows[places])
+        return FeedVectors(self.ids[places], self.versions[places], self.kinds[places], self.rows[places])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Changes:
     """What happened in a dataset between two watermarks: first `deleted` goes, then `upserts` comes."""
 
     watermark: Watermark
-    upserts: Vectors
+    upserts: FeedVectors
     deleted: Ids
 
     def __len__(self) -> int:

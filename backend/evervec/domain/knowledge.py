@@ -123,7 +123,7 @@ class KnownAtom:
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetKnowledge:
     """What the dataset knows before a batch is extracted: all its topics, and the atoms nearest in time and thread."""
 
     topics: Sequence[KnownTopic] = ()

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.knowledge import Extraction, Known, MessageText, Score
+from evervec.domain.knowledge import DatasetKnowledge, Extraction, MessageText, Score
 
 Vectors = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ class EmbedLimits:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ModelProbe:
     """What a model turned out to be: the width of its vectors, and the longest text that it takes, if it tells."""
 
     dimensions: int
@@ -65,7 +65,7 @@ class Embedder(Protocol):
         """
         ...
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ModelProbe:
         """Find out by asking what the model is; `limits.text_tokens` is known from then on. Raises a `ProviderError`
         subclass; `ConfigError` says what to type next."""
         ...
@@ -87,7 +87,7 @@ class Extractor(Protocol):
         """One score per message, in the order given. Raises a `ProviderError` subclass."""
         ...
 
-    async def extract(self, messages: Sequence[MessageText], known: Known) -> Extraction:
+    async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
         """Topics, atoms and links found in the messages, given what the dataset knows already.
 
         Raises a `ProviderError` subclass; `BadResponseError` when the answer could not be repaired.

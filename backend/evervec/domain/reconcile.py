@@ -12,7 +12,7 @@ SAME_STATEMENT = 0.55
 
 
 @dataclass(frozen=True)
-class Plan:
+class AtomPlan:
     """Every draft is exactly one of kept, changed or created (by its index); `retired` and `detached` are old atoms.
 
     An atom is changed by one draft at most, and never kept by another; equal drafts may keep the same atom.
@@ -28,7 +28,7 @@ class Plan:
     detached: list[tuple[int, int]]
 
 
-def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_ids: Sequence[int]) -> Plan:
+def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_ids: Sequence[int]) -> AtomPlan:
     """Match drafts with known atoms: equal statements first, then the most alike of the same message.
 
     `message_ids` are the messages that were extracted; an atom drawn from them that no draft states any more goes.
@@ -47,7 +47,7 @@ def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_i
     retired = [a.atom_id for a in free.values() if a.message_ids and set(a.message_ids) <= extracted]
     stated = kept | {index: atom_id for index, (atom_id, _) in changed.items()}
     detached = _detached(drafts, [a for a in known if a.atom_id not in retired], stated, extracted)
-    return Plan(drafts, kept, changed, created, retired, detached)
+    return AtomPlan(drafts, kept, changed, created, retired, detached)
 
 
 def _equal(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom]) -> dict[int, int]:

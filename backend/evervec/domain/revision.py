@@ -4,11 +4,11 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evervec.domain.chunking import Chunk
+from evervec.domain.chunking import ChunkDraft
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredChunk:
     """A chunk as it is in the database."""
 
     id: int
@@ -28,16 +28,16 @@ class Revision:
     """
 
     kept: int
-    moved: list[tuple[int, Chunk]]
-    reworded: list[tuple[int, Chunk]]
-    updated: list[tuple[int, Chunk]]
-    new: list[Chunk]
+    moved: list[tuple[int, ChunkDraft]]
+    reworded: list[tuple[int, ChunkDraft]]
+    updated: list[tuple[int, ChunkDraft]]
+    new: list[ChunkDraft]
     gone: list[int]
 
 
-def revise(stored: Sequence[Stored], chunks: Sequence[Chunk]) -> Revision:
+def revise(stored: Sequence[StoredChunk], chunks: Sequence[ChunkDraft]) -> Revision:
     """Chunks with equal digests are the same chunk, wherever they moved; of the rest, one takes the place of another."""
-    rows: dict[bytes, deque[Stored]] = defaultdict(deque)
+    rows: dict[bytes, deque[StoredChunk]] = defaultdict(deque)
     for one in stored:
         rows[one.digest].append(one)
     pairs = [(rows[chunk.digest].popleft() if rows[chunk.digest] else None, chunk) for chunk in chunks]
@@ -56,5 +56,5 @@ def revise(stored: Sequence[Stored], chunks: Sequence[Chunk]) -> Revision:
     return found
 
 
-def _place(chunk: Stored | Chunk) -> tuple[int, str, int | None, int | None]:
+def _place(chunk: StoredChunk | ChunkDraft) -> tuple[int, str, int | None, int | None]:
     return chunk.ordinal, chunk.heading, chunk.line_start, chunk.line_end

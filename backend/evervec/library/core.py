@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from evervec.domain.document import Document
+from evervec.domain.document import IncomingDocument
 from evervec.errors import Refused
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PROJECT, DATASET = "library", "documents"
 
-Documents = Document | Iterable[Document] | AsyncIterable[Document]
+Documents = IncomingDocument | Iterable[IncomingDocument] | AsyncIterable[IncomingDocument]
 
 
 class SemanticCore:
@@ -164,7 +164,7 @@ class SemanticCore:
         return await providers.use(self._resources, added.name, reembed=True) if use else added
 
 
-async def _each(documents: Documents) -> AsyncIterator[Document]:
+async def _each(documents: Documents) -> AsyncIterator[IncomingDocument]:
     if isinstance(documents, AsyncIterable):
         async for one in documents:
             yield _document(one)
@@ -175,8 +175,8 @@ async def _each(documents: Documents) -> AsyncIterator[Document]:
         yield _document(documents)
 
 
-def _document(given: object) -> Document:
-    if not isinstance(given, Document):
+def _document(given: object) -> IncomingDocument:
+    if not isinstance(given, IncomingDocument):
         how = "Document.from_path(path) or Document.from_text(uri, text), or several"
         raise Refused(reason=f"{given!r:.100} is no document. Give {how}.")
     return given

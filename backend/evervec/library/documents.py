@@ -12,7 +12,7 @@ MOST_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
-class Document(document.Document):
+class Document(document.IncomingDocument):
     """A text with its identity. `uri` tells which one it is: the same uri again replaces it.
 
     `format` tells how it is structured (`markdown`, `python`, `plain`, …).

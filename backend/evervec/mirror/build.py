@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror import threads as omp
 from evervec.mirror.scan import Rows
 from evervec.mirror.segment import Segment, Tuning
@@ -31,8 +31,8 @@ class Cancelled(Exception):
 
 
 def build(
-    vectors: Vectors,
-    life: Life,
+    vectors: FeedVectors,
+    life: DatabaseIdentity,
     watermark: Watermark,
     *,
     target: float = 0.98,
@@ -86,8 +86,8 @@ def _spelled(factory: str | None, n: int) -> str:
 
 def _tuned(
     spelled: str,
-    vectors: Vectors,
-    life: Life,
+    vectors: FeedVectors,
+    life: DatabaseIdentity,
     watermark: Watermark,
     target: float,
     threads: int,
@@ -112,9 +112,9 @@ def _segment(
     index: Any,
     spelled: str,
     tuning: Tuning,
-    vectors: Vectors,
+    vectors: FeedVectors,
     places: NDArray[np.int64],
-    life: Life,
+    life: DatabaseIdentity,
     watermark: Watermark,
 ) -> Segment:
     arrays = vectors.ids[places], vectors.versions[places], vectors.kinds[places]

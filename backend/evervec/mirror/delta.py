@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Digest, Ids, Vectors
+from evervec.domain.feed import Digest, FeedVectors, Ids
 from evervec.mirror import scan
 from evervec.mirror.allowed import Allowed
 from evervec.mirror.places import NOWHERE, Filter, Places
@@ -82,7 +82,7 @@ class Delta:
         """How many vectors a search scans: those alive and the dead that are not dropped yet."""
         return sum(len(tier.places) for tier in self.tiers)
 
-    def plus(self, vectors: Vectors) -> "Delta":
+    def plus(self, vectors: FeedVectors) -> "Delta":
         """With vectors that are not alive here yet (see `without`); their ids are unique."""
         if not len(vectors):
             return self
@@ -144,7 +144,7 @@ def _level(size: int) -> int:
     return level
 
 
-def _tier(dimensions: int, parts: Sequence[Tier], vectors: Vectors | None = None) -> Tier:
+def _tier(dimensions: int, parts: Sequence[Tier], vectors: FeedVectors | None = None) -> Tier:
     """A new tier of what is alive in others and of vectors after it."""
     index = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     places = [part.living() for part in parts]

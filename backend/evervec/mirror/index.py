@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 
-from evervec.domain.feed import Changes, Digest, Ids, Vectors, Watermark
+from evervec.domain.feed import Changes, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror.build import FLAT_BELOW
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
@@ -46,7 +46,7 @@ class DatasetIndex:
             self._snapshot = replace(_edited(now, changes.upserts, changes.deleted), watermark=changes.watermark)
             return self._snapshot
 
-    def repair(self, upserts: Vectors, deleted: Ids, *, seen: Snapshot | None = None) -> Snapshot:
+    def repair(self, upserts: FeedVectors, deleted: Ids, *, seen: Snapshot | None = None) -> Snapshot:
         """Publish what a check found to differ, under the same watermark: first `deleted` goes, then `upserts` comes.
 
         A vector is replaced in the same version too: its numbers may be what was wrong.
@@ -84,7 +84,7 @@ class DatasetIndex:
         return None
 
 
-def _check(upserts: Vectors, dimensions: int) -> None:
+def _check(upserts: FeedVectors, dimensions: int) -> None:
     if len(upserts) and upserts.rows.shape[1:] != (dimensions,):
         width = upserts.rows.shape[1] if upserts.rows.ndim == 2 else upserts.rows.shape
         raise ValueError(f"The vectors are {width} wide, those of this dataset {dimensions}.")
@@ -103,7 +103,7 @@ def _behind(coming: Watermark, present: Watermark) -> bool:
     return alike and not set(coming.in_progress) <= set(present.in_progress)
 
 
-def _edited(now: Snapshot, upserts: Vectors, deleted: Ids) -> Snapshot:
+def _edited(now: Snapshot, upserts: FeedVectors, deleted: Ids) -> Snapshot:
     same = now.find(upserts.ids) == upserts.versions
     if same.any():
         # deleted and back in the version that is here: nothing happened

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Digest, Ids, Vectors
+from evervec.domain.feed import Digest, FeedVectors, Ids
 from evervec.mirror.allowed import Allowed, Mask
 
 NOWHERE = -1
@@ -83,7 +83,7 @@ class Places:
     _passing: Recent[Filter, Allowed] = field(default_factory=lambda: Recent(8), repr=False)
 
     @classmethod
-    def of(cls, vectors: Vectors) -> "Places":
+    def of(cls, vectors: FeedVectors) -> "Places":
         """Of vectors that stand in an index in this order."""
         return cls(vectors.ids, vectors.versions, vectors.kinds)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Ids, Life, Watermark
+from evervec.domain.feed import DatabaseIdentity, Ids, Watermark
 from evervec.mirror import scan
 from evervec.mirror import threads as omp
 from evervec.mirror.allowed import Allowed, Positions
@@ -74,7 +74,7 @@ class Segment:
     ids: Ids
     versions: Ids
     kinds: NDArray[np.int16]
-    life: Life
+    life: DatabaseIdentity
     watermark: Watermark
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evervec.domain.feed import Digest, Ids, Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror import threads as openmp
 from evervec.mirror.allowed import Allowed
 from evervec.mirror.delta import Delta, Hits, Tier
@@ -133,7 +133,7 @@ class Snapshot:
         return self.base.segment
 
     @property
-    def life(self) -> Life:
+    def life(self) -> DatabaseIdentity:
         """The life of the database that the watermark belongs to."""
         return self.main.life
 
@@ -207,7 +207,7 @@ class Snapshot:
         ids = np.sort(ids)  # a sorted list is looked up several times faster, and the order says nothing here
         return replace(self, base=self.base.without(ids), delta=self.delta.without(ids))
 
-    def plus(self, vectors: Vectors) -> "Snapshot":
+    def plus(self, vectors: FeedVectors) -> "Snapshot":
         """With vectors that replace those of the same id."""
         if not len(vectors):
             return self

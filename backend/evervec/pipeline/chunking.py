@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evervec.domain.chunking import Chunk, Recipe, chunk
-from evervec.domain.document import Document
+from evervec.domain.chunking import ChunkDraft, Recipe, chunk
+from evervec.domain.document import IncomingDocument
 from evervec.pipeline.resources import Models, Resources
 from evervec.store.providers import Provider
 
@@ -21,7 +21,7 @@ class Kitchen:
         """Tokens of texts, by the tokenizer of the space's model where that is at hand."""
         return self.models.embedder(self.provider).count_tokens(texts)
 
-    def chunk(self, documents: Sequence[Document]) -> list[tuple[Document, list[Chunk]]]:
+    def chunk(self, documents: Sequence[IncomingDocument]) -> list[tuple[IncomingDocument, list[ChunkDraft]]]:
         """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
         return [(one, self._chunk(one)) for one in documents]
 
@@ -30,10 +30,10 @@ class Kitchen:
         from evervec.sources.files.readers.document import read_bytes
 
         document = read_bytes(b"# Warm\n\nup\n", "warm.md", "file:///warm.md")
-        if isinstance(document, Document):
+        if isinstance(document, IncomingDocument):
             self._chunk(document)
 
-    def _chunk(self, document: Document) -> list[Chunk]:
+    def _chunk(self, document: IncomingDocument) -> list[ChunkDraft]:
         from evervec.sources.structure import blocks  # half a second of grammars, for who chunks alone
 
         outline = blocks(document.text, document.format)

@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.feed import Changes, Digest, Ids, Life, Vectors, Watermark
+from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.errors import FeedError
 from evervec.store.session import ReadTx, Tx
 
@@ -63,26 +63,28 @@ WHERE d.datname = current_database() AND s.state = 'active'
 
 
 @dataclass(frozen=True)
-class Heading:
+class FeedState:
     """What stands above a read of the feed: whose life, which snapshot, from where on tombstones are complete.
 
     `live` is whether the dataset is there and not deleted, `recall_target` the one it was given, or None.
     """
 
-    life: Life
+    life: DatabaseIdentity
     watermark: Watermark
     feed_from: int
     recall_target: float | None
     live: bool
 
 
-async def heading(tx: ReadTx, dataset_id: UUID) -> Heading | None:
+async def heading(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
     """The heading of a dataset's feed in this transaction; None while no embedding space is active."""
     row = await tx.fetchrow(HEADING, dataset_id)
     if row is None:
         return None
-    life = Life(*(row[name] for name in ("cluster", "timeline", "database", "space_id", "dimensions", "schema")))
-    return Heading(
+    life = DatabaseIdentity(
+        *(row[name] for name in ("cluster", "timeline", "database", "space_id", "dimensions", "schema"))
+    )
+    return FeedState(
         life, _watermark(row["snapshot"]), row["feed_from"] or 0, row["recall_target"] or None, bool(row["live"])
     )
 
@@ -133,14 +135,14 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
     return Changes(await watermark(tx), upserts, deleted)
 
 
-async def everything(tx: ReadTx, dataset_id: UUID, dimensions: int) -> Vectors:
+async def everything(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:
     """All vectors of a dataset in this transaction's snapshot, in one pass into arrays of the right size."""
     rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id))
     await tx.copy_out(EVERYTHING, dataset_id, to=rows)
     return rows.read()
 
 
-async def by_ids(tx: ReadTx, dataset_id: UUID, ids: Sequence[int] | Ids, dimensions: int) -> Vectors:
+async def by_ids(tx: ReadTx, dataset_id: UUID, ids: Sequence[int] | Ids, dimensions: int) -> FeedVectors:
     """The vectors of a dataset among some vector ids."""
     rows = _Rows(dimensions, expected=len(ids))
     await tx.copy_out(BY_IDS, dataset_id, [int(vector_id) for vector_id in ids], to=rows)
@@ -296,13 +298,13 @@ class _Rows(_Copied):
         _to_length_1(self._arrays.rows[self._count : end])
         self._count = end
 
-    def read(self) -> Vectors:
+    def read(self) -> FeedVectors:
         """All of them."""
         self._parse(last=True)
         return self._arrays.take(slice(self._count))
 
 
-def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> Vectors:
+def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> FeedVectors:
     """The same of rows that were fetched."""
     row = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dimensions,))])
     packed = [record["embedding"] for record in records]
@@ -312,17 +314,17 @@ def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> Vector
     _to_length_1(vectors)
     numbers = np.array([(record["vector_id"], record["changed_xid"], record["kind"]) for record in records], np.int64)
     ids, versions, kinds = numbers.reshape(-1, 3).T.copy()
-    return Vectors(ids, versions, kinds.astype(np.int16), vectors)
+    return FeedVectors(ids, versions, kinds.astype(np.int16), vectors)
 
 
 def _to_length_1(vectors: NDArray[np.float32]) -> None:
     vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), np.finfo(np.float32).tiny)[:, None]
 
 
-def _arrays(count: int, dimensions: int) -> Vectors:
+def _arrays(count: int, dimensions: int) -> FeedVectors:
     whole = np.empty(count, np.int64)
-    return Vectors(whole, whole.copy(), np.empty(count, np.int16), np.empty((count, dimensions), np.float32))
+    return FeedVectors(whole, whole.copy(), np.empty(count, np.int16), np.empty((count, dimensions), np.float32))
 
 
-def _parts(vectors: Vectors) -> tuple[NDArray[Any], ...]:
+def _parts(vectors: FeedVectors) -> tuple[NDArray[Any], ...]:
     return vectors.ids, vectors.versions, vectors.kinds, vectors.rows

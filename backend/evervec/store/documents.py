@@ -6,15 +6,15 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.chunking import Chunk
-from evervec.domain.document import Document
-from evervec.domain.revision import Revision, Stored, revise
-from evervec.store.runs import Counts
+from evervec.domain.chunking import ChunkDraft
+from evervec.domain.document import IncomingDocument
+from evervec.domain.revision import Revision, StoredChunk, revise
+from evervec.store.runs import RunCounts
 from evervec.store.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredDocument:
     """A document as it stands. Without a `recipe` its chunks were made by somebody else."""
 
     id: int
@@ -26,17 +26,17 @@ class Known:
     content_hash: bytes | None
     chunk_count: int
 
-    def says(self, document: Document, recipe: str) -> bool:
+    def says(self, document: IncomingDocument, recipe: str) -> bool:
         """Whether this version holds the chunks that a document would get by a recipe."""
         same = (self.title, self.format, self.recipe) == (document.title, document.format, recipe)
         return same and self.content_hash == digest(document.text)
 
 
 @dataclass
-class Written:
+class WriteResult:
     """What was done, and the tokens of each chunk that has to be embedded now, by its id."""
 
-    counts: Counts = field(default_factory=Counts)
+    counts: RunCounts = field(default_factory=RunCounts)
     pending: dict[int, int] = field(default_factory=dict)
 
 
@@ -50,16 +50,16 @@ def digest(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
-async def known(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, Known]:
+async def known(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, StoredDocument]:
     """The documents with these uris, by uri."""
     rows = await tx.fetch(KNOWN + "uri = ANY($2)", dataset_id, list(uris))
-    return {row["uri"]: Known(**row) for row in rows}
+    return {row["uri"]: StoredDocument(**row) for row in rows}
 
 
-async def below(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[Known]:
+async def below(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[StoredDocument]:
     """The documents whose uri lies below one of these, as files in a folder do."""
     return [
-        Known(**row)
+        StoredDocument(**row)
         for row in await tx.fetch(
             KNOWN + "EXISTS (SELECT FROM unnest($2::text[]) f WHERE starts_with(uri, f || '/'))",
             dataset_id,
@@ -68,9 +68,11 @@ async def below(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[Kn
     ]
 
 
-async def with_text(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[Known]:
+async def with_text(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[StoredDocument]:
     """The documents whose text has one of these digests: where a moved one may have come from."""
-    return [Known(**row) for row in await tx.fetch(KNOWN + "content_hash = ANY($2)", dataset_id, list(digests))]
+    return [
+        StoredDocument(**row) for row in await tx.fetch(KNOWN + "content_hash = ANY($2)", dataset_id, list(digests))
+    ]
 
 
 # the project first, as whoever creates or revives both
@@ -95,7 +97,7 @@ async def touch(tx: Tx, stamps: Mapping[int, str | None]) -> None:
     )
 
 
-async def move(tx: Tx, moves: Mapping[int, Document]) -> None:
+async def move(tx: Tx, moves: Mapping[int, IncomingDocument]) -> None:
     """Give documents their new uri: chunks and vectors stay."""
     await tx.execute(
         "UPDATE documents d SET uri = n.uri, stamp = n.stamp FROM unnest($1::bigint[], $2::text[], $3::text[]) n "
@@ -117,13 +119,13 @@ RETURNING id, uri, version
 
 
 async def replace(
-    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[Document, Sequence[Chunk]]], recipe: str
-) -> Written:
+    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], recipe: str
+) -> WriteResult:
     """Make documents and exactly these chunks of theirs what the dataset holds. Chunks with an equal text keep their row.
 
     `chunked` holds a uri once at most.
     """
-    written = Written()
+    written = WriteResult()
     if not chunked:
         return written
     ordered = sorted(
@@ -149,11 +151,13 @@ async def replace(
     return written
 
 
-async def preview(tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
+async def preview(
+    tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+) -> WriteResult:
     """What `replace` would do; the chunks to embed are numbered, they have no ids yet."""
     there = await known(tx, dataset_id, [document.uri for document, _ in chunked])
     stored = await _stored(tx, [one.id for one in there.values()])
-    written = Written(Counts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
+    written = WriteResult(RunCounts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
     for document, chunks in chunked:
         before = there.get(document.uri)
         revision = revise([] if before is None else stored.get(before.id, []), chunks)
@@ -164,9 +168,9 @@ async def preview(tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[Document
     return written
 
 
-def _counts(revisions: Iterable[Revision]) -> Counts:
+def _counts(revisions: Iterable[Revision]) -> RunCounts:
     """What revisions do, in chunks."""
-    counts = Counts()
+    counts = RunCounts()
     for revision in revisions:
         counts.chunks_new += len(revision.new)
         counts.chunks_updated += len(revision.updated)
@@ -175,7 +179,7 @@ def _counts(revisions: Iterable[Revision]) -> Counts:
     return counts
 
 
-async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Stored]]:
+async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[StoredChunk]]:
     # a chunk that was written by somebody else may have no hash yet
     rows = await tx.fetch(
         "SELECT document_id, id, ordinal, content, heading, line_start, line_end, "
@@ -183,13 +187,13 @@ async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Sto
         "FROM chunks WHERE document_id = ANY($1) ORDER BY document_id, ordinal",
         list(document_ids),
     )
-    stored: dict[int, list[Stored]] = {}
+    stored: dict[int, list[StoredChunk]] = {}
     for document_id, *values in rows:
-        stored.setdefault(document_id, []).append(Stored(*values))
+        stored.setdefault(document_id, []).append(StoredChunk(*values))
     return stored
 
 
-async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: Written) -> None:
+async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: WriteResult) -> None:
     """A chunk with another text gets another row: the vector of the old one would be written into its HNSW graph once
     more only to be replaced, which costs as much as the new one."""
     every = revisions.values()
@@ -208,7 +212,7 @@ async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], wr
     written.counts += _counts(every)
 
 
-async def _move(tx: Tx, moved: Sequence[tuple[int, Chunk]]) -> None:
+async def _move(tx: Tx, moved: Sequence[tuple[int, ChunkDraft]]) -> None:
     if moved:
         await tx.execute(
             "UPDATE chunks c SET ordinal = n.ordinal, heading = n.heading, line_start = n.line_start, line_end = n.line_end "
@@ -219,7 +223,7 @@ async def _move(tx: Tx, moved: Sequence[tuple[int, Chunk]]) -> None:
         )
 
 
-async def _rewrite(tx: Tx, pairs: Sequence[tuple[int, Chunk]]) -> None:
+async def _rewrite(tx: Tx, pairs: Sequence[tuple[int, ChunkDraft]]) -> None:
     if pairs:
         await tx.execute(
             "UPDATE chunks c SET ordinal = n.ordinal, heading = n.heading, line_start = n.line_start, "
@@ -232,7 +236,7 @@ async def _rewrite(tx: Tx, pairs: Sequence[tuple[int, Chunk]]) -> None:
         )
 
 
-async def _insert(tx: Tx, dataset_id: UUID, new: Sequence[tuple[int, Chunk]]) -> list[tuple[int, Chunk]]:
+async def _insert(tx: Tx, dataset_id: UUID, new: Sequence[tuple[int, ChunkDraft]]) -> list[tuple[int, ChunkDraft]]:
     if not new:
         return []
     rows = await tx.fetch(
@@ -247,12 +251,12 @@ async def _insert(tx: Tx, dataset_id: UUID, new: Sequence[tuple[int, Chunk]]) ->
     return [(ids[document_id, chunk.ordinal], chunk) for document_id, chunk in new]
 
 
-def _columns(chunks: Sequence[Chunk]) -> list[list[Any]]:
+def _columns(chunks: Sequence[ChunkDraft]) -> list[list[Any]]:
     names = ("ordinal", "heading", "line_start", "line_end", "content", "vector_text", "digest", "tokens")
     return [[getattr(chunk, name) for chunk in chunks] for name in names]
 
 
-async def remove(tx: Tx, document_ids: Sequence[int]) -> Counts:
+async def remove(tx: Tx, document_ids: Sequence[int]) -> RunCounts:
     """Delete documents with their chunks."""
     gone = await tx.fetchrow(
         "WITH d AS (DELETE FROM documents WHERE id = ANY($1) RETURNING id) "
@@ -260,7 +264,7 @@ async def remove(tx: Tx, document_ids: Sequence[int]) -> Counts:
         list(document_ids),
     )
     assert gone is not None  # an aggregate always has a row
-    return Counts(documents_deleted=gone["documents"], chunks_deleted=gone["chunks"])
+    return RunCounts(documents_deleted=gone["documents"], chunks_deleted=gone["chunks"])
 
 
 async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIterator[list[tuple[int, str]]]:
@@ -279,7 +283,7 @@ async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIter
 
 
 @dataclass(frozen=True)
-class Totals:
+class DatasetTotals:
     """What a dataset holds; `tokens` is what embedding all of it would take."""
 
     documents: int
@@ -293,11 +297,11 @@ FROM chunks WHERE dataset_id = $1
 """
 
 
-async def totals(tx: ReadTx, dataset_id: UUID) -> Totals:
+async def totals(tx: ReadTx, dataset_id: UUID) -> DatasetTotals:
     """Documents, chunks and tokens of a dataset, counted in indexes alone."""
     row = await tx.fetchrow(TOTALS, dataset_id)
     assert row is not None  # an aggregate always has a row
-    return Totals(*row)
+    return DatasetTotals(*row)
 
 
 async def tokens_of(tx: ReadTx, chunk_ids: Sequence[int]) -> int:
@@ -309,13 +313,13 @@ async def tokens_of(tx: ReadTx, chunk_ids: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Unchunked:
+class UnchunkedDocument:
     """A document whose chunks are still to be made; `seen` tells whether somebody changed it since."""
 
     id: int
     dataset_id: UUID
     seen: str
-    document: Document
+    document: IncomingDocument
 
 
 # three looks, each at an index of its own: of an OR the planner would rather walk the table
@@ -332,21 +336,21 @@ FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.id LIMIT $3
 """
 
 
-async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[Unchunked]:
+async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
     """Documents that were put in as a text, or chunked by another recipe: their chunks joined are their text."""
     rows = await tx.fetch(UNCHUNKED, dataset_id, recipe, limit)
     return [
-        Unchunked(
+        UnchunkedDocument(
             row["id"],
             row["dataset_id"],
             row["seen"],
-            Document(row["uri"], row["title"], row["text"], row["format"], row["stamp"]),
+            IncomingDocument(row["uri"], row["title"], row["text"], row["format"], row["stamp"]),
         )
         for row in rows
     ]
 
 
-async def still(tx: Tx, read: Sequence[Unchunked]) -> set[int]:
+async def still(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
     """Lock documents, and tell which of them nobody has changed since they were read."""
     rows = await tx.fetch(
         "SELECT d.id FROM documents d JOIN unnest($1::bigint[], $2::text[]) n (id, seen) ON n.id = d.id "

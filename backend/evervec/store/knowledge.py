@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from evervec.domain.knowledge import AtomDraft, AtomType, Known, KnownAtom, KnownTopic, LinkType, TopicDraft
-from evervec.domain.reconcile import Plan
+from evervec.domain.knowledge import AtomDraft, AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, TopicDraft
+from evervec.domain.reconcile import AtomPlan
 from evervec.store.session import ReadTx, Tx
 
 
-async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, recent: int = 200) -> Known:
+async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, recent: int = 200) -> DatasetKnowledge:
     """All topics of a dataset, the atoms drawn from the given messages, and the latest others."""
     topics = await tx.fetch("SELECT id, name, description FROM topics WHERE dataset_id = $1 ORDER BY id", dataset_id)
     atoms = await tx.fetch(
@@ -26,7 +26,7 @@ async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, rec
         list(message_ids),
         recent,
     )
-    return Known(
+    return DatasetKnowledge(
         [KnownTopic(*row) for row in topics],
         [
             KnownAtom(r["id"], AtomType(r["type"]), r["title"], r["content"], r["topic"], tuple(r["message_ids"]))
@@ -61,7 +61,7 @@ async def save_topics(tx: Tx, dataset_id: UUID, drafts: Sequence[TopicDraft]) ->
 
 
 async def save_atoms(
-    tx: Tx, dataset_id: UUID, plan: Plan, topics: Mapping[str, int]
+    tx: Tx, dataset_id: UUID, plan: AtomPlan, topics: Mapping[str, int]
 ) -> tuple[dict[int, int], list[int]]:
     """Carry out a plan: create, change (which keeps the older version), retire.
 

@@ -26,7 +26,7 @@ RETURNING m.id, m.revision = 1 AND m.xmax = 0 AS created
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedMessages:
     """What an upsert did: ids of new messages, ids of changed ones, and how many were the same."""
 
     created: list[int]
@@ -34,7 +34,7 @@ class Saved:
     unchanged: int
 
 
-async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> Saved:
+async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> SavedMessages:
     """Take in messages; the same message again changes nothing, an edited one becomes a new revision."""
     by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
     latest = {(m.chat, m.external_id): m for m in by_age}.values()
@@ -42,7 +42,7 @@ async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) 
     rows = await tx.fetch(UPSERT, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7))
     created = [row["id"] for row in rows if row["created"]]
     changed = [row["id"] for row in rows if not row["created"]]
-    return Saved(created, changed, len(latest) - len(rows))
+    return SavedMessages(created, changed, len(latest) - len(rows))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ FORGOTTEN = "interval '1 day'"
 
 
 @dataclass(frozen=True)
-class Holder:
+class MirrorHolder:
     """A process that keeps mirrors in a folder of a host."""
 
     id: UUID
@@ -24,7 +24,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Held:
+class LiveMirror:
     """One dataset's mirror as its holder last said. `watermark` is a PostgreSQL snapshot, `behind` whether more was committed."""
 
     dataset_id: UUID
@@ -45,7 +45,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Told:
+class MirrorReport:
     """What a holder says of one mirror."""
 
     dataset_id: UUID
@@ -70,7 +70,7 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 """
 
 
-async def tell(tx: Tx, holder: Holder, mirrors: Sequence[Told]) -> dict[UUID, str]:
+async def tell(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorReport]) -> dict[UUID, str]:
     """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
@@ -84,7 +84,7 @@ async def tell(tx: Tx, holder: Holder, mirrors: Sequence[Told]) -> dict[UUID, st
 
 
 async def checked(
-    tx: Tx, holder: Holder, dataset_id: UUID, *, missing: int, extra: int, stale: int, answer: bool
+    tx: Tx, holder: MirrorHolder, dataset_id: UUID, *, missing: int, extra: int, stale: int, answer: bool
 ) -> None:
     """Keep what a sync check found; `answer` when somebody had asked for it."""
     await tx.execute(
@@ -100,7 +100,7 @@ async def checked(
     )
 
 
-async def pass_on(tx: Tx, holder: Holder, dataset_id: UUID) -> None:
+async def pass_on(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
     """Take a question off the table without an answer: whoever asked finds out by himself."""
     await tx.execute(
         "UPDATE mirrors SET answered_at = clock_timestamp() WHERE holder = $1 AND dataset_id = $2",
@@ -109,7 +109,7 @@ async def pass_on(tx: Tx, holder: Holder, dataset_id: UUID) -> None:
     )
 
 
-async def leave(tx: Tx, holder: Holder) -> None:
+async def leave(tx: Tx, holder: MirrorHolder) -> None:
     """A holder stops: its mirrors are files again."""
     await tx.execute("DELETE FROM mirrors WHERE holder = $1", holder.id)
 
@@ -149,9 +149,9 @@ ORDER BY m.dataset_id, m.host, m.folder, m.pid
 """
 
 
-async def held(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[Held]:
+async def held(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[LiveMirror]:
     """The live mirrors of some datasets. `behind_ms` is 0 for one that has seen everything committed."""
-    return [Held(*row) for row in await tx.fetch(HELD, list(dataset_ids))]
+    return [LiveMirror(*row) for row in await tx.fetch(HELD, list(dataset_ids))]
 
 
 async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
@@ -165,7 +165,7 @@ async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
 
 
 @dataclass(frozen=True)
-class Recall:
+class RecallCheck:
     """A sampled recall@10 of one engine against exact answers."""
 
     engine: str
@@ -193,11 +193,11 @@ async def record_recall(tx: Tx, dataset_id: UUID, engine: str, recall: float, ta
     )
 
 
-async def recalls(tx: ReadTx, dataset_id: UUID) -> list[Recall]:
+async def recalls(tx: ReadTx, dataset_id: UUID) -> list[RecallCheck]:
     """The newest measurement of each engine."""
     rows = await tx.fetch(
         "SELECT DISTINCT ON (engine) engine, recall::float8, target::float8, sampled, measured_at FROM recall_checks "
         "WHERE dataset_id = $1 ORDER BY engine, measured_at DESC, id DESC",
         dataset_id,
     )
-    return [Recall(*row) for row in rows]
+    return [RecallCheck(*row) for row in rows]

@@ -13,7 +13,7 @@ from evervec.store.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimedRow:
     """A row under lease: its text is the one whose digest is `content_hash`."""
 
     vector_id: int
@@ -89,7 +89,7 @@ FROM set_config('plan_cache_mode', 'force_custom_plan', true), (SELECT DISTINCT 
 
 async def claim_ids(
     tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, limit: int, owner: UUID, lease: float
-) -> list[Claimed]:
+) -> list[ClaimedRow]:
     """Lease those of the given rows that are pending and free, for `lease` seconds."""
     await tx.execute(TURN_OF_IDS, embeddable.kind, list(row_ids))
     picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
@@ -98,14 +98,14 @@ async def claim_ids(
 
 async def claim_dataset(
     tx: Tx, dataset_id: UUID, *, kind: int | None = None, limit: int, owner: UUID, lease: float
-) -> list[Claimed]:
+) -> list[ClaimedRow]:
     """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
     await tx.execute(TURN, dataset_id)
     picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
     return await with_text(tx, picked, owner)
 
 
-async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[Claimed]:
+async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[ClaimedRow]:
     """Leased rows with their texts. One that does not match its digest was edited meanwhile, or behind a disabled trigger."""
     texts: dict[tuple[int, int], str] = {}
     for kind in {row["kind"] for row in picked}:
@@ -116,12 +116,12 @@ async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) ->
             ids,
         )
         texts.update({(kind, row[0]): row[1] for row in found})
-    claimed: list[Claimed] = []
+    claimed: list[ClaimedRow] = []
     strays: list[int] = []
     for row in picked:
         text = texts.get((row["kind"], row["row_id"]))
         if text is not None and sha256(text.encode()).digest() == row["content_hash"]:
-            claimed.append(Claimed(**row, text=text))
+            claimed.append(ClaimedRow(**row, text=text))
         else:
             strays.append(row["vector_id"])
     if strays:
@@ -166,7 +166,7 @@ async def back_off(tx: Tx, owner: UUID, vector_id: int, *, delay: float, code: s
 
 
 @dataclass(frozen=True)
-class GivenUp:
+class FailedRow:
     """A row whose text can not be embedded, and why."""
 
     vector_id: int
@@ -190,7 +190,7 @@ FROM told t WHERE w.vector_id = t.vector_id AND t.vector_id IN (SELECT vector_id
 """
 
 
-async def give_up(tx: Tx, owner: UUID, given_up: Sequence[GivenUp]) -> int:
+async def give_up(tx: Tx, owner: UUID, given_up: Sequence[FailedRow]) -> int:
     """Fail texts for good, while they are ours: another text in the same row, or a retry, reopens it. Answers how many."""
     if not given_up:
         return 0

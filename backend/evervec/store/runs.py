@@ -17,7 +17,7 @@ KEPT = 200
 
 
 @dataclass
-class Counts:
+class RunCounts:
     """What a run counts. `full_…` is what the dataset holds at its end: what a run without memory would have sent."""
 
     documents_new: int = 0
@@ -38,12 +38,12 @@ class Counts:
     full_texts: int = 0
     full_tokens: int = 0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "RunCounts") -> "RunCounts":
+        return RunCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
-class Seconds:
+class RunSeconds:
     """Seconds by stage. Stages overlap, so they may be more than the total together."""
 
     list: float = 0.0
@@ -55,7 +55,7 @@ class Seconds:
 
 
 @dataclass
-class Run:
+class RunRecord:
     """A run of a dataset. `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone goes).
 
     It embeds what it writes, or leaves it to workers; with `deferred` it leaves it to batch jobs."""
@@ -77,62 +77,62 @@ class Run:
     cost_usd: float | None
     full_cost_usd: float | None
     error: str | None
-    counts: Counts = field(default_factory=Counts)
-    seconds: Seconds = field(default_factory=Seconds)
+    counts: RunCounts = field(default_factory=RunCounts)
+    seconds: RunSeconds = field(default_factory=RunSeconds)
     skipped: dict[str, int] = field(default_factory=dict)
     examples: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
-    def unkept(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "Run":
+    def unkept(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "RunRecord":
         """A run that is in no table: a dry one."""
         return cls(
             uuid4(), dataset_id, mode, trigger, "done", None, None, False, False, None, 1, at, at, at, None, None, None
         )
 
-    def advance(self, cursor: str | None, counts: "Counts", skipped: Sequence[Skipped]) -> None:
+    def advance(self, cursor: str | None, counts: "RunCounts", skipped: Sequence[Skipped]) -> None:
         """One more batch is done: what it counted, where it came to, and what has no document, by reason.
 
         The first fifty of these are kept by name.
         """
         self.cursor = cursor
-        self.counts += counts + Counts(documents_skipped=len(skipped))
+        self.counts += counts + RunCounts(documents_skipped=len(skipped))
         for one in skipped:
             reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
             self.skipped[reason] = self.skipped.get(reason, 0) + 1
             if len(self.examples) < EXAMPLES:
                 self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
 
-    def copy(self) -> "Run":
+    def copy(self) -> "RunRecord":
         """The same numbers, to be advanced apart from these."""
         return replace(self, counts=replace(self.counts), skipped=dict(self.skipped), examples=list(self.examples))
 
 
-COUNTS = tuple(f.name for f in fields(Counts))
-SECONDS = tuple(f.name for f in fields(Seconds))
-OWN = tuple(f.name for f in fields(Run) if f.name not in ("counts", "seconds", "skipped", "examples"))
+COUNTS = tuple(f.name for f in fields(RunCounts))
+SECONDS = tuple(f.name for f in fields(RunSeconds))
+OWN = tuple(f.name for f in fields(RunRecord) if f.name not in ("counts", "seconds", "skipped", "examples"))
 NUMBERS = (*COUNTS, *(f"seconds_{name}" for name in SECONDS))
 SELECT = f"SELECT {', '.join((*OWN, *NUMBERS))}, skipped, examples FROM index_runs "
 
 
-def _run(row: Any) -> Run:
+def _run(row: Any) -> RunRecord:
     own = {name: row[name] for name in OWN}
     own["changed"] = None if row["changed"] is None else orjson.loads(row["changed"])
-    return Run(
+    return RunRecord(
         **own,
-        counts=Counts(*(row[name] for name in COUNTS)),
-        seconds=Seconds(*(row[f"seconds_{name}"] for name in SECONDS)),
+        counts=RunCounts(*(row[name] for name in COUNTS)),
+        seconds=RunSeconds(*(row[f"seconds_{name}"] for name in SECONDS)),
         skipped=orjson.loads(row["skipped"]),
         examples=orjson.loads(row["examples"]),
     )
 
 
-async def by_id(tx: ReadTx, run_id: UUID) -> Run | None:
+async def by_id(tx: ReadTx, run_id: UUID) -> RunRecord | None:
     """A run, or None when it went with its dataset."""
     row = await tx.fetchrow(SELECT + "WHERE id = $1", run_id)
     return None if row is None else _run(row)
 
 
-async def active(tx: ReadTx, dataset_id: UUID) -> Run | None:
+async def active(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
     """The run that is at work or waits; the former if there are both."""
     row = await tx.fetchrow(
         SELECT + "WHERE dataset_id = $1 AND state IN ('queued', 'running') ORDER BY state DESC LIMIT 1", dataset_id
@@ -140,13 +140,13 @@ async def active(tx: ReadTx, dataset_id: UUID) -> Run | None:
     return None if row is None else _run(row)
 
 
-async def recent(tx: ReadTx, dataset_id: UUID, *, limit: int) -> list[Run]:
+async def recent(tx: ReadTx, dataset_id: UUID, *, limit: int) -> list[RunRecord]:
     """The newest runs, the newest first."""
     rows = await tx.fetch(SELECT + "WHERE dataset_id = $1 ORDER BY created_at DESC LIMIT $2", dataset_id, limit)
     return [_run(row) for row in rows]
 
 
-async def last_full(tx: ReadTx, dataset_id: UUID) -> Run | None:
+async def last_full(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
     """The newest finished run that went through everything from nothing: what a run without memory takes."""
     row = await tx.fetchrow(
         SELECT
@@ -236,7 +236,7 @@ async def enqueue(
     return waiting.id
 
 
-async def next_of(tx: Tx, dataset_id: UUID) -> Run | None:
+async def next_of(tx: Tx, dataset_id: UUID) -> RunRecord | None:
     """The run to work on now, marked running: one that died first, then the one that waits. Only for who has the lock."""
     row = await tx.fetchrow(
         "UPDATE index_runs SET state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()) "
@@ -254,7 +254,7 @@ WHERE id = $1
 """
 
 
-async def save(tx: Tx, run: Run) -> None:
+async def save(tx: Tx, run: RunRecord) -> None:
     """Keep what a run counted so far, and where it is, in the transaction that did it."""
     await tx.execute(
         SAVE,
@@ -267,7 +267,7 @@ async def save(tx: Tx, run: Run) -> None:
     )
 
 
-async def finish(tx: Tx, run: Run) -> None:
+async def finish(tx: Tx, run: RunRecord) -> None:
     """Keep the end of a run: its state, its error, what it cost. Of the finished ones the newest are kept."""
     await save(tx, run)
     run.finished_at = await tx.fetchval(
@@ -287,7 +287,7 @@ async def finish(tx: Tx, run: Run) -> None:
     )
 
 
-async def postpone(tx: Tx, run: Run, *, seconds: float, error: str) -> None:
+async def postpone(tx: Tx, run: RunRecord, *, seconds: float, error: str) -> None:
     """Back to those that wait, for some seconds: what it needs is away. One that waits already takes its ids along."""
     await in_line(tx, run.dataset_id)
     if await tx.fetchval(
@@ -326,15 +326,15 @@ async def waiting(tx: ReadTx) -> list[UUID]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DatasetRuns:
     """What a dataset's runs are doing: the one at work, the one that waits, the one that ended last."""
 
-    running: Run | None
-    queued: Run | None
-    last: Run | None
+    running: RunRecord | None
+    queued: RunRecord | None
+    last: RunRecord | None
 
 
-async def standing(tx: ReadTx, dataset_id: UUID) -> Standing:
+async def standing(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
     """The runs that are not finished, and the newest finished one."""
     rows = await tx.fetch(
         SELECT
@@ -343,7 +343,7 @@ async def standing(tx: ReadTx, dataset_id: UUID) -> Standing:
         dataset_id,
     )
     found = {row["state"] if row["finished_at"] is None else "last": _run(row) for row in rows}
-    return Standing(found.get("running"), found.get("queued"), found.get("last"))
+    return DatasetRuns(found.get("running"), found.get("queued"), found.get("last"))
 
 
 # a key of 64 bits is shown in two halves
@@ -372,7 +372,7 @@ async def embedding(tx: ReadTx) -> set[UUID]:
 WITHOUT_IDS = SELECT.replace(" changed,", " NULL AS changed,")
 
 
-async def finished(tx: ReadTx, dataset_id: UUID) -> list[Run]:
+async def finished(tx: ReadTx, dataset_id: UUID) -> list[RunRecord]:
     """Every finished run that is kept, the newest first, without the ids that it was given: they may be very many."""
     rows = await tx.fetch(
         WITHOUT_IDS + "WHERE dataset_id = $1 AND finished_at IS NOT NULL ORDER BY created_at DESC", dataset_id

@@ -49,7 +49,7 @@ SELECT vector_id FROM written
 """
 
 
-class Held(Protocol):
+class HashedRow(Protocol):
     """A row and the digest of the text that its vector is made of."""
 
     @property
@@ -64,7 +64,7 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class ChunkPlace:
     """Where a chunk stands: its document's URI, the heading or qualified name, the first and the last line from 1."""
 
     document: str
@@ -74,7 +74,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Hit:
+class SearchHit:
     """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`."""
 
     kind: str
@@ -83,7 +83,7 @@ class Hit:
     score: float
     text: str
     stale: bool
-    place: Place | None = None
+    place: ChunkPlace | None = None
 
 
 def pack(vectors: NDArray[np.float32]) -> list[bytes]:
@@ -95,13 +95,15 @@ def pack(vectors: NDArray[np.float32]) -> list[bytes]:
     return [blob[start : start + size] for start in range(0, len(blob), size)]
 
 
-async def update_vectors_bulk(tx: Tx, space_id: int, rows: Sequence[Held], vectors: NDArray[np.float32]) -> set[int]:
+async def update_vectors_bulk(
+    tx: Tx, space_id: int, rows: Sequence[HashedRow], vectors: NDArray[np.float32]
+) -> set[int]:
     """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
     return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())
 
 
-async def reuse(tx: Tx, space_id: int, rows: Sequence[Held]) -> set[int]:
+async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
     """Copy vectors of equal texts of the same space; answers the vector ids that got one."""
     ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
     return {row["vector_id"] for row in await tx.fetch(REUSE, ids, hashes, space_id)}
@@ -194,7 +196,7 @@ async def rejoined(
     *,
     dataset_ids: Sequence[UUID],
     kinds: Sequence[Embeddable],
-) -> list[Hit]:
+) -> list[SearchHit]:
     """The rows behind vector ids that are still there, with their exact score for a `(dim,) float32` query, best first."""
     packed = pack(query.reshape(1, -1))[0]
     listed = [embeddable.kind for embeddable in kinds]
@@ -210,7 +212,7 @@ async def nearest_of(
     dataset_ids: Sequence[UUID],
     *,
     k: int,
-) -> list[Hit]:
+) -> list[SearchHit]:
     """The k nearest of some rows of a kind, compared one by one."""
     ids = await ids_of_rows(tx, embeddable, row_ids)
     return (await rejoined(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
@@ -249,7 +251,7 @@ async def nearest(
     k: int,
     dataset_ids: Sequence[UUID] | None,
     exact: bool = False,
-) -> list[Hit]:
+) -> list[SearchHit]:
     """The k rows of a kind nearest to a `(dim,) float32` query, best first."""
     sql = nearest_sql(embeddable, query.shape[0], exact=exact)
     packed = pack(query.reshape(1, -1))[0]
@@ -259,12 +261,12 @@ async def nearest(
     return [_hit(row, embeddable) for row in rows]
 
 
-def _hit(row: Any, embeddable: Embeddable) -> Hit:
-    return Hit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], _place(row))
+def _hit(row: Any, embeddable: Embeddable) -> SearchHit:
+    return SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], _place(row))
 
 
-def _place(row: Any) -> Place | None:
-    return None if row["place"] is None else Place(*row["place"])
+def _place(row: Any) -> ChunkPlace | None:
+    return None if row["place"] is None else ChunkPlace(*row["place"])
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
@@ -294,7 +296,9 @@ async def of_row(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.
     return None if packed is None else np.frombuffer(packed, dtype=">f4", offset=4).astype(np.float32)
 
 
-async def texts_of(tx: ReadTx, embeddable: Embeddable, row_ids: Collection[int]) -> dict[int, tuple[str, Place | None]]:
+async def texts_of(
+    tx: ReadTx, embeddable: Embeddable, row_ids: Collection[int]
+) -> dict[int, tuple[str, ChunkPlace | None]]:
     """The texts of some rows of a kind that are there, and where they stand."""
     rows = await tx.fetch(
         f"SELECT r.{embeddable.key} AS id, {embeddable.text} AS text, {embeddable.place} AS place "

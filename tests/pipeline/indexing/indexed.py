@@ -8,7 +8,7 @@ from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.indexing.source_registry import Files
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from tests.fakes.server import FakeProvider
 
 OLD = 1_700_000_000
@@ -30,7 +30,9 @@ def put(path: Path, text: str) -> Path:
     return path
 
 
-async def ingest(resources: Resources, *paths: Path, dataset: str = "docs", project: str = "p", **options: Any) -> Run:
+async def ingest(
+    resources: Resources, *paths: Path, dataset: str = "docs", project: str = "p", **options: Any
+) -> RunRecord:
     """Index folders and files into a dataset."""
     embeds = options.pop("embeds", True)
     chosen = {name: options.pop(name) for name in ("include", "exclude", "most_bytes") if name in options}

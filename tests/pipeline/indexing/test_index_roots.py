@@ -14,7 +14,7 @@ from evervec.pipeline.indexing.requests import Wish
 from evervec.pipeline.indexing.run import Options
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import uri_of
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import chunks, ingest, put, sent
 
@@ -38,7 +38,7 @@ async def both(resources: Resources, one: Path, two: Path) -> UUID:
     return (await ingest(resources, one, two)).dataset_id
 
 
-async def full(resources: Resources, dataset_id: UUID, options: Options = requests.NO_OPTIONS) -> Run:
+async def full(resources: Resources, dataset_id: UUID, options: Options = requests.NO_OPTIONS) -> RunRecord:
     return await requests.index(resources, dataset_id, Wish(full=True), options)
 
 

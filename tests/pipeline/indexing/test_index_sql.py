@@ -14,7 +14,7 @@ from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep import janitor
 from evervec.store import datasets, runs
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing import shop
@@ -35,7 +35,7 @@ def forget(fake: FakeProvider) -> None:
     fake.requests.clear()
 
 
-async def require_exact(resources: Resources, fake: FakeProvider, run: Run) -> None:
+async def require_exact(resources: Resources, fake: FakeProvider, run: RunRecord) -> None:
     """A run counts what the provider counts."""
     texts = list(fake.texts_embedded().elements())
     tokens = (await chunking.active(resources)).count_tokens(texts)

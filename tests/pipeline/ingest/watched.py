@@ -12,7 +12,7 @@ from evervec.pipeline.ingest.watch import watch
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import path_of
 from evervec.store.datasets import Dataset
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from tests.e2e.waiting import eventually
 
 KEPT = """
@@ -36,12 +36,12 @@ class Writer:
     """A teller that writes down what it is told."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
+        self.runs: list[RunRecord] = []
         self.notes: list[str] = []
         self.begun = asyncio.Event()
         self.ending: asyncio.Task[None] | None = None
 
-    def indexed(self, run: Run) -> None:
+    def indexed(self, run: RunRecord) -> None:
         self.runs.append(run)
 
     def note(self, text: str) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from evervec.domain.feed import Changes, Life, Vectors, Watermark
+from evervec.domain.feed import Changes, DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.disk.files import Folder
 from evervec.pipeline.mirrors.follower import Following
@@ -17,7 +17,7 @@ from evervec.pipeline.mirrors.mirror import GoneError, Mirror
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import changes
-from evervec.store.changes import Heading
+from evervec.store.changes import FeedState
 from evervec.store.datasets import Dataset
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
@@ -32,7 +32,7 @@ from tests.pipeline.mirrors.mirroring import (
 )
 
 
-async def read_all(resources: Resources, dataset: Dataset) -> tuple[Heading, Vectors]:
+async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, FeedVectors]:
     """The truth, and what stands above it."""
     async with resources.database.read() as tx:
         heading = await changes.heading(tx, dataset.id)
@@ -43,8 +43,8 @@ async def read_all(resources: Resources, dataset: Dataset) -> tuple[Heading, Vec
 def save(
     resources: Resources,
     dataset: Dataset,
-    vectors: Vectors,
-    life: Life,
+    vectors: FeedVectors,
+    life: DatabaseIdentity,
     watermark: Watermark,
     *,
     factory: str | None = None,
@@ -184,7 +184,7 @@ async def test_a_backup_restored_while_a_mirror_is_still_being_opened_is_noticed
         assert mirror.index is not None
         index = mirror.index
         ahead = Watermark(*2 * [index.snapshot.watermark.xmax + 5_000])
-        index.apply(Changes(ahead, Vectors.none(index.snapshot.dimensions), index.versions()[0][:10]))
+        index.apply(Changes(ahead, FeedVectors.none(index.snapshot.dimensions), index.versions()[0][:10]))
         await until(lambda: mirror.index is None)
         go_on.set()
         await until_true(following, dataset)
@@ -200,7 +200,7 @@ async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resource
         # as if this process had seen a future that the restored database never had
         ahead = Watermark(now.watermark.xmax + 5_000, now.watermark.xmax + 5_000)
         gone = now.versions()[0][:10]
-        index.apply(Changes(ahead, Vectors.none(now.dimensions), gone))
+        index.apply(Changes(ahead, FeedVectors.none(now.dimensions), gone))
         await until(lambda: mirror.index is not index and mirror.state == "ready")
         await until_true(following, dataset)
         assert (await search(following, TEXTS[0])).hits[0].text == TEXTS[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evervec.domain.feed import Life, Vectors, Watermark
+from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.disk.files import Folder
 from evervec.pipeline.mirrors.registry import MEGABYTE
@@ -152,9 +152,9 @@ async def test_vectors_of_another_width_under_the_right_name_are_no_mirror(
         assert mirror.index is not None
         life = mirror.index.snapshot.life
     ids = np.arange(1, 11)
-    narrow = Vectors(ids, ids, np.ones(10, np.int16), unit(10, WIDTH // 2))
+    narrow = FeedVectors(ids, ids, np.ones(10, np.int16), unit(10, WIDTH // 2))
     shutil.rmtree(resources.settings.mirrors)
-    lives = Life(life.cluster, life.timeline, life.database, life.space_id, WIDTH // 2, life.schema)
+    lives = DatabaseIdentity(life.cluster, life.timeline, life.database, life.space_id, WIDTH // 2, life.schema)
     Folder(resources.settings.mirrors).save(
         dataset.project_id, dataset.id, build(narrow, lives, Watermark(900_000, 900_000))
     )

@@ -23,7 +23,7 @@ from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
-from evervec.store.vectors import Hit
+from evervec.store.vectors import SearchHit
 
 PATIENCE = 50.0
 HITS = 3
@@ -121,9 +121,9 @@ async def _ask(resources: Resources, question: str) -> bool:
     return found.same
 
 
-def _unlike(hits: Sequence[Hit]) -> list[Hit]:
+def _unlike(hits: Sequence[SearchHit]) -> list[SearchHit]:
     """The first hits that say something new: an atom often is its message's only sentence."""
-    kept: list[Hit] = []
+    kept: list[SearchHit] = []
     for hit in hits:
         text = hit.text.casefold()
         if not any(text in other.text.casefold() or other.text.casefold() in text for other in kept):

@@ -18,7 +18,7 @@ from evervec.pipeline.search import search as finding
 from evervec.pipeline.search.search import Answer, Pair
 from evervec.sources.files.uris import path_of
 from evervec.store.schema.embeddables import BY_NAME
-from evervec.store.vectors import Hit, Place
+from evervec.store.vectors import ChunkPlace, SearchHit
 
 LEAST_PLACE, LEAST_HEADING = 28, 5
 
@@ -112,7 +112,7 @@ def show(answer: Answer, as_json: bool) -> None:
     )
 
 
-def _columns(hits: Sequence[Hit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def _columns(hits: Sequence[SearchHit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """The table of some hits; it says where chunks stand if there is one."""
     names = ("score", "kind", "id", "dataset", "text")
     rows: list[tuple[object, ...]] = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in hits]
@@ -135,14 +135,14 @@ def _pairs(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[tuple[object, .
     ]
 
 
-def _without_heading(hit: Hit) -> str:
+def _without_heading(hit: SearchHit) -> str:
     """The text, without the line of headings above it where its place ends in the same."""
     headings, _, rest = hit.text.partition("\n\n")
     repeated = hit.place is not None and hit.place.heading and headings.endswith(hit.place.heading)
     return rest if repeated and rest else hit.text
 
 
-def shown(place: Place) -> str:
+def shown(place: ChunkPlace) -> str:
     """`file:line heading`, cut to a third of a line: from the left of the path, then from the right of the heading.
 
     A file below the working directory goes by its path from there, any other by its last two names.

@@ -14,7 +14,7 @@ from google.genai import types
 from google.genai.client import DebugConfig
 from pydantic import BaseModel, ValidationError
 
-from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.probing import width
 from evervec.errors import BadInputError, BadResponseError, ConfigError
@@ -103,7 +103,7 @@ class GeminiEmbedder:
             raise ConfigError(self._name, f"Google's library refuses: {problem}.") from None
         return as_array([embedding.values for embedding in answer.embeddings or []], self._name)
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ModelProbe:
         """Ask what the model is: its longest text from `models/{model}`, its width by embedding two texts.
 
         Raises a `ProviderError` subclass; `ConfigError` says what to type next.
@@ -114,7 +114,7 @@ class GeminiEmbedder:
         longest = self._client.document(response).get("inputTokenLimit") if response.is_success else None
         known = longest if isinstance(longest, int) and longest > 0 else None
         self._limits = replace(self._limits, text_tokens=known)
-        return Probe(await width(self), known)
+        return ModelProbe(await width(self), known)
 
     async def aclose(self) -> None:
         """Close the connections."""

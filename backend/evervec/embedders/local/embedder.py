@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.probing import width
 from evervec.errors import BadInputError, ConfigError
 
@@ -59,9 +59,9 @@ class LocalEmbedder:
         """`(n, 256) float32`. Raises `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ModelProbe:
         """The width; a text may be of any length."""
-        return Probe(await width(self))
+        return ModelProbe(await width(self))
 
     async def aclose(self) -> None:
         """Let the thread go; texts already handed in are finished."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.probing import width
 from evervec.errors import BadInputError, ConfigError
@@ -68,7 +68,7 @@ class OllamaEmbedder:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
         return as_array(answer.embeddings, self._name)
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ModelProbe:
         """Ask what the model is: its context from `/api/show`, its width by embedding two texts.
 
         Raises a `ProviderError` subclass; `ConfigError` says what to type next.
@@ -79,7 +79,7 @@ class OllamaEmbedder:
             raise self._with_advice(problem) from None
         context = context_length(shown.modelinfo or {})
         self._limits = replace(self._limits, text_tokens=context)
-        return Probe(await width(self), context)
+        return ModelProbe(await width(self), context)
 
     async def aclose(self) -> None:
         """Close the connections."""

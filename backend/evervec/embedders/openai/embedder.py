@@ -6,7 +6,7 @@ from typing import Final
 from openai import omit
 from pydantic import BaseModel
 
-from evervec.domain.protocols import EmbedLimits, Probe, Vectors
+from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.probing import width
 from evervec.errors import BadInputError, BadResponseError
@@ -89,10 +89,10 @@ class OpenAIEmbedder:
         answer = await self._client.ask(call, Embedded)
         return as_array(self._in_order(answer.data, len(texts)), self._name)
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ModelProbe:
         """Embed two texts: no call tells the width of a model. Raises a `ProviderError` subclass; `ConfigError` says
         what to type next."""
-        return Probe(await width(self), self.limits.text_tokens)
+        return ModelProbe(await width(self), self.limits.text_tokens)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evervec.domain.knowledge import AtomDraft, Extraction, Known, KnownAtom, LinkDraft, MessageText, Score
+from evervec.domain.knowledge import AtomDraft, DatasetKnowledge, Extraction, KnownAtom, LinkDraft, MessageText, Score
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.extractors.local.atoms import Statement, same_key, statements
 from evervec.extractors.local.lexicons import lexicons, technical_words
@@ -44,7 +44,7 @@ class LocalExtractor:
         """One score per message, in the order given."""
         return await asyncio.to_thread(_scores, messages)
 
-    async def extract(self, messages: Sequence[MessageText], known: Known) -> Extraction:
+    async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
         """Topics, atoms and links of the messages.
 
         What a known atom says already comes back with its very title and content, so that whoever stores it sees
@@ -61,7 +61,7 @@ class LocalExtractor:
     async def aclose(self) -> None:
         """Nothing is held: the embedder belongs to whoever made it."""
 
-    async def _group(self, readings: Sequence[Reading], found: Sequence[_Found], known: Known) -> Grouping:
+    async def _group(self, readings: Sequence[Reading], found: Sequence[_Found], known: DatasetKnowledge) -> Grouping:
         answered = _answered(readings)
         members = [
             Member(_context(one), one.reading.title, first, one.statement.read.lexicon, tuple(sorted(answered[first])))
@@ -73,7 +73,7 @@ class LocalExtractor:
         return await asyncio.to_thread(group, members, vectors, known, topics)
 
     async def _link(
-        self, readings: Sequence[Reading], found: Sequence[_Found], grouping: Grouping, known: Known
+        self, readings: Sequence[Reading], found: Sequence[_Found], grouping: Grouping, known: DatasetKnowledge
     ) -> list[Edge]:
         news = {one.statement.content for one in found}
         answered, named = _answered(readings), _named(readings)
@@ -99,7 +99,7 @@ def _scores(messages: Sequence[MessageText]) -> list[Score]:
     return [score(read(message, lexicons()), technical_words()) for message in messages]
 
 
-def _find(messages: Sequence[MessageText], known: Known) -> tuple[list[Reading], list[_Found]]:
+def _find(messages: Sequence[MessageText], known: DatasetKnowledge) -> tuple[list[Reading], list[_Found]]:
     """Every statement once, in order of first appearance, with all the messages that make it."""
     readings = [read(message, lexicons()) for message in messages]
     before = {same_key(atom.content): atom for atom in known.atoms}
@@ -169,7 +169,7 @@ def _known_node(atom: KnownAtom) -> Node:
     return Node(atom.type, frozenset(atom.message_ids), order, atom.topic, frozenset(), frozenset(), None)
 
 
-def _links(edges: Sequence[Edge], atoms: int, known: Known) -> list[LinkDraft]:
+def _links(edges: Sequence[Edge], atoms: int, known: DatasetKnowledge) -> list[LinkDraft]:
     return [
         LinkDraft(edge.source, edge.type, edge.confidence, target=edge.target)
         if edge.target < atoms

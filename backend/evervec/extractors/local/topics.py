@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evervec.domain.knowledge import Known, KnownTopic, TopicDraft
+from evervec.domain.knowledge import DatasetKnowledge, KnownTopic, TopicDraft
 from evervec.domain.protocols import Vectors
 from evervec.extractors.local.cues import Lexicon
 from evervec.extractors.local.phrases import Key, Phrase, display, key_of, phrases
@@ -49,7 +49,7 @@ class Grouping:
     new: Sequence[TopicDraft]
 
 
-def group(members: Sequence[Member], vectors: Vectors, known: Known, known_vectors: Vectors) -> Grouping:
+def group(members: Sequence[Member], vectors: Vectors, known: DatasetKnowledge, known_vectors: Vectors) -> Grouping:
     """Give members a topic: a known one by its words, else a new one, else their thread's, else the nearest, else none.
 
     Known atoms without a topic help to see that a phrase is shared, and are not grouped themselves.
@@ -172,7 +172,7 @@ def _description(key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], me
     return ", ".join(often)
 
 
-def _join_thread(names: list[str | None], members: Sequence[Member], known: Known) -> None:
+def _join_thread(names: list[str | None], members: Sequence[Member], known: DatasetKnowledge) -> None:
     """An answer is about what it answers, whatever its own words are."""
     spoken = {message_id: atom.topic for atom in known.atoms if atom.topic for message_id in atom.message_ids}
     for at, member in enumerate(members):

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from evervec.domain.knowledge import (
     AtomDraft,
     AtomType,
+    DatasetKnowledge,
     Extraction,
-    Known,
     LinkDraft,
     LinkType,
     MessageText,
@@ -136,7 +136,7 @@ def _score(answer: ScoreAnswer) -> Score:
     return Score(message_id=answer.id, value=answer.value, signal=answer.signal, factors=scaled)
 
 
-def read_extraction(text: str, messages: Sequence[MessageText], known: Known) -> Extraction:
+def read_extraction(text: str, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
     """Topics, atoms and links, every reference checked against what was sent. Raises `Unusable`."""
     answer = _parse(ExtractionAnswer, text)
     topics = {topic.name.casefold(): TopicDraft(topic.name, topic.description) for topic in answer.topics}

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from evervec.domain.knowledge import Known, MessageText
+from evervec.domain.knowledge import DatasetKnowledge, MessageText
 from evervec.domain.text import clean, estimate_tokens
 
 MESSAGES_A_CALL = 20
@@ -26,7 +26,7 @@ def batches(messages: Sequence[MessageText], budget: int) -> Iterator[list[Messa
         yield batch
 
 
-def document(batch: Sequence[MessageText], budget: int, known: Known | None = None) -> str:
+def document(batch: Sequence[MessageText], budget: int, known: DatasetKnowledge | None = None) -> str:
     """The one JSON document that a model is shown."""
     whole: dict[str, Any] = {"messages": [_entry(message, budget) for message in batch]}
     if known is not None:

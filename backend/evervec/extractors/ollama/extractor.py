@@ -7,8 +7,8 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from evervec.domain.knowledge import (
+    DatasetKnowledge,
     Extraction,
-    Known,
     KnownTopic,
     LinkDraft,
     MessageText,
@@ -60,7 +60,7 @@ class OllamaExtractor:
             )
         return scores
 
-    async def extract(self, messages: Sequence[MessageText], known: Known) -> Extraction:
+    async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
         """Topics, atoms and links. Raises a `ProviderError`; `BadResponseError` when the repair failed too."""
         found = Extraction()
         for batch in batches(messages, self._budget):
@@ -100,11 +100,11 @@ def _scores_of(batch: Sequence[MessageText]) -> Callable[[str], list[Score]]:
     return lambda answer: read_scores(answer, batch)
 
 
-def _extraction_of(batch: Sequence[MessageText], known: Known) -> Callable[[str], Extraction]:
+def _extraction_of(batch: Sequence[MessageText], known: DatasetKnowledge) -> Callable[[str], Extraction]:
     return lambda answer: read_extraction(answer, batch, known)
 
 
-def _with_topics(known: Known, found: Sequence[TopicDraft]) -> Known:
+def _with_topics(known: DatasetKnowledge, found: Sequence[TopicDraft]) -> DatasetKnowledge:
     """What is known, and the topics that an earlier call of the same extraction named (id 0: not stored yet)."""
     return replace(known, topics=[*known.topics, *(KnownTopic(0, topic.name, topic.description) for topic in found)])
 

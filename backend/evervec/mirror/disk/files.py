@@ -11,7 +11,7 @@ from uuid import UUID
 
 import faiss
 
-from evervec.domain.feed import Life
+from evervec.domain.feed import DatabaseIdentity
 from evervec.errors import MirrorBusyError, MirrorFileError, MirrorFolderError
 from evervec.mirror.disk import asides, container, lock, manifest, paths
 from evervec.mirror.disk.manifest import Generation, Manifest
@@ -62,7 +62,7 @@ class Folder:
         self.patience = patience
         self._seen: dict[tuple[UUID, UUID], Standing] = {}
 
-    def load(self, project_id: UUID, dataset_id: UUID, life: Life) -> Loaded:
+    def load(self, project_id: UUID, dataset_id: UUID, life: DatabaseIdentity) -> Loaded:
         """The dataset's segment from the disk, mapped and read through once. A bad file is an answer, not an error."""
         place = Place(self.faiss_dir, project_id, dataset_id)
         try:
@@ -73,7 +73,7 @@ class Folder:
         except OSError as error:
             return Loaded(None, "unreadable", f"{place.bin}: {error.strerror}")
 
-    def _read_locked(self, place: Place, life: Life) -> Loaded:
+    def _read_locked(self, place: Place, life: DatabaseIdentity) -> Loaded:
         """Look again where nobody publishes meanwhile: what is still not right then is set aside."""
         reason = f"{place.bin}: another process is writing it"
         try:
@@ -88,7 +88,7 @@ class Folder:
         self._saw(place, Standing(None, self._newest_seen(place)))
         return Loaded(None, "set aside", reason)
 
-    def _read(self, place: Place, life: Life) -> Loaded:
+    def _read(self, place: Place, life: DatabaseIdentity) -> Loaded:
         """Raises `MirrorFileError` for what is not right, `OSError` for what can not be read."""
         known = _manifest(place)
         if known is None:
@@ -204,7 +204,7 @@ class Folder:
         with _writing(place.folder):
             return self._remove(place, self.patience) if place.files() else []
 
-    def collect(self, keep: Iterable[tuple[UUID, UUID]], *, of: Life | None = None) -> list[Path]:
+    def collect(self, keep: Iterable[tuple[UUID, UUID]], *, of: DatabaseIdentity | None = None) -> list[Path]:
         """Remove the files of datasets that are not among `keep` (project id, dataset id), and what dead writers left.
 
         With `of` only those of that database: another one may keep its mirrors in the same folder.
@@ -228,7 +228,7 @@ class Folder:
                         removed += self._remove(Place(self.faiss_dir, project_id, dataset_id), 0)
         return removed
 
-    def _is_anothers(self, project_id: UUID, dataset_id: UUID, mine: Life | None) -> bool:
+    def _is_anothers(self, project_id: UUID, dataset_id: UUID, mine: DatabaseIdentity | None) -> bool:
         there = self._glance(project_id, dataset_id)
         return mine is not None and there is not None and not there.life.same_database(mine)
 
@@ -281,7 +281,7 @@ def _no_file(place: Place) -> None:
         raise MirrorFileError(reason="its manifest is missing")
 
 
-def _same_life(generation: Generation, life: Life) -> None:
+def _same_life(generation: Generation, life: DatabaseIdentity) -> None:
     difference = life.difference(generation.life)
     if difference:
         raise MirrorFileError(reason=f"it belongs to another life of the database: {difference}")

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 import xxhash
 
-from evervec.domain.feed import Life, Watermark
+from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import MirrorFileError
 from evervec.mirror.segment import Tuning
 
@@ -41,7 +41,7 @@ class Generation:
     container: Container
     factory: str
     tuning: Tuning
-    life: Life
+    life: DatabaseIdentity
     watermark: Watermark
     faiss: str
     written_at: str | None = None
@@ -129,7 +129,7 @@ def _generation(plain: dict[str, Any]) -> Generation:
     parts = {
         "container": Container(**plain["container"]),
         "tuning": Tuning(**plain["tuning"]),
-        "life": Life(**plain["life"]),
+        "life": DatabaseIdentity(**plain["life"]),
         "watermark": Watermark.parse(plain["watermark"]),
     }
     return Generation(**{**plain, **parts})

@@ -17,9 +17,9 @@ from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent,
 from evervec.pipeline.resources import Resources
 from evervec.store import rows, vectors
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import BatchJob, Item, Weight
+from evervec.store.batch.batch_jobs import BatchItem, BatchJob, InputFileSize
 from evervec.store.providers import Provider
-from evervec.store.rows import Claimed, GivenUp
+from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import ReadTx, Tx
 
@@ -51,9 +51,9 @@ class Input:
     full: bool = False
     keys: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, claimed: Sequence[Claimed]) -> list[Item]:
+    def take(self, claimed: Sequence[ClaimedRow]) -> list[BatchItem]:
         """Write rows down until nothing more fits; answers what is in. Rows of one text share its line. Blocking."""
-        items: list[Item] = []
+        items: list[BatchItem] = []
         for row, tokens in zip(claimed, self.count_tokens([row.text for row in claimed]), strict=True):
             key = self.keys.get(row.content_hash)
             if key is None:
@@ -66,14 +66,14 @@ class Input:
                 self.keys[row.content_hash] = key
                 self.texts, self.tokens, self.size = self.texts + 1, self.tokens + tokens, self.size + len(line)
                 self.characters += len(row.text)
-            items.append(Item(row.vector_id, key, row.content_hash))
+            items.append(BatchItem(row.vector_id, key, row.content_hash))
         self.rows += len(items)
         self.full = self.full or self.rows >= self.bounds.rows
         return items
 
-    def weight(self) -> Weight:
+    def weight(self) -> InputFileSize:
         """What is in the file. Bounds are kept by tokens that are counted on the high side, a price is not made of those."""
-        return Weight(self.texts, ceil(self.characters / CHARACTERS_A_TOKEN), self.tokens, self.size)
+        return InputFileSize(self.texts, ceil(self.characters / CHARACTERS_A_TOKEN), self.tokens, self.size)
 
     def _fits(self, size: int, tokens: int) -> bool:
         # a text that is too much by itself has to travel alone, or it would never be sent
@@ -85,9 +85,9 @@ class Input:
 class _Piece:
     """What one piece of results does to which rows."""
 
-    write: list[Item] = field(default_factory=list)
+    write: list[BatchItem] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    give_up: list[GivenUp] = field(default_factory=list)
+    give_up: list[FailedRow] = field(default_factory=list)
     give_back: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     strays: int = 0
 
@@ -124,10 +124,10 @@ class Texts:
                     await self._take(intent, into, claimed)
         return into.rows > 0
 
-    async def _claim(self, intent: Intent, dataset_id: UUID, limit: int) -> list[Claimed] | None:
+    async def _claim(self, intent: Intent, dataset_id: UUID, limit: int) -> list[ClaimedRow] | None:
         """Rows with a lease; None when there are none."""
 
-        async def once(tx: Tx) -> tuple[list[Claimed], set[int]]:
+        async def once(tx: Tx) -> tuple[list[ClaimedRow], set[int]]:
             claimed = await batch_queue.claim(
                 tx,
                 dataset_id,
@@ -149,7 +149,7 @@ class Texts:
             if fresh or not claimed:
                 return fresh or None
 
-    async def _take(self, intent: Intent, into: Input, claimed: Sequence[Claimed]) -> None:
+    async def _take(self, intent: Intent, into: Input, claimed: Sequence[ClaimedRow]) -> None:
         items = await asyncio.to_thread(into.take, claimed)
         surplus = [row.vector_id for row in claimed[len(items) :]]
         provider = intent.provider
@@ -262,9 +262,9 @@ class Texts:
             await batch_jobs.settle(tx, job_id, ids, returned=len(ids))
 
 
-def _sorted(results: Results, found: Sequence[Item], provider: Provider) -> tuple[_Piece, Vectors]:
+def _sorted(results: Results, found: Sequence[BatchItem], provider: Provider) -> tuple[_Piece, Vectors]:
     """Every row with what was answered for it. The first answer to a key is the one that counts."""
-    waiting: dict[str, list[Item]] = {}
+    waiting: dict[str, list[BatchItem]] = {}
     for item in found:
         waiting.setdefault(item.key, []).append(item)
     piece, dimensions = _Piece(strays=results.garbled), provider.space.dimensions
@@ -287,11 +287,11 @@ def _sorted(results: Results, found: Sequence[Item], provider: Provider) -> tupl
         if items is None:
             piece.strays += 1
         elif code in BAD_INPUT:
-            piece.give_up += [GivenUp(item.vector_id, item.content_hash, code, message[:500]) for item in items]
+            piece.give_up += [FailedRow(item.vector_id, item.content_hash, code, message[:500]) for item in items]
         else:
             _return(piece, items, code, message)
     return piece, answer[piece.places]
 
 
-def _return(piece: _Piece, items: Sequence[Item], code: str, message: str) -> None:
+def _return(piece: _Piece, items: Sequence[BatchItem], code: str, message: str) -> None:
     piece.give_back.setdefault((code, message), []).extend(item.vector_id for item in items)

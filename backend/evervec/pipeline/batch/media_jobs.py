@@ -9,8 +9,8 @@ from typing import IO
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, MediaLine, RemoteJob, Results
-from evervec.domain.chunking import Chunk
-from evervec.domain.document import Document, Skipped
+from evervec.domain.chunking import ChunkDraft
+from evervec.domain.document import IncomingDocument, Skipped
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import BadInputError, NoMediaModelError, Refused
 from evervec.pipeline import chunking
@@ -20,8 +20,8 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import Content, read_media
 from evervec.store import documents
 from evervec.store.batch import batch_jobs, batch_queue, media
-from evervec.store.batch.batch_jobs import BatchJob, Item, Weight
-from evervec.store.batch.media import Asked, Medium
+from evervec.store.batch.batch_jobs import BatchItem, BatchJob, InputFileSize
+from evervec.store.batch.media import MediaFile, RequestedFile
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
@@ -41,7 +41,7 @@ def require_model(provider: Provider) -> None:
         raise NoMediaModelError(provider=provider.name, type=provider.type, missing=missing, types=" or ".join(BATCHED))
 
 
-async def take_in(resources: Resources, target: Dataset, provider: Provider, given: Sequence[Document]) -> int:
+async def take_in(resources: Resources, target: Dataset, provider: Provider, given: Sequence[IncomingDocument]) -> int:
     """Write files down as documents that wait for a description; answers how many were not there like this before.
 
     Raises `NoMediaModelError`, and `Refused` for a dataset that was deleted.
@@ -85,9 +85,9 @@ class Input:
 class _Piece:
     """What one piece of results does to which files."""
 
-    describe: list[tuple[Asked, str]] = field(default_factory=list)
-    give_up: list[tuple[Asked, str]] = field(default_factory=list)
-    give_back: list[tuple[Asked, str, str]] = field(default_factory=list)
+    describe: list[tuple[RequestedFile, str]] = field(default_factory=list)
+    give_up: list[tuple[RequestedFile, str]] = field(default_factory=list)
+    give_back: list[tuple[RequestedFile, str, str]] = field(default_factory=list)
     strays: int = 0
 
 
@@ -132,7 +132,7 @@ class Files:
                     return False
             reached = waiting[-1].document_id
 
-    async def _take(self, into: Input, medium: Medium) -> bool:
+    async def _take(self, into: Input, medium: MediaFile) -> bool:
         """Take one file; False where there is no room for it."""
         intent, key = into.intent, _key(medium)
         read = await self._line(intent, key, medium)
@@ -155,8 +155,8 @@ class Files:
                 return False
             await self._intend(tx, intent)
             await media.hold(tx, intent.id, medium.document_id)
-            await batch_jobs.fill(tx, intent.id, [Item(medium.document_id, shared or key, digest)])
-            await batch_jobs.sized(tx, intent.id, Weight(texts, 0, 0, size))
+            await batch_jobs.fill(tx, intent.id, [BatchItem(medium.document_id, shared or key, digest)])
+            await batch_jobs.sized(tx, intent.id, InputFileSize(texts, 0, 0, size))
             return True
 
         if await self._database.in_turn(once):
@@ -181,7 +181,7 @@ class Files:
             hours=self._resources.settings.batch_hours,
         )
 
-    async def _line(self, intent: Intent, key: str, medium: Medium) -> tuple[Content, bytes] | str:
+    async def _line(self, intent: Intent, key: str, medium: MediaFile) -> tuple[Content, bytes] | str:
         """A file as it is now and its line, or the reason why it has none."""
 
         def once() -> tuple[Content, bytes] | str:
@@ -209,10 +209,10 @@ class Files:
             for key, medium in held:
                 await self._write_again(into, key, medium)
         async with self._database.transaction() as tx:
-            await batch_jobs.sized(tx, job.id, Weight(len(into.keys), 0, 0, into.size))
+            await batch_jobs.sized(tx, job.id, InputFileSize(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
-    async def _write_again(self, into: Input, key: str, medium: Medium) -> None:
+    async def _write_again(self, into: Input, key: str, medium: MediaFile) -> None:
         read = await self._line(into.intent, key, medium)
         if isinstance(read, str):
             async with self._database.transaction() as tx:
@@ -225,7 +225,7 @@ class Files:
         elif medium.content_hash not in into.keys:
             await asyncio.to_thread(into.write, key, medium.content_hash, read[1])
 
-    async def _strike(self, tx: Tx, job_id: UUID, medium: Medium, *, failed: int = 0, dropped: int = 0) -> None:
+    async def _strike(self, tx: Tx, job_id: UUID, medium: MediaFile, *, failed: int = 0, dropped: int = 0) -> None:
         await batch_jobs.settle(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
@@ -261,7 +261,12 @@ class Files:
         await self._database.in_turn(lambda tx: self._settle(tx, job_id, kitchen, piece, ready))
 
     async def _settle(
-        self, tx: Tx, job_id: UUID, kitchen: Kitchen, piece: _Piece, ready: dict[int, tuple[Document, list[Chunk]]]
+        self,
+        tx: Tx,
+        job_id: UUID,
+        kitchen: Kitchen,
+        piece: _Piece,
+        ready: dict[int, tuple[IncomingDocument, list[ChunkDraft]]],
     ) -> None:
         """One transaction: texts, chunks that wait, failures and what goes back, and the items struck off."""
         every = [asked for asked, _ in piece.describe]
@@ -298,7 +303,11 @@ class Files:
         )
 
     async def _replace(
-        self, tx: Tx, dataset_id: UUID, kitchen: Kitchen, chunked: Sequence[tuple[Document, Sequence[Chunk]]]
+        self,
+        tx: Tx,
+        dataset_id: UUID,
+        kitchen: Kitchen,
+        chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]],
     ) -> None:
         """The same as of any other document: with a provider that has a batch API the chunks are kept for that."""
         written = await documents.replace(tx, dataset_id, chunked, kitchen.recipe.key)
@@ -323,13 +332,13 @@ async def waiting_files(resources: Resources, scope: Sequence[UUID]) -> int:
         return sum(count for _, count in await media.waiting(tx, scope))
 
 
-def _key(medium: Medium) -> str:
+def _key(medium: MediaFile) -> str:
     return f"document:{medium.document_id}"
 
 
-def _sorted(results: Results, found: Sequence[Asked]) -> _Piece:
+def _sorted(results: Results, found: Sequence[RequestedFile]) -> _Piece:
     """Every file with what was answered for it. The first answer to a key is the one that counts."""
-    waiting: dict[str, list[Asked]] = {}
+    waiting: dict[str, list[RequestedFile]] = {}
     for asked in found:
         waiting.setdefault(asked.key, []).append(asked)
     piece = _Piece(strays=results.garbled)

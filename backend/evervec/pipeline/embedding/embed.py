@@ -26,7 +26,7 @@ from evervec.errors import (
 from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vectors
 from evervec.store.providers import Provider
-from evervec.store.rows import Claimed, GivenUp
+from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import Embeddable
 
 logger = log.get("embed")
@@ -37,10 +37,10 @@ SUSPECT_ATTEMPTS = 3
 """A row whose lease ran out this often travels alone: it may be what kills the workers."""
 
 Progress = Callable[[int], None]
-Sent = Callable[[Sequence[Claimed]], None]
+Sent = Callable[[Sequence[ClaimedRow]], None]
 """Told of every request that the provider has answered: one row of each text that was in it."""
 
-Claim = Callable[["Run"], Awaitable[list[Claimed]]]
+Claim = Callable[["Run"], Awaitable[list[ClaimedRow]]]
 Until = Callable[[], bool]
 
 
@@ -102,7 +102,7 @@ async def embed_rows(
         total = Tally()
         for part in parts:
 
-            async def claim(run: "Run", part: list[int] = part) -> list[Claimed]:
+            async def claim(run: "Run", part: list[int] = part) -> list[ClaimedRow]:
                 async with resources.database.transaction() as tx:
                     held = await rows.claim_ids(tx, embeddable, part, limit=len(part), owner=run.owner, lease=run.lease)
                 left.extend(set(part) - {row.row_id for row in held})
@@ -138,7 +138,7 @@ async def embed_dataset(
     """
     size = batch or resources.settings.embed_batch
 
-    async def claim(run: "Run") -> list[Claimed]:
+    async def claim(run: "Run") -> list[ClaimedRow]:
         async with resources.database.transaction() as tx:
             return await rows.claim_dataset(tx, dataset_id, kind=kind, limit=size, owner=run.owner, lease=run.lease)
 
@@ -199,11 +199,11 @@ class Run:
         self.owner = uuid4()
         self.tally = Tally()
         self._sent = sent
-        self._held: dict[int, Claimed] = {}
+        self._held: dict[int, ClaimedRow] = {}
         self._canary_sang = False
         self._trusted = provider.failures == 0
 
-    async def through(self, claimed: Sequence[Claimed]) -> None:
+    async def through(self, claimed: Sequence[ClaimedRow]) -> None:
         """Reuse, batch, embed and write the claimed rows."""
         if not claimed:
             return
@@ -217,9 +217,9 @@ class Run:
         except ProviderPaused:
             self.tally.skipped = len(self._held)
 
-    def _batches(self, pending: Sequence[Claimed]) -> list[list[list[Claimed]]]:
+    def _batches(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Requests of unique texts: each element of a batch is all the rows of one text."""
-        same: dict[bytes, list[Claimed]] = {}
+        same: dict[bytes, list[ClaimedRow]] = {}
         for row in pending:
             same.setdefault(row.content_hash, []).append(row)
         groups = list(same.values())
@@ -235,7 +235,7 @@ class Run:
             return [len(text) for text in texts]
         return self.embedder.count_tokens(texts)
 
-    async def _embed(self, batch: list[list[Claimed]]) -> None:
+    async def _embed(self, batch: list[list[ClaimedRow]]) -> None:
         """Embed one request, halving it down to the texts that the provider can not take."""
         try:
             answer = await self.embedder.embed([group[0].text for group in batch])
@@ -252,12 +252,12 @@ class Run:
         for group in (group for group, ok in zip(batch, sound, strict=True) if not ok):
             await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
 
-    def _answered(self, batch: list[list[Claimed]]) -> None:
+    def _answered(self, batch: list[list[ClaimedRow]]) -> None:
         self.tally.sent += len(batch)
         if self._sent is not None:
             self._sent([group[0] for group in batch])
 
-    async def _write(self, groups: Sequence[Sequence[Claimed]], answer: Vectors) -> None:
+    async def _write(self, groups: Sequence[Sequence[ClaimedRow]], answer: Vectors) -> None:
         if not groups:
             return
         flat = [row for group in groups for row in group]
@@ -271,7 +271,7 @@ class Run:
         self._trusted = True
         await self._done(written)
 
-    async def _isolate(self, batch: list[list[Claimed]], error: ProviderError) -> None:
+    async def _isolate(self, batch: list[list[ClaimedRow]], error: ProviderError) -> None:
         """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""
         if not await self._canary_sings():
             await self._pause(error)
@@ -282,7 +282,7 @@ class Run:
         async with self.database.transaction() as tx:
             for row in batch[0]:
                 if ladder.gives_up(error, row.attempts):
-                    given_up = GivenUp(row.vector_id, row.content_hash, error.code, str(error))
+                    given_up = FailedRow(row.vector_id, row.content_hash, error.code, str(error))
                     await rows.give_up(tx, self.owner, [given_up])
                 else:
                     delay = ladder.row_delay(row.attempts)

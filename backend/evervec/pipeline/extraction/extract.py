@@ -8,7 +8,7 @@ from typing import Final, Self
 from uuid import UUID
 
 from evervec.domain.knowledge import Extraction, LinkType
-from evervec.domain.reconcile import Plan, reconcile
+from evervec.domain.reconcile import AtomPlan, reconcile
 from evervec.pipeline.extraction.score import EXTRACT, Shift, together_or_alone
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
@@ -168,7 +168,7 @@ async def _save(
     return Extracted(ids, sorted(topics.values()), versioned, links)
 
 
-def _links(found: Extraction, plan: Plan, atom_ids: dict[int, int]) -> list[tuple[int, LinkType, int, float]]:
+def _links(found: Extraction, plan: AtomPlan, atom_ids: dict[int, int]) -> list[tuple[int, LinkType, int, float]]:
     """Links between drafts as links between atoms: drafts of messages edited meanwhile have none."""
     place = {id(draft): index for index, draft in enumerate(plan.drafts)}
     atom = {

@@ -16,7 +16,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 from evervec.store.session import Tx
 
 logger = log.get("index")
@@ -53,7 +53,7 @@ class Wish:
 
 async def index_dataset(
     resources: Resources, dataset_id: UUID, changed_ids: ChangedIds | None = None, full_rebuild: bool = False
-) -> Run:
+) -> RunRecord:
     """Index a dataset here and now: see `index`."""
     return await index(resources, dataset_id, Wish(changed_ids, full_rebuild))
 
@@ -64,7 +64,7 @@ async def index(
     wish: Wish,
     options: Options = NO_OPTIONS,
     progress: Progress | None = None,
-) -> Run:
+) -> RunRecord:
     """Index a dataset here and now; answers the finished run. What an earlier run left unfinished is done first.
 
     Raises `IndexRunningError` with the id of the run that is at work, `UnknownDatasetError`, `UnknownTableError`,
@@ -158,14 +158,14 @@ async def ring(resources: Resources, dataset_ids: Sequence[UUID]) -> None:
         await resources.doorbell.ring(INDEX_WAITING, lane=Lane.BACKFILL, dataset_id=str(dataset_id))
 
 
-async def work(resources: Resources, dataset_id: UUID) -> list[Run]:
+async def work(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
     """Work off the runs of a dataset that are due, one that died first; nothing when another process is at it."""
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
         return await _work_off(resources, dataset_id) if held else []
 
 
-async def _work_off(resources: Resources, dataset_id: UUID) -> list[Run]:
-    done: list[Run] = []
+async def _work_off(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
+    done: list[RunRecord] = []
     while True:
         async with resources.database.transaction() as tx:
             run = await runs.next_of(tx, dataset_id)
@@ -179,7 +179,7 @@ async def _work_off(resources: Resources, dataset_id: UUID) -> list[Run]:
 
 
 async def _perform(
-    resources: Resources, run: Run, options: Options = NO_OPTIONS, progress: Progress | None = None
+    resources: Resources, run: RunRecord, options: Options = NO_OPTIONS, progress: Progress | None = None
 ) -> None:
     """See a run through. Cancelled or killed it stays `running` with a lock that nobody holds: whoever looks next goes on."""
     try:
@@ -203,7 +203,7 @@ async def _perform(
         await _end(resources, run, "done")
 
 
-async def _failed(resources: Resources, run: Run, error: Exception) -> None:
+async def _failed(resources: Resources, run: RunRecord, error: Exception) -> None:
     """What the caller did wrong has failed; what is only away is tried again."""
     later = isinstance(error, EvervecError) and not isinstance(error, Refused) and run.attempts < ATTEMPTS
     said = str(error) or type(error).__name__
@@ -214,7 +214,7 @@ async def _failed(resources: Resources, run: Run, error: Exception) -> None:
         await runs.postpone(tx, run, seconds=BACKOFF * 2 ** (run.attempts - 1), error=said)
 
 
-async def _end(resources: Resources, run: Run, state: str, error: str | None = None) -> None:
+async def _end(resources: Resources, run: RunRecord, state: str, error: str | None = None) -> None:
     run.state, run.error = state, error
     async with resources.database.transaction() as tx:
         await runs.finish(tx, run)
@@ -222,7 +222,7 @@ async def _end(resources: Resources, run: Run, state: str, error: str | None = N
 
 async def _busy(resources: Resources, dataset_id: UUID) -> IndexRunningError:
     """Who has the lock of a dataset is just about to say which run is at work, or has just ended it."""
-    busy: Run | None = None
+    busy: RunRecord | None = None
     for _ in range(LOOKS):
         async with resources.database.read() as tx:
             busy = await runs.active(tx, dataset_id)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
-from evervec.domain.chunking import Chunk
-from evervec.domain.document import Document, Listed, Skipped, Source
+from evervec.domain.chunking import ChunkDraft
+from evervec.domain.document import DocumentSource, IncomingDocument, Listed, Skipped
 from evervec.errors import EmptySourceError
 from evervec.pipeline.chunking import Kitchen
 from evervec.pipeline.embedding.embed import Tally, embed_dataset, embed_rows
@@ -16,9 +16,9 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
 from evervec.store.batch import batch_queue
-from evervec.store.documents import Known, Written
-from evervec.store.rows import Claimed
-from evervec.store.runs import Counts, Run
+from evervec.store.documents import StoredDocument, WriteResult
+from evervec.store.rows import ClaimedRow
+from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
@@ -64,19 +64,19 @@ class Plan:
 
     cursor: str | None
     touched: dict[int, str | None] = field(default_factory=dict)
-    moved: dict[int, Document] = field(default_factory=dict)
-    changed: list[Document] = field(default_factory=list)
-    gone: list[Known] = field(default_factory=list)
-    counts: Counts = field(default_factory=Counts)
+    moved: dict[int, IncomingDocument] = field(default_factory=dict)
+    changed: list[IncomingDocument] = field(default_factory=list)
+    gone: list[StoredDocument] = field(default_factory=list)
+    counts: RunCounts = field(default_factory=RunCounts)
     skipped: list[Skipped] = field(default_factory=list)
 
     def writes(self) -> bool:
         """Whether there is anything to write."""
         return bool(self.touched or self.moved or self.changed or self.gone)
 
-    def leave(self, known: Known) -> None:
+    def leave(self, known: StoredDocument) -> None:
         """A document that is what it was."""
-        self.counts += Counts(documents_unchanged=1, chunks_skipped=known.chunk_count)
+        self.counts += RunCounts(documents_unchanged=1, chunks_skipped=known.chunk_count)
 
 
 class Indexing:
@@ -85,8 +85,8 @@ class Indexing:
     def __init__(
         self,
         resources: Resources,
-        run: Run,
-        source: Source,
+        run: RunRecord,
+        source: DocumentSource,
         kitchen: Kitchen,
         options: Options,
         progress: Progress | None = None,
@@ -176,7 +176,7 @@ class Indexing:
         await self._find_moved(plan, known)
         return plan
 
-    def _unchanged(self, plan: Plan, known: Known | None, listed: Listed) -> bool:
+    def _unchanged(self, plan: Plan, known: StoredDocument | None, listed: Listed) -> bool:
         """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
         if known is None or listed.document is not None or listed.stamp is None:
             return False
@@ -185,8 +185,8 @@ class Indexing:
             plan.leave(known)
         return same
 
-    async def _read(self, due: Sequence[Listed]) -> list[Document | Skipped]:
-        found: list[Document | Skipped] = [one.document for one in due if one.document is not None]
+    async def _read(self, due: Sequence[Listed]) -> list[IncomingDocument | Skipped]:
+        found: list[IncomingDocument | Skipped] = [one.document for one in due if one.document is not None]
         unread = [one for one in due if one.document is None]
         if unread:
             with self._clock("read"):
@@ -194,7 +194,7 @@ class Indexing:
                     found += some
         return found
 
-    async def _find_gone(self, plan: Plan, missing: Sequence[Skipped], known: Mapping[str, Known]) -> None:
+    async def _find_gone(self, plan: Plan, missing: Sequence[Skipped], known: Mapping[str, StoredDocument]) -> None:
         """The documents of uris where nothing is any more, and those below them if one was a folder.
 
         What never was a document here is an id that does not exist.
@@ -209,7 +209,7 @@ class Indexing:
         folders = {one.uri for one in strange if any(found.uri.startswith(f"{one.uri}/") for found in below)}
         plan.skipped += [one for one in strange if one.uri not in folders]
 
-    async def _find_moved(self, plan: Plan, known: Mapping[str, Known]) -> None:
+    async def _find_moved(self, plan: Plan, known: Mapping[str, StoredDocument]) -> None:
         """A new document whose text stands under a uri where nothing is any more has moved: its vectors stay."""
         new = {documents.digest(one.text): one for one in plan.changed if one.text and one.uri not in known}
         if not new:
@@ -225,11 +225,11 @@ class Indexing:
                 and not self._source.exists(candidate.uri)
             ):
                 plan.moved[candidate.id] = new.pop(documents.digest(document.text))
-                plan.counts += Counts(chunks_skipped=candidate.chunk_count)
+                plan.counts += RunCounts(chunks_skipped=candidate.chunk_count)
                 plan.changed.remove(document)
 
-    async def _write(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
-        async def once(tx: Tx) -> Written:
+    async def _write(self, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]) -> WriteResult:
+        async def once(tx: Tx) -> WriteResult:
             await self._hold(tx)
             written = await self._apply(tx, plan, chunked)
             # in a copy: the transaction may have to be done again, and meanwhile others count what they sent
@@ -242,10 +242,10 @@ class Indexing:
         self._run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
         return written
 
-    async def _preview(self, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> None:
+    async def _preview(self, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked)
-        counts = Counts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
+        counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
         counts.chunks_deleted = sum(one.chunk_count for one in plan.gone)
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
         self._run.advance(plan.cursor, plan.counts + written.counts + counts, plan.skipped)
@@ -254,13 +254,15 @@ class Indexing:
         if not await documents.hold(tx, self._run.dataset_id):
             raise DatasetGone
 
-    async def _apply(self, tx: Tx, plan: Plan, chunked: Sequence[tuple[Document, Sequence[Chunk]]]) -> Written:
+    async def _apply(
+        self, tx: Tx, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+    ) -> WriteResult:
         if plan.touched:
             await documents.touch(tx, plan.touched)
         if plan.moved:
             await documents.move(tx, plan.moved)
         written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)
-        written.counts += Counts(documents_moved=len(plan.moved))
+        written.counts += RunCounts(documents_moved=len(plan.moved))
         if plan.gone:
             written.counts += await documents.remove(tx, [one.id for one in plan.gone])
         if self._run.deferred:
@@ -298,7 +300,7 @@ class Indexing:
             if lost and not any(uri.startswith(folder) for uri in there):
                 raise EmptySourceError(where=folder, count=lost, dataset=dataset)
 
-    async def _remove(self, document_ids: Sequence[int], tx: Tx) -> Counts:
+    async def _remove(self, document_ids: Sequence[int], tx: Tx) -> RunCounts:
         await self._hold(tx)
         return await documents.remove(tx, document_ids)
 
@@ -322,7 +324,7 @@ class Indexing:
             tally = await embed_rows(self._resources, CHUNK, list(pending), sent=partial(self._sent, pending))
         self._embedded(tally)
 
-    def _sent(self, tokens: Mapping[int, int], texts: Sequence[Claimed]) -> None:
+    def _sent(self, tokens: Mapping[int, int], texts: Sequence[ClaimedRow]) -> None:
         self._run.counts.requests += 1
         self._run.counts.texts_sent += len(texts)
         self._run.counts.tokens += sum(tokens.get(row.row_id, 0) for row in texts)
@@ -343,7 +345,7 @@ class Indexing:
             return
         left: list[int] = []
 
-        def sent(texts: Sequence[Claimed]) -> None:
+        def sent(texts: Sequence[ClaimedRow]) -> None:
             left.extend(row.row_id for row in texts)
             self._sent({}, texts)
 

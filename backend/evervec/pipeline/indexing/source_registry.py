@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.document import ChangedIds, Source
+from evervec.domain.document import ChangedIds, DocumentSource
 from evervec.domain.naming import slug
 from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
 from evervec.pipeline.indexing.sql_source import SqlSource
@@ -20,7 +20,7 @@ from evervec.sources.sql.description import Description
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
 from evervec.store.datasets import Dataset
-from evervec.store.foreign.reader import Foreign, open_foreign
+from evervec.store.foreign.reader import ForeignTables, open_foreign
 from evervec.store.sources import SourceRecord
 
 FILES, SQL = "files", "sql"
@@ -97,7 +97,7 @@ async def let_go(resources: Resources, project: str, dataset: str, files: Files)
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
 
 
-async def forget(resources: Resources, dataset_id: UUID, source: Source) -> None:
+async def forget(resources: Resources, dataset_id: UUID, source: DocumentSource) -> None:
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
@@ -183,7 +183,7 @@ async def open_source(
     *,
     checksum: bool = False,
     lets_go: bool = False,
-) -> Source:
+) -> DocumentSource:
     """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `PathRefusedError`.
@@ -202,7 +202,9 @@ async def open_source(
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
 
 
-def _opened(record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool) -> Source:
+def _opened(
+    record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool
+) -> DocumentSource:
     files = Files.of(record.spec, scope, lets_go=lets_go)
     files.require(dataset)
     return files_source(files, checksum=checksum)
@@ -222,7 +224,7 @@ async def keep_sql(resources: Resources, description: Description) -> SourceReco
     return record
 
 
-async def open_foreign_of(resources: Resources, record: SourceRecord) -> Foreign:
+async def open_foreign_of(resources: Resources, record: SourceRecord) -> ForeignTables:
     """The tables of an SQL source, in its own database or in ours; for the caller to close."""
     description = describe(record.spec, f"source {record.name!r}")
     at = resources.database if record.url_encrypted is None else resources.unseal(record.url_encrypted)

@@ -3,17 +3,17 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
-from evervec.domain.document import ChangedIds, Document, Listed, Skipped
+from evervec.domain.document import ChangedIds, IncomingDocument, Listed, Skipped
 from evervec.pipeline.indexing.run import GONE
 from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
-from evervec.store.foreign.reader import Foreign, Record
+from evervec.store.foreign.reader import ForeignTables, Record
 
 
 class SqlSource:
     """One tenant's records (all of them where there are no tenants), table by table in the order of the description."""
 
-    def __init__(self, description: Description, foreign: Foreign, tenant: str | None) -> None:
+    def __init__(self, description: Description, foreign: ForeignTables, tenant: str | None) -> None:
         self._description, self._foreign, self._tenant = description, foreign, tenant
 
     @property
@@ -54,7 +54,7 @@ class SqlSource:
         async with aclosing(self._foreign.extract_all(table, self._tenant, after)) as pages:
             return await anext(pages, [])
 
-    async def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
+    async def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
         """The records of some uris, looked up by their keys; one that is not there, or not for this tenant, is gone."""
         keys: dict[str, list[int | str]] = {}
         for one in listed:
@@ -79,6 +79,6 @@ class SqlSource:
         """Close the connections to the source."""
         await self._foreign.aclose()
 
-    def _documents(self, some: Iterable[Record]) -> Iterable[Document]:
+    def _documents(self, some: Iterable[Record]) -> Iterable[IncomingDocument]:
         for one in some:
             yield records.document_of(self._description, one.table, one.key, one.updated_at, one.values)

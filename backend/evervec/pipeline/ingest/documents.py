@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
-from evervec.domain.chunking import Chunk
-from evervec.domain.document import Document
+from evervec.domain.chunking import ChunkDraft
+from evervec.domain.document import IncomingDocument
 from evervec.domain.text import clean
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import Refused
@@ -21,7 +21,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
 from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
-from evervec.store.documents import Written
+from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
@@ -33,7 +33,7 @@ SMALL = 256
 """Chunks that a local model embeds while one waits for it."""
 
 
-Chunked = tuple[Document, Sequence[Chunk]]
+Chunked = tuple[IncomingDocument, Sequence[ChunkDraft]]
 
 
 class Mode(StrEnum):
@@ -64,7 +64,7 @@ class Ingested:
 
 async def ingest_documents(
     resources: Resources,
-    given: AsyncIterator[Document],
+    given: AsyncIterator[IncomingDocument],
     *,
     project: str,
     dataset: str,
@@ -94,9 +94,9 @@ async def ingest_documents(
     return ingestion.total
 
 
-async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
+async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[IncomingDocument]]:
     """A few documents at a time, none twice in a group: the last version of a uri is the one that counts."""
-    group: dict[str, Document] = {}
+    group: dict[str, IncomingDocument] = {}
     size = 0
     async for one in given:
         document = _storable(one)
@@ -110,7 +110,7 @@ async def _groups(given: AsyncIterator[Document]) -> AsyncIterator[list[Document
         yield list(group.values())
 
 
-def _storable(document: Document) -> Document:
+def _storable(document: IncomingDocument) -> IncomingDocument:
     """The document as PostgreSQL can store it. Raises `Refused` for a uri that it can not: that is not ours to change."""
     if clean(document.uri) != document.uri or not 0 < len(document.uri) <= LONGEST_URI:
         raise Refused(
@@ -133,7 +133,7 @@ class _Ingestion:
         self._uris: set[str] = set()
         self.total = Ingested()
 
-    async def take(self, group: Sequence[Document]) -> None:
+    async def take(self, group: Sequence[IncomingDocument]) -> None:
         """Chunk what is new, and begin to write it; media are only written down."""
         uris = {one.uri for one in group}
         if not uris.isdisjoint(self._uris):
@@ -169,7 +169,7 @@ class _Ingestion:
         if sync and written.pending:
             await self._embed(list(written.pending))
 
-    async def _take_files(self, files: Sequence[Document]) -> None:
+    async def _take_files(self, files: Sequence[IncomingDocument]) -> None:
         provider = self._kitchen.provider
         media_jobs.require_model(provider)
         if self._mode is Mode.SYNC:
@@ -182,7 +182,7 @@ class _Ingestion:
         self.total.documents_unchanged += len(files) - changed
         self.total.media += changed
 
-    async def _changed(self, group: Sequence[Document]) -> list[Document]:
+    async def _changed(self, group: Sequence[IncomingDocument]) -> list[IncomingDocument]:
         async with self._database.read() as tx:
             known = await documents.known(tx, self._target.id, [one.uri for one in group])
         key = self._kitchen.recipe.key
@@ -197,7 +197,7 @@ class _Ingestion:
             case Mode.AUTO:
                 return self._local and chunks <= SMALL
 
-    async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[Written, int]:
+    async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[WriteResult, int]:
         if not await documents.hold(tx, self._target.id):
             raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
         written = await documents.replace(tx, self._target.id, chunked, self._kitchen.recipe.key)
@@ -206,7 +206,7 @@ class _Ingestion:
         hours = self._resources.settings.batch_hours
         return written, await batch_queue.mark(tx, CHUNK, list(written.pending), hours=hours)
 
-    def _count(self, written: Written, kept: int) -> None:
+    def _count(self, written: WriteResult, kept: int) -> None:
         for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):
             setattr(self.total, name, getattr(self.total, name) + getattr(written.counts, name))
         self.total.pending += len(written.pending)

@@ -13,7 +13,7 @@ from evervec.pipeline.indexing.run import Indexing, Options, Progress
 from evervec.pipeline.indexing.source_registry import Files
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 TRIGGER = "cli"
 
@@ -28,7 +28,7 @@ async def ingest_files(
     embeds: bool = True,
     deferred: bool = False,
     progress: Progress | None = None,
-) -> Run:
+) -> RunRecord:
     """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
 
     Where nothing is found any more is let go if the options say so, also a path that is not there itself.
@@ -48,7 +48,7 @@ async def ingest_files(
 
 async def _counted(
     resources: Resources, project: str, dataset: str, files: Files, options: Options, progress: Progress | None
-) -> Run:
+) -> RunRecord:
     """A run that is nowhere but here: not even a new dataset is made for it."""
     try:
         async with resources.database.read() as tx:
@@ -56,7 +56,7 @@ async def _counted(
         dataset_id = found[0].id
     except (UnknownDatasetError, UnknownProjectError):
         dataset_id = uuid4()
-    run = Run.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
+    run = RunRecord.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
     source = source_registry.files_source(files, checksum=options.checksum)
     kitchen = await chunking.active(resources)
     await Indexing(resources, run, source, kitchen, options, progress).perform()

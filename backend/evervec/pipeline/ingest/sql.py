@@ -14,7 +14,7 @@ from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
 from evervec.store import datasets, documents, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.foreign.reader import Change, Foreign, open_foreign
+from evervec.store.foreign.reader import Change, ForeignTables, open_foreign
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
 
@@ -98,7 +98,7 @@ async def look(resources: Resources, description: Description, *, full: bool = F
 
 
 async def _seen(
-    resources: Resources, description: Description, record: SourceRecord | None, foreign: Foreign, *, full: bool
+    resources: Resources, description: Description, record: SourceRecord | None, foreign: ForeignTables, *, full: bool
 ) -> tuple[Synced, dict[str | None, Ids]]:
     """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
     known: dict[str | None, UUID] = {}
@@ -125,7 +125,7 @@ async def _changed(
     resources: Resources,
     description: Description,
     known: dict[str | None, UUID],
-    foreign: Foreign,
+    foreign: ForeignTables,
     since: datetime | None,
 ) -> dict[str | None, Ids]:
     """Changed ids by tenant and table, without the versions that are indexed already."""

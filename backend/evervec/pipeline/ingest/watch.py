@@ -18,7 +18,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import path_of, uri_of
 from evervec.sources.files.watching import Seen, Watching
 from evervec.store.datasets import Dataset
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 logger = log.get("watch")
 
@@ -34,7 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 class Teller(Protocol):
     """Who tells the user."""
 
-    def indexed(self, run: Run) -> None:
+    def indexed(self, run: RunRecord) -> None:
         """A run has ended."""
         ...
 
@@ -176,7 +176,7 @@ class _Keeper:
             await self._teller.started(self._target)
             self._started, self._progress = True, None
 
-    def _tell(self, run: Run) -> None:
+    def _tell(self, run: RunRecord) -> None:
         logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
         self._teller.indexed(run)
 

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import numpy as np
 
-from evervec.domain.feed import Changes, Difference, Ids, Vectors, compare
+from evervec.domain.feed import Changes, Difference, FeedVectors, Ids, compare
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.executors import Workshop
 from evervec.store import changes
-from evervec.store.changes import Heading
+from evervec.store.changes import FeedState
 from evervec.store.session import ReadTx
 
 NAMED = 20
@@ -61,7 +61,7 @@ async def difference(
     return wanted.count, found, bool(len(other))
 
 
-async def news(tx: ReadTx, dataset_id: UUID, heading: Heading, found: Difference) -> Changes:
+async def news(tx: ReadTx, dataset_id: UUID, heading: FeedState, found: Difference) -> Changes:
     """What makes a difference go away, true at the heading's watermark."""
     wanted = np.concatenate([found.missing, found.stale])
     upserts = await changes.by_ids(tx, dataset_id, wanted, heading.life.dimensions)
@@ -78,7 +78,7 @@ async def _other_numbers(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, works
     return np.concatenate(other)
 
 
-def _unlike(wanted: Vectors, snapshot: Snapshot) -> Ids:
+def _unlike(wanted: FeedVectors, snapshot: Snapshot) -> Ids:
     if not len(wanted):
         return wanted.ids
     unlike: Ids = wanted.ids[np.abs(wanted.rows - snapshot.vectors(wanted.ids)).max(axis=1) > TOLERANCE]

@@ -7,7 +7,7 @@ from time import monotonic
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.feed import Life, Watermark
+from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import EvervecError, MirrorFolderError
 from evervec.pipeline.mirrors.mirror import GoneError, Mirror, OtherLifeError
 from evervec.pipeline.mirrors.recall import measure
@@ -16,7 +16,7 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import hearing_changes
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Told
+from evervec.store.mirrors import MirrorReport
 
 logger = log.get("mirror")
 
@@ -164,7 +164,7 @@ class Following:
         if mirror.index is not None:
             await self._check(mirror, asked=False)
 
-    async def _collect(self, live: Iterable[Dataset], life: Life) -> None:
+    async def _collect(self, live: Iterable[Dataset], life: DatabaseIdentity) -> None:
         try:
             await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=life)
         except MirrorFolderError as error:
@@ -248,9 +248,9 @@ class Following:
                 await mirrors.pass_on(tx, self._mirrors.holder, mirror.dataset.id)
             raise
 
-    def _told(self) -> list[Told]:
+    def _told(self) -> list[MirrorReport]:
         return [
-            Told(
+            MirrorReport(
                 mirror.dataset.id,
                 mirror.state,
                 mirror.reason,

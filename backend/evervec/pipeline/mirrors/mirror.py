@@ -11,7 +11,7 @@ from time import monotonic, perf_counter
 import numpy as np
 
 from evervec import log
-from evervec.domain.feed import Changes, Vectors, Watermark, compare
+from evervec.domain.feed import Changes, FeedVectors, Watermark, compare
 from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
 from evervec.mirror.build import build
 from evervec.mirror.disk.files import Folder
@@ -23,7 +23,7 @@ from evervec.pipeline.mirrors.difference import SyncCheck
 from evervec.pipeline.mirrors.executors import Workshop
 from evervec.settings import Settings
 from evervec.store import changes
-from evervec.store.changes import Heading
+from evervec.store.changes import FeedState
 from evervec.store.datasets import Dataset
 from evervec.store.session import Database, ReadTx
 
@@ -125,7 +125,7 @@ class Mirror:
         async with self._writing:
             index = self.index
             if index is not None and index.snapshot.watermark == seen and now.xmax >= seen.xmax:
-                nothing = Vectors.none(index.snapshot.dimensions)
+                nothing = FeedVectors.none(index.snapshot.dimensions)
                 await self._workshop.quick(index.apply, Changes(now, nothing, nothing.ids))
 
     async def rebuild(self, reason: str) -> None:
@@ -208,7 +208,7 @@ class Mirror:
         if state == "ready":
             self.failures = 0
 
-    async def _heading(self, tx: ReadTx | None = None) -> Heading:
+    async def _heading(self, tx: ReadTx | None = None) -> FeedState:
         if tx is None:
             async with self._database.read() as own:
                 return await self._heading(own)
@@ -219,7 +219,7 @@ class Mirror:
             raise GoneError("the dataset was deleted")
         return heading
 
-    def _other_life(self, index: DatasetIndex, heading: Heading) -> str | None:
+    def _other_life(self, index: DatasetIndex, heading: FeedState) -> str | None:
         """In words, why the watermark means nothing here; None where it does."""
         now, seen = index.snapshot, heading.watermark.xmax
         if reason := now.life.difference(heading.life):

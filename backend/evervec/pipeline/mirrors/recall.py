@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec import log
-from evervec.domain.feed import Vectors
+from evervec.domain.feed import FeedVectors
 from evervec.mirror.snapshot import Filter, Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.store import changes, mirrors, vectors
@@ -54,13 +54,13 @@ async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED)
     return recalls
 
 
-async def _sample(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, count: int) -> Vectors:
+async def _sample(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, count: int) -> FeedVectors:
     ids = snapshot.versions()[0]
     chosen = np.random.default_rng().choice(ids, size=min(count, len(ids)), replace=False)
     return await changes.by_ids(tx, dataset_id, chosen, snapshot.dimensions)
 
 
-async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Vectors) -> Recalls:
+async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: FeedVectors) -> Recalls:
     """Each vector asks for its neighbours of its own kind; itself is no answer."""
     recalls = Recalls({"mirror": 0, "pgvector": 0})
     for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):

@@ -11,7 +11,7 @@ from evervec import log
 from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.settings import Settings
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Holder
+from evervec.store.mirrors import MirrorHolder
 from evervec.store.session import Database
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Mirrors:
         self._workshop: Workshop | None = None
         self._searcher: Searcher | None = None
         self._folder: Folder | None = None
-        self._holder: Holder | None = None
+        self._holder: MirrorHolder | None = None
         self._rung = Bells()
 
     @property
@@ -85,12 +85,12 @@ class Mirrors:
         return self._searcher
 
     @property
-    def holder(self) -> Holder:
+    def holder(self) -> MirrorHolder:
         """Who this process is, for the others."""
         if self._holder is None:
             from evervec.mirror.disk.paths import this_host
 
-            self._holder = Holder(uuid4(), this_host(), str(self.settings.mirrors.resolve()), os.getpid())
+            self._holder = MirrorHolder(uuid4(), this_host(), str(self.settings.mirrors.resolve()), os.getpid())
         return self._holder
 
     def all(self) -> "list[Mirror]":

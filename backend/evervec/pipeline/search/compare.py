@@ -12,7 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, ask_mirrors
 from evervec.store import datasets, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
-from evervec.store.vectors import Hit
+from evervec.store.vectors import SearchHit
 
 ROUNDS = 15
 TIE = 1e-3
@@ -26,9 +26,9 @@ class Compared:
     `same` is whether both found the same rows; of rows with equal scores at the end one is as good as another.
     """
 
-    mirror: Sequence[Hit]
+    mirror: Sequence[SearchHit]
     mirror_ms: float
-    pgvector: Sequence[Hit]
+    pgvector: Sequence[SearchHit]
     pgvector_ms: float
     same: bool
 
@@ -42,18 +42,18 @@ async def side_by_side(
     async with resources.database.read() as tx:
         scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
 
-    async def mirror() -> Sequence[Hit]:
+    async def mirror() -> Sequence[SearchHit]:
         return (await ask_mirrors(resources, query, scope, k, anything=True)).hits
 
-    async def pgvector() -> Sequence[Hit]:
+    async def pgvector() -> Sequence[SearchHit]:
         return await _from_pgvector(resources, query, scope, k)
 
     found, seconds = await _timed([mirror, pgvector], rounds)
     return Compared(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
 
 
-async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[Hit]:
-    hits: list[Hit] = []
+async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[SearchHit]:
+    hits: list[SearchHit] = []
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=k)
         for embeddable in scope.kinds:
@@ -62,8 +62,8 @@ async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope
 
 
 async def _timed(
-    engines: Sequence[Callable[[], Awaitable[Sequence[Hit]]]], rounds: int
-) -> tuple[list[Sequence[Hit]], list[float]]:
+    engines: Sequence[Callable[[], Awaitable[Sequence[SearchHit]]]], rounds: int
+) -> tuple[list[Sequence[SearchHit]], list[float]]:
     """What each found, and its median milliseconds. They take turns, so that a noisy moment meets both."""
     found = [await engine() for engine in engines]
     taken: list[list[float]] = [[] for _ in engines]
@@ -75,7 +75,7 @@ async def _timed(
     return found, [round(median(times), 3) for times in taken]
 
 
-def _same(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
+def _same(one: Sequence[SearchHit], other: Sequence[SearchHit]) -> bool:
     if len(one) != len(other) or not one:
         return False
     last = min(one[-1].score, other[-1].score) + TIE

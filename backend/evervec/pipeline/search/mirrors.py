@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import vectors
 from evervec.store.datasets import Dataset
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
-from evervec.store.vectors import Hit
+from evervec.store.vectors import SearchHit
 
 if TYPE_CHECKING:
     from evervec.mirror.places import Filter
@@ -43,7 +43,7 @@ class Scope:
 class Mirrored:
     """What the mirrors of some datasets answered, and the watermark (xmin) of each."""
 
-    hits: Sequence[Hit] = ()
+    hits: Sequence[SearchHit] = ()
     datasets: frozenset[UUID] = frozenset()
     watermarks: Sequence[int] = ()
     widened: bool = False

@@ -17,7 +17,7 @@ from evervec.pipeline.search.mirrors import Mirrored, Scope, ask_mirrors
 from evervec.store import changes, datasets, monitor, vectors
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx
-from evervec.store.vectors import Hit, Place
+from evervec.store.vectors import ChunkPlace, SearchHit
 
 EXACT_BELOW = 20_000
 """Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
@@ -40,16 +40,16 @@ class Answer:
     watermark: str
     pending_in_scope: int
     milliseconds: float
-    hits: list[Hit]
+    hits: list[SearchHit]
     widened: bool = False
 
-    def __iter__(self) -> Iterator[Hit]:
+    def __iter__(self) -> Iterator[SearchHit]:
         return iter(self.hits)
 
     def __len__(self) -> int:
         return len(self.hits)
 
-    def __getitem__(self, place: int) -> Hit:
+    def __getitem__(self, place: int) -> SearchHit:
         return self.hits[place]
 
 
@@ -110,8 +110,8 @@ class Pair:
     score: float
     text: str
     other_text: str
-    place: Place | None = None
-    other_place: Place | None = None
+    place: ChunkPlace | None = None
+    other_place: ChunkPlace | None = None
 
 
 async def duplicates(
@@ -223,10 +223,10 @@ async def _nearest(
 
 async def _from_postgres(
     tx: ReadTx, scope: Scope, query: NDArray[np.float32], k: int, engine: str
-) -> tuple[str, list[Hit]]:
+) -> tuple[str, list[SearchHit]]:
     # every dataset is no filter: the indexes are asked for all there is
     dataset_ids = None if scope.everywhere and scope.row_ids is None else scope.dataset_ids
-    hits: list[Hit] = []
+    hits: list[SearchHit] = []
     used: set[str] = set()
     for embeddable in scope.kinds:
         if scope.row_ids is not None:
@@ -243,7 +243,7 @@ async def _from_postgres(
 
 async def _one_kind(
     tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], dataset_ids: list[UUID] | None, k: int, engine: str
-) -> tuple[str, list[Hit]]:
+) -> tuple[str, list[SearchHit]]:
     """HNSW, or exact for few rows, or where the graph came back with fewer rows than there are."""
     chosen = engine
     if engine == "auto":

@@ -16,7 +16,7 @@ from evervec.sources.files.uris import path_of
 from evervec.store import documents, monitor, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.monitor import Coverage
-from evervec.store.runs import Counts, Run, Seconds
+from evervec.store.runs import RunCounts, RunRecord, RunSeconds
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, where
 from evervec.store.sources import SourceRecord
@@ -87,7 +87,7 @@ def _where(resources: Resources, record: SourceRecord) -> str:
         return f"an address that can not be read: {error}"
 
 
-def _running(run: Run, alive: bool) -> dict[str, Any]:
+def _running(run: RunRecord, alive: bool) -> dict[str, Any]:
     """A run at work, and how far it is: what was written of it so far. Only a delta knows how many there will be."""
     document = run_document(run)
     done = sum(document["documents"].values())
@@ -122,7 +122,7 @@ async def metrics(resources: Resources, name: str, *, newest: int = 20) -> dict[
     }
 
 
-def _measured(run: Run, full: Run | None) -> dict[str, Any]:
+def _measured(run: RunRecord, full: RunRecord | None) -> dict[str, Any]:
     """A run as everybody shows it, with the seconds that it saved."""
     document = run_document(run)
     if document["saved"] is not None:
@@ -131,10 +131,10 @@ def _measured(run: Run, full: Run | None) -> dict[str, Any]:
     return document
 
 
-def _totals(kept: Sequence[Run], full: Run | None) -> dict[str, Any]:
+def _totals(kept: Sequence[RunRecord], full: RunRecord | None) -> dict[str, Any]:
     whole = [_measured(run, full) for run in kept]
-    counts = sum((run.counts for run in kept), Counts())
-    seconds = {stage: round(sum(getattr(run.seconds, stage) for run in kept), 3) for stage in asdict(Seconds())}
+    counts = sum((run.counts for run in kept), RunCounts())
+    seconds = {stage: round(sum(getattr(run.seconds, stage) for run in kept), 3) for stage in asdict(RunSeconds())}
     saved = [document["saved"] for document in whole if document["saved"] is not None]
     return {
         "runs": len(kept),
@@ -151,7 +151,7 @@ def _totals(kept: Sequence[Run], full: Run | None) -> dict[str, Any]:
     }
 
 
-def _of(counts: Counts, prefix: str) -> dict[str, int]:
+def _of(counts: RunCounts, prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): count for name, count in asdict(counts).items() if name.startswith(prefix)}
 
 

@@ -11,7 +11,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.mirror_check import AT_REST
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Held
+from evervec.store.mirrors import LiveMirror
 from evervec.store.session import ReadTx
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ async def mirror_status(
         return [await _whole(resources, tx, one, holders.get(one.id, [])) for one in wanted]
 
 
-async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) -> dict[UUID, list[Held]]:
+async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
     """Live holders by dataset: those of our own folder first, and of these the one that can be searched."""
     me = resources.mirrors.holder
-    found: dict[UUID, list[Held]] = {}
+    found: dict[UUID, list[LiveMirror]] = {}
     for held in await mirrors.held(tx, [one.id for one in wanted]):
         found.setdefault(held.dataset_id, []).append(held)
     for listed in found.values():
@@ -58,11 +58,11 @@ async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) 
     return found
 
 
-def _measured(held: Held) -> dict[str, Any]:
+def _measured(held: LiveMirror) -> dict[str, Any]:
     return {"lag_ms": round(held.behind_ms, 3), "in_sync": held.in_sync, "checked_at": held.checked_at}
 
 
-async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequence[Held]) -> dict[str, Any]:
+async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequence[LiveMirror]) -> dict[str, Any]:
     state, there, reason, place = await _at_rest(resources, one)
     heading = await changes.heading(tx, one.id)
     target = (heading.recall_target if heading else None) or resources.settings.mirror_recall
@@ -98,7 +98,7 @@ async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequen
     }
 
 
-def _recall(recall: mirrors.Recall) -> dict[str, Any]:
+def _recall(recall: mirrors.RecallCheck) -> dict[str, Any]:
     return {name: value for name, value in asdict(recall).items() if name != "engine"}
 
 

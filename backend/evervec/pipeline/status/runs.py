@@ -11,13 +11,13 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, monitor, runs, sources
 from evervec.store.datasets import Dataset
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 POLL = 0.2
 """Seconds between two looks at a run that another process works on."""
 
 
-def run_document(run: Run) -> dict[str, Any]:
+def run_document(run: RunRecord) -> dict[str, Any]:
     """A run for JSON; seconds by stage, dollars where the provider's price is known, else None.
 
     `full` is what a run without memory would have sent, None until a run is done. `saved` is the difference to what was
@@ -57,13 +57,13 @@ def run_document(run: Run) -> dict[str, Any]:
     }
 
 
-def _full(run: Run) -> dict[str, Any] | None:
+def _full(run: RunRecord) -> dict[str, Any] | None:
     if run.state != "done":
         return None
     return {"texts": run.counts.full_texts, "tokens": run.counts.full_tokens, "cost_usd": run.full_cost_usd}
 
 
-def _saved(run: Run) -> dict[str, Any] | None:
+def _saved(run: RunRecord) -> dict[str, Any] | None:
     full = _full(run)
     if full is None or not run.embeds:
         return None
@@ -76,9 +76,9 @@ def _saved(run: Run) -> dict[str, Any] | None:
     }
 
 
-async def recent(resources: Resources, name: str | None, *, limit: int) -> list[tuple[Dataset, Run]]:
+async def recent(resources: Resources, name: str | None, *, limit: int) -> list[tuple[Dataset, RunRecord]]:
     """The newest runs of one dataset, or of all, the newest first. Raises `UnknownDatasetError`."""
-    found: list[tuple[Dataset, Run]] = []
+    found: list[tuple[Dataset, RunRecord]] = []
     async with resources.database.read() as tx:
         for one in await datasets.find(tx, name):
             found += [(one, run) for run in await runs.recent(tx, one.id, limit=limit)]
@@ -92,7 +92,7 @@ async def sourced(resources: Resources) -> list[Dataset]:
         return [one for one in await datasets.live(tx) if one.id in filled]
 
 
-async def one(resources: Resources, run_id: UUID) -> Run:
+async def one(resources: Resources, run_id: UUID) -> RunRecord:
     """A run as it is now. Raises `Refused` when it went with its dataset."""
     async with resources.database.read() as tx:
         run = await runs.by_id(tx, run_id)
@@ -101,7 +101,7 @@ async def one(resources: Resources, run_id: UUID) -> Run:
     return run
 
 
-async def follow(resources: Resources, run_id: UUID) -> Run:
+async def follow(resources: Resources, run_id: UUID) -> RunRecord:
     """See a run through: worked off here, or watched while another process is at it.
 
     One that has to be tried again later, because its source is away, is answered as it waits: queued, with an error.

@@ -6,13 +6,13 @@ from functools import partial
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.chunking import Chunk
+from evervec.domain.chunking import ChunkDraft
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import Kitchen
 from evervec.pipeline.embedding.embed import Until, never, sliced
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
-from evervec.store.documents import Unchunked
+from evervec.store.documents import UnchunkedDocument
 from evervec.store.session import Tx
 
 logger = log.get("tidy")
@@ -75,7 +75,7 @@ async def _chunk_dataset(resources: Resources, kitchen: Kitchen, dataset_id: UUI
 
 
 async def _write(
-    resources: Resources, dataset_id: UUID, pairs: Sequence[tuple[Unchunked, Sequence[Chunk]]], key: str
+    resources: Resources, dataset_id: UUID, pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]], key: str
 ) -> int:
     async def once(tx: Tx) -> int:
         if not await documents.hold(tx, dataset_id):

@@ -11,7 +11,7 @@ from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import Held
+from evervec.store.mirrors import LiveMirror
 
 if TYPE_CHECKING:
     from evervec.pipeline.mirrors.mirror import Mirror
@@ -117,10 +117,10 @@ async def compact(
     return await _built(resources, dataset, project, "compact", step)
 
 
-async def held_here(resources: Resources, wanted: Sequence[Dataset]) -> dict[UUID, list[Held]]:
+async def held_here(resources: Resources, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
     """The live holders of our folder, by dataset."""
     me = resources.mirrors.holder
-    found: dict[UUID, list[Held]] = {}
+    found: dict[UUID, list[LiveMirror]] = {}
     async with resources.database.read() as tx:
         for held in await mirrors.held(tx, [one.id for one in wanted]):
             if (held.host, held.folder) == (me.host, me.folder):
@@ -133,7 +133,7 @@ async def _wanted(resources: Resources, dataset: str | None, project: str | None
         return await datasets.find(tx, dataset, project)
 
 
-async def _ask(resources: Resources, before: dict[UUID, list[Held]], what: str) -> dict[UUID, Held]:
+async def _ask(resources: Resources, before: dict[UUID, list[LiveMirror]], what: str) -> dict[UUID, LiveMirror]:
     """Ask who holds these, and wait. Who has gone without an answer is left out; who still has it to give has NO_ANSWER."""
     if not before:
         return {}
@@ -143,7 +143,7 @@ async def _ask(resources: Resources, before: dict[UUID, list[Held]], what: str) 
     if not await _answered(resources):
         return {dataset_id: _silent(before[dataset_id][0]) for dataset_id in asked}
     checked = {(held.dataset_id, held.pid): held.checked_at for listed in before.values() for held in listed}
-    answers: dict[UUID, Held] = {}
+    answers: dict[UUID, LiveMirror] = {}
     async with resources.database.read() as tx:
         for held in await mirrors.held(tx, asked):
             key = (held.dataset_id, held.pid)
@@ -166,16 +166,16 @@ async def _answered(resources: Resources) -> bool:
     return False
 
 
-def _silent(held: Held) -> Held:
+def _silent(held: LiveMirror) -> LiveMirror:
     reason = f"process {held.pid} has it and did not answer in {ANSWER_SECONDS:.0f} s: look at its log, or end it"
-    return Held(**{**held.__dict__, "state": NO_ANSWER, "reason": reason})
+    return LiveMirror(**{**held.__dict__, "state": NO_ANSWER, "reason": reason})
 
 
-def _differences(held: Held) -> int:
+def _differences(held: LiveMirror) -> int:
     return held.missing + held.extra + held.stale
 
 
-def _from_holder(one: Dataset, held: Held, milliseconds: float) -> DatasetCheck:
+def _from_holder(one: Dataset, held: LiveMirror, milliseconds: float) -> DatasetCheck:
     return DatasetCheck(
         one.project,
         one.slug,
@@ -192,7 +192,7 @@ def _from_holder(one: Dataset, held: Held, milliseconds: float) -> DatasetCheck:
 
 
 async def _checked_here(
-    resources: Resources, one: Dataset, live: Sequence[Held] | None, *, deep: bool, repair: bool
+    resources: Resources, one: Dataset, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
 ) -> DatasetCheck:
     """Compare what is on disk as it is; beside a live holder, as whoever opens it would see it."""
     from evervec.pipeline.mirrors.mirror import GoneError

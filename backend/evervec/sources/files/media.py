@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import Document, Media, Skipped
+from evervec.domain.document import IncomingDocument, Media, Skipped
 from evervec.domain.text import clean, snippet
 from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.readers.unreadable import Unreadable
@@ -101,7 +101,7 @@ def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | Skipped
         return skipped(uri_of(path), not_opened(error))
 
 
-def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Skipped:
+def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> IncomingDocument | Skipped:
     """The document that a picture or a sound is: called like its file, without a text. Blocking; reasons as `read_media`."""
     try:
         stamp = stamp_of(path.stat())
@@ -111,7 +111,7 @@ def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> Document | Sk
     if isinstance(content, Skipped):
         return content
     media = content.media
-    return Document(uri_of(path), title_of(path), "", _kind(media.media_type), stamp, media)
+    return IncomingDocument(uri_of(path), title_of(path), "", _kind(media.media_type), stamp, media)
 
 
 def title_of(path: PurePath) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from evervec.domain.document import ChangedIds, Document, Listed, Skipped
+from evervec.domain.document import ChangedIds, IncomingDocument, Listed, Skipped
 from evervec.errors import Refused, UnknownTableError
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.listing import Found, Reason, Tree, merged
@@ -108,7 +108,7 @@ class FileSource:
         found = (one for one in self._found() if after is None or one[0].uri > after)
         return _off_loop(_batches(found, _FILES))
 
-    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[Document | Skipped]]:
+    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
         """Their documents, in order, about 16 MB of text at once; `gone` is what a listing would not have either.
 
         A document's stamp is of the version that was read. Raises `PathRefusedError` when a root is gone.
@@ -153,16 +153,16 @@ class FileSource:
         walks += [tree.walk() for root, tree in trees if root.path != path and root.path.is_relative_to(path)]
         yield from (one.uri for one, _ in merged(walks) if not one.uri.endswith("/"))
 
-    def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[Document | Skipped, int]]:
+    def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[IncomingDocument | Skipped, int]]:
         trees = self._trees()
         for uri in uris:
             outcome = self._outcome(trees, uri)
             if isinstance(outcome, Skipped) and outcome.reason == Reason.GONE:
                 for _, tree in trees:
                     tree.require()
-            yield replace(outcome, uri=uri), len(outcome.text) if isinstance(outcome, Document) else 0
+            yield replace(outcome, uri=uri), len(outcome.text) if isinstance(outcome, IncomingDocument) else 0
 
-    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> Document | Skipped:
+    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> IncomingDocument | Skipped:
         path = path_of(uri)
         seen = [tree.find(path) for root, tree in trees if path.is_relative_to(root.path)]
         told = [
@@ -174,7 +174,7 @@ class FileSource:
         otherwise = Skipped(uri, Reason.GONE) if away is None else _closed(away)
         return next((one for one in told if isinstance(one, Skipped)), otherwise)
 
-    def _read(self, path: Path, uri: str) -> Document | Skipped:
+    def _read(self, path: Path, uri: str) -> IncomingDocument | Skipped:
         """The document as it was at one moment: a file that changes while it is read is read again."""
         # grammars, PDF and HTML take a second to import, which nobody waits for who reads no file
         from evervec.sources.files.readers.document import read_file
@@ -184,7 +184,7 @@ class FileSource:
                 before, stamp = _version(path), stamp_of(path.stat())
                 outcome = read_file(path, most_bytes=self._most_bytes)
                 if _version(path) == before:
-                    return replace(outcome, stamp=stamp) if isinstance(outcome, Document) else outcome
+                    return replace(outcome, stamp=stamp) if isinstance(outcome, IncomingDocument) else outcome
         except (FileNotFoundError, NotADirectoryError):
             return Skipped(uri, Reason.GONE)
         except OSError as error:

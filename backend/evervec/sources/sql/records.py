@@ -7,7 +7,7 @@ from typing import Final, Literal
 from urllib.parse import quote, unquote
 from uuid import UUID
 
-from evervec.domain.document import ChangedIds, Document
+from evervec.domain.document import ChangedIds, IncomingDocument
 from evervec.domain.text import clean
 from evervec.errors import SourceError, UnknownTableError
 from evervec.sources.sql.description import Description
@@ -50,11 +50,11 @@ def stamp_of(description: Description, table: str, updated_at: datetime | None) 
 
 def document_of(
     description: Description, table: str, key: int | str, updated_at: datetime | None, values: Mapping[str, object]
-) -> Document:
+) -> IncomingDocument:
     """A record as a document; its text is "" when the record has nothing in the template's fields."""
     described = description.tables[table]
     title = render(described.title, values) if described.title is not None else ""
-    return Document(
+    return IncomingDocument(
         uri=uri_of(table, key),
         title=" ".join(title.split()) or f"{table} {key}",
         text=render(described.template, values),

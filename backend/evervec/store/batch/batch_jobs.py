@@ -11,12 +11,12 @@ from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
 from evervec.domain.text import clean
 from evervec.errors import Refused, UnknownBatchJobError
 from evervec.store import rows
-from evervec.store.rows import Claimed
+from evervec.store.rows import ClaimedRow
 from evervec.store.session import ReadTx, Tx
 
 COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
 """What `stats` tells: rows held, texts sent for them; rows that got a vector, that were given up, whose text was edited
-or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for. And what the input file weighs: see `Weight`."""
+or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for. And what the input file weighs: see `InputFileSize`."""
 
 COLUMNS = (
     "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
@@ -61,7 +61,7 @@ class BatchJob:
 
 
 @dataclass(frozen=True)
-class Item:
+class BatchItem:
     """A row in a job, with the digest of the text that was sent under `key`."""
 
     vector_id: int
@@ -173,7 +173,7 @@ async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
     return row["jobs"], row["tokens"]
 
 
-async def fill(tx: Tx, job_id: UUID, items: Sequence[Item]) -> None:
+async def fill(tx: Tx, job_id: UUID, items: Sequence[BatchItem]) -> None:
     """Remember rows of a job, and the digest that is sent for each."""
     await tx.copy("batch_items", ("job_id", "vector_id", "key", "content_hash"), [
         (job_id, item.vector_id, item.key, item.content_hash) for item in items
@@ -182,7 +182,7 @@ async def fill(tx: Tx, job_id: UUID, items: Sequence[Item]) -> None:
 
 
 @dataclass(frozen=True)
-class Weight:
+class InputFileSize:
     """What an input file holds. `tokens` are about what will be paid for, `reserved_tokens` are at least as many as the
     provider counts against its quota."""
 
@@ -192,7 +192,7 @@ class Weight:
     bytes: int
 
 
-async def sized(tx: Tx, job_id: UUID, weight: Weight) -> None:
+async def sized(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
     """Remember what the input file holds; it counts what is sent, however often it is written."""
     await tx.execute(
         "UPDATE batch_jobs SET texts = $2, tokens = $3, reserved_tokens = $4, bytes = $5, updated_at = now() WHERE id = $1",
@@ -207,24 +207,24 @@ async def sized(tx: Tx, job_id: UUID, weight: Weight) -> None:
 ASKED = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "
 
 
-async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[Item]:
+async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[BatchItem]:
     """The rows that wait for the answers to some keys."""
     found = await tx.fetch(
         ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id",
         job_id,
         list(keys),
     )
-    return [Item(**row) for row in found]
+    return [BatchItem(**row) for row in found]
 
 
-async def left(tx: ReadTx, job_id: UUID, *, limit: int) -> list[Item]:
+async def left(tx: ReadTx, job_id: UUID, *, limit: int) -> list[BatchItem]:
     """Rows of a job that have got no answer so far."""
     found = await tx.fetch(
         ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
         job_id,
         limit,
     )
-    return [Item(**row) for row in found]
+    return [BatchItem(**row) for row in found]
 
 
 async def wanted(tx: ReadTx, job_id: UUID) -> bool:
@@ -251,7 +251,7 @@ ORDER BY i.vector_id LIMIT $3
 """
 
 
-async def still_held(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[Claimed]:
+async def still_held(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[ClaimedRow]:
     """Rows of an intent that are still its own, with their texts, in the order of their ids."""
     found = await tx.fetch(STILL_HELD, job_id, after, limit)
     return await rows.with_text(tx, found, job_id)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from evervec.store import rows
-from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNHELD, Claimed
+from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNHELD, ClaimedRow
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.session import ReadTx, Tx
 
@@ -66,7 +66,7 @@ async def clear(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
 
 async def claim(
     tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float, kept: bool = False
-) -> list[Claimed]:
+) -> list[ClaimedRow]:
     """Lease pending rows of a dataset for a job, oldest first; `tries` is how often a job has given them back.
 
     With `kept` only those that were put into the lane, else whatever waits.
@@ -134,7 +134,7 @@ ORDER BY e.vector_id LIMIT $2
 
 
 @dataclass(frozen=True)
-class Twin:
+class CopyableRow:
     """A row that waits in the lane, while another one has the vector of its text."""
 
     vector_id: int
@@ -142,9 +142,9 @@ class Twin:
     dataset_id: UUID
 
 
-async def twins(tx: ReadTx, space_id: int, *, limit: int) -> list[Twin]:
+async def twins(tx: ReadTx, space_id: int, *, limit: int) -> list[CopyableRow]:
     """Rows that wait in the lane for a vector that is there by now."""
-    return [Twin(**row) for row in await tx.fetch(TWINS, space_id, limit)]
+    return [CopyableRow(**row) for row in await tx.fetch(TWINS, space_id, limit)]
 
 
 async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = False) -> int:

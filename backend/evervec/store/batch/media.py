@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.domain.document import Document, Media
+from evervec.domain.document import IncomingDocument, Media
 from evervec.store.session import ReadTx, Tx
 
 MOST_TRIES = 2
@@ -12,7 +12,7 @@ MOST_TRIES = 2
 
 
 @dataclass(frozen=True)
-class Medium:
+class MediaFile:
     """A file that waits. `content_hash` is the SHA-256 of its bytes as they were last seen."""
 
     document_id: int
@@ -22,14 +22,14 @@ class Medium:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedFile:
     """A file of a job, as its document stands now; without one where that is gone, or where it is another file by now."""
 
     document_id: int
     key: str
     content_hash: bytes
     dataset_id: UUID | None = None
-    document: Document | None = None
+    document: IncomingDocument | None = None
 
 
 UNDESCRIBED = "m.described_hash IS DISTINCT FROM m.content_hash"
@@ -45,7 +45,7 @@ FREE = f"{UNDESCRIBED} AND m.failed_hash IS DISTINCT FROM m.content_hash AND m.j
 # --- in ------------------------------------------------------------------------------------------------------------
 
 
-async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[Document]) -> set[str]:
+async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> set[str]:
     """The uris of files that are known as they are, described or waiting. One that was given up is not among them."""
     found = await tx.fetch(
         "SELECT d.uri, d.title, d.format, m.path, m.media_type, m.bytes, m.content_hash FROM documents d "
@@ -86,7 +86,7 @@ ON CONFLICT (document_id) DO UPDATE SET
 """
 
 
-async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[Document]) -> None:
+async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> None:
     """Make files what the dataset holds under their uris, each a uri of its own. What is not described yet waits for it,
     also what was given up before."""
     # one order for everybody, so that no two wait for each other
@@ -139,7 +139,7 @@ async def size(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
 MEDIUM = "m.document_id, m.path, m.media_type, m.content_hash"
 
 
-async def free(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[Medium]:
+async def free(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[MediaFile]:
     """Files of a dataset that a job could take, in the order of their documents, from behind one of these on."""
     rows = await tx.fetch(
         f"SELECT {MEDIUM} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {FREE} "
@@ -149,7 +149,7 @@ async def free(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: i
         after,
         limit,
     )
-    return [Medium(**row) for row in rows]
+    return [MediaFile(**row) for row in rows]
 
 
 async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
@@ -168,7 +168,7 @@ async def hold(tx: Tx, job_id: UUID, document_id: int) -> None:
     await tx.execute("UPDATE media SET job_id = $2 WHERE document_id = $1", document_id, job_id)
 
 
-async def held(tx: ReadTx, job_id: UUID) -> list[tuple[str, Medium]]:
+async def held(tx: ReadTx, job_id: UUID) -> list[tuple[str, MediaFile]]:
     """`(key, file)` of everything in a job that is still the file that went into it."""
     rows = await tx.fetch(
         f"SELECT i.key, {MEDIUM} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
@@ -176,10 +176,10 @@ async def held(tx: ReadTx, job_id: UUID) -> list[tuple[str, Medium]]:
         "ORDER BY m.document_id",
         job_id,
     )
-    return [(key, Medium(*values)) for key, *values in rows]
+    return [(key, MediaFile(*values)) for key, *values in rows]
 
 
-async def rehash(tx: Tx, medium: Medium, found: Media) -> None:
+async def rehash(tx: Tx, medium: MediaFile, found: Media) -> None:
     """Another file stands there by now: it waits in place of the one that was known, unless it is described already."""
     await tx.execute(
         "UPDATE media SET content_hash = $3, media_type = $4, bytes = $5, job_id = NULL, tries = 0, failed_hash = NULL, "
@@ -215,18 +215,18 @@ WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id
 """
 
 
-async def asked(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[Asked]:
+async def asked(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[RequestedFile]:
     """The files that wait for the answers to some keys."""
-    found: list[Asked] = []
+    found: list[RequestedFile] = []
     for document_id, key, content_hash, dataset_id, uri, title, format_, stamp in await tx.fetch(
         ASKED, job_id, list(keys)
     ):
-        document = None if uri is None else Document(uri, title, "", format_, stamp)
-        found.append(Asked(document_id, key, content_hash, dataset_id, document))
+        document = None if uri is None else IncomingDocument(uri, title, "", format_, stamp)
+        found.append(RequestedFile(document_id, key, content_hash, dataset_id, document))
     return found
 
 
-async def still(tx: Tx, given: Sequence[Asked]) -> set[int]:
+async def still(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
     """Lock documents, and tell which of them are still to be described as they were sent."""
     rows = await tx.fetch(
         "SELECT m.document_id FROM documents d JOIN media m ON m.document_id = d.id "

@@ -21,7 +21,7 @@ from evervec.errors import (
     SourceDownError,
     SourceError,
 )
-from evervec.store.foreign.tables import INDEXED, Columns, Described, Query, inspect
+from evervec.store.foreign.tables import INDEXED, Columns, DescribedTable, Query, inspect
 from evervec.store.session import Database, ReadTx
 
 BATCH: Final = 1_000
@@ -47,7 +47,7 @@ _OURS = (DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, Conflict
 _AWAY = (DatabaseDownError, DatabaseRefusedError, ConflictError)
 
 
-class Description(Protocol):
+class DescribedSource(Protocol):
     """What is asked of the description of a source."""
 
     @property
@@ -56,7 +56,7 @@ class Description(Protocol):
         ...
 
     @property
-    def tables(self) -> Mapping[str, Described]:
+    def tables(self) -> Mapping[str, DescribedTable]:
         """Its tables, by the names that it gives them."""
         ...
 
@@ -79,23 +79,25 @@ class Change(NamedTuple):
     tenant: str | None
 
 
-async def open_foreign(description: Description, at: str | Database) -> "Foreign":
+async def open_foreign(description: DescribedSource, at: str | Database) -> "ForeignTables":
     """The tables of a source, at a URL of their own or in a database that is open already.
 
     Raises `SourceError` for a table that is not as it is described or may not be read, `SourceDownError` for a
     database that does not answer, does not exist or does not let us in.
     """
     owned = isinstance(at, str)
-    return await Foreign(description, Database(at, pool_size=POOL) if isinstance(at, str) else at, owned=owned).open()
+    return await ForeignTables(
+        description, Database(at, pool_size=POOL) if isinstance(at, str) else at, owned=owned
+    ).open()
 
 
-class Foreign:
+class ForeignTables:
     """The tables of one source, looked at and found fit. Whoever opened it closes it.
 
     A tenant is a value of a table's `dataset_column`, as text; None reads the rows of all of them.
     """
 
-    def __init__(self, description: Description, database: Database, *, owned: bool) -> None:
+    def __init__(self, description: DescribedSource, database: Database, *, owned: bool) -> None:
         self._name, self._tables = description.name, description.tables
         self._database, self._owned = database, owned
         self.columns: dict[str, Columns] = {}

@@ -53,7 +53,7 @@ SELECT EXISTS (
 """
 
 
-class Described(Protocol):
+class DescribedTable(Protocol):
     """What is asked of the description of one table; names are unquoted."""
 
     @property
@@ -123,7 +123,7 @@ class Columns:
 
     where: str
     oid: int
-    described: Described
+    described: DescribedTable
     types: Mapping[str, str]
     key_type: KeyType
     unique: bool
@@ -214,7 +214,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-async def inspect(tx: ReadTx, where: str, described: Described) -> Columns:
+async def inspect(tx: ReadTx, where: str, described: DescribedTable) -> Columns:
     """Look at a table. Raises `SourceError`, called `where`, for one that can not be read as it is described."""
     name = ".".join(map(quoted, described.relation))
     relation = await tx.fetchrow(RELATION, name)
@@ -240,7 +240,7 @@ async def inspect(tx: ReadTx, where: str, described: Described) -> Columns:
     return columns
 
 
-def _require_columns(where: str, described: Described, types: Mapping[str, str]) -> None:
+def _require_columns(where: str, described: DescribedTable, types: Mapping[str, str]) -> None:
     named = [("key", described.key), ("updated_at", described.updated_at), ("dataset_column", described.dataset_column)]
     for what, name in named + [("template", field) for field in described.fields]:
         if name is not None and name not in types:

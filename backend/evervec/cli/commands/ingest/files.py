@@ -20,7 +20,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.outlook import Left
 from evervec.pipeline.status.runs import run_document
 from evervec.settings import Settings
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 MEGABYTE = 1_000_000
 
@@ -53,7 +53,7 @@ def files(
     """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
     options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
-    async def run(resources: Resources) -> tuple[Run, str, str, Left | Kept]:
+    async def run(resources: Resources) -> tuple[RunRecord, str, str, Left | Kept]:
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
             done = await ingest_files(
@@ -67,7 +67,7 @@ def files(
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
 
 
-def _answer(done: Run, project: str, dataset: str, rest: Left | Kept, *, dry: bool, as_json: bool) -> None:
+def _answer(done: RunRecord, project: str, dataset: str, rest: Left | Kept, *, dry: bool, as_json: bool) -> None:
     found = run_document(done)
     if as_json:
         named = {"project": project, "dataset": dataset, "dry_run": dry}

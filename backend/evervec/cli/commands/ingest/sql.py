@@ -18,7 +18,7 @@ from evervec.pipeline.status import runs
 from evervec.pipeline.status.outlook import Left
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import Description
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 Yaml = Annotated[Path, typer.Argument(metavar="SOURCE.yaml", help="What the tables are and how a row becomes text.")]
 Full = Annotated[
@@ -29,7 +29,7 @@ Index = Annotated[
     bool, typer.Option("--index/--no-index", metavar="", help="Index here and now, or leave it to the workers.")
 ]
 
-Answer = tuple[Synced, list[Run | None], Left | Kept]
+Answer = tuple[Synced, list[RunRecord | None], Left | Kept]
 
 
 def sql(
@@ -63,7 +63,7 @@ def sql(
 async def _sync(resources: Resources, description: Description, *, full: bool, work: bool, deferred: bool) -> Answer:
     with output.waiting("looking for changes"):
         synced = await sync(resources, description, full=full, deferred=deferred)
-    done: list[Run | None] = []
+    done: list[RunRecord | None] = []
     with output.progress("datasets", len(synced.datasets)) as step:
         for one in synced.datasets:
             done.append(await _run_of(resources, one, work=work))
@@ -72,13 +72,13 @@ async def _sync(resources: Resources, description: Description, *, full: bool, w
     return synced, done, await waiting(resources, datasets, deferred=deferred)
 
 
-async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> Run | None:
+async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> RunRecord | None:
     if one.run_id is None:
         return None
     return await (runs.follow if work else runs.one)(resources, one.run_id)
 
 
-def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
+def _document(synced: Synced, done: list[RunRecord | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
     return {
         "source": synced.source,
         "since": synced.since,
@@ -93,7 +93,7 @@ def _document(synced: Synced, done: list[Run | None], rest: Left | Kept, dry: bo
     } | waiting_document(rest)
 
 
-def _show(synced: Synced, done: list[Run | None], dry: bool) -> None:
+def _show(synced: Synced, done: list[RunRecord | None], dry: bool) -> None:
     since = "" if synced.since is None else f" since {synced.since.astimezone():%Y-%m-%d %H:%M:%S}"
     if not synced.datasets:
         output.say(f"Nothing changed in {synced.source}{since}.")
@@ -111,7 +111,7 @@ def _show(synced: Synced, done: list[Run | None], dry: bool) -> None:
             show_skipped(runs.run_document(run))
 
 
-def _row(one: DatasetChanges, run: Run) -> tuple[object, ...]:
+def _row(one: DatasetChanges, run: RunRecord) -> tuple[object, ...]:
     found = runs.run_document(run)
     return (
         _name(one),
@@ -133,7 +133,7 @@ def _changed(one: DatasetChanges) -> str:
     return ", ".join(f"{table} {len(ids):,}" for table, ids in one.changed_ids.items()) or "nothing"
 
 
-def _fail_for(synced: Synced, done: list[Run | None]) -> None:
+def _fail_for(synced: Synced, done: list[RunRecord | None]) -> None:
     """Exit with 1 when a run did not come to a good end."""
     bad = [(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None and run.error]
     for one, run in bad:

@@ -23,7 +23,7 @@ from evervec.pipeline.status.outlook import left
 from evervec.pipeline.status.runs import run_document
 from evervec.runtime import Runtime
 from evervec.store.datasets import Dataset
-from evervec.store.runs import Run
+from evervec.store.runs import RunRecord
 
 DOCUMENTS = {"new": "new", "changed": "changed", "moved": "moved", "deleted": "gone", "skipped": "skipped"}
 CHUNKS = {"new": "new", "updated": "updated", "deleted": "gone", "skipped": "the same"}
@@ -70,7 +70,7 @@ class _Teller:
         self._resources, self._first_ends, self._as_json = resources, first_ends, as_json
         self._started = False
 
-    def indexed(self, run: Run) -> None:
+    def indexed(self, run: RunRecord) -> None:
         found = run_document(run)
         # an editor's temporary file that came and went is nobody's news
         skipped = found["documents"]["skipped"] - found["skipped"].get(GONE, 0)

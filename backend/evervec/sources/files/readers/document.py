@@ -3,7 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import Document, Skipped
+from evervec.domain.document import IncomingDocument, Skipped
 from evervec.domain.text import clean, snippet
 from evervec.sources.files import formats
 from evervec.sources.files.readers.decoding import decode
@@ -19,7 +19,7 @@ _MARKDOWN: Final = "markdown"
 _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}
 
 
-def read_file(path: Path, *, most_bytes: int) -> Document | Skipped:
+def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
     """The document that a file is, without a stamp. Blocking; at most `most_bytes` + 1 bytes are read.
 
     Nothing that a file may hold raises. The reasons of a `Skipped`: `gone`, `unreadable`, `not a file`, `too large`,
@@ -34,7 +34,7 @@ def read_file(path: Path, *, most_bytes: int) -> Document | Skipped:
         return skipped(uri, not_opened(error))
 
 
-def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
+def read_bytes(data: bytes, name: str, uri: str) -> IncomingDocument | Skipped:
     """The document that a file of this name and content is; its title comes from the content, never from the name.
 
     A file that is moved or renamed is embedded with the same words as before.
@@ -45,10 +45,10 @@ def read_bytes(data: bytes, name: str, uri: str) -> Document | Skipped:
         return skipped(uri, problem)
 
 
-def _document(data: bytes, format_: str | None, uri: str) -> Document:
+def _document(data: bytes, format_: str | None, uri: str) -> IncomingDocument:
     title, text, kind = _read(data, format_)
     text = clean(text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text)
-    return Document(uri, snippet(clean(title), LONGEST_TITLE) or title_of(text, kind), text, kind)
+    return IncomingDocument(uri, snippet(clean(title), LONGEST_TITLE) or title_of(text, kind), text, kind)
 
 
 def _read(data: bytes, format_: str | None) -> tuple[str, str, str]:

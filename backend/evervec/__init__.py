@@ -1,4 +1,4 @@
-"""Keeps the text in PostgreSQL embedded and searchable. Importing this starts nothing, opens nothing, and is quick.
+"""Keep the text in PostgreSQL embedded and searchable. Importing this starts nothing, opens nothing, and is quick.
 
 ```python
 from evervec import Document, SemanticCore
@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evervec.library.blocking import SyncSemanticCore
     from evervec.library.core import SemanticCore
-    from evervec.library.documents import Document
+    from evervec.library.documents import LibraryDocument as Document
     from evervec.store.batch.batch_jobs import BatchJob
 
 __all__ = ["BatchJob", "Document", "SemanticCore", "SyncSemanticCore"]
 
 _PLACES = {
-    "BatchJob": "evervec.store.batch.batch_jobs",
-    "Document": "evervec.library.documents",
-    "SemanticCore": "evervec.library.core",
-    "SyncSemanticCore": "evervec.library.blocking",
+    "BatchJob": ("evervec.store.batch.batch_jobs", "BatchJob"),
+    "Document": ("evervec.library.documents", "LibraryDocument"),
+    "SemanticCore": ("evervec.library.core", "SemanticCore"),
+    "SyncSemanticCore": ("evervec.library.blocking", "SyncSemanticCore"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Each name brings its imports when it is first asked for."""
+    """Import a name when it is first asked for."""
     if name not in _PLACES:
         raise AttributeError(f"module 'evervec' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    module, attribute = _PLACES[name]
+    return getattr(import_module(module), attribute)

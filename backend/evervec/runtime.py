@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 logger = log.get("runtime")
 
-TakenIn = Callable[[int], None]
+Progress = Callable[[int], None]
 
-PATIENCE = 3.0
+NATS_PATIENCE_SECONDS = 3.0
 """Seconds that a command waits for NATS, which it can do without."""
 
 
@@ -47,7 +47,7 @@ async def open_runtime(
     worker: bool = False,
     queue: bool = True,
     migrate: bool | None = None,
-    taken_in: TakenIn = lambda _: None,
+    taken_in: Progress = lambda _: None,
 ) -> AsyncIterator[Runtime]:
     """Open the stack and connect to it; without `queue` NATS is neither started nor asked.
 
@@ -66,7 +66,7 @@ async def open_runtime(
         closing.push_async_callback(database.aclose)
         models = Models(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(models.aclose)
-        patience = settings.connect_seconds if worker else min(PATIENCE, settings.connect_seconds)
+        patience = settings.connect_seconds if worker else min(NATS_PATIENCE_SECONDS, settings.connect_seconds)
         broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience)
         broker.is_worker_process = worker
         closing.push_async_callback(broker.shutdown)
@@ -90,7 +90,7 @@ async def _ring_up(broker: "JetStreamBroker") -> None:
         logger.warning("going on without a doorbell", reason=str(error))
 
 
-async def _database(settings: Settings, url: str, migrate: bool | None, taken_in: TakenIn) -> Database:
+async def _database(settings: Settings, url: str, migrate: bool | None, taken_in: Progress) -> Database:
     """Connect, and migrate where that is wanted. The derived part (triggers, view) comes with every migration."""
     database = Database(url, pool_size=settings.pool_size, connect_seconds=settings.connect_seconds)
     if migrate or (migrate is None and settings.embedded_database):
@@ -98,7 +98,7 @@ async def _database(settings: Settings, url: str, migrate: bool | None, taken_in
     return await database.open()
 
 
-async def _migrate(database: Database, taken_in: TakenIn, *, only_if_needed: bool) -> None:
+async def _migrate(database: Database, taken_in: Progress, *, only_if_needed: bool) -> None:
     if only_if_needed:
         try:
             await (await database.open()).aclose()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evervec.cli.terminal import output
-from evervec.pipeline.search.search import Answer
+from evervec.pipeline.search.search import SearchAnswer
 from evervec.pipeline.status.runs import run_document
 from examples.marketplace.story import BrokenSync, Due, Step, Uris, Withdrawal
 
@@ -81,7 +81,7 @@ class Report:
             f"{one.task:<24} {one.cron:<10} next {one.next:%A %Y-%m-%d %H:%M %Z}" for one in due if one.next is not None
         ))  # fmt: skip
 
-    def search(self, seller: str, question: str, answer: Answer, told: str | None = None) -> None:
+    def search(self, seller: str, question: str, answer: SearchAnswer, told: str | None = None) -> None:
         """A question to one seller's dataset. `told` is what was written a moment ago and should come first."""
         hits = [{"dataset": hit.dataset, "score": round(hit.score, 3), "text": hit.text} for hit in answer.hits]
         self._searches.append({"dataset": seller, "question": question, "told": told, "hits": hits})

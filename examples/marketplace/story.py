@@ -14,7 +14,7 @@ from taskiq.kicker import AsyncKicker
 
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.search import search
-from evervec.pipeline.search.search import Answer
+from evervec.pipeline.search.search import SearchAnswer
 from evervec.pipeline.status.due import next_due
 from evervec.queue import names
 from evervec.runtime import Runtime
@@ -149,7 +149,7 @@ class Story:
         due = [(one.task_name, one.cron or "") for one in schedules(self._runtime.settings)]
         return [Due(name, cron, next_due(cron, now)) for name, cron in due]
 
-    async def ask(self, seller: str, question: str) -> Answer:
+    async def ask(self, seller: str, question: str) -> SearchAnswer:
         """Search one seller's dataset; everything that is committed by now is in the answer."""
         async with self._resources.database.transaction() as tx:
             seen = int(await tx.fetchval("SELECT pg_current_xact_id()::text"))

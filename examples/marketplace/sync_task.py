@@ -9,7 +9,7 @@ from taskiq import Context, TaskiqDepends, async_shared_broker
 from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import loading
-from evervec.worker.tasks import OPEN
+from evervec.worker.tasks import OPEN_RESOURCES
 from examples.marketplace import shop
 from examples.marketplace.market import Market
 
@@ -27,7 +27,7 @@ MARKET: Market = TaskiqDepends(opened_market)
 
 @async_shared_broker.task(task_name="sync_marketplace_task")
 async def sync_marketplace_task(
-    day: int, full_rebuild: bool = False, resources: Resources = OPEN, market: Market = MARKET
+    day: int, full_rebuild: bool = False, resources: Resources = OPEN_RESOURCES, market: Market = MARKET
 ) -> dict[str, Any]:
     """Bring the shop's tables up to date; answers what changed, by table and by dataset, and the runs that index it.
 

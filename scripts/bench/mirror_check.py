@@ -6,7 +6,7 @@ from statistics import median
 import numpy as np
 
 from evervec.domain.feed import FeedVectors
-from evervec.pipeline.mirrors.difference import SyncCheck
+from evervec.pipeline.mirrors.difference import MirrorDifference
 from evervec.pipeline.mirrors.mirror import Mirror
 from scripts.bench import mirror_process, mirror_rows, vectors
 from scripts.bench.report import Line, at_most
@@ -56,14 +56,14 @@ def _spoil(mirror: Mirror) -> None:
     index.repair(other, gone)
 
 
-async def _checked(mirror: Mirror, differences: int) -> SyncCheck:
+async def _checked(mirror: Mirror, differences: int) -> MirrorDifference:
     found = await mirror.check(repair=False)
     if (found.missing, found.extra, found.stale) != (differences,) * 3:
         raise RuntimeError(f"{differences} of each were to be found: {found}")
     return found
 
 
-def _line(name: str, found: Sequence[SyncCheck], bound: float) -> Line:
+def _line(name: str, found: Sequence[MirrorDifference], bound: float) -> Line:
     taken = [check.milliseconds for check in found]
     middle = median(taken)
     return Line(name, middle, bound, "ms", middle / bound, at_most(1), f"slowest of {len(taken)}: {max(taken):.0f} ms")

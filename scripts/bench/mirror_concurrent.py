@@ -16,7 +16,7 @@ from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
-from evervec.pipeline.mirrors.executors import Workshop
+from evervec.pipeline.mirrors.executors import Executors
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import Dataset
@@ -98,7 +98,7 @@ async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seco
 
 async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
     """The same with nothing else on the machine: no writer, no database, the changes and the vectors are at hand."""
-    index, workshop = DatasetIndex(main), Workshop()
+    index, workshop = DatasetIndex(main), Executors()
     async with Searcher() as searcher:
 
         async def search(query: Row) -> None:
@@ -115,7 +115,7 @@ async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
     return _line("both in a process with the machine to itself, idle", busy, idle)
 
 
-async def _applying(index: DatasetIndex, workshop: Workshop, rows: Rows) -> None:
+async def _applying(index: DatasetIndex, workshop: Executors, rows: Rows) -> None:
     """New vectors for old ids, until cancelled."""
     mark = index.snapshot.watermark
     for turn in count(1):

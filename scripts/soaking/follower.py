@@ -22,7 +22,7 @@ from evervec import log
 from evervec.errors import EvervecError
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
-from evervec.pipeline.mirrors.difference import SyncCheck
+from evervec.pipeline.mirrors.difference import MirrorDifference
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
@@ -91,7 +91,7 @@ class Watch:
         self.not_in_sync: list[str] = []
         self._resources = resources
         self._main: dict[UUID, Segment] = {}
-        self._check: dict[UUID, SyncCheck] = {}
+        self._check: dict[UUID, MirrorDifference] = {}
 
     async def look(self, finish: asyncio.Event) -> None:
         """Until the end."""

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evervec import Document as Given
 from evervec.domain.document import IncomingDocument, Media, Skipped
 from evervec.errors import PathRefusedError
-from evervec.library.documents import Document as Given
 from evervec.sources.files.media import (
     MOST_BYTES,
     Content,

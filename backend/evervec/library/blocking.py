@@ -17,27 +17,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Twin(Generic[Asynchronous]):
+class BlockingProxy(Generic[Asynchronous]):
     """An object whose coroutine methods are called from a program without an event loop."""
 
     def __init__(self, twin: Asynchronous, portal: "BlockingPortal") -> None:
         self._twin, self._portal = twin, portal
 
 
-def blocking(
+def as_blocking(
     method: Callable[Concatenate[Asynchronous, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Twin[Asynchronous], P], T]:
+) -> Callable[Concatenate[BlockingProxy[Asynchronous], P], T]:
     """A coroutine method as a plain one of its twin: same arguments, same answer, same errors."""
 
     @wraps(method)
-    def call(self: Twin[Asynchronous], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: BlockingProxy[Asynchronous], /, *args: P.args, **kwargs: P.kwargs) -> T:
         answer: T = self._portal.call(partial(method, self._twin, *args, **kwargs))
         return answer
 
     return call
 
 
-class SyncSemanticCore(Twin[SemanticCore]):
+class SyncSemanticCore(BlockingProxy[SemanticCore]):
     """`with SyncSemanticCore.open(url) as core`: what `SemanticCore` is, without `await`."""
 
     @classmethod
@@ -52,11 +52,11 @@ class SyncSemanticCore(Twin[SemanticCore]):
         ):
             yield cls(core, portal)
 
-    ingest = blocking(SemanticCore.ingest)
-    search = blocking(SemanticCore.search)
-    backfill = blocking(SemanticCore.backfill)
-    status = blocking(SemanticCore.status)
-    add_provider = blocking(SemanticCore.add_provider)
+    ingest = as_blocking(SemanticCore.ingest)
+    search = as_blocking(SemanticCore.search)
+    backfill = as_blocking(SemanticCore.backfill)
+    status = as_blocking(SemanticCore.status)
+    add_provider = as_blocking(SemanticCore.add_provider)
 
     @property
     def batch_manager(self) -> "SyncBatchManager":

@@ -1,15 +1,15 @@
 """The batch manager without an event loop; in a file of its own, since it brings a second of imports."""
 
-from evervec.library.blocking import Twin, blocking
+from evervec.library.blocking import BlockingProxy, as_blocking
 from evervec.pipeline.batch.manager import BatchManager
 
 
-class SyncBatchManager(Twin[BatchManager]):
+class SyncBatchManager(BlockingProxy[BatchManager]):
     """What `BatchManager` is, without `await`."""
 
-    flush_queue = blocking(BatchManager.flush_queue)
-    check_and_sync = blocking(BatchManager.check_and_sync)
-    process_queue = blocking(BatchManager.process_queue)
-    cancel = blocking(BatchManager.cancel)
-    get = blocking(BatchManager.get)
-    list = blocking(BatchManager.list)
+    flush_queue = as_blocking(BatchManager.flush_queue)
+    check_and_sync = as_blocking(BatchManager.check_and_sync)
+    process_queue = as_blocking(BatchManager.process_queue)
+    cancel = as_blocking(BatchManager.cancel)
+    get = as_blocking(BatchManager.get)
+    list = as_blocking(BatchManager.list)

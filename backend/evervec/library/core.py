@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     # a second of imports, which come with `open`
     from evervec.pipeline.batch.manager import BatchManager
     from evervec.pipeline.ingest.documents import Ingested
-    from evervec.pipeline.search.search import Answer
-    from evervec.pipeline.upkeep.backfill import Report
+    from evervec.pipeline.search.search import SearchAnswer
+    from evervec.pipeline.upkeep.backfill import BackfillReport
     from evervec.runtime import Runtime
     from evervec.store.providers import Provider
     from evervec.store.session import Database
 
-PROJECT, DATASET = "library", "documents"
+DEFAULT_PROJECT, DEFAULT_DATASET = "library", "documents"
 
 Documents = IncomingDocument | Iterable[IncomingDocument] | AsyncIterable[IncomingDocument]
 
@@ -42,8 +42,8 @@ class SemanticCore:
         cls,
         url: str | None = None,
         *,
-        project: str = PROJECT,
-        dataset: str = DATASET,
+        project: str = DEFAULT_PROJECT,
+        dataset: str = DEFAULT_DATASET,
         home: str | PathLike[str] | None = None,
         migrate: bool = False,
         **settings: Any,
@@ -112,13 +112,13 @@ class SemanticCore:
         dataset: str | None = None,
         kind: str | None = None,
         engine: str = "auto",
-    ) -> "Answer":
+    ) -> "SearchAnswer":
         """The k rows nearest in meaning to a text, over everything unless a project, dataset or kind is named."""
         from evervec.pipeline.search.search import search
 
         return await search(self._resources, text, k=k, project=project, dataset=dataset, kind=kind, engine=engine)
 
-    async def backfill(self, *, dataset: str | None = None) -> "Report":
+    async def backfill(self, *, dataset: str | None = None) -> "BackfillReport":
         """Embed online, here and now, everything that waits and is not kept for a batch job."""
         from evervec.pipeline.upkeep.backfill import run
 

@@ -8,11 +8,11 @@ from typing import Self
 from evervec.domain import document
 from evervec.errors import PathRefusedError
 
-MOST_BYTES = 20_000_000
+MOST_DOCUMENT_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
-class Document(document.IncomingDocument):
+class LibraryDocument(document.IncomingDocument):
     """A text with its identity. `uri` tells which one it is: the same uri again replaces it.
 
     `format` tells how it is structured (`markdown`, `python`, `plain`, …).
@@ -26,7 +26,7 @@ class Document(document.IncomingDocument):
         return cls(uri, clean(title), clean(text), format)
 
     @classmethod
-    def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_BYTES) -> Self:
+    def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_DOCUMENT_BYTES) -> Self:
         """The document that a file is: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
 
         A picture or a sound has `media` and no text; it is read again when it is sent to be described. Raises

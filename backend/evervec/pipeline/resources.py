@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from evervec.queue.doorbell import Doorbell
 
 
-INDEXING = 2
+INDEX_RUNS = 2
 """So many index runs work at a time in one process."""
 
 
-class Closes(Protocol):
+class Closeable(Protocol):
     """What every client of a provider can do."""
 
     async def aclose(self) -> None:
@@ -37,7 +37,7 @@ class Closes(Protocol):
         ...
 
 
-Client = TypeVar("Client", bound=Closes)
+Client = TypeVar("Client", bound=Closeable)
 
 
 class Models:
@@ -48,7 +48,7 @@ class Models:
         self._embedders: dict[UUID, tuple[Provider, Embedder]] = {}
         self._extractors: dict[UUID, tuple[Provider, Extractor]] = {}
         self._batch_clients: dict[UUID, tuple[Provider, BatchClient]] = {}
-        self._replaced: list[Closes] = []
+        self._replaced: list[Closeable] = []
 
     def embedder(self, provider: Provider) -> Embedder:
         """The provider's embedder."""
@@ -150,7 +150,7 @@ class Resources:
     doorbell: "Doorbell"
     models: Models
     mirrors: Mirrors
-    indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEXING))
+    indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
     """Each run that works keeps a connection for its lock."""
 
     def seal(self, secret: str) -> bytes:

@@ -66,7 +66,7 @@ def create_app(resources: Resources) -> FastAPI:
         dataset: str | None = None,
         project: str | None = None,
         kind: str | None = None,
-        k: Annotated[int, Query(ge=1, le=search.MOST)] = 10,
+        k: Annotated[int, Query(ge=1, le=search.MOST_HITS)] = 10,
         engine: Annotated[str, Query(description=f"{', '.join(search.ENGINES)}.")] = "auto",
         min_watermark: Annotated[int | None, Query(ge=3, lt=2**63, description=MIN_WATERMARK)] = None,
         wait_seconds: Annotated[float, Query(ge=0, le=60)] = search.WAIT_SECONDS,

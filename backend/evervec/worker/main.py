@@ -8,7 +8,7 @@ from evervec.errors import EvervecError
 from evervec.pipeline.embedding.embed import Tally, Until
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.upkeep.janitor import tidy
+from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.pipeline.upkeep.sweep import embed_waiting, extract_waiting, index_waiting
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
@@ -17,7 +17,7 @@ from evervec.worker.tasks import attach
 logger = log.get("worker")
 
 Stage = Callable[[Resources, Until], Coroutine[None, None, Tally | None]]
-STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, tidy, embed_waiting)
+SWEEP_STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, clean_up, embed_waiting)
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:
@@ -26,7 +26,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     settings = runtime.settings
     async with asyncio.TaskGroup() as group:
         # apart from each other: a slow chat model keeps no row from being embedded
-        sweepers = [group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in STAGES]
+        sweepers = [group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in SWEEP_STAGES]
         group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
         group.create_task(
             serve(

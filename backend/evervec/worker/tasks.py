@@ -34,13 +34,13 @@ def own_lane(context: Annotated[Context, TaskiqDepends()]) -> Lane:
 
 
 # as defaults, so that `.kiq(atom_ids=…)` is all that a caller has to give
-OPEN: Resources = TaskiqDepends(opened)
-LANE: Lane = TaskiqDepends(own_lane)
+OPEN_RESOURCES: Resources = TaskiqDepends(opened)
+OWN_LANE: Lane = TaskiqDepends(own_lane)
 
 
 @async_shared_broker.task(task_name=names.SAVE_TELEGRAM_MESSAGE)
 async def save_telegram_message_task(
-    message: dict[str, Any], project: str = "telegram", dataset: str = "messages", resources: Resources = OPEN
+    message: dict[str, Any], project: str = "telegram", dataset: str = "messages", resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
     """Take in one Telegram message (export or Bot API form); rings for scoring and embedding."""
     report = await telegram.save_message(resources, message, project, dataset)
@@ -53,14 +53,16 @@ async def save_telegram_message_task(
 
 
 @async_shared_broker.task(task_name=names.SCORE_MESSAGE)
-async def score_message_task(message_id: int, resources: Resources = OPEN, lane: Lane = LANE) -> dict[str, int]:
+async def score_message_task(
+    message_id: int, resources: Resources = OPEN_RESOURCES, lane: Lane = OWN_LANE
+) -> dict[str, int]:
     """Score one message; rings for extraction when it has something to say."""
     return await score.score_messages(resources, [message_id], lane=lane)
 
 
 @async_shared_broker.task(task_name=names.SCORE_MESSAGES)
 async def score_messages_batch_task(
-    message_ids: list[int], resources: Resources = OPEN, lane: Lane = LANE
+    message_ids: list[int], resources: Resources = OPEN_RESOURCES, lane: Lane = OWN_LANE
 ) -> dict[str, int]:
     """Score many messages."""
     return await score.score_messages(resources, message_ids, lane=lane)
@@ -68,7 +70,7 @@ async def score_messages_batch_task(
 
 @async_shared_broker.task(task_name=names.EXTRACT_KNOWLEDGE)
 async def extract_knowledge_from_messages_task(
-    message_ids: list[int], resources: Resources = OPEN, lane: Lane = LANE
+    message_ids: list[int], resources: Resources = OPEN_RESOURCES, lane: Lane = OWN_LANE
 ) -> dict[str, int]:
     """Save topics, atoms and links of messages; rings for the embedding of what it wrote."""
     return await extract.extract_knowledge(resources, message_ids, lane=lane)
@@ -76,7 +78,7 @@ async def extract_knowledge_from_messages_task(
 
 @async_shared_broker.task(task_name=names.EMBED_MESSAGES)
 async def embed_messages_batch_task(
-    message_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
+    message_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
     """Embed messages: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, MESSAGE, message_ids, provider_id)
@@ -84,7 +86,7 @@ async def embed_messages_batch_task(
 
 @async_shared_broker.task(task_name=names.EMBED_ATOMS)
 async def embed_atoms_batch_task(
-    atom_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
+    atom_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
     """Embed atoms: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, ATOM, atom_ids, provider_id)
@@ -92,7 +94,7 @@ async def embed_atoms_batch_task(
 
 @async_shared_broker.task(task_name=names.EMBED_TOPICS)
 async def embed_topics_batch_task(
-    topic_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
+    topic_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
     """Embed topics: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, TOPIC, topic_ids, provider_id)
@@ -100,7 +102,7 @@ async def embed_topics_batch_task(
 
 @async_shared_broker.task(task_name=names.EMBED_CHUNKS)
 async def embed_chunks_batch_task(
-    chunk_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN
+    chunk_ids: list[int], provider_id: str | None = None, resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
     """Embed chunks: `{"success", "failed", "skipped"}`."""
     return await _embed(resources, CHUNK, chunk_ids, provider_id)
@@ -111,7 +113,7 @@ async def index_dataset_task(
     dataset_id: str,
     changed_ids: dict[str, list[str | int]] | None = None,
     full_rebuild: bool = False,
-    resources: Resources = OPEN,
+    resources: Resources = OPEN_RESOURCES,
 ) -> dict[str, Any]:
     """Index a dataset (uuid or project/slug); ids that come while it is indexed wait for their turn."""
     found = await requests.dataset(resources, dataset_id)
@@ -121,19 +123,21 @@ async def index_dataset_task(
 
 
 @async_shared_broker.task(task_name=names.INDEX_WAITING)
-async def index_waiting_task(dataset_id: str, resources: Resources = OPEN) -> dict[str, int]:
+async def index_waiting_task(dataset_id: str, resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
     """Work off the runs of a dataset that wait."""
     return {"runs": len(await requests.work(resources, UUID(dataset_id)))}
 
 
 @async_shared_broker.task(task_name=names.INDEX_ALL)
-async def index_all_datasets_task(full_rebuild: bool = False, resources: Resources = OPEN) -> dict[str, list[str]]:
+async def index_all_datasets_task(
+    full_rebuild: bool = False, resources: Resources = OPEN_RESOURCES
+) -> dict[str, list[str]]:
     """Ask for a run of every dataset that has a source: one task a dataset."""
     return {"runs": [str(run_id) for run_id in await requests.index_all_datasets(resources, full_rebuild)]}
 
 
 @async_shared_broker.task(task_name=names.PROCESS_BATCHES)
-async def process_batches_task(resources: Resources = OPEN) -> dict[str, Any]:
+async def process_batches_task(resources: Resources = OPEN_RESOURCES) -> dict[str, Any]:
     """Take in what the provider's batch jobs are done with, then send what was told to wait, if it is worth a job."""
     flushed, synced = await BatchManager(resources).process_queue(router.LEAST, only_deferred=True)
     return {
@@ -147,7 +151,7 @@ async def process_batches_task(resources: Resources = OPEN) -> dict[str, Any]:
 
 
 @async_shared_broker.task(task_name=names.SWEEP)
-async def sweep_task(resources: Resources = OPEN) -> dict[str, int]:
+async def sweep_task(resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
     """Take up what waits and nobody holds. Workers do this by themselves every few seconds."""
     return (await sweep(resources)).answer()
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from evervec.library.documents import Document
+from evervec import Document
 from evervec.pipeline.ingest.documents import Ingested, ingest_documents
 from evervec.pipeline.resources import Resources
 from tests.fakes.server import FakeProvider

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from evervec import Document
 from evervec.domain.batch import JobStatus, JobType
 from evervec.embedders.gemini import batch as gemini_batch
 from evervec.embedders.openai import batch as openai_batch
 from evervec.errors import NoMediaModelError, Refused
-from evervec.library.documents import Document
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from evervec import Document
 from evervec.domain.batch import JobStatus
-from evervec.library.documents import Document
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets

@@ -220,7 +220,7 @@ async def test_a_text_that_anybody_puts_into_documents_is_chunked(
     async with resources.database.read() as tx:
         key = Recipe(tokenizer="x").key
         assert [pending for _, _, pending in await datasets.pending_by_project(tx, key)] == [1]
-    await janitor.tidy(resources)
+    await janitor.clean_up(resources)
     assert [row[2] for row in await chunks(psql)] == ["One", "Two"]
     assert await psql.fetchval("SELECT content FROM documents") is None
 
@@ -235,7 +235,7 @@ async def test_chunks_that_somebody_else_made_are_left_alone(resources: Resource
         document,
     )
     before = await versions(psql)
-    await janitor.tidy(resources)
+    await janitor.clean_up(resources)
     assert await versions(psql) == before
 
 
@@ -264,7 +264,7 @@ async def test_a_dataset_deleted_in_the_middle_leaves_no_row_no_vector_and_no_er
     await psql.execute("CREATE TRIGGER gone AFTER INSERT ON chunks FOR EACH STATEMENT EXECUTE FUNCTION gone()")
     run = await ingest(resources, folder)
     assert run.state == "cancelled"
-    await janitor.tidy(resources)
+    await janitor.clean_up(resources)
     for table in ("documents", "chunks", "embeddings", "embed_work"):
         assert await psql.fetchval(f"SELECT count(*) FROM {table}") == 0, table
     assert await requests.work(resources, run.dataset_id) == []

@@ -12,7 +12,7 @@ import pytest
 from evervec.errors import Refused, UnknownDatasetError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
-from evervec.pipeline.mirrors.mirror import GoneError
+from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets
@@ -105,7 +105,7 @@ async def test_a_deleted_dataset_loses_its_mirror_and_its_files(
             await search(one, TEXTS[0], dataset="log")
         await until(lambda: not files(one))
         await until(lambda: dataset.id not in one.mirrors._mirrors)
-        with pytest.raises(GoneError):
+        with pytest.raises(NothingToMirrorError):
             await one.mirrors.rebuild(dataset, "rebuild was asked for")
     assert not files(resources)
 
@@ -143,7 +143,7 @@ async def test_a_dataset_deleted_while_it_is_built_leaves_nothing(
         await ask_for_deletion(psql, how)
         busy.set()
         await blocking
-        with pytest.raises(GoneError, match="deleted"):
+        with pytest.raises(NothingToMirrorError, match="deleted"):
             await building
         assert mirror.index is None
     async with worker(resources) as two:

@@ -12,8 +12,8 @@ import pytest
 from evervec.domain.feed import Changes, DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.disk.files import Folder
-from evervec.pipeline.mirrors.follower import Following
-from evervec.pipeline.mirrors.mirror import GoneError, Mirror
+from evervec.pipeline.mirrors.follower import Follower
+from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import changes
@@ -172,13 +172,13 @@ async def test_a_backup_restored_while_a_mirror_is_still_being_opened_is_noticed
     resources: Resources, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stored(resources, dataset, TEXTS)
-    checked, go_on = Following._check, asyncio.Event()
+    checked, go_on = Follower._check, asyncio.Event()
 
-    async def slow(self: Following, mirror: Mirror, *, asked: bool) -> None:
+    async def slow(self: Follower, mirror: Mirror, *, asked: bool) -> None:
         await checked(self, mirror, asked=asked)
         await go_on.wait()
 
-    monkeypatch.setattr(Following, "_check", slow)
+    monkeypatch.setattr(Follower, "_check", slow)
     async with worker(resources) as following:
         mirror = await until_true(following, dataset)
         assert mirror.index is not None
@@ -359,7 +359,7 @@ async def test_a_dataset_of_its_own_is_checked_only_while_it_lives(
     await embedded(resources, psql, dataset, "a")
     async with process(resources) as once:
         await psql.execute("UPDATE datasets SET deleted_at = now()")
-        with pytest.raises(GoneError, match="deleted"):
+        with pytest.raises(NothingToMirrorError, match="deleted"):
             await once.mirrors.check(dataset)
 
 

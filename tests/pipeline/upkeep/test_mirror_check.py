@@ -14,7 +14,7 @@ from evervec.mirror.disk.paths import get_faiss_index_path
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.compare import side_by_side
+from evervec.pipeline.search.compare import compare
 from evervec.pipeline.status import mirrors as mirror_states
 from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
@@ -44,7 +44,7 @@ def counts(found: list[DatasetCheck]) -> tuple[int, int, int]:
 async def until_held(resources: Resources, dataset: Dataset) -> None:
     async with asyncio.timeout(20):
         while not any(
-            held.in_sync for held in (await mirror_check.held_here(resources, [dataset])).get(dataset.id, [])
+            held.in_sync for held in (await mirror_check.live_holders(resources, [dataset])).get(dataset.id, [])
         ):
             await asyncio.sleep(0.02)
 
@@ -212,11 +212,11 @@ async def test_the_whole_standing_of_a_mirror(
 async def test_both_engines_find_the_same(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
-    compared = await side_by_side(resources, TEXTS[7], k=5, rounds=2)
+    compared = await compare(resources, TEXTS[7], k=5, rounds=2)
     assert compared.same and compared.mirror[0].text == TEXTS[7]
     assert min(compared.mirror_ms, compared.pgvector_ms) > 0
     await psql.execute(TURNED, 8)  # the mirror of this process does not follow, but reads the feed
-    assert (await side_by_side(resources, TEXTS[7], k=5, rounds=1)).same
+    assert (await compare(resources, TEXTS[7], k=5, rounds=1)).same
 
 
 async def test_status_shows_each_mirror_in_short(resources: Resources, dataset: Dataset, psql: Any) -> None:

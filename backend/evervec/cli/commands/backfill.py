@@ -34,7 +34,7 @@ def backfill(
 ) -> None:
     """Embed whatever is missing or stale. Running it twice costs nothing the second time."""
 
-    async def run(resources: Resources) -> tuple[filling.Report, str | None]:
+    async def run(resources: Resources) -> tuple[filling.BackfillReport, str | None]:
         planned = await filling.plan(resources, dataset=dataset, kind=kind)
         if dry_run:
             return planned, None
@@ -59,7 +59,7 @@ def backfill(
         raise typer.Exit(1)
 
 
-def _show(report: filling.Report, dry_run: bool) -> None:
+def _show(report: filling.BackfillReport, dry_run: bool) -> None:
     if report.shares and (dry_run or _waiting(report)):
         rows = [(f"{s.project}/{s.dataset}", s.kind, s.pending) for s in report.shares]
         output.table(("dataset", "kind", "would embed" if dry_run else "still waiting"), rows)
@@ -79,7 +79,7 @@ def _show(report: filling.Report, dry_run: bool) -> None:
     )
 
 
-def _advise(report: filling.Report, rest: str | None) -> None:
+def _advise(report: filling.BackfillReport, rest: str | None) -> None:
     if report.failed:
         output.note("See the failed ones with `evervec failed list`.")
     if report.jobs:
@@ -96,6 +96,6 @@ def _advise(report: filling.Report, rest: str | None) -> None:
         )
 
 
-def _waiting(report: filling.Report) -> int:
+def _waiting(report: filling.BackfillReport) -> int:
     """Rows that are neither embedded nor in a batch job that was just sent."""
     return max(0, report.pending - report.deferred)

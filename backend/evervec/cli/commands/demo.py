@@ -17,7 +17,7 @@ from evervec.errors import StackError
 from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import explain
-from evervec.pipeline.search.compare import side_by_side
+from evervec.pipeline.search.compare import compare
 from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
@@ -111,7 +111,7 @@ async def _knowledge(resources: Resources) -> None:
 
 async def _ask(resources: Resources, question: str) -> bool:
     """The hits of the mirror, and the milliseconds of both; answers whether pgvector found the same."""
-    found = await side_by_side(resources, question, dataset=DATASET, k=2 * HITS)
+    found = await compare(resources, question, dataset=DATASET, k=2 * HITS)
     _step(f"“{question}”")
     for hit in _unlike(found.mirror):
         output.say(f"{hit.score:.2f}  {hit.kind:<8} {output.cut(hit.text, taken=17)}", indent=2)
@@ -133,8 +133,8 @@ def _unlike(hits: Sequence[SearchHit]) -> list[SearchHit]:
 
 async def _prove(resources: Resources) -> bool:
     proofs = [
-        await explain.hnsw_answers(resources, DEMO_QUESTIONS[0].text, "message"),
-        await explain.nothing_is_null(resources),
+        await explain.explain_index(resources, DEMO_QUESTIONS[0].text, "message"),
+        await explain.explain_coverage(resources),
         await _mirror_is_true(resources),
     ]
     for one in proofs:
@@ -143,10 +143,10 @@ async def _prove(resources: Resources) -> bool:
     return all(one.holds for one in proofs)
 
 
-async def _mirror_is_true(resources: Resources) -> explain.Proof:
+async def _mirror_is_true(resources: Resources) -> explain.Explanation:
     (found,) = await mirror_check.check_index_sync(resources, dataset=DATASET, deep=True)
     seen = f"{found.missing} missing, {found.extra} extra, {found.stale} stale of {found.vectors:,} vectors"
-    return explain.Proof("the mirror is what the database says", found.in_sync, seen)
+    return explain.Explanation("the mirror is what the database says", found.in_sync, seen)
 
 
 def _step(text: str) -> None:

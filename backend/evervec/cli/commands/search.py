@@ -15,7 +15,7 @@ from evervec.domain.text import snippet
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as finding
-from evervec.pipeline.search.search import Answer, Pair
+from evervec.pipeline.search.search import DuplicatePair, SearchAnswer
 from evervec.sources.files.uris import path_of
 from evervec.store.schema.embeddables import BY_NAME
 from evervec.store.vectors import ChunkPlace, SearchHit
@@ -50,7 +50,7 @@ def search(
 ) -> None:
     """Find the rows nearest in meaning to a text."""
 
-    async def run(resources: Resources) -> Answer:
+    async def run(resources: Resources) -> SearchAnswer:
         return await finding.search(
             resources,
             text,
@@ -95,7 +95,7 @@ def duplicates(
         output.say(f"No two {kind} rows are {threshold:g} or more alike.")
 
 
-def show(answer: Answer, as_json: bool) -> None:
+def show(answer: SearchAnswer, as_json: bool) -> None:
     """Hits as a document or as a table."""
     if as_json:
         output.document(asdict(answer))
@@ -124,7 +124,7 @@ def _columns(hits: Sequence[SearchHit]) -> tuple[tuple[str, ...], list[tuple[obj
     ]
 
 
-def _pairs(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def _pairs(pairs: Sequence[DuplicatePair]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """The table of some pairs; the first text of two that say the same."""
     rows: list[tuple[object, ...]] = [(one.score, one.kind, str(one.id), str(one.other_id), one.text) for one in pairs]
     if not any(one.place for one in pairs):

@@ -10,21 +10,21 @@ import numpy as np
 from evervec.domain.feed import Changes, Difference, FeedVectors, Ids, compare
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.snapshot import Snapshot
-from evervec.pipeline.mirrors.executors import Workshop
+from evervec.pipeline.mirrors.executors import Executors
 from evervec.store import changes
 from evervec.store.changes import FeedState
 from evervec.store.session import ReadTx
 
-NAMED = 20
+EXAMPLES = 20
 """So many vector ids of each sort of difference are named; all are counted."""
-COMPARED = 20_000
+COMPARED_AT_ONCE = 20_000
 """Vectors that a deep check holds at a time."""
 TOLERANCE = 2e-3
 """How far a number of a unit vector may be off: half precision rounds to a fraction of it."""
 
 
 @dataclass(frozen=True)
-class SyncCheck:
+class MirrorDifference:
     """What a sync check found, before it repaired anything. `examples` names vector ids of each sort of difference."""
 
     vectors: int
@@ -42,7 +42,7 @@ class SyncCheck:
 
 
 async def difference(
-    tx: ReadTx, dataset_id: UUID, index: DatasetIndex, workshop: Workshop, *, deep: bool
+    tx: ReadTx, dataset_id: UUID, index: DatasetIndex, workshop: Executors, *, deep: bool
 ) -> tuple[int, Difference, bool]:
     """How many vectors the database has, where the mirror differs from it, and whether the feed knows nothing of that.
 
@@ -61,19 +61,19 @@ async def difference(
     return wanted.count, found, bool(len(other))
 
 
-async def news(tx: ReadTx, dataset_id: UUID, heading: FeedState, found: Difference) -> Changes:
+async def changes_to_apply(tx: ReadTx, dataset_id: UUID, heading: FeedState, found: Difference) -> Changes:
     """What makes a difference go away, true at the heading's watermark."""
     wanted = np.concatenate([found.missing, found.stale])
     upserts = await changes.by_ids(tx, dataset_id, wanted, heading.life.dimensions)
     return Changes(heading.watermark, upserts, np.concatenate([found.extra, found.stale]))
 
 
-async def _other_numbers(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, workshop: Workshop) -> Ids:
+async def _other_numbers(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, workshop: Executors) -> Ids:
     """Ids whose vector in the mirror is not the one in the database, whatever their versions say."""
     ids = np.sort(snapshot.versions()[0])
     other: list[Ids] = [np.empty(0, np.int64)]
-    for start in range(0, len(ids), COMPARED):
-        wanted = await changes.by_ids(tx, dataset_id, ids[start : start + COMPARED], snapshot.dimensions)
+    for start in range(0, len(ids), COMPARED_AT_ONCE):
+        wanted = await changes.by_ids(tx, dataset_id, ids[start : start + COMPARED_AT_ONCE], snapshot.dimensions)
         other.append(await workshop.quick(_unlike, wanted, snapshot))
     return np.concatenate(other)
 
@@ -85,13 +85,13 @@ def _unlike(wanted: FeedVectors, snapshot: Snapshot) -> Ids:
     return unlike
 
 
-def checked(started: float, vectors: int, found: Difference, repaired: str) -> SyncCheck:
+def described(started: float, vectors: int, found: Difference, repaired: str) -> MirrorDifference:
     """What a check that started then (`perf_counter`) has to say."""
     named = {"missing": found.missing, "extra": found.extra, "stale": found.stale}
-    return SyncCheck(
+    return MirrorDifference(
         vectors,
         **{sort: len(ids) for sort, ids in named.items()},
         milliseconds=round((perf_counter() - started) * 1000, 3),
         repaired=repaired,
-        examples={sort: ids[:NAMED].tolist() for sort, ids in named.items() if len(ids)},
+        examples={sort: ids[:EXAMPLES].tolist() for sort, ids in named.items() if len(ids)},
     )

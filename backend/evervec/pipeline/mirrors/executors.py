@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Workshop:
+class Executors:
     """What is quick (open, apply, compare) has a thread of its own and never stands behind a build."""
 
     def __init__(self) -> None:

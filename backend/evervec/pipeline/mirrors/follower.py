@@ -9,9 +9,9 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import EvervecError, MirrorFolderError
-from evervec.pipeline.mirrors.mirror import GoneError, Mirror, OtherLifeError
+from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError, OtherDatabaseError
 from evervec.pipeline.mirrors.recall import measure
-from evervec.pipeline.mirrors.registry import Bells, Mirrors
+from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import hearing_changes
 from evervec.store import changes, datasets, mirrors
@@ -20,7 +20,7 @@ from evervec.store.mirrors import MirrorReport
 
 logger = log.get("mirror")
 
-TELL_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 DISCOVER_SECONDS = 2.0
 ADVANCE_SECONDS = 5.0
 """How old the watermark of a dataset without news becomes, so that its next look need not go far back."""
@@ -29,13 +29,13 @@ ADVANCE_SECONDS = 5.0
 async def follow(mirrors: Mirrors, broker: JetStreamBroker, finish: asyncio.Event) -> None:
     """Keep a mirror of every live dataset up to date until `finish` is set."""
     with mirrors.followed() as bells:
-        await Following(mirrors, broker, bells).until(finish)
+        await Follower(mirrors, broker, bells).until(finish)
 
 
-class Following:
+class Follower:
     """One process's way of following. News are applied as they come; whatever else is due runs beside them."""
 
-    def __init__(self, of: Mirrors, broker: JetStreamBroker, bells: Bells) -> None:
+    def __init__(self, of: Mirrors, broker: JetStreamBroker, bells: FollowerDoorbell) -> None:
         self._mirrors = of
         self._settings = of.settings
         self._database = of.database
@@ -121,17 +121,17 @@ class Following:
     async def _follow_one(self, mirror: Mirror) -> None:
         try:
             await mirror.catch_up()
-        except OtherLifeError as error:
+        except OtherDatabaseError as error:
             logger.warning("mirror of another life", dataset=mirror.name, reason=str(error))
             mirror.distrust(str(error))
             self._in_background(mirror, "open", mirror.rebuild(str(error)))
-        except GoneError as error:
+        except NothingToMirrorError as error:
             mirror.fail(str(error))
 
     async def _do_chores(self) -> None:
         if self._is_due("discover", DISCOVER_SECONDS):
             await self._discover(first=not self._mirrors.all())
-        if self._is_due("tell", TELL_SECONDS):
+        if self._is_due("tell", REPORT_SECONDS):
             await self._tell()
         doubtful = self._breaks != self._database.breaks
         self._breaks = self._database.breaks

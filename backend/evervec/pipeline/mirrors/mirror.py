@@ -19,8 +19,8 @@ from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors import difference
-from evervec.pipeline.mirrors.difference import SyncCheck
-from evervec.pipeline.mirrors.executors import Workshop
+from evervec.pipeline.mirrors.difference import MirrorDifference
+from evervec.pipeline.mirrors.executors import Executors
 from evervec.settings import Settings
 from evervec.store import changes
 from evervec.store.changes import FeedState
@@ -33,24 +33,26 @@ REBUILD_ABOVE = 0.2
 """A mirror that differs in more than this share is built anew instead of repaired."""
 
 
-class OtherLifeError(Exception):
+class OtherDatabaseError(Exception):
     """The watermark belongs to another life of the database: what it has not seen can not be told."""
 
 
-class GoneError(Exception):
+class NothingToMirrorError(Exception):
     """The dataset was deleted, or nothing embeds yet: there is nothing to mirror."""
 
 
 class Mirror:
     """One dataset's mirror in this process. `index` is None until there is something to search."""
 
-    def __init__(self, settings: Settings, database: Database, workshop: Workshop, folder: Folder, of: Dataset) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, workshop: Executors, folder: Folder, of: Dataset
+    ) -> None:
         self.dataset = of
         self.index: DatasetIndex | None = None
         self.state = "loading"
         self.reason = ""
         self.used = monotonic()
-        self.last_check: SyncCheck | None = None
+        self.last_check: MirrorDifference | None = None
         self.on_disk = ""
         self.failures = 0
         self._settings = settings
@@ -73,7 +75,7 @@ class Mirror:
     async def open(self, *, build_missing: bool = True, follow: bool = True) -> None:
         """From disk, brought up to the feed; else built from the database, unless only what is there is wanted.
 
-        Without `follow` it stays as it was when it was written. Raises `GoneError`.
+        Without `follow` it stays as it was when it was written. Raises `NothingToMirrorError`.
         """
         async with self._building:
             if self.index is not None:
@@ -91,7 +93,7 @@ class Mirror:
                 try:
                     if follow:
                         await self._catch_up(index)
-                except OtherLifeError as error:
+                except OtherDatabaseError as error:
                     self.reason = str(error)
                     if build_missing:
                         await self._forget_file()
@@ -115,7 +117,7 @@ class Mirror:
     async def catch_up(self) -> int:
         """Apply what the feed says; answers how many vectors and tombstones it was.
 
-        Raises `OtherLifeError` when it says nothing about this mirror, `GoneError` when the dataset is deleted.
+        Raises `OtherDatabaseError` when it says nothing about this mirror, `NothingToMirrorError` when the dataset is deleted.
         """
         async with self._writing:
             return 0 if self.index is None else await self._catch_up(self.index)
@@ -151,11 +153,11 @@ class Mirror:
                 seconds=round(perf_counter() - started, 3),
             )
 
-    async def check(self, *, follow: bool = True, deep: bool = False, repair: bool = True) -> SyncCheck:
+    async def check(self, *, follow: bool = True, deep: bool = False, repair: bool = True) -> MirrorDifference:
         """Compare with the database at one snapshot: digests, then versions, then (`deep`) every number of every vector.
 
         With `follow` what the feed explains is applied first and is no difference. `repair` puts the difference right,
-        or builds anew where it is too large. Raises `GoneError`.
+        or builds anew where it is too large. Raises `NothingToMirrorError`.
         """
         async with self._writing:
             found = await self._compared(follow=follow, deep=deep, repair=repair)
@@ -214,9 +216,9 @@ class Mirror:
                 return await self._heading(own)
         heading = await changes.heading(tx, self.dataset.id)
         if heading is None:
-            raise GoneError("no embedding space is active")
+            raise NothingToMirrorError("no embedding space is active")
         if not heading.live:
-            raise GoneError("the dataset was deleted")
+            raise NothingToMirrorError("the dataset was deleted")
         return heading
 
     def _other_life(self, index: DatasetIndex, heading: FeedState) -> str | None:
@@ -235,11 +237,11 @@ class Mirror:
         async with self._database.read() as tx:
             heading = await self._heading(tx)
             if other := self._other_life(index, heading):
-                raise OtherLifeError(other)
+                raise OtherDatabaseError(other)
             if heading.feed_from > seen.xmin:  # tombstones that it has not seen are gone: only a comparison finds them
                 held = await self._workshop.quick(index.versions)
                 differing = compare(await changes.versions(tx, self.dataset.id), held)
-                news = await difference.news(tx, self.dataset.id, heading, differing)
+                news = await difference.changes_to_apply(tx, self.dataset.id, heading, differing)
             else:
                 news = await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
         await self._workshop.quick(index.apply, news)
@@ -280,7 +282,7 @@ class Mirror:
         self._to(self.state, f"in memory only: {reason}")
         return segment
 
-    async def _compared(self, *, follow: bool, deep: bool, repair: bool) -> SyncCheck:
+    async def _compared(self, *, follow: bool, deep: bool, repair: bool) -> MirrorDifference:
         started = perf_counter()
         index = self.index
         async with self._database.read() as tx:
@@ -289,7 +291,7 @@ class Mirror:
                 none = np.empty(0, np.int64)
                 held = (none, none) if index is None else await self._workshop.quick(index.versions)
                 wanted = await changes.versions(tx, self.dataset.id)
-                return difference.checked(started, len(wanted[0]), compare(wanted, held), "rebuild" if repair else "")
+                return difference.described(started, len(wanted[0]), compare(wanted, held), "rebuild" if repair else "")
             if follow and heading.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._workshop.quick(
@@ -299,15 +301,15 @@ class Mirror:
                 tx, self.dataset.id, index, self._workshop, deep=deep
             )
             if not len(differing) or not repair:
-                return difference.checked(started, count, differing, "")
+                return difference.described(started, count, differing, "")
             if unheard or len(differing) > REBUILD_ABOVE * max(count, 1):
-                return difference.checked(started, count, differing, "rebuild")
-            found = difference.checked(started, count, differing, "repair")
-            news = await difference.news(tx, self.dataset.id, heading, differing)
+                return difference.described(started, count, differing, "rebuild")
+            found = difference.described(started, count, differing, "repair")
+            news = await difference.changes_to_apply(tx, self.dataset.id, heading, differing)
         await self._workshop.quick(index.apply, news)
         return found
 
 
 def failure(error: BaseException) -> str:
     """In words, why a mirror could not be made."""
-    return str(error) if isinstance(error, EvervecError | GoneError | OtherLifeError) else repr(error)
+    return str(error) if isinstance(error, EvervecError | NothingToMirrorError | OtherDatabaseError) else repr(error)

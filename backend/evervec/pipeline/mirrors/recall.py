@@ -18,8 +18,8 @@ from evervec.store.session import Database, ReadTx
 logger = log.get("mirror")
 
 SAMPLED = 30
-K = 10
-TIE = 1e-6
+NEIGHBOURS = 10
+EQUAL_SCORE = 1e-6
 
 
 @dataclass
@@ -44,7 +44,7 @@ async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED)
         return None
     async with database.read() as tx:
         sample = await _sample(tx, mirror.dataset.id, snapshot, sampled)
-        await vectors.use_index(tx, k=K)
+        await vectors.use_index(tx, k=NEIGHBOURS)
         recalls = await _compared(tx, mirror.dataset.id, snapshot, sample)
     target = snapshot.main.tuning.target
     async with database.transaction() as tx:
@@ -66,14 +66,15 @@ async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Fe
     for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):
         answers = {
             engine: await vectors.nearest_ids(
-                tx, BY_KIND[kind], row, k=K + 1, dataset_id=dataset_id, exact=engine == "exact"
+                tx, BY_KIND[kind], row, k=NEIGHBOURS + 1, dataset_id=dataset_id, exact=engine == "exact"
             )
             for engine in ("exact", "pgvector")
         }
-        mirrored = await asyncio.to_thread(snapshot.search, row[None, :], K + 1, Filter(frozenset({kind})))
+        mirrored = await asyncio.to_thread(snapshot.search, row[None, :], NEIGHBOURS + 1, Filter(frozenset({kind})))
         answers["mirror"] = mirrored.ids[0].tolist()
         others = {
-            engine: [found for found in ids if found not in (vector_id, -1)][:K] for engine, ids in answers.items()
+            engine: [found for found in ids if found not in (vector_id, -1)][:NEIGHBOURS]
+            for engine, ids in answers.items()
         }
         for engine, count in (await _as_near(tx, dataset_id, row, others)).items():
             recalls.found[engine] += count
@@ -88,7 +89,7 @@ async def _as_near(
     ids = sorted({vector_id for listed in answers.values() for vector_id in listed})
     found = await changes.by_ids(tx, dataset_id, ids, len(row))
     scores = dict(zip(found.ids.tolist(), (found.rows @ row).tolist(), strict=True))
-    farthest = min((scores[vector_id] for vector_id in answers["exact"]), default=0.0) - TIE
+    farthest = min((scores[vector_id] for vector_id in answers["exact"]), default=0.0) - EQUAL_SCORE
     return {
         engine: sum(scores.get(vector_id, -1.0) >= farthest for vector_id in listed)
         for engine, listed in answers.items()

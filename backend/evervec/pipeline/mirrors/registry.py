@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from evervec.mirror.batching import Searcher
     from evervec.mirror.disk.files import Folder
     from evervec.mirror.snapshot import Snapshot
-    from evervec.pipeline.mirrors.difference import SyncCheck
-    from evervec.pipeline.mirrors.executors import Workshop
+    from evervec.pipeline.mirrors.difference import MirrorDifference
+    from evervec.pipeline.mirrors.executors import Executors
     from evervec.pipeline.mirrors.mirror import Mirror
 
 logger = log.get("mirror")
@@ -30,7 +30,7 @@ QUICK_BYTES = 64 * MEGABYTE
 """A file of that size is read and checked in the time of one query."""
 
 
-class Bells:
+class FollowerDoorbell:
     """The datasets that somebody rang for, and the event that wakes whoever follows."""
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class Mirrors:
         self.database = database
         self._mirrors: dict[UUID, Mirror] = {}
         self._opening: dict[UUID, asyncio.Task[None]] = {}
-        self._workshop: Workshop | None = None
+        self._workshop: Executors | None = None
         self._searcher: Searcher | None = None
         self._folder: Folder | None = None
         self._holder: MirrorHolder | None = None
-        self._rung = Bells()
+        self._rung = FollowerDoorbell()
 
     @property
     def folder(self) -> "Folder":
@@ -109,10 +109,10 @@ class Mirrors:
         """The mirror of a dataset, as it stands: perhaps not open."""
         found = self._mirrors.get(dataset.id)
         if found is None:
-            from evervec.pipeline.mirrors.executors import Workshop
+            from evervec.pipeline.mirrors.executors import Executors
             from evervec.pipeline.mirrors.mirror import Mirror
 
-            self._workshop = self._workshop or Workshop()
+            self._workshop = self._workshop or Executors()
             found = Mirror(self.settings, self.database, self._workshop, self.folder, dataset)
             self._mirrors[dataset.id] = found
         return found
@@ -146,11 +146,11 @@ class Mirrors:
         return there is not None and (anything or there["bytes"] <= QUICK_BYTES)
 
     async def _caught_up(self, mirror: "Mirror") -> "Snapshot | None":
-        from evervec.pipeline.mirrors.mirror import GoneError, OtherLifeError
+        from evervec.pipeline.mirrors.mirror import NothingToMirrorError, OtherDatabaseError
 
         try:
             await mirror.catch_up()
-        except (GoneError, OtherLifeError) as error:
+        except (NothingToMirrorError, OtherDatabaseError) as error:
             logger.info("mirror not used", dataset=mirror.name, reason=str(error))
             self._rung.ring({mirror.dataset.id})
             if not self.following:
@@ -171,11 +171,11 @@ class Mirrors:
     async def guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
         """Whatever happens to one mirror is that mirror's state, and nobody else's trouble."""
         from evervec.mirror.build import Cancelled
-        from evervec.pipeline.mirrors.mirror import GoneError, failure
+        from evervec.pipeline.mirrors.mirror import NothingToMirrorError, failure
 
         try:
             await work
-        except GoneError as error:
+        except NothingToMirrorError as error:
             mirror.fail(str(error))
             if self._mirrors.get(mirror.dataset.id) is not mirror:  # deleted while it was built
                 await self.remove_files(mirror.dataset)
@@ -206,24 +206,24 @@ class Mirrors:
 
     async def check(
         self, dataset: Dataset, *, follow: bool = True, deep: bool = False, repair: bool = True
-    ) -> "SyncCheck":
-        """The sync check of a dataset; see `Mirror.check`. Raises `GoneError`."""
+    ) -> "MirrorDifference":
+        """The sync check of a dataset; see `Mirror.check`. Raises `NothingToMirrorError`."""
         mirror = self.mirror(dataset)
         if mirror.index is None:
             await self._open(mirror, build_missing=False, follow=follow)
         return await mirror.check(follow=follow, deep=deep, repair=repair)
 
     async def rebuild(self, dataset: Dataset, reason: str) -> "Mirror":
-        """Build a dataset's mirror anew from the database. Raises `GoneError`."""
+        """Build a dataset's mirror anew from the database. Raises `NothingToMirrorError`."""
         mirror = self.mirror(dataset)
         await mirror.rebuild(reason)
         self.keep_to_budget(mirror)
         return mirror
 
     @contextmanager
-    def followed(self) -> Iterator[Bells]:
+    def followed(self) -> Iterator[FollowerDoorbell]:
         """Let a follower keep the mirrors up to date while inside; yield the bells that wake it."""
-        self._rung = Bells()
+        self._rung = FollowerDoorbell()
         self.following = True
         try:
             yield self._rung

@@ -14,13 +14,13 @@ from evervec.store import datasets, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
 from evervec.store.vectors import SearchHit
 
-ROUNDS = 15
-TIE = 1e-3
+COMPARE_ROUNDS = 15
+HALF_PRECISION = 1e-3
 """Half precision knows no smaller difference between two scores."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class EngineComparison:
     """Hits and the median milliseconds of each engine, from the query's vector to rows with their texts.
 
     `same` is whether both found the same rows; of rows with equal scores at the end one is as good as another.
@@ -33,9 +33,9 @@ class Compared:
     same: bool
 
 
-async def side_by_side(
-    resources: Resources, text: str, *, dataset: str | None = None, k: int = 10, rounds: int = ROUNDS
-) -> Compared:
+async def compare(
+    resources: Resources, text: str, *, dataset: str | None = None, k: int = 10, rounds: int = COMPARE_ROUNDS
+) -> EngineComparison:
     """Ask both, in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     provider = await resources.provider()
     query = (await resources.models.embedder(provider).embed([text]))[0]
@@ -49,7 +49,7 @@ async def side_by_side(
         return await _from_pgvector(resources, query, scope, k)
 
     found, seconds = await _timed([mirror, pgvector], rounds)
-    return Compared(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
+    return EngineComparison(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
 
 
 async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[SearchHit]:
@@ -78,6 +78,6 @@ async def _timed(
 def _same(one: Sequence[SearchHit], other: Sequence[SearchHit]) -> bool:
     if len(one) != len(other) or not one:
         return False
-    last = min(one[-1].score, other[-1].score) + TIE
+    last = min(one[-1].score, other[-1].score) + HALF_PRECISION
     above = [{(hit.kind, hit.id) for hit in hits if hit.score > last} for hits in (one, other)]
-    return above[0] == above[1] and abs(one[-1].score - other[-1].score) <= TIE
+    return above[0] == above[1] and abs(one[-1].score - other[-1].score) <= HALF_PRECISION

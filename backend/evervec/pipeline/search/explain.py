@@ -9,7 +9,7 @@ from evervec.store import monitor
 
 
 @dataclass(frozen=True)
-class Proof:
+class Explanation:
     """One claim, whether it holds, and what was seen."""
 
     claim: str
@@ -17,15 +17,17 @@ class Proof:
     seen: str
 
 
-async def hnsw_answers(resources: Resources, text: str, kind: str) -> Proof:
+async def explain_index(resources: Resources, text: str, kind: str) -> Explanation:
     """PostgreSQL's own plan names the HNSW index."""
     explained = await plan(resources, text, kind)
     found = re.search(r"Index Scan using embeddings_hnsw_\w+ on embeddings", explained)
-    return Proof(f"the HNSW index answers a search for {kind}s", found is not None, found[0] if found else explained)
+    return Explanation(
+        f"the HNSW index answers a search for {kind}s", found is not None, found[0] if found else explained
+    )
 
 
-async def nothing_is_null(resources: Resources) -> Proof:
+async def explain_coverage(resources: Resources) -> Explanation:
     """No row with text is without its vector."""
     async with resources.database.read() as tx:
         with_text, missing = await monitor.without_vector(tx)
-    return Proof("nothing is NULL", missing == 0, f"{missing} of {with_text:,} rows with text have no vector")
+    return Explanation("nothing is NULL", missing == 0, f"{missing} of {with_text:,} rows with text have no vector")

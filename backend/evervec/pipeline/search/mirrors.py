@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from evervec.mirror.places import Filter
     from evervec.mirror.snapshot import Snapshot
 
-SPARE = 8
+SPARE_HITS = 8
 """So many more than k are asked of a mirror: rows that went since are no hits."""
-WIDER = 4
+WIDENING = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Mirrored:
+class MirrorHits:
     """What the mirrors of some datasets answered, and the watermark (xmin) of each."""
 
     hits: Sequence[SearchHit] = ()
@@ -58,7 +58,7 @@ async def ask_mirrors(
     seen: int | None = None,
     anything: bool = False,
     space_id: int | None = None,
-) -> Mirrored:
+) -> MirrorHits:
     """The k nearest rows in those datasets of a scope that have a mirror in this process or (`anything`) on its disk.
 
     Mirrors of another space than the query's are not asked: for a moment after a change of the model there are some.
@@ -70,9 +70,9 @@ async def ask_mirrors(
         if snapshot.dimensions == len(query) and space_id in (None, snapshot.life.space_id)
     }
     if not snapshots:
-        return Mirrored()
+        return MirrorHits()
     only = await _filter(resources, scope)
-    wanted, widened = k + SPARE, False
+    wanted, widened = k + SPARE_HITS, False
     while True:
         ids, more, wider = await _nearest_ids(resources, list(snapshots.values()), query, wanted, only)
         widened |= wider
@@ -80,9 +80,9 @@ async def ask_mirrors(
             hits = await vectors.rejoined(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
         if len(hits) >= k or not more:
             break
-        wanted, widened = wanted * WIDER, True
+        wanted, widened = wanted * WIDENING, True
     marks = [snapshot.watermark.xmin for snapshot in snapshots.values()]
-    return Mirrored(hits[:k], frozenset(snapshots), marks, widened)
+    return MirrorHits(hits[:k], frozenset(snapshots), marks, widened)
 
 
 async def _filter(resources: Resources, scope: Scope) -> "Filter | None":

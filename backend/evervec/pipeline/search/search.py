@@ -13,23 +13,23 @@ from evervec.domain.text import is_blank
 from evervec.domain.vectors import gate
 from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import Mirrored, Scope, ask_mirrors
+from evervec.pipeline.search.mirrors import MirrorHits, Scope, ask_mirrors
 from evervec.store import changes, datasets, monitor, vectors
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx
 from evervec.store.vectors import ChunkPlace, SearchHit
 
-EXACT_BELOW = 20_000
+EXACT_SEARCH_BELOW = 20_000
 """Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
 log or table) has no way to some of the others, whatever `ef_search` is: see decision 0013."""
-MOST = 1_000
+MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")
 WAIT_SECONDS = 5.0
-LOOK_SECONDS = 0.02
+WATERMARK_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """`engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a
     dataset had no mirror to ask. `watermark` is the transaction id below which everything is in it; `widened` tells
     that a filter was so narrow, or so many rows were gone, that an index had to look further than usual. It is the
@@ -65,7 +65,7 @@ async def search(
     row_ids: Sequence[int] | None = None,
     min_watermark: int | None = None,
     wait_seconds: float = WAIT_SECONDS,
-) -> Answer:
+) -> SearchAnswer:
     """The k rows nearest to a text.
 
     `row_ids` are the rows of `kind` that may be answered, from any SQL of your own. `min_watermark` is a transaction id
@@ -87,7 +87,7 @@ async def search(
 
 async def similar(
     resources: Resources, kind: str, row_id: int, *, dataset: str | None = None, k: int = 10, engine: str = "auto"
-) -> Answer:
+) -> SearchAnswer:
     """The k rows of the same kind nearest to a row, itself left out. Raises `UnknownRowError` when it has no vector."""
     started = perf_counter()
     _check(k, engine)
@@ -101,7 +101,7 @@ async def similar(
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two rows that say the same; `score` is their cosine similarity. Chunks have places."""
 
     kind: str
@@ -116,7 +116,7 @@ class Pair:
 
 async def duplicates(
     resources: Resources, *, dataset: str | None = None, kind: str = "message", threshold: float = 0.95, k: int = 100
-) -> list[Pair]:
+) -> list[DuplicatePair]:
     """Pairs of rows at or above a similarity, nearest first, inside the datasets in scope."""
     if not 0 < threshold <= 1:
         raise Refused(reason=f"--threshold is {threshold}, it must be above 0 and at most 1.")
@@ -131,7 +131,7 @@ async def duplicates(
         )
     # of two rows one may be gone by now: nobody's double any more
     pairs = [(*pair, said[pair[0]], said[pair[1]]) for pair in found if pair[0] in said and pair[1] in said]
-    return [Pair(kind, one, other, score, a[0], b[0], a[1], b[1]) for one, other, score, a, b in pairs]
+    return [DuplicatePair(kind, one, other, score, a[0], b[0], a[1], b[1]) for one, other, score, a, b in pairs]
 
 
 async def plan(resources: Resources, text: str, kind: str) -> str:
@@ -144,8 +144,8 @@ async def plan(resources: Resources, text: str, kind: str) -> str:
 
 
 def _check(k: int, engine: str) -> None:
-    if not 1 <= k <= MOST:
-        raise Refused(reason=f"k is {k}, it must be between 1 and {MOST}.")
+    if not 1 <= k <= MOST_HITS:
+        raise Refused(reason=f"k is {k}, it must be between 1 and {MOST_HITS}.")
     if engine not in ENGINES:
         raise Refused(reason=f"There is no engine {engine!r}. Engines: {', '.join(ENGINES)}.")
 
@@ -182,7 +182,7 @@ async def _until_embedded(resources: Resources, scope: Scope, seen: int, seconds
             raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
         if not unknown and monotonic() >= ending:
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(WATERMARK_POLL_SECONDS)
 
 
 async def _nearest(
@@ -194,9 +194,9 @@ async def _nearest(
     started: float,
     seen: int | None = None,
     space_id: int | None = None,
-) -> Answer:
+) -> SearchAnswer:
     """From the mirrors, and from PostgreSQL for what has none; then the best k of both."""
-    mirrored = Mirrored()
+    mirrored = MirrorHits()
     if engine in ("auto", "mirror"):
         mirrored = await ask_mirrors(
             resources, query, scope, k, seen=seen, anything=engine == "mirror", space_id=space_id
@@ -211,7 +211,7 @@ async def _nearest(
             used |= {answered} if found or not used else set()
         pending = await monitor.pending(tx, scope.dataset_ids)
     hits.sort(key=lambda hit: -hit.score)
-    return Answer(
+    return SearchAnswer(
         engine="+".join(sorted(used)) or "pgvector",
         watermark=str(min([watermark, *mirrored.watermarks])),
         pending_in_scope=pending,
@@ -247,7 +247,7 @@ async def _one_kind(
     """HNSW, or exact for few rows, or where the graph came back with fewer rows than there are."""
     chosen = engine
     if engine == "auto":
-        chosen = "pgvector" if await _more(tx, embeddable, dataset_ids, EXACT_BELOW) else "exact"
+        chosen = "pgvector" if await _more(tx, embeddable, dataset_ids, EXACT_SEARCH_BELOW) else "exact"
     if chosen == "pgvector":
         await vectors.use_index(tx, k=k)
         hits = await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=dataset_ids)

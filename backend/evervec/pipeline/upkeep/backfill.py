@@ -20,7 +20,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Share:
+class PendingShare:
     """Rows still to embed of one kind in one dataset."""
 
     project: str
@@ -30,7 +30,7 @@ class Share:
 
 
 @dataclass
-class Report:
+class BackfillReport:
     """`pending` counts the rows that wait now: before the run for a plan, after it for a run. `deferred` of them went to
     batch `jobs`, and `reason` says why others did not."""
 
@@ -40,22 +40,22 @@ class Report:
     sent: int = 0
     reused: int = 0
     seconds: float = 0.0
-    shares: list[Share] = field(default_factory=list)
+    shares: list[PendingShare] = field(default_factory=list)
     deferred: int = 0
     jobs: list[str] = field(default_factory=list)
     reason: str | None = None
 
 
-async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> Report:
+async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> BackfillReport:
     """Count what a run would do; changes nothing. Raises `Refused` for an unknown kind or dataset."""
     if kind is not None and kind not in BY_NAME:
         raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
-    report = Report()
+    report = BackfillReport()
     async with resources.database.read() as tx:
         for one in await _smallest_first(resources, dataset):
             for number, pending in (await rows.pending_by_kind(tx, one.id)).items():
                 if kind in (None, BY_KIND[number].name):
-                    report.shares.append(Share(one.project, one.slug, BY_KIND[number].name, pending))
+                    report.shares.append(PendingShare(one.project, one.slug, BY_KIND[number].name, pending))
                     report.pending += pending
     return report
 
@@ -68,7 +68,7 @@ async def run(
     batch: int | None = None,
     progress: Progress | None = None,
     deferred: bool | None = None,
-) -> Report:
+) -> BackfillReport:
     """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing.
 
     With `deferred` it is sent as batch jobs, without a word about it where the provider has those and there is enough;
@@ -91,7 +91,7 @@ async def run(
     for one in await _smallest_first(resources, dataset):
         total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
     left = await plan(resources, dataset=dataset, kind=kind)
-    return Report(
+    return BackfillReport(
         left.pending,
         total.success,
         total.failed,
@@ -102,7 +102,9 @@ async def run(
     )
 
 
-async def _defer(resources: Resources, dataset: str | None, started: float, progress: Progress | None) -> Report:
+async def _defer(
+    resources: Resources, dataset: str | None, started: float, progress: Progress | None
+) -> BackfillReport:
     """Everything that waits is put into the batch lane, so that no worker embeds it meanwhile, and sent."""
     hours = resources.settings.batch_hours
     async with resources.database.transaction() as tx:
@@ -110,7 +112,7 @@ async def _defer(resources: Resources, dataset: str | None, started: float, prog
         await deferring.mark_datasets(tx, scope, hours=hours)
     flushed = await BatchManager(resources).flush_queue(dataset=dataset, progress=progress)
     left = await plan(resources, dataset=dataset)
-    return Report(
+    return BackfillReport(
         left.pending,
         reused=flushed.reused,
         embedded=flushed.reused,

@@ -17,11 +17,11 @@ from evervec.store.session import Tx
 
 logger = log.get("tidy")
 
-DOCUMENTS = 50
-ROWS = 2000
+CHUNKED_DOCUMENTS = 50
+PURGED_ROWS = 2000
 
 
-async def tidy(resources: Resources, until: Until = never) -> None:
+async def clean_up(resources: Resources, until: Until = never) -> None:
     """Chunk what waits, remove what is left of deleted datasets. One process at a time; the others find nothing to do."""
     async with resources.database.advisory_lock("tidy", wait=False) as held:
         if held:
@@ -37,7 +37,9 @@ async def purge_deleted(resources: Resources, until: Until = never) -> int:
     for dataset_id in deleted:
         removed = 1
         while removed and not until():
-            removed = await resources.database.in_turn(partial(datasets.purge, dataset_id=dataset_id, limit=ROWS))
+            removed = await resources.database.in_turn(
+                partial(datasets.purge, dataset_id=dataset_id, limit=PURGED_ROWS)
+            )
             total += removed
     if total:
         logger.info("deleted datasets purged", rows=total)
@@ -65,7 +67,7 @@ async def _chunk_dataset(resources: Resources, kitchen: Kitchen, dataset_id: UUI
     total = 0
     while not until():
         async with resources.database.read() as tx:
-            read = await documents.unchunked(tx, dataset_id, kitchen.recipe.key, limit=DOCUMENTS)
+            read = await documents.unchunked(tx, dataset_id, kitchen.recipe.key, limit=CHUNKED_DOCUMENTS)
         if not read:
             break
         chunked = await asyncio.to_thread(kitchen.chunk, [one.document for one in read])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evervec.pipeline.mirrors.mirror import Mirror
 
 ANSWER_SECONDS = 600.0
-LOOK_SECONDS = 0.1
+ANSWER_POLL_SECONDS = 0.1
 AT_REST, FAILED, NO_ANSWER = "at rest", "failed", "no answer"
 
 Step = Callable[[int], object]
@@ -88,7 +88,7 @@ async def check_index_sync(
     """
     wanted = await _wanted(resources, dataset, project)
     started = perf_counter()
-    live = await held_here(resources, wanted)
+    live = await live_holders(resources, wanted)
     answers = await _ask(resources, live, "check") if repair else {}
     asking = _milliseconds(started)
     found = []
@@ -117,7 +117,7 @@ async def compact(
     return await _built(resources, dataset, project, "compact", step)
 
 
-async def held_here(resources: Resources, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
+async def live_holders(resources: Resources, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
     """The live holders of our folder, by dataset."""
     me = resources.mirrors.holder
     found: dict[UUID, list[LiveMirror]] = {}
@@ -162,7 +162,7 @@ async def _answered(resources: Resources) -> bool:
         async with resources.database.read() as tx:
             if not await mirrors.unanswered(tx, me.host, me.folder):
                 return True
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(ANSWER_POLL_SECONDS)
     return False
 
 
@@ -195,13 +195,13 @@ async def _checked_here(
     resources: Resources, one: Dataset, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
 ) -> DatasetCheck:
     """Compare what is on disk as it is; beside a live holder, as whoever opens it would see it."""
-    from evervec.pipeline.mirrors.mirror import GoneError
+    from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 
     mirror = resources.mirrors.mirror(one)
     pid = live[0].pid if live else None
     try:
         found = await resources.mirrors.check(one, follow=bool(live), deep=deep, repair=False)
-    except GoneError as error:
+    except NothingToMirrorError as error:
         return DatasetCheck(one.project, one.slug, 0, 0, 0, 0, 0.0, FAILED, str(error), held_by=pid)
     state, reason = _state(mirror), mirror.reason
     repaired = ""
@@ -245,7 +245,7 @@ async def _built(
 ) -> list[DatasetBuild]:
     wanted = await _wanted(resources, dataset, project)
     started = perf_counter()
-    answers = await _ask(resources, await held_here(resources, wanted), what)
+    answers = await _ask(resources, await live_holders(resources, wanted), what)
     asking = round((perf_counter() - started), 3)
     found = []
     for one in wanted:
@@ -261,7 +261,7 @@ async def _built(
 
 
 async def _built_here(resources: Resources, one: Dataset, what: str) -> DatasetBuild:
-    from evervec.pipeline.mirrors.mirror import GoneError
+    from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 
     started = perf_counter()
     mirror = resources.mirrors.mirror(one)
@@ -272,7 +272,7 @@ async def _built_here(resources: Resources, one: Dataset, what: str) -> DatasetB
             built = mirror.index is None or mirror.unsaved > 0
         if built:
             await resources.mirrors.rebuild(one, f"{what} was asked for")
-    except GoneError as error:
+    except NothingToMirrorError as error:
         return DatasetBuild(one.project, one.slug, 0, FAILED, str(error), None, 0.0, built=False)
     except ValueError as error:
         raise Refused(reason=f"The mirror can not be built: {error}. Look at EVERVEC_MIRROR_INDEX.") from error

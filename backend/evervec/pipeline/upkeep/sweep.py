@@ -9,13 +9,13 @@ from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.upkeep.janitor import tidy
+from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.queue.names import Lane
 from evervec.store import datasets, messages, rows, runs
 
 logger = log.get("sweep")
 
-MOST = 1000
+SWEPT_MESSAGES = 1000
 
 
 async def get_projects_with_vectorization_count(resources: Resources) -> list[tuple[UUID, str | None, int]]:
@@ -35,7 +35,7 @@ async def sweep(resources: Resources) -> Tally:
     """
     await extract_waiting(resources)
     await index_waiting(resources)
-    await tidy(resources)
+    await clean_up(resources)
     return await embed_waiting(resources)
 
 
@@ -70,7 +70,7 @@ async def embed_waiting(resources: Resources, until: Until = never) -> Tally:
 
 async def _catch_up(resources: Resources, stage: str) -> None:
     async with resources.database.read() as tx:
-        waiting = await messages.waiting(tx, stage, limit=MOST)
+        waiting = await messages.waiting(tx, stage, limit=SWEPT_MESSAGES)
     for ids in waiting.values():
         if stage == "score":
             await score_messages(resources, ids, lane=Lane.BACKFILL)

@@ -1,4 +1,4 @@
-"""The same without an event loop of one's own: every call is handed to one that runs in a thread while the block lasts."""
+"""The library without an event loop of one's own: every call runs in an event loop in a thread, while the block lasts."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -6,11 +6,10 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from evervec.library.core import SemanticCore
+from evervec.pipeline.batch.manager import BatchManager
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
-    from evervec.library.blocking_batches import SyncBatchManager
 
 Asynchronous = TypeVar("Asynchronous")
 P = ParamSpec("P")
@@ -20,30 +19,41 @@ T = TypeVar("T")
 class BlockingProxy(Generic[Asynchronous]):
     """An object whose coroutine methods are called from a program without an event loop."""
 
-    def __init__(self, twin: Asynchronous, portal: "BlockingPortal") -> None:
-        self._twin, self._portal = twin, portal
+    def __init__(self, target: Asynchronous, portal: "BlockingPortal") -> None:
+        self._target, self._portal = target, portal
 
 
 def as_blocking(
     method: Callable[Concatenate[Asynchronous, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[BlockingProxy[Asynchronous], P], T]:
-    """A coroutine method as a plain one of its twin: same arguments, same answer, same errors."""
+    """Return a plain method that calls a coroutine method: same arguments, same answer, same errors."""
 
     @wraps(method)
     def call(self: BlockingProxy[Asynchronous], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answer: T = self._portal.call(partial(method, self._twin, *args, **kwargs))
+        answer: T = self._portal.call(partial(method, self._target, *args, **kwargs))
         return answer
 
     return call
 
 
+class SyncBatchManager(BlockingProxy[BatchManager]):
+    """`BatchManager` without `await`."""
+
+    flush_queue = as_blocking(BatchManager.flush_queue)
+    check_and_sync = as_blocking(BatchManager.check_and_sync)
+    process_queue = as_blocking(BatchManager.process_queue)
+    cancel = as_blocking(BatchManager.cancel)
+    get = as_blocking(BatchManager.get)
+    list = as_blocking(BatchManager.list)
+
+
 class SyncSemanticCore(BlockingProxy[SemanticCore]):
-    """`with SyncSemanticCore.open(url) as core`: what `SemanticCore` is, without `await`."""
+    """`SemanticCore` without `await`: `with SyncSemanticCore.open(url) as core`."""
 
     @classmethod
     @contextmanager
     def open(cls, url: str | None = None, **how: Any) -> "Iterator[SyncSemanticCore]":
-        """As `SemanticCore.open`."""
+        """Open as `SemanticCore.open` does, with an event loop in a thread."""
         from anyio.from_thread import start_blocking_portal
 
         with (
@@ -59,8 +69,6 @@ class SyncSemanticCore(BlockingProxy[SemanticCore]):
     add_provider = as_blocking(SemanticCore.add_provider)
 
     @property
-    def batch_manager(self) -> "SyncBatchManager":
-        """The batch lane, without `await`."""
-        from evervec.library.blocking_batches import SyncBatchManager
-
-        return SyncBatchManager(self._twin.batch_manager, self._portal)
+    def batch_manager(self) -> SyncBatchManager:
+        """Return the batch manager, without `await`."""
+        return SyncBatchManager(self._target.batch_manager, self._portal)

@@ -20,6 +20,8 @@ class Contents(BuildHookInterface[Any]):
     def _take_tracked_files(self) -> None:
         """Outside of a git checkout, as in an unpacked source archive, all files are taken."""
         if (Path(self.root) / ".git").exists():
-            listed = subprocess.run(["git", "ls-files", "-z"], cwd=self.root, capture_output=True, text=True, check=True)
+            listed = subprocess.run(
+                ["git", "ls-files", "-z"], cwd=self.root, capture_output=True, text=True, check=True
+            )
             names = [name for name in listed.stdout.split("\0") if name and (Path(self.root) / name).is_file()]
             self.build_config.target_config["only-include"] = names

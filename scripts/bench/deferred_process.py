@@ -23,7 +23,7 @@ from evervec.library.core import SemanticCore
 from evervec.pipeline import chunking
 from evervec.pipeline.batch.collect import LINES
 from evervec.pipeline.batch.manager import BatchManager
-from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.ingest.documents import TOGETHER
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
@@ -159,22 +159,22 @@ async def _ingest(share: float, *, alone: bool) -> dict[str, Any]:
 class _Sides:
     """The same documents taken in as a caller does it, and chunked and copied with nothing else."""
 
-    def __init__(self, resources: Resources, core: SemanticCore, kitchen: Kitchen, dataset_id: object) -> None:
-        self._database, self._core, self._kitchen, self._dataset_id = resources.database, core, kitchen, dataset_id
+    def __init__(self, resources: Resources, core: SemanticCore, chunker: Chunker, dataset_id: object) -> None:
+        self._database, self._core, self._chunker, self._dataset_id = resources.database, core, chunker, dataset_id
         self.rows = self.deferred = self.copied = 0
         self.chunking = 0.0
 
     @classmethod
     async def over(cls, runtime: Runtime) -> "_Sides":
         """Both sides, with everything that is loaded once a process loaded."""
-        core, kitchen = SemanticCore(runtime, "bench", "ours"), await chunking.active(runtime.resources)
+        core, chunker = SemanticCore(runtime, "bench", "ours"), await chunking.active(runtime.resources)
         async with runtime.resources.database.transaction() as tx:
             for statement in BARE:
                 await tx.execute(statement)
         await core.ingest(IncomingDocument("warm", "", "def warm():\n    return 1\n", "python"), mode="async")
         async with runtime.resources.database.read() as tx:
             dataset_id = await tx.fetchval("SELECT dataset_id FROM documents WHERE uri = 'warm'")
-        return cls(runtime.resources, core, kitchen, dataset_id)
+        return cls(runtime.resources, core, chunker, dataset_id)
 
     async def ours(self, documents: Sequence[IncomingDocument]) -> None:
         """As a caller does it."""
@@ -186,7 +186,7 @@ class _Sides:
         """Chunked as many at a time, and copied into a table with nothing but its key."""
         for start in range(0, len(documents), TOGETHER):
             begun = perf_counter()
-            chunked = await asyncio.to_thread(self._kitchen.chunk, documents[start : start + TOGETHER])
+            chunked = await asyncio.to_thread(self._chunker.chunk, documents[start : start + TOGETHER])
             self.chunking += perf_counter() - begun
             records = [
                 (self._dataset_id, place, c.ordinal, c.heading, c.line_start, c.line_end, c.content, c.vector_text,

@@ -51,8 +51,8 @@ async def _pipeline(resources: Resources, target: Dataset, written: Sequence[str
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE")
     started = perf_counter()
-    tally = await embed_dataset(resources, target.id, batch=size)
+    counts = await embed_dataset(resources, target.id, batch=size)
     taken = perf_counter() - started
-    if tally.success != len(written) or tally.sent != len(written):
-        raise RuntimeError(f"the pipeline embedded {tally.success} of {len(written)} rows")
+    if counts.success != len(written) or counts.sent != len(written):
+        raise RuntimeError(f"the pipeline embedded {counts.success} of {len(written)} rows")
     return taken

@@ -66,7 +66,7 @@ async def _measured(resources: Resources, name: str, count: int, *, changed: int
     """The first run over everything, some deltas, each of other records, and everything again."""
     await _fill(resources, name, count)
     description = parse(DESCRIPTION.format(name=name), name, {})
-    record = await source_registry.keep_sql(resources, description)
+    record = await source_registry.register_sql(resources, description)
     dataset = await requests.dataset(resources, f"bench/{name}")
     first = await requests.index_dataset(resources, dataset.id, full_rebuild=True)
     async with resources.database.autocommit() as connection:

@@ -8,8 +8,8 @@ from time import perf_counter
 
 from evervec.domain.document import IncomingDocument
 from evervec.pipeline import chunking
-from evervec.pipeline.indexing.run import Options
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.run import RunOptions
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.readers.document import read_file
@@ -66,7 +66,7 @@ def _write(folder: Path, count: int) -> None:
 
 
 async def _ingest(resources: Resources, *paths: Path) -> RunRecord:
-    return await ingest_files(resources, "bench", "files", Files(list(paths)), Options())
+    return await ingest_files(resources, "bench", "files", FileSelection(list(paths)), RunOptions())
 
 
 async def _versions(resources: Resources) -> list[tuple[str, int, str]]:
@@ -89,10 +89,10 @@ async def _stdlib(resources: Resources, *, quick: bool) -> list[Line]:
     read = [read_file(path, most_bytes=20 * MEGABYTE) for path in paths]
     documents = [one for one in read if isinstance(one, IncomingDocument)]
     size = sum(len(one.text.encode()) for one in documents) / MEGABYTE
-    kitchen = await chunking.active(resources)
-    kitchen.chunk(documents[:10])  # grammar and tokenizer are loaded once a process
+    chunker = await chunking.active(resources)
+    chunker.chunk(documents[:10])  # grammar and tokenizer are loaded once a process
     started = perf_counter()
-    chunked = kitchen.chunk(documents)
+    chunked = chunker.chunk(documents)
     seconds = perf_counter() - started
     whole = await _ingest(resources, *paths)
     return [

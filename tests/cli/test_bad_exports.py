@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evervec.pipeline.ingest.telegram import BATCH
+from evervec.pipeline.ingest.telegram import MESSAGES_TOGETHER
 from tests.cli.command import Command
 from tests.cli.exports import export, message, write
 
@@ -58,7 +58,7 @@ def test_a_name_that_is_none_is_refused(evervec: Command, tmp_path: Path) -> Non
 
 
 def test_a_cut_export_keeps_what_came_before_the_cut_and_goes_on_later(evervec: Command, tmp_path: Path) -> None:
-    whole = export([message(number) for number in range(1, BATCH + 301)])
+    whole = export([message(number) for number in range(1, MESSAGES_TOGETHER + 301)])
     path = tmp_path / "result.json"
     path.write_text(whole[: whole.index('"id": 1251,')])
     cut = evervec("ingest", "telegram", path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evervec.cli.render.batch_jobs import show_flushed
-from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.flush import FlushResult
 from evervec.store import secrets
 from tests.cli.batch_provider import API_KEY, embedded, ingest, jobs, with_provider
 from tests.cli.command import Command
@@ -262,21 +262,21 @@ def test_the_commands_that_the_fakes_help_shows_are_taken(evervec: Command, fake
 @pytest.mark.parametrize(
     ("flushed", "dry", "said"),
     [
-        (Flushed("p"), True, "Nothing waits to be sent."),
-        (Flushed("p", files=3, files_waiting=3, planned_jobs=1), True, "3 pictures and sounds for 1 job"),
-        (Flushed("p", rows=1, files=1, planned_jobs=2), True, "1 row and 1 picture or sound for 2 jobs"),
-        (Flushed("p", files_waiting=3, reason="3 wait"), True, "Nothing would be sent."),
-        (Flushed("p", files_waiting=3, reason="3 wait"), False, "Nothing was sent. 3 wait. Run this again later."),
+        (FlushResult("p"), True, "Nothing waits to be sent."),
+        (FlushResult("p", files=3, files_waiting=3, planned_jobs=1), True, "3 pictures and sounds for 1 job"),
+        (FlushResult("p", rows=1, files=1, planned_jobs=2), True, "1 row and 1 picture or sound for 2 jobs"),
+        (FlushResult("p", files_waiting=3, reason="3 wait"), True, "Nothing would be sent."),
+        (FlushResult("p", files_waiting=3, reason="3 wait"), False, "Nothing was sent. 3 wait. Run this again later."),
         (
-            Flushed("p", rows=20, waiting=25, planned_jobs=2, reason="5 rows wait"),
+            FlushResult("p", rows=20, waiting=25, planned_jobs=2, reason="5 rows wait"),
             True,
             "5 rows not sent: 5 rows wait.",
         ),
-        (Flushed("p", files_failed=2), False, "error: 2 pictures and sounds could not be sent and are given up"),
+        (FlushResult("p", files_failed=2), False, "error: 2 pictures and sounds could not be sent and are given up"),
     ],
 )
 def test_what_is_said_of_rows_and_of_files(
-    capsys: pytest.CaptureFixture[str], flushed: Flushed, dry: bool, said: str
+    capsys: pytest.CaptureFixture[str], flushed: FlushResult, dry: bool, said: str
 ) -> None:
     show_flushed(flushed, dry=dry)
     told = capsys.readouterr()

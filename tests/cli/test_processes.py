@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from evervec.pipeline.ingest.telegram import BATCH
+from evervec.pipeline.ingest.telegram import MESSAGES_TOGETHER
 from tests.cli.command import Command
 from tests.cli.conftest import bare_environment
 from tests.cli.exports import message, write
@@ -44,7 +44,7 @@ def test_ctrl_c_keeps_whole_batches_and_the_next_import_goes_on(evervec: Command
     assert "Traceback" not in err
     kept = asyncio.run(count_messages(url))
     assert 0 < kept < total
-    assert kept % BATCH == 0
+    assert kept % MESSAGES_TOGETHER == 0
     again = evervec("ingest", "telegram", path, "--json")
     assert (again.document()["unchanged"], again.document()["created"]) == (kept, total - kept)
 

@@ -93,7 +93,7 @@ async def obey(manager: BatchManager, order: str) -> dict[str, Any]:
 async def main(point: str | None) -> None:
     """Say that everything is open, then obey until stdin ends."""
     log.configure()
-    embedding_jobs.STEP, collect.LINES = STEP, LINES
+    embedding_jobs.ROWS_CLAIMED, collect.LINES = STEP, LINES
     async with open_runtime(Settings(), queue=False) as runtime:
         if point is not None:
             arm(POINTS[point], runtime.resources.models.batch_client(await runtime.resources.provider()))

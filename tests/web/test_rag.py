@@ -68,7 +68,7 @@ async def test_without_waiting_the_run_is_queued_for_a_worker(
     answer = await client.post(INDEX, params={"full_rebuild": "true"})
     assert (answer.status_code, answer.json()["state"], answer.json()["mode"]) == (202, "queued", "full")
     assert (await client.get(STATUS)).json()["queued"]["run"] == answer.json()["run"]
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (str(run.id), run.state) == (answer.json()["run"], "done")
     assert (await client.get(STATUS)).json()["last"]["run"] == answer.json()["run"]
 
@@ -154,7 +154,7 @@ async def test_a_run_whose_process_died_is_shown_so_and_goes_on_without_sending_
     status = (await client.get(STATUS)).json()
     assert (status["running"]["state"], status["running"]["alive"]) == ("running", False)
     assert (await client.post(INDEX)).json()["run"] == status["running"]["run"]
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (str(run.id), run.state, run.attempts) == (status["running"]["run"], "done", 2)
     sent = {text: times for text, times in fake.texts_embedded().items() if text.startswith("Order")}
     assert (len(sent), set(sent.values())) == (2500, {1})

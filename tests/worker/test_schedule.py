@@ -70,20 +70,22 @@ async def test_the_task_sends_what_is_worth_a_job_and_takes_it_in_the_next_time(
     working: Resources, psql: Any, dataset: Dataset, fake: FakeProvider
 ) -> None:
     fake.batches.polls = 0
-    await planted(psql, dataset.id, numbered(router.LEAST))
+    await planted(psql, dataset.id, numbered(router.WORTH_A_JOB))
     async with working.database.transaction() as tx:
         await batch_queue.mark_datasets(tx, [dataset.id], hours=1)
     await planted(psql, dataset.id, ["nobody told this one to wait"])
     await tasks.process_batches_task.kiq()
-    await until(psql, "SELECT count(*) = 1 FROM batch_jobs WHERE status = 'SUBMITTED' AND rows = $1", router.LEAST)
+    await until(
+        psql, "SELECT count(*) = 1 FROM batch_jobs WHERE status = 'SUBMITTED' AND rows = $1", router.WORTH_A_JOB
+    )
     await tasks.process_batches_task.kiq()
-    await until(psql, "SELECT count(*) = $1 FROM embedding_status WHERE embedding_status = 'READY'", router.LEAST)
+    await until(psql, "SELECT count(*) = $1 FROM embedding_status WHERE embedding_status = 'READY'", router.WORTH_A_JOB)
 
 
 async def test_the_task_leaves_less_than_a_job_alone(
     working: Resources, psql: Any, dataset: Dataset, fake: FakeProvider
 ) -> None:
-    await planted(psql, dataset.id, numbered(router.LEAST - 1))
+    await planted(psql, dataset.id, numbered(router.WORTH_A_JOB - 1))
     answer = await tasks.process_batches_task(resources=working)
     assert (answer["sent"], answer["jobs"], answer["problems"]) == (0, [], [])
     assert fake.batches.jobs == []

@@ -11,7 +11,7 @@ from evervec.errors import Refused
 if TYPE_CHECKING:
     # a second of imports, which come with `open`
     from evervec.pipeline.batch.manager import BatchManager
-    from evervec.pipeline.ingest.documents import Ingested
+    from evervec.pipeline.ingest.documents import IngestResult
     from evervec.pipeline.search.search import SearchAnswer
     from evervec.pipeline.upkeep.backfill import BackfillReport
     from evervec.runtime import Runtime
@@ -87,7 +87,7 @@ class SemanticCore:
         *,
         project: str | None = None,
         dataset: str | None = None,
-    ) -> "Ingested":
+    ) -> "IngestResult":
         """Chunk and write documents, one or many; many at once are written in larger transactions.
 
         `sync` embeds before it returns, `async` never touches the network, `auto` is `sync` for little text and a local

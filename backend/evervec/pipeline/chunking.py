@@ -10,7 +10,7 @@ from evervec.store.providers import Provider
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class Chunker:
     """The active space's recipe, and whose tokenizer counts by it."""
 
     provider: Provider
@@ -40,10 +40,10 @@ class Kitchen:
         return chunk(document, outline, self.recipe, self.count_tokens)
 
 
-async def active(resources: Resources) -> Kitchen:
+async def active(resources: Resources) -> Chunker:
     """The active space's. Raises `Refused` for a template that can not be used."""
     provider = await resources.provider()
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
     recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
-    return Kitchen(provider, recipe, resources.models)
+    return Chunker(provider, recipe, resources.models)

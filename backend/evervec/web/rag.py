@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from evervec.errors import Refused
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import indexing, runs
 from evervec.store.runs import KEPT
@@ -90,12 +90,12 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
         return await indexing.metrics(resources, dataset, newest=runs)
 
 
-def _wish(asked: IndexRequest, full_rebuild: bool) -> Wish:
+def _wish(asked: IndexRequest, full_rebuild: bool) -> RunRequest:
     if full_rebuild and asked.changed_ids is not None:
         raise Refused(
             reason="Give changed_ids or full_rebuild=true, not both: a full rebuild goes through everything anyway."
         )
-    return Wish(asked.changed_ids, full_rebuild, trigger="http")
+    return RunRequest(asked.changed_ids, full_rebuild, trigger="http")
 
 
 async def _asked(request: Request) -> IndexRequest:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.pipeline.embedding.embed import Tally, Until
+from evervec.pipeline.embedding.embed import EmbedCounts, Until
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import clean_up
@@ -16,7 +16,7 @@ from evervec.worker.tasks import attach
 
 logger = log.get("worker")
 
-Stage = Callable[[Resources, Until], Coroutine[None, None, Tally | None]]
+Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
 SWEEP_STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, clean_up, embed_waiting)
 
 

@@ -11,7 +11,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import embed
 from evervec.pipeline.extraction import extract, score
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import sweep
@@ -117,15 +117,15 @@ async def index_dataset_task(
 ) -> dict[str, Any]:
     """Index a dataset (uuid or project/slug); ids that come while it is indexed wait for their turn."""
     found = await requests.dataset(resources, dataset_id)
-    run_id = await requests.enqueue(resources, found.id, Wish(changed_ids, full_rebuild, trigger="task"))
-    done = await requests.work(resources, found.id)
+    run_id = await requests.enqueue(resources, found.id, RunRequest(changed_ids, full_rebuild, trigger="task"))
+    done = await requests.run_due(resources, found.id)
     return {"run": str(run_id), "runs": [{"id": str(run.id), "state": run.state} | asdict(run.counts) for run in done]}
 
 
 @async_shared_broker.task(task_name=names.INDEX_WAITING)
 async def index_waiting_task(dataset_id: str, resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
     """Work off the runs of a dataset that wait."""
-    return {"runs": len(await requests.work(resources, UUID(dataset_id)))}
+    return {"runs": len(await requests.run_due(resources, UUID(dataset_id)))}
 
 
 @async_shared_broker.task(task_name=names.INDEX_ALL)
@@ -139,7 +139,7 @@ async def index_all_datasets_task(
 @async_shared_broker.task(task_name=names.PROCESS_BATCHES)
 async def process_batches_task(resources: Resources = OPEN_RESOURCES) -> dict[str, Any]:
     """Take in what the provider's batch jobs are done with, then send what was told to wait, if it is worth a job."""
-    flushed, synced = await BatchManager(resources).process_queue(router.LEAST, only_deferred=True)
+    flushed, synced = await BatchManager(resources).process_queue(router.WORTH_A_JOB, only_deferred=True)
     return {
         "ready": synced.ready,
         "failed": synced.failed + synced.online.failed,
@@ -153,14 +153,14 @@ async def process_batches_task(resources: Resources = OPEN_RESOURCES) -> dict[st
 @async_shared_broker.task(task_name=names.SWEEP)
 async def sweep_task(resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
     """Take up what waits and nobody holds. Workers do this by themselves every few seconds."""
-    return (await sweep(resources)).answer()
+    return (await sweep(resources)).as_result()
 
 
 async def _embed(
     resources: Resources, embeddable: Embeddable, row_ids: list[int], provider_id: str | None
 ) -> dict[str, int]:
     provider = None if provider_id is None else UUID(provider_id)
-    return (await embed.embed_rows(resources, embeddable, row_ids, provider)).answer()
+    return (await embed.embed_rows(resources, embeddable, row_ids, provider)).as_result()
 
 
 def attach(broker: JetStreamBroker, resources: Resources) -> None:

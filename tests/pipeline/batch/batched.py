@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from evervec.domain.batch import BatchClient, intent_of
 from evervec.embedders import probing
-from evervec.pipeline.batch.manager import BatchManager, Synced
+from evervec.pipeline.batch.manager import BatchManager, PollResult
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Models, Resources
 from evervec.store import secrets
@@ -82,9 +82,9 @@ async def planted(psql: Any, dataset_id: UUID, texts: Sequence[str]) -> list[int
     return [row["id"] for row in found]
 
 
-async def to_the_end(resources: Resources, psql: Any, *, looks: int = 12) -> list[Synced]:
+async def to_the_end(resources: Resources, psql: Any, *, looks: int = 12) -> list[PollResult]:
     """Look at the provider until no job is open or to be cleaned up after; what each look brought."""
-    manager, seen = BatchManager(resources), list[Synced]()
+    manager, seen = BatchManager(resources), list[PollResult]()
     while await psql.fetchval(OPEN):
         assert len(seen) < looks, f"still open after {looks} looks: {seen[-1]}"
         seen.append(await manager.check_and_sync())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evervec import Document
-from evervec.pipeline.ingest.documents import Ingested, ingest_documents
+from evervec.pipeline.ingest.documents import IngestResult, ingest_documents
 from evervec.pipeline.resources import Resources
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.batched import add, batched
@@ -51,12 +51,12 @@ def bytes_of(name: str, content: str = "") -> bytes:
     return BEGINNINGS[Path(name).suffix] + f"{name} {content}".encode()
 
 
-async def ingest(resources: Resources, *paths: Path, mode: str = "async") -> Ingested:
+async def ingest(resources: Resources, *paths: Path, mode: str = "async") -> IngestResult:
     """Take files in, into the dataset of the fixture."""
     return await ingest_as(resources, [Document.from_path(path) for path in paths], mode=mode)
 
 
-async def ingest_as(resources: Resources, given: list[Document], mode: str = "async") -> Ingested:
+async def ingest_as(resources: Resources, given: list[Document], mode: str = "async") -> IngestResult:
     """The same for documents."""
 
     async def each() -> AsyncIterator[Document]:

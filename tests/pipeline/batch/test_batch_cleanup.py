@@ -69,7 +69,7 @@ def names(fake: FakeProvider, kept: Sequence[str]) -> bool:
 
 
 async def removed(lane: Resources) -> int:
-    return await cleanup.remove(lane, await lane.provider())
+    return await cleanup.remove_orphans(lane, await lane.provider())
 
 
 async def test_an_old_file_of_ours_is_removed_and_a_young_one_kept(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.message import IncomingMessage
-from evervec.pipeline.embedding.embed import CANARY, embed_dataset, embed_rows
+from evervec.pipeline.embedding.embed import PROBE_TEXT, embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor, vectors
 from evervec.store.datasets import Dataset
@@ -54,10 +54,10 @@ async def test_a_batch_task_tells_success_failed_and_skipped(
 ) -> None:
     ids = await save(resources, dataset, ["one", "two", "cursed", "   "])
     fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
-    tally = await embed_rows(resources, MESSAGE, [*ids, 10**9])
-    assert tally.answer() == {"success": 2, "failed": 1, "skipped": 2}
+    counts = await embed_rows(resources, MESSAGE, [*ids, 10**9])
+    assert counts.as_result() == {"success": 2, "failed": 1, "skipped": 2}
     again = await embed_rows(resources, MESSAGE, ids)
-    assert again.answer() == {"success": 0, "failed": 0, "skipped": 4}
+    assert again.as_result() == {"success": 0, "failed": 0, "skipped": 4}
 
 
 async def test_equal_texts_are_sent_once_and_then_never_again(
@@ -66,8 +66,8 @@ async def test_equal_texts_are_sent_once_and_then_never_again(
     await save(resources, dataset, ["same words"] * 20 + ["other words"])
     await embed_dataset(resources, dataset.id)
     await save(resources, dataset, ["same words"] * 5, first=100)
-    tally = await embed_dataset(resources, dataset.id)
-    assert (tally.success, tally.sent, tally.reused) == (5, 0, 5)
+    counts = await embed_dataset(resources, dataset.id)
+    assert (counts.success, counts.sent, counts.reused) == (5, 0, 5)
     assert fake.texts_sent()["same words"] == 1
 
 
@@ -76,9 +76,9 @@ async def test_rows_of_one_text_that_are_claimed_at_the_same_moment_are_all_embe
 ) -> None:
     many = 4 * resources.settings.embed_batch
     ids = await save(resources, dataset, [f"text {i % 40}" for i in range(many)])
-    tally = await embed_rows(resources, MESSAGE, ids)
-    assert (tally.success, tally.skipped, tally.sent) == (many, 0, 40)
-    assert (await embed_rows(resources, MESSAGE, ids)).answer() == {"success": 0, "failed": 0, "skipped": many}
+    counts = await embed_rows(resources, MESSAGE, ids)
+    assert (counts.success, counts.skipped, counts.sent) == (many, 0, 40)
+    assert (await embed_rows(resources, MESSAGE, ids)).as_result() == {"success": 0, "failed": 0, "skipped": many}
 
 
 async def test_while_one_part_of_many_rows_is_with_the_provider_the_next_is_claimed(
@@ -102,11 +102,11 @@ async def test_every_request_and_each_of_its_texts_is_told_once(
     asked_before = len(fake.requests)
     fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
     requests: list[list[str]] = []
-    tally = await embed_rows(resources, MESSAGE, ids, sent=lambda rows: requests.append([row.text for row in rows]))
+    counts = await embed_rows(resources, MESSAGE, ids, sent=lambda rows: requests.append([row.text for row in rows]))
     assert sorted(text for texts in requests for text in texts) == sorted(f"text {i}" for i in range(70))
-    assert (tally.sent, tally.failed) == (70, 1)
+    assert (counts.sent, counts.failed) == (70, 1)
     answered = [list(request.texts) for request in fake.requests[asked_before:] if request.status == 200]
-    assert sorted([*requests, [CANARY]]) == sorted(answered)
+    assert sorted([*requests, [PROBE_TEXT]]) == sorted(answered)
 
     requests.clear()
     await save(resources, dataset, ["text 0", "new", "new"], first=500)
@@ -223,14 +223,14 @@ async def test_two_engines_on_the_same_rows_send_no_text_twice(
     resources: Resources, dataset: Dataset, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, [f"contested text {i}" for i in range(300)])
-    tallies = await asyncio.gather(
+    all_counts = await asyncio.gather(
         embed_rows(resources, MESSAGE, ids),
         embed_rows(resources, MESSAGE, ids[::-1]),
         embed_dataset(resources, dataset.id),
     )
-    assert sum(tally.success for tally in tallies) == 300
+    assert sum(counts.success for counts in all_counts) == 300
     sent = fake.texts_sent()
-    sent.pop(CANARY, None)
+    sent.pop(PROBE_TEXT, None)
     assert set(sent.values()) == {1}
 
 
@@ -296,7 +296,7 @@ async def test_a_deleted_dataset_is_skipped_without_an_error(
     ids = await save(resources, dataset, ["nobody wants this"])
     await psql.execute("UPDATE datasets SET deleted_at = now()")
     assert (await embed_dataset(resources, dataset.id)).success == 0
-    assert (await embed_rows(resources, MESSAGE, ids)).answer() == {"success": 0, "failed": 0, "skipped": 1}
+    assert (await embed_rows(resources, MESSAGE, ids)).as_result() == {"success": 0, "failed": 0, "skipped": 1}
     assert not fake.texts_sent()["nobody wants this"]
 
 

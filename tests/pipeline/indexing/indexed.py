@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evervec.pipeline.indexing.run import Options
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.run import RunOptions
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.store.runs import RunRecord
@@ -37,7 +37,7 @@ async def ingest(
     embeds = options.pop("embeds", True)
     chosen = {name: options.pop(name) for name in ("include", "exclude", "most_bytes") if name in options}
     return await ingest_files(
-        resources, project, dataset, Files(list(paths), **chosen), Options(**options), embeds=embeds
+        resources, project, dataset, FileSelection(list(paths), **chosen), RunOptions(**options), embeds=embeds
     )
 
 

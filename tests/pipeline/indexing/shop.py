@@ -62,7 +62,7 @@ def described(*, url: str | None = None, split: bool = False, **changes: Any) ->
 
 async def keep(resources: Resources, description: Description) -> UUID:
     """Remember the source; answers the id of its dataset."""
-    await source_registry.keep_sql(resources, description)
+    await source_registry.register_sql(resources, description)
     return (await dataset(resources, description.dataset or "")).id
 
 

@@ -267,7 +267,7 @@ async def test_a_dataset_deleted_in_the_middle_leaves_no_row_no_vector_and_no_er
     await janitor.clean_up(resources)
     for table in ("documents", "chunks", "embeddings", "embed_work"):
         assert await psql.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-    assert await requests.work(resources, run.dataset_id) == []
+    assert await requests.run_due(resources, run.dataset_id) == []
 
 
 async def test_a_run_counts_what_it_sent_though_a_sweeper_looks_all_the_time(

@@ -10,15 +10,15 @@ import pytest
 
 from evervec.errors import EmptySourceError, NoSourceError, PathRefusedError, Refused, RootsAwayError
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.requests import Wish
-from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.requests import RunRequest
+from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import uri_of
 from evervec.store.runs import RunRecord
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import chunks, ingest, put, sent
 
-LETS_GO = Options(allow_empty=True)
+LETS_GO = RunOptions(allow_empty=True)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ async def both(resources: Resources, one: Path, two: Path) -> UUID:
     return (await ingest(resources, one, two)).dataset_id
 
 
-async def full(resources: Resources, dataset_id: UUID, options: Options = requests.NO_OPTIONS) -> RunRecord:
-    return await requests.index(resources, dataset_id, Wish(full=True), options)
+async def full(resources: Resources, dataset_id: UUID, options: RunOptions = requests.NO_OPTIONS) -> RunRecord:
+    return await requests.index(resources, dataset_id, RunRequest(full=True), options)
 
 
 async def roots(psql: Any) -> list[str]:
@@ -58,7 +58,7 @@ async def test_a_run_goes_on_with_the_roots_that_are_there(
 ) -> None:
     shutil.move(two, two.with_name("away"))
     put(one / "new.md", "New")
-    run = await requests.index(resources, both, Wish(full=rebuild))
+    run = await requests.index(resources, both, RunRequest(full=rebuild))
     assert (run.state, run.counts.documents_new, run.counts.documents_deleted) == ("done", 1, 0)
     assert run.skipped == {"unreadable": 1}
     (example,) = run.examples
@@ -131,15 +131,15 @@ async def test_without_any_root_a_run_is_refused_and_says_what_can_be_done(
 ) -> None:
     shutil.rmtree(one)
     shutil.rmtree(two)
-    for wish in (Wish(full=True), Wish(), Wish({"files": [str(one / "a.md")]})):
+    for request in (RunRequest(full=True), RunRequest(), RunRequest({"files": [str(one / "a.md")]})):
         with pytest.raises(
             RootsAwayError, match=r"one of the 2 paths.*of dataset p/docs.*mount it.*--full --allow-empty"
         ):
-            await requests.index(resources, both, wish)
+            await requests.index(resources, both, request)
         with pytest.raises(RootsAwayError):
-            await requests.start(resources, both, wish)
+            await requests.start(resources, both, request)
     with pytest.raises(RootsAwayError):  # it is forgotten where what is gone is removed, nowhere else
-        await requests.index(resources, both, Wish(), LETS_GO)
+        await requests.index(resources, both, RunRequest(), LETS_GO)
     with pytest.raises(PathRefusedError, match="Give a file or folder that is there"):
         await ingest(resources, one)
     assert len(await chunks(psql)) == 3
@@ -153,7 +153,7 @@ async def test_the_weekly_rebuild_of_all_goes_on_and_deletes_nothing(
     shutil.rmtree(two)
     shutil.rmtree(lone)
     await requests.index_all_datasets(resources, full_rebuild=True)
-    (done,), (failed,) = await requests.work(resources, both), await requests.work(resources, other)
+    (done,), (failed,) = await requests.run_due(resources, both), await requests.run_due(resources, other)
     assert (done.state, done.counts.documents_deleted, done.skipped) == ("done", 0, {"unreadable": 1})
     assert failed.state == "failed"
     assert "the only path of dataset p/lone" in str(failed.error)

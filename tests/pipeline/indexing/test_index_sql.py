@@ -9,7 +9,7 @@ import pytest
 from evervec.errors import IndexRunningError, SourceDownError, SourceError, UnknownTableError
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.requests import Wish, index_dataset
+from evervec.pipeline.indexing.requests import RunRequest, index_dataset
 from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep import janitor
@@ -135,7 +135,7 @@ async def test_a_listing_that_breaks_off_deletes_nothing(resources: Resources, p
     assert len(await notes(psql, orders)) == 2500
     await psql.execute("DELETE FROM shop.outage")
     await psql.execute("UPDATE index_runs SET not_before = now() WHERE state = 'queued'")
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (run.state, run.mode, len(await notes(psql, orders))) == (
         "done",
         "full",
@@ -154,7 +154,7 @@ async def test_a_delta_whose_source_was_away_is_done_when_it_is_back(
         await index_dataset(resources, orders, {"orders": [50]})
     await psql.execute("DELETE FROM shop.outage")
     await psql.execute("UPDATE index_runs SET not_before = now() WHERE state = 'queued'")
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (run.state, run.attempts, run.counts.chunks_updated) == ("done", 2, 1)
     assert (await notes(psql, orders))["orders/50"] == "Order\n\nchanged"
 
@@ -253,7 +253,7 @@ async def test_two_sellers_have_a_dataset_each_and_never_see_the_other(
     assert synced.changed_ids == {"orders": list(range(1, 16))}
     ann, bob = [(await shop.dataset(resources, name)).id for name in ("ann", "bob")]
     for one in (ann, bob):
-        await requests.work(resources, one)
+        await requests.run_due(resources, one)
     assert set(await notes(psql, ann)) == set(uris(range(1, 11)))
     assert set(await notes(psql, bob)) == set(uris(range(11, 16)))
     await psql.execute("UPDATE shop.orders SET seller = 'ann' WHERE id = 11")
@@ -267,29 +267,29 @@ async def test_a_sync_names_what_changed_since_the_last_one(
     resources: Resources, fake: FakeProvider, psql: Any, orders: UUID
 ) -> None:
     assert len((await sql.sync(resources, described())).changed_ids["orders"]) == 100
-    await requests.work(resources, orders)
+    await requests.run_due(resources, orders)
     assert (await sql.sync(resources, described())).changed_ids == {}
     await psql.execute("UPDATE shop.orders SET note = 'changed' WHERE id = 42")
     forget(fake)
     assert (await sql.sync(resources, described())).changed_ids == {"orders": [42]}
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (run.mode, run.trigger, sent(fake)) == ("delta", "sync", 1)
 
 
 async def test_ids_that_come_while_a_run_waits_are_taken_along(resources: Resources, psql: Any, orders: UUID) -> None:
     await index_dataset(resources, orders)
-    first = await requests.enqueue(resources, orders, Wish({"orders": [1]}))
-    assert await requests.enqueue(resources, orders, Wish({"orders": [2, "1"]})) == first
+    first = await requests.enqueue(resources, orders, RunRequest({"orders": [1]}))
+    assert await requests.enqueue(resources, orders, RunRequest({"orders": [2, "1"]})) == first
     with pytest.raises(IndexRunningError, match=str(first)):
-        await requests.start(resources, orders, Wish())
-    (run,) = await requests.work(resources, orders)
+        await requests.start(resources, orders, RunRequest())
+    (run,) = await requests.run_due(resources, orders)
     assert (run.id, run.counts.documents_unchanged) == (first, 2)
 
 
 async def test_wishes_without_any_id_can_wait_for_each_other(resources: Resources, orders: UUID) -> None:
-    first = await requests.enqueue(resources, orders, Wish({}))
-    assert await requests.enqueue(resources, orders, Wish({"orders": []})) == first
-    (run,) = await requests.work(resources, orders)
+    first = await requests.enqueue(resources, orders, RunRequest({}))
+    assert await requests.enqueue(resources, orders, RunRequest({"orders": []})) == first
+    (run,) = await requests.run_due(resources, orders)
     assert (run.state, run.counts.documents_new) == ("done", 0)
 
 
@@ -297,9 +297,9 @@ async def test_an_unknown_table_or_a_wrong_id_leaves_no_run_behind(
     resources: Resources, psql: Any, orders: UUID
 ) -> None:
     with pytest.raises(UnknownTableError, match=r"'stocks'.*orders"):
-        await requests.start(resources, orders, Wish({"stocks": [1]}))
+        await requests.start(resources, orders, RunRequest({"stocks": [1]}))
     with pytest.raises(SourceError, match="'seven' is not an id"):
-        await requests.enqueue(resources, orders, Wish({"orders": ["seven"]}))
+        await requests.enqueue(resources, orders, RunRequest({"orders": ["seven"]}))
     assert await psql.fetchval("SELECT count(*) FROM index_runs") == 0
 
 
@@ -333,8 +333,8 @@ async def test_a_dataset_deleted_in_the_middle_of_its_run_leaves_nothing_and_no_
     orders = await keep(resources, described(filter="shop.up(id)"))
     first_batch = asyncio.Event()
     async with shop.paused(psql, at=1500):
-        wish = Wish(full=True)
-        running = asyncio.create_task(requests.index(resources, orders, wish, progress=lambda _: first_batch.set()))
+        request = RunRequest(full=True)
+        running = asyncio.create_task(requests.index(resources, orders, request, progress=lambda _: first_batch.set()))
         await asyncio.wait_for(first_batch.wait(), 20)
         assert await psql.fetchval("SELECT count(*) FROM chunks") == 1000
         async with resources.database.transaction() as tx:
@@ -353,14 +353,14 @@ async def test_a_run_whose_process_died_goes_on_where_it_was_and_sends_nothing_t
     orders = await keep(resources, described(filter="shop.up(id)"))
     forget(fake)
     async with shop.paused(psql, at=2500):
-        running = asyncio.create_task(requests.index(resources, orders, Wish()))
+        running = asyncio.create_task(requests.index(resources, orders, RunRequest()))
         await shop.embedded(psql, 2000)
         running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     (left,) = await psql.fetch("SELECT id, state, cursor FROM index_runs")
     assert (left["state"], left["cursor"]) == ("running", "orders/2000")
-    (run,) = await requests.work(resources, orders)
+    (run,) = await requests.run_due(resources, orders)
     assert (run.id, run.state, run.attempts, run.counts.documents_new) == (left["id"], "done", 2, 3000)
     assert set(fake.texts_embedded().values()) == {1}
     assert len([text for text in (await notes(psql, orders)).values() if text]) == 3000
@@ -371,10 +371,12 @@ async def test_one_run_at_a_time_and_the_other_is_told_which(resources: Resource
     orders = await keep(resources, described(filter="shop.up(id)"))
     first_batch = asyncio.Event()
     async with shop.paused(psql, at=1500):
-        running = asyncio.create_task(requests.index(resources, orders, Wish(), progress=lambda _: first_batch.set()))
+        running = asyncio.create_task(
+            requests.index(resources, orders, RunRequest(), progress=lambda _: first_batch.set())
+        )
         await asyncio.wait_for(first_batch.wait(), 20)
         with pytest.raises(IndexRunningError) as told:
             await index_dataset(resources, orders)
-        assert await requests.work(resources, orders) == []
+        assert await requests.run_due(resources, orders) == []
     run = await asyncio.wait_for(running, 20)
     assert (told.value.values["run_id"], run.counts.documents_new) == (run.id, 2000)

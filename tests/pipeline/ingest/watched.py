@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evervec.pipeline.embedding.embed import embed_dataset
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.watch import watch
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import path_of
@@ -59,7 +59,7 @@ class Writer:
 async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIterator[Writer]:
     """A watch of some paths, from the moment that it has indexed everything once."""
     writer, finish, poll = Writer(), asyncio.Event(), options.pop("poll", None)
-    files = Files(list(paths), **options)
+    files = FileSelection(list(paths), **options)
     watching = asyncio.create_task(watch(resources, "p", "docs", files, writer, finish, poll=poll))
     beginning = asyncio.create_task(writer.begun.wait())
     try:

@@ -10,8 +10,8 @@ import pytest
 
 from evervec.errors import UnknownDatasetError
 from evervec.pipeline.indexing import requests, source_registry
-from evervec.pipeline.indexing.requests import Wish, index_dataset
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.requests import RunRequest, index_dataset
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import indexing, overview
@@ -69,7 +69,7 @@ async def test_a_file_source_shows_its_folders_even_if_they_are_gone(resources: 
     folders = [tmp_path / name for name in ("a b", "c")]
     for folder in folders:
         folder.mkdir()
-    await source_registry.keep_files(resources, "p", "docs", Files(folders))
+    await source_registry.register_files(resources, "p", "docs", FileSelection(folders))
     for folder in folders:
         folder.rmdir()
     source = (await indexing.status(resources, "p/docs"))["source"]
@@ -108,7 +108,7 @@ async def test_a_run_that_waits_and_one_at_work_are_both_shown(resources: Resour
     done = await index_dataset(resources, orders)
     async with resources.database.transaction() as tx:
         at_work = await runs.add(tx, orders, "delta", "call", {"orders": [1, 2], "more": [3]}, state="running")
-    waits = await requests.enqueue(resources, orders, Wish(full=True))
+    waits = await requests.enqueue(resources, orders, RunRequest(full=True))
     found = await indexing.status(resources, "orders")
     assert [found[name]["run"] for name in ("running", "queued", "last")] == [str(at_work), str(waits), str(done.id)]
     assert found["running"]["progress"] == {"documents": 0, "of": 3, "at": None}
@@ -156,7 +156,7 @@ async def test_seconds_saved_are_those_of_the_run_from_nothing_and_never_negativ
 async def test_runs_that_embedded_nothing_themselves_or_did_not_end_have_saved_nothing(
     resources: Resources, psql: Any, orders: UUID
 ) -> None:
-    await requests.index(resources, orders, Wish(embeds=False))
+    await requests.index(resources, orders, RunRequest(embeds=False))
     await psql.execute(
         "INSERT INTO index_runs (dataset_id, mode, trigger, state, finished_at, error, texts_sent) "
         "VALUES ($1, 'compare', 'call', 'failed', now(), 'why', 5)",
@@ -173,7 +173,7 @@ async def test_totals_are_of_all_kept_runs_and_the_list_of_the_newest(
 ) -> None:
     for _ in range(3):
         await index_dataset(resources, orders)
-    waits = await requests.enqueue(resources, orders, Wish())
+    waits = await requests.enqueue(resources, orders, RunRequest())
     found = await indexing.metrics(resources, "orders", newest=2)
     assert found["runs"][0]["run"] == str(waits)
     assert (len(found["runs"]), found["totals"]["runs"]) == (2, 3)

@@ -25,8 +25,8 @@ from evervec.cli.render.runs import counted
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, DryRun, Json
 from evervec.cli.terminal.run import call
-from evervec.pipeline.batch.flush import Flushed
-from evervec.pipeline.batch.manager import BatchManager, Synced
+from evervec.pipeline.batch.flush import FlushResult
+from evervec.pipeline.batch.manager import BatchManager, PollResult
 from evervec.pipeline.resources import Resources
 
 FIRST_LOOK, LAST_LOOK = 30.0, 300.0
@@ -69,7 +69,7 @@ def flush(
 ) -> None:
     """Send what waits to be embedded as batch jobs. Exits 1 when the provider refused a job, or did not answer, or files were given up."""
 
-    async def run(resources: Resources) -> Flushed:
+    async def run(resources: Resources) -> FlushResult:
         with output.progress("rows written down") as step:
             return await BatchManager(resources).flush_queue(
                 min_batch_size, max_batch_size, dataset, dry_run=dry_run, progress=step
@@ -90,7 +90,7 @@ def sync(wait: Wait = False, poll: Poll = None, as_json: Json = False) -> None:
     if poll is not None and not wait:
         raise typer.BadParameter("--poll goes with --wait.")
 
-    async def run(resources: Resources) -> Synced:
+    async def run(resources: Resources) -> PollResult:
         manager = BatchManager(resources)
         if wait:
             with output.waiting("waiting for batch jobs"):
@@ -111,7 +111,7 @@ def sync(wait: Wait = False, poll: Poll = None, as_json: Json = False) -> None:
 def process(min_batch_size: Least = 1, max_batch_size: Most = None, as_json: Json = False) -> None:
     """Sync, then flush: the one command for a schedule of your own."""
 
-    async def run(resources: Resources) -> tuple[Flushed, Synced]:
+    async def run(resources: Resources) -> tuple[FlushResult, PollResult]:
         with output.waiting("asking the provider"):
             return await BatchManager(resources).process_queue(min_batch_size, max_batch_size)
 
@@ -155,9 +155,9 @@ def cancel(job: Job, as_json: Json = False) -> None:
     output.note("Send them again with `evervec batch flush`.")
 
 
-async def _wait(manager: BatchManager, poll: float | None) -> Synced:
+async def _wait(manager: BatchManager, poll: float | None) -> PollResult:
     """Look until no job is open; answers all looks together, with the problems of the last one."""
-    total, told = Synced(), ""
+    total, told = PollResult(), ""
     for seconds in _pauses(poll):
         found = await manager.check_and_sync()
         _add(total, found)
@@ -178,7 +178,7 @@ def _pauses(poll: float | None) -> Iterator[float]:
     return repeat(poll) if poll is not None else (min(FIRST_LOOK * 2.0**n, LAST_LOOK) for n in count())
 
 
-def _add(total: Synced, found: Synced) -> None:
+def _add(total: PollResult, found: PollResult) -> None:
     """Add a look to those before: a job as it was seen last, and what is still open as it is now."""
     for name in ("ready", "failed", "dropped", "returned", "copied", "removed"):
         setattr(total, name, getattr(total, name) + getattr(found, name))
@@ -188,9 +188,9 @@ def _add(total: Synced, found: Synced) -> None:
     total.running, total.busy, total.problems = found.running, found.busy, found.problems
 
 
-def _holds(synced: Synced) -> bool:
+def _holds(synced: PollResult) -> bool:
     return not (synced.problems or failed_rows(synced))
 
 
-def _lost(flushed: Flushed) -> bool:
+def _lost(flushed: FlushResult) -> bool:
     return bool(flushed.files_failed) or any(job.status in LOST for job in flushed.jobs)

@@ -47,12 +47,12 @@ def _show(failure: Failure) -> None:
 @app.command()
 def retry(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Make failed rows pending again."""
-    count = call(lambda r: failures.retry(r, dataset=dataset, one=failures.named(one)))
+    count = call(lambda r: failures.retry(r, dataset=dataset, one=failures.parse_failure_id(one)))
     output.document({"reopened": count}) if as_json else output.say(f"{count:,} reopened.")
 
 
 @app.command()
 def discard(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Leave failed rows alone for good: they count as empty until their text changes."""
-    count = call(lambda r: failures.discard(r, dataset=dataset, one=failures.named(one)))
+    count = call(lambda r: failures.discard(r, dataset=dataset, one=failures.parse_failure_id(one)))
     output.document({"discarded": count}) if as_json else output.say(f"{count:,} discarded.")

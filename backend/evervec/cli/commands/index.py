@@ -14,8 +14,8 @@ from evervec.cli.terminal.options import AllowEmpty, Json
 from evervec.cli.terminal.run import call
 from evervec.errors import Refused
 from evervec.pipeline.indexing import requests as indexing
-from evervec.pipeline.indexing.requests import Wish
-from evervec.pipeline.indexing.run import Options
+from evervec.pipeline.indexing.requests import RunRequest
+from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs as index_runs
 from evervec.pipeline.status.outlook import Left, left
@@ -69,13 +69,13 @@ def _index_one(
     name: str, *, full: bool, changed: Sequence[str] | None, allow_empty: bool, wait: bool, as_json: bool
 ) -> None:
     async def run(resources: Resources) -> tuple[Done, Left]:
-        wish = Wish(_changed_ids(changed), full, trigger=TRIGGER)
+        request = RunRequest(_changed_ids(changed), full, trigger=TRIGGER)
         target = await indexing.dataset(resources, name)
         if not wait:
-            run_id = await indexing.start(resources, target.id, wish)
+            run_id = await indexing.start(resources, target.id, request)
             return (target, await index_runs.one(resources, run_id)), await left(resources, [target])
         with output.progress("documents") as step:
-            done = await indexing.index(resources, target.id, wish, Options(allow_empty=allow_empty), step)
+            done = await indexing.index(resources, target.id, request, RunOptions(allow_empty=allow_empty), step)
         return (target, done), await left(resources, [target])
 
     (target, done), waiting = call(run, queue=True)

@@ -7,8 +7,8 @@ from typing import Any
 from evervec.cli.render.runs import UNKNOWN, counted, money
 from evervec.cli.terminal import output
 from evervec.domain.batch import JobStatus, JobType
-from evervec.pipeline.batch.flush import Flushed
-from evervec.pipeline.batch.manager import Synced
+from evervec.pipeline.batch.flush import FlushResult
+from evervec.pipeline.batch.manager import PollResult
 from evervec.store.batch.batch_jobs import BatchJob
 
 SHORT = 18
@@ -26,12 +26,12 @@ def job_document(job: BatchJob) -> dict[str, Any]:
     return shown | named | stats | {"cost_usd": job.cost_usd}
 
 
-def flushed_document(flushed: Flushed, *, dry: bool) -> dict[str, Any]:
+def flushed_document(flushed: FlushResult, *, dry: bool) -> dict[str, Any]:
     """A flush for JSON."""
     return asdict(flushed) | {"jobs": [job_document(job) for job in flushed.jobs], "dry_run": dry}
 
 
-def synced_document(synced: Synced) -> dict[str, Any]:
+def synced_document(synced: PollResult) -> dict[str, Any]:
     """A sync for JSON."""
     jobs = {"jobs": [job_document(job) for job in synced.jobs], "again": [job_document(job) for job in synced.again]}
     return asdict(synced) | jobs
@@ -99,7 +99,7 @@ def told(counts: Any) -> str:
     )
 
 
-def show_flushed(flushed: Flushed, *, dry: bool) -> None:
+def show_flushed(flushed: FlushResult, *, dry: bool) -> None:
     """What a flush sent, or would send, what it costs, and what comes next."""
     if flushed.jobs:
         columns = ("job", "status", "rows", "texts", "tokens", "cost")
@@ -125,14 +125,14 @@ def _sent(job: BatchJob) -> tuple[object, ...]:
     return short(job), str(job.status), stats["rows"], stats["texts"], stats["tokens"], money(job.cost_usd)
 
 
-def _planned(flushed: Flushed) -> str:
+def _planned(flushed: FlushResult) -> str:
     if not flushed.rows and not flushed.files:
         return "Nothing would be sent." if flushed.waiting or flushed.files_waiting else "Nothing waits to be sent."
     jobs, tokens = counted(flushed.planned_jobs, "job"), counted(flushed.tokens, "token")
     return f"{_what(flushed)} for {jobs}, about {tokens}{price([flushed])}"
 
 
-def _flushed(flushed: Flushed) -> str:
+def _flushed(flushed: FlushResult) -> str:
     reused = f"; {counted(flushed.reused, 'row')} got the vector of an equal text" if flushed.reused else ""
     if not flushed.jobs:
         waits = flushed.waiting or flushed.files_waiting
@@ -141,7 +141,7 @@ def _flushed(flushed: Flushed) -> str:
     return f"{_what(flushed)} in {counted(len(flushed.jobs), 'job')} ({of}){price([flushed])}{reused}"
 
 
-def _what(flushed: Flushed) -> str:
+def _what(flushed: FlushResult) -> str:
     what = [counted(flushed.rows, "row")] if flushed.rows or not flushed.files else []
     return " and ".join([*what, _files(flushed.files)] if flushed.files else what)
 
@@ -155,13 +155,13 @@ def units(job: BatchJob, count: int) -> str:
     return _files(count) if job.job_type is JobType.MEDIA_DESCRIPTION else counted(count, "row")
 
 
-def price(flushed: Sequence[Flushed]) -> str:
+def price(flushed: Sequence[FlushResult]) -> str:
     """`: $0.09 instead of $0.18`, where the price is known and is not nothing."""
     deferred, online = (sum(getattr(one, name) or 0 for one in flushed) for name in ("deferred_usd", "online_usd"))
     return f": {money(deferred)} instead of {money(online)}" if deferred else ""
 
 
-def show_synced(synced: Synced) -> None:
+def show_synced(synced: PollResult) -> None:
     """What a sync brought, what is still open, and what comes next."""
     if synced.jobs:
         show_jobs(synced.jobs)
@@ -185,22 +185,22 @@ def show_synced(synced: Synced) -> None:
     _advise(synced)
 
 
-def _open(synced: Synced) -> str:
+def _open(synced: PollResult) -> str:
     said = f"{counted(still_open(synced), 'job')} still open"
     return f"{said}, {synced.busy:,} of them in the hands of another process" if synced.busy else said
 
 
-def still_open(synced: Synced) -> int:
+def still_open(synced: PollResult) -> int:
     """Jobs that are to be waited for after a sync."""
     return synced.running + synced.busy + sum(job.finished_at is None for job in synced.again)
 
 
-def failed_rows(synced: Synced) -> int:
+def failed_rows(synced: PollResult) -> int:
     """Rows that a sync gave up."""
     return synced.failed + synced.online.failed
 
 
-def _advise(synced: Synced) -> None:
+def _advise(synced: PollResult) -> None:
     for problem in synced.problems:
         output.error(f"{problem} Nothing is lost: `evervec batch sync` tries it again.")
     if failed_rows(synced):

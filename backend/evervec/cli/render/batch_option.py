@@ -9,7 +9,7 @@ import typer
 from evervec.cli.render.batch_jobs import price
 from evervec.cli.render.waiting import show_left
 from evervec.cli.terminal import output
-from evervec.pipeline.batch.flush import Flushed
+from evervec.pipeline.batch.flush import FlushResult
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs
@@ -26,7 +26,7 @@ class Kept:
     """Rows that wait in some datasets, and what a flush would send of each."""
 
     pending: int
-    planned: Sequence[Flushed]
+    planned: Sequence[FlushResult]
 
     @property
     def deferred(self) -> int:

@@ -10,13 +10,13 @@ from evervec.store.providers import Provider
 
 logger = log.get("batch")
 
-OLD = timedelta(days=1)
+REMOVED_AFTER = timedelta(days=1)
 """What carries our name and belongs to no open job is removed after this time."""
 
 LOOKED_BACK = timedelta(days=3)
 
 
-async def remove(resources: Resources, provider: Provider, *, older: timedelta = OLD) -> int:
+async def remove_orphans(resources: Resources, provider: Provider, *, older: timedelta = REMOVED_AFTER) -> int:
     """Remove remote files of ours that belong to no open job and are older than that, and cancel jobs of ours that run
     and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
     client = resources.models.batch_client(provider)

@@ -9,7 +9,7 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.batch import BatchClient, JobStatus, RemoteJob, RemoteState
 from evervec.errors import ProviderError, ResultsGoneError
-from evervec.pipeline.batch.payload import Load, Why, is_outdated
+from evervec.pipeline.batch.payload import Payload, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJob
@@ -33,7 +33,7 @@ ENDED: dict[RemoteState, JobStatus] = {
 class Collection:
     """One provider's jobs of one type on their way back. Each call is made with the job's lock held."""
 
-    def __init__(self, resources: Resources, provider: Provider, load: Load) -> None:
+    def __init__(self, resources: Resources, provider: Provider, load: Payload) -> None:
         self._database, self._provider, self._load = resources.database, provider, load
         self._client: BatchClient = resources.models.batch_client(provider)
 
@@ -135,7 +135,7 @@ class Collection:
         reason = error or "the provider's answer has no line for this row"
 
         async def once(tx: Tx) -> None:
-            await self._load.give_back(tx, job.id, Why(code, reason, online) if penalty else None)
+            await self._load.give_back(tx, job.id, ReturnReason(code, reason, online) if penalty else None)
             await batch_jobs.finish(tx, job.id, status, said=said, error=error)
 
         await self._database.in_turn(once)

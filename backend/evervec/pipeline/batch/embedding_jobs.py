@@ -13,7 +13,7 @@ from evervec.domain.batch import BatchClient, JobType, Line, RemoteJob, Results
 from evervec.domain.protocols import Vectors
 from evervec.domain.vectors import gate
 from evervec.errors import BadResponseError
-from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, Why
+from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason
 from evervec.pipeline.resources import Resources
 from evervec.store import rows, vectors
 from evervec.store.batch import batch_jobs, batch_queue
@@ -23,7 +23,7 @@ from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import ReadTx, Tx
 
-STEP = 2000
+ROWS_CLAIMED = 2000
 """Rows that are claimed, written down and put into the input file together."""
 
 INTENT_SECONDS = 900.0
@@ -36,7 +36,7 @@ CHARACTERS_A_TOKEN = 4
 
 
 @dataclass
-class Input:
+class EmbeddingInput:
     """An input file as it grows, within its bounds."""
 
     client: BatchClient
@@ -92,7 +92,7 @@ class _Piece:
     strays: int = 0
 
 
-class Texts:
+class EmbeddingPayload:
     """The load of `EMBEDDING` jobs: whatever waits, or with `kept` only what was put into the batch lane."""
 
     job_type = JobType.EMBEDDING
@@ -115,10 +115,10 @@ class Texts:
         """Rows with a lease; what somebody has embedded already is copied, and needs no line."""
         with intent.path.open("wb") as file:
             count = self._resources.models.embedder(intent.provider).count_tokens
-            into = Input(intent.client, count, file, intent.bounds)
+            into = EmbeddingInput(intent.client, count, file, intent.bounds)
             for dataset_id in dataset_ids:
                 while not into.full:
-                    claimed = await self._claim(intent, dataset_id, min(STEP, intent.bounds.rows - into.rows))
+                    claimed = await self._claim(intent, dataset_id, min(ROWS_CLAIMED, intent.bounds.rows - into.rows))
                     if not claimed:
                         break
                     await self._take(intent, into, claimed)
@@ -149,7 +149,7 @@ class Texts:
             if fresh or not claimed:
                 return fresh or None
 
-    async def _take(self, intent: Intent, into: Input, claimed: Sequence[ClaimedRow]) -> None:
+    async def _take(self, intent: Intent, into: EmbeddingInput, claimed: Sequence[ClaimedRow]) -> None:
         items = await asyncio.to_thread(into.take, claimed)
         surplus = [row.vector_id for row in claimed[len(items) :]]
         provider = intent.provider
@@ -181,11 +181,11 @@ class Texts:
             await rows.renew(tx, job.id, lease=INTENT_SECONDS)
         with intent.path.open("wb") as file:
             embedder = self._resources.models.embedder(intent.provider)
-            into = Input(intent.client, embedder.count_tokens, file, Bounds(UNBOUNDED, UNBOUNDED, UNBOUNDED))
+            into = EmbeddingInput(intent.client, embedder.count_tokens, file, Bounds(UNBOUNDED, UNBOUNDED, UNBOUNDED))
             reached = 0
             while True:
                 async with self._database.transaction() as tx:
-                    held = await batch_jobs.still_held(tx, job.id, after=reached, limit=STEP)
+                    held = await batch_jobs.still_held(tx, job.id, after=reached, limit=ROWS_CLAIMED)
                 if not held:
                     break
                 reached = held[-1].vector_id
@@ -249,7 +249,7 @@ class Texts:
         )
         return {item.dataset_id for item in piece.write if item.vector_id in written and item.dataset_id is not None}
 
-    async def give_back(self, tx: Tx, job_id: UUID, why: Why | None) -> None:
+    async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """The first time for a smaller job, then for online."""
         while left := await batch_jobs.left(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]

@@ -6,7 +6,7 @@ from math import ceil
 from uuid import UUID
 
 from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType
-from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Load, Progress
+from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Payload, Progress
 from evervec.pipeline.batch.submit import NoRoomError, Submission
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
@@ -15,7 +15,7 @@ from evervec.store.providers import Provider
 
 
 @dataclass
-class Flushed:
+class FlushResult:
     """What a flush did, or would do. `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the
     vector of an equal text. Prices are in dollars, None where the provider has none.
 
@@ -47,7 +47,7 @@ class Sizes:
     most: int | None = None
 
 
-LEAST_ROOM = 0.1
+LEAST_QUOTA_LEFT = 0.1
 """Of its quota, a provider has to have so much left for another job while some run."""
 
 
@@ -58,7 +58,7 @@ class Flush:
         self,
         resources: Resources,
         provider: Provider,
-        load: Load,
+        load: Payload,
         scope: Sequence[UUID],
         sizes: Sizes,
         *,
@@ -68,7 +68,7 @@ class Flush:
         self._provider, self._scope, self._sizes, self._tries = provider, scope, sizes, tries
         self._client: BatchClient = resources.models.batch_client(provider)
 
-    async def run(self, flushed: Flushed, progress: Progress | None = None) -> Flushed:
+    async def run(self, flushed: FlushResult, progress: Progress | None = None) -> FlushResult:
         """Jobs, one after the other, as long as enough waits and the provider has room; added to what was flushed before."""
         submission = Submission(self._resources, self._provider, self._load, progress)
         reason = None
@@ -98,7 +98,7 @@ class Flush:
         flushed.reason = flushed.reason or reason
         return self._priced(flushed)
 
-    async def plan(self, planned: Flushed) -> Flushed:
+    async def plan(self, planned: FlushResult) -> FlushResult:
         """What `run` would do, with tokens estimated from the length of the texts. Sends and writes nothing."""
         waiting = await self._waiting()
         total = sum(count for _, count in waiting)
@@ -148,7 +148,7 @@ class Flush:
         metered = self._load.job_type is JobType.EMBEDDING
         left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
         # a small rest of a quota would make a job of a few rows, or of one text that is more than the rest
-        little = tokens and left < (limits.queued_tokens or 0) * LEAST_ROOM
+        little = tokens and left < (limits.queued_tokens or 0) * LEAST_QUOTA_LEFT
         if little or left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
             return None
         rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
@@ -169,7 +169,7 @@ class Flush:
             case _:
                 return None
 
-    def _add(self, flushed: Flushed, job: BatchJob) -> None:
+    def _add(self, flushed: FlushResult, job: BatchJob) -> None:
         flushed.jobs.append(job)
         if job.job_type is JobType.MEDIA_DESCRIPTION:
             flushed.files += job.stats["rows"]
@@ -178,14 +178,14 @@ class Flush:
         flushed.texts += job.stats["texts"]
         flushed.tokens += job.stats["tokens"]
 
-    def _count_waiting(self, flushed: Flushed, waiting: Sequence[tuple[UUID, int]]) -> None:
+    def _count_waiting(self, flushed: FlushResult, waiting: Sequence[tuple[UUID, int]]) -> None:
         total = sum(count for _, count in waiting)
         if self._load.job_type is JobType.MEDIA_DESCRIPTION:
             flushed.files_waiting = total
         else:
             flushed.waiting = total
 
-    def _priced(self, flushed: Flushed) -> Flushed:
+    def _priced(self, flushed: FlushResult) -> FlushResult:
         price = self._provider.usd_per_million_tokens
         if price is not None:
             flushed.online_usd = flushed.tokens * price / 1_000_000

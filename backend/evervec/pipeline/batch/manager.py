@@ -12,12 +12,12 @@ from evervec.embedders.catalog import BATCHED
 from evervec.errors import NoBatchError, ProviderError, Refused
 from evervec.pipeline.batch import cleanup
 from evervec.pipeline.batch.collect import Collection
-from evervec.pipeline.batch.embedding_jobs import Texts
-from evervec.pipeline.batch.flush import Flush, Flushed, Sizes
-from evervec.pipeline.batch.media_jobs import Files, waiting_files
-from evervec.pipeline.batch.payload import Load, Progress, Why
+from evervec.pipeline.batch.embedding_jobs import EmbeddingPayload
+from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
+from evervec.pipeline.batch.media_jobs import MediaPayload, waiting_files
+from evervec.pipeline.batch.payload import Payload, Progress, ReturnReason
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
-from evervec.pipeline.embedding.embed import Tally, embed_rows
+from evervec.pipeline.embedding.embed import EmbedCounts, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue
@@ -31,7 +31,7 @@ RETURNED = 2000
 
 
 @dataclass
-class Synced:
+class PollResult:
     """What a look at the provider brought. `running` jobs are still to be waited for, `busy` ones another process looks
     after; `copied` rows got the vector of an equal text that a job brought; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end. A file
     that was described counts as one that is ready; its chunks wait for a job of their own."""
@@ -45,7 +45,7 @@ class Synced:
     busy: int = 0
     copied: int = 0
     again: list[BatchJob] = field(default_factory=list)
-    online: Tally = field(default_factory=Tally)
+    online: EmbedCounts = field(default_factory=EmbedCounts)
     removed: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ class BatchManager:
 
     def __init__(self, resources: Resources) -> None:
         self._resources, self._database = resources, resources.database
-        self._texts, self._files = Texts(resources), Files(resources)
+        self._texts, self._files = EmbeddingPayload(resources), MediaPayload(resources)
 
     async def flush_queue(
         self,
@@ -65,7 +65,7 @@ class BatchManager:
         dry_run: bool = False,
         progress: Progress | None = None,
         only_deferred: bool = False,
-    ) -> Flushed:
+    ) -> FlushResult:
         """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
 
         With `only_deferred` that is what was told to wait (`mode="async"`, `--deferred`), and no row that a worker is about
@@ -78,7 +78,7 @@ class BatchManager:
         provider = await self._resources.provider()
         async with self._database.read() as tx:
             scope = [one.id for one in await datasets.find(tx, dataset)]
-        flushed = Flushed(provider.name)
+        flushed = FlushResult(provider.name)
         for load in self._loads(provider, kept=only_deferred):
             flush = Flush(self._resources, provider, load, scope, sizes)
             await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
@@ -86,13 +86,13 @@ class BatchManager:
             await self._count_undescribed(flushed, scope)
         return flushed
 
-    async def check_and_sync(self, progress: Progress | None = None) -> Synced:
+    async def check_and_sync(self, progress: Progress | None = None) -> PollResult:
         """Ask after every open job, take in what is done, send again what came back, and clean up.
 
         Safe to call at any time, from any number of processes, after any crash. A provider that is out is named in
         `problems` and asked again by the next call.
         """
-        synced = Synced()
+        synced = PollResult()
         async with self._database.read() as tx:
             unfinished = await batch_jobs.unfinished(tx)
         ended = not unfinished
@@ -112,7 +112,7 @@ class BatchManager:
 
     async def process_queue(
         self, min_batch_size: int = 1, max_batch_size: int | None = None, only_deferred: bool = False
-    ) -> tuple[Flushed, Synced]:
+    ) -> tuple[FlushResult, PollResult]:
         """Take in what is done, then send what waits.
 
         Raises what `flush_queue` raises, unless there was something to take in: then it is named in `problems`.
@@ -125,7 +125,7 @@ class BatchManager:
             if not (synced.ready or synced.failed or synced.dropped or synced.returned):
                 raise
             synced.problems.append(f"nothing was sent: {error}")
-            flushed = Flushed((await self._resources.provider()).name)
+            flushed = FlushResult((await self._resources.provider()).name)
         return flushed, synced
 
     async def cancel(self, job: BatchJob | UUID | str) -> BatchJob:
@@ -163,7 +163,7 @@ class BatchManager:
 
     # --- back --------------------------------------------------------------------------------------------------
 
-    async def _look(self, job: BatchJob, synced: Synced) -> BatchJob | None:
+    async def _look(self, job: BatchJob, synced: PollResult) -> BatchJob | None:
         """See one job as far as it goes now."""
         async with self._held(job) as held:
             if not held:
@@ -181,7 +181,7 @@ class BatchManager:
         _count(synced, before, job)
         return job
 
-    async def _step(self, job: BatchJob, synced: Synced) -> BatchJob:
+    async def _step(self, job: BatchJob, synced: PollResult) -> BatchJob:
         if job.provider_id is None:
             return await self._orphaned(job, "its provider was removed")
         try:
@@ -212,11 +212,11 @@ class BatchManager:
     async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
         """Its provider was removed, or is another one now: nobody can be asked any more."""
         async with self._database.transaction() as tx:
-            await self._load(job).give_back(tx, job.id, Why("config", reason, online=True))
+            await self._load(job).give_back(tx, job.id, ReturnReason("config", reason, online=True))
             await batch_jobs.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)
 
-    async def _copy(self, synced: Synced) -> None:
+    async def _copy(self, synced: PollResult) -> None:
         """Rows that waited for a text that was on its way already."""
         space_id = (await self._resources.provider()).space.id
         while True:
@@ -228,7 +228,7 @@ class BatchManager:
             if not copied:
                 return
 
-    async def _send_again(self, synced: Synced) -> None:
+    async def _send_again(self, synced: PollResult) -> None:
         """What a job gave back for the first time travels once more, in jobs of half the size."""
         provider = await self._resources.provider()
         if provider.type not in BATCHED:
@@ -239,29 +239,29 @@ class BatchManager:
                 total = sum(count for _, count in await load.waiting(tx, scope, tries=1))
             if not total:
                 continue
-            sizes, flushed = Sizes(most=ceil(total / 2)), Flushed(provider.name)
+            sizes, flushed = Sizes(most=ceil(total / 2)), FlushResult(provider.name)
             try:
                 await Flush(self._resources, provider, load, scope, sizes, tries=1).run(flushed)
             except ProviderError as error:
                 synced.problems.append(f"sent again: {error}")
             synced.again += flushed.jobs
 
-    async def _embed_returned(self, synced: Synced) -> None:
+    async def _embed_returned(self, synced: PollResult) -> None:
         """What no job could do is embedded online."""
         while True:
             async with self._database.read() as tx:
                 returned = await batch_queue.returned(tx, limit=RETURNED)
             if not returned:
                 return
-            tally = Tally()
+            counts = EmbedCounts()
             for kind, ids in returned.items():
-                tally.add(await embed_rows(self._resources, BY_KIND[kind], ids))
-            synced.online.add(tally)
-            if not tally.success:
-                await self._tell_pause(synced, tally.skipped)
+                counts.add(await embed_rows(self._resources, BY_KIND[kind], ids))
+            synced.online.add(counts)
+            if not counts.success:
+                await self._tell_pause(synced, counts.skipped)
                 return
 
-    async def _tell_pause(self, synced: Synced, left: int) -> None:
+    async def _tell_pause(self, synced: PollResult, left: int) -> None:
         """Why rows that no job could do are not embedded online either, if it is the provider's doing."""
         provider = await self._resources.provider()
         if left and provider.paused_seconds > 0:
@@ -269,19 +269,19 @@ class BatchManager:
                 f"{left:,} rows that no job could do wait to be embedded online: {provider.pause_error}"
             )
 
-    async def _remove_remains(self, synced: Synced) -> None:
+    async def _remove_remains(self, synced: PollResult) -> None:
         """What a crash left at the provider: files without a job, jobs that nobody here knows."""
         provider = await self._resources.provider()
         if provider.type not in BATCHED:
             return
         try:
-            synced.removed += await cleanup.remove(self._resources, provider)
+            synced.removed += await cleanup.remove_orphans(self._resources, provider)
         except ProviderError as error:
             synced.problems.append(f"cleaning up: {error}")
 
     # --- who -----------------------------------------------------------------------------------------------------
 
-    async def _count_undescribed(self, flushed: Flushed, scope: Sequence[UUID]) -> None:
+    async def _count_undescribed(self, flushed: FlushResult, scope: Sequence[UUID]) -> None:
         """Files that wait for a model: a reason, where there is no other."""
         flushed.files_waiting = await waiting_files(self._resources, scope)
         if flushed.files_waiting and flushed.reason is None:
@@ -290,12 +290,12 @@ class BatchManager:
                 "add one with --chat-model"
             )
 
-    def _load(self, job: BatchJob) -> Load:
+    def _load(self, job: BatchJob) -> Payload:
         return self._files if job.job_type is JobType.MEDIA_DESCRIPTION else self._texts
 
-    def _loads(self, provider: Provider, *, kept: bool = False) -> tuple[Load, ...]:
+    def _loads(self, provider: Provider, *, kept: bool = False) -> tuple[Payload, ...]:
         """What this provider has models for; with `kept` of the texts only those that were told to wait."""
-        texts = Texts(self._resources, kept=True) if kept else self._texts
+        texts = EmbeddingPayload(self._resources, kept=True) if kept else self._texts
         return (texts, self._files) if provider.chat_model else (texts,)
 
     async def _of(self, job: BatchJob) -> Provider:
@@ -337,7 +337,7 @@ def _sizes(least: int, most: int | None) -> Sizes:
     return Sizes(least, most)
 
 
-def _count(synced: Synced, before: BatchJob, after: BatchJob) -> None:
+def _count(synced: PollResult, before: BatchJob, after: BatchJob) -> None:
     for name in ("ready", "failed", "dropped", "returned"):
         setattr(synced, name, getattr(synced, name) + after.stats[name] - before.stats[name])
     synced.running += after.finished_at is None

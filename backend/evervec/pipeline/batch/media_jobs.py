@@ -14,8 +14,8 @@ from evervec.domain.document import IncomingDocument, Skipped
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import BadInputError, NoMediaModelError, Refused
 from evervec.pipeline import chunking
-from evervec.pipeline.batch.payload import BAD_INPUT, Intent, Why
-from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.batch.payload import BAD_INPUT, Intent, ReturnReason
+from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import Content, read_media
 from evervec.store import documents
@@ -27,7 +27,7 @@ from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, Tx
 
-STEP = 500
+FILES_LISTED = 500
 """Files that are looked up together; each is read, held and written down by itself."""
 
 LINE_SHARE = 4 / 3
@@ -62,7 +62,7 @@ async def take_in(resources: Resources, target: Dataset, provider: Provider, giv
 
 
 @dataclass
-class Input:
+class MediaInput:
     """An input file of media as it grows; equal files share a line."""
 
     intent: Intent
@@ -91,7 +91,7 @@ class _Piece:
     strays: int = 0
 
 
-class Files:
+class MediaPayload:
     """The load of `MEDIA_DESCRIPTION` jobs. A file belongs to the job whose id is in its record; no lease runs out."""
 
     job_type = JobType.MEDIA_DESCRIPTION
@@ -113,18 +113,18 @@ class Files:
     async def fill(self, intent: Intent, dataset_ids: Sequence[UUID]) -> bool:
         """One file at a time: read, held in the database, and written. What can not be sent is given up with its reason."""
         with intent.path.open("wb") as file:
-            into = Input(intent, file)
+            into = MediaInput(intent, file)
             for dataset_id in dataset_ids:
                 if not await self._take_all(into, dataset_id):
                     break
         return into.rows > 0
 
-    async def _take_all(self, into: Input, dataset_id: UUID) -> bool:
+    async def _take_all(self, into: MediaInput, dataset_id: UUID) -> bool:
         """Take what waits in a dataset; False when the job is full."""
         reached = 0
         while True:
             async with self._database.read() as tx:
-                waiting = await media.free(tx, dataset_id, tries=into.intent.tries, after=reached, limit=STEP)
+                waiting = await media.free(tx, dataset_id, tries=into.intent.tries, after=reached, limit=FILES_LISTED)
             if not waiting:
                 return True
             for medium in waiting:
@@ -132,7 +132,7 @@ class Files:
                     return False
             reached = waiting[-1].document_id
 
-    async def _take(self, into: Input, medium: MediaFile) -> bool:
+    async def _take(self, into: MediaInput, medium: MediaFile) -> bool:
         """Take one file; False where there is no room for it."""
         intent, key = into.intent, _key(medium)
         read = await self._line(intent, key, medium)
@@ -205,14 +205,14 @@ class Files:
             await media.release(tx, job.id, list(lost))
             await batch_jobs.settle(tx, job.id, list(lost), dropped=len(lost))
         with intent.path.open("wb") as file:
-            into = Input(intent, file)
+            into = MediaInput(intent, file)
             for key, medium in held:
                 await self._write_again(into, key, medium)
         async with self._database.transaction() as tx:
             await batch_jobs.sized(tx, job.id, InputFileSize(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
-    async def _write_again(self, into: Input, key: str, medium: MediaFile) -> None:
+    async def _write_again(self, into: MediaInput, key: str, medium: MediaFile) -> None:
         read = await self._line(into.intent, key, medium)
         if isinstance(read, str):
             async with self._database.transaction() as tx:
@@ -252,19 +252,19 @@ class Files:
         async with self._database.read() as tx:
             found = await media.asked(tx, job_id, keys)
         piece = _sorted(results, found)
-        kitchen = await chunking.active(self._resources)
+        chunker = await chunking.active(self._resources)
         texts = [
             (asked, replace(asked.document, text=text)) for asked, text in piece.describe if asked.document is not None
         ]
-        chunked = await asyncio.to_thread(kitchen.chunk, [document for _, document in texts])
+        chunked = await asyncio.to_thread(chunker.chunk, [document for _, document in texts])
         ready = {asked.document_id: pair for (asked, _), pair in zip(texts, chunked, strict=True)}
-        await self._database.in_turn(lambda tx: self._settle(tx, job_id, kitchen, piece, ready))
+        await self._database.in_turn(lambda tx: self._settle(tx, job_id, chunker, piece, ready))
 
     async def _settle(
         self,
         tx: Tx,
         job_id: UUID,
-        kitchen: Kitchen,
+        chunker: Chunker,
         piece: _Piece,
         ready: dict[int, tuple[IncomingDocument, list[ChunkDraft]]],
     ) -> None:
@@ -278,7 +278,7 @@ class Files:
         done: list[int] = []
         for dataset_id, ids in by_dataset.items():
             if await documents.hold(tx, dataset_id):
-                await self._replace(tx, dataset_id, kitchen, [ready[one] for one in ids])
+                await self._replace(tx, dataset_id, chunker, [ready[one] for one in ids])
                 done += ids
         await media.described(tx, done)
         await media.release(tx, job_id, [asked.document_id for asked in every])
@@ -306,15 +306,15 @@ class Files:
         self,
         tx: Tx,
         dataset_id: UUID,
-        kitchen: Kitchen,
+        chunker: Chunker,
         chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]],
     ) -> None:
         """The same as of any other document: with a provider that has a batch API the chunks are kept for that."""
-        written = await documents.replace(tx, dataset_id, chunked, kitchen.recipe.key)
-        if kitchen.provider.type in BATCHED:
+        written = await documents.replace(tx, dataset_id, chunked, chunker.recipe.key)
+        if chunker.provider.type in BATCHED:
             await batch_queue.mark(tx, CHUNK, list(written.pending), hours=self._hours)
 
-    async def give_back(self, tx: Tx, job_id: UUID, why: Why | None) -> None:
+    async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """Once for another job, then it is given up: nothing describes a file online."""
         while left := await batch_jobs.left(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]

@@ -35,7 +35,7 @@ def is_outdated(job: BatchJob, provider: Provider) -> bool:
 
 
 @dataclass(frozen=True)
-class Why:
+class ReturnReason:
     """Why something comes back, by its rung of the failure ladder; `online`: it has waited too long for another job."""
 
     code: str
@@ -61,7 +61,7 @@ class Intent:
     failed: int = 0
 
 
-class Load(Protocol):
+class Payload(Protocol):
     """What jobs of one type carry. It knows its own tables; of requests and states only the saga knows."""
 
     @property
@@ -105,6 +105,6 @@ class Load(Protocol):
         """Settle one piece of answers in one transaction, where what was sent is still what is there."""
         ...
 
-    async def give_back(self, tx: Tx, job_id: UUID, why: Why | None) -> None:
+    async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """Let go of everything that has got no answer. `why` counts as a try; without it nothing is held against it."""
         ...

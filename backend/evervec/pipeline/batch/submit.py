@@ -21,7 +21,7 @@ from evervec.errors import (
     TooLargeError,
     TransientError,
 )
-from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Load, Progress, Why, is_outdated
+from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Payload, Progress, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJob
@@ -43,7 +43,9 @@ class NoRoomError(Exception):
 class Submission:
     """One provider's jobs of one type on their way out."""
 
-    def __init__(self, resources: Resources, provider: Provider, load: Load, progress: Progress | None = None) -> None:
+    def __init__(
+        self, resources: Resources, provider: Provider, load: Payload, progress: Progress | None = None
+    ) -> None:
         self._resources, self._database = resources, resources.database
         self._provider, self._load = provider, load
         self._client = resources.models.batch_client(provider)
@@ -194,7 +196,13 @@ class Submission:
     ) -> BatchJob:
         """An intent that comes to nothing: its rows go back, by one rung if it was their texts that were refused."""
         async with self._database.transaction() as tx:
-            why = Why("expired", reason, online=True) if online else Why(refused.code, reason) if refused else None
+            why = (
+                ReturnReason("expired", reason, online=True)
+                if online
+                else ReturnReason(refused.code, reason)
+                if refused
+                else None
+            )
             await self._load.give_back(tx, job.id, why)
             await batch_jobs.finish(tx, job.id, status, said=None, error=reason)
         logger.warning("job given up", job=str(job.id), status=str(status), reason=reason)

@@ -31,8 +31,8 @@ from evervec.store.schema.embeddables import Embeddable
 
 logger = log.get("embed")
 
-CANARY = "Every row embedded."
-ISOLATED = (BadInputError, TooLargeError, BadResponseError)
+PROBE_TEXT = "Every row embedded."
+TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError)
 SUSPECT_ATTEMPTS = 3
 """A row whose lease ran out this often travels alone: it may be what kills the workers."""
 
@@ -40,11 +40,11 @@ Progress = Callable[[int], None]
 Sent = Callable[[Sequence[ClaimedRow]], None]
 """Told of every request that the provider has answered: one row of each text that was in it."""
 
-Claim = Callable[["Run"], Awaitable[list[ClaimedRow]]]
+Claim = Callable[["ClaimedRows"], Awaitable[list[ClaimedRow]]]
 Until = Callable[[], bool]
 
 
-SLICE = 10.0
+TIME_SLICE_SECONDS = 10.0
 """Seconds that one dataset is worked on before the next one gets its turn."""
 
 
@@ -53,14 +53,14 @@ def never() -> bool:
     return False
 
 
-def sliced(until: Until) -> Until:
+def within_time_slice(until: Until) -> Until:
     """`until`, or ten seconds from now on: then it is another dataset's turn."""
-    ends = monotonic() + SLICE
+    ends = monotonic() + TIME_SLICE_SECONDS
     return lambda: until() or monotonic() >= ends
 
 
 @dataclass
-class Tally:
+class EmbedCounts:
     """What a run did. `sent` counts texts given to the provider, `reused` rows that got an equal text's vector."""
 
     success: int = 0
@@ -69,12 +69,12 @@ class Tally:
     sent: int = 0
     reused: int = 0
 
-    def add(self, other: "Tally") -> None:
-        """Add another tally to this one."""
+    def add(self, other: "EmbedCounts") -> None:
+        """Add another counts to this one."""
         for name, count in asdict(other).items():
             setattr(self, name, getattr(self, name) + count)
 
-    def answer(self) -> dict[str, int]:
+    def as_result(self) -> dict[str, int]:
         """What an embed task answers."""
         return {"success": self.success, "failed": self.failed, "skipped": self.skipped}
 
@@ -90,7 +90,7 @@ async def embed_rows(
     provider_id: UUID | None = None,
     *,
     sent: Sent | None = None,
-) -> Tally:
+) -> EmbedCounts:
     """Embed the given rows of a kind: what an `embed_*_batch_task` does.
 
     Rows that are embedded already, held by somebody else, empty or gone are skipped.
@@ -98,11 +98,11 @@ async def embed_rows(
     wanted = sorted(set(row_ids))
     left = list[int]()
 
-    async def loop(parts: Iterator[list[int]]) -> Tally:
-        total = Tally()
+    async def loop(parts: Iterator[list[int]]) -> EmbedCounts:
+        total = EmbedCounts()
         for part in parts:
 
-            async def claim(run: "Run", part: list[int] = part) -> list[ClaimedRow]:
+            async def claim(run: "ClaimedRows", part: list[int] = part) -> list[ClaimedRow]:
                 async with resources.database.transaction() as tx:
                     held = await rows.claim_ids(tx, embeddable, part, limit=len(part), owner=run.owner, lease=run.lease)
                 left.extend(set(part) - {row.row_id for row in held})
@@ -131,27 +131,27 @@ async def embed_dataset(
     until: Until = never,
     progress: Progress | None = None,
     sent: Sent | None = None,
-) -> Tally:
+) -> EmbedCounts:
     """Embed what is pending in a dataset until nothing is free to claim, or `until`, asked before each claim, holds.
 
     Two claims are in flight: while one is with the provider the other is with the database.
     """
     size = batch or resources.settings.embed_batch
 
-    async def claim(run: "Run") -> list[ClaimedRow]:
+    async def claim(run: "ClaimedRows") -> list[ClaimedRow]:
         async with resources.database.transaction() as tx:
             return await rows.claim_dataset(tx, dataset_id, kind=kind, limit=size, owner=run.owner, lease=run.lease)
 
-    async def loop() -> Tally:
-        total = Tally()
+    async def loop() -> EmbedCounts:
+        total = EmbedCounts()
         while not until():
-            tally = await _once(resources, provider_id, claim, sent)
-            if tally == Tally():
+            counts = await _once(resources, provider_id, claim, sent)
+            if counts == EmbedCounts():
                 break
-            total.add(tally)
+            total.add(counts)
             if progress is not None:
-                progress(tally.success + tally.failed)
-            if tally.skipped:
+                progress(counts.success + counts.failed)
+            if counts.skipped:
                 break
         return total
 
@@ -162,9 +162,9 @@ def _parts(row_ids: Sequence[int], size: int) -> Iterator[list[int]]:
     return (list(row_ids[start : start + size]) for start in range(0, len(row_ids), size))
 
 
-async def _two_at_once(loop: Callable[[], Awaitable[Tally]]) -> Tally:
+async def _two_at_once(loop: Callable[[], Awaitable[EmbedCounts]]) -> EmbedCounts:
     """Two claims in flight: while one is with the provider the other is with the database."""
-    total = Tally()
+    total = EmbedCounts()
     # both come to their end, so that no loop is left behind when the other one fails
     for part in await asyncio.gather(loop(), loop(), return_exceptions=True):
         if isinstance(part, BaseException):
@@ -173,21 +173,21 @@ async def _two_at_once(loop: Callable[[], Awaitable[Tally]]) -> Tally:
     return total
 
 
-async def _once(resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None) -> Tally:
+async def _once(resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None) -> EmbedCounts:
     """Claim one batch of rows and see it through."""
     provider = await resources.provider(provider_id)
     if not provider.space.active:
         active = await resources.provider()
         raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
     if provider.paused_seconds > 0:
-        return Tally()
-    run = Run(resources, provider, sent)
+        return EmbedCounts()
+    run = ClaimedRows(resources, provider, sent)
     async with run.leases():
         await run.through(await claim(run))
-    return run.tally
+    return run.counts
 
 
-class Run:
+class ClaimedRows:
     """One claim's way through the provider. Whatever happens, no lease outlives it."""
 
     def __init__(self, resources: Resources, provider: Provider, sent: Sent | None = None) -> None:
@@ -197,10 +197,10 @@ class Run:
         self.embedder: Embedder = resources.models.embedder(provider)
         self.lease = resources.settings.lease_seconds
         self.owner = uuid4()
-        self.tally = Tally()
+        self.counts = EmbedCounts()
         self._sent = sent
         self._held: dict[int, ClaimedRow] = {}
-        self._canary_sang = False
+        self._found_healthy = False
         self._trusted = provider.failures == 0
 
     async def through(self, claimed: Sequence[ClaimedRow]) -> None:
@@ -210,12 +210,12 @@ class Run:
         self._held = {row.vector_id: row for row in claimed}
         reused = await self.database.in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
         await self._done(reused)
-        self.tally.reused = len(reused)
+        self.counts.reused = len(reused)
         try:
             for batch in self._batches([row for row in claimed if row.vector_id not in reused]):
                 await self._embed(batch)
         except ProviderPaused:
-            self.tally.skipped = len(self._held)
+            self.counts.skipped = len(self._held)
 
     def _batches(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Requests of unique texts: each element of a batch is all the rows of one text."""
@@ -243,7 +243,7 @@ class Run:
             sound = gate(
                 answer, count=len(batch), dimensions=self.provider.space.dimensions, provider=self.provider.name
             )
-        except ISOLATED as error:
+        except TEXT_ERRORS as error:
             await self._isolate(batch, error)
             return
         except ProviderError as error:
@@ -253,7 +253,7 @@ class Run:
             await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
 
     def _answered(self, batch: list[list[ClaimedRow]]) -> None:
-        self.tally.sent += len(batch)
+        self.counts.sent += len(batch)
         if self._sent is not None:
             self._sent([group[0] for group in batch])
 
@@ -273,7 +273,7 @@ class Run:
 
     async def _isolate(self, batch: list[list[ClaimedRow]], error: ProviderError) -> None:
         """Find the texts at fault. Only while the provider still embeds a plain sentence is a text to blame."""
-        if not await self._canary_sings():
+        if not await self._is_healthy():
             await self._pause(error)
         if len(batch) > 1:
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
@@ -287,18 +287,18 @@ class Run:
                 else:
                     delay = ladder.row_delay(row.attempts)
                     await rows.back_off(tx, self.owner, row.vector_id, delay=delay, code=error.code, error=str(error))
-        self.tally.failed += len(batch[0])
+        self.counts.failed += len(batch[0])
         self._forget(row.vector_id for row in batch[0])
 
-    async def _canary_sings(self) -> bool:
-        if not self._canary_sang:
+    async def _is_healthy(self) -> bool:
+        if not self._found_healthy:
             try:
-                answer = await self.embedder.embed([CANARY])
+                answer = await self.embedder.embed([PROBE_TEXT])
                 sound = gate(answer, count=1, dimensions=self.provider.space.dimensions, provider=self.provider.name)
-                self._canary_sang = bool(sound.all())
+                self._found_healthy = bool(sound.all())
             except ProviderError as error:
                 await self._pause(error)
-        return self._canary_sang
+        return self._found_healthy
 
     async def _pause(self, error: ProviderError) -> NoReturn:
         seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
@@ -319,7 +319,7 @@ class Run:
 
     async def _done(self, vector_ids: set[int]) -> None:
         """Written and committed: the mirrors may know."""
-        self.tally.success += len(vector_ids)
+        self.counts.success += len(vector_ids)
         await self.doorbell.changed({self._held[vector_id].dataset_id for vector_id in vector_ids})
         self._forget(vector_ids)
 

@@ -12,14 +12,14 @@ _MOST = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Named:
+class FailureId:
     """One failure by its name. `kind` None: the scoring or extraction of the message with that id."""
 
     kind: int | None
     id: int
 
 
-def named(text: str | None) -> Named | None:
+def parse_failure_id(text: str | None) -> FailureId | None:
     """`message:17` as the failure it names; None names all of them. Raises `Refused`."""
     if text is None:
         return None
@@ -31,10 +31,10 @@ def named(text: str | None) -> Named | None:
             reason=f"{text!r} does not name a failure. Give KIND:ID as `evervec failed list` shows it, for example "
             f"message:17. Kinds: {kinds}."
         )
-    return Named(BY_NAME[kind].kind if kind in BY_NAME else None, int(number))
+    return FailureId(BY_NAME[kind].kind if kind in BY_NAME else None, int(number))
 
 
-async def retry(resources: Resources, *, dataset: str | None = None, one: Named | None = None) -> int:
+async def retry(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
     """Make failed rows pending again, and messages that were given up extractable; answers how many."""
     async with resources.database.transaction() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
@@ -46,7 +46,7 @@ async def retry(resources: Resources, *, dataset: str | None = None, one: Named 
         return reopened
 
 
-async def discard(resources: Resources, *, dataset: str | None = None, one: Named | None = None) -> int:
+async def discard(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
     """Count failed rows as empty until their text changes; answers how many. Raises `Refused` for an extraction."""
     if one is not None and one.kind is None:
         raise Refused(reason="A message that was given up on is not tried again anyway, until it is edited.")
@@ -54,5 +54,5 @@ async def discard(resources: Resources, *, dataset: str | None = None, one: Name
         return await rows.discard(tx, [d.id for d in await datasets.find(tx, dataset)], row=_row(one))
 
 
-def _row(one: Named | None) -> tuple[int, int] | None:
+def _row(one: FailureId | None) -> tuple[int, int] | None:
     return None if one is None or one.kind is None else (one.kind, one.id)

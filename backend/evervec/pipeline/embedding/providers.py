@@ -20,7 +20,7 @@ FREE = ("local",)
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProviderCheck:
     """What a provider answered to two short texts."""
 
     dimensions: int
@@ -134,7 +134,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
         return await providers.by_id(tx, chosen.id)
 
 
-async def test(resources: Resources, name: str) -> Probe:
+async def test(resources: Resources, name: str) -> ProviderCheck:
     """Ask a provider for two vectors. Raises a `ProviderError`."""
     async with resources.database.read() as tx:
         chosen = await providers.by_name(tx, name)
@@ -148,7 +148,7 @@ async def test(resources: Resources, name: str) -> Probe:
         await client.aclose()
     async with resources.database.transaction() as tx:
         await providers.unpause(tx, chosen.id)
-    return Probe(answer.shape[1], round((perf_counter() - started) * 1000, 1))
+    return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
 
 
 async def remove(resources: Resources, name: str) -> None:

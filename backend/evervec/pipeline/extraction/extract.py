@@ -9,7 +9,7 @@ from uuid import UUID
 
 from evervec.domain.knowledge import Extraction, LinkType
 from evervec.domain.reconcile import AtomPlan, reconcile
-from evervec.pipeline.extraction.score import EXTRACT, Shift, together_or_alone
+from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, isolate_retries
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
@@ -17,7 +17,7 @@ from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Tx
 
-TOGETHER_SECONDS: Final = 0.25
+RING_AFTER_SECONDS: Final = 0.25
 
 
 @dataclass
@@ -57,13 +57,13 @@ async def _extract_all(
     resources: Resources, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
 ) -> None:
     provider = await resources.provider()
-    shift = Shift(resources, provider)
+    shift = MessageLease(resources, provider)
     async with _Bells(resources.doorbell, provider.id, lane) as bells:
         while await _worth_starting(resources, dataset_id) and (
-            claimed := await shift.claim("extract", dataset_id, EXTRACT)
+            claimed := await shift.claim("extract", dataset_id, EXTRACT_TOGETHER)
         ):
             saved: list[Extracted] = []
-            for group in together_or_alone(claimed):
+            for group in isolate_retries(claimed):
                 saved += await _extract_group(resources, shift, group)
             for extracted in saved:
                 counts["messages"] += len(extracted.message_ids)
@@ -88,7 +88,7 @@ class _Bells:
         self._provider_id = provider_id
         self._lane = lane
         self._saved: list[Extracted] = []
-        self._due = monotonic() + TOGETHER_SECONDS
+        self._due = monotonic() + RING_AFTER_SECONDS
         self._running: asyncio.Task[int] | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,7 +109,7 @@ class _Bells:
 
     async def _ring(self) -> None:
         rings = _hooks(self._saved, self._provider_id, self._lane)
-        self._saved, self._due = [], monotonic() + TOGETHER_SECONDS
+        self._saved, self._due = [], monotonic() + RING_AFTER_SECONDS
         before, self._running = self._running, asyncio.create_task(self._doorbell.ring_many(rings))
         if before is not None:
             await before
@@ -121,7 +121,7 @@ async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
     Whoever scores the last of them rings again.
     """
     async with resources.database.read() as tx:
-        return await messages.in_company(tx, dataset_id, EXTRACT)
+        return await messages.in_company(tx, dataset_id, EXTRACT_TOGETHER)
 
 
 def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:
@@ -135,7 +135,9 @@ def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ri
     return [Ring(task, {ids: found, "provider_id": provider}, lane) for task, ids, found in written if found]
 
 
-async def _extract_group(resources: Resources, shift: Shift, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:
+async def _extract_group(
+    resources: Resources, shift: MessageLease, claimed: Sequence[ClaimedMessage]
+) -> list[Extracted]:
     saved = []
     async with shift.working(claimed):
         for dataset_id in dict.fromkeys(c.dataset_id for c in claimed):
@@ -152,7 +154,7 @@ async def _extract_group(resources: Resources, shift: Shift, claimed: Sequence[C
 
 
 async def _save(
-    tx: Tx, shift: Shift, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
+    tx: Tx, shift: MessageLease, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
 ) -> Extracted:
     """One transaction: what the messages state now, and that they are extracted. Nothing if all were edited meanwhile."""
     await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", str(dataset_id))

@@ -18,15 +18,15 @@ from evervec.store.providers import Provider
 
 logger = log.get("score")
 
-BATCH = 100
-EXTRACT = 100
+SCORE_TOGETHER = 100
+EXTRACT_TOGETHER = 100
 FAILURES = 2
 """A chat model that is away is asked again as after so many failures: every two seconds."""
 ATTEMPTS = 8
 """An answer that is wrong this often, for one message alone, is a person's business."""
 
 
-class Shift:
+class MessageLease:
     """One claim of messages for a stage: leases renewed while the extractor thinks, failures kept on the rows."""
 
     def __init__(self, resources: Resources, provider: Provider) -> None:
@@ -92,25 +92,25 @@ async def score_messages(
     resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE
 ) -> dict[str, int]:
     """Score the given messages, or what waits in a dataset; rings for extraction of those with something to say."""
-    shift = Shift(resources, await resources.provider())
+    shift = MessageLease(resources, await resources.provider())
     scored = 0
-    while claimed := await shift.claim("score", ids, BATCH):
+    while claimed := await shift.claim("score", ids, SCORE_TOGETHER):
         before = scored
-        for group in together_or_alone(claimed):
+        for group in isolate_retries(claimed):
             async with shift.working(group):
                 scores = await shift.extractor.score([c.message for c in group])
                 async with resources.database.transaction() as tx:
                     wanted = await messages.mark_scored(tx, shift.owner, group, scores)
                 scored += len(group)
-                for start in range(0, len(wanted), EXTRACT):
-                    part = wanted[start : start + EXTRACT]
+                for start in range(0, len(wanted), EXTRACT_TOGETHER):
+                    part = wanted[start : start + EXTRACT_TOGETHER]
                     await resources.doorbell.ring(EXTRACT_KNOWLEDGE, lane=lane, message_ids=part)
         if scored == before:
             break
     return {"scored": scored}
 
 
-def together_or_alone(claimed: Sequence[ClaimedMessage]) -> list[Sequence[ClaimedMessage]]:
+def isolate_retries(claimed: Sequence[ClaimedMessage]) -> list[Sequence[ClaimedMessage]]:
     """What was refused in company is tried alone, so that one message never holds up its neighbours."""
     fresh = [c for c in claimed if c.attempts == 0]
     return [*([fresh] if fresh else []), *([c] for c in claimed if c.attempts)]

@@ -11,7 +11,7 @@ from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownData
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.indexing import source_registry
-from evervec.pipeline.indexing.run import DatasetGone, Indexing, Options, Progress
+from evervec.pipeline.indexing.run import DatasetGone, Indexing, Progress, RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
@@ -21,17 +21,17 @@ from evervec.store.session import Tx
 
 logger = log.get("index")
 
-NO_OPTIONS = Options()
+NO_OPTIONS = RunOptions()
 
 ATTEMPTS = 8
-LOOKS, LOOK_SECONDS = 10, 0.1
+RETRIES, RETRY_SECONDS = 10, 0.1
 
 BACKOFF = 5.0
 """Seconds until a run whose source was away is tried again; twice as long each time, until it has failed so often."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """What a run is asked for: the `changed` ids alone, or everything compared; `full` removes what is gone as well.
 
     `scope` are the uris of the folders and files that a file source is kept to, `embeds` says whether the run embeds
@@ -55,14 +55,14 @@ async def index_dataset(
     resources: Resources, dataset_id: UUID, changed_ids: ChangedIds | None = None, full_rebuild: bool = False
 ) -> RunRecord:
     """Index a dataset here and now: see `index`."""
-    return await index(resources, dataset_id, Wish(changed_ids, full_rebuild))
+    return await index(resources, dataset_id, RunRequest(changed_ids, full_rebuild))
 
 
 async def index(
     resources: Resources,
     dataset_id: UUID,
-    wish: Wish,
-    options: Options = NO_OPTIONS,
+    request: RunRequest,
+    options: RunOptions = NO_OPTIONS,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Index a dataset here and now; answers the finished run. What an earlier run left unfinished is done first.
@@ -71,7 +71,7 @@ async def index(
     `NoSourceError`, `EmptySourceError`, and what its source raises. Nothing is half done: the run goes on from where it
     came to when it is taken up again.
     """
-    await _check(resources, dataset_id, wish, options)
+    await _check(resources, dataset_id, request, options)
     async with resources.database.read() as tx:
         busy = await runs.alive(tx, dataset_id)
     if busy:  # said at once, and not when it is this process's turn
@@ -84,13 +84,13 @@ async def index(
             await runs.add(
                 tx,
                 dataset_id,
-                wish.mode,
-                wish.trigger,
-                wish.changed,
-                wish.scope,
-                wish.embeds,
+                request.mode,
+                request.trigger,
+                request.changed,
+                request.scope,
+                request.embeds,
                 "running",
-                deferred=wish.deferred,
+                deferred=request.deferred,
             )
             run = await runs.next_of(tx, dataset_id)
         if run is not None:
@@ -109,37 +109,39 @@ async def dataset(resources: Resources, name: str) -> Dataset:
     return found[0]
 
 
-async def start(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
+async def start(resources: Resources, dataset_id: UUID, request: RunRequest) -> UUID:
     """Ask for a run and ring for it; answers its id. Raises `IndexRunningError` while one is at work or waits."""
-    await _check(resources, dataset_id, wish)
+    await _check(resources, dataset_id, request)
     async with resources.database.transaction() as tx:
         await runs.in_line(tx, dataset_id)
         busy = await runs.active(tx, dataset_id)
         if busy is not None:
             raise IndexRunningError(dataset=dataset_id, run_id=busy.id)
-        run_id = await _enqueue(tx, dataset_id, wish)
+        run_id = await _enqueue(tx, dataset_id, request)
     await ring(resources, [dataset_id])
     return run_id
 
 
-async def enqueue(resources: Resources, dataset_id: UUID, wish: Wish) -> UUID:
+async def enqueue(resources: Resources, dataset_id: UUID, request: RunRequest) -> UUID:
     """The same for who can wait: ids are added to the run that waits already. Answers the id of the run that does it."""
-    await _check(resources, dataset_id, wish)
+    await _check(resources, dataset_id, request)
     async with resources.database.transaction() as tx:
-        run_id = await _enqueue(tx, dataset_id, wish)
+        run_id = await _enqueue(tx, dataset_id, request)
     await ring(resources, [dataset_id])
     return run_id
 
 
-async def _check(resources: Resources, dataset_id: UUID, wish: Wish, options: Options = NO_OPTIONS) -> None:
-    await source_registry.check(resources, dataset_id, wish.changed, wish.scope, lets_go=options.lets_go(wish.mode))
-    if wish.deferred:
-        await router.require(resources)
+async def _check(resources: Resources, dataset_id: UUID, request: RunRequest, options: RunOptions = NO_OPTIONS) -> None:
+    await source_registry.check(
+        resources, dataset_id, request.changed, request.scope, lets_go=options.lets_go(request.mode)
+    )
+    if request.deferred:
+        await router.require_batch_api(resources)
 
 
-async def _enqueue(tx: Tx, dataset_id: UUID, wish: Wish) -> UUID:
+async def _enqueue(tx: Tx, dataset_id: UUID, request: RunRequest) -> UUID:
     return await runs.enqueue(
-        tx, dataset_id, wish.mode, wish.trigger, wish.changed, wish.embeds, deferred=wish.deferred
+        tx, dataset_id, request.mode, request.trigger, request.changed, request.embeds, deferred=request.deferred
     )
 
 
@@ -147,7 +149,7 @@ async def index_all_datasets(resources: Resources, full_rebuild: bool = False, t
     """Ask for a run of every dataset that has a source, and ring for each: one task a dataset. Answers the runs' ids."""
     async with resources.database.transaction() as tx:
         filled = await sources.filled(tx)
-        asked = [await runs.enqueue(tx, one, Wish(full=full_rebuild).mode, trigger, None, True) for one in filled]
+        asked = [await runs.enqueue(tx, one, RunRequest(full=full_rebuild).mode, trigger, None, True) for one in filled]
     await ring(resources, filled)
     return asked
 
@@ -158,7 +160,7 @@ async def ring(resources: Resources, dataset_ids: Sequence[UUID]) -> None:
         await resources.doorbell.ring(INDEX_WAITING, lane=Lane.BACKFILL, dataset_id=str(dataset_id))
 
 
-async def work(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
+async def run_due(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
     """Work off the runs of a dataset that are due, one that died first; nothing when another process is at it."""
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
         return await _work_off(resources, dataset_id) if held else []
@@ -179,7 +181,7 @@ async def _work_off(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
 
 
 async def _perform(
-    resources: Resources, run: RunRecord, options: Options = NO_OPTIONS, progress: Progress | None = None
+    resources: Resources, run: RunRecord, options: RunOptions = NO_OPTIONS, progress: Progress | None = None
 ) -> None:
     """See a run through. Cancelled or killed it stays `running` with a lock that nobody holds: whoever looks next goes on."""
     try:
@@ -188,10 +190,10 @@ async def _perform(
             resources, run.dataset_id, run.scope, checksum=options.checksum, lets_go=lets_go
         )
         try:
-            kitchen = await chunking.active(resources)
-            await Indexing(resources, run, source, kitchen, options, progress).perform()
+            chunker = await chunking.active(resources)
+            await Indexing(resources, run, source, chunker, options, progress).perform()
             if lets_go:
-                await source_registry.forget(resources, run.dataset_id, source)
+                await source_registry.forget_missing_roots(resources, run.dataset_id, source)
         finally:
             await source.aclose()
     except (DatasetGone, UnknownDatasetError):
@@ -223,12 +225,12 @@ async def _end(resources: Resources, run: RunRecord, state: str, error: str | No
 async def _busy(resources: Resources, dataset_id: UUID) -> IndexRunningError:
     """Who has the lock of a dataset is just about to say which run is at work, or has just ended it."""
     busy: RunRecord | None = None
-    for _ in range(LOOKS):
+    for _ in range(RETRIES):
         async with resources.database.read() as tx:
             busy = await runs.active(tx, dataset_id)
         if busy is not None:
             break
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
     return IndexRunningError(dataset=dataset_id, run_id="(over by now: try again)" if busy is None else busy.id)
 
 

@@ -10,8 +10,8 @@ from time import perf_counter
 from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import DocumentSource, IncomingDocument, Listed, Skipped
 from evervec.errors import EmptySourceError
-from evervec.pipeline.chunking import Kitchen
-from evervec.pipeline.embedding.embed import Tally, embed_dataset, embed_rows
+from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.embedding.embed import EmbedCounts, embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
@@ -22,7 +22,7 @@ from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
-NAMED = 500
+IDS_TOGETHER = 500
 """Named records that are looked up together, chunks that are rung for together, gone documents that go together."""
 
 GONE = "gone"
@@ -34,7 +34,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """What only a run that somebody waits for can be told. `checksum` reads every file instead of trusting its stamp.
 
     `dry` counts what would be done and writes nothing: what it would send is counted as if nothing were reused.
@@ -56,7 +56,7 @@ class DatasetGone(Exception):
 
 
 @dataclass
-class Plan:
+class ChangePlan:
     """What has to be done about a batch: newer stamps and moved documents by id, texts to chunk, documents to remove.
 
     `counts` and `skipped` are what there is to say of the rest of it, `cursor` is where its end is.
@@ -87,13 +87,13 @@ class Indexing:
         resources: Resources,
         run: RunRecord,
         source: DocumentSource,
-        kitchen: Kitchen,
-        options: Options,
+        chunker: Chunker,
+        options: RunOptions,
         progress: Progress | None = None,
     ) -> None:
         self._resources, self._database = resources, resources.database
-        self._run, self._source, self._kitchen = run, source, kitchen
-        self._recipe = kitchen.recipe.key
+        self._run, self._source, self._chunker = run, source, chunker
+        self._recipe = chunker.recipe.key
         self._options, self._progress = options, progress
         self._embedding: asyncio.Task[None] | None = None
 
@@ -128,8 +128,8 @@ class Indexing:
             return
         named = await asyncio.to_thread(self._source.named, self._run.changed)
         uris = sorted(uri for uri in named if self._run.cursor is None or uri > self._run.cursor)
-        for start in range(0, len(uris), NAMED):
-            yield [Listed(uri) for uri in uris[start : start + NAMED]]
+        for start in range(0, len(uris), IDS_TOGETHER):
+            yield [Listed(uri) for uri in uris[start : start + IDS_TOGETHER]]
 
     async def _next(self, listing: AsyncIterator[list[Listed | Skipped]]) -> list[Listed | Skipped] | None:
         with self._clock("list"):
@@ -142,7 +142,7 @@ class Indexing:
             self._run.advance(plan.cursor, plan.counts, plan.skipped)
         else:
             with self._clock("chunk"):
-                chunked = await asyncio.to_thread(self._kitchen.chunk, plan.changed)
+                chunked = await asyncio.to_thread(self._chunker.chunk, plan.changed)
             if self._options.dry:
                 await self._preview(plan, chunked)
             else:
@@ -152,9 +152,9 @@ class Indexing:
         if self._progress is not None:
             self._progress(len(batch))
 
-    async def _plan(self, batch: Sequence[Listed | Skipped]) -> Plan:
+    async def _plan(self, batch: Sequence[Listed | Skipped]) -> ChangePlan:
         """Look at a batch: what is as it was, by stamp or by text, what moved, what is gone, what is to be chunked."""
-        plan = Plan(batch[-1].uri)
+        plan = ChangePlan(batch[-1].uri)
         listed = [one for one in batch if isinstance(one, Listed) and len(one.uri) <= LONGEST_URI]
         plan.skipped += [one for one in batch if isinstance(one, Skipped)]
         plan.skipped += [Skipped(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
@@ -176,7 +176,7 @@ class Indexing:
         await self._find_moved(plan, known)
         return plan
 
-    def _unchanged(self, plan: Plan, known: StoredDocument | None, listed: Listed) -> bool:
+    def _unchanged(self, plan: ChangePlan, known: StoredDocument | None, listed: Listed) -> bool:
         """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
         if known is None or listed.document is not None or listed.stamp is None:
             return False
@@ -194,7 +194,9 @@ class Indexing:
                     found += some
         return found
 
-    async def _find_gone(self, plan: Plan, missing: Sequence[Skipped], known: Mapping[str, StoredDocument]) -> None:
+    async def _find_gone(
+        self, plan: ChangePlan, missing: Sequence[Skipped], known: Mapping[str, StoredDocument]
+    ) -> None:
         """The documents of uris where nothing is any more, and those below them if one was a folder.
 
         What never was a document here is an id that does not exist.
@@ -209,7 +211,7 @@ class Indexing:
         folders = {one.uri for one in strange if any(found.uri.startswith(f"{one.uri}/") for found in below)}
         plan.skipped += [one for one in strange if one.uri not in folders]
 
-    async def _find_moved(self, plan: Plan, known: Mapping[str, StoredDocument]) -> None:
+    async def _find_moved(self, plan: ChangePlan, known: Mapping[str, StoredDocument]) -> None:
         """A new document whose text stands under a uri where nothing is any more has moved: its vectors stay."""
         new = {documents.digest(one.text): one for one in plan.changed if one.text and one.uri not in known}
         if not new:
@@ -228,7 +230,9 @@ class Indexing:
                 plan.counts += RunCounts(chunks_skipped=candidate.chunk_count)
                 plan.changed.remove(document)
 
-    async def _write(self, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]) -> WriteResult:
+    async def _write(
+        self, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+    ) -> WriteResult:
         async def once(tx: Tx) -> WriteResult:
             await self._hold(tx)
             written = await self._apply(tx, plan, chunked)
@@ -242,7 +246,9 @@ class Indexing:
         self._run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
         return written
 
-    async def _preview(self, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]) -> None:
+    async def _preview(
+        self, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+    ) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked)
         counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
@@ -255,7 +261,7 @@ class Indexing:
             raise DatasetGone
 
     async def _apply(
-        self, tx: Tx, plan: Plan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+        self, tx: Tx, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
     ) -> WriteResult:
         if plan.touched:
             await documents.touch(tx, plan.touched)
@@ -287,8 +293,10 @@ class Indexing:
             return
         ids = list(gone)
         with self._clock("write"):
-            for start in range(0, len(ids), NAMED):
-                self._run.counts += await self._database.in_turn(partial(self._remove, ids[start : start + NAMED]))
+            for start in range(0, len(ids), IDS_TOGETHER):
+                self._run.counts += await self._database.in_turn(
+                    partial(self._remove, ids[start : start + IDS_TOGETHER])
+                )
 
     def _distrust(self, there: set[str], gone: Mapping[int, str]) -> None:
         """A place where documents came from and nothing is any more may only be not mounted."""
@@ -314,24 +322,24 @@ class Indexing:
             return
         lane = Lane.INTERACTIVE if self._run.mode == "delta" else Lane.BACKFILL
         ids = list(pending)
-        for start in range(0, len(ids), NAMED):
+        for start in range(0, len(ids), IDS_TOGETHER):
             await self._resources.doorbell.ring(
-                EMBED_CHUNKS, lane=lane, chunk_ids=ids[start : start + NAMED], provider_id=None
+                EMBED_CHUNKS, lane=lane, chunk_ids=ids[start : start + IDS_TOGETHER], provider_id=None
             )
 
     async def _embed(self, pending: Mapping[int, int]) -> None:
         with self._clock("embed"):
-            tally = await embed_rows(self._resources, CHUNK, list(pending), sent=partial(self._sent, pending))
-        self._embedded(tally)
+            counts = await embed_rows(self._resources, CHUNK, list(pending), sent=partial(self._sent, pending))
+        self._embedded(counts)
 
     def _sent(self, tokens: Mapping[int, int], texts: Sequence[ClaimedRow]) -> None:
         self._run.counts.requests += 1
         self._run.counts.texts_sent += len(texts)
         self._run.counts.tokens += sum(tokens.get(row.row_id, 0) for row in texts)
 
-    def _embedded(self, tally: Tally) -> None:
-        self._run.counts.embeddings_generated += tally.success - tally.reused
-        self._run.counts.embeddings_reused += tally.reused
+    def _embedded(self, counts: EmbedCounts) -> None:
+        self._run.counts.embeddings_generated += counts.success - counts.reused
+        self._run.counts.embeddings_reused += counts.reused
 
     async def _settled(self) -> None:
         embedding, self._embedding = self._embedding, None
@@ -362,7 +370,7 @@ class Indexing:
         self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens
 
     def _price(self) -> None:
-        price, counts = self._kitchen.provider.usd_per_million_tokens, self._run.counts
+        price, counts = self._chunker.provider.usd_per_million_tokens, self._run.counts
         if price is not None:
             self._run.cost_usd = counts.tokens * price / 1_000_000
             self._run.full_cost_usd = counts.full_tokens * price / 1_000_000

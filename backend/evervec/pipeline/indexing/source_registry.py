@@ -23,14 +23,14 @@ from evervec.store.datasets import Dataset
 from evervec.store.foreign.reader import ForeignTables, open_foreign
 from evervec.store.sources import SourceRecord
 
-FILES, SQL = "files", "sql"
+FILES_TYPE, SQL_TYPE = "files", "sql"
 
 NAMED_PATHS = 5
 """So many paths of a dataset are named in a message."""
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSelection:
     """A dataset's files: folders and files, with globs of what to take and to leave, and the largest one in bytes.
 
     What was in those that are `gone` goes, what is in those of the roots that are `away` stays.
@@ -53,7 +53,9 @@ class Files:
         }
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, lets_go: bool = False) -> "Files":
+    def of(
+        cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, lets_go: bool = False
+    ) -> "FileSelection":
         """What was kept; of its roots only those of `scope` and those in them, if one is given: these have to be there.
 
         Any other file may be gone, and what can not be read is away. Who `lets_go` has all of that gone.
@@ -74,7 +76,7 @@ class Files:
             raise RootsAwayError(path=str(first.path), reason=first.trouble(), which=which, dataset=dataset)
 
 
-def files_source(files: Files, *, checksum: bool = False) -> FileSource:
+def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
     """The source of some files. Raises `PathRefusedError` for a root that is not there."""
     return FileSource(
         files.roots,
@@ -87,24 +89,26 @@ def files_source(files: Files, *, checksum: bool = False) -> FileSource:
     )
 
 
-async def let_go(resources: Resources, project: str, dataset: str, files: Files) -> Files:
+async def without_missing(resources: Resources, project: str, dataset: str, files: FileSelection) -> FileSelection:
     """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
     async with resources.database.read() as tx:
         kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
-    known = {} if kept is None or kept.type != FILES else _roots(kept.spec)
+    known = {} if kept is None or kept.type != FILES_TYPE else _roots(kept.spec)
     paths = {normal(path): path for path in files.roots}
     gone = [path for path in paths if path in known and known[path].trouble()]
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
 
 
-async def forget(resources: Resources, dataset_id: UUID, source: DocumentSource) -> None:
+async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: DocumentSource) -> None:
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
         await resources.database.in_turn(lambda tx: sources.drop_roots(tx, dataset_id, uris))
 
 
-async def keep_files(resources: Resources, project: str, dataset: str, files: Files) -> tuple[Dataset, Sequence[str]]:
+async def register_files(
+    resources: Resources, project: str, dataset: str, files: FileSelection
+) -> tuple[Dataset, Sequence[str]]:
     """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
 
     Answers the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters for
@@ -114,9 +118,9 @@ async def keep_files(resources: Resources, project: str, dataset: str, files: Fi
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
         kept = await sources.by_name(tx, target.project_id, target.slug)
-        known = kept.spec if kept is not None and kept.type == FILES else spec
+        known = kept.spec if kept is not None and kept.type == FILES_TYPE else spec
         scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
-        record = await sources.keep(tx, target.project_id, target.slug, FILES, spec)
+        record = await sources.keep(tx, target.project_id, target.slug, FILES_TYPE, spec)
         await sources.fill(tx, target.id, record.id)
     return target, scope
 
@@ -196,7 +200,7 @@ async def open_source(
     if found is None:
         raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
     record, tenant = found
-    if record.type == FILES:
+    if record.type == FILES_TYPE:
         return await asyncio.to_thread(_opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, lets_go)
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
@@ -205,18 +209,18 @@ async def open_source(
 def _opened(
     record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool
 ) -> DocumentSource:
-    files = Files.of(record.spec, scope, lets_go=lets_go)
+    files = FileSelection.of(record.spec, scope, lets_go=lets_go)
     files.require(dataset)
     return files_source(files, checksum=checksum)
 
 
-async def keep_sql(resources: Resources, description: Description) -> SourceRecord:
+async def register_sql(resources: Resources, description: Description) -> SourceRecord:
     """Remember a source of SQL tables. One dataset for all of it is made at once, those of tenants when they are seen."""
     url = None if description.url is None else resources.seal(description.url.get_secret_value())
     async with resources.database.transaction() as tx:
         project_id = await datasets.ensure_project(tx, description.project)
         record = await sources.keep(
-            tx, project_id, description.name, SQL, description.model_dump(mode="json"), url_encrypted=url
+            tx, project_id, description.name, SQL_TYPE, description.model_dump(mode="json"), url_encrypted=url
         )
         if description.dataset is not None:
             dataset = await datasets.ensure(tx, description.project, description.dataset)

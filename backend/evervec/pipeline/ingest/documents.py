@@ -13,7 +13,7 @@ from evervec.embedders.catalog import BATCHED
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import media_jobs
-from evervec.pipeline.chunking import Kitchen
+from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.embedding.providers import FREE
 from evervec.pipeline.indexing.run import LONGEST_URI
@@ -29,7 +29,7 @@ TOGETHER = 64
 TOGETHER_CHARACTERS = 2_000_000
 """So much is chunked, and written in one transaction, at a time."""
 
-SMALL = 256
+FEW_CHUNKS = 256
 """Chunks that a local model embeds while one waits for it."""
 
 
@@ -45,7 +45,7 @@ class Mode(StrEnum):
 
 
 @dataclass
-class Ingested:
+class IngestResult:
     """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job; `media` are
     pictures and sounds that wait to be described by one."""
 
@@ -69,7 +69,7 @@ async def ingest_documents(
     project: str,
     dataset: str,
     mode: str = Mode.AUTO,
-) -> Ingested:
+) -> IngestResult:
     """Make the dataset hold these documents, each by its uri; one whose text is the same is left alone.
 
     `sync` embeds before it returns. `async` chunks and writes and never touches the network: with a provider that has a
@@ -81,10 +81,10 @@ async def ingest_documents(
     """
     if mode not in tuple(Mode):
         raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
-    kitchen = await chunking.active(resources)
+    chunker = await chunking.active(resources)
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
-    ingestion = _Ingestion(resources, kitchen, target, Mode(mode))
+    ingestion = _Ingestion(resources, chunker, target, Mode(mode))
     try:
         async for group in _groups(given):
             await ingestion.take(group)
@@ -124,14 +124,14 @@ def _storable(document: IncomingDocument) -> IncomingDocument:
 class _Ingestion:
     """Documents on their way in, a group in a transaction: while PostgreSQL writes one, the next is chunked."""
 
-    def __init__(self, resources: Resources, kitchen: Kitchen, target: Dataset, mode: Mode) -> None:
+    def __init__(self, resources: Resources, chunker: Chunker, target: Dataset, mode: Mode) -> None:
         self._resources, self._database = resources, resources.database
-        self._kitchen, self._target, self._mode = kitchen, target, mode
-        provider = kitchen.provider
+        self._chunker, self._target, self._mode = chunker, target, mode
+        provider = chunker.provider
         self._batched, self._local = provider.type in BATCHED, provider.type in FREE
         self._writing: asyncio.Task[None] | None = None
         self._uris: set[str] = set()
-        self.total = Ingested()
+        self.total = IngestResult()
 
     async def take(self, group: Sequence[IncomingDocument]) -> None:
         """Chunk what is new, and begin to write it; media are only written down."""
@@ -146,7 +146,7 @@ class _Ingestion:
         self.total.documents += len(group)
         self.total.documents_unchanged += len(group) - len(changed)
         if changed:
-            chunked = await asyncio.to_thread(self._kitchen.chunk, changed)
+            chunked = await asyncio.to_thread(self._chunker.chunk, changed)
             await self.written()
             self._uris, self._writing = uris, asyncio.create_task(self._put(chunked))
 
@@ -170,7 +170,7 @@ class _Ingestion:
             await self._embed(list(written.pending))
 
     async def _take_files(self, files: Sequence[IncomingDocument]) -> None:
-        provider = self._kitchen.provider
+        provider = self._chunker.provider
         media_jobs.require_model(provider)
         if self._mode is Mode.SYNC:
             raise Refused(
@@ -185,7 +185,7 @@ class _Ingestion:
     async def _changed(self, group: Sequence[IncomingDocument]) -> list[IncomingDocument]:
         async with self._database.read() as tx:
             known = await documents.known(tx, self._target.id, [one.uri for one in group])
-        key = self._kitchen.recipe.key
+        key = self._chunker.recipe.key
         return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
 
     def _at_once(self, chunks: int) -> bool:
@@ -195,12 +195,12 @@ class _Ingestion:
             case Mode.ASYNC:
                 return False
             case Mode.AUTO:
-                return self._local and chunks <= SMALL
+                return self._local and chunks <= FEW_CHUNKS
 
     async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[WriteResult, int]:
         if not await documents.hold(tx, self._target.id):
             raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
-        written = await documents.replace(tx, self._target.id, chunked, self._kitchen.recipe.key)
+        written = await documents.replace(tx, self._target.id, chunked, self._chunker.recipe.key)
         if not defer:
             return written, 0
         hours = self._resources.settings.batch_hours
@@ -213,7 +213,7 @@ class _Ingestion:
         self.total.deferred += kept
 
     async def _embed(self, chunk_ids: list[int]) -> None:
-        tally = await embed_rows(self._resources, CHUNK, chunk_ids)
-        self.total.embedded += tally.success
-        self.total.failed += tally.failed
-        self.total.pending -= tally.success + tally.failed
+        counts = await embed_rows(self._resources, CHUNK, chunk_ids)
+        self.total.embedded += counts.success
+        self.total.failed += counts.failed
+        self.total.pending -= counts.success + counts.failed

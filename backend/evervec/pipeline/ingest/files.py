@@ -8,9 +8,9 @@ from evervec.errors import UnknownDatasetError, UnknownProjectError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.indexing import requests, source_registry
-from evervec.pipeline.indexing.requests import Wish
-from evervec.pipeline.indexing.run import Indexing, Options, Progress
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.requests import RunRequest
+from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets
 from evervec.store.runs import RunRecord
@@ -22,8 +22,8 @@ async def ingest_files(
     resources: Resources,
     project: str,
     dataset: str,
-    files: Files,
-    options: Options,
+    files: FileSelection,
+    options: RunOptions,
     *,
     embeds: bool = True,
     deferred: bool = False,
@@ -35,19 +35,24 @@ async def ingest_files(
     With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
     if deferred:
-        await router.require(resources)
+        await router.require_batch_api(resources)
     if options.allow_empty:
-        files = await source_registry.let_go(resources, project, dataset, files)
+        files = await source_registry.without_missing(resources, project, dataset, files)
     source_registry.files_source(files)  # a path that is not there is refused before anything is made
     if options.dry:
         return await _counted(resources, project, dataset, files, options, progress)
-    target, scope = await source_registry.keep_files(resources, project, dataset, files)
-    wish = Wish(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
-    return await requests.index(resources, target.id, wish, options, progress)
+    target, scope = await source_registry.register_files(resources, project, dataset, files)
+    request = RunRequest(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
+    return await requests.index(resources, target.id, request, options, progress)
 
 
 async def _counted(
-    resources: Resources, project: str, dataset: str, files: Files, options: Options, progress: Progress | None
+    resources: Resources,
+    project: str,
+    dataset: str,
+    files: FileSelection,
+    options: RunOptions,
+    progress: Progress | None,
 ) -> RunRecord:
     """A run that is nowhere but here: not even a new dataset is made for it."""
     try:
@@ -58,8 +63,8 @@ async def _counted(
         dataset_id = uuid4()
     run = RunRecord.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
     source = source_registry.files_source(files, checksum=options.checksum)
-    kitchen = await chunking.active(resources)
-    await Indexing(resources, run, source, kitchen, options, progress).perform()
-    price = kitchen.provider.usd_per_million_tokens
+    chunker = await chunking.active(resources)
+    await Indexing(resources, run, source, chunker, options, progress).perform()
+    price = chunker.provider.usd_per_million_tokens
     run.cost_usd = None if price is None else run.counts.tokens * price / 1_000_000
     return run

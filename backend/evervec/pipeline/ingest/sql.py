@@ -21,9 +21,9 @@ from evervec.store.sources import SourceRecord
 OVERLAP = timedelta(seconds=60)
 """Behind the source's own horizon, for transactions that we may not see. What is known by its stamp is not told twice."""
 
-TRIGGER = "sync"
+SYNC_TRIGGER = "sync"
 
-Ids = dict[str, list[int | str]]
+ChangedKeys = dict[str, list[int | str]]
 
 
 @dataclass
@@ -33,12 +33,12 @@ class DatasetChanges:
     project: str
     dataset: str
     dataset_id: UUID | None
-    changed_ids: Ids
+    changed_ids: ChangedKeys
     run_id: UUID | None
 
 
 @dataclass
-class Synced:
+class SourceSync:
     """A finished sync. `since` is where it began, None for the first one; `warnings` say what it can not see."""
 
     source: str
@@ -47,16 +47,18 @@ class Synced:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def changed_ids(self) -> Ids:
+    def changed_ids(self) -> ChangedKeys:
         """The changed ids of all datasets, by table."""
-        merged: Ids = {}
+        merged: ChangedKeys = {}
         for one in self.datasets:
             for table, ids in one.changed_ids.items():
                 merged.setdefault(table, []).extend(ids)
         return merged
 
 
-async def sync(resources: Resources, description: Description, *, full: bool = False, deferred: bool = False) -> Synced:
+async def sync(
+    resources: Resources, description: Description, *, full: bool = False, deferred: bool = False
+) -> SourceSync:
     """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
 
     The cursor moves, new tenants get their datasets and the runs wait in one transaction: a sync that failed has
@@ -65,8 +67,8 @@ async def sync(resources: Resources, description: Description, *, full: bool = F
     `SourceDownError` or `SourceError`.
     """
     if deferred:
-        await router.require(resources)
-    record = await source_registry.keep_sql(resources, description)
+        await router.require_batch_api(resources)
+    record = await source_registry.register_sql(resources, description)
     async with aclosing(await source_registry.open_foreign_of(resources, record)) as foreign:
         # asked for before anything is read: what is written while we read is seen by the next sync
         horizon = await foreign.horizon()
@@ -77,14 +79,14 @@ async def sync(resources: Resources, description: Description, *, full: bool = F
             # of a source that was never synced everything is new: no list of ids says it shorter
             mode = "full" if full else "compare" if synced.since is None else "delta"
             ids = changed[tenant] if mode == "delta" else None
-            run_id = await runs.enqueue(tx, dataset.id, mode, TRIGGER, ids, deferred=deferred)
+            run_id = await runs.enqueue(tx, dataset.id, mode, SYNC_TRIGGER, ids, deferred=deferred)
             synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
         await sources.advance(tx, record.id, {"since": horizon.isoformat()})
     await requests.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])
     return synced
 
 
-async def look(resources: Resources, description: Description, *, full: bool = False) -> Synced:
+async def look(resources: Resources, description: Description, *, full: bool = False) -> SourceSync:
     """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
     async with resources.database.read() as tx:
         record = await sources.find(tx, slug("Project", description.project), description.name)
@@ -99,14 +101,14 @@ async def look(resources: Resources, description: Description, *, full: bool = F
 
 async def _seen(
     resources: Resources, description: Description, record: SourceRecord | None, foreign: ForeignTables, *, full: bool
-) -> tuple[Synced, dict[str | None, Ids]]:
+) -> tuple[SourceSync, dict[str | None, ChangedKeys]]:
     """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
     known: dict[str | None, UUID] = {}
     if record is not None:
         async with resources.database.read() as tx:
             known = await sources.tenants(tx, record.id)
     since = None if record is None else record.cursor.get("since")
-    synced = Synced(description.name, None if since is None else datetime.fromisoformat(since))
+    synced = SourceSync(description.name, None if since is None else datetime.fromisoformat(since))
     synced.warnings = await foreign.warnings()
     changed = await _changed(resources, description, known, foreign, synced.since)
     if full:
@@ -127,9 +129,9 @@ async def _changed(
     known: dict[str | None, UUID],
     foreign: ForeignTables,
     since: datetime | None,
-) -> dict[str | None, Ids]:
+) -> dict[str | None, ChangedKeys]:
     """Changed ids by tenant and table, without the versions that are indexed already."""
-    found: dict[str | None, Ids] = {}
+    found: dict[str | None, ChangedKeys] = {}
     for table, described in description.tables.items():
         if described.updated_at is None:
             continue

@@ -16,7 +16,7 @@ from evervec.store import datasets, messages
 from evervec.store.batch import batch_queue as deferring
 from evervec.store.schema.embeddables import MESSAGE
 
-BATCH = 1000
+MESSAGES_TOGETHER = 1000
 RING = 100
 LISTED = 50
 
@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass
-class Report:
+class ImportReport:
     """What an import did. `rejected` lists the first fifty, `rejections` counts them all."""
 
     created: int = 0
@@ -41,19 +41,19 @@ async def import_telegram(
     project: str,
     dataset: str,
     *,
-    report: Report | None = None,
+    report: ImportReport | None = None,
     progress: Progress | None = None,
     deferred: bool = False,
-) -> Report:
+) -> ImportReport:
     """Read a Telegram Desktop export into a dataset, a committed batch at a time. Importing again changes nothing.
 
     With `deferred` the messages are left to batch jobs to be embedded; what is drawn from them is not. Raises `NoBatchError`,
     `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
     counted in the caller's `report`.
     """
-    report = Report() if report is None else report
+    report = ImportReport() if report is None else report
     if deferred:
-        await router.require(resources)
+        await router.require_batch_api(resources)
     target = None
     for batch in _batches(reader.read_export(path)):
         _stop_if_cancelled()
@@ -73,9 +73,9 @@ def _stop_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> Report:
+async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> ImportReport:
     """Take in one message as Telegram sends it (export or Bot API form)."""
-    report = Report()
+    report = ImportReport()
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
     entry = reader.parse_message(raw, reader.bot_chat(raw) or "telegram:unknown", "the message")
@@ -89,7 +89,7 @@ def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
     try:
         for entry in entries:
             batch.append(entry)
-            if len(batch) == BATCH:
+            if len(batch) == MESSAGES_TOGETHER:
                 yield batch
                 batch = []
     except ExportError:
@@ -100,7 +100,7 @@ def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
         yield batch
 
 
-def _sorted_out(entries: Iterable[ReadMessage], report: Report) -> list[IncomingMessage]:
+def _sorted_out(entries: Iterable[ReadMessage], report: ImportReport) -> list[IncomingMessage]:
     taken = []
     for entry in entries:
         match entry:
@@ -119,7 +119,7 @@ async def _take(
     resources: Resources,
     dataset_id: UUID,
     incoming: Sequence[IncomingMessage],
-    report: Report,
+    report: ImportReport,
     *,
     lane: Lane,
     deferred: bool = False,

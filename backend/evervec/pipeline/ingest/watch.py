@@ -11,9 +11,9 @@ from evervec import log
 from evervec.errors import EmptySourceError, EvervecError, IndexRunningError, NoSourceError, UnknownDatasetError
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests, source_registry
-from evervec.pipeline.indexing.requests import Wish
+from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import Progress
-from evervec.pipeline.indexing.source_registry import FILES, Files
+from evervec.pipeline.indexing.source_registry import FILES_TYPE, FileSelection
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.uris import path_of, uri_of
 from evervec.sources.files.watching import Seen, Watching
@@ -22,16 +22,16 @@ from evervec.store.runs import RunRecord
 
 logger = log.get("watch")
 
-TRIGGER: Final = "watch"
+WATCH_TRIGGER: Final = "watch"
 
-TURN, PATIENCE, LONG_TURN = 0.1, 2.0, 1.0
+TURN_SECONDS, QUIET_SECONDS, LONG_TURN_SECONDS = 0.1, 2.0, 1.0
 """Seconds between two looks whether another run of the dataset is through; until a user is told; and from then on."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 5.0
 """Seconds until what failed is tried again: twice as long each time."""
 
 
-class Teller(Protocol):
+class WatchListener(Protocol):
     """Who tells the user."""
 
     def indexed(self, run: RunRecord) -> None:
@@ -51,8 +51,8 @@ async def watch(
     resources: Resources,
     project: str,
     dataset: str,
-    files: Files,
-    teller: Teller,
+    files: FileSelection,
+    teller: WatchListener,
     finish: asyncio.Event,
     *,
     poll: float | None = None,
@@ -73,7 +73,7 @@ async def watch(
         poll=poll,
         note=teller.note,
     )
-    target, _ = await source_registry.keep_files(resources, project, dataset, files)
+    target, _ = await source_registry.register_files(resources, project, dataset, files)
     following = asyncio.create_task(watching.run())
     try:
         await _Keeper(resources, target, watching, teller, progress).keep(following, finish)
@@ -86,7 +86,12 @@ class _Keeper:
     """Takes what may have changed and sees that it is indexed; what came to nothing is put back."""
 
     def __init__(
-        self, resources: Resources, target: Dataset, watching: Watching, teller: Teller, progress: Progress | None
+        self,
+        resources: Resources,
+        target: Dataset,
+        watching: Watching,
+        teller: WatchListener,
+        progress: Progress | None,
     ) -> None:
         self._resources, self._target, self._watching, self._teller = resources, target, watching, teller
         self._progress, self._started = progress, False
@@ -130,18 +135,18 @@ class _Keeper:
 
     def _wait_for_turn(self, error: IndexRunningError) -> float:
         self._waits_since = self._waits_since or monotonic()
-        if monotonic() - self._waits_since < PATIENCE:
-            return TURN
+        if monotonic() - self._waits_since < QUIET_SECONDS:
+            return TURN_SECONDS
         self._failures += 1
         self._say(f"{error} Changes wait for their turn.")
-        return LONG_TURN
+        return LONG_TURN_SECONDS
 
     def _wait_for_better(self, error: Exception) -> float:
         """Whatever it is: a watch that ends would leave changes behind that nobody looks for."""
         self._failures += 1
         if self._say(f"{error} Changes are kept until it goes on.") and not isinstance(error, EvervecError | OSError):
             logger.error("indexing failed", exc_info=error)
-        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)))
+        return float(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (self._failures - 1)))
 
     def _goes_on(self) -> None:
         if self._failures:
@@ -157,14 +162,14 @@ class _Keeper:
         return is_new
 
     async def _index(self, seen: Seen) -> None:
-        for wish in await asyncio.to_thread(_wishes, seen):
+        for request in await asyncio.to_thread(_requests, seen):
             try:
-                run = await requests.index(self._resources, self._target.id, wish, progress=self._progress)
+                run = await requests.index(self._resources, self._target.id, request, progress=self._progress)
             except EmptySourceError as error:
                 if not self._started:
                     raise
                 self._say(str(error))
-                for uri in wish.scope or ():
+                for uri in request.scope or ():
                     self._watching.distrust(path_of(uri))
                 continue
             if run.state != "done":  # the dataset is gone: whoever asks again is told so
@@ -190,7 +195,7 @@ class _Keeper:
         self._away = away
 
 
-def _wishes(seen: Seen) -> list[Wish]:
+def _requests(seen: Seen) -> list[RunRequest]:
     """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
     nothing of it is taken for gone because another one is full."""
     scope = [uri_of(root) for root in seen.roots]
@@ -198,10 +203,12 @@ def _wishes(seen: Seen) -> list[Wish]:
         files = [uri for root, uri in zip(seen.roots, scope, strict=True) if root.is_file()]
         folders = [uri for uri in scope if uri not in files]
         return [
-            Wish(full=True, trigger=TRIGGER, scope=one, embeds=False) for one in (*([f] for f in folders), files) if one
+            RunRequest(full=True, trigger=WATCH_TRIGGER, scope=one, embeds=False)
+            for one in (*([f] for f in folders), files)
+            if one
         ]
     paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in seen.roots)]
     # what is gone comes last: until then a moved document is found by its text, where it was before
     paths.sort(key=lambda path: (not os.path.lexists(path), path))
-    changed = {FILES: [uri_of(path) for path in paths]}
-    return [Wish(changed, trigger=TRIGGER, scope=scope, embeds=False)] if paths else []
+    changed = {FILES_TYPE: [uri_of(path) for path in paths]}
+    return [RunRequest(changed, trigger=WATCH_TRIGGER, scope=scope, embeds=False)] if paths else []

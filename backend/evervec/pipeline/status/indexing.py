@@ -8,7 +8,7 @@ from typing import Any
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.source_registry import FILES
+from evervec.pipeline.indexing.source_registry import FILES_TYPE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.due import next_due
 from evervec.pipeline.status.runs import run_document
@@ -37,12 +37,12 @@ async def status(resources: Resources, name: str) -> dict[str, Any]:
 
 
 async def _status(resources: Resources, dataset: Dataset) -> dict[str, Any]:
-    kitchen = await chunking.active(resources)
+    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
         filled = await sources.of_dataset(tx, dataset.id)
         totals = await documents.totals(tx, dataset.id)
         covered = (await monitor.coverage(tx, [dataset.id]))[dataset.id].kinds.get(CHUNK.name, Coverage())
-        waiting = await documents.waiting(tx, dataset.id, kitchen.recipe.key)
+        waiting = await documents.waiting(tx, dataset.id, chunker.recipe.key)
         standing = await runs.standing(tx, dataset.id)
         alive = await runs.alive(tx, dataset.id)
         due = await _next_full_rebuild(resources, tx) if filled is not None else None
@@ -77,7 +77,7 @@ def _source(resources: Resources, record: SourceRecord) -> dict[str, Any]:
 
 def _where(resources: Resources, record: SourceRecord) -> str:
     """Where a source is, without credentials."""
-    if record.type == FILES:
+    if record.type == FILES_TYPE:
         return ", ".join(str(path_of(root)) for root in record.spec["roots"])
     if record.url_encrypted is None:
         return resources.database.where

@@ -108,7 +108,7 @@ async def follow(resources: Resources, run_id: UUID) -> RunRecord:
     """
     while True:
         dataset_id = (await one(resources, run_id)).dataset_id
-        await requests.work(resources, dataset_id)
+        await requests.run_due(resources, dataset_id)
         run = await one(resources, run_id)
         if run.state not in ("queued", "running") or (run.state == "queued" and run.error is not None):
             return run

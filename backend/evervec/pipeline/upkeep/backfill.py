@@ -8,7 +8,7 @@ from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
-from evervec.pipeline.embedding.embed import Tally, embed_dataset
+from evervec.pipeline.embedding.embed import EmbedCounts, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, rows
 from evervec.store.batch import batch_queue as deferring
@@ -78,11 +78,11 @@ async def run(
     started = monotonic()
     if deferred and kind is not None:
         raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --deferred.")
-    total = Tally()
+    total = EmbedCounts()
     async for _ in populate.run(resources.database):
         pass
     waiting = await plan(resources, dataset=dataset, kind=kind)
-    if kind is None and await router.lane(resources, deferred, waiting.pending):
+    if kind is None and await router.choose_batch(resources, deferred, waiting.pending):
         return await _defer(resources, dataset, started, progress)
     if deferred is False:
         async with resources.database.transaction() as tx:
@@ -125,8 +125,8 @@ async def _defer(
 
 
 async def _smallest_first(resources: Resources, dataset: str | None) -> list[Dataset]:
-    kitchen = await chunking.active(resources)
+    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        by_project = await datasets.pending_by_project(tx, kitchen.recipe.key)
+        by_project = await datasets.pending_by_project(tx, chunker.recipe.key)
         order = {project_id: place for place, (project_id, _, _) in enumerate(by_project)}
         return sorted(await datasets.find(tx, dataset), key=lambda d: order[d.project_id])

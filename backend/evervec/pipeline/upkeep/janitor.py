@@ -8,8 +8,8 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.chunking import ChunkDraft
 from evervec.pipeline import chunking
-from evervec.pipeline.chunking import Kitchen
-from evervec.pipeline.embedding.embed import Until, never, sliced
+from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
 from evervec.store.documents import UnchunkedDocument
@@ -51,28 +51,28 @@ async def chunk_waiting(resources: Resources, until: Until = never) -> int:
 
     The smallest project first, so that none waits behind a large one.
     """
-    kitchen = await chunking.active(resources)
+    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, kitchen.recipe.key) if pending]
+        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, chunker.recipe.key) if pending]
         live = await datasets.live(tx)
     total = 0
     for project_id in waiting:
         for dataset in live:
             if dataset.project_id == project_id:
-                total += await _chunk_dataset(resources, kitchen, dataset.id, sliced(until))
+                total += await _chunk_dataset(resources, chunker, dataset.id, within_time_slice(until))
     return total
 
 
-async def _chunk_dataset(resources: Resources, kitchen: Kitchen, dataset_id: UUID, until: Until) -> int:
+async def _chunk_dataset(resources: Resources, chunker: Chunker, dataset_id: UUID, until: Until) -> int:
     total = 0
     while not until():
         async with resources.database.read() as tx:
-            read = await documents.unchunked(tx, dataset_id, kitchen.recipe.key, limit=CHUNKED_DOCUMENTS)
+            read = await documents.unchunked(tx, dataset_id, chunker.recipe.key, limit=CHUNKED_DOCUMENTS)
         if not read:
             break
-        chunked = await asyncio.to_thread(kitchen.chunk, [one.document for one in read])
+        chunked = await asyncio.to_thread(chunker.chunk, [one.document for one in read])
         pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
-        total += await _write(resources, dataset_id, pairs, kitchen.recipe.key)
+        total += await _write(resources, dataset_id, pairs, chunker.recipe.key)
     return total
 
 

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.pipeline import chunking
-from evervec.pipeline.embedding.embed import Tally, Until, embed_dataset, never, sliced
+from evervec.pipeline.embedding.embed import EmbedCounts, Until, embed_dataset, never, within_time_slice
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
@@ -23,12 +23,12 @@ async def get_projects_with_vectorization_count(resources: Resources) -> list[tu
 
     Pending are documents still to be chunked and rows still to be embedded.
     """
-    kitchen = await chunking.active(resources)
+    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        return await datasets.pending_by_project(tx, kitchen.recipe.key)
+        return await datasets.pending_by_project(tx, chunker.recipe.key)
 
 
-async def sweep(resources: Resources) -> Tally:
+async def sweep(resources: Resources) -> EmbedCounts:
     """Take up once whatever waits: messages to score and to extract, runs to index, documents to chunk, rows to embed.
 
     Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
@@ -53,17 +53,17 @@ async def index_waiting(resources: Resources, until: Until = never) -> None:
     for dataset_id in waiting:
         if until():
             return
-        await requests.work(resources, dataset_id)
+        await requests.run_due(resources, dataset_id)
 
 
-async def embed_waiting(resources: Resources, until: Until = never) -> Tally:
+async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCounts:
     """Take up once the rows that wait to be embedded; `until` ends it after the claims in flight."""
-    total = Tally()
+    total = EmbedCounts()
     for project_id, _, pending in await get_projects_with_vectorization_count(resources):
         if pending:
             for dataset_id in await _free(resources, project_id):
-                total.add(await embed_dataset(resources, dataset_id, until=sliced(until)))
-    if total != Tally():
+                total.add(await embed_dataset(resources, dataset_id, until=within_time_slice(until)))
+    if total != EmbedCounts():
         logger.info("swept", embedded=total.success, failed=total.failed)
     return total
 

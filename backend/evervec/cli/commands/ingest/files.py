@@ -13,8 +13,8 @@ from evervec.cli.terminal.options import AllowEmpty, DryRun, Exclude, Include, J
 from evervec.cli.terminal.run import call
 from evervec.errors import Refused
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.run import Options
-from evervec.pipeline.indexing.source_registry import Files
+from evervec.pipeline.indexing.run import RunOptions
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.outlook import Left
@@ -51,7 +51,7 @@ def files(
     as_json: Json = False,
 ) -> None:
     """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
-    options = Options(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
+    options = RunOptions(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
     async def run(resources: Resources) -> tuple[RunRecord, str, str, Left | Kept]:
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
@@ -85,10 +85,10 @@ def _answer(done: RunRecord, project: str, dataset: str, rest: Left | Kept, *, d
 
 def chosen(
     settings: Settings, paths: list[str], include: list[str] | None, exclude: list[str] | None, max_mb: float | None
-) -> Files:
+) -> FileSelection:
     """The files that somebody asked for. Raises `Refused` for an empty path and a size that is none."""
     most = settings.file_mb if max_mb is None else max_mb
-    return Files(_paths(paths), include or (), exclude or (), _bytes(most))
+    return FileSelection(_paths(paths), include or (), exclude or (), _bytes(most))
 
 
 def _paths(given: list[str]) -> list[Path]:

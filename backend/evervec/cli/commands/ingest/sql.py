@@ -12,7 +12,7 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import DryRun, Json
 from evervec.cli.terminal.run import call
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.ingest.sql import DatasetChanges, Synced, look, sync
+from evervec.pipeline.ingest.sql import DatasetChanges, SourceSync, look, sync
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs
 from evervec.pipeline.status.outlook import Left
@@ -29,7 +29,7 @@ Index = Annotated[
     bool, typer.Option("--index/--no-index", metavar="", help="Index here and now, or leave it to the workers.")
 ]
 
-Answer = tuple[Synced, list[RunRecord | None], Left | Kept]
+Answer = tuple[SourceSync, list[RunRecord | None], Left | Kept]
 
 
 def sql(
@@ -78,7 +78,7 @@ async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> R
     return await (runs.follow if work else runs.one)(resources, one.run_id)
 
 
-def _document(synced: Synced, done: list[RunRecord | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
+def _document(synced: SourceSync, done: list[RunRecord | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
     return {
         "source": synced.source,
         "since": synced.since,
@@ -93,7 +93,7 @@ def _document(synced: Synced, done: list[RunRecord | None], rest: Left | Kept, d
     } | waiting_document(rest)
 
 
-def _show(synced: Synced, done: list[RunRecord | None], dry: bool) -> None:
+def _show(synced: SourceSync, done: list[RunRecord | None], dry: bool) -> None:
     since = "" if synced.since is None else f" since {synced.since.astimezone():%Y-%m-%d %H:%M:%S}"
     if not synced.datasets:
         output.say(f"Nothing changed in {synced.source}{since}.")
@@ -133,7 +133,7 @@ def _changed(one: DatasetChanges) -> str:
     return ", ".join(f"{table} {len(ids):,}" for table, ids in one.changed_ids.items()) or "nothing"
 
 
-def _fail_for(synced: Synced, done: list[RunRecord | None]) -> None:
+def _fail_for(synced: SourceSync, done: list[RunRecord | None]) -> None:
     """Exit with 1 when a run did not come to a good end."""
     bad = [(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None and run.error]
     for one, run in bad:

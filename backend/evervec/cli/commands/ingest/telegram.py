@@ -30,15 +30,15 @@ def telegram(
 ) -> None:
     """Import a Telegram Desktop export. Importing it again changes nothing; an edited message is embedded again."""
 
-    async def run(resources: Resources) -> tuple[messages.Report, Outlook, Kept | None]:
-        report = messages.Report()
+    async def run(resources: Resources) -> tuple[messages.ImportReport, Outlook, Kept | None]:
+        report = messages.ImportReport()
         try:
             with output.progress("messages") as step:
                 await messages.import_telegram(
                     resources, path, project, dataset, report=report, progress=step, deferred=deferred
                 )
         except (ExportError, asyncio.CancelledError):
-            if report != messages.Report():
+            if report != messages.ImportReport():
                 _note(report)
             raise
         outlook = await find_outlook(resources, project, dataset)
@@ -63,19 +63,19 @@ async def _kept(resources: Resources, project: str, dataset: str) -> Kept:
     return await kept(resources, [target])
 
 
-def _counts(report: messages.Report) -> str:
+def _counts(report: messages.ImportReport) -> str:
     return (
         f"{report.created:,} new, {report.changed:,} changed, {report.unchanged:,} the same, "
         f"{report.skipped:,} service messages skipped, {report.rejections:,} rejected"
     )
 
 
-def _note(report: messages.Report) -> None:
+def _note(report: messages.ImportReport) -> None:
     output.note(f"Kept so far: {_counts(report)}")
     _list_rejected(report)
 
 
-def _list_rejected(report: messages.Report) -> None:
+def _list_rejected(report: messages.ImportReport) -> None:
     for rejected in report.rejected:
         output.note(f"rejected {rejected.place}: {rejected.reason}", indent=2)
     if report.rejections > len(report.rejected):

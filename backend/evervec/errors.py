@@ -1,11 +1,7 @@
 """One error tree. A class's docstring is its message template; every message names the thing and the next step."""
 
-import json
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
+from datetime import datetime
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 
 class EvervecError(Exception):
@@ -241,84 +237,6 @@ class NoMediaModelError(Refused):
 
 class UnknownBatchJobError(Refused):
     """There is no batch job {job!r}. `evervec batch list` shows the ones that exist."""
-
-
-# --- from the facts about a provider to their error ---------------------------------------------------------------
-
-
-def require_address(provider: str, base_url: str) -> str:
-    """`base_url`, or a `ConfigError`: only http(s) with a host, and no credentials or control characters inside."""
-    try:
-        parts = urlsplit(base_url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-        good = good and parts.port != 0 and base_url.isprintable() and " " not in base_url and len(base_url) <= 2000
-    except ValueError:
-        good = False
-    if not good:
-        raise ConfigError(provider, f"{base_url[:200]!r} is not an address like http://127.0.0.1:11434.")
-    return base_url
-
-
-def require_key(provider: str, api_key: str) -> str:
-    """`api_key`, or a `ConfigError` for one that could smuggle a second header into a request."""
-    if not api_key or not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
-        raise ConfigError(provider, "the key is empty, or holds a line break, an outer blank or a non-ASCII character.")
-    return api_key
-
-
-def reason_of(body: bytes, secret: str | None = None) -> str:
-    """What an error body says, fit for a log line: `{"error": …}` if it is that, printable, without our own key."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
-    reason = document.get("error") if isinstance(document, dict) else None
-    reason = reason.get("message") if isinstance(reason, dict) else reason
-    text = reason if isinstance(reason, str) else body.decode("utf-8", "replace")
-    # hidden before anything is cut, or a key across the cut would show its beginning
-    text = text.replace(secret, "***") if secret else text
-    text = text if isinstance(reason, str) else text[:200]
-    return "".join(c if c.isprintable() else " " for c in text).strip()
-
-
-def from_answer(provider: str, status: int, detail: str, retry_after: str | None = None) -> ProviderError:
-    """The rung of the ladder on which an HTTP answer outside 2xx stands; `retry_after` is that header as it came."""
-    detail = f"HTTP {status}: {detail.strip() or 'no reason given'}"
-    match status:
-        case 401 | 403:
-            return AuthError(provider, f"{detail} Set another key with `evervec providers add`.")
-        case 402:
-            return QuotaExhaustedError(provider, detail)
-        case 413:
-            return TooLargeError(provider, detail)
-        case 429:
-            return RateLimitedError(provider, detail, retry_delay(retry_after))
-        case 400 | 422:
-            return BadInputError(provider, detail)
-        case 408 | 409 | 425 | 499:
-            return TransientError(provider, detail)
-        case _ if status >= 500 and status != 501:
-            return TransientError(provider, detail)
-        case _:
-            return ConfigError(provider, f"{detail} Check the provider's address with `evervec providers list`.")
-
-
-def retry_delay(header: str | None, *, fallback: float = 5.0, longest: float = 86_400.0) -> float:
-    """Seconds to wait by a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3), else `fallback`."""
-    try:
-        delay = float(header) if header else fallback
-    except ValueError:
-        delay = _seconds_until(header or "", fallback)
-    return min(max(delay, 0.0), longest) if isfinite(delay) else fallback
-
-
-def _seconds_until(http_date: str, fallback: float) -> float:
-    try:
-        moment = parsedate_to_datetime(http_date)
-    except ValueError:
-        return fallback
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - datetime.now(UTC)).total_seconds()
 
 
 # --- the mirror -----------------------------------------------------------------------------------------------

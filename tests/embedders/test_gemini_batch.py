@@ -18,8 +18,9 @@ from evervec.embedders.gemini.batch import GeminiBatchClient
 from evervec.embedders.gemini.jobs import file_of, job_of, moment
 from evervec.embedders.jsonl import Group
 from evervec.errors import BadResponseError, ConfigError, TransientError
-from evervec.vendors.gemini.client import Deadlines, GeminiClient
-from evervec.vendors.gemini.refusals import Refusal, rung
+from evervec.vendors.gemini.client import GeminiClient
+from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
+from evervec.vendors.http import Deadlines
 from tests.embedders.batch_settings import KEY, MODEL, Setting, open_client, problem_of, right, setting
 from tests.fakes import FakeProvider, Fault
 
@@ -116,7 +117,7 @@ async def test_a_model_without_batches_is_a_config_error_that_names_it(s: Settin
 
 
 async def test_an_answer_to_create_that_does_not_come_in_time_leaves_it_open(s: Setting) -> None:
-    deadlines = Deadlines(connect=1, piece=0.3, total=0.3)
+    deadlines = Deadlines(connect=1, silence=0.3, total=0.3)
     hasty = GeminiBatchClient(MODEL, api_key=KEY, base_url=s.fake.url, deadlines=deadlines)
     s.fake.fail_next(1, Fault.STALL, endpoint=s.wire.create)
     problem = await problem_of(hasty.create_embedding_job(uuid4(), await s.upload(TEXTS)))
@@ -265,7 +266,7 @@ def test_times_may_have_nine_digits_and_nonsense_is_none() -> None:
 def test_google_s_words_say_what_a_status_does_not(status: int, word: str, message: str, code: str) -> None:
     body = {"error": {"code": status, "status": word, "message": message, "details": ["odd", {"violations": 7}]}}
     response = httpx.Response(status, json=body, request=httpx.Request("GET", "http://h/v1beta/models/m"))
-    assert rung("gemini", Refusal.of(response, KEY)).code == code
+    assert refusal_error("gemini", GeminiRefusal.of(response, KEY)).code == code
 
 
 @pytest.mark.parametrize(
@@ -282,4 +283,4 @@ def test_the_delay_stands_in_the_details_or_the_header_or_the_words(
 ) -> None:
     body = {"error": {"code": 429, "message": message, "details": details}}
     response = httpx.Response(429, json=body, headers=headers, request=httpx.Request("GET", "http://h/"))
-    assert Refusal.of(response, KEY).delay == delay
+    assert GeminiRefusal.of(response, KEY).delay == delay

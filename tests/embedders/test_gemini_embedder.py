@@ -12,11 +12,11 @@ import pytest
 
 from evervec.embedders.gemini.embedder import GeminiEmbedder
 from evervec.errors import AuthError, ConfigError, ProviderError, QuotaExhaustedError, RateLimitedError
-from evervec.vendors.gemini.client import Deadlines
 from evervec.vendors.gemini.refusals import next_reset
+from evervec.vendors.http import Deadlines
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
-IMPATIENT = Deadlines(connect=0.3, piece=0.3, total=0.3)
+IMPATIENT = Deadlines(connect=0.3, silence=0.3, total=0.3)
 KEY = "the-key-that-is-a-secret"
 EMBED = "/v1beta/models/fake-embed:batchEmbedContents"
 
@@ -130,7 +130,7 @@ async def test_numbers_that_can_not_be_right_reach_the_gate_as_they_came(
     assert seen(vectors)
 
 
-@pytest.mark.parametrize("deadlines", [Deadlines(piece=0.3), Deadlines(total=0.3)], ids=["piece", "total"])
+@pytest.mark.parametrize("deadlines", [Deadlines(silence=0.3), Deadlines(total=0.3)], ids=["piece", "total"])
 @pytest.mark.parametrize("fault", [Fault.STALL, Fault.STALL_MID_BODY])
 async def test_a_server_that_stalls_is_left_at_the_deadline(
     fake: FakeProvider, fault: Fault, deadlines: Deadlines

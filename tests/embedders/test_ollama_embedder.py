@@ -13,10 +13,10 @@ import pytest
 
 from evervec.embedders.ollama.embedder import OllamaEmbedder
 from evervec.errors import ConfigError, ProviderError, RateLimitedError
-from evervec.vendors.ollama.client import Deadlines
+from evervec.vendors.ollama.client import OllamaDeadlines
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
-IMPATIENT = Deadlines(connect=0.3, total=0.3, load=0.3)
+IMPATIENT = OllamaDeadlines(connect=0.3, total=0.3, load=0.3)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_a_server_that_stalls_is_left_at_the_deadline(fake: FakeProvider, 
 
 
 async def test_a_model_that_loads_slowly_is_waited_for_and_later_calls_are_held_to_less(fake: FakeProvider) -> None:
-    embedder = OllamaEmbedder(fake.url, "fake-embed", deadlines=Deadlines(total=0.2, load=10))
+    embedder = OllamaEmbedder(fake.url, "fake-embed", deadlines=OllamaDeadlines(total=0.2, load=10))
     fake.fail_next(2, Fault.SLOW_LOAD, seconds=0.6)
     assert len(await embedder.embed(["the first call loads the model"])) == 1
     assert "0.2 s" in (await refused(embedder)).detail

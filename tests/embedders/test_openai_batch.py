@@ -28,7 +28,7 @@ from evervec.errors import (
     RateLimitedError,
     TransientError,
 )
-from evervec.vendors.openai.client import Deadlines
+from evervec.vendors.http import Deadlines
 from tests.fakes import FakeProvider, Fault
 
 MODEL, KEY, DIMS = "text-embedding-3-small", "sk-canary-77aa", 24

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from evervec.embedders.openai.embedder import OpenAIEmbedder
 from evervec.errors import ConfigError, ProviderError, RateLimitedError
-from evervec.vendors.openai.client import Deadlines, address
-from evervec.vendors.openai.refusals import refusal
+from evervec.vendors.http import Deadlines
+from evervec.vendors.openai.client import address
+from evervec.vendors.openai.refusals import refusal_error
 from tests.fakes import FakeProvider, Fault, expected_vectors
 
 MODEL = "text-embedding-3-small"
@@ -349,7 +350,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("status", "body", "code"), WORDS)
 def test_words_of_the_api_and_of_compatible_servers_are_understood(status: int, body: bytes, code: str) -> None:
-    assert refusal("openai", status, body, {}, model="m-1").code == code
+    assert refusal_error("openai", status, body, {}, model="m-1").code == code
 
 
 @pytest.mark.parametrize(
@@ -368,6 +369,6 @@ def test_words_of_the_api_and_of_compatible_servers_are_understood(status: int, 
 def test_the_wait_is_what_the_headers_or_else_the_message_say(
     headers: dict[str, str], message: str, seconds: float
 ) -> None:
-    problem = refusal("openai", 429, said(message), headers, model="m")
+    problem = refusal_error("openai", 429, said(message), headers, model="m")
     assert isinstance(problem, RateLimitedError)
     assert problem.delay == pytest.approx(seconds)

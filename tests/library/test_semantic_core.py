@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evervec import Document, SemanticCore
-from evervec.embedders import probing
+from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.errors import DatabaseDownError, NameRefusedError, NoBatchError, Refused
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import versions
@@ -61,7 +61,7 @@ async def test_five_thousand_chunks_wait_without_a_request_and_are_searchable_at
     (job,) = await core.batch_manager.list()
     assert (job.stats["ready"], job.stats["failed"], job.stats["returned"]) == (5000, 0, 0)
     assert job.cost_usd == pytest.approx((flushed.online_usd or 0) / 2)
-    online = set(fake.texts_sent()) - set(probing.TEXTS)
+    online = set(fake.texts_sent()) - set(PROBE_TEXTS)
     assert online == {texts[4321]}, "but for the question"
 
 

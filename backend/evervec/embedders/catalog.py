@@ -37,7 +37,8 @@ def open_embedder(
                 raise ConfigError(name, f"the local embedder has one model, {LOCAL_MODEL!r}, not {model!r}.")
             return LocalEmbedder(name=name)
         case "ollama":
-            from evervec.embedders.ollama.embedder import DEFAULT_URL, OllamaEmbedder
+            from evervec.embedders.ollama.embedder import OllamaEmbedder
+            from evervec.vendors.ollama.client import DEFAULT_URL
 
             chosen = _model(name, model, "nomic-embed-text")
             return OllamaEmbedder(base_url or DEFAULT_URL, chosen, api_key=api_key, name=name)

@@ -24,7 +24,8 @@ def open_extractor(
         case "ollama":
             if not model:
                 raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
-            from evervec.extractors.ollama.extractor import DEFAULT_URL, OllamaExtractor
+            from evervec.extractors.ollama.extractor import OllamaExtractor
+            from evervec.vendors.ollama.client import DEFAULT_URL
 
             return OllamaExtractor(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
         case _:

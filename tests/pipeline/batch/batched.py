@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from evervec.domain.batch import BatchClient, intent_of
-from evervec.embedders import probing
+from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager, PollResult
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Models, Resources
@@ -174,7 +174,7 @@ def paid(fake: FakeProvider) -> Counter[str]:
 
 def online(fake: FakeProvider) -> Counter[str]:
     """How often each text was sent to be embedded at once, but for those that test a provider."""
-    return Counter({text: times for text, times in fake.texts_sent().items() if text not in probing.TEXTS})
+    return Counter({text: times for text, times in fake.texts_sent().items() if text not in PROBE_TEXTS})
 
 
 def assert_paid_once(fake: FakeProvider, texts: Sequence[str]) -> None:

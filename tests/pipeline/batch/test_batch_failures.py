@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus
-from evervec.embedders import probing
+from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import failures
 from evervec.pipeline.resources import Resources
@@ -71,7 +71,7 @@ async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureReque
 
 def online(fake: FakeProvider) -> int:
     """How many texts were embedded at the full price."""
-    return sum(count for text, count in fake.texts_sent().items() if text not in probing.TEXTS)
+    return sum(count for text, count in fake.texts_sent().items() if text not in PROBE_TEXTS)
 
 
 async def test_of_a_thousand_rows_thirty_seven_are_refused_and_the_rest_is_ready(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders import probing
 from evervec.embedders.gemini import batch as gemini_batch
 from evervec.embedders.openai import batch as openai_batch
+from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.errors import NoBatchError, Refused, UnknownDatasetError
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
@@ -56,7 +56,7 @@ async def assert_all_done(resources: Resources, psql: Any, fake: FakeProvider, t
     await to_the_end(resources, psql)
     assert await assert_every_vector_is_right(psql) == len(texts)
     assert_paid_once(fake, sorted(set(texts)))
-    assert not set(fake.texts_sent()) - set(probing.TEXTS)
+    assert not set(fake.texts_sent()) - set(PROBE_TEXTS)
     await assert_all_accounted(resources.database, psql)
     await assert_nothing_is_left(psql, fake)
 

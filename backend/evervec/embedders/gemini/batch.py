@@ -35,8 +35,9 @@ from evervec.errors import (
     ResultsGoneError,
     TransientError,
 )
-from evervec.vendors.gemini.client import VERSION, Deadlines, GeminiClient, require_model
-from evervec.vendors.gemini.refusals import Refusal
+from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
+from evervec.vendors.gemini.refusals import GeminiRefusal
+from evervec.vendors.http import Deadlines
 
 QUEUED_TOKENS: Final = 500_000
 """Tokens that may wait in all jobs together in Google's tier 1, where every paying project begins; tier 2 has ten times
@@ -182,14 +183,14 @@ class GeminiBatchClient:
         except BadResponseError as unread:
             raise TransientError(self._name, f"whether the job was made is not known: {unread.detail}") from None
 
-    def _require_done(self, response: httpx.Response, forgiven: Callable[[Refusal], bool]) -> None:
+    def _require_done(self, response: httpx.Response, forgiven: Callable[[GeminiRefusal], bool]) -> None:
         """Raise unless Google did it (and says so in JSON, which a page of a proxy is not) or had nothing to do."""
         if response.is_success:
             self._client.document(response)
         elif not forgiven(refusal := self._client.refusal(response)):
             raise self._client.problem(refusal)
 
-    def _not_made(self, refusal: Refusal) -> ProviderError:
+    def _not_made(self, refusal: GeminiRefusal) -> ProviderError:
         if refusal.status == 403 and refusal.missing and "exist" in refusal.reason:
             return BadInputError(self._name, f"HTTP 403: {refusal.reason} A file is gone 48 hours after its upload.")
         return self._client.problem(refusal)

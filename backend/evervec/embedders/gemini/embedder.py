@@ -16,10 +16,10 @@ from pydantic import BaseModel, ValidationError
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
-from evervec.embedders.probing import width
+from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError, BadResponseError, ConfigError
-from evervec.vendors.gemini.client import VERSION, Deadlines, GeminiClient, require_model
-from evervec.vendors.strict import as_array, first_reason
+from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
+from evervec.vendors.http import Deadlines, first_reason
 
 LIMITS = EmbedLimits(texts=100, tokens=None)
 """More than 100 are refused; no sum of tokens is named."""
@@ -114,7 +114,7 @@ class GeminiEmbedder:
         longest = self._client.document(response).get("inputTokenLimit") if response.is_success else None
         known = longest if isinstance(longest, int) and longest > 0 else None
         self._limits = replace(self._limits, text_tokens=known)
-        return ModelProbe(await width(self), known)
+        return ModelProbe(await width_of(self), known)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
-from evervec.embedders.probing import width
+from evervec.embedders.vectors import width_of
 from evervec.errors import BadInputError, ConfigError
 
 MODEL = "wordllama-l2-supercat-256"
@@ -61,7 +61,7 @@ class LocalEmbedder:
 
     async def probe(self) -> ModelProbe:
         """The width; a text may be of any length."""
-        return ModelProbe(await width(self))
+        return ModelProbe(await width_of(self))
 
     async def aclose(self) -> None:
         """Let the thread go; texts already handed in are finished."""

@@ -6,12 +6,10 @@ from typing import Any
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
-from evervec.embedders.probing import width
-from evervec.errors import BadInputError, ConfigError
-from evervec.vendors.ollama.client import Deadlines, OllamaClient
-from evervec.vendors.strict import as_array
+from evervec.embedders.vectors import as_array, width_of
+from evervec.errors import BadInputError
+from evervec.vendors.ollama.client import OllamaClient, OllamaDeadlines
 
-DEFAULT_URL = "http://127.0.0.1:11434"
 LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
 
 
@@ -29,11 +27,19 @@ class OllamaEmbedder:
         api_key: str | None = None,
         name: str = "ollama",
         limits: EmbedLimits = LIMITS,
-        deadlines: Deadlines | None = None,
+        deadlines: OllamaDeadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:
         self._name, self._model, self._limits = name, model, limits
-        self._client = OllamaClient(base_url, provider=name, api_key=api_key, deadlines=deadlines, max_bytes=max_bytes)
+        self._client = OllamaClient(
+            base_url,
+            model,
+            provider=name,
+            instead="a model that embeds, for example nomic-embed-text",
+            api_key=api_key,
+            deadlines=deadlines,
+            max_bytes=max_bytes,
+        )
 
     @property
     def name(self) -> str:
@@ -62,8 +68,6 @@ class OllamaEmbedder:
         """`(n, dim) float32` as answered, NaN and missing rows included. Raises a `ProviderError` subclass."""
         try:
             answer = await self._client.embed(model=self._model, input=list(texts), truncate=False)
-        except ConfigError as problem:
-            raise self._with_advice(problem) from None
         except UnicodeEncodeError:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
         return as_array(answer.embeddings, self._name)
@@ -73,24 +77,14 @@ class OllamaEmbedder:
 
         Raises a `ProviderError` subclass; `ConfigError` says what to type next.
         """
-        try:
-            shown = await self._client.show(self._model)
-        except ConfigError as problem:
-            raise self._with_advice(problem) from None
+        shown = await self._client.show(self._model)
         context = context_length(shown.modelinfo or {})
         self._limits = replace(self._limits, text_tokens=context)
-        return ModelProbe(await width(self), context)
+        return ModelProbe(await width_of(self), context)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.close()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
-
-    def _with_advice(self, problem: ConfigError) -> ConfigError:
-        if "model" not in problem.detail or "not found" not in problem.detail:
-            return problem
-        return ConfigError(
-            self._name, f"model {self._model!r} is not there. Fetch it with `ollama pull {self._model}`."
-        )
+        await self._client.aclose()
 
 
 def context_length(model_info: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,8 @@ from evervec.embedders import jsonl
 from evervec.embedders.openai.jobs import INTENT, Batch, Deleted, File, as_file, as_job
 from evervec.embedders.openai.lines import embedding_line, media_line, reader
 from evervec.errors import BadInputError, BadResponseError, ConfigError, ResultsGoneError, TransientError
-from evervec.vendors.openai.client import Deadlines, OpenAIClient
+from evervec.vendors.http import Deadlines
+from evervec.vendors.openai.client import OpenAIClient
 from evervec.vendors.openai.refusals import NotThereError, StateConflictError
 
 QUEUED_TOKENS: Final = 1_000_000

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
-from evervec.embedders.probing import width
+from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError, BadResponseError
-from evervec.vendors.openai.client import Deadlines, OpenAIClient
-from evervec.vendors.strict import as_array
+from evervec.vendors.http import Deadlines
+from evervec.vendors.openai.client import OpenAIClient
 
 MOST_TEXTS: Final = 2048
 MOST_TOKENS: Final = 250_000
@@ -92,7 +92,7 @@ class OpenAIEmbedder:
     async def probe(self) -> ModelProbe:
         """Embed two texts: no call tells the width of a model. Raises a `ProviderError` subclass; `ConfigError` says
         what to type next."""
-        return ModelProbe(await width(self), self.limits.text_tokens)
+        return ModelProbe(await width_of(self), self.limits.text_tokens)
 
     async def aclose(self) -> None:
         """Close the connections."""

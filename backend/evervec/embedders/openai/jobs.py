@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from evervec.domain.batch import RemoteFile, RemoteJob, RemoteState, intent_of
-from evervec.vendors.openai.client import Item
+from evervec.vendors.openai.client import ListItem
 
 INTENT: Final = "intent_id"
 """The key in a batch's metadata under which our intent travels."""
@@ -44,7 +44,7 @@ class Faults(BaseModel):
     data: list[Fault] | None = None
 
 
-class Counts(BaseModel):
+class LineCounts(BaseModel):
     """How many lines there are, and what became of them."""
 
     total: int = 0
@@ -52,7 +52,7 @@ class Counts(BaseModel):
     failed: int = 0
 
 
-class Batch(Item):
+class Batch(ListItem):
     """A batch, as every call about one answers it. Times are seconds since 1970, never later than the year 5138."""
 
     status: str
@@ -61,11 +61,11 @@ class Batch(Item):
     input_file_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
-    request_counts: Counts | None = None
+    request_counts: LineCounts | None = None
     errors: Faults | None = None
 
 
-class File(Item):
+class File(ListItem):
     """A file, as every call about one answers it."""
 
     filename: str | None = None
@@ -74,7 +74,7 @@ class File(Item):
     status: str | None = None
 
 
-class Deleted(Item):
+class Deleted(ListItem):
     """What became of a file that was to be deleted."""
 
     deleted: bool
@@ -82,7 +82,7 @@ class Deleted(Item):
 
 def as_job(batch: Batch) -> RemoteJob:
     """A batch in our words. An expired or cancelled one has both files: finished lines in one, the others in the other."""
-    counts = batch.request_counts or Counts()
+    counts = batch.request_counts or LineCounts()
     return RemoteJob(
         external_id=batch.id,
         state=STATES.get(batch.status, RemoteState.UNKNOWN),

@@ -10,7 +10,7 @@ from evervec.domain.batch import Line, MediaLine
 from evervec.embedders.jsonl import Group, Reader
 from evervec.embedders.media_prompt import PROMPT
 from evervec.errors import BadInputError
-from evervec.vendors.openai.refusals import NO_HEADERS, refusal
+from evervec.vendors.openai.refusals import NO_HEADERS, refusal_error
 
 EMBEDDINGS: Final = "/v1/embeddings"
 CHAT: Final = "/v1/chat/completions"
@@ -83,7 +83,7 @@ def _read(document: dict[str, Any], group: Group, provider: str, model: str, tex
         return group.error(key, "bad_response", "the line holds neither an answer nor an error")
     body = response.get("body")
     if status != 200:
-        problem = refusal(provider, status, _dumped(body), NO_HEADERS, model=model)
+        problem = refusal_error(provider, status, _dumped(body), NO_HEADERS, model=model)
         return group.error(key, problem.code, problem.detail)
     return _read_text(key, body, group) if texts else group.vector(key, _vector(body))
 

@@ -20,7 +20,6 @@ from evervec.extractors.ollama.answers import ExtractionAnswer, ScoresAnswer, Un
 from evervec.extractors.ollama.chat import ChatLimits, OllamaChat
 from evervec.extractors.ollama.document import batches, document
 
-DEFAULT_URL = "http://127.0.0.1:11434"
 Read = TypeVar("Read")
 
 

@@ -6,24 +6,16 @@ job's `error` and `batchStats`, reads a whole result file into memory and, throu
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
 import orjson
 
-from evervec.errors import (
-    BadResponseError,
-    ConfigError,
-    ProviderError,
-    ResultsGoneError,
-    TransientError,
-    require_address,
-    require_key,
-)
-from evervec.vendors.gemini.refusals import Refusal, rung
+from evervec.errors import BadResponseError, ConfigError, ProviderError, ResultsGoneError
+from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
+from evervec.vendors.http import Deadlines, connection_errors, require_address, require_key
 
 DEFAULT_URL = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
@@ -31,15 +23,6 @@ VERSION = "v1beta"
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """Seconds: to connect, between two pieces of an answer or of a request, and for a whole request (not a download)."""
-
-    connect: float = 5.0
-    piece: float = 60.0
-    total: float = 120.0
 
 
 class GeminiClient(httpx.AsyncClient):
@@ -65,7 +48,7 @@ class GeminiClient(httpx.AsyncClient):
         super().__init__(
             base_url=address,
             headers={"x-goog-api-key": self._key},
-            timeout=httpx.Timeout(self.deadlines.piece, connect=self.deadlines.connect),
+            timeout=httpx.Timeout(self.deadlines.silence, connect=self.deadlines.connect),
             follow_redirects=False,
             trust_env=False,
         )
@@ -84,7 +67,7 @@ class GeminiClient(httpx.AsyncClient):
 
     async def ask(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
         """One request and its whole answer, whatever the status; raises only what the connection does."""
-        with self._on_the_ladder():
+        with self._connection():
             async with asyncio.timeout(self.deadlines.total), self.stream(method, url, **how) as response:
                 return await self._whole(response)
 
@@ -94,7 +77,7 @@ class GeminiClient(httpx.AsyncClient):
         Raises `ResultsGoneError` when none is.
         """
         for path in paths:
-            with self._on_the_ladder():
+            with self._connection():
                 async with self.stream("GET", path, params={"alt": "media"}) as response:
                     if response.is_success:
                         self._no_page(response)
@@ -116,13 +99,13 @@ class GeminiClient(httpx.AsyncClient):
             raise BadResponseError(self.provider, f"the answer is a {type(document).__name__} and no object")
         return document
 
-    def refusal(self, response: httpx.Response) -> Refusal:
+    def refusal(self, response: httpx.Response) -> GeminiRefusal:
         """What an answer outside 2xx says."""
-        return Refusal.of(response, self._key)
+        return GeminiRefusal.of(response, self._key)
 
-    def problem(self, refusal: Refusal) -> ProviderError:
+    def problem(self, refusal: GeminiRefusal) -> ProviderError:
         """The error that a refusal is."""
-        return rung(self.provider, refusal)
+        return refusal_error(self.provider, refusal)
 
     def here(self, url: str) -> str:
         """An address that the server gave, as a path of ours: neither a file nor the key goes to another host."""
@@ -146,25 +129,10 @@ class GeminiClient(httpx.AsyncClient):
         if response.headers.get("content-type", "").startswith("text/html"):
             raise BadResponseError(self.provider, "a page of HTML came instead of the file")
 
-    @contextmanager
-    def _on_the_ladder(self) -> Iterator[None]:
-        """Put what a connection can do on the ladder."""
-        try:
-            yield
-        except TimeoutError:
-            raise TransientError(self.provider, f"no whole answer within {self.deadlines.total:g} s") from None
-        except httpx.ConnectTimeout:
-            raise TransientError(
-                self.provider, f"{self.base_url} does not answer within the connect deadline"
-            ) from None
-        except httpx.TimeoutException:
-            raise TransientError(self.provider, f"nothing came for {self.deadlines.piece:g} s") from None
-        except httpx.ConnectError as problem:
-            raise TransientError(self.provider, f"{self.base_url} can not be reached ({problem})") from None
-        except httpx.DecodingError as problem:
-            raise BadResponseError(self.provider, f"the answer can not be decompressed: {problem}") from None
-        except httpx.TransportError as problem:
-            raise TransientError(self.provider, f"the connection broke: {str(problem) or repr(problem)}") from None
+    def _connection(self) -> AbstractContextManager[None]:
+        return connection_errors(
+            self.provider, str(self.base_url), silence=self.deadlines.silence, total=self.deadlines.total
+        )
 
 
 def require_model(provider: str, model: str) -> str:

@@ -18,10 +18,8 @@ from evervec.errors import (
     QuotaExhaustedError,
     RateLimitedError,
     TooLargeError,
-    from_answer,
-    reason_of,
-    retry_delay,
 )
+from evervec.vendors.http import error_of_status, reason_of, retry_delay
 
 _MODEL = re.compile(r"/models/([^/:]+)")
 _SECONDS = re.compile(r"([0-9.]+)s")
@@ -29,7 +27,7 @@ _RETRY_IN = re.compile(r"retry in ([0-9.]+)s", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class GeminiRefusal:
     """An answer outside 2xx: `{"error": {"code", "message", "status", "details": [{"@type", …}]}}`, or whatever a proxy
     in between writes. `word` is Google's name of the error, `model` the one that was asked.
 
@@ -44,7 +42,7 @@ class Refusal:
     model: str | None = None
 
     @classmethod
-    def of(cls, response: httpx.Response, secret: str) -> "Refusal":
+    def of(cls, response: httpx.Response, secret: str) -> "GeminiRefusal":
         """Read an answer whose body is there."""
         reason = reason_of(response.content, secret)
         if response.is_redirect:
@@ -99,7 +97,7 @@ class Refusal:
                 yield str(violation.get("quotaId", "")) if isinstance(violation, dict) else ""
 
 
-def rung(provider: str, refusal: Refusal) -> ProviderError:
+def refusal_error(provider: str, refusal: GeminiRefusal) -> ProviderError:
     """The error that a refusal is."""
     detail = f"HTTP {refusal.status}: {refusal.reason or 'no reason given'}"
     if refusal.about_key:
@@ -118,7 +116,7 @@ def rung(provider: str, refusal: Refusal) -> ProviderError:
         case 400:
             return BadInputError(provider, detail)
         case _:
-            return from_answer(provider, refusal.status, refusal.reason, refusal.retry_after)
+            return error_of_status(provider, refusal.status, refusal.reason, refusal.retry_after)
 
 
 def next_reset(now: datetime) -> datetime | None:

@@ -4,51 +4,44 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 from anyio import EndOfStream
 from openai import APIConnectionError, AsyncAPIResponse, AsyncOpenAI, Omit, omit
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError, require_address, require_key
-from evervec.vendors.openai.refusals import refusal
-from evervec.vendors.strict import first_reason
+from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError
+from evervec.vendors.http import (
+    MOST_ERROR_BYTES,
+    Answer,
+    Deadlines,
+    read_strictly,
+    require_address,
+    require_key,
+)
+from evervec.vendors.openai.refusals import refusal_error
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
-MOST_REASON: Final = 64 << 10
-"""Bytes that are read of an answer that refuses."""
-
-PAGE: Final = 100
+PAGE_SIZE: Final = 100
 
 
-class Item(BaseModel):
+class ListItem(BaseModel):
     """One thing of a list."""
 
     id: str = Field(min_length=1)
 
 
-Answer = TypeVar("Answer", bound=BaseModel)
-Listed = TypeVar("Listed", bound=Item)
+Listed = TypeVar("Listed", bound=ListItem)
 Call = AbstractAsyncContextManager[AsyncAPIResponse[Any]]
 
 
-class Page(BaseModel, Generic[Listed]):
+class ListPage(BaseModel, Generic[Listed]):
     """One page of a list, as every list of this API is paged."""
 
     data: list[Listed]
     has_more: bool = False
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """Seconds: to connect, of silence within an answer or an upload, and for one whole answer that is no file."""
-
-    connect: float = 5.0
-    silence: float = 60.0
-    total: float = 120.0
 
 
 class OpenAIClient(AsyncOpenAI):
@@ -95,10 +88,7 @@ class OpenAIClient(AsyncOpenAI):
                 body = await _read(response.http_response, self.max_bytes)
         if len(body) > self.max_bytes:
             raise BadResponseError(self.told_as, f"the answer is longer than {self.max_bytes:,} bytes")
-        try:
-            return kind.model_validate_json(body, strict=True)
-        except ValidationError as problem:
-            raise BadResponseError(self.told_as, first_reason(problem)) from None
+        return read_strictly(kind, body, self.told_as)
 
     async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, as they arrive; it may take as long as it takes, while something comes."""
@@ -115,8 +105,8 @@ class OpenAIClient(AsyncOpenAI):
         """Everything that a list holds, newest first, page by page."""
         after: str | Omit = omit
         while True:
-            # `Page[kind]` is a class made at run time, which mypy can not follow
-            page: Page[Listed] = await self.ask(listing(limit=PAGE, after=after, **how), Page[kind])  # type: ignore[valid-type]
+            # `ListPage[kind]` is a class made at run time, which mypy can not follow
+            page: ListPage[Listed] = await self.ask(listing(limit=PAGE_SIZE, after=after, **how), ListPage[kind])  # type: ignore[valid-type]
             for item in page.data:
                 yield item
             if not page.has_more or not page.data:
@@ -155,10 +145,10 @@ class OpenAIClient(AsyncOpenAI):
         """Raise what a status outside 2xx means, before the library reads such an answer to its end, however long."""
         if response.is_success:
             return
-        body = (await _read(response, MOST_REASON))[:MOST_REASON]
+        body = (await _read(response, MOST_ERROR_BYTES))[:MOST_ERROR_BYTES]
         if response.is_redirect:
             body = f"it redirects to {response.headers.get('location')}, which is not followed".encode()
-        raise refusal(
+        raise refusal_error(
             self.told_as, response.status_code, body, response.headers, model=self.told_model, secret=self.api_key
         )
 

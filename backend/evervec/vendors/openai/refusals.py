@@ -17,10 +17,8 @@ from evervec.errors import (
     RateLimitedError,
     TooLargeError,
     TransientError,
-    from_answer,
-    reason_of,
-    retry_delay,
 )
+from evervec.vendors.http import error_of_status, reason_of, retry_delay
 
 FALLBACK_DELAY: Final = 5.0
 """Seconds to wait after a 429 that names no time."""
@@ -42,7 +40,7 @@ class StateConflictError(TransientError):
     """{provider} is out for the moment: {detail}"""
 
 
-def refusal(
+def refusal_error(
     provider: str, status: int, body: bytes, headers: Mapping[str, str], *, model: str, secret: str | None = None
 ) -> ProviderError:
     """What an answer outside 2xx means, in OpenAI's own words first, then by what any HTTP server means by the status.
@@ -70,7 +68,7 @@ def refusal(
         return TooLargeError(provider, detail)
     if status in (400, 422) and ("dimensions" in marks or ("dimensions" in words and "support" in words)):
         return ConfigError(provider, f"model {model!r} does not make vectors of that width ({detail}).")
-    return from_answer(provider, status, reason, headers.get("retry-after"))
+    return error_of_status(provider, status, reason, headers.get("retry-after"))
 
 
 def _marks(body: bytes) -> frozenset[str]:

@@ -107,7 +107,7 @@ async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
         idle = await _singles(search, made.queries, seconds)
         applying = asyncio.create_task(_applying(index, workshop, made.rows))
         whole = FeedVectors(main.ids, main.versions, main.kinds, made.rows)
-        compaction = asyncio.create_task(workshop.slow(build, whole, main.life, main.watermark))
+        compaction = asyncio.create_task(workshop.slow(build, whole, main.identity, main.watermark))
         busy = await _singles(search, made.queries, seconds, compaction)
         await compaction
         applying.cancel()

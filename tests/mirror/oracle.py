@@ -12,7 +12,7 @@ from evervec.mirror.snapshot import Answer, Snapshot
 Rows = NDArray[np.float32]
 
 DIMENSIONS = 16
-LIFE = DatabaseIdentity("7300000000000000001", 1, 5, 1, DIMENSIONS, "0007")
+IDENTITY = DatabaseIdentity("7300000000000000001", 1, 5, 1, DIMENSIONS, "0007")
 START = Watermark(10, 10)
 ROUNDING = 2e-3
 """How far a score may be off: vectors are kept in half precision."""

@@ -14,7 +14,7 @@ from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.mirror.disk import container, lock
 from evervec.mirror.disk.files import Folder
 from evervec.mirror.segment import Segment
-from tests.mirror.stored import DATASET, LIFE, PROJECT, segment
+from tests.mirror.stored import DATASET, IDENTITY, PROJECT, segment
 
 # Everything that publishing asks of the kernel and that another process, or a disk, can see.
 STEPS = ((os, "mkdir"), (os, "fsync"), (os, "rename"), (os, "unlink"), (container._Hashed, "write"))
@@ -78,7 +78,7 @@ def _die_before(step: int) -> None:
 
 def stopped_before_lock(folder: Folder, xmin: str) -> None:
     """Load, and fall asleep when the new file is written and only the lock is missing."""
-    folder.load(PROJECT, DATASET, LIFE)
+    folder.load(PROJECT, DATASET, IDENTITY)
     before(lock, "held", lambda: os.kill(os.getpid(), signal.SIGSTOP))
     save(folder, segment(xmin=int(xmin)))
 
@@ -93,7 +93,7 @@ def racing(folder: Folder, times: str) -> None:
     """Publish so many times, each time what is newer than what is there; say the watermark of each."""
     done = 0
     while done < int(times):
-        loaded = folder.load(PROJECT, DATASET, LIFE)
+        loaded = folder.load(PROJECT, DATASET, IDENTITY)
         assert loaded.segment is not None, loaded
         xmin = loaded.segment.watermark.xmin + 1
         try:
@@ -127,7 +127,7 @@ def filling(folder: Folder, xmin: str) -> None:
         while free(folder.faiss_dir) > 4096:
             file.write(bytes(4096))
     save(folder, segment(xmin=int(xmin) + 1))
-    say(folder.load(PROJECT, DATASET, LIFE).state)
+    say(folder.load(PROJECT, DATASET, IDENTITY).state)
     say(" ".join(sorted(path.suffix for path in (folder.faiss_dir / str(PROJECT)).iterdir())))
 
 

@@ -16,7 +16,7 @@ from evervec.mirror.segment import Segment, Tuning
 PROJECT = UUID("11111111-1111-4111-8111-111111111111")
 DATASET = UUID("22222222-2222-4222-8222-222222222222")
 OTHER = UUID("33333333-3333-4333-8333-333333333333")
-LIFE = DatabaseIdentity(cluster="7301", timeline=1, database=5, space_id=3, dimensions=16, schema="0007")
+IDENTITY = DatabaseIdentity(cluster="7301", timeline=1, database=5, space_id=3, dimensions=16, schema="0007")
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Stored:
         return sorted(path.name.removeprefix(f"{DATASET}.") for path in self.place.folder.iterdir())
 
 
-def rows(n: int, dimensions: int = LIFE.dimensions) -> NDArray[np.float32]:
+def rows(n: int, dimensions: int = IDENTITY.dimensions) -> NDArray[np.float32]:
     """n vectors of length 1, always the same."""
     found = np.random.default_rng(7).standard_normal((n, dimensions), dtype=np.float32)
     faiss.normalize_L2(found)
     return found
 
 
-def segment(n: int = 40, *, xmin: int = 10, life: DatabaseIdentity = LIFE, factory: str = "SQfp16") -> Segment:
+def segment(n: int = 40, *, xmin: int = 10, identity: DatabaseIdentity = IDENTITY, factory: str = "SQfp16") -> Segment:
     """n vectors as they were at watermark `xmin`."""
-    index = faiss.index_factory(life.dimensions, factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(rows(max(n, 400), life.dimensions))
+    index = faiss.index_factory(identity.dimensions, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(rows(max(n, 400), identity.dimensions))
     if n:
-        index.add(rows(n, life.dimensions))
+        index.add(rows(n, identity.dimensions))
     return Segment(
         index=index,
         factory=factory,
@@ -60,12 +60,12 @@ def segment(n: int = 40, *, xmin: int = 10, life: DatabaseIdentity = LIFE, facto
         ids=np.arange(n, dtype=np.int64) + 1000,
         versions=np.full(n, xmin, np.int64),
         kinds=np.arange(n, dtype=np.int16) % 3,
-        life=life,
+        identity=identity,
         watermark=Watermark(xmin, xmin + 3, (xmin + 1,)),
     )
 
 
 def nearest(segment: Segment) -> list[list[int]]:
     """The positions that FAISS finds for some vectors, most of which it holds, as it was set up."""
-    found: list[list[int]] = segment.index.search(rows(50, segment.life.dimensions), 3)[1].tolist()
+    found: list[list[int]] = segment.index.search(rows(50, segment.identity.dimensions), 3)[1].tolist()
     return found

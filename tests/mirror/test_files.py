@@ -17,7 +17,7 @@ from evervec.mirror.disk import container, manifest
 from evervec.mirror.disk.files import Folder
 from evervec.mirror.disk.paths import Place
 from evervec.mirror.segment import Segment
-from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, nearest, segment
+from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, nearest, segment
 
 READY = ["bin", "json", "lock"]
 
@@ -31,7 +31,7 @@ def stored(tmp_path: Path) -> Stored:
 def same(one: Segment, other: Segment) -> bool:
     """Whether two segments hold the same and find the same."""
     arrays = ((one.ids, other.ids), (one.versions, other.versions), (one.kinds, other.kinds))
-    facts = [(found.factory, found.tuning, found.life, found.watermark) for found in (one, other)]
+    facts = [(found.factory, found.tuning, found.identity, found.watermark) for found in (one, other)]
     equal = facts[0] == facts[1] and all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays)
     return equal and nearest(one) == nearest(other)
 
@@ -50,7 +50,7 @@ def same(one: Segment, other: Segment) -> bool:
 def test_a_segment_comes_back_as_it_was_saved(stored: Stored, n: int, factory: str) -> None:
     built = segment(n, factory=factory)
     saved = stored.folder.save(PROJECT, DATASET, built)
-    loaded = stored.folder.load(PROJECT, DATASET, LIFE)
+    loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert (loaded.state, loaded.reason) == ("ready", "")
     assert loaded.segment is not None
     assert same(built, saved)
@@ -61,14 +61,14 @@ def test_a_segment_comes_back_as_it_was_saved(stored: Stored, n: int, factory: s
 def test_a_loaded_segment_can_be_saved_again(stored: Stored) -> None:
     folder = stored.folder
     folder.save(PROJECT, DATASET, segment(400, factory="IVF4,RaBitQfs,Refine(SQfp16)"))
-    loaded = folder.load(PROJECT, DATASET, LIFE).segment
+    loaded = folder.load(PROJECT, DATASET, IDENTITY).segment
     assert loaded is not None
     assert same(loaded, folder.save(PROJECT, DATASET, loaded))
 
 
 def test_a_segment_is_mapped_from_its_file_and_read_only(stored: Stored) -> None:
     saved = stored.folder.save(PROJECT, DATASET, segment())
-    loaded = stored.folder.load(PROJECT, DATASET, LIFE).segment
+    loaded = stored.folder.load(PROJECT, DATASET, IDENTITY).segment
     assert loaded is not None
     assert not any(array.flags.writeable for one in (saved, loaded) for array in (one.ids, one.versions, one.kinds))
     maps = Path("/proc/self/maps")
@@ -97,7 +97,7 @@ def test_nothing_stays_open_when_a_segment_is_gone(stored: Stored) -> None:
     folder.save(PROJECT, DATASET, segment())
     before = len(list(fds.iterdir()))
     for _ in range(20):
-        assert folder.load(PROJECT, DATASET, LIFE).state == "ready"
+        assert folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
         folder.save(PROJECT, DATASET, segment())
     assert len(list(fds.iterdir())) == before
     assert "(deleted)" not in "".join(
@@ -107,7 +107,7 @@ def test_nothing_stays_open_when_a_segment_is_gone(stored: Stored) -> None:
 
 def test_a_segment_that_does_not_fit_together_is_not_written(stored: Stored) -> None:
     good = segment()
-    for bad in (replace(good, ids=good.ids[1:]), replace(good, life=replace(LIFE, dimensions=17))):
+    for bad in (replace(good, ids=good.ids[1:]), replace(good, identity=replace(IDENTITY, dimensions=17))):
         with pytest.raises(ValueError, match="ids with"):
             stored.folder.save(PROJECT, DATASET, bad)
     assert stored.names() == []
@@ -136,7 +136,7 @@ def test_status_without_loading(stored: Stored) -> None:
     }
     stored.place.bin.unlink()
     assert stored.folder.generation(PROJECT, DATASET) is None
-    assert stored.folder.load(PROJECT, DATASET, LIFE).state == "absent"
+    assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "absent"
     folder.save(PROJECT, DATASET, segment())
     assert stored.folder.generation(PROJECT, DATASET) == 3
 
@@ -214,17 +214,17 @@ def test_what_is_not_right_is_set_aside_and_the_next_one_is_published(stored: St
     folder.save(PROJECT, DATASET, segment())
     spoil(stored, how)
     spoilt = [path for path in (stored.place.bin, stored.place.manifest) if path.exists()]
-    loaded = folder.load(PROJECT, DATASET, LIFE)
+    loaded = folder.load(PROJECT, DATASET, IDENTITY)
     assert (loaded.state, loaded.segment) == ("set aside", None)
     assert re.search(SPOILT[how], loaded.reason), loaded.reason
     assert not stored.place.bin.exists()
     assert not stored.place.manifest.exists()
     assert all(stored.place.aside(path.suffix[1:], 1).exists() for path in spoilt)
     assert stored.place.aside("reason", 1).read_text() == f"{loaded.reason}\n"
-    assert folder.load(PROJECT, DATASET, LIFE).state == "absent"
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "absent"
     folder.save(PROJECT, DATASET, segment())
-    assert stored.folder.load(PROJECT, DATASET, LIFE).state == "ready"
-    assert stored.folder.load(PROJECT, OTHER, LIFE).state == "ready"
+    assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
+    assert stored.folder.load(PROJECT, OTHER, IDENTITY).state == "ready"
 
 
 @pytest.mark.parametrize("how", sorted(set(SPOILT) - {"flipped"}))
@@ -232,21 +232,21 @@ def test_a_writer_who_did_not_load_sets_aside_what_is_not_right(stored: Stored, 
     stored.folder.save(PROJECT, DATASET, segment())
     spoil(stored, how)
     stored.folder.save(PROJECT, DATASET, segment(xmin=50))
-    assert stored.folder.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
     assert stored.place.aside("reason", 1).exists()
 
 
 @pytest.mark.parametrize(
-    ("life", "reason"),
+    ("identity", "reason"),
     [
-        (replace(LIFE, dimensions=17), "dimensions 16, not 17"),
-        (replace(LIFE, cluster="9"), "cluster 7301, not 9"),
-        (replace(LIFE, timeline=2), "timeline 1, not 2"),
+        (replace(IDENTITY, dimensions=17), "dimensions 16, not 17"),
+        (replace(IDENTITY, cluster="9"), "cluster 7301, not 9"),
+        (replace(IDENTITY, timeline=2), "timeline 1, not 2"),
     ],
 )
-def test_a_file_of_another_life_is_set_aside(stored: Stored, life: DatabaseIdentity, reason: str) -> None:
+def test_a_file_of_another_identity_is_set_aside(stored: Stored, identity: DatabaseIdentity, reason: str) -> None:
     stored.folder.save(PROJECT, DATASET, segment())
-    loaded = stored.folder.load(PROJECT, DATASET, life)
+    loaded = stored.folder.load(PROJECT, DATASET, identity)
     assert loaded.state == "set aside"
     assert reason in loaded.reason
 
@@ -260,7 +260,7 @@ def test_a_file_that_this_faiss_can_not_read_is_set_aside(stored: Stored) -> Non
     sealed = replace(known.current.container, checksum=xxhash.xxh3_128_hexdigest(data))
     later = replace(known, current=replace(known.current, faiss="9.0.0", container=sealed))
     stored.place.manifest.write_bytes(manifest.encode(later))
-    loaded = stored.folder.load(PROJECT, DATASET, LIFE)
+    loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.state == "set aside"
     assert "can not read it, written by 9.0.0" in loaded.reason
 
@@ -270,7 +270,7 @@ def test_two_sets_of_asides_are_kept(stored: Stored) -> None:
     for xmin in range(5):
         folder.save(PROJECT, DATASET, segment(xmin=xmin))
         stored.place.bin.write_bytes(b"")
-        assert folder.load(PROJECT, DATASET, LIFE).state == "set aside"
+        assert folder.load(PROJECT, DATASET, IDENTITY).state == "set aside"
     turns = [f"{what}.{turn}.aside" for what in ("bin", "json", "reason") for turn in (4, 5)]
     assert stored.names() == sorted([*turns, "lock"])
 
@@ -278,19 +278,19 @@ def test_two_sets_of_asides_are_kept(stored: Stored) -> None:
 def test_the_folder_comes_back_when_it_was_removed_meanwhile(stored: Stored) -> None:
     folder = stored.folder
     folder.save(PROJECT, DATASET, segment())
-    loaded = folder.load(PROJECT, DATASET, LIFE).segment
+    loaded = folder.load(PROJECT, DATASET, IDENTITY).segment
     assert loaded is not None
     shutil.rmtree(stored.faiss_dir)
     assert folder.generation(PROJECT, DATASET) is None
     folder.save(PROJECT, DATASET, loaded)
     assert stored.folder.generation(PROJECT, DATASET) == 2
-    assert stored.folder.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
 
 
 def test_a_folder_below_a_file_is_an_answer_to_a_reader_and_an_error_to_a_writer(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = Folder(tmp_path / "file" / "faiss")
-    loaded = folder.load(PROJECT, DATASET, LIFE)
+    loaded = folder.load(PROJECT, DATASET, IDENTITY)
     assert (loaded.state, loaded.segment) == ("unreadable", None)
     assert "Not a directory" in loaded.reason
     assert folder.generation(PROJECT, DATASET) is None
@@ -302,11 +302,11 @@ def test_a_folder_below_a_file_is_an_answer_to_a_reader_and_an_error_to_a_writer
 def test_who_has_not_seen_the_newest_is_refused_until_he_loads(stored: Stored) -> None:
     one, other = stored.folder, stored.folder
     one.save(PROJECT, DATASET, segment(xmin=10))
-    assert other.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert other.load(PROJECT, DATASET, IDENTITY).state == "ready"
     one.save(PROJECT, DATASET, segment(xmin=11))
     with pytest.raises(MirrorBusyError, match="published generation 2 meanwhile"):
         other.save(PROJECT, DATASET, segment(xmin=12))
-    assert other.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert other.load(PROJECT, DATASET, IDENTITY).state == "ready"
     other.save(PROJECT, DATASET, segment(xmin=12))
     assert stored.folder.generation(PROJECT, DATASET) == 3
     assert stored.names() == READY
@@ -314,7 +314,7 @@ def test_who_has_not_seen_the_newest_is_refused_until_he_loads(stored: Stored) -
 
 def test_who_saw_nothing_is_refused_when_there_is_something(stored: Stored) -> None:
     folder = stored.folder
-    assert folder.load(PROJECT, DATASET, LIFE).state == "absent"
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "absent"
     stored.folder.save(PROJECT, DATASET, segment(xmin=10))
     with pytest.raises(MirrorBusyError):
         folder.save(PROJECT, DATASET, segment(xmin=11))
@@ -334,7 +334,7 @@ def test_an_older_watermark_never_replaces_a_newer_one(stored: Stored, xmin: int
 
 def test_watermarks_of_two_lives_are_not_compared(stored: Stored) -> None:
     stored.folder.save(PROJECT, DATASET, segment(xmin=1000))
-    stored.folder.save(PROJECT, DATASET, segment(xmin=10, life=replace(LIFE, timeline=2)))
+    stored.folder.save(PROJECT, DATASET, segment(xmin=10, identity=replace(IDENTITY, timeline=2)))
     assert stored.folder.generation(PROJECT, DATASET) == 2
 
 
@@ -351,6 +351,6 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
         stored.folder.save(PROJECT, DATASET, segment(40, xmin=11, factory="Flat"))
 
     monkeypatch.setattr(container, "verify", verify_and_publish)
-    loaded = stored.folder.load(PROJECT, DATASET, LIFE)
+    loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.segment is not None, loaded
     assert (loaded.segment.watermark.xmin, type(loaded.segment.index).__name__) == (11, "IndexFlatIP")

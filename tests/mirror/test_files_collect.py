@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evervec.mirror.disk.paths import get_faiss_index_path, this_host
-from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, segment
+from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, segment
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_collecting_removes_what_nobody_needs_and_nothing_else(stored: Stored) -
     for dataset in (DATASET, OTHER):
         folder.save(PROJECT, dataset, segment())
         get_faiss_index_path(stored.faiss_dir, PROJECT, dataset).write_bytes(b"")
-        folder.load(PROJECT, dataset, LIFE)
+        folder.load(PROJECT, dataset, IDENTITY)
         folder.save(PROJECT, dataset, segment())
     folder.save(OTHER, OTHER, segment())
     foreign = [
@@ -52,14 +52,14 @@ def test_collecting_removes_what_nobody_needs_and_nothing_else(stored: Stored) -
     assert len(gone) == 6  # bin, json, lock, and an aside of three
     assert len(removed) == len(left) + len(gone) + 3
     assert folder.collect([(PROJECT, DATASET)]) == []
-    assert folder.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
 
 
 def test_another_databases_files_in_the_same_folder_stay(stored: Stored) -> None:
     stored.folder.save(PROJECT, DATASET, segment())
-    assert stored.folder.collect([], of=replace(LIFE, cluster="another")) == []
-    assert stored.folder.collect([], of=replace(LIFE, database=LIFE.database + 1)) == []
-    assert stored.folder.collect([], of=replace(LIFE, space_id=LIFE.space_id + 1)) != []
+    assert stored.folder.collect([], of=replace(IDENTITY, cluster="another")) == []
+    assert stored.folder.collect([], of=replace(IDENTITY, database=IDENTITY.database + 1)) == []
+    assert stored.folder.collect([], of=replace(IDENTITY, space_id=IDENTITY.space_id + 1)) != []
     assert not stored.place.bin.exists()
 
 
@@ -75,6 +75,6 @@ def test_a_removed_dataset_starts_again(stored: Stored) -> None:
     place = stored.place
     assert folder.remove(PROJECT, DATASET) == [place.bin, place.manifest, place.lock]
     assert not place.folder.exists()
-    assert folder.load(PROJECT, DATASET, LIFE).state == "absent"
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "absent"
     folder.save(PROJECT, DATASET, segment(xmin=1))
-    assert folder.load(PROJECT, DATASET, LIFE).state == "ready"
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "ready"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evervec.mirror.disk.paths import Place
-from tests.mirror.stored import DATASET, LIFE, OTHER, PROJECT, Stored, segment
+from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, segment
 
 PAGE = 4096
 
@@ -53,10 +53,10 @@ def test_a_thousand_mutations_are_found(tmp_path: Path, suffix: str) -> None:
         changed = change(good[spoilt], chance) if change else other.bin.with_suffix(f".{suffix}").read_bytes()
         assert changed != good[spoilt]
         spoilt.write_bytes(changed)
-        loaded = folder.load(PROJECT, DATASET, LIFE)
+        loaded = folder.load(PROJECT, DATASET, IDENTITY)
         if (loaded.state, loaded.segment) != ("set aside", None):
             missed.append((turn, change, loaded.state))
     assert missed == []
     for path, data in good.items():
         path.write_bytes(data)
-    assert folder.load(PROJECT, DATASET, LIFE).state == "ready"  # it was the change that was found, each time
+    assert folder.load(PROJECT, DATASET, IDENTITY).state == "ready"  # it was the change that was found, each time

@@ -13,7 +13,7 @@ import pytest
 
 from evervec.errors import MirrorBusyError
 from evervec.mirror.disk.files import Folder
-from tests.mirror.stored import DATASET, LIFE, PROJECT, Stored, segment
+from tests.mirror.stored import DATASET, IDENTITY, PROJECT, Stored, segment
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30
@@ -63,7 +63,7 @@ def asleep(process: "subprocess.Popen[str]") -> None:
 
 def watermark(stored: Stored) -> int | None:
     """Of what a process that starts now loads; None when there is nothing."""
-    loaded = stored.folder.load(PROJECT, DATASET, LIFE)
+    loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.state in ("ready", "absent"), loaded
     return loaded.segment.watermark.xmin if loaded.segment else None
 
@@ -110,7 +110,7 @@ def test_two_writers_race_and_a_reader_always_finds_a_mirror(stored: Stored) -> 
     writers = [start("racing", stored, 40) for _ in range(2)]
     newest, reader = 10, Folder(stored.faiss_dir)  # as patient as in earnest
     while any(writer.poll() is None for writer in writers):
-        loaded = reader.load(PROJECT, DATASET, LIFE)
+        loaded = reader.load(PROJECT, DATASET, IDENTITY)
         assert loaded.segment is not None, loaded
         assert loaded.segment.watermark.xmin >= newest
         assert set(loaded.segment.versions.tolist()) == {loaded.segment.watermark.xmin}
@@ -126,7 +126,7 @@ def test_a_paused_writer_that_wakes_up_is_refused(stored: Stored) -> None:
     writer = start("stopped_before_lock", stored, 11)
     asleep(writer)
     folder = stored.folder
-    folder.load(PROJECT, DATASET, LIFE)
+    folder.load(PROJECT, DATASET, IDENTITY)
     folder.save(PROJECT, DATASET, segment(xmin=20))
     writer.send_signal(signal.SIGCONT)
     assert "published generation 2 meanwhile" in ended(writer)
@@ -145,13 +145,13 @@ def test_a_writer_asleep_with_the_lock_stops_writers_not_readers(stored: Stored)
             stored.folder.remove(PROJECT, DATASET)
         assert stored.folder.collect([]) == []
         stored.place.bin.write_bytes(b"")
-        loaded = stored.folder.load(PROJECT, DATASET, LIFE)
+        loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
         assert (loaded.state, loaded.segment) == ("unreadable", None)
         assert "another process is writing it" in loaded.reason
     finally:
         writer.kill()
         ended(writer)
-    assert stored.folder.load(PROJECT, DATASET, LIFE).state == "set aside"
+    assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "set aside"
     stored.folder.save(PROJECT, DATASET, segment(xmin=12))
     assert watermark(stored) == 12
 

@@ -13,7 +13,7 @@ from evervec.mirror import index as rules
 from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.snapshot import Filter
-from tests.mirror.oracle import DIMENSIONS, LIFE, ROUNDING, START, Oracle, changes, row_of, vectors
+from tests.mirror.oracle import DIMENSIONS, IDENTITY, ROUNDING, START, Oracle, changes, row_of, vectors
 
 QUERIES = np.random.default_rng(4).standard_normal((3, DIMENSIONS)).astype(np.float32)
 
@@ -22,7 +22,7 @@ def opened(held: FeedVectors) -> tuple[DatasetIndex, Oracle]:
     """An index with a main segment, and what it should say."""
     oracle = Oracle()
     oracle.apply(Changes(START, held, np.empty(0, np.int64)))
-    return DatasetIndex(build(held, LIFE, START)), oracle
+    return DatasetIndex(build(held, IDENTITY, START)), oracle
 
 
 def small() -> tuple[DatasetIndex, Oracle]:
@@ -186,7 +186,7 @@ def test_a_repair_leaves_the_watermark() -> None:
 def test_a_repair_replaces_wrong_numbers_of_the_right_version() -> None:
     held = vectors(range(20))
     wrong = FeedVectors(held.ids, held.versions, held.kinds, held.rows[::-1].copy())
-    index = DatasetIndex(build(wrong, LIFE, START))
+    index = DatasetIndex(build(wrong, IDENTITY, START))
 
     repaired = index.repair(held, np.empty(0, np.int64))
 
@@ -216,8 +216,8 @@ def test_a_million_deletes_at_once() -> None:
         np.zeros(count, np.int16),
         np.tile(row_of(np.ones(1, np.int64), np.ones(1, np.int64))[:, :4], (count, 1)),
     )
-    life = type(LIFE)(**{**vars(LIFE), "dimensions": 4})
-    index = DatasetIndex(build(held, life, START, factory="SQfp16"))
+    identity = type(IDENTITY)(**{**vars(IDENTITY), "dimensions": 4})
+    index = DatasetIndex(build(held, identity, START, factory="SQfp16"))
     gone = np.arange(-100, count - 3)
 
     snapshot = index.apply(Changes(Watermark(20, 20), FeedVectors.none(4), gone))

@@ -10,7 +10,7 @@ from evervec.domain.feed import Watermark
 from evervec.errors import MirrorFileError
 from evervec.mirror.disk.manifest import Container, Generation, Manifest, decode, encode
 from evervec.mirror.segment import Tuning
-from tests.mirror.stored import DATASET, LIFE, PROJECT
+from tests.mirror.stored import DATASET, IDENTITY, PROJECT
 
 CURRENT = Generation(
     number=8,
@@ -18,7 +18,7 @@ CURRENT = Generation(
     container=Container("ab" * 16, "cd" * 16, 1000, 600, 640, 704, 768),
     factory="IVF64,RaBitQfs,Refine(SQfp16)",
     tuning=Tuning(0.98, 0.9875, 200, nprobe=24, k_factor=4.5),
-    life=LIFE,
+    identity=IDENTITY,
     watermark=Watermark(2**63, 2**64 - 1, (2**63 + 1, 2**63 + 5)),
     faiss="1.15.1",
     written_at="2026-11-21T10:00:00Z",

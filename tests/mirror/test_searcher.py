@@ -12,7 +12,7 @@ from evervec.mirror import batching
 from evervec.mirror.batching import Neighbours, Searcher
 from evervec.mirror.build import build
 from evervec.mirror.snapshot import Answer, Filter, Snapshot
-from tests.mirror.oracle import DIMENSIONS, LIFE, START, vectors
+from tests.mirror.oracle import DIMENSIONS, IDENTITY, START, vectors
 
 QUERIES = np.random.default_rng(8).standard_normal((50, DIMENSIONS)).astype(np.float32)
 
@@ -52,7 +52,7 @@ class Watched(Snapshot):
 
 @pytest.fixture
 def snapshot() -> Watched:
-    return Watched(Snapshot.of(build(vectors(range(700)), LIFE, START)).plus(vectors(range(650, 800), 2)))
+    return Watched(Snapshot.of(build(vectors(range(700)), IDENTITY, START)).plus(vectors(range(650, 800), 2)))
 
 
 @pytest.fixture

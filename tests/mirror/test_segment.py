@@ -14,7 +14,7 @@ from evervec.mirror.segment import EXACT_BELOW, Segment
 from evervec.mirror.threads import faiss
 
 DIM, N = 64, 24_000
-LIFE = DatabaseIdentity("cluster", 1, 1, 1, DIM, "schema")
+IDENTITY = DatabaseIdentity("cluster", 1, 1, 1, DIM, "schema")
 NOW = Watermark(10, 10)
 Rows = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ def vectors(rows: Rows) -> FeedVectors:
 
 
 def made(rows: Rows, factory: str | None = None, target: float = 0.98) -> Segment:
-    return build(vectors(rows), LIFE, NOW, target=target, factory=factory)
+    return build(vectors(rows), IDENTITY, NOW, target=target, factory=factory)
 
 
 def places(segment: Segment) -> NDArray[np.int64]:
@@ -242,7 +242,7 @@ def test_it_searches_from_a_mapped_file(segment: Segment, tmp_path: object) -> N
         segment.ids,
         segment.versions,
         segment.kinds,
-        segment.life,
+        segment.identity,
         segment.watermark,
     )
     mask = Allowed.of(np.random.default_rng(1).random(N) < 0.4)
@@ -278,7 +278,7 @@ def test_many_threads_search_at_once(segment: Segment) -> None:
 def test_a_build_can_be_stopped() -> None:
     calls = iter([False, False, True])
     with pytest.raises(Cancelled):
-        build(vectors(ROWS), LIFE, NOW, stop=lambda: next(calls))
+        build(vectors(ROWS), IDENTITY, NOW, stop=lambda: next(calls))
 
 
 @pytest.mark.parametrize(

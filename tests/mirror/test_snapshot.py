@@ -8,7 +8,7 @@ from evervec.domain.feed import FeedVectors
 from evervec.mirror.build import build
 from evervec.mirror.places import Recent
 from evervec.mirror.snapshot import Answer, Filter, Snapshot
-from tests.mirror.oracle import DIMENSIONS, LIFE, START, Oracle, row_of, vectors
+from tests.mirror.oracle import DIMENSIONS, IDENTITY, START, Oracle, row_of, vectors
 
 FILTERS = [
     None,
@@ -29,7 +29,7 @@ def questions(count: int, seed: int = 1) -> NDArray[np.float32]:
 
 
 def of(held: FeedVectors, factory: str | None = None) -> Snapshot:
-    return Snapshot.of(build(held, LIFE, START, factory=factory))
+    return Snapshot.of(build(held, IDENTITY, START, factory=factory))
 
 
 def recall(answer: Answer, right: Answer) -> float:

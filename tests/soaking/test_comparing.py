@@ -11,7 +11,7 @@ from evervec.mirror.index import DatasetIndex
 from scripts.soaking.comparing import Truth, compared, covered
 
 DIMENSIONS = 8
-LIFE = DatabaseIdentity("cluster", 1, 1, 1, DIMENSIONS, "schema")
+IDENTITY = DatabaseIdentity("cluster", 1, 1, 1, DIMENSIONS, "schema")
 SEEN = Watermark(100, 105, (102,))
 NONE = np.empty(0, np.int64)
 
@@ -30,7 +30,7 @@ def held() -> FeedVectors:
 
 @pytest.fixture
 def index(held: FeedVectors) -> DatasetIndex:
-    return DatasetIndex(build(held, LIFE, SEEN))
+    return DatasetIndex(build(held, IDENTITY, SEEN))
 
 
 def truth(held: FeedVectors, gone: Ids = NONE, gone_in: Ids = NONE) -> Truth:

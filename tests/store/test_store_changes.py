@@ -1,4 +1,4 @@
-"""The change feed: nothing skipped, nothing twice, whoever commits when; and what a reader of another life is told."""
+"""The change feed: nothing skipped, nothing twice, whoever commits when; and what a reader of another database identity is told."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -218,7 +218,7 @@ async def test_a_vector_of_another_width_is_refused_in_words(database: Database,
             await changes.everything(tx, dataset.id, 4)
 
 
-async def test_a_life_tells_databases_apart(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_an_identity_tells_databases_apart(database: Database, dataset: Dataset, psql: Any) -> None:
     async with database.read() as tx:
         assert await changes.heading(tx, dataset.id) is None
     await space(database, 3)
@@ -230,8 +230,8 @@ async def test_a_life_tells_databases_apart(database: Database, dataset: Dataset
     async with database.read() as tx:
         second = await changes.heading(tx, dataset.id)
     assert first is not None and second is not None and nowhere is not None
-    assert first.life.difference(first.life) is None
-    assert "space id" in str(first.life.difference(second.life))
+    assert first.identity.difference(first.identity) is None
+    assert "space id" in str(first.identity.difference(second.identity))
     assert (first.live, nowhere.live, second.live) == (True, False, False)
     assert first.recall_target is None
     assert second.recall_target == pytest.approx(0.9)

@@ -32,7 +32,7 @@ class Cancelled(Exception):
 
 def build(
     vectors: FeedVectors,
-    life: DatabaseIdentity,
+    identity: DatabaseIdentity,
     watermark: Watermark,
     *,
     target: float = 0.98,
@@ -52,13 +52,13 @@ def build(
     check = _checker(stop)
     spelled = _spelled(factory, len(vectors))
     if spelled != FLAT:
-        segment = _tuned(spelled, vectors, life, watermark, target, threads, check)
+        segment = _tuned(spelled, vectors, identity, watermark, target, threads, check)
         if segment.tuning.recall >= target:
             return segment
     index = _empty(FLAT, vectors.rows.shape[1])
     places = np.arange(len(vectors))
     _add(index, vectors.rows, places, check)
-    return _segment(index, FLAT, Tuning(target, 1.0, 0), vectors, places, life, watermark)
+    return _segment(index, FLAT, Tuning(target, 1.0, 0), vectors, places, identity, watermark)
 
 
 def list_count(n: int) -> int:
@@ -87,7 +87,7 @@ def _spelled(factory: str | None, n: int) -> str:
 def _tuned(
     spelled: str,
     vectors: FeedVectors,
-    life: DatabaseIdentity,
+    identity: DatabaseIdentity,
     watermark: Watermark,
     target: float,
     threads: int,
@@ -102,10 +102,10 @@ def _tuned(
         _train(index, rows, order[len(sample) :])
     check()
     _add(index, rows, rest, check)
-    early = _segment(index, spelled, Tuning(target, 0.0, 0), vectors, rest, life, watermark)
+    early = _segment(index, spelled, Tuning(target, 0.0, 0), vectors, rest, identity, watermark)
     found = tuned(early, rows[sample], target, threads=threads, check=check)
     _add(index, rows, sample, check)
-    return _segment(index, spelled, found, vectors, np.concatenate([rest, sample]), life, watermark)
+    return _segment(index, spelled, found, vectors, np.concatenate([rest, sample]), identity, watermark)
 
 
 def _segment(
@@ -114,11 +114,11 @@ def _segment(
     tuning: Tuning,
     vectors: FeedVectors,
     places: NDArray[np.int64],
-    life: DatabaseIdentity,
+    identity: DatabaseIdentity,
     watermark: Watermark,
 ) -> Segment:
     arrays = vectors.ids[places], vectors.versions[places], vectors.kinds[places]
-    return Segment(index, spelled, tuning, *arrays, life, watermark)
+    return Segment(index, spelled, tuning, *arrays, identity, watermark)
 
 
 def _add(index: Any, rows: Rows, places: NDArray[np.int64], check: Callable[[], None]) -> None:

@@ -65,7 +65,7 @@ class Segment:
 
     `index` is the FAISS index, which numbers its vectors 0..n-1; `factory` is how FAISS spells it. At position i is the
     vector `ids[i]` in version `versions[i]` of kind `kinds[i]`: int64, int64, int16, each `(n,)`, ids unique, in any
-    order. `life` and `watermark` say of which database, and at which moment of it, this is true.
+    order. `identity` and `watermark` say of which database, and at which moment of it, this is true.
     """
 
     index: Any
@@ -74,7 +74,7 @@ class Segment:
     ids: Ids
     versions: Ids
     kinds: NDArray[np.int16]
-    life: DatabaseIdentity
+    identity: DatabaseIdentity
     watermark: Watermark
 
     def __len__(self) -> int:

@@ -125,7 +125,7 @@ class Snapshot:
     @classmethod
     def of(cls, segment: Segment) -> "Snapshot":
         """A segment and nothing after it."""
-        return cls(Base.of(segment), Delta(segment.life.dimensions), segment.watermark)
+        return cls(Base.of(segment), Delta(segment.identity.dimensions), segment.watermark)
 
     @property
     def main(self) -> Segment:
@@ -133,14 +133,14 @@ class Snapshot:
         return self.base.segment
 
     @property
-    def life(self) -> DatabaseIdentity:
-        """The life of the database that the watermark belongs to."""
-        return self.main.life
+    def identity(self) -> DatabaseIdentity:
+        """Return the identity of the database that the watermark belongs to."""
+        return self.main.identity
 
     @property
     def dimensions(self) -> int:
         """The width of the vectors."""
-        return self.life.dimensions
+        return self.identity.dimensions
 
     def __len__(self) -> int:
         return len(self.base) + len(self.delta)

@@ -69,7 +69,7 @@ class FeedState:
     `live` is whether the dataset is there and not deleted, `recall_target` the one it was given, or None.
     """
 
-    life: DatabaseIdentity
+    identity: DatabaseIdentity
     watermark: Watermark
     feed_from: int
     recall_target: float | None
@@ -81,11 +81,11 @@ async def heading(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
     row = await tx.fetchrow(HEADING, dataset_id)
     if row is None:
         return None
-    life = DatabaseIdentity(
+    identity = DatabaseIdentity(
         *(row[name] for name in ("cluster", "timeline", "database", "space_id", "dimensions", "schema"))
     )
     return FeedState(
-        life, _watermark(row["snapshot"]), row["feed_from"] or 0, row["recall_target"] or None, bool(row["live"])
+        identity, _watermark(row["snapshot"]), row["feed_from"] or 0, row["recall_target"] or None, bool(row["live"])
     )
 
 

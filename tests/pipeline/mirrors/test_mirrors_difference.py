@@ -1,4 +1,4 @@
-"""A mirror that is wrong is found out, named and put right: what was lost, what came late, what another life wrote."""
+"""A mirror that is wrong is found out, named and put right: what was lost, what came late, what another identity of the database wrote."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,21 +37,21 @@ async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, F
     async with resources.database.read() as tx:
         heading = await changes.heading(tx, dataset.id)
         assert heading is not None
-        return heading, await changes.everything(tx, dataset.id, heading.life.dimensions)
+        return heading, await changes.everything(tx, dataset.id, heading.identity.dimensions)
 
 
 def save(
     resources: Resources,
     dataset: Dataset,
     vectors: FeedVectors,
-    life: DatabaseIdentity,
+    identity: DatabaseIdentity,
     watermark: Watermark,
     *,
     factory: str | None = None,
 ) -> int:
     """Put a mirror on disk that says of itself what we like; answers its generation."""
     folder = Folder(resources.settings.mirrors)
-    folder.save(dataset.project_id, dataset.id, build(vectors, life, watermark, factory=factory))
+    folder.save(dataset.project_id, dataset.id, build(vectors, identity, watermark, factory=factory))
     return generation(resources, dataset)
 
 
@@ -78,7 +78,7 @@ async def test_the_old_failure_168_rows_and_an_index_of_155_are_named_and_repair
     heading, vectors = await read_all(resources, dataset)
     left = vectors.take(~np.isin(vectors.ids, lost))
     assert len(left) == 155
-    number = save(resources, dataset, left, heading.life, heading.watermark)
+    number = save(resources, dataset, left, heading.identity, heading.watermark)
 
     async with worker(resources) as restarted:
         mirror = await until_true(restarted, dataset)
@@ -155,7 +155,7 @@ async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
     ahead = Watermark(heading.watermark.xmax + 5_000, heading.watermark.xmax + 5_000)
-    save(resources, dataset, vectors.take(slice(0, 10)), heading.life, ahead)
+    save(resources, dataset, vectors.take(slice(0, 10)), heading.identity, ahead)
     async with process(resources) as once:
         assert len((await search(once, TEXTS[30], engine="mirror")).hits) == 10
         assert (await search(once, TEXTS[30])).hits[0].text == TEXTS[30]
@@ -210,12 +210,12 @@ async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resource
     ("name", "value"),
     [("cluster", "1"), ("timeline", 99), ("database", 1), ("space_id", 99), ("schema", "0001")],
 )
-async def test_a_mirror_of_another_life_is_set_aside(
+async def test_a_mirror_of_another_identity_is_set_aside(
     resources: Resources, dataset: Dataset, name: str, value: object
 ) -> None:
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
-    strange = replace(heading.life, **{name: value})  # type: ignore[arg-type]
+    strange = replace(heading.identity, **{name: value})  # type: ignore[arg-type]
     save(resources, dataset, vectors.take(slice(0, 10)), strange, heading.watermark)
     async with worker(resources) as following:
         await until_true(following, dataset)
@@ -230,7 +230,7 @@ async def test_tombstones_that_were_pruned_are_found_by_comparing(
 ) -> None:
     ids = await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
-    number = save(resources, dataset, vectors, heading.life, heading.watermark)
+    number = save(resources, dataset, vectors, heading.identity, heading.watermark)
     await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
     new = await stored(resources, dataset, ["after that"])
     async with resources.database.transaction() as tx:
@@ -320,7 +320,7 @@ async def test_a_check_that_only_looks_changes_nothing(resources: Resources, dat
 async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources, dataset: Dataset) -> None:
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
-    number = save(resources, dataset, vectors.take(slice(0, 20)), heading.life, heading.watermark)
+    number = save(resources, dataset, vectors.take(slice(0, 20)), heading.identity, heading.watermark)
     async with worker(resources) as following:
         mirror = await until_true(following, dataset)
         assert mirror.last_check is not None

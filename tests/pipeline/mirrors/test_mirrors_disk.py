@@ -150,13 +150,15 @@ async def test_vectors_of_another_width_under_the_right_name_are_no_mirror(
     async with worker(resources) as one:
         mirror = await until_true(one, dataset)
         assert mirror.index is not None
-        life = mirror.index.snapshot.life
+        identity = mirror.index.snapshot.identity
     ids = np.arange(1, 11)
     narrow = FeedVectors(ids, ids, np.ones(10, np.int16), unit(10, WIDTH // 2))
     shutil.rmtree(resources.settings.mirrors)
-    lives = DatabaseIdentity(life.cluster, life.timeline, life.database, life.space_id, WIDTH // 2, life.schema)
+    identities = DatabaseIdentity(
+        identity.cluster, identity.timeline, identity.database, identity.space_id, WIDTH // 2, identity.schema
+    )
     Folder(resources.settings.mirrors).save(
-        dataset.project_id, dataset.id, build(narrow, lives, Watermark(900_000, 900_000))
+        dataset.project_id, dataset.id, build(narrow, identities, Watermark(900_000, 900_000))
     )
     async with worker(resources) as two:
         await until_true(two, dataset)

@@ -56,8 +56,8 @@ def write(path: Path, dataset_id: UUID, segment: Segment) -> Container:
     Raises `OSError` when it can not be written, `ValueError` for a segment that does not fit together.
     """
     n, lengths = len(segment), {len(segment.versions), len(segment.kinds), segment.index.ntotal}
-    if lengths != {n} or segment.index.d != segment.life.dimensions:
-        raise ValueError(f"{n} ids with {lengths} values, {segment.index.d} dimensions in {segment.life}")
+    if lengths != {n} or segment.index.d != segment.identity.dimensions:
+        raise ValueError(f"{n} ids with {lengths} values, {segment.index.d} dimensions in {segment.identity}")
     token = uuid4()
     with path.open("xb", buffering=CHUNK) as file:
         hashed = _Hashed(file)
@@ -132,7 +132,7 @@ def map_segment(file: FileIO, path: Path, generation: Generation) -> Segment:
     index = _index(path, generation)
     if not _is_file(path, file):
         raise MirrorFileError(reason="it was replaced while it was read")
-    if index.ntotal != n or index.d != generation.life.dimensions:
+    if index.ntotal != n or index.d != generation.identity.dimensions:
         raise MirrorFileError(reason=f"FAISS reads {index.ntotal} vectors of {index.d} dimensions in it")
     mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
     return Segment(
@@ -142,7 +142,7 @@ def map_segment(file: FileIO, path: Path, generation: Generation) -> Segment:
         ids=np.frombuffer(mapped, "<i8", n, container.ids),
         versions=np.frombuffer(mapped, "<i8", n, container.versions),
         kinds=np.frombuffer(mapped, "<i2", n, container.kinds),
-        life=generation.life,
+        identity=generation.identity,
         watermark=generation.watermark,
     )
 

@@ -62,24 +62,24 @@ class Folder:
         self.patience = patience
         self._seen: dict[tuple[UUID, UUID], Standing] = {}
 
-    def load(self, project_id: UUID, dataset_id: UUID, life: DatabaseIdentity) -> Loaded:
+    def load(self, project_id: UUID, dataset_id: UUID, identity: DatabaseIdentity) -> Loaded:
         """The dataset's segment from the disk, mapped and read through once. A bad file is an answer, not an error."""
         place = Place(self.faiss_dir, project_id, dataset_id)
         try:
             for _ in range(GLANCES):
                 with suppress(MirrorFileError):  # perhaps the file was published after its manifest was read
-                    return self._read(place, life)
-            return self._read_locked(place, life)
+                    return self._read(place, identity)
+            return self._read_locked(place, identity)
         except OSError as error:
             return Loaded(None, "unreadable", f"{place.bin}: {error.strerror}")
 
-    def _read_locked(self, place: Place, life: DatabaseIdentity) -> Loaded:
+    def _read_locked(self, place: Place, identity: DatabaseIdentity) -> Loaded:
         """Look again where nobody publishes meanwhile: what is still not right then is set aside."""
         reason = f"{place.bin}: another process is writing it"
         try:
             with lock.held(place.lock, self.patience):
                 try:
-                    return self._read(place, life)
+                    return self._read(place, identity)
                 except MirrorFileError as error:
                     reason = str(error)
                 asides.set_aside(place, reason)
@@ -88,7 +88,7 @@ class Folder:
         self._saw(place, Standing(None, self._newest_seen(place)))
         return Loaded(None, "set aside", reason)
 
-    def _read(self, place: Place, life: DatabaseIdentity) -> Loaded:
+    def _read(self, place: Place, identity: DatabaseIdentity) -> Loaded:
         """Raises `MirrorFileError` for what is not right, `OSError` for what can not be read."""
         known = _manifest(place)
         if known is None:
@@ -98,7 +98,7 @@ class Folder:
         try:
             with container.opened(place.bin) as file:
                 generation = container.identify(file, known)
-                _same_life(generation, life)
+                _same_identity(generation, identity)
                 container.verify(file, generation.container)
                 segment = container.map_segment(file, place.bin, generation)
         except FileNotFoundError:
@@ -156,7 +156,7 @@ class Folder:
                 dataset=place.dataset_id, reason=f"another process has published generation {there.number} meanwhile"
             )
         older = (writer.watermark.xmin, writer.watermark.xmax) < (there.watermark.xmin, there.watermark.xmax)
-        if older and there.life == writer.life:
+        if older and there.identity == writer.identity:
             raise MirrorBusyError(
                 dataset=place.dataset_id,
                 reason=f"the one on the disk is newer (watermark {there.watermark}, not {writer.watermark})",
@@ -179,7 +179,7 @@ class Folder:
             "generation": there.number,
             "n": there.n,
             "bytes": there.container.bytes,
-            "dimensions": there.life.dimensions,
+            "dimensions": there.identity.dimensions,
             "factory": there.factory,
             "target": there.tuning.target,
             "recall": there.tuning.recall,
@@ -230,7 +230,7 @@ class Folder:
 
     def _is_anothers(self, project_id: UUID, dataset_id: UUID, mine: DatabaseIdentity | None) -> bool:
         there = self._glance(project_id, dataset_id)
-        return mine is not None and there is not None and not there.life.same_database(mine)
+        return mine is not None and there is not None and not there.identity.same_database(mine)
 
     def _remove(self, place: Place, patience: float) -> list[Path]:
         there = {known.path for known in place.files()}
@@ -281,10 +281,10 @@ def _no_file(place: Place) -> None:
         raise MirrorFileError(reason="its manifest is missing")
 
 
-def _same_life(generation: Generation, life: DatabaseIdentity) -> None:
-    difference = life.difference(generation.life)
+def _same_identity(generation: Generation, identity: DatabaseIdentity) -> None:
+    difference = identity.difference(generation.identity)
     if difference:
-        raise MirrorFileError(reason=f"it belongs to another life of the database: {difference}")
+        raise MirrorFileError(reason=f"it belongs to another database identity: {difference}")
 
 
 def _draft(path: Path, place: Place, segment: Segment, written_at: str | None) -> Generation:
@@ -295,7 +295,7 @@ def _draft(path: Path, place: Place, segment: Segment, written_at: str | None) -
         container=container.write(path, place.dataset_id, segment),
         factory=segment.factory,
         tuning=segment.tuning,
-        life=segment.life,
+        identity=segment.identity,
         watermark=segment.watermark,
         faiss=faiss.__version__,
         written_at=written_at,

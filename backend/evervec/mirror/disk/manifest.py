@@ -41,7 +41,7 @@ class Generation:
     container: Container
     factory: str
     tuning: Tuning
-    life: DatabaseIdentity
+    identity: DatabaseIdentity
     watermark: Watermark
     faiss: str
     written_at: str | None = None
@@ -112,7 +112,10 @@ def _sealed(document: dict[str, Any]) -> bytes:
 
 
 def _plain(generation: Generation) -> dict[str, Any]:
-    return {**asdict(generation), "watermark": str(generation.watermark)}
+    # a manifest calls the identity of the database its life, since format 1
+    return {"life" if name == "identity" else name: value for name, value in asdict(generation).items()} | {
+        "watermark": str(generation.watermark)
+    }
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:
@@ -129,7 +132,7 @@ def _generation(plain: dict[str, Any]) -> Generation:
     parts = {
         "container": Container(**plain["container"]),
         "tuning": Tuning(**plain["tuning"]),
-        "life": DatabaseIdentity(**plain["life"]),
+        "identity": DatabaseIdentity(**plain.pop("life")),
         "watermark": Watermark.parse(plain["watermark"]),
     }
     return Generation(**{**plain, **parts})

@@ -64,7 +64,7 @@ async def difference(
 async def changes_to_apply(tx: ReadTx, dataset_id: UUID, heading: FeedState, found: Difference) -> Changes:
     """What makes a difference go away, true at the heading's watermark."""
     wanted = np.concatenate([found.missing, found.stale])
-    upserts = await changes.by_ids(tx, dataset_id, wanted, heading.life.dimensions)
+    upserts = await changes.by_ids(tx, dataset_id, wanted, heading.identity.dimensions)
     return Changes(heading.watermark, upserts, np.concatenate([found.extra, found.stale]))
 
 

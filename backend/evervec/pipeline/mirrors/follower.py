@@ -122,7 +122,7 @@ class Follower:
         try:
             await mirror.catch_up()
         except OtherDatabaseError as error:
-            logger.warning("mirror of another life", dataset=mirror.name, reason=str(error))
+            logger.warning("mirror of another database identity", dataset=mirror.name, reason=str(error))
             mirror.distrust(str(error))
             self._in_background(mirror, "open", mirror.rebuild(str(error)))
         except NothingToMirrorError as error:
@@ -148,7 +148,7 @@ class Follower:
         if active is None:
             return
         if self._is_due("collect", self._settings.mirror_check_seconds):
-            await self._collect(live.values(), active.life)
+            await self._collect(live.values(), active.identity)
         # also one that somebody built before the first look: every mirror is compared once
         unseen = [m for m in map(self._mirrors.mirror, live.values()) if m.index is None or m.last_check is None]
         waiting = [
@@ -164,9 +164,9 @@ class Follower:
         if mirror.index is not None:
             await self._check(mirror, asked=False)
 
-    async def _collect(self, live: Iterable[Dataset], life: DatabaseIdentity) -> None:
+    async def _collect(self, live: Iterable[Dataset], identity: DatabaseIdentity) -> None:
         try:
-            await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=life)
+            await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=identity)
         except MirrorFolderError as error:
             logger.warning("old files of mirrors stay", reason=str(error))
 

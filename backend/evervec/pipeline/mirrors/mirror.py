@@ -34,7 +34,7 @@ REBUILD_ABOVE = 0.2
 
 
 class OtherDatabaseError(Exception):
-    """The watermark belongs to another life of the database: what it has not seen can not be told."""
+    """The watermark belongs to another database identity: the changes since then can not be computed."""
 
 
 class NothingToMirrorError(Exception):
@@ -83,7 +83,7 @@ class Mirror:
             heading = await self._heading()
             self._to("loading")
             loaded = await self._workshop.quick(
-                self._folder.load, self.dataset.project_id, self.dataset.id, heading.life
+                self._folder.load, self.dataset.project_id, self.dataset.id, heading.identity
             )
             if loaded.reason:
                 logger.info("no mirror on disk", dataset=self.name, state=loaded.state, reason=loaded.reason)
@@ -221,10 +221,10 @@ class Mirror:
             raise NothingToMirrorError("the dataset was deleted")
         return heading
 
-    def _other_life(self, index: DatasetIndex, heading: FeedState) -> str | None:
+    def _other_identity(self, index: DatasetIndex, heading: FeedState) -> str | None:
         """In words, why the watermark means nothing here; None where it does."""
         now, seen = index.snapshot, heading.watermark.xmax
-        if reason := now.life.difference(heading.life):
+        if reason := now.identity.difference(heading.identity):
             return f"the database is another one: {reason}"
         if now.watermark.xmax > seen:
             older = f"transaction {seen}, not {now.watermark.xmax}"
@@ -236,27 +236,27 @@ class Mirror:
         seen = index.snapshot.watermark
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            if other := self._other_life(index, heading):
+            if other := self._other_identity(index, heading):
                 raise OtherDatabaseError(other)
             if heading.feed_from > seen.xmin:  # tombstones that it has not seen are gone: only a comparison finds them
                 held = await self._workshop.quick(index.versions)
                 differing = compare(await changes.versions(tx, self.dataset.id), held)
                 news = await difference.changes_to_apply(tx, self.dataset.id, heading, differing)
             else:
-                news = await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
+                news = await changes.since(tx, self.dataset.id, seen, heading.identity.dimensions)
         await self._workshop.quick(index.apply, news)
         return len(news)
 
     async def _built(self) -> Segment:
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            vectors = await changes.everything(tx, self.dataset.id, heading.life.dimensions)
+            vectors = await changes.everything(tx, self.dataset.id, heading.identity.dimensions)
         # while another one is searched, a core is left to it
         cores = 1 if self.index is not None else os.cpu_count() or 1
         return await self._workshop.slow(
             build,
             vectors,
-            heading.life,
+            heading.identity,
             heading.watermark,
             target=heading.recall_target or self._settings.mirror_recall,
             factory=self._settings.mirror_index,
@@ -271,7 +271,7 @@ class Mirror:
             return await self._workshop.slow(self._folder.save, self.dataset.project_id, self.dataset.id, segment)
         except MirrorBusyError as error:
             loaded = await self._workshop.slow(
-                self._folder.load, self.dataset.project_id, self.dataset.id, segment.life
+                self._folder.load, self.dataset.project_id, self.dataset.id, segment.identity
             )
             if loaded.segment is not None:
                 return loaded.segment
@@ -287,7 +287,7 @@ class Mirror:
         index = self.index
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            if index is None or self._other_life(index, heading):
+            if index is None or self._other_identity(index, heading):
                 none = np.empty(0, np.int64)
                 held = (none, none) if index is None else await self._workshop.quick(index.versions)
                 wanted = await changes.versions(tx, self.dataset.id)
@@ -295,7 +295,7 @@ class Mirror:
             if follow and heading.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._workshop.quick(
-                    index.apply, await changes.since(tx, self.dataset.id, seen, heading.life.dimensions)
+                    index.apply, await changes.since(tx, self.dataset.id, seen, heading.identity.dimensions)
                 )
             count, differing, unheard = await difference.difference(
                 tx, self.dataset.id, index, self._workshop, deep=deep

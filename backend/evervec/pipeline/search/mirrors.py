@@ -67,7 +67,7 @@ async def ask_mirrors(
     snapshots = {
         dataset_id: snapshot
         for dataset_id, snapshot in every.items()
-        if snapshot.dimensions == len(query) and space_id in (None, snapshot.life.space_id)
+        if snapshot.dimensions == len(query) and space_id in (None, snapshot.identity.space_id)
     }
     if not snapshots:
         return MirrorHits()

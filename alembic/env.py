@@ -1,4 +1,4 @@
-"""Alembic's entry point: connects, runs the migrations, then installs what is derived (functions, triggers, views)."""
+"""Alembic's entry point: connect, run the migrations, then install what is derived (functions, triggers, views)."""
 
 import asyncio
 import os
@@ -10,13 +10,11 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store.schema import batch_tables, columns, source_tables, tables, triggers
+from evervec.store.schema import columns, models, triggers
 
-ischema_names.update(vector=columns.Vector, xid8=columns.Xid8)
+# pgvector.sqlalchemy makes its own types known
+ischema_names["xid8"] = columns.Xid8
 config = context.config
-assert (
-    batch_tables.metadata is source_tables.metadata is tables.metadata
-)  # all are imported, so that it knows every table
 
 
 def url() -> str:
@@ -27,14 +25,14 @@ def url() -> str:
 
 
 def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
-    """HNSW indexes belong to a space and are built when it is activated, not by a migration."""
+    """Return False for HNSW indexes: they belong to a space and are built when it is activated, not by a migration."""
     return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
 
 
 def run(connection: Connection) -> None:
     # one transaction a migration: a later one may leave it to build an index while others write
     context.configure(
-        connection=connection, target_metadata=tables.metadata, include_name=ours, transaction_per_migration=True
+        connection=connection, target_metadata=models.metadata, include_name=ours, transaction_per_migration=True
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -1,31 +1,13 @@
-"""What columns are made of: types that SQLAlchemy lacks, naming conventions, and the columns that most tables have."""
+"""What the models are made of: their base class, the naming convention, and the columns that most tables have."""
+
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, MetaData, text
 from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.orm import registry
 from sqlalchemy.types import UserDefinedType
-
-from evervec.domain.knowledge import AtomType, LinkType, Signal
-
-
-class Vector(UserDefinedType[bytes]):
-    """pgvector's `vector` without a width: the width belongs to the embedding space, which adds its own constraint."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        """The type's name in DDL."""
-        return "vector"
-
-
-class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id, which never wraps."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        """The type's name in DDL."""
-        return "xid8"
-
+from sqlmodel import Field, SQLModel
 
 metadata = MetaData(
     naming_convention={
@@ -37,28 +19,61 @@ metadata = MetaData(
     }
 )
 
+Digest = bytes
+"""A SHA-256 digest, 32 bytes."""
 
-def one_of(column: str, values: type[AtomType] | type[LinkType] | type[Signal]) -> str:
-    """The condition that a column holds one of an enumeration's values."""
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-def id_key() -> Column[int]:
-    """A bigint identity as primary key."""
-    return Column("id", BigInteger, Identity(), primary_key=True)
+ZERO = text("0")
 
 
-def uuid_key() -> Column[object]:
-    """A random uuid as primary key."""
-    return Column("id", UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()"))
+class Model(SQLModel, registry=registry(metadata=metadata)):
+    """The base of every table. Its registry is apart from SQLModel's own: a program may have a `Message` of itself."""
 
 
-def time(name: str, *, filled: bool = True) -> Column[object]:
-    """A point in time; `filled` with now() by itself, or NULL until somebody fills it."""
-    default = text("now()") if filled else None
-    return Column(name, DateTime(timezone=True), nullable=not filled, server_default=default)
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id, which never wraps."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return the type's name in DDL."""
+        return "xid8"
 
 
-def dataset() -> Column[object]:
-    """The dataset that a row belongs to, and goes with."""
-    return Column("dataset_id", UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False)
+def one_of(name: str, values: type[StrEnum]) -> str:
+    """Return the condition that a column holds one of an enumeration's values."""
+    return f"{name} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def column(kind: Any, *parts: Any, **options: Any) -> Any:
+    """Declare a column that is never NULL."""
+    return Field(sa_column=Column(kind, *parts, nullable=False, **options))
+
+
+def optional(kind: Any, *parts: Any, **options: Any) -> Any:
+    """Declare a column that may be NULL."""
+    return Field(default=None, sa_column=Column(kind, *parts, nullable=True, **options))
+
+
+def identity() -> Any:
+    """Declare a bigint primary key that counts up."""
+    return column(BigInteger, Identity(), primary_key=True)
+
+
+def random_key() -> Any:
+    """Declare a random uuid as primary key."""
+    return column(UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()"))
+
+
+def filled_time() -> Any:
+    """Declare a point in time that is now() unless somebody says otherwise."""
+    return column(DateTime(timezone=True), server_default=text("now()"))
+
+
+def optional_time() -> Any:
+    """Declare a point in time that is NULL until somebody fills it."""
+    return optional(DateTime(timezone=True))
+
+
+def dataset() -> Any:
+    """Declare the dataset that a row belongs to and is deleted with."""
+    return column(UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"))

@@ -1,0 +1,39 @@
+"""One class a table. Alembic compares the migrations with them; `evervec.models` offers some of them to others."""
+
+from evervec.store.schema.columns import metadata
+from evervec.store.schema.models.batch import BatchItem, BatchJob, MediaFile
+from evervec.store.schema.models.documents import Chunk, Document
+from evervec.store.schema.models.embeddings import Embedding, EmbedWork, VectorTombstone
+from evervec.store.schema.models.indexing import DocumentSource, IndexRun
+from evervec.store.schema.models.knowledge import Atom, AtomLink, AtomSource, AtomVersion, Topic
+from evervec.store.schema.models.messages import ExtractWork, Message
+from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
+from evervec.store.schema.models.projects import Dataset, Project
+from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider
+
+__all__ = [
+    "Atom",
+    "AtomLink",
+    "AtomSource",
+    "AtomVersion",
+    "BatchItem",
+    "BatchJob",
+    "Chunk",
+    "Dataset",
+    "Document",
+    "DocumentSource",
+    "EmbedWork",
+    "Embedding",
+    "EmbeddingSpace",
+    "ExtractWork",
+    "IndexRun",
+    "LlmProvider",
+    "MediaFile",
+    "Message",
+    "MirrorReport",
+    "Project",
+    "RecallCheck",
+    "Topic",
+    "VectorTombstone",
+    "metadata",
+]

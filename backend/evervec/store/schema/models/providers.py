@@ -1,0 +1,83 @@
+"""Providers, and the embedding spaces that they serve."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    literal,
+    text,
+)
+from sqlalchemy.dialects import postgresql as pg
+
+from evervec.domain.chunking import LEAST_TOKENS, TEMPLATE, TOKENS
+from evervec.store.schema.columns import ZERO, Model, column, filled_time, optional, optional_time, random_key
+
+
+class EmbeddingSpace(Model, table=True):
+    """What vectors can be compared within: provider type, model and width. One space at most is active.
+
+    `template` makes the vector text of a chunk, which has `chunk_tokens` at most; `text_tokens` is what the model takes.
+    """
+
+    __tablename__ = "embedding_spaces"
+    __table_args__ = (
+        UniqueConstraint("provider", "model", "dimensions", "metric"),
+        # 4,000 is the widest halfvec that pgvector can index.
+        CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
+        CheckConstraint("metric = 'cosine'", name="metric_known"),
+        CheckConstraint("state IN ('ready', 'active')", name="state_known"),
+        CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_since"),
+        CheckConstraint(f"chunk_tokens >= {LEAST_TOKENS}", name="chunk_tokens_enough"),
+        Index("embedding_spaces_one_active", "state", unique=True, postgresql_where=text("state = 'active'")),
+    )
+
+    id: int = column(Integer, Identity(), primary_key=True)
+    provider: str = column(Text)
+    model: str = column(Text)
+    dimensions: int = column(Integer)
+    metric: str = column(Text, server_default=text("'cosine'"))
+    state: str = column(Text, server_default=text("'ready'"))
+    created_at: datetime = filled_time()
+    activated_at: datetime | None = optional_time()
+    template: str = column(Text, server_default=literal(TEMPLATE))
+    chunk_tokens: int = column(Integer, server_default=literal(TOKENS))
+    text_tokens: int | None = optional(Integer)
+
+
+class LlmProvider(Model, table=True):
+    """Who embeds and, with a `chat_model`, extracts. Until `paused_until` no worker calls it: all share the pause.
+
+    `dimensions` is the width that the model is asked for; NULL takes the model's own.
+    """
+
+    __tablename__ = "llm_providers"
+    __table_args__ = (
+        CheckConstraint("usd_per_million_tokens >= 0", name="price_not_negative"),
+        CheckConstraint("type IN ('local', 'ollama', 'gemini', 'openai')", name="type_known"),
+        CheckConstraint("name <> '' AND model <> ''", name="name_given"),
+    )
+
+    id: UUID = random_key()
+    name: str = column(Text, unique=True)
+    type: str = column(Text)
+    base_url: str | None = optional(Text)
+    model: str = column(Text)
+    chat_model: str | None = optional(Text)
+    api_key_encrypted: bytes | None = optional(LargeBinary)
+    space_id: int = column(Integer, ForeignKey("embedding_spaces.id"))
+    created_at: datetime = filled_time()
+    used_at: datetime = filled_time()
+    paused_until: datetime | None = optional_time()
+    pause_code: str | None = optional(Text)
+    pause_error: str | None = optional(Text)
+    failures: int = column(Integer, server_default=ZERO)
+    usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
+    dimensions: int | None = optional(Integer)

@@ -41,7 +41,7 @@ async def _read(resources: Resources, target: Dataset, count: int, dimensions: i
 async def _everything(resources: Resources, target: Dataset, count: int, dimensions: int) -> float:
     started = perf_counter()
     async with resources.database.read() as tx:
-        found = await changes.everything(tx, target.id, dimensions)
+        found = await changes.all_vectors(tx, target.id, dimensions)
     if len(found) != count:
         raise RuntimeError(f"{len(found)} of {count} vectors were read")
     return perf_counter() - started
@@ -52,7 +52,7 @@ async def _raw(resources: Resources, target: Dataset) -> float:
     connection = await asyncpg.connect(resources.database.url)
     try:
         started = perf_counter()
-        await connection.copy_from_query(changes.EVERYTHING, target.id, output=_thrown_away, format="binary")
+        await connection.copy_from_query(changes.ALL_VECTORS, target.id, output=_thrown_away, format="binary")
         return perf_counter() - started
     finally:
         await connection.close()

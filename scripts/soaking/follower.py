@@ -149,7 +149,7 @@ async def _brought_to(resources: Resources, dataset: Dataset, seen: int) -> Snap
             if snapshot.watermark.covers(seen):
                 return snapshot
             async with resources.database.read() as tx:
-                if not await changes.with_news(tx, {dataset.id: snapshot.watermark}):
+                if not await changes.with_unseen(tx, {dataset.id: snapshot.watermark}):
                     await resources.mirrors.snapshots([dataset], seen=seen)
         await asyncio.sleep(LOOK)
 

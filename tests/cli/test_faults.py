@@ -15,7 +15,7 @@ from evervec.cli import app as commands
 from evervec.cli.terminal import faults
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
 from evervec.pipeline.status import overview
-from evervec.store.refusals import translated
+from evervec.store.refusals import translate
 from tests.cli.command import Command
 
 
@@ -122,7 +122,7 @@ def test_what_fails_outside_of_the_runtime_ends_in_a_line(evervec: Command, monk
     ],
 )
 def test_what_the_database_refuses_says_what_to_do(error: Exception, kind: type[Exception], words: str) -> None:
-    found = translated(error, "postgresql://host/x")
+    found = translate(error, "postgresql://host/x")
     assert type(found) is kind
     assert words in str(found)
     assert "postgresql://host/x" in str(found)
@@ -137,4 +137,4 @@ def test_what_the_database_refuses_says_what_to_do(error: Exception, kind: type[
     ],
 )
 def test_a_mistake_in_our_own_sql_is_no_excuse_of_the_server(error: Exception) -> None:
-    assert translated(error, "postgresql://host/x") is None
+    assert translate(error, "postgresql://host/x") is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.errors import BadResponseError, ConfigError
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -16,7 +16,7 @@ LARGEST_HALF = 65_504.0
 
 
 def judged(vectors: Array) -> list[bool]:
-    answer = gate(vectors, count=vectors.shape[0], dimensions=vectors.shape[1], provider="p")
+    answer = check_vectors(vectors, count=vectors.shape[0], dimensions=vectors.shape[1], provider="p")
     assert (answer.dtype, answer.shape) == (np.bool_, (vectors.shape[0],))
     return [bool(sound) for sound in answer]
 
@@ -41,15 +41,15 @@ def test_an_answer_of_another_count_can_not_be_matched(sent: int, came: int, wid
         assert judged(vectors) == [True] * came
     else:
         with pytest.raises(BadResponseError, match=f"{sent} texts were sent"):
-            gate(vectors, count=sent, dimensions=width, provider="p")
+            check_vectors(vectors, count=sent, dimensions=width, provider="p")
 
 
 @given(st.integers(1, 9), st.integers(1, 9).filter(lambda width: width != 4))
 def test_another_width_is_a_matter_of_configuration_never_of_a_text(count: int, width: int) -> None:
     with pytest.raises(ConfigError, match=f"{width} dimensions, the space has 4"):
-        gate(np.ones((count, width), np.float32), count=count, dimensions=4, provider="p")
+        check_vectors(np.ones((count, width), np.float32), count=count, dimensions=4, provider="p")
 
 
 def test_an_answer_that_is_no_table_is_refused() -> None:
     with pytest.raises(BadResponseError):
-        gate(np.ones(3, np.float32), count=3, dimensions=1, provider="p")
+        check_vectors(np.ones(3, np.float32), count=3, dimensions=1, provider="p")

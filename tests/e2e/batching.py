@@ -40,19 +40,19 @@ class Point:
 
 
 POINTS: Final[Mapping[str, Point]] = {
-    "claimed": Point("fill", batch_jobs),
+    "claimed": Point("add_items", batch_jobs),
     "filling": Point("claim", batch_queue, nth=2),
     "intended": Point("upload"),
     "uploaded": Point("upload", after=True),
     "submitting": Point("create_embedding_job"),
     "created": Point("create_embedding_job", after=True),
-    "storing the id": Point("submitted", batch_jobs, after=True),
+    "storing the id": Point("mark_submitted", batch_jobs, after=True),
     "downloading": Point("items", batch_jobs, nth=3),
-    "applying": Point("settle", batch_jobs, after=True, nth=2),
+    "applying": Point("settle_items", batch_jobs, after=True, nth=2),
     "applied": Point("finish", batch_jobs),
     "finished": Point("remove_file"),
     "cleaning": Point("remove_file", after=True),
-    "cleaned": Point("cleaned", batch_jobs),
+    "cleaned": Point("mark_cleaned", batch_jobs),
 }
 """Where a process can die, in the order of a job's life. What stands in a transaction dies before it is committed."""
 

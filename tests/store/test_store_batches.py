@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from evervec.domain.batch import is_of, new_intent
+from evervec.domain.batch import belongs_to, new_intent
 from evervec.store import rows
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import BatchItem
@@ -193,7 +193,7 @@ async def test_an_edited_row_is_free_for_workers_at_once(
     await edit(psql, MESSAGE, messages["three"], "three, edited")
     assert await claimed_online(database, dataset, uuid4()) == {"one, edited", "three, edited"}
     async with database.transaction() as tx:
-        assert await batch_queue.hold_until(tx, job, hours=1) == 1
+        assert await batch_queue.extend_leases(tx, job, hours=1) == 1
 
 
 async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
@@ -205,10 +205,12 @@ async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
         assert await claimed(database, dataset, job, tries=tries) == set(messages)
         assert await claimed(database, dataset, uuid4(), tries=1 - tries) == set()
         async with database.transaction() as tx:
-            await batch_queue.give_back(tx, uuid4(), ids, hours=50, online=False, code="transient", error="not mine")
-            await batch_queue.give_back(tx, job, ids, hours=50, online=False, code="transient", error="out")
+            await batch_queue.return_rows(tx, uuid4(), ids, hours=50, online=False, code="transient", error="not mine")
+            await batch_queue.return_rows(tx, job, ids, hours=50, online=False, code="transient", error="out")
         async with database.read() as tx:
-            assert await batch_queue.returned(tx, limit=10) == ({} if tries == 0 else {1: sorted(messages.values())})
+            assert await batch_queue.returned_rows(tx, limit=10) == (
+                {} if tries == 0 else {1: sorted(messages.values())}
+            )
     assert await claimed(database, dataset, uuid4()) == await claimed(database, dataset, uuid4(), tries=1) == set()
     assert await psql.fetchval("SELECT count(*) FROM embed_work WHERE deferred") == 0
     told = await psql.fetch("SELECT DISTINCT error_message FROM embedding_status")
@@ -220,7 +222,7 @@ async def test_clearing_frees_what_no_job_holds(database: Database, dataset: Dat
     await mark(database, list(messages.values()))
     assert await claimed(database, dataset, uuid4(), limit=1) == {"one"}
     async with database.transaction() as tx:
-        assert await batch_queue.clear(tx) == 2
+        assert await batch_queue.unmark(tx) == 2
     assert await claimed_online(database, dataset, uuid4()) == {"two", "three"}
 
 
@@ -239,10 +241,10 @@ async def test_what_is_embedded_or_deleted_is_in_no_job(
 async def filled_job(database: Database, dataset: Dataset) -> UUID:
     """An intent that holds everything there is."""
     async with database.transaction() as tx:
-        job = new_intent(await batch_jobs.tag(tx))
+        job = new_intent(await batch_jobs.database_tag(tx))
         found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
         await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
-        await batch_jobs.fill(tx, job, [BatchItem(row.vector_id, row.text, row.content_hash) for row in found])
+        await batch_jobs.add_items(tx, job, [BatchItem(row.vector_id, row.text, row.content_hash) for row in found])
     return job
 
 
@@ -255,10 +257,10 @@ async def test_an_intent_loses_what_was_edited_deleted_or_taken(
     await psql.execute("DELETE FROM messages WHERE id = $1", messages["two"])
     await psql.execute("UPDATE embed_work SET lease_owner = gen_random_uuid() WHERE vector_id = 3")
     async with database.transaction() as tx:
-        assert texts(await batch_jobs.still_held(tx, job, after=0, limit=10)) == {"four"}
-        assert await batch_jobs.forget_lost(tx, job) == 3
-        assert [item.key for item in await batch_jobs.left(tx, job, limit=10)] == ["four"]
-        assert await batch_jobs.wanted(tx, job)
+        assert texts(await batch_jobs.leased_rows(tx, job, after=0, limit=10)) == {"four"}
+        assert await batch_jobs.drop_lost(tx, job) == 3
+        assert [item.key for item in await batch_jobs.unanswered(tx, job, limit=10)] == ["four"]
+        assert await batch_jobs.is_wanted(tx, job)
         stats = (await batch_jobs.by_id(tx, job)).stats
     assert (stats["rows"], stats["dropped"]) == (4, 3)
 
@@ -271,13 +273,13 @@ async def test_a_tag_tells_databases_apart(
         tags = set()
         for one in (database, elsewhere, database):
             async with one.read() as tx:
-                tags.add(await batch_jobs.tag(tx))
+                tags.add(await batch_jobs.database_tag(tx))
         await elsewhere.aclose()
     assert len(tags) == 2
     ours, theirs = tags
-    assert is_of(new_intent(ours), ours)
-    assert not is_of(new_intent(theirs), ours)
-    assert not is_of(None, ours)
+    assert belongs_to(new_intent(ours), ours)
+    assert not belongs_to(new_intent(theirs), ours)
+    assert not belongs_to(None, ours)
 
 
 def assert_no_scan(plan: str, *indexes: str) -> None:
@@ -293,7 +295,7 @@ async def test_a_claim_for_a_job_reads_the_pending_index(busy: Any) -> None:
 
 
 async def test_counting_what_could_be_sent_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, batch_queue.WAITING, [BIG], 0, False):
+    for plan in await plans(busy, batch_queue.WAITING_FOR_BATCH, [BIG], 0, False):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 
@@ -304,7 +306,7 @@ async def test_marking_rows_looks_each_up(busy: Any) -> None:
 
 
 async def test_giving_rows_back_looks_each_up(busy: Any) -> None:
-    for plan in await plans(busy, batch_queue.GIVE_BACK, HELD, list(range(100)), HOUR, 1, "transient", "out"):
+    for plan in await plans(busy, batch_queue.RETURN_ROWS, HELD, list(range(100)), HOUR, 1, "transient", "out"):
         assert_no_scan(plan, "embed_work_pkey")
 
 
@@ -313,11 +315,11 @@ async def test_giving_rows_back_looks_each_up(busy: Any) -> None:
     [
         # of a thousand keys it may well read a table of this size whole, which is as quick
         lambda tx: batch_jobs.items(tx, HELD, [f"message:{n}" for n in range(200)]),
-        lambda tx: batch_jobs.left(tx, HELD, limit=1000),
-        lambda tx: batch_jobs.settle(tx, HELD, list(range(1000)), ready=1000),
-        lambda tx: batch_jobs.wanted(tx, HELD),
+        lambda tx: batch_jobs.unanswered(tx, HELD, limit=1000),
+        lambda tx: batch_jobs.settle_items(tx, HELD, list(range(1000)), ready=1000),
+        lambda tx: batch_jobs.is_wanted(tx, HELD),
         lambda tx: batch_jobs.unfinished(tx),
-        lambda tx: batch_jobs.still_open(tx, [HELD]),
+        lambda tx: batch_jobs.open_jobs(tx, [HELD]),
         lambda tx: batch_jobs.by_id(tx, HELD),
     ],
     ids=["items", "left", "settle", "wanted", "unfinished", "still_open", "by_id"],

@@ -110,7 +110,7 @@ async def test_what_goes_leaves_a_tombstone(database: Database, dataset: Dataset
     assert list(found.deleted) == [gone]
     assert not len(found.upserts)
     async with database.read() as tx:
-        assert list((await changes.everything(tx, dataset.id, 3)).ids) == [kept]
+        assert list((await changes.all_vectors(tx, dataset.id, 3)).ids) == [kept]
 
 
 async def test_a_row_that_left_and_came_back_is_there(database: Database, dataset: Dataset, psql: Any) -> None:
@@ -140,10 +140,10 @@ async def test_datasets_with_news_are_named(database: Database, dataset: Dataset
     await embedded(psql, dataset, "a")
     seen = (await read(database, dataset)).watermark
     async with database.read() as tx:
-        assert await changes.with_news(tx, {dataset.id: seen}) == set()
+        assert await changes.with_unseen(tx, {dataset.id: seen}) == set()
     await psql.execute("DELETE FROM messages")
     async with database.read() as tx:
-        assert await changes.with_news(tx, {dataset.id: seen}) == {dataset.id}
+        assert await changes.with_unseen(tx, {dataset.id: seen}) == {dataset.id}
 
 
 async def test_the_digest_is_the_same_here_and_there(database: Database, dataset: Dataset, psql: Any) -> None:
@@ -199,7 +199,7 @@ async def test_many_vectors_come_in_one_pass(database: Database, dataset: Datase
         dataset.id,
     )
     async with database.read() as tx:
-        found = await changes.everything(tx, dataset.id, 3)
+        found = await changes.all_vectors(tx, dataset.id, 3)
     order = np.argsort(found.ids)
     numbers = np.arange(1, 60_001, dtype=np.float32)
     wanted = np.stack([numbers, np.ones_like(numbers), np.zeros_like(numbers)], axis=1)
@@ -215,20 +215,20 @@ async def test_a_vector_of_another_width_is_refused_in_words(database: Database,
     await embedded(psql, dataset, "a")
     with pytest.raises(FeedError, match="width"):
         async with database.read() as tx:
-            await changes.everything(tx, dataset.id, 4)
+            await changes.all_vectors(tx, dataset.id, 4)
 
 
 async def test_an_identity_tells_databases_apart(database: Database, dataset: Dataset, psql: Any) -> None:
     async with database.read() as tx:
-        assert await changes.heading(tx, dataset.id) is None
+        assert await changes.feed_state(tx, dataset.id) is None
     await space(database, 3)
     async with database.read() as tx:
-        first = await changes.heading(tx, dataset.id)
-        nowhere = await changes.heading(tx, UUID(int=5))
+        first = await changes.feed_state(tx, dataset.id)
+        nowhere = await changes.feed_state(tx, UUID(int=5))
     await space(database, 4, model="another")
     await psql.execute("UPDATE datasets SET deleted_at = now(), recall_target = 0.9")
     async with database.read() as tx:
-        second = await changes.heading(tx, dataset.id)
+        second = await changes.feed_state(tx, dataset.id)
     assert first is not None and second is not None and nowhere is not None
     assert first.identity.difference(first.identity) is None
     assert "space id" in str(first.identity.difference(second.identity))
@@ -247,7 +247,7 @@ async def test_pruned_tombstones_are_told_of(database: Database, dataset: Datase
         now = await changes.watermark(tx)
         assert await changes.prune(tx, dataset.id, now.xmin) == 1
     async with database.read() as tx:
-        heading = await changes.heading(tx, dataset.id)
+        heading = await changes.feed_state(tx, dataset.id)
     assert heading is not None
     assert heading.feed_from > seen.xmin
 

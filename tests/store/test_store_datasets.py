@@ -52,7 +52,7 @@ async def test_who_holds_a_dataset_and_who_revives_it_never_end_in_a_deadlock(
 ) -> None:
     async def hold() -> bool:
         async with database.transaction() as tx:
-            return await documents.hold(tx, dataset.id)
+            return await documents.lock_live_dataset(tx, dataset.id)
 
     async with asyncio.timeout(30), database.transaction() as tx:
         await datasets.ensure_project(tx, "river")

@@ -132,11 +132,11 @@ async def test_a_view_is_read_and_two_records_with_one_key_are_refused(shop: Any
 
 async def test_two_equal_keys_are_seen_across_batches(shop: Any, database_url: str) -> None:
     await shop.execute(
-        f"CREATE VIEW shop.seen AS SELECT least(n, {reader.BATCH}) AS id FROM generate_series(1, {reader.BATCH + 1}) n"
+        f"CREATE VIEW shop.seen AS SELECT least(n, {reader.RECORD_BATCH}) AS id FROM generate_series(1, {reader.RECORD_BATCH + 1}) n"
     )
     found = await open_foreign(tables(seen={"table": "shop.seen", "key": "id", "template": "{id}"}), database_url)
     for reading in (found.keys("seen"), found.extract_all("seen")):
-        with pytest.raises(SourceError, match=f"two rows have the key '{reader.BATCH}'"):
+        with pytest.raises(SourceError, match=f"two rows have the key '{reader.RECORD_BATCH}'"):
             await gathered(reading)
     await found.aclose()
 

@@ -83,7 +83,7 @@ async def test_whoever_leaves_early_gives_the_connection_back(market: str) -> No
     async with asyncio.timeout(20):
         for _ in range(3):
             async with aclosing(found.extract_all("orders")) as batches:
-                assert len(await anext(batches)) == reader.BATCH
+                assert len(await anext(batches)) == reader.RECORD_BATCH
                 assert database._pool.get_idle_size() == 0
             assert database._pool.get_idle_size() == 1
     await found.aclose()
@@ -100,7 +100,7 @@ async def test_ids_are_looked_up_by_the_index_of_the_key(market: str, table: str
     plain = {name: {"table": f"shop.{name}", "key": "id", "template": "{number}"} for name in ("texts", "uuids")}
     found = await open_foreign(tables(orders={**ORDERS, "dataset_column": None}, **plain), market)
     columns, connection = found.columns[table], await asyncpg.connect(market)
-    rows = await connection.fetch(f"SELECT id FROM shop.{table} LIMIT {reader.BATCH}")
+    rows = await connection.fetch(f"SELECT id FROM shop.{table} LIMIT {reader.RECORD_BATCH}")
     query = columns.by_keys([row["id"] for row in rows])
     for plan in await plans(connection, query.sql, *query.values):
         assert f"using {table}_pkey" in plan or f"on {table}_pkey" in plan, plan

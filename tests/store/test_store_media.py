@@ -51,7 +51,7 @@ async def made(database: Database) -> UUID:
 async def taken(database: Database, dataset: Dataset, *given: IncomingDocument) -> list[int]:
     """Take pictures in; the ids of their documents, in the order of their uris."""
     async with database.transaction() as tx:
-        await media.take_in(tx, dataset.id, given)
+        await media.upsert(tx, dataset.id, given)
         return [row["id"] for row in await tx.fetch("SELECT id FROM documents ORDER BY uri")]
 
 
@@ -60,13 +60,13 @@ async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> 
     async with database.transaction() as tx:
         for one in ids:
             assert await media.lock_free(tx, one, digest)
-            await media.hold(tx, job, one)
-        await batch_jobs.fill(tx, job, [BatchItem(one, f"document:{one}", digest) for one in ids])
+            await media.add_to_job(tx, job, one)
+        await batch_jobs.add_items(tx, job, [BatchItem(one, f"document:{one}", digest) for one in ids])
 
 
 async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[int]:
     async with database.read() as tx:
-        found = await media.free(tx, dataset.id, tries=tries, after=0, limit=100)
+        found = await media.waiting_files(tx, dataset.id, tries=tries, after=0, limit=100)
         count = sum(n for _, n in await media.waiting(tx, [dataset.id], tries=tries))
     assert count == len(found)
     return [one.document_id for one in found]
@@ -74,17 +74,17 @@ async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[in
 
 async def asked(database: Database, job: UUID, ids: Sequence[int]) -> list[RequestedFile]:
     async with database.read() as tx:
-        return await media.asked(tx, job, [f"document:{one}" for one in ids])
+        return await media.requested(tx, job, [f"document:{one}" for one in ids])
 
 
 async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(database: Database, dataset: Dataset) -> None:
     a, b, c = await taken(database, dataset, picture("b"), picture("a"), picture("c"))
     assert await waits(database, dataset) == [a, b, c]
     async with database.read() as tx:
-        assert await media.free(tx, dataset.id, tries=0, after=a, limit=1) == [
+        assert await media.waiting_files(tx, dataset.id, tries=0, after=a, limit=1) == [
             MediaFile(b, "/p/b.png", "image/png", OLD)
         ]
-        assert await media.size(tx, [dataset.id]) == 9
+        assert await media.waiting_bytes(tx, [dataset.id]) == 9
         assert await media.waiting(tx, [uuid4()]) == []
         same = await media.unchanged(tx, dataset.id, [picture("a"), picture("b", NEW), picture("c", title="other")])
     assert same == {"file:///p/a.png"}
@@ -96,7 +96,7 @@ async def test_what_is_held_described_given_up_or_in_a_deleted_dataset_does_not_
     ids = await taken(database, dataset, *(picture(name) for name in "abcd"))
     await put(database, job, ids[0])
     async with database.transaction() as tx:
-        await media.described(tx, [ids[1]])
+        await media.mark_described(tx, [ids[1]])
         assert await media.give_up(tx, ids[2], OLD, "no")
     assert await waits(database, dataset) == [ids[3]]
     async with database.transaction() as tx:
@@ -123,12 +123,12 @@ async def test_another_file_leaves_its_job_and_the_same_stays(
     assert first.document == IncomingDocument("file:///p/a.png", "renamed", "", "image", "1:1")
     assert (second.document, second.content_hash) == (None, OLD)
     async with database.transaction() as tx:
-        assert [medium.document_id for _, medium in await media.held(tx, job)] == [same]
-        assert await media.still(tx, [first, second]) == {same}
-        assert await media.wanted(tx, job)
-        await media.described(tx, [same])
-        assert not await media.wanted(tx, job)
-        assert await media.still(tx, [first, second]) == set()
+        assert [medium.document_id for _, medium in await media.of_job(tx, job)] == [same]
+        assert await media.lock_undescribed(tx, [first, second]) == {same}
+        assert await media.is_wanted(tx, job)
+        await media.mark_described(tx, [same])
+        assert not await media.is_wanted(tx, job)
+        assert await media.lock_undescribed(tx, [first, second]) == set()
 
 
 async def test_a_file_that_was_given_up_waits_again_when_it_is_handed_over_again(
@@ -150,7 +150,7 @@ async def test_a_picture_after_a_text_is_described_again(
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
-        await media.described(tx, [one])
+        await media.mark_described(tx, [one])
         await tx.execute("UPDATE documents SET format = 'plain'")
     async with database.read() as tx:
         assert await media.unchanged(tx, dataset.id, [picture("a")]) == set()
@@ -167,7 +167,7 @@ async def test_two_jobs_never_hold_the_same_file(database: Database, dataset: Da
         for one in ids:
             async with database.transaction() as tx:
                 if await media.lock_free(tx, one, OLD):
-                    await media.hold(tx, intent, one)
+                    await media.add_to_job(tx, intent, one)
                     won.append(one)
         return won
 
@@ -181,14 +181,14 @@ async def test_a_file_comes_back_once_and_is_then_given_up(
     (one,) = await taken(database, dataset, picture("a"))
     await put(database, job, one)
     async with database.transaction() as tx:
-        assert await media.give_back(tx, uuid4(), [one], error="not yours") == (0, 0)
-        assert await media.give_back(tx, job, [one], error="first") == (1, 0)
-        assert await media.give_back(tx, job, [one], error="it has it no more") == (0, 0)
+        assert await media.return_files(tx, uuid4(), [one], error="not yours") == (0, 0)
+        assert await media.return_files(tx, job, [one], error="first") == (1, 0)
+        assert await media.return_files(tx, job, [one], error="it has it no more") == (0, 0)
     assert (await waits(database, dataset), await waits(database, dataset, tries=1)) == ([], [one])
     again = await made(database)
     await put(database, again, one)
     async with database.transaction() as tx:
-        assert await media.give_back(tx, again, [one], error="second") == (0, 1)
+        assert await media.return_files(tx, again, [one], error="second") == (0, 1)
     assert tuple(await psql.fetchrow(STATE, one)) == (OLD, None, OLD, "second", None, 2)
     # another file begins afresh
     await taken(database, dataset, picture("a", NEW))
@@ -208,11 +208,15 @@ async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_d
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
-        await media.described(tx, [one])
-        await media.rehash(tx, MediaFile(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW))
+        await media.mark_described(tx, [one])
+        await media.replace_file(
+            tx, MediaFile(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW)
+        )
         assert not await media.lock_free(tx, one, OLD)
         assert await media.lock_free(tx, one, NEW)
-        await media.rehash(tx, MediaFile(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD))
+        await media.replace_file(
+            tx, MediaFile(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD)
+        )
         assert not await media.lock_free(tx, one, OLD)
     assert await waits(database, dataset) == []
 
@@ -226,7 +230,7 @@ async def test_a_text_that_is_being_written_while_an_answer_comes_is_left_alone(
 
     async def answered() -> set[int]:
         async with database.transaction() as tx:
-            return await media.still(tx, found)
+            return await media.lock_undescribed(tx, found)
 
     writing = psql.transaction()
     await writing.start()
@@ -268,9 +272,11 @@ async def test_answers_and_what_waits_are_looked_up_in_indexes(database: Databas
     )
     await psql.execute("ANALYZE documents; ANALYZE media; ANALYZE batch_items; ANALYZE datasets")
     keys = [f"document:{n}" for n in range(1, 50)]
-    for plan in await plans(psql, media.ASKED, jobs[0], keys):
+    for plan in await plans(psql, media.REQUESTED, jobs[0], keys):
         assert "batch_items_job_id_key_idx" in plan, plan
         assert "Seq Scan on media" not in plan, plan
         assert "Seq Scan on documents" not in plan, plan
-    plan = (await plans(psql, f"SELECT 1 FROM media m WHERE m.dataset_id = $1 AND {media.FREE}", small.id))[0]
+    plan = (await plans(psql, f"SELECT 1 FROM media m WHERE m.dataset_id = $1 AND {media.CLAIMABLE_FILES}", small.id))[
+        0
+    ]
     assert "media_dataset_id_idx" in plan, plan

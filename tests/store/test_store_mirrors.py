@@ -24,22 +24,22 @@ def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready"
 
 async def say(database: Database, *mirrors_: MirrorReport, holder: MirrorHolder = HERE) -> dict[UUID, str]:
     async with database.transaction() as tx:
-        return await mirrors.tell(tx, holder, list(mirrors_))
+        return await mirrors.report(tx, holder, list(mirrors_))
 
 
 async def held(database: Database, *of: Dataset) -> list[mirrors.LiveMirror]:
     async with database.read() as tx:
-        return await mirrors.held(tx, [dataset.id for dataset in of])
+        return await mirrors.live(tx, [dataset.id for dataset in of])
 
 
 async def ask(database: Database, dataset: Dataset, what: str = "check", folder: str = "/folder") -> list[UUID]:
     async with database.transaction() as tx:
-        return await mirrors.ask(tx, "host", folder, [dataset.id], what)
+        return await mirrors.request(tx, "host", folder, [dataset.id], what)
 
 
 async def unanswered(database: Database, folder: str = "/folder") -> int:
     async with database.read() as tx:
-        return await mirrors.unanswered(tx, "host", folder)
+        return await mirrors.open_requests(tx, "host", folder)
 
 
 async def mark(database: Database) -> str:
@@ -80,7 +80,7 @@ async def test_one_holder_does_not_speak_for_another(database: Database, dataset
     await say(database, told(dataset))
     await say(database, told(dataset), holder=other)
     async with database.transaction() as tx:
-        await mirrors.leave(tx, HERE)
+        await mirrors.remove_holder(tx, HERE)
     assert [found.folder for found in await held(database, dataset)] == ["/elsewhere"]
 
 
@@ -95,7 +95,7 @@ async def test_a_check_is_kept_with_what_it_found(database: Database, dataset: D
     await say(database, told(dataset))
     for missing, in_sync in ((2, False), (0, True)):
         async with database.transaction() as tx:
-            await mirrors.checked(tx, HERE, dataset.id, missing=missing, extra=0, stale=0, answer=False)
+            await mirrors.record_check(tx, HERE, dataset.id, missing=missing, extra=0, stale=0, answer=False)
         [found] = await held(database, dataset)
         assert (found.missing, found.extra, found.stale, found.in_sync) == (missing, 0, 0, in_sync)
         assert found.checked_at is not None
@@ -109,10 +109,10 @@ async def test_a_question_stays_until_it_is_answered(database: Database, dataset
     for _ in range(2):
         assert await say(database, told(dataset)) == {dataset.id: what}
     async with database.transaction() as tx:
-        await mirrors.checked(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=False)
+        await mirrors.record_check(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=False)
     assert await unanswered(database) == 1, "a check that was due anyway is no answer"
     async with database.transaction() as tx:
-        await mirrors.checked(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=True)
+        await mirrors.record_check(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=True)
     assert await unanswered(database) == 0
     assert await say(database, told(dataset)) == {}
     assert await ask(database, dataset, what) == [dataset.id]

@@ -38,7 +38,7 @@ async def test_a_claim_by_ids_reads_an_index(tall_psql: Any) -> None:
 @pytest.mark.parametrize(
     ("sql", "values"),
     [
-        (rows.HELD, (BIG,)),
+        (rows.COUNT_WAITING, (BIG,)),
         (rows.PENDING_BY_KIND, (BIG,)),
         (monitor.PENDING_IN, (None,)),
         (monitor.PENDING_IN, ([BIG],)),
@@ -52,7 +52,7 @@ async def test_counting_what_waits_reads_the_pending_index(tall_psql: Any, sql: 
 
 
 async def test_failed_rows_are_found_by_their_index(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, rows.FAILED.format(verb="SET failed_hash = NULL"), [BIG], None, None):
+    for plan in await plans(tall_psql, rows.REOPEN_FAILED.format(verb="SET failed_hash = NULL"), [BIG], None, None):
         assert_index(plan, "embeddings_failed_idx", "embeddings")
     for plan in await plans(tall_psql, monitor.failed_sql(MESSAGE), [BIG], 100):
         assert_index(plan, "embeddings_failed_idx", "embeddings")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.store import datasets, providers, rows, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Space
@@ -50,7 +50,7 @@ async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
     assert await write(database, active.id, found) == {row.vector_id for row in found}
     async with database.read() as tx:
         for row, vector in zip(found, unit(3, DIM), strict=True):
-            np.testing.assert_array_equal(await vectors.of_row(tx, MESSAGE, row.row_id), vector)
+            np.testing.assert_array_equal(await vectors.vector_of(tx, MESSAGE, row.row_id), vector)
     assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
     assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'READY'") == 3
 
@@ -154,7 +154,7 @@ async def test_whatever_passes_the_gate_fits_into_the_index(
         [[65_504, 1, 1, 1], [65_519, 0, 0, 0], [6e-8, 0, 0, 0], [65_520, 1, 1, 1], [1e-9, 0, 0, 0], [np.inf, 1, 1, 1]],
         np.float32,
     )
-    sound = gate(extremes, count=len(extremes), dimensions=DIM, provider="p")
+    sound = check_vectors(extremes, count=len(extremes), dimensions=DIM, provider="p")
     assert sound.tolist() == [True, True, True, False, False, False]
     await vectors.build_indexes(database, active.id, DIM)
     found = await claimed(psql, database, dataset, "one", "two", "three")
@@ -197,8 +197,8 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
             )
             assert len(hits) == 150 and {hit.dataset for hit in hits} == {"2"}
             assert await vectors.nearest(tx, MESSAGE, unit(1, WIDTH)[0], k=5, dataset_ids=[uuid4()], exact=exact) == []
-        assert await vectors.in_scope(tx, MESSAGE, [SMALL], most=10_000) == BOOKS // 10
-        assert await vectors.in_scope(tx, MESSAGE, [BIG, SMALL], most=50) == 50
+        assert await vectors.count_in_scope(tx, MESSAGE, [SMALL], most=10_000) == BOOKS // 10
+        assert await vectors.count_in_scope(tx, MESSAGE, [BIG, SMALL], most=50) == 50
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -25,7 +25,7 @@ def new_intent(tag: bytes) -> UUID:
     return UUID(bytes=tag[:TAG] + uuid4().bytes[TAG:])
 
 
-def is_of(intent: UUID | None, tag: bytes) -> bool:
+def belongs_to(intent: UUID | None, tag: bytes) -> bool:
     """Whether an intent belongs to the database with this tag."""
     return intent is not None and intent.bytes[:TAG] == tag[:TAG]
 
@@ -64,10 +64,10 @@ class RemoteState(StrEnum):
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
-        return self in OVER
+        return self in FINAL_STATES
 
 
-OVER = frozenset(
+FINAL_STATES = frozenset(
     {RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteState.CANCELLED, RemoteState.EXPIRED, RemoteState.GONE}
 )
 

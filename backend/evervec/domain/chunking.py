@@ -20,26 +20,26 @@ from evervec.domain.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
 
-VERSION = 1
+CHUNKING_VERSION = 1
 """Goes up when the same text and recipe give other chunks."""
 
 FIELDS = ("title", "heading", "text")
 TEMPLATE = "{title} › {heading}\n\n{text}"
-TOKENS = 256
+CHUNK_TOKENS = 256
 LEAST_TOKENS = 32
 
 HEAD_SHARE = 8
 """Title and heading may each take an eighth of a chunk's tokens; a longer one is shortened, the text never is."""
 
-LEAST_ROOM = LEAST_TOKENS // 4
+LEAST_TEXT_TOKENS = LEAST_TOKENS // 4
 
-FAR = 8
+MOST_CHARACTERS_A_TOKEN = 8
 """More characters than usual text has a token: what is longer by this measure is too large, and not counted to find out."""
 
-TORN_AT_ONCE = 16_384
+SPLIT_CHARACTERS = 16_384
 """Characters of a single block that are torn together, so that a word of 10 MB is not gone through again and again."""
 
-TORN_SHARE = 2
+SPLIT_SHARE = 2
 """A block that is too large is torn into stretches of half the room at most: about a sentence, so that an edit stays near."""
 
 CHARACTER_BYTES = 4
@@ -77,7 +77,7 @@ class Recipe:
     """
 
     template: str = TEMPLATE
-    tokens: int = TOKENS
+    tokens: int = CHUNK_TOKENS
     tokenizer: str = ""
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Recipe:
     @cached_property
     def key(self) -> str:
         """Equal for equal recipes: documents chunked by another one are chunked again."""
-        said = f"{VERSION}\0{self.template}\0{self.tokens}\0{self.tokenizer}"
+        said = f"{CHUNKING_VERSION}\0{self.template}\0{self.tokens}\0{self.tokenizer}"
         return sha256(said.encode()).hexdigest()[:16]
 
     def vector_text(self, title: str, heading: str, text: str) -> str:
@@ -173,7 +173,7 @@ class _Chunker:
     def _in_parts(self, start: int, blocks: Sequence[Block]) -> Iterator[_Part]:
         head = self._recipe.vector_text(self._title, self._short[blocks[0].heading], "x")
         room = self._recipe.tokens - self._count([head])[0]
-        if room < LEAST_ROOM:
+        if room < LEAST_TEXT_TOKENS:
             raise Refused(
                 reason=f"The template {self._recipe.template!r} leaves {room} of {self._recipe.tokens} tokens for the "
                 "text: shorten it, or allow more tokens."
@@ -207,7 +207,7 @@ class _Chunker:
             if size <= room:
                 yield piece
             else:
-                yield from self._torn(piece, room // TORN_SHARE)
+                yield from self._torn(piece, room // SPLIT_SHARE)
 
     def _torn(self, piece: _Piece, most: int) -> Iterator[_Piece]:
         """A piece that is too large by itself, in stretches of at most `most` bytes: a token is a byte at least."""
@@ -221,7 +221,7 @@ class _Chunker:
         """Places to tear a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
         begin = end = piece.start
         while end < piece.end:
-            end = min(begin + TORN_AT_ONCE, piece.end)
+            end = min(begin + SPLIT_CHARACTERS, piece.end)
             found = semchunk(self._text[begin:end], most, _bytes, memoize=False, offsets=True)
             tears = [begin + start for start, _ in cast(_Spans, found)[1][1:]]
             if not tears and end < piece.end:
@@ -240,14 +240,14 @@ class _Chunker:
 
     def _tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; of one that is far too long just that."""
-        far = FAR * self._recipe.tokens
+        far = MOST_CHARACTERS_A_TOKEN * self._recipe.tokens
         counted = iter(self._count([text for text in texts if len(text) <= far]))
         return [next(counted) if len(text) <= far else maxsize for text in texts]
 
 
 def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
     """Each title or heading on one line of at most `most` tokens."""
-    short = {line: snippet(line, FAR * most) for line in lines}
+    short = {line: snippet(line, MOST_CHARACTERS_A_TOKEN * most) for line in lines}
     # a token is a byte at least
     left = [line for line in short if _bytes(short[line]) > most]
     while left:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from evervec.errors import BadResponseError, ConfigError
 
 
-def gate(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
+def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
     """Judge an answer to `count` texts; answers `(count,) bool`: which rows are finite and not zero.
 
     Both are judged in half precision, as the search index keeps them: a number above 65,504 is refused by it, and a

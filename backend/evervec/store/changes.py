@@ -16,40 +16,40 @@ from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, 
 from evervec.errors import FeedError
 from evervec.store.session import ReadTx, Tx
 
-PIECE = 1 << 17
+PARSE_BYTES = 1 << 17
 """Bytes that are parsed at a time: what the loop is away for stays under a millisecond."""
-FEW = 200
+FETCHED_CHANGES = 200
 """Up to so many changes are read as rows."""
 HEADER = 19
 TRAILER = b"\xff\xff"
 
-NEWS = """
+UNSEEN = """
     {xid} >= pg_snapshot_xmin({mark}) AND {xid} < pg_snapshot_xmax(pg_current_snapshot())
     AND NOT pg_visible_in_snapshot({xid}, {mark})
 """
-WRITTEN = NEWS.format(xid="e.changed_xid", mark="$2::text::pg_snapshot")
-DELETED = NEWS.format(xid="t.deleted_xid", mark="$2::text::pg_snapshot")
+WRITTEN = UNSEEN.format(xid="e.changed_xid", mark="$2::text::pg_snapshot")
+DELETED = UNSEEN.format(xid="t.deleted_xid", mark="$2::text::pg_snapshot")
 
 HAS_VECTOR = "e.dataset_id = $1 AND e.embedding IS NOT NULL"
-COLUMNS = "e.vector_id, e.changed_xid, e.kind, e.embedding"
-EVERYTHING = f"SELECT {COLUMNS} FROM embeddings e WHERE {HAS_VECTOR}"
-UPSERTS = f"SELECT {COLUMNS} FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN}"
-BY_IDS = f"SELECT {COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($2::bigint[]) AND {HAS_VECTOR}"
+VECTOR_COLUMNS = "e.vector_id, e.changed_xid, e.kind, e.embedding"
+ALL_VECTORS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR}"
+UPSERTS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN}"
+BY_IDS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($2::bigint[]) AND {HAS_VECTOR}"
 TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
 VERSIONS = f"SELECT e.vector_id, e.changed_xid FROM embeddings e WHERE {HAS_VECTOR}"
 COUNT = f"SELECT count(*) FROM embeddings e WHERE {HAS_VECTOR}"
 
-HAS_NEWS = f"""(
+HAS_UNSEEN = f"""(
     EXISTS (SELECT FROM embeddings e WHERE e.dataset_id = {{dataset}} AND e.embedding IS NOT NULL
-            AND {NEWS.format(xid="e.changed_xid", mark="{mark}")})
+            AND {UNSEEN.format(xid="e.changed_xid", mark="{mark}")})
     OR EXISTS (SELECT FROM vector_tombstones t WHERE t.dataset_id = {{dataset}}
-               AND {NEWS.format(xid="t.deleted_xid", mark="{mark}")})
+               AND {UNSEEN.format(xid="t.deleted_xid", mark="{mark}")})
 )"""
-WITH_NEWS = "SELECT w.id FROM unnest($1::uuid[], $2::text[]) AS w (id, mark) WHERE " + HAS_NEWS.format(
+WITH_UNSEEN = "SELECT w.id FROM unnest($1::uuid[], $2::text[]) AS w (id, mark) WHERE " + HAS_UNSEEN.format(
     dataset="w.id", mark="w.mark::pg_snapshot"
 )
 
-HEADING = """
+FEED_STATE = """
 SELECT c.system_identifier::text AS cluster, p.timeline_id AS timeline, d.oid::bigint AS database, s.id AS space_id,
        s.dimensions, (SELECT version_num FROM alembic_version) AS schema, pg_current_snapshot() AS snapshot,
        of.feed_from, coalesce(of.recall_target, 0) AS recall_target, of.live
@@ -76,9 +76,9 @@ class FeedState:
     live: bool
 
 
-async def heading(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
+async def feed_state(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
     """The heading of a dataset's feed in this transaction; None while no embedding space is active."""
-    row = await tx.fetchrow(HEADING, dataset_id)
+    row = await tx.fetchrow(FEED_STATE, dataset_id)
     if row is None:
         return None
     identity = DatabaseIdentity(
@@ -108,9 +108,9 @@ async def is_open(tx: ReadTx, xid: int) -> bool:
     return found
 
 
-async def with_news(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
+async def with_unseen(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
     """The datasets in which something happened that their watermark has not seen."""
-    rows = await tx.fetch(WITH_NEWS, list(watermarks), [str(mark) for mark in watermarks.values()])
+    rows = await tx.fetch(WITH_UNSEEN, list(watermarks), [str(mark) for mark in watermarks.values()])
     return {row["id"] for row in rows}
 
 
@@ -118,15 +118,15 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
     """What happened in a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
     mark = str(seen)
     # a few come as rows of a prepared query, in a third of the time that it takes to begin a COPY
-    written = await tx.fetch(f"{UPSERTS} LIMIT {FEW + 1}", dataset_id, mark)
-    if len(written) <= FEW:
+    written = await tx.fetch(f"{UPSERTS} LIMIT {FETCHED_CHANGES + 1}", dataset_id, mark)
+    if len(written) <= FETCHED_CHANGES:
         upserts = _of_records(written, dimensions)
     else:
         news = _Rows(dimensions)
         await tx.copy_out(UPSERTS, dataset_id, mark, to=news)
         upserts = news.read()
-    gone = await tx.fetch(f"{TOMBSTONES} LIMIT {FEW + 1}", dataset_id, mark)
-    if len(gone) <= FEW:
+    gone = await tx.fetch(f"{TOMBSTONES} LIMIT {FETCHED_CHANGES + 1}", dataset_id, mark)
+    if len(gone) <= FETCHED_CHANGES:
         deleted = np.array([row["vector_id"] for row in gone], np.int64)
     else:
         ids = _Ids()
@@ -135,10 +135,10 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
     return Changes(await watermark(tx), upserts, deleted)
 
 
-async def everything(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:
+async def all_vectors(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:
     """All vectors of a dataset in this transaction's snapshot, in one pass into arrays of the right size."""
     rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id))
-    await tx.copy_out(EVERYTHING, dataset_id, to=rows)
+    await tx.copy_out(ALL_VECTORS, dataset_id, to=rows)
     return rows.read()
 
 
@@ -202,7 +202,7 @@ class _Copied:
         """Take what arrived."""
         self._pieces.append(data)
         self._bytes += len(data)
-        if self._bytes >= PIECE:
+        if self._bytes >= PARSE_BYTES:
             self._parse()
 
     def _parse(self, *, last: bool = False) -> None:

@@ -40,7 +40,7 @@ class WriteResult:
     pending: dict[int, int] = field(default_factory=dict)
 
 
-KNOWN = (
+SELECT_DOCUMENTS = (
     "SELECT id, uri, title, format, stamp, recipe, content_hash, chunk_count FROM documents WHERE dataset_id = $1 AND "
 )
 
@@ -50,44 +50,45 @@ def digest(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
-async def known(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, StoredDocument]:
+async def by_uri(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, StoredDocument]:
     """The documents with these uris, by uri."""
-    rows = await tx.fetch(KNOWN + "uri = ANY($2)", dataset_id, list(uris))
+    rows = await tx.fetch(SELECT_DOCUMENTS + "uri = ANY($2)", dataset_id, list(uris))
     return {row["uri"]: StoredDocument(**row) for row in rows}
 
 
-async def below(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[StoredDocument]:
+async def in_folders(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[StoredDocument]:
     """The documents whose uri lies below one of these, as files in a folder do."""
     return [
         StoredDocument(**row)
         for row in await tx.fetch(
-            KNOWN + "EXISTS (SELECT FROM unnest($2::text[]) f WHERE starts_with(uri, f || '/'))",
+            SELECT_DOCUMENTS + "EXISTS (SELECT FROM unnest($2::text[]) f WHERE starts_with(uri, f || '/'))",
             dataset_id,
             list(folders),
         )
     ]
 
 
-async def with_text(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[StoredDocument]:
+async def by_digest(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[StoredDocument]:
     """The documents whose text has one of these digests: where a moved one may have come from."""
     return [
-        StoredDocument(**row) for row in await tx.fetch(KNOWN + "content_hash = ANY($2)", dataset_id, list(digests))
+        StoredDocument(**row)
+        for row in await tx.fetch(SELECT_DOCUMENTS + "content_hash = ANY($2)", dataset_id, list(digests))
     ]
 
 
 # the project first, as whoever creates or revives both
-HOLD = """
+LOCK_LIVE_DATASET = """
 SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id
 WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF p, d
 """
 
 
-async def hold(tx: Tx, dataset_id: UUID) -> bool:
+async def lock_live_dataset(tx: Tx, dataset_id: UUID) -> bool:
     """Keep a dataset from being deleted until the transaction ends; False when it is deleted already."""
-    return bool(await tx.fetchval(HOLD, dataset_id))
+    return bool(await tx.fetchval(LOCK_LIVE_DATASET, dataset_id))
 
 
-async def touch(tx: Tx, stamps: Mapping[int, str | None]) -> None:
+async def save_stamps(tx: Tx, stamps: Mapping[int, str | None]) -> None:
     """Remember newer stamps of documents whose text is the same."""
     await tx.execute(
         "UPDATE documents d SET stamp = n.stamp FROM unnest($1::bigint[], $2::text[]) n (id, stamp) "
@@ -108,7 +109,7 @@ async def move(tx: Tx, moves: Mapping[int, IncomingDocument]) -> None:
     )
 
 
-UPSERT = """
+UPSERT_DOCUMENTS = """
 INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, recipe)
 SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[]) n
 ON CONFLICT (dataset_id, uri) DO UPDATE SET
@@ -132,7 +133,7 @@ async def replace(
         chunked, key=lambda pair: pair[0].uri
     )  # one order for everybody, so that no two wait for each other
     rows = await tx.fetch(
-        UPSERT,
+        UPSERT_DOCUMENTS,
         dataset_id,
         recipe,
         [document.uri for document, _ in ordered],
@@ -155,7 +156,7 @@ async def preview(
     tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
 ) -> WriteResult:
     """What `replace` would do; the chunks to embed are numbered, they have no ids yet."""
-    there = await known(tx, dataset_id, [document.uri for document, _ in chunked])
+    there = await by_uri(tx, dataset_id, [document.uri for document, _ in chunked])
     stored = await _stored(tx, [one.id for one in there.values()])
     written = WriteResult(RunCounts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
     for document, chunks in chunked:
@@ -323,7 +324,7 @@ class UnchunkedDocument:
 
 
 # three looks, each at an index of its own: of an OR the planner would rather walk the table
-UNCHUNKED = """
+SELECT_UNCHUNKED = """
 WITH due AS (
     (SELECT id FROM documents WHERE dataset_id = $1 AND content IS NOT NULL ORDER BY id LIMIT $3)
     UNION (SELECT id FROM documents WHERE dataset_id = $1 AND recipe < $2 LIMIT $3)
@@ -338,7 +339,7 @@ FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.id LIMIT $3
 
 async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
     """Documents that were put in as a text, or chunked by another recipe: their chunks joined are their text."""
-    rows = await tx.fetch(UNCHUNKED, dataset_id, recipe, limit)
+    rows = await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit)
     return [
         UnchunkedDocument(
             row["id"],
@@ -350,7 +351,7 @@ async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) ->
     ]
 
 
-async def still(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
+async def lock_unchanged(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
     """Lock documents, and tell which of them nobody has changed since they were read."""
     rows = await tx.fetch(
         "SELECT d.id FROM documents d JOIN unnest($1::bigint[], $2::text[]) n (id, seen) ON n.id = d.id "
@@ -362,14 +363,14 @@ async def still(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
 
 
 # the halves are counted apart, each in an index of its own: most documents are of this recipe
-WAITING = """
+COUNT_UNCHUNKED = """
 SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT NULL)
      + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe < $2)
      + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe > $2)
 """
 
 
-async def waiting(tx: ReadTx, dataset_id: UUID, recipe: str) -> int:
+async def count_unchunked(tx: ReadTx, dataset_id: UUID, recipe: str) -> int:
     """Documents whose chunks are still to be made: put in as a text, or chunked by another recipe than this one."""
-    found: int = await tx.fetchval(WAITING, dataset_id, recipe)
+    found: int = await tx.fetchval(COUNT_UNCHUNKED, dataset_id, recipe)
     return found

@@ -11,7 +11,7 @@ from evervec.domain.knowledge import MessageText, Score
 from evervec.domain.message import IncomingMessage
 from evervec.store.session import ReadTx, Tx
 
-UPSERT = """
+UPSERT_MESSAGES = """
 INSERT INTO messages AS m (dataset_id, chat, external_id, author, sent_at, edited_at, reply_to, content)
 SELECT $1, v.* FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[]) v
 ON CONFLICT (dataset_id, chat, external_id) DO UPDATE SET
@@ -39,7 +39,9 @@ async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) 
     by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
     latest = {(m.chat, m.external_id): m for m in by_age}.values()
     fields = [(m.chat, m.external_id, m.author, m.sent_at, m.edited_at, m.reply_to, m.text) for m in latest]
-    rows = await tx.fetch(UPSERT, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7))
+    rows = await tx.fetch(
+        UPSERT_MESSAGES, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7)
+    )
     created = [row["id"] for row in rows if row["created"]]
     changed = [row["id"] for row in rows if not row["created"]]
     return SavedMessages(created, changed, len(latest) - len(rows))
@@ -56,7 +58,7 @@ class ClaimedMessage:
     signal: str | None
 
 
-CLAIM = """
+CLAIM_MESSAGES = """
 WITH picked AS (
     SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.chat, m.reply_to, m.revision, m.signal
     FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
@@ -89,13 +91,15 @@ SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal,
 FROM leased l JOIN picked m ON m.id = l.message_id
 ORDER BY m.sent_at, m.id
 """
-WAITS = {"score": "unscored_id", "extract": "unextracted_id"}
+WAITING_COLUMNS = {"score": "unscored_id", "extract": "unextracted_id"}
 """The generated column that holds a message's id while it waits for a stage."""
 
 
 def claim_sql(stage: str, *, of_dataset: bool) -> str:
     """The claim for a stage: `$1` a dataset id or message ids, `$2` how many, `$3` the owner, `$4` how long."""
-    return CLAIM.format(scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", waits=WAITS[stage])
+    return CLAIM_MESSAGES.format(
+        scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", waits=WAITING_COLUMNS[stage]
+    )
 
 
 async def claim(
@@ -123,7 +127,7 @@ async def datasets_of(tx: ReadTx, ids: Sequence[int]) -> list[UUID]:
     return [row["dataset_id"] for row in rows]
 
 
-async def in_company(tx: ReadTx, dataset_id: UUID, size: int) -> bool:
+async def extraction_is_due(tx: ReadTx, dataset_id: UUID, size: int) -> bool:
     """Whether `size` messages of a dataset wait for extraction, or none is on its way there."""
     found: bool = await tx.fetchval(
         """
@@ -214,7 +218,7 @@ async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error:
     )
 
 
-async def rest(tx: Tx, owner: UUID, ids: Sequence[int], *, seconds: float, code: str, error: str) -> None:
+async def delay(tx: Tx, owner: UUID, ids: Sequence[int], *, seconds: float, code: str, error: str) -> None:
     """Let messages wait with a reason that is not theirs: nothing is counted against them."""
     await tx.execute(
         "UPDATE extract_work SET not_before = now() + $3, last_code = $4, last_error = $5, lease_owner = NULL, "
@@ -233,10 +237,10 @@ def waiting_sql(stage: str) -> str:
         SELECT m.dataset_id, m.id FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
         JOIN datasets d ON d.id = m.dataset_id AND d.deleted_at IS NULL
         JOIN projects p ON p.id = d.project_id AND p.deleted_at IS NULL
-        WHERE m.{WAITS[stage]} IS NOT NULL
+        WHERE m.{WAITING_COLUMNS[stage]} IS NOT NULL
           AND (w.message_id IS NULL OR w.revision <> m.revision
                OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now())))
-        ORDER BY m.dataset_id, m.{WAITS[stage]} LIMIT $1
+        ORDER BY m.dataset_id, m.{WAITING_COLUMNS[stage]} LIMIT $1
     """
 
 

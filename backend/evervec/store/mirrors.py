@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from evervec.store.changes import HAS_NEWS
+from evervec.store.changes import HAS_UNSEEN
 from evervec.store.session import ReadTx, Tx
 
-ALIVE = "interval '15 seconds'"
+HOLDER_TIMEOUT = "interval '15 seconds'"
 """A holder that was not seen for so long is dead, or as good as."""
-FORGOTTEN = "interval '1 day'"
+HOLDER_KEPT = "interval '1 day'"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class MirrorReport:
     watermark: str | None
 
 
-TELL = """
+REPORT = """
 INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, reason, vectors, bytes, watermark, watermark_at)
 SELECT $1, t.dataset_id, $2, $3, $4, t.state, t.reason, t.vectors, t.bytes, t.watermark, now()
 FROM unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
@@ -70,20 +70,20 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 """
 
 
-async def tell(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorReport]) -> dict[UUID, str]:
+async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorReport]) -> dict[UUID, str]:
     """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
-    rows = await tx.fetch(TELL, holder.id, holder.host, holder.folder, holder.pid, *values)
+    rows = await tx.fetch(REPORT, holder.id, holder.host, holder.folder, holder.pid, *values)
     await tx.execute(
-        "DELETE FROM mirrors WHERE (holder = $1 AND dataset_id <> ALL ($2)) OR seen_at < now() - " + FORGOTTEN,
+        "DELETE FROM mirrors WHERE (holder = $1 AND dataset_id <> ALL ($2)) OR seen_at < now() - " + HOLDER_KEPT,
         holder.id,
         values[0],
     )
     return {row["dataset_id"]: row["asked"] for row in rows if row["asked"] is not None}
 
 
-async def checked(
+async def record_check(
     tx: Tx, holder: MirrorHolder, dataset_id: UUID, *, missing: int, extra: int, stale: int, answer: bool
 ) -> None:
     """Keep what a sync check found; `answer` when somebody had asked for it."""
@@ -100,7 +100,7 @@ async def checked(
     )
 
 
-async def pass_on(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
+async def decline(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
     """Take a question off the table without an answer: whoever asked finds out by himself."""
     await tx.execute(
         "UPDATE mirrors SET answered_at = clock_timestamp() WHERE holder = $1 AND dataset_id = $2",
@@ -109,16 +109,16 @@ async def pass_on(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
     )
 
 
-async def leave(tx: Tx, holder: MirrorHolder) -> None:
+async def remove_holder(tx: Tx, holder: MirrorHolder) -> None:
     """A holder stops: its mirrors are files again."""
     await tx.execute("DELETE FROM mirrors WHERE holder = $1", holder.id)
 
 
-async def ask(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], what: str) -> list[UUID]:
+async def request(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], what: str) -> list[UUID]:
     """Ask the live holders of a folder for something; answers the datasets that one of them has."""
     rows = await tx.fetch(
         f"UPDATE mirrors SET asked = $4, asked_at = clock_timestamp() WHERE host = $1 AND folder = $2 "
-        f"AND dataset_id = ANY($3) AND seen_at > now() - {ALIVE} RETURNING dataset_id",
+        f"AND dataset_id = ANY($3) AND seen_at > now() - {HOLDER_TIMEOUT} RETURNING dataset_id",
         host,
         folder,
         list(dataset_ids),
@@ -127,37 +127,37 @@ async def ask(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], what:
     return [row["dataset_id"] for row in rows]
 
 
-async def unanswered(tx: ReadTx, host: str, folder: str) -> int:
+async def open_requests(tx: ReadTx, host: str, folder: str) -> int:
     """How many questions the live holders of a folder still have before them."""
     count: int = await tx.fetchval(
         "SELECT count(*) FROM mirrors WHERE host = $1 AND folder = $2 AND asked IS NOT NULL "
-        f"AND (answered_at IS NULL OR answered_at < asked_at) AND seen_at > now() - {ALIVE}",
+        f"AND (answered_at IS NULL OR answered_at < asked_at) AND seen_at > now() - {HOLDER_TIMEOUT}",
         host,
         folder,
     )
     return count
 
 
-HELD = f"""
+LIVE_MIRRORS = f"""
 SELECT m.dataset_id, m.host, m.folder, m.pid, m.state, m.reason, m.vectors, m.bytes, m.watermark,
-       CASE WHEN m.watermark IS NOT NULL AND {HAS_NEWS.format(dataset="m.dataset_id", mark="m.watermark::pg_snapshot")}
+       CASE WHEN m.watermark IS NOT NULL AND {HAS_UNSEEN.format(dataset="m.dataset_id", mark="m.watermark::pg_snapshot")}
        THEN extract(epoch FROM clock_timestamp() - m.watermark_at) * 1000 ELSE 0 END::float8 AS behind_ms,
        m.in_sync, m.checked_at, coalesce(m.missing, 0) AS missing, coalesce(m.extra, 0) AS extra,
        coalesce(m.stale, 0) AS stale
-FROM mirrors m WHERE m.dataset_id = ANY($1) AND m.seen_at > now() - {ALIVE}
+FROM mirrors m WHERE m.dataset_id = ANY($1) AND m.seen_at > now() - {HOLDER_TIMEOUT}
 ORDER BY m.dataset_id, m.host, m.folder, m.pid
 """
 
 
-async def held(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[LiveMirror]:
+async def live(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[LiveMirror]:
     """The live mirrors of some datasets. `behind_ms` is 0 for one that has seen everything committed."""
-    return [LiveMirror(*row) for row in await tx.fetch(HELD, list(dataset_ids))]
+    return [LiveMirror(*row) for row in await tx.fetch(LIVE_MIRRORS, list(dataset_ids))]
 
 
 async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
     """The oldest snapshot that a live mirror of a dataset is at."""
     found: str | None = await tx.fetchval(
-        f"SELECT watermark FROM mirrors WHERE dataset_id = $1 AND watermark IS NOT NULL AND seen_at > now() - {ALIVE} "
+        f"SELECT watermark FROM mirrors WHERE dataset_id = $1 AND watermark IS NOT NULL AND seen_at > now() - {HOLDER_TIMEOUT} "
         "ORDER BY pg_snapshot_xmin(watermark::pg_snapshot) LIMIT 1",
         dataset_id,
     )

@@ -126,7 +126,7 @@ async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
     return found
 
 
-async def without_vector(tx: ReadTx) -> tuple[int, int]:
+async def count_without_vector(tx: ReadTx) -> tuple[int, int]:
     """`(rows with text, those of them whose embedding is NULL or of an older text)`."""
     row = await tx.fetchrow(
         "SELECT count(*) AS with_text, count(*) FILTER (WHERE embedded_hash IS DISTINCT FROM content_hash) AS missing "

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.chunking import TEMPLATE, TOKENS
+from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE
 from evervec.errors import UnknownProviderError
 from evervec.store.session import ReadTx, Tx
 
@@ -51,7 +51,7 @@ class Provider:
     dimensions: int | None
 
 
-SELECT = """
+SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
        extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
        p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens, p.dimensions,
@@ -61,24 +61,24 @@ FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
 """
 
 
-SPACE = ("space_id", "provider", "space_model", "width", "active", "template", "chunk_tokens", "text_tokens")
+SPACE_COLUMNS = ("space_id", "provider", "space_model", "width", "active", "template", "chunk_tokens", "text_tokens")
 
 
 def _provider(row: Mapping[str, Any]) -> Provider:
     values = dict(row)
-    space = Space(*(values.pop(name) for name in SPACE))
+    space = Space(*(values.pop(name) for name in SPACE_COLUMNS))
     values["paused_seconds"] = values["paused_seconds"] or 0.0
     return Provider(**values, space=space)
 
 
 async def every(tx: ReadTx) -> list[Provider]:
     """All providers, oldest first."""
-    return [_provider(row) for row in await tx.fetch(SELECT + " ORDER BY p.created_at, p.name")]
+    return [_provider(row) for row in await tx.fetch(SELECT_PROVIDERS + " ORDER BY p.created_at, p.name")]
 
 
 async def by_id(tx: ReadTx, provider_id: UUID) -> Provider:
     """A provider. Raises `UnknownProviderError`."""
-    row = await tx.fetchrow(SELECT + " WHERE p.id = $1", provider_id)
+    row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE p.id = $1", provider_id)
     if row is None:
         raise UnknownProviderError(provider=str(provider_id), known=await _known(tx))
     return _provider(row)
@@ -86,7 +86,7 @@ async def by_id(tx: ReadTx, provider_id: UUID) -> Provider:
 
 async def by_name(tx: ReadTx, name: str) -> Provider:
     """A provider. Raises `UnknownProviderError`."""
-    row = await tx.fetchrow(SELECT + " WHERE p.name = $1", name)
+    row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE p.name = $1", name)
     if row is None:
         raise UnknownProviderError(provider=name, known=await _known(tx))
     return _provider(row)
@@ -94,7 +94,7 @@ async def by_name(tx: ReadTx, name: str) -> Provider:
 
 async def active(tx: ReadTx) -> Provider | None:
     """The provider that serves the active space, the one used last if there are several."""
-    row = await tx.fetchrow(SELECT + " WHERE s.state = 'active' ORDER BY p.used_at DESC, p.name LIMIT 1")
+    row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE s.state = 'active' ORDER BY p.used_at DESC, p.name LIMIT 1")
     return None if row is None else _provider(row)
 
 
@@ -178,7 +178,7 @@ async def _ensure_space(
         template,
         chunk_tokens,
         TEMPLATE,
-        TOKENS,
+        CHUNK_TOKENS,
     )
     return space_id
 

@@ -22,7 +22,7 @@ CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 LOG = "The server's log tells more."
 ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."
-ADVICE = {
+ADVICE_BY_SQLSTATE = {
     "3D000": "Make it with `createdb`, or name another one in EVERVEC_DATABASE_URL.",
     "25006": "This server is read-only: give the address of the primary in EVERVEC_DATABASE_URL.",
     "42501": "Grant that to the user of EVERVEC_DATABASE_URL; `evervec migrate` needs the owner of the schema.",
@@ -37,20 +37,20 @@ ADVICE = {
 }
 
 
-def translated(error: Exception, where: str) -> EvervecError | None:
+def translate(error: Exception, where: str) -> EvervecError | None:
     """Our error for one of the driver, or None for what is a mistake of ours."""
     if isinstance(error, ssl.SSLError) or "SSL upgrade" in str(error):
-        return refused(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
+        return refusal(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
     if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours
         return DatabaseDownError(where=where, reason=_reason(error))
     if isinstance(error, CONFLICTS):
         return ConflictError(reason=_reason(error))
     state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
-    advice = ADVICE.get(state) or ADVICE.get(state[:2])
-    return refused(error, where, advice) if advice else None
+    advice = ADVICE_BY_SQLSTATE.get(state) or ADVICE_BY_SQLSTATE.get(state[:2])
+    return refusal(error, where, advice) if advice else None
 
 
-def refused(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedError:
+def refusal(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedError:
     """The error for a server that answers, and says no."""
     return DatabaseRefusedError(where=where, reason=_reason(error), advice=advice)
 
@@ -61,7 +61,7 @@ def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
 
 
-def unusable(error: ValueError) -> DatabaseAddressError:
+def unusable_address(error: ValueError) -> DatabaseAddressError:
     """The error for an address that the driver can not read. Only the driver's own words are safe to repeat: Python's
     quote parts of the address, and a password may be in them."""
     known = isinstance(error, asyncpg.ClientConfigurationError)

@@ -30,10 +30,10 @@ DUE = "w.not_before <= now()"
 DUE_FOR_BATCH = "(w.deferred OR w.not_before <= now())"
 
 # A lease is free when nobody holds it, when its time is up, or when the text under it was edited since.
-UNHELD = "(w.content_hash <> e.content_hash OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now())))"
-FREE = UNHELD.format(due=DUE)
+CLAIMABLE = "(w.content_hash <> e.content_hash OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now())))"
+CLAIMABLE_NOW = CLAIMABLE.format(due=DUE)
 
-CLAIM = """
+CLAIM_ROWS = """
 WITH picked AS (
     SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash
     FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
@@ -72,16 +72,16 @@ FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 
 
 OF_DATASET = "e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)"
-CLAIM_IDS = CLAIM.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=FREE, due=DUE, for_batch=False)
-CLAIM_DATASET = CLAIM.format(scope=OF_DATASET, free=FREE, due=DUE, for_batch=False)
+CLAIM_IDS = CLAIM_ROWS.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=CLAIMABLE_NOW, due=DUE, for_batch=False)
+CLAIM_DATASET = CLAIM_ROWS.format(scope=OF_DATASET, free=CLAIMABLE_NOW, due=DUE, for_batch=False)
 
 
 # One claim at a time in a dataset, for a moment: two could not see that they take the same text. And planned anew each
 # time: a plan that was kept from when nothing was in flight takes seconds once thousands are.
-TURN = """
+LOCK_CLAIMS = """
 SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2)), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
-TURN_OF_IDS = """
+LOCK_CLAIMS_OF_IDS = """
 SELECT pg_advisory_xact_lock(hashtextextended(dataset_id::text, 2))
 FROM set_config('plan_cache_mode', 'force_custom_plan', true), (SELECT DISTINCT dataset_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) ORDER BY dataset_id) d
 """
@@ -91,7 +91,7 @@ async def claim_ids(
     tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, limit: int, owner: UUID, lease: float
 ) -> list[ClaimedRow]:
     """Lease those of the given rows that are pending and free, for `lease` seconds."""
-    await tx.execute(TURN_OF_IDS, embeddable.kind, list(row_ids))
+    await tx.execute(LOCK_CLAIMS_OF_IDS, embeddable.kind, list(row_ids))
     picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
     return await with_text(tx, picked, owner)
 
@@ -100,7 +100,7 @@ async def claim_dataset(
     tx: Tx, dataset_id: UUID, *, kind: int | None = None, limit: int, owner: UUID, lease: float
 ) -> list[ClaimedRow]:
     """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
-    await tx.execute(TURN, dataset_id)
+    await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
     return await with_text(tx, picked, owner)
 
@@ -207,7 +207,9 @@ async def give_up(tx: Tx, owner: UUID, given_up: Sequence[FailedRow]) -> int:
 
 async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
     """Open failed rows again, all of the datasets or one `(kind, row id)`; answers how many."""
-    reopened = await tx.fetch(FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None)))
+    reopened = await tx.fetch(
+        REOPEN_FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None))
+    )
     ids = [r["vector_id"] for r in reopened]
     await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
     return len(ids)
@@ -218,19 +220,21 @@ async def discard(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] |
 
     The digest stays in `failed_hash`, so that `populate` does not take the same text for a new one.
     """
-    dropped = await tx.fetch(FAILED.format(verb="SET content_hash = NULL"), list(dataset_ids), *(row or (None, None)))
+    dropped = await tx.fetch(
+        REOPEN_FAILED.format(verb="SET content_hash = NULL"), list(dataset_ids), *(row or (None, None))
+    )
     ids = [r["vector_id"] for r in dropped]
     await tx.execute("DELETE FROM embed_work WHERE vector_id = ANY($1)", ids)
     return len(ids)
 
 
-FAILED = (
+REOPEN_FAILED = (
     "UPDATE embeddings {verb} WHERE failed_hash = content_hash AND dataset_id = ANY($1) "
     "AND ($2::smallint IS NULL OR (kind = $2 AND row_id = $3)) RETURNING vector_id"
 )
 
-HELD = f"""
-SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {FREE}) AS free, count(*) AS pending
+COUNT_WAITING = f"""
+SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {CLAIMABLE_NOW}) AS free, count(*) AS pending
 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
 WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
 """
@@ -238,7 +242,7 @@ WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
 
 async def waiting(tx: ReadTx, dataset_id: UUID) -> tuple[int, int]:
     """`(free, pending)`: rows of a dataset that could be claimed now, and all that wait."""
-    row = await tx.fetchrow(HELD, dataset_id)
+    row = await tx.fetchrow(COUNT_WAITING, dataset_id)
     return (0, 0) if row is None else (row["free"], row["pending"])
 
 

@@ -11,8 +11,8 @@ import orjson
 from evervec.domain.document import ChangedIds, Skipped
 from evervec.store.session import ReadTx, Tx
 
-EXAMPLES = 50
-KEPT = 200
+EXAMPLES_KEPT = 50
+RUNS_KEPT = 200
 """So many finished runs of a dataset are kept."""
 
 
@@ -99,7 +99,7 @@ class RunRecord:
         for one in skipped:
             reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
             self.skipped[reason] = self.skipped.get(reason, 0) + 1
-            if len(self.examples) < EXAMPLES:
+            if len(self.examples) < EXAMPLES_KEPT:
                 self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
 
     def copy(self) -> "RunRecord":
@@ -107,19 +107,19 @@ class RunRecord:
         return replace(self, counts=replace(self.counts), skipped=dict(self.skipped), examples=list(self.examples))
 
 
-COUNTS = tuple(f.name for f in fields(RunCounts))
+RUN_COUNTS = tuple(f.name for f in fields(RunCounts))
 SECONDS = tuple(f.name for f in fields(RunSeconds))
-OWN = tuple(f.name for f in fields(RunRecord) if f.name not in ("counts", "seconds", "skipped", "examples"))
-NUMBERS = (*COUNTS, *(f"seconds_{name}" for name in SECONDS))
-SELECT = f"SELECT {', '.join((*OWN, *NUMBERS))}, skipped, examples FROM index_runs "
+RUN_COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("counts", "seconds", "skipped", "examples"))
+NUMBERS = (*RUN_COUNTS, *(f"seconds_{name}" for name in SECONDS))
+SELECT_RUNS = f"SELECT {', '.join((*RUN_COLUMNS, *NUMBERS))}, skipped, examples FROM index_runs "
 
 
 def _run(row: Any) -> RunRecord:
-    own = {name: row[name] for name in OWN}
+    own = {name: row[name] for name in RUN_COLUMNS}
     own["changed"] = None if row["changed"] is None else orjson.loads(row["changed"])
     return RunRecord(
         **own,
-        counts=RunCounts(*(row[name] for name in COUNTS)),
+        counts=RunCounts(*(row[name] for name in RUN_COUNTS)),
         seconds=RunSeconds(*(row[f"seconds_{name}"] for name in SECONDS)),
         skipped=orjson.loads(row["skipped"]),
         examples=orjson.loads(row["examples"]),
@@ -128,28 +128,28 @@ def _run(row: Any) -> RunRecord:
 
 async def by_id(tx: ReadTx, run_id: UUID) -> RunRecord | None:
     """A run, or None when it went with its dataset."""
-    row = await tx.fetchrow(SELECT + "WHERE id = $1", run_id)
+    row = await tx.fetchrow(SELECT_RUNS + "WHERE id = $1", run_id)
     return None if row is None else _run(row)
 
 
 async def active(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
     """The run that is at work or waits; the former if there are both."""
     row = await tx.fetchrow(
-        SELECT + "WHERE dataset_id = $1 AND state IN ('queued', 'running') ORDER BY state DESC LIMIT 1", dataset_id
+        SELECT_RUNS + "WHERE dataset_id = $1 AND state IN ('queued', 'running') ORDER BY state DESC LIMIT 1", dataset_id
     )
     return None if row is None else _run(row)
 
 
 async def recent(tx: ReadTx, dataset_id: UUID, *, limit: int) -> list[RunRecord]:
     """The newest runs, the newest first."""
-    rows = await tx.fetch(SELECT + "WHERE dataset_id = $1 ORDER BY created_at DESC LIMIT $2", dataset_id, limit)
+    rows = await tx.fetch(SELECT_RUNS + "WHERE dataset_id = $1 ORDER BY created_at DESC LIMIT $2", dataset_id, limit)
     return [_run(row) for row in rows]
 
 
 async def last_full(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
     """The newest finished run that went through everything from nothing: what a run without memory takes."""
     row = await tx.fetchrow(
-        SELECT
+        SELECT_RUNS
         + "WHERE dataset_id = $1 AND state = 'done' AND mode <> 'delta' AND chunks_skipped = 0 AND chunks_new = full_texts "
         "ORDER BY created_at DESC LIMIT 1",
         dataset_id,
@@ -194,7 +194,7 @@ async def add(
     return run_id
 
 
-async def in_line(tx: Tx, dataset_id: UUID) -> None:
+async def lock_queue(tx: Tx, dataset_id: UUID) -> None:
     """Whoever asks for runs of a dataset asks one after the other, until the transaction ends."""
     await tx.execute("SELECT FROM datasets WHERE id = $1 FOR NO KEY UPDATE", dataset_id)
 
@@ -211,8 +211,8 @@ async def enqueue(
 ) -> UUID:
     """A run that waits for its turn. One that waits already takes the ids along, or becomes the wider of the two; what
     anybody wants embedded at once is not deferred."""
-    await in_line(tx, dataset_id)
-    row = await tx.fetchrow(SELECT + "WHERE dataset_id = $1 AND state = 'queued' FOR UPDATE", dataset_id)
+    await lock_queue(tx, dataset_id)
+    row = await tx.fetchrow(SELECT_RUNS + "WHERE dataset_id = $1 AND state = 'queued' FOR UPDATE", dataset_id)
     if row is None:
         return await add(tx, dataset_id, mode, trigger, changed, embeds=embeds, deferred=deferred)
     waiting = _run(row)
@@ -236,7 +236,7 @@ async def enqueue(
     return waiting.id
 
 
-async def next_of(tx: Tx, dataset_id: UUID) -> RunRecord | None:
+async def start_next(tx: Tx, dataset_id: UUID) -> RunRecord | None:
     """The run to work on now, marked running: one that died first, then the one that waits. Only for who has the lock."""
     row = await tx.fetchrow(
         "UPDATE index_runs SET state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()) "
@@ -283,13 +283,13 @@ async def finish(tx: Tx, run: RunRecord) -> None:
         "DELETE FROM index_runs WHERE dataset_id = $1 AND finished_at IS NOT NULL AND created_at < (SELECT created_at "
         "FROM index_runs WHERE dataset_id = $1 ORDER BY created_at DESC OFFSET $2 LIMIT 1)",
         run.dataset_id,
-        KEPT,
+        RUNS_KEPT,
     )
 
 
 async def postpone(tx: Tx, run: RunRecord, *, seconds: float, error: str) -> None:
     """Back to those that wait, for some seconds: what it needs is away. One that waits already takes its ids along."""
-    await in_line(tx, run.dataset_id)
+    await lock_queue(tx, run.dataset_id)
     if await tx.fetchval(
         "SELECT EXISTS (SELECT FROM index_runs WHERE dataset_id = $1 AND state = 'queued')", run.dataset_id
     ):
@@ -307,7 +307,7 @@ async def postpone(tx: Tx, run: RunRecord, *, seconds: float, error: str) -> Non
     )
 
 
-WAITING = """
+DATASETS_DUE = """
 SELECT r.dataset_id FROM index_runs r
 JOIN datasets d ON d.id = r.dataset_id JOIN projects p ON p.id = d.project_id
 LEFT JOIN LATERAL (SELECT full_texts FROM index_runs o WHERE o.dataset_id = r.dataset_id AND o.state = 'done'
@@ -317,12 +317,12 @@ GROUP BY r.dataset_id ORDER BY bool_and(r.mode = 'delta') DESC, max(coalesce(las
 """
 
 
-async def waiting(tx: ReadTx) -> list[UUID]:
+async def datasets_due(tx: ReadTx) -> list[UUID]:
     """The live datasets with a run that is due, or that says it runs: whether it does, its lock knows.
 
     Deltas before what goes through everything, small datasets before large ones.
     """
-    return [row["dataset_id"] for row in await tx.fetch(WAITING)]
+    return [row["dataset_id"] for row in await tx.fetch(DATASETS_DUE)]
 
 
 @dataclass(frozen=True)
@@ -334,10 +334,10 @@ class DatasetRuns:
     last: RunRecord | None
 
 
-async def standing(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
+async def of_dataset(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
     """The runs that are not finished, and the newest finished one."""
     rows = await tx.fetch(
-        SELECT
+        SELECT_RUNS
         + "WHERE dataset_id = $1 AND (finished_at IS NULL OR id = (SELECT id FROM index_runs WHERE dataset_id = $1 "
         "AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1))",
         dataset_id,
@@ -347,29 +347,29 @@ async def standing(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
 
 
 # a key of 64 bits is shown in two halves
-HELD = """
+INDEX_LOCK_HELD = """
 EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (classid::bigint << 32) | objid::bigint = hashtextextended('evervec:index:' || {dataset_id}, 0)
 )
 """
-ALIVE = f"SELECT {HELD.format(dataset_id='$1::uuid')}"
-EMBEDDING = f"SELECT dataset_id FROM index_runs r WHERE state = 'running' AND embeds AND {HELD.format(dataset_id='r.dataset_id')}"
+IS_INDEXING = f"SELECT {INDEX_LOCK_HELD.format(dataset_id='$1::uuid')}"
+EMBEDDING_DATASETS = f"SELECT dataset_id FROM index_runs r WHERE state = 'running' AND embeds AND {INDEX_LOCK_HELD.format(dataset_id='r.dataset_id')}"
 
 
-async def alive(tx: ReadTx, dataset_id: UUID) -> bool:
+async def is_indexing(tx: ReadTx, dataset_id: UUID) -> bool:
     """Whether a process is indexing this dataset at this moment: it holds the lock (see `pipeline.index`)."""
-    held: bool = await tx.fetchval(ALIVE, dataset_id)
+    held: bool = await tx.fetchval(IS_INDEXING, dataset_id)
     return held
 
 
-async def embedding(tx: ReadTx) -> set[UUID]:
+async def embedding_datasets(tx: ReadTx) -> set[UUID]:
     """The datasets whose chunks a living run embeds by itself: what it sends, it counts."""
-    return {row["dataset_id"] for row in await tx.fetch(EMBEDDING)}
+    return {row["dataset_id"] for row in await tx.fetch(EMBEDDING_DATASETS)}
 
 
-WITHOUT_IDS = SELECT.replace(" changed,", " NULL AS changed,")
+WITHOUT_IDS = SELECT_RUNS.replace(" changed,", " NULL AS changed,")
 
 
 async def finished(tx: ReadTx, dataset_id: UUID) -> list[RunRecord]:

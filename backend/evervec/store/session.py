@@ -11,7 +11,7 @@ import asyncpg
 from evervec import log
 from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
 from evervec.store import checks
-from evervec.store.refusals import refused, translated, unusable
+from evervec.store.refusals import refusal, translate, unusable_address
 
 LOCK_SECONDS = 0.1
 
@@ -98,9 +98,9 @@ class Database:
             async with asyncio.timeout(self._connect_seconds):
                 self._pool = await self._connect()
         except ValueError as error:
-            raise unusable(error) from None
+            raise unusable_address(error) from None
         except DRIVER_ERRORS as error:
-            raise translated(error, self.where) or refused(error, self.where) from error
+            raise translate(error, self.where) or refusal(error, self.where) from error
         if check:
             try:
                 async with self.read() as tx:
@@ -212,7 +212,7 @@ class Database:
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatchError(found="none", wanted="its tables") from error
         except DRIVER_ERRORS as error:
-            ours = None if error is own else translated(error, self.where)
+            ours = None if error is own else translate(error, self.where)
             if ours is None:  # a mistake in our own SQL stays what it is, and so does an error of the caller's body
                 raise
             raise ours from error

@@ -26,7 +26,9 @@ class SourceRecord:
     synced_at: datetime | None
 
 
-SELECT = "SELECT s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at FROM sources s "
+SELECT_SOURCES = (
+    "SELECT s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at FROM sources s "
+)
 
 
 def _record(row: Any) -> SourceRecord:
@@ -36,7 +38,7 @@ def _record(row: Any) -> SourceRecord:
 
 async def of_dataset(tx: ReadTx, dataset_id: UUID) -> tuple[SourceRecord, str | None] | None:
     """A dataset's source and the tenant that the dataset holds, or None when nothing fills it by itself."""
-    row = await tx.fetchrow(SELECT + "JOIN datasets d ON d.source_id = s.id WHERE d.id = $1", dataset_id)
+    row = await tx.fetchrow(SELECT_SOURCES + "JOIN datasets d ON d.source_id = s.id WHERE d.id = $1", dataset_id)
     if row is None:
         return None
     return _record(row), await tx.fetchval("SELECT tenant FROM datasets WHERE id = $1", dataset_id)
@@ -44,21 +46,22 @@ async def of_dataset(tx: ReadTx, dataset_id: UUID) -> tuple[SourceRecord, str | 
 
 async def by_name(tx: ReadTx, project_id: UUID, name: str) -> SourceRecord | None:
     """A project's source of that name."""
-    row = await tx.fetchrow(SELECT + "WHERE s.project_id = $1 AND s.name = $2", project_id, name)
+    row = await tx.fetchrow(SELECT_SOURCES + "WHERE s.project_id = $1 AND s.name = $2", project_id, name)
     return None if row is None else _record(row)
 
 
 async def find(tx: ReadTx, project: str, name: str) -> SourceRecord | None:
     """The source of that name in the live project with this slug."""
     row = await tx.fetchrow(
-        SELECT + "JOIN projects p ON p.id = s.project_id WHERE p.slug = $1 AND s.name = $2 AND p.deleted_at IS NULL",
+        SELECT_SOURCES
+        + "JOIN projects p ON p.id = s.project_id WHERE p.slug = $1 AND s.name = $2 AND p.deleted_at IS NULL",
         project,
         name,
     )
     return None if row is None else _record(row)
 
 
-async def keep(
+async def save(
     tx: Tx, project_id: UUID, name: str, type_: str, spec: dict[str, Any], *, url_encrypted: bytes | None = None
 ) -> SourceRecord:
     """Keep a source under its name; what it is described by now counts, its cursor stays."""
@@ -80,7 +83,7 @@ async def keep(
     return _record(row)
 
 
-async def fill(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = None) -> None:
+async def assign(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = None) -> None:
     """Say that a dataset is filled from a source. Raises `Refused` when it is filled from another one."""
     done = await tx.fetchval(
         "UPDATE datasets SET source_id = $2, tenant = $3 WHERE id = $1 AND (source_id IS NULL OR source_id = $2) "
@@ -96,7 +99,7 @@ async def fill(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = N
         )
 
 
-async def drop_roots(tx: Tx, dataset_id: UUID, roots: Sequence[str]) -> None:
+async def remove_roots(tx: Tx, dataset_id: UUID, roots: Sequence[str]) -> None:
     """Take roots out of what is kept of a dataset's files; a source without any root goes."""
     await tx.fetchval("SELECT 1 FROM datasets WHERE id = $1 FOR UPDATE", dataset_id)
     source_id = await tx.fetchval(
@@ -118,7 +121,7 @@ async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:
     return {row["tenant"]: row["id"] for row in rows}
 
 
-async def filled(tx: ReadTx) -> list[UUID]:
+async def assigned_datasets(tx: ReadTx) -> list[UUID]:
     """Every live dataset that has a source."""
     rows = await tx.fetch(
         "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id IS NOT NULL "
@@ -127,7 +130,7 @@ async def filled(tx: ReadTx) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-async def advance(tx: Tx, source_id: UUID, cursor: dict[str, Any]) -> None:
+async def save_cursor(tx: Tx, source_id: UUID, cursor: dict[str, Any]) -> None:
     """Remember where a sync came to, in the transaction that asked for the indexing of what it found."""
     await tx.execute(
         "UPDATE sources SET cursor = $2, synced_at = now() WHERE id = $1", source_id, orjson.dumps(cursor).decode()

@@ -180,7 +180,7 @@ def _of_kind(column: str) -> str:
 
 
 # what a mirror found, as it is now: a row that went is not here, and the score is that of the vector of today
-REJOINED = f"""
+REJOIN = f"""
 SELECT e.kind, e.row_id AS id, d.slug AS dataset, 1 - (e.embedding <=> $1::vector) AS score, {_of_kind("text")} AS text,
        e.embedded_hash IS DISTINCT FROM e.content_hash AS stale, {_of_kind("place")} AS place
 FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
@@ -189,7 +189,7 @@ ORDER BY score DESC, e.kind, e.row_id
 """
 
 
-async def rejoined(
+async def rejoin(
     tx: ReadTx,
     query: NDArray[np.float32],
     vector_ids: Sequence[int],
@@ -200,7 +200,7 @@ async def rejoined(
     """The rows behind vector ids that are still there, with their exact score for a `(dim,) float32` query, best first."""
     packed = pack(query.reshape(1, -1))[0]
     listed = [embeddable.kind for embeddable in kinds]
-    rows = await tx.fetch(REJOINED, packed, list(vector_ids), list(dataset_ids), listed)
+    rows = await tx.fetch(REJOIN, packed, list(vector_ids), list(dataset_ids), listed)
     return [_hit(row, BY_KIND[row["kind"]]) for row in rows]
 
 
@@ -215,7 +215,7 @@ async def nearest_of(
 ) -> list[SearchHit]:
     """The k nearest of some rows of a kind, compared one by one."""
     ids = await ids_of_rows(tx, embeddable, row_ids)
-    return (await rejoined(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
+    return (await rejoin(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
 
 
 async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]) -> list[int]:
@@ -276,7 +276,7 @@ async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32]
     return "\n".join(row[0] for row in rows)
 
 
-async def in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, most: int) -> int:
+async def count_in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, most: int) -> int:
     """How many embedded rows a filter keeps, counted no further than `most`."""
     counted: int = await tx.fetchval(
         "SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND kind = $2 "
@@ -288,7 +288,7 @@ async def in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUI
     return counted
 
 
-async def of_row(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.float32] | None:
+async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.float32] | None:
     """The vector of a row, `(dim,) float32`, or None when it has none."""
     packed = await tx.fetchval(
         "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id

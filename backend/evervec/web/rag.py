@@ -12,7 +12,7 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import indexing, runs
-from evervec.store.runs import KEPT
+from evervec.store.runs import RUNS_KEPT
 from evervec.web import rag_examples as examples
 from evervec.web import rag_shapes as shapes
 from evervec.web.rag_shapes import IndexRequest
@@ -83,7 +83,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
         | _refusals(401, 404, 422, 503),
     )
     async def metrics(
-        dataset: Which, runs: Annotated[int, Query(ge=1, le=KEPT, description="How many runs to list.")] = 20
+        dataset: Which, runs: Annotated[int, Query(ge=1, le=RUNS_KEPT, description="How many runs to list.")] = 20
     ) -> dict[str, Any]:
         """Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
         newest run that did everything from nothing, less the run's own; 0 for a slower one, null while none was measured."""

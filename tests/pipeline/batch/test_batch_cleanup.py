@@ -40,7 +40,7 @@ async def client(lane: Resources) -> BatchClient:
 async def ours(lane: Resources) -> UUID:
     """An intent of this database that nobody has written down."""
     async with lane.database.read() as tx:
-        return new_intent(await batch_jobs.tag(tx))
+        return new_intent(await batch_jobs.database_tag(tx))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_an_old_file_of_ours_is_removed_and_a_young_one_kept(
 ) -> None:
     await left_behind(client, fake, tmp_path, ours, OLD)
     async with lane.database.read() as tx:
-        young = await left_behind(client, fake, tmp_path, new_intent(await batch_jobs.tag(tx)), YOUNG)
+        young = await left_behind(client, fake, tmp_path, new_intent(await batch_jobs.database_tag(tx)), YOUNG)
     assert await removed(lane) == 1
     assert names(fake, [young])
     assert await removed(lane) == 0

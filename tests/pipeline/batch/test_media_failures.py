@@ -181,13 +181,13 @@ async def test_a_text_that_comes_between_an_answer_and_its_writing_is_left_alone
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     uri = Document.from_path(tmp_path / "a.png").uri
-    still = media.still
+    still = media.lock_undescribed
 
     async def late(tx: Tx, given: Any) -> set[int]:
         await ingest_as(lane, [Document.from_text(uri, "A text.")])
         return await still(tx, given)
 
-    monkeypatch.setattr(media, "still", late)
+    monkeypatch.setattr(media, "lock_undescribed", late)
     await to_the_end(lane, psql)
     assert (await counts(lane, job), await texts(psql)) == ((1, 0, 0, 1, 0), ["A text."])
 
@@ -317,7 +317,7 @@ async def test_a_process_that_dies_before_it_stores_the_job_leaves_it_to_be_adop
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(batch_jobs, "submitted", _killed)
+        patch.setattr(batch_jobs, "mark_submitted", _killed)
         with pytest.raises(Killed):
             await sent(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"))
     assert await psql.fetch("SELECT status, external_id FROM batch_jobs") == [("CREATED", None)]
@@ -331,7 +331,7 @@ async def test_an_intent_that_was_never_sent_goes_on_with_the_files_as_they_are_
 ) -> None:
     names = ("same.png", "gone.png", "changed.png", "taken.png", "deleted.png")
     with monkeypatch.context() as patch:
-        patch.setattr(batch_jobs, "uploaded", _killed)
+        patch.setattr(batch_jobs, "mark_uploaded", _killed)
         with pytest.raises(Killed):
             await sent(lane, *(written(tmp_path, name) for name in names))
     (tmp_path / "gone.png").unlink()
@@ -354,7 +354,7 @@ async def test_an_intent_of_which_nothing_is_left_is_cancelled(
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(batch_jobs, "uploaded", _killed)
+        patch.setattr(batch_jobs, "mark_uploaded", _killed)
         with pytest.raises(Killed):
             await sent(lane, written(tmp_path, "a.png"))
     (tmp_path / "a.png").unlink()
@@ -369,7 +369,7 @@ async def test_a_process_that_dies_in_the_middle_of_a_description_leaves_all_or_
     await sent(lane, written(tmp_path, "a.png"))
     fake.batches.polls = 0
     with monkeypatch.context() as patch:
-        patch.setattr(media, "described", _killed)
+        patch.setattr(media, "mark_described", _killed)
         with pytest.raises(Killed):
             await BatchManager(lane).check_and_sync()
     assert await texts(psql) == []

@@ -44,7 +44,7 @@ async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset
     assert (await embed_dataset(resources, dataset.id)).success == 150
     async with resources.database.read() as tx:
         for row_id, text in zip(ids, texts, strict=True):
-            found = await vectors.of_row(tx, MESSAGE, row_id)
+            found = await vectors.vector_of(tx, MESSAGE, row_id)
             assert found is not None
             np.testing.assert_allclose(found, expected_vector("embedder", text, 32), rtol=1e-6)
 
@@ -129,7 +129,7 @@ async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
     fake.heal()
     assert (await embed_rows(resources, MESSAGE, [row_id])).success == 1
     async with resources.database.read() as tx:
-        found = await vectors.of_row(tx, MESSAGE, row_id)
+        found = await vectors.vector_of(tx, MESSAGE, row_id)
     assert found is not None
     np.testing.assert_allclose(found, expected_vector("embedder", "after", 32), rtol=1e-6)
 

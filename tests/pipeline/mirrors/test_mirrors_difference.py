@@ -35,9 +35,9 @@ from tests.pipeline.mirrors.mirroring import (
 async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, FeedVectors]:
     """The truth, and what stands above it."""
     async with resources.database.read() as tx:
-        heading = await changes.heading(tx, dataset.id)
+        heading = await changes.feed_state(tx, dataset.id)
         assert heading is not None
-        return heading, await changes.everything(tx, dataset.id, heading.identity.dimensions)
+        return heading, await changes.all_vectors(tx, dataset.id, heading.identity.dimensions)
 
 
 def save(

@@ -92,7 +92,7 @@ async def test_only_who_holds_the_lock_is_alive(resources: Resources, psql: Any,
         async with resources.database.advisory_lock(of):
             assert (await indexing.status(resources, "orders"))["running"]["alive"] is alive
             async with resources.database.read() as tx:
-                assert await runs.alive(tx, orders) is alive
+                assert await runs.is_indexing(tx, orders) is alive
 
 
 async def test_a_lock_is_told_by_all_its_bits(resources: Resources) -> None:
@@ -100,8 +100,8 @@ async def test_a_lock_is_told_by_all_its_bits(resources: Resources) -> None:
     for number in range(32):
         dataset_id = UUID(int=number)
         async with resources.database.advisory_lock(f"index:{dataset_id}"), resources.database.read() as tx:
-            assert await runs.alive(tx, dataset_id)
-            assert not await runs.alive(tx, UUID(int=number + 1000))
+            assert await runs.is_indexing(tx, dataset_id)
+            assert not await runs.is_indexing(tx, UUID(int=number + 1000))
 
 
 async def test_a_run_that_waits_and_one_at_work_are_both_shown(resources: Resources, psql: Any, orders: UUID) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from evervec import log
-from evervec.domain.batch import is_of
+from evervec.domain.batch import belongs_to
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.providers import Provider
@@ -21,13 +21,13 @@ async def remove_orphans(resources: Resources, provider: Provider, *, older: tim
     and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
     client = resources.models.batch_client(provider)
     async with resources.database.read() as tx:
-        tag = await batch_jobs.tag(tx)
+        tag = await batch_jobs.database_tag(tx)
     removed, now = 0, datetime.now(UTC)
-    files = [one async for one in client.files() if is_of(one.intent, tag)]
-    jobs = [one async for one in client.jobs(now - LOOKED_BACK) if is_of(one.intent, tag)]
+    files = [one async for one in client.files() if belongs_to(one.intent, tag)]
+    jobs = [one async for one in client.jobs(now - LOOKED_BACK) if belongs_to(one.intent, tag)]
     intents = [file.intent for file in files] + [job.intent for job in jobs]
     async with resources.database.read() as tx:
-        open_ = await batch_jobs.still_open(tx, [intent for intent in intents if intent is not None])
+        open_ = await batch_jobs.open_jobs(tx, [intent for intent in intents if intent is not None])
     for job in jobs:
         assert job.intent is not None  # it is of our tag
         ours = open_.get(job.intent, "")

@@ -69,7 +69,7 @@ class Collection:
         if job.input_file is not None:
             await self._client.remove_file(job.input_file)
         async with self._database.transaction() as tx:
-            await batch_jobs.cleaned(tx, job.id)
+            await batch_jobs.mark_cleaned(tx, job.id)
 
     async def _still_running(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
         if job.late:
@@ -80,7 +80,7 @@ class Collection:
         if not wanted:
             return await self._abandon(job, "none of its rows waits any more")
         async with self._database.transaction() as tx:
-            await batch_jobs.seen(tx, job.id, remote.said)
+            await batch_jobs.mark_processing(tx, job.id, remote.said)
         return await self._job(job.id)
 
     async def _abandon(

@@ -11,7 +11,7 @@ import numpy as np
 
 from evervec.domain.batch import BatchClient, JobType, Line, RemoteJob, Results
 from evervec.domain.protocols import Vectors
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.errors import BadResponseError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason
 from evervec.pipeline.resources import Resources
@@ -166,8 +166,8 @@ class EmbeddingPayload:
                     price=provider.usd_per_million_tokens,
                     hours=self._hours,
                 )
-                await batch_jobs.fill(tx, intent.id, items)
-                await batch_jobs.sized(tx, intent.id, into.weight())
+                await batch_jobs.add_items(tx, intent.id, items)
+                await batch_jobs.record_size(tx, intent.id, into.weight())
             if surplus:
                 await rows.release(tx, intent.id, surplus)
 
@@ -177,7 +177,7 @@ class EmbeddingPayload:
     async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
         """Rows whose lease is still the intent's, and whose text is the same."""
         async with self._database.transaction() as tx:
-            await batch_jobs.forget_lost(tx, job.id)
+            await batch_jobs.drop_lost(tx, job.id)
             await rows.renew(tx, job.id, lease=INTENT_SECONDS)
         with intent.path.open("wb") as file:
             embedder = self._resources.models.embedder(intent.provider)
@@ -185,19 +185,19 @@ class EmbeddingPayload:
             reached = 0
             while True:
                 async with self._database.transaction() as tx:
-                    held = await batch_jobs.still_held(tx, job.id, after=reached, limit=ROWS_CLAIMED)
+                    held = await batch_jobs.leased_rows(tx, job.id, after=reached, limit=ROWS_CLAIMED)
                 if not held:
                     break
                 reached = held[-1].vector_id
                 await asyncio.to_thread(into.take, held)
         async with self._database.transaction() as tx:
-            await batch_jobs.sized(tx, job.id, into.weight())
+            await batch_jobs.record_size(tx, job.id, into.weight())
         return into.texts > 0
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """By the lease, and a margin."""
-        await batch_queue.hold_until(tx, job_id, hours=hours + MARGIN_HOURS)
-        return not await batch_jobs.lost(tx, job_id)
+        await batch_queue.extend_leases(tx, job_id, hours=hours + MARGIN_HOURS)
+        return not await batch_jobs.has_lost(tx, job_id)
 
     async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
         """A job that embeds."""
@@ -207,7 +207,7 @@ class EmbeddingPayload:
 
     async def wanted(self, tx: ReadTx, job_id: UUID) -> bool:
         """Whether any row still waits for the vector of the text that was sent."""
-        return await batch_jobs.wanted(tx, job_id)
+        return await batch_jobs.is_wanted(tx, job_id)
 
     def width(self, provider: Provider) -> int | None:
         """That of the space."""
@@ -234,10 +234,10 @@ class EmbeddingPayload:
             await rows.release(tx, job_id, [one.vector_id for one in piece.give_up])
         returned = [vector_id for ids in piece.give_back.values() for vector_id in ids]
         for (code, message), ids in piece.give_back.items():
-            await batch_queue.give_back(tx, job_id, ids, hours=self._hours, online=False, code=code, error=message)
+            await batch_queue.return_rows(tx, job_id, ids, hours=self._hours, online=False, code=code, error=message)
         settled = [item.vector_id for item in piece.write]
         settled += [one.vector_id for one in piece.give_up] + returned
-        await batch_jobs.settle(
+        await batch_jobs.settle_items(
             tx,
             job_id,
             settled,
@@ -251,15 +251,15 @@ class EmbeddingPayload:
 
     async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """The first time for a smaller job, then for online."""
-        while left := await batch_jobs.left(tx, job_id, limit=50_000):
+        while left := await batch_jobs.unanswered(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]
             if why is None:
                 await rows.release(tx, job_id, ids)
             else:
-                await batch_queue.give_back(
+                await batch_queue.return_rows(
                     tx, job_id, ids, hours=self._hours, online=why.online, code=why.code, error=why.error
                 )
-            await batch_jobs.settle(tx, job_id, ids, returned=len(ids))
+            await batch_jobs.settle_items(tx, job_id, ids, returned=len(ids))
 
 
 def _sorted(results: Results, found: Sequence[BatchItem], provider: Provider) -> tuple[_Piece, Vectors]:
@@ -271,7 +271,7 @@ def _sorted(results: Results, found: Sequence[BatchItem], provider: Provider) ->
     answer = results.vectors
     if answer is None or not len(answer):
         answer = np.empty((0, dimensions), dtype=np.float32)
-    sound = gate(answer, count=len(results.keys), dimensions=dimensions, provider=provider.name)
+    sound = check_vectors(answer, count=len(results.keys), dimensions=dimensions, provider=provider.name)
     for place, key in enumerate(results.keys):
         items = waiting.pop(key, None)
         if items is None:

@@ -207,7 +207,7 @@ class BatchManager:
             return
         # there is nobody to clean up at
         async with self._database.transaction() as tx:
-            await batch_jobs.cleaned(tx, job.id)
+            await batch_jobs.mark_cleaned(tx, job.id)
 
     async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
         """Its provider was removed, or is another one now: nobody can be asked any more."""
@@ -221,7 +221,7 @@ class BatchManager:
         space_id = (await self._resources.provider()).space.id
         while True:
             async with self._database.read() as tx:
-                twins = await batch_queue.twins(tx, space_id, limit=RETURNED)
+                twins = await batch_queue.copyable(tx, space_id, limit=RETURNED)
             copied = await self._database.in_turn(partial(vectors.reuse, space_id=space_id, rows=twins))
             synced.copied += len(copied)
             await self._resources.doorbell.changed({one.dataset_id for one in twins if one.vector_id in copied})
@@ -250,7 +250,7 @@ class BatchManager:
         """What no job could do is embedded online."""
         while True:
             async with self._database.read() as tx:
-                returned = await batch_queue.returned(tx, limit=RETURNED)
+                returned = await batch_queue.returned_rows(tx, limit=RETURNED)
             if not returned:
                 return
             counts = EmbedCounts()

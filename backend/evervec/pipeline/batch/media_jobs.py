@@ -52,9 +52,9 @@ async def take_in(resources: Resources, target: Dataset, provider: Provider, giv
     changed = [one for one in given if one.uri not in same]
 
     async def once(tx: Tx) -> None:
-        if not await documents.hold(tx, target.id):
+        if not await documents.lock_live_dataset(tx, target.id):
             raise Refused(reason=f"Dataset {target.project}/{target.slug} was deleted meanwhile.")
-        await media.take_in(tx, target.id, changed)
+        await media.upsert(tx, target.id, changed)
 
     if changed:
         await resources.database.in_turn(once)
@@ -106,7 +106,7 @@ class MediaPayload:
 
     async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Bytes; what a picture costs in tokens, each model counts in its own way."""
-        return 0, ceil(await media.size(tx, scope) * LINE_SHARE)
+        return 0, ceil(await media.waiting_bytes(tx, scope) * LINE_SHARE)
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,9 @@ class MediaPayload:
         reached = 0
         while True:
             async with self._database.read() as tx:
-                waiting = await media.free(tx, dataset_id, tries=into.intent.tries, after=reached, limit=FILES_LISTED)
+                waiting = await media.waiting_files(
+                    tx, dataset_id, tries=into.intent.tries, after=reached, limit=FILES_LISTED
+                )
             if not waiting:
                 return True
             for medium in waiting:
@@ -150,13 +152,13 @@ class MediaPayload:
 
         async def once(tx: Tx) -> bool:
             if digest != medium.content_hash:
-                await media.rehash(tx, medium, content.media)
+                await media.replace_file(tx, medium, content.media)
             if not await media.lock_free(tx, medium.document_id, digest):
                 return False
             await self._intend(tx, intent)
-            await media.hold(tx, intent.id, medium.document_id)
-            await batch_jobs.fill(tx, intent.id, [BatchItem(medium.document_id, shared or key, digest)])
-            await batch_jobs.sized(tx, intent.id, InputFileSize(texts, 0, 0, size))
+            await media.add_to_job(tx, intent.id, medium.document_id)
+            await batch_jobs.add_items(tx, intent.id, [BatchItem(medium.document_id, shared or key, digest)])
+            await batch_jobs.record_size(tx, intent.id, InputFileSize(texts, 0, 0, size))
             return True
 
         if await self._database.in_turn(once):
@@ -198,18 +200,18 @@ class MediaPayload:
     async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
         """What the job still has and what is still the same on disk; the rest leaves it."""
         async with self._database.read() as tx:
-            held = await media.held(tx, job.id)
-            every = {item.vector_id for item in await batch_jobs.left(tx, job.id, limit=50_000)}
+            held = await media.of_job(tx, job.id)
+            every = {item.vector_id for item in await batch_jobs.unanswered(tx, job.id, limit=50_000)}
         lost = every - {medium.document_id for _, medium in held}
         async with self._database.transaction() as tx:
             await media.release(tx, job.id, list(lost))
-            await batch_jobs.settle(tx, job.id, list(lost), dropped=len(lost))
+            await batch_jobs.settle_items(tx, job.id, list(lost), dropped=len(lost))
         with intent.path.open("wb") as file:
             into = MediaInput(intent, file)
             for key, medium in held:
                 await self._write_again(into, key, medium)
         async with self._database.transaction() as tx:
-            await batch_jobs.sized(tx, job.id, InputFileSize(len(into.keys), 0, 0, into.size))
+            await batch_jobs.record_size(tx, job.id, InputFileSize(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
     async def _write_again(self, into: MediaInput, key: str, medium: MediaFile) -> None:
@@ -220,13 +222,13 @@ class MediaPayload:
                 await self._strike(tx, into.intent.id, medium, failed=int(failed), dropped=int(not failed))
         elif read[0].media.digest != medium.content_hash:
             async with self._database.transaction() as tx:
-                await media.rehash(tx, medium, read[0].media)
+                await media.replace_file(tx, medium, read[0].media)
                 await self._strike(tx, into.intent.id, medium, dropped=1)
         elif medium.content_hash not in into.keys:
             await asyncio.to_thread(into.write, key, medium.content_hash, read[1])
 
     async def _strike(self, tx: Tx, job_id: UUID, medium: MediaFile, *, failed: int = 0, dropped: int = 0) -> None:
-        await batch_jobs.settle(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
+        await batch_jobs.settle_items(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
         """A file stays with its job until that is over, however long it takes."""
@@ -240,7 +242,7 @@ class MediaPayload:
 
     async def wanted(self, tx: ReadTx, job_id: UUID) -> bool:
         """Whether any file is still the one that was sent."""
-        return await media.wanted(tx, job_id)
+        return await media.is_wanted(tx, job_id)
 
     def width(self, provider: Provider) -> int | None:
         """Texts are answered."""
@@ -250,7 +252,7 @@ class MediaPayload:
         """Descriptions become the text of their documents, cut into chunks for the space that is active now."""
         keys = [*results.keys, *(key for key, _, _ in results.errors)]
         async with self._database.read() as tx:
-            found = await media.asked(tx, job_id, keys)
+            found = await media.requested(tx, job_id, keys)
         piece = _sorted(results, found)
         chunker = await chunking.active(self._resources)
         texts = [
@@ -270,17 +272,17 @@ class MediaPayload:
     ) -> None:
         """One transaction: texts, chunks that wait, failures and what goes back, and the items struck off."""
         every = [asked for asked, _ in piece.describe]
-        still = await media.still(tx, [asked for asked in every if asked.document_id in ready])
+        still = await media.lock_undescribed(tx, [asked for asked in every if asked.document_id in ready])
         by_dataset: dict[UUID, list[int]] = {}
         for asked in every:
             if asked.document_id in still and asked.dataset_id is not None:
                 by_dataset.setdefault(asked.dataset_id, []).append(asked.document_id)
         done: list[int] = []
         for dataset_id, ids in by_dataset.items():
-            if await documents.hold(tx, dataset_id):
+            if await documents.lock_live_dataset(tx, dataset_id):
                 await self._replace(tx, dataset_id, chunker, [ready[one] for one in ids])
                 done += ids
-        await media.described(tx, done)
+        await media.mark_described(tx, done)
         await media.release(tx, job_id, [asked.document_id for asked in every])
         failed = 0
         for asked, message in piece.give_up:
@@ -288,10 +290,10 @@ class MediaPayload:
         await media.release(tx, job_id, [asked.document_id for asked, _ in piece.give_up])
         returned = tired = 0
         for asked, code, message in piece.give_back:
-            back, gone = await media.give_back(tx, job_id, [asked.document_id], error=f"{code}: {message}")
+            back, gone = await media.return_files(tx, job_id, [asked.document_id], error=f"{code}: {message}")
             returned, tired = returned + back, tired + gone
         settled = [*every, *(asked for asked, _ in piece.give_up), *(asked for asked, _, _ in piece.give_back)]
-        await batch_jobs.settle(
+        await batch_jobs.settle_items(
             tx,
             job_id,
             [asked.document_id for asked in settled],
@@ -316,14 +318,14 @@ class MediaPayload:
 
     async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """Once for another job, then it is given up: nothing describes a file online."""
-        while left := await batch_jobs.left(tx, job_id, limit=50_000):
+        while left := await batch_jobs.unanswered(tx, job_id, limit=50_000):
             ids = [item.vector_id for item in left]
             if why is None or why.code == "config":  # a provider that is gone is not the fault of the file
                 returned, failed = await media.release(tx, job_id, ids), 0
             else:
-                returned, failed = await media.give_back(tx, job_id, ids, error=why.error)
+                returned, failed = await media.return_files(tx, job_id, ids, error=why.error)
             dropped = len(ids) - returned - failed
-            await batch_jobs.settle(tx, job_id, ids, returned=returned, failed=failed, dropped=dropped)
+            await batch_jobs.settle_items(tx, job_id, ids, returned=returned, failed=failed, dropped=dropped)
 
 
 async def waiting_files(resources: Resources, scope: Sequence[UUID]) -> int:

@@ -64,7 +64,7 @@ class Submission:
         for what a person has to mend; then nothing was sent and the rows are back.
         """
         async with self._database.read() as tx:
-            intent = new_intent(await batch_jobs.tag(tx))
+            intent = new_intent(await batch_jobs.database_tag(tx))
         async with AsyncExitStack() as closing:
             await closing.enter_async_context(self._database.advisory_lock(lock(intent)))
             path = Path(closing.enter_context(TemporaryDirectory(prefix="evervec-"))) / "input.jsonl"
@@ -99,10 +99,10 @@ class Submission:
             return await self._not_sent(job, error)
         hours = self._resources.settings.batch_hours
         async with self._database.transaction() as tx:
-            await batch_jobs.uploaded(tx, job.id, file)
+            await batch_jobs.mark_uploaded(tx, job.id, file)
             held = await self._load.hold(tx, job.id, hours=hours)
             if held:
-                await batch_jobs.submitting(tx, job.id, hours=hours)
+                await batch_jobs.mark_submitting(tx, job.id, hours=hours)
         if not held:
             # the upload, or a machine that slept, took longer than the lease: what is left is written anew
             logger.warning("rows went to somebody else meanwhile", job=str(job.id))
@@ -116,13 +116,13 @@ class Submission:
             return await self._adopt(await self._job(job.id), error)
         except ProviderError as error:
             async with self._database.transaction() as tx:
-                await batch_jobs.not_sent(tx, job.id)
+                await batch_jobs.mark_not_sent(tx, job.id)
             return await self._not_sent(job, error)
         return await self._submitted(job, remote)
 
     async def _submitted(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
         async with self._database.transaction() as tx:
-            await batch_jobs.submitted(tx, job.id, remote.external_id)
+            await batch_jobs.mark_submitted(tx, job.id, remote.external_id)
         return await self._job(job.id)
 
     async def _adopt(self, job: BatchJob, unanswered: ProviderError | None = None) -> BatchJob:
@@ -138,11 +138,11 @@ class Submission:
                 await self._cancel_twin(job, twin)
             return job
         async with self._database.transaction() as tx:
-            listings, seconds = await batch_jobs.not_listed(tx, job.id)
+            listings, seconds = await batch_jobs.count_listing(tx, job.id)
         # the answer may be lost before the job is listed: the one that has just failed is no reason to ask again
         if unanswered is None and listings >= LISTINGS and seconds >= self._resources.settings.batch_grace_seconds:
             async with self._database.transaction() as tx:
-                await batch_jobs.not_sent(tx, job.id)
+                await batch_jobs.mark_not_sent(tx, job.id)
             return await self.resume(await self._job(job.id))
         return await self._job(job.id) if unanswered is None else await self._kept(job, unanswered)
 
@@ -182,7 +182,7 @@ class Submission:
         self.problem = error
         logger.warning("job not sent yet", job=str(job.id), error=str(error))
         async with self._database.transaction() as tx:
-            await batch_jobs.held_up(tx, job.id, str(error))
+            await batch_jobs.record_error(tx, job.id, str(error))
         return await self._job(job.id)
 
     async def _end(

@@ -14,7 +14,7 @@ import numpy as np
 from evervec import log
 from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.errors import (
     BadInputError,
     BadResponseError,
@@ -240,7 +240,7 @@ class ClaimedRows:
         try:
             answer = await self.embedder.embed([group[0].text for group in batch])
             self._answered(batch)
-            sound = gate(
+            sound = check_vectors(
                 answer, count=len(batch), dimensions=self.provider.space.dimensions, provider=self.provider.name
             )
         except TEXT_ERRORS as error:
@@ -294,7 +294,9 @@ class ClaimedRows:
         if not self._found_healthy:
             try:
                 answer = await self.embedder.embed([PROBE_TEXT])
-                sound = gate(answer, count=1, dimensions=self.provider.space.dimensions, provider=self.provider.name)
+                sound = check_vectors(
+                    answer, count=1, dimensions=self.provider.space.dimensions, provider=self.provider.name
+                )
                 self._found_healthy = bool(sound.all())
             except ProviderError as error:
                 await self._pause(error)

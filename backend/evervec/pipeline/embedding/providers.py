@@ -5,9 +5,9 @@ from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
-from evervec.domain.chunking import TEMPLATE, TOKENS, Recipe
+from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
 from evervec.errors import NoBatchError, Refused
 from evervec.pipeline.resources import Resources
@@ -63,7 +63,7 @@ async def add(
         raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
     if base_url == "":
         raise Refused(reason=f"The address of provider {name!r} is empty. Leave it out for the one that its type has.")
-    Recipe(TEMPLATE if template is None else template, TOKENS if chunk_tokens is None else chunk_tokens)
+    Recipe(TEMPLATE if template is None else template, CHUNK_TOKENS if chunk_tokens is None else chunk_tokens)
     price = _price(type_, price)
     client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name, dimensions=dimensions)
     try:
@@ -120,12 +120,12 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
                     f"{chosen.space}. `evervec providers use {name} --reembed` drops those vectors and embeds again."
                 )
             await providers.activate(tx, chosen.space)
-            await batch_jobs.let_go_of_other_spaces(tx, chosen.space.id)
+            await batch_jobs.release_other_spaces(tx, chosen.space.id)
         if defer:
             live = [one.id for one in await datasets.live(tx)]
             await batch_queue.mark_datasets(tx, live, hours=resources.settings.batch_hours)
         if chosen.type not in BATCHED:
-            await batch_queue.clear(tx)
+            await batch_queue.unmark(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     if before not in (None, chosen.space.id):
@@ -143,7 +143,7 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     try:
         # a text that nobody has asked before, so that no cache answers
         answer = await client.embed(["Every row embedded.", uuid4().hex])
-        gate(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
+        check_vectors(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
     finally:
         await client.aclose()
     async with resources.database.transaction() as tx:

@@ -121,7 +121,7 @@ async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
     Whoever scores the last of them rings again.
     """
     async with resources.database.read() as tx:
-        return await messages.in_company(tx, dataset_id, EXTRACT_TOGETHER)
+        return await messages.extraction_is_due(tx, dataset_id, EXTRACT_TOGETHER)
 
 
 def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:

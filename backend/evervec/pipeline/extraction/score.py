@@ -74,7 +74,7 @@ class MessageLease:
             else:
                 # not the breaker of the embeddings: a chat model that is away keeps no row from its vector
                 seconds, _ = ladder.pause(error, FAILURES, now=datetime.now(UTC))
-                await messages.rest(tx, self.owner, ids, seconds=seconds, code=error.code, error=str(error))
+                await messages.delay(tx, self.owner, ids, seconds=seconds, code=error.code, error=str(error))
         logger.warning(
             "extraction waits", provider=self.provider.name, code=error.code, messages=len(ids), error=str(error)
         )

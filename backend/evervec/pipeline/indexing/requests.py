@@ -73,7 +73,7 @@ async def index(
     """
     await _check(resources, dataset_id, request, options)
     async with resources.database.read() as tx:
-        busy = await runs.alive(tx, dataset_id)
+        busy = await runs.is_indexing(tx, dataset_id)
     if busy:  # said at once, and not when it is this process's turn
         raise await _busy(resources, dataset_id)
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
@@ -92,7 +92,7 @@ async def index(
                 "running",
                 deferred=request.deferred,
             )
-            run = await runs.next_of(tx, dataset_id)
+            run = await runs.start_next(tx, dataset_id)
         if run is not None:
             await _perform(resources, run, options, progress)
             return run
@@ -113,7 +113,7 @@ async def start(resources: Resources, dataset_id: UUID, request: RunRequest) -> 
     """Ask for a run and ring for it; answers its id. Raises `IndexRunningError` while one is at work or waits."""
     await _check(resources, dataset_id, request)
     async with resources.database.transaction() as tx:
-        await runs.in_line(tx, dataset_id)
+        await runs.lock_queue(tx, dataset_id)
         busy = await runs.active(tx, dataset_id)
         if busy is not None:
             raise IndexRunningError(dataset=dataset_id, run_id=busy.id)
@@ -148,7 +148,7 @@ async def _enqueue(tx: Tx, dataset_id: UUID, request: RunRequest) -> UUID:
 async def index_all_datasets(resources: Resources, full_rebuild: bool = False, trigger: str = "schedule") -> list[UUID]:
     """Ask for a run of every dataset that has a source, and ring for each: one task a dataset. Answers the runs' ids."""
     async with resources.database.transaction() as tx:
-        filled = await sources.filled(tx)
+        filled = await sources.assigned_datasets(tx)
         asked = [await runs.enqueue(tx, one, RunRequest(full=full_rebuild).mode, trigger, None, True) for one in filled]
     await ring(resources, filled)
     return asked
@@ -170,7 +170,7 @@ async def _work_off(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
     done: list[RunRecord] = []
     while True:
         async with resources.database.transaction() as tx:
-            run = await runs.next_of(tx, dataset_id)
+            run = await runs.start_next(tx, dataset_id)
         if run is None:
             return done
         try:

@@ -159,7 +159,7 @@ class Indexing:
         plan.skipped += [one for one in batch if isinstance(one, Skipped)]
         plan.skipped += [Skipped(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
         async with self._database.read() as tx:
-            known = await documents.known(tx, self._run.dataset_id, [one.uri for one in listed])
+            known = await documents.by_uri(tx, self._run.dataset_id, [one.uri for one in listed])
         due = [one for one in listed if not self._unchanged(plan, known.get(one.uri), one)]
         missing: list[Skipped] = []
         for one in await self._read(due):
@@ -206,7 +206,7 @@ class Indexing:
         if not strange:
             return
         async with self._database.read() as tx:
-            below = await documents.below(tx, self._run.dataset_id, [one.uri for one in strange])
+            below = await documents.in_folders(tx, self._run.dataset_id, [one.uri for one in strange])
         plan.gone += [one for one in below if not self._source.exists(one.uri)]
         folders = {one.uri for one in strange if any(found.uri.startswith(f"{one.uri}/") for found in below)}
         plan.skipped += [one for one in strange if one.uri not in folders]
@@ -217,7 +217,7 @@ class Indexing:
         if not new:
             return
         async with self._database.read() as tx:
-            candidates = await documents.with_text(tx, self._run.dataset_id, new)
+            candidates = await documents.by_digest(tx, self._run.dataset_id, new)
         for candidate in candidates:
             document = new.get(candidate.content_hash or b"")
             if (
@@ -257,14 +257,14 @@ class Indexing:
         self._run.advance(plan.cursor, plan.counts + written.counts + counts, plan.skipped)
 
     async def _hold(self, tx: Tx) -> None:
-        if not await documents.hold(tx, self._run.dataset_id):
+        if not await documents.lock_live_dataset(tx, self._run.dataset_id):
             raise DatasetGone
 
     async def _apply(
         self, tx: Tx, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
     ) -> WriteResult:
         if plan.touched:
-            await documents.touch(tx, plan.touched)
+            await documents.save_stamps(tx, plan.touched)
         if plan.moved:
             await documents.move(tx, plan.moved)
         written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)

@@ -103,7 +103,7 @@ async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: D
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
-        await resources.database.in_turn(lambda tx: sources.drop_roots(tx, dataset_id, uris))
+        await resources.database.in_turn(lambda tx: sources.remove_roots(tx, dataset_id, uris))
 
 
 async def register_files(
@@ -120,8 +120,8 @@ async def register_files(
         kept = await sources.by_name(tx, target.project_id, target.slug)
         known = kept.spec if kept is not None and kept.type == FILES_TYPE else spec
         scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
-        record = await sources.keep(tx, target.project_id, target.slug, FILES_TYPE, spec)
-        await sources.fill(tx, target.id, record.id)
+        record = await sources.save(tx, target.project_id, target.slug, FILES_TYPE, spec)
+        await sources.assign(tx, target.id, record.id)
     return target, scope
 
 
@@ -219,12 +219,12 @@ async def register_sql(resources: Resources, description: Description) -> Source
     url = None if description.url is None else resources.seal(description.url.get_secret_value())
     async with resources.database.transaction() as tx:
         project_id = await datasets.ensure_project(tx, description.project)
-        record = await sources.keep(
+        record = await sources.save(
             tx, project_id, description.name, SQL_TYPE, description.model_dump(mode="json"), url_encrypted=url
         )
         if description.dataset is not None:
             dataset = await datasets.ensure(tx, description.project, description.dataset)
-            await sources.fill(tx, dataset.id, record.id)
+            await sources.assign(tx, dataset.id, record.id)
     return record
 
 

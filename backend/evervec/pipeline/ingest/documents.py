@@ -184,7 +184,7 @@ class _Ingestion:
 
     async def _changed(self, group: Sequence[IncomingDocument]) -> list[IncomingDocument]:
         async with self._database.read() as tx:
-            known = await documents.known(tx, self._target.id, [one.uri for one in group])
+            known = await documents.by_uri(tx, self._target.id, [one.uri for one in group])
         key = self._chunker.recipe.key
         return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
 
@@ -198,7 +198,7 @@ class _Ingestion:
                 return self._local and chunks <= FEW_CHUNKS
 
     async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[WriteResult, int]:
-        if not await documents.hold(tx, self._target.id):
+        if not await documents.lock_live_dataset(tx, self._target.id):
             raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
         written = await documents.replace(tx, self._target.id, chunked, self._chunker.recipe.key)
         if not defer:

@@ -81,7 +81,7 @@ async def sync(
             ids = changed[tenant] if mode == "delta" else None
             run_id = await runs.enqueue(tx, dataset.id, mode, SYNC_TRIGGER, ids, deferred=deferred)
             synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
-        await sources.advance(tx, record.id, {"since": horizon.isoformat()})
+        await sources.save_cursor(tx, record.id, {"since": horizon.isoformat()})
     await requests.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])
     return synced
 
@@ -119,7 +119,7 @@ async def _seen(
 
 async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenant: str | None) -> Dataset:
     dataset = await datasets.ensure(tx, description.project, description.dataset_of(tenant))
-    await sources.fill(tx, dataset.id, record.id, tenant)
+    await sources.assign(tx, dataset.id, record.id, tenant)
     return dataset
 
 
@@ -156,7 +156,7 @@ async def _unknown(
     async with resources.database.read() as tx:
         for tenant, changes in by_tenant.items():
             dataset_id = known.get(tenant)
-            there = {} if dataset_id is None else await documents.known(tx, dataset_id, list(changes))
+            there = {} if dataset_id is None else await documents.by_uri(tx, dataset_id, list(changes))
             for uri, change in changes.items():
                 stamp = records.stamp_of(description, table, change.updated_at)
                 if uri not in there or there[uri].stamp != stamp:

@@ -110,7 +110,7 @@ class Follower:
         news = set(ready)
         if len(ready) > 1:
             async with self._database.read() as tx:
-                news, now = await changes.with_news(tx, ready), await changes.watermark(tx)
+                news, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
             for dataset_id in ready.keys() - news if self._is_due("advance", ADVANCE_SECONDS) else ():
                 if (mirror := self._mirrors.known(dataset_id)) is not None:
                     await mirror.nothing_between(ready[dataset_id], now)
@@ -142,7 +142,7 @@ class Follower:
         """Open what is new, forget what is gone. At the start all are opened before anything else happens."""
         async with self._database.read() as tx:
             live = {dataset.id: dataset for dataset in await datasets.live(tx)}
-            active = await changes.heading(tx, next(iter(live), UUID(int=0)))
+            active = await changes.feed_state(tx, next(iter(live), UUID(int=0)))
         for mirror in [m for m in self._mirrors.all() if m.dataset.id not in live]:
             await self._mirrors.remove_files(self._mirrors.forget(mirror.dataset.id).dataset)
         if active is None:
@@ -208,11 +208,11 @@ class Follower:
     async def _check(self, mirror: Mirror, *, asked: bool) -> None:
         found = await self._mirrors.check(mirror.dataset, deep=asked)  # opens it first where it was dropped
         async with self._database.transaction() as tx:
-            await mirrors.tell(tx, self._mirrors.holder, self._told())
+            await mirrors.report(tx, self._mirrors.holder, self._told())
         # not in the transaction that told: a row that is written twice in one has its dataset locked again,
         # by PostgreSQL's check of the foreign key, and whoever deletes the dataset meanwhile meets that in a deadlock
         async with self._database.transaction() as tx:
-            await mirrors.checked(
+            await mirrors.record_check(
                 tx,
                 self._mirrors.holder,
                 mirror.dataset.id,
@@ -233,7 +233,7 @@ class Follower:
     async def _tell(self) -> None:
         """Say how far everything is; hear what is asked."""
         async with self._database.transaction() as tx:
-            asked = await mirrors.tell(tx, self._mirrors.holder, self._told())
+            asked = await mirrors.report(tx, self._mirrors.holder, self._told())
         for dataset_id, what in asked.items():
             if (mirror := self._mirrors.known(dataset_id)) is not None:
                 self._in_background(mirror, "asked", self._answer(mirror, what))
@@ -245,7 +245,7 @@ class Follower:
             await self._check(mirror, asked=True)
         except Exception:
             async with self._database.transaction() as tx:
-                await mirrors.pass_on(tx, self._mirrors.holder, mirror.dataset.id)
+                await mirrors.decline(tx, self._mirrors.holder, mirror.dataset.id)
             raise
 
     def _told(self) -> list[MirrorReport]:
@@ -271,6 +271,6 @@ class Follower:
                     await self._mirrors.guarded(mirror, mirror.save())
         try:
             async with self._database.transaction() as tx:
-                await mirrors.leave(tx, self._mirrors.holder)
+                await mirrors.remove_holder(tx, self._mirrors.holder)
         except EvervecError as error:
             logger.info("left without a word", reason=str(error))

@@ -214,7 +214,7 @@ class Mirror:
         if tx is None:
             async with self._database.read() as own:
                 return await self._heading(own)
-        heading = await changes.heading(tx, self.dataset.id)
+        heading = await changes.feed_state(tx, self.dataset.id)
         if heading is None:
             raise NothingToMirrorError("no embedding space is active")
         if not heading.live:
@@ -250,7 +250,7 @@ class Mirror:
     async def _built(self) -> Segment:
         async with self._database.read() as tx:
             heading = await self._heading(tx)
-            vectors = await changes.everything(tx, self.dataset.id, heading.identity.dimensions)
+            vectors = await changes.all_vectors(tx, self.dataset.id, heading.identity.dimensions)
         # while another one is searched, a core is left to it
         cores = 1 if self.index is not None else os.cpu_count() or 1
         return await self._workshop.slow(

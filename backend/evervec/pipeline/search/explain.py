@@ -29,5 +29,5 @@ async def explain_index(resources: Resources, text: str, kind: str) -> Explanati
 async def explain_coverage(resources: Resources) -> Explanation:
     """No row with text is without its vector."""
     async with resources.database.read() as tx:
-        with_text, missing = await monitor.without_vector(tx)
+        with_text, missing = await monitor.count_without_vector(tx)
     return Explanation("nothing is NULL", missing == 0, f"{missing} of {with_text:,} rows with text have no vector")

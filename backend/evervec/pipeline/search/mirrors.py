@@ -77,7 +77,7 @@ async def ask_mirrors(
         ids, more, wider = await _nearest_ids(resources, list(snapshots.values()), query, wanted, only)
         widened |= wider
         async with resources.database.read() as tx:
-            hits = await vectors.rejoined(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
+            hits = await vectors.rejoin(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
         if len(hits) >= k or not more:
             break
         wanted, widened = wanted * WIDENING, True

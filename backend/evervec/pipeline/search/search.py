@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.text import is_blank
-from evervec.domain.vectors import gate
+from evervec.domain.vectors import check_vectors
 from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, ask_mirrors
@@ -81,7 +81,7 @@ async def search(
     if min_watermark is not None:
         await _until_embedded(resources, scope, min_watermark, wait_seconds)
     answer = await resources.models.embedder(provider).embed([text])
-    gate(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
+    check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
     return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
 
 
@@ -93,7 +93,7 @@ async def similar(
     _check(k, engine)
     scope = await _scope(resources, dataset, None, kind)
     async with resources.database.read() as tx:
-        query = await vectors.of_row(tx, scope.kinds[0], row_id)
+        query = await vectors.vector_of(tx, scope.kinds[0], row_id)
     if query is None:
         raise UnknownRowError(kind=kind, row_id=row_id)
     answer = await _nearest(resources, query, scope, k + 1, engine, started)
@@ -258,4 +258,4 @@ async def _one_kind(
 
 async def _more(tx: ReadTx, embeddable: Embeddable, dataset_ids: list[UUID] | None, found: int) -> bool:
     ids = dataset_ids if dataset_ids is not None else [d.id for d in await datasets.live(tx)]
-    return await vectors.in_scope(tx, embeddable, ids, most=found + 1) > found
+    return await vectors.count_in_scope(tx, embeddable, ids, most=found + 1) > found

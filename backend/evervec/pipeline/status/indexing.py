@@ -25,7 +25,7 @@ from evervec.store.sources import SourceRecord
 async def status(resources: Resources, name: str) -> dict[str, Any]:
     """What a dataset holds and what happens to it: its source, its runs, the next full rebuild.
 
-    Of the run at work `alive` tells whether a process is at it; one that died is taken up by the next worker that looks.
+    Of the run at work `is_indexing` tells whether a process is at it; one that died is taken up by the next worker that looks.
     Raises `UnknownDatasetError`, or `Refused` for a name that several datasets have.
     """
     dataset = await requests.dataset(resources, name)
@@ -42,9 +42,9 @@ async def _status(resources: Resources, dataset: Dataset) -> dict[str, Any]:
         filled = await sources.of_dataset(tx, dataset.id)
         totals = await documents.totals(tx, dataset.id)
         covered = (await monitor.coverage(tx, [dataset.id]))[dataset.id].kinds.get(CHUNK.name, Coverage())
-        waiting = await documents.waiting(tx, dataset.id, chunker.recipe.key)
-        standing = await runs.standing(tx, dataset.id)
-        alive = await runs.alive(tx, dataset.id)
+        waiting = await documents.count_unchunked(tx, dataset.id, chunker.recipe.key)
+        standing = await runs.of_dataset(tx, dataset.id)
+        alive = await runs.is_indexing(tx, dataset.id)
         due = await _next_full_rebuild(resources, tx) if filled is not None else None
     return {
         **_named(dataset),

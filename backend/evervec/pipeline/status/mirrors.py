@@ -51,7 +51,7 @@ async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) 
     """Live holders by dataset: those of our own folder first, and of these the one that can be searched."""
     me = resources.mirrors.holder
     found: dict[UUID, list[LiveMirror]] = {}
-    for held in await mirrors.held(tx, [one.id for one in wanted]):
+    for held in await mirrors.live(tx, [one.id for one in wanted]):
         found.setdefault(held.dataset_id, []).append(held)
     for listed in found.values():
         listed.sort(key=lambda held: ((held.host, held.folder) != (me.host, me.folder), held.state != "ready"))
@@ -64,7 +64,7 @@ def _measured(held: LiveMirror) -> dict[str, Any]:
 
 async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequence[LiveMirror]) -> dict[str, Any]:
     state, there, reason, place = await _at_rest(resources, one)
-    heading = await changes.heading(tx, one.id)
+    heading = await changes.feed_state(tx, one.id)
     target = (heading.recall_target if heading else None) or resources.settings.mirror_recall
     recalls = {recall.engine: recall for recall in await mirrors.recalls(tx, one.id)}
     live = holders[0] if holders else None

@@ -29,7 +29,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
             indexed = {"documents": held.documents, "chunks": held.chunks}
             listed.append(name | asdict(coverage) | indexed | {"mirror": mirrored[one.id], "knowledge": progress})
         active = await providers.active(tx)
-        batches = await batch_queue.held(tx)
+        batches = await batch_queue.summary(tx)
         watermark = await monitor.watermark(tx)
     return {
         **asdict(total),

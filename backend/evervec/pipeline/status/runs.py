@@ -88,7 +88,7 @@ async def recent(resources: Resources, name: str | None, *, limit: int) -> list[
 async def sourced(resources: Resources) -> list[Dataset]:
     """The live datasets that have a source, by project and name."""
     async with resources.database.read() as tx:
-        filled = set(await sources.filled(tx))
+        filled = set(await sources.assigned_datasets(tx))
         return [one for one in await datasets.live(tx) if one.id in filled]
 
 

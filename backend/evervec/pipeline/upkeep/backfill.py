@@ -86,7 +86,7 @@ async def run(
         return await _defer(resources, dataset, started, progress)
     if deferred is False:
         async with resources.database.transaction() as tx:
-            await deferring.clear(tx, [one.id for one in await datasets.find(tx, dataset)])
+            await deferring.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
     number = BY_NAME[kind].kind if kind else None
     for one in await _smallest_first(resources, dataset):
         total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))

@@ -80,9 +80,9 @@ async def _write(
     resources: Resources, dataset_id: UUID, pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]], key: str
 ) -> int:
     async def once(tx: Tx) -> int:
-        if not await documents.hold(tx, dataset_id):
+        if not await documents.lock_live_dataset(tx, dataset_id):
             return 0
-        still = await documents.still(tx, [one for one, _ in pairs])
+        still = await documents.lock_unchanged(tx, [one for one, _ in pairs])
         same = [(one.document, chunks) for one, chunks in pairs if one.id in still]
         await documents.replace(tx, dataset_id, same, key)
         return len(same)

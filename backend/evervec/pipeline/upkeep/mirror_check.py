@@ -122,7 +122,7 @@ async def live_holders(resources: Resources, wanted: Sequence[Dataset]) -> dict[
     me = resources.mirrors.holder
     found: dict[UUID, list[LiveMirror]] = {}
     async with resources.database.read() as tx:
-        for held in await mirrors.held(tx, [one.id for one in wanted]):
+        for held in await mirrors.live(tx, [one.id for one in wanted]):
             if (held.host, held.folder) == (me.host, me.folder):
                 found.setdefault(held.dataset_id, []).append(held)
     return found
@@ -139,13 +139,13 @@ async def _ask(resources: Resources, before: dict[UUID, list[LiveMirror]], what:
         return {}
     me = resources.mirrors.holder
     async with resources.database.transaction() as tx:
-        asked = await mirrors.ask(tx, me.host, me.folder, list(before), what)
+        asked = await mirrors.request(tx, me.host, me.folder, list(before), what)
     if not await _answered(resources):
         return {dataset_id: _silent(before[dataset_id][0]) for dataset_id in asked}
     checked = {(held.dataset_id, held.pid): held.checked_at for listed in before.values() for held in listed}
     answers: dict[UUID, LiveMirror] = {}
     async with resources.database.read() as tx:
-        for held in await mirrors.held(tx, asked):
+        for held in await mirrors.live(tx, asked):
             key = (held.dataset_id, held.pid)
             if (held.host, held.folder) != (me.host, me.folder) or held.checked_at == checked.get(key):
                 continue
@@ -160,7 +160,7 @@ async def _answered(resources: Resources) -> bool:
     me, ending = resources.mirrors.holder, perf_counter() + ANSWER_SECONDS
     while perf_counter() < ending:
         async with resources.database.read() as tx:
-            if not await mirrors.unanswered(tx, me.host, me.folder):
+            if not await mirrors.open_requests(tx, me.host, me.folder):
                 return True
         await asyncio.sleep(ANSWER_POLL_SECONDS)
     return False

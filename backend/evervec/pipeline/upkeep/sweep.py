@@ -49,7 +49,7 @@ async def extract_waiting(resources: Resources, until: Until = never) -> None:
 async def index_waiting(resources: Resources, until: Until = never) -> None:
     """Work off once the index runs that are due, and those whose process died."""
     async with resources.database.read() as tx:
-        waiting = await runs.waiting(tx)
+        waiting = await runs.datasets_due(tx)
     for dataset_id in waiting:
         if until():
             return
@@ -80,6 +80,6 @@ async def _catch_up(resources: Resources, stage: str) -> None:
 
 async def _free(resources: Resources, project_id: UUID) -> list[UUID]:
     async with resources.database.read() as tx:
-        busy = await runs.embedding(tx)
+        busy = await runs.embedding_datasets(tx)
         live = [d.id for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
         return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]

@@ -14,13 +14,13 @@ from evervec.store import rows
 from evervec.store.rows import ClaimedRow
 from evervec.store.session import ReadTx, Tx
 
-COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
+JOB_COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
 """What `stats` tells: rows held, texts sent for them; rows that got a vector, that were given up, whose text was edited
 or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for. And what the input file weighs: see `InputFileSize`."""
 
-COLUMNS = (
+JOB_COLUMNS = (
     "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
-    f"{', '.join(COUNTS)}, listings, tokens, reserved_tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
+    f"{', '.join(JOB_COUNTS)}, listings, tokens, reserved_tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
     "deadline, finished_at, cleaned_at, coalesce(deadline < now(), false) AS late"
 )
 
@@ -72,7 +72,7 @@ class BatchItem:
 
 def _job(row: Mapping[str, Any]) -> BatchJob:
     values = dict(row)
-    stats = {name: values.pop(name) for name in (*COUNTS, "tokens", "reserved_tokens", "bytes")}
+    stats = {name: values.pop(name) for name in (*JOB_COUNTS, "tokens", "reserved_tokens", "bytes")}
     job_type, status = JobType(values.pop("job_type")), JobStatus(values.pop("status"))
     return BatchJob(**values, job_type=job_type, status=status, stats=stats)
 
@@ -84,7 +84,7 @@ WHERE d.datname = current_database()
 """
 
 
-async def tag(tx: ReadTx) -> bytes:
+async def database_tag(tx: ReadTx) -> bytes:
     """Four bytes that this database's intents begin with: others may use the same key."""
     return sha256(str(await tx.fetchval(TAG_SQL)).encode()).digest()[:TAG]
 
@@ -117,7 +117,7 @@ async def add(
 
 async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
     """A job. Raises `UnknownBatchJobError`."""
-    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM batch_jobs WHERE id = $1", job_id)
+    row = await tx.fetchrow(f"SELECT {JOB_COLUMNS} FROM batch_jobs WHERE id = $1", job_id)
     if row is None:
         raise UnknownBatchJobError(job=str(job_id))
     return _job(row)
@@ -129,7 +129,7 @@ async def find(tx: ReadTx, name: str) -> BatchJob:
     if not name or clean(name) != name:
         raise UnknownBatchJobError(job=name)
     found = await tx.fetch(
-        f"SELECT {COLUMNS} FROM batch_jobs WHERE external_id = $1 OR starts_with(id::text, lower($1)) LIMIT 2", name
+        f"SELECT {JOB_COLUMNS} FROM batch_jobs WHERE external_id = $1 OR starts_with(id::text, lower($1)) LIMIT 2", name
     )
     if not found:
         raise UnknownBatchJobError(job=name)
@@ -140,7 +140,7 @@ async def find(tx: ReadTx, name: str) -> BatchJob:
 
 async def every(tx: ReadTx, *, limit: int = 100) -> list[BatchJob]:
     """The newest jobs, newest first."""
-    rows_ = await tx.fetch(f"SELECT {COLUMNS} FROM batch_jobs ORDER BY created_at DESC, id LIMIT $1", limit)
+    rows_ = await tx.fetch(f"SELECT {JOB_COLUMNS} FROM batch_jobs ORDER BY created_at DESC, id LIMIT $1", limit)
     return [_job(row) for row in rows_]
 
 
@@ -149,12 +149,12 @@ async def unfinished(tx: ReadTx) -> list[BatchJob]:
     return [
         _job(row)
         for row in await tx.fetch(
-            f"SELECT {COLUMNS} FROM batch_jobs WHERE cleaned_at IS NULL ORDER BY created_at, id LIMIT 10000"
+            f"SELECT {JOB_COLUMNS} FROM batch_jobs WHERE cleaned_at IS NULL ORDER BY created_at, id LIMIT 10000"
         )
     ]
 
 
-async def still_open(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+async def open_jobs(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
     """Which of these intents are of jobs that are not over, with the provider's names for them."""
     found = await tx.fetch(
         "SELECT id, external_id FROM batch_jobs WHERE id = ANY($1) AND finished_at IS NULL", list(job_ids)
@@ -173,7 +173,7 @@ async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
     return row["jobs"], row["tokens"]
 
 
-async def fill(tx: Tx, job_id: UUID, items: Sequence[BatchItem]) -> None:
+async def add_items(tx: Tx, job_id: UUID, items: Sequence[BatchItem]) -> None:
     """Remember rows of a job, and the digest that is sent for each."""
     await tx.copy("batch_items", ("job_id", "vector_id", "key", "content_hash"), [
         (job_id, item.vector_id, item.key, item.content_hash) for item in items
@@ -192,7 +192,7 @@ class InputFileSize:
     bytes: int
 
 
-async def sized(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
+async def record_size(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
     """Remember what the input file holds; it counts what is sent, however often it is written."""
     await tx.execute(
         "UPDATE batch_jobs SET texts = $2, tokens = $3, reserved_tokens = $4, bytes = $5, updated_at = now() WHERE id = $1",
@@ -204,30 +204,31 @@ async def sized(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
     )
 
 
-ASKED = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "
+SELECT_ITEMS = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "
 
 
 async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[BatchItem]:
     """The rows that wait for the answers to some keys."""
     found = await tx.fetch(
-        ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id",
+        SELECT_ITEMS
+        + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id",
         job_id,
         list(keys),
     )
     return [BatchItem(**row) for row in found]
 
 
-async def left(tx: ReadTx, job_id: UUID, *, limit: int) -> list[BatchItem]:
+async def unanswered(tx: ReadTx, job_id: UUID, *, limit: int) -> list[BatchItem]:
     """Rows of a job that have got no answer so far."""
     found = await tx.fetch(
-        ASKED + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
+        SELECT_ITEMS + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
         job_id,
         limit,
     )
     return [BatchItem(**row) for row in found]
 
 
-async def wanted(tx: ReadTx, job_id: UUID) -> bool:
+async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
     """Whether any row of a job still waits for the vector of the text that was sent."""
     return bool(
         await tx.fetchval(
@@ -242,7 +243,7 @@ async def wanted(tx: ReadTx, job_id: UUID) -> bool:
     )
 
 
-STILL_HELD = """
+LEASED_ROWS = """
 SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash, w.attempts
 FROM batch_items i JOIN embeddings e USING (vector_id) JOIN embed_work w USING (vector_id)
 WHERE i.job_id = $1 AND i.vector_id > $2 AND w.lease_owner = $1 AND e.content_hash = i.content_hash
@@ -251,13 +252,13 @@ ORDER BY i.vector_id LIMIT $3
 """
 
 
-async def still_held(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[ClaimedRow]:
+async def leased_rows(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[ClaimedRow]:
     """Rows of an intent that are still its own, with their texts, in the order of their ids."""
-    found = await tx.fetch(STILL_HELD, job_id, after, limit)
+    found = await tx.fetch(LEASED_ROWS, job_id, after, limit)
     return await rows.with_text(tx, found, job_id)
 
 
-async def forget_lost(tx: Tx, job_id: UUID) -> int:
+async def drop_lost(tx: Tx, job_id: UUID) -> int:
     """Strike rows that an intent does not hold any more, or whose text is another now; answers how many."""
     dropped = await tx.fetchval(
         """
@@ -275,7 +276,7 @@ async def forget_lost(tx: Tx, job_id: UUID) -> int:
     return int(dropped or 0)
 
 
-async def lost(tx: ReadTx, job_id: UUID) -> bool:
+async def has_lost(tx: ReadTx, job_id: UUID) -> bool:
     """Whether somebody else has taken, or embedded, a row of an intent whose text is still the one that it would send."""
     return bool(
         await tx.fetchval(
@@ -287,7 +288,7 @@ async def lost(tx: ReadTx, job_id: UUID) -> bool:
     )
 
 
-async def settle(
+async def settle_items(
     tx: Tx,
     job_id: UUID,
     vector_ids: Sequence[int],
@@ -312,12 +313,12 @@ async def settle(
     )
 
 
-async def uploaded(tx: Tx, job_id: UUID, file: str) -> None:
+async def mark_uploaded(tx: Tx, job_id: UUID, file: str) -> None:
     """The input file is at the provider."""
     await tx.execute("UPDATE batch_jobs SET input_file = $2, updated_at = now() WHERE id = $1", job_id, file)
 
 
-async def submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
+async def mark_submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
     """From here on a job may exist at the provider: it is looked for before another one is asked for."""
     await tx.execute(
         "UPDATE batch_jobs SET submitting_at = now(), listings = 0, deadline = now() + make_interval(secs => $2), "
@@ -327,7 +328,7 @@ async def submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
     )
 
 
-async def held_up(tx: Tx, job_id: UUID, error: str) -> None:
+async def record_error(tx: Tx, job_id: UUID, error: str) -> None:
     """Why a job is not at the provider yet, as far as anybody knows."""
     await tx.execute(
         "UPDATE batch_jobs SET error = $2, updated_at = now() WHERE id = $1 AND finished_at IS NULL",
@@ -336,12 +337,12 @@ async def held_up(tx: Tx, job_id: UUID, error: str) -> None:
     )
 
 
-async def not_sent(tx: Tx, job_id: UUID) -> None:
+async def mark_not_sent(tx: Tx, job_id: UUID) -> None:
     """The provider refused for sure: there is no job of this intent."""
     await tx.execute("UPDATE batch_jobs SET submitting_at = NULL, updated_at = now() WHERE id = $1", job_id)
 
 
-async def not_listed(tx: Tx, job_id: UUID) -> tuple[int, float]:
+async def count_listing(tx: Tx, job_id: UUID) -> tuple[int, float]:
     """A whole listing did not have it; answers how many did not, and the seconds since it was asked for."""
     row = await tx.fetchrow(
         "UPDATE batch_jobs SET listings = listings + 1, updated_at = now() WHERE id = $1 "
@@ -352,7 +353,7 @@ async def not_listed(tx: Tx, job_id: UUID) -> tuple[int, float]:
     return row["listings"], row["seconds"]
 
 
-async def submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
+async def mark_submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
     """The provider has the job, and this is its name for it."""
     await tx.execute(
         "UPDATE batch_jobs SET status = 'SUBMITTED', external_id = $2, error = NULL, submitted_at = now(), updated_at = now() "
@@ -362,7 +363,7 @@ async def submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
     )
 
 
-async def seen(tx: Tx, job_id: UUID, said: str) -> None:
+async def mark_processing(tx: Tx, job_id: UUID, said: str) -> None:
     """The provider works on it, in its own words."""
     await tx.execute(
         "UPDATE batch_jobs SET status = 'PROCESSING', said = $2, updated_at = now() "
@@ -384,12 +385,12 @@ async def finish(tx: Tx, job_id: UUID, status: JobStatus, *, said: str | None, e
     )
 
 
-async def cleaned(tx: Tx, job_id: UUID) -> None:
+async def mark_cleaned(tx: Tx, job_id: UUID) -> None:
     """Nothing of it is left at the provider."""
     await tx.execute("UPDATE batch_jobs SET cleaned_at = now(), updated_at = now() WHERE id = $1", job_id)
 
 
-async def let_go_of_other_spaces(tx: Tx, space_id: int) -> None:
+async def release_other_spaces(tx: Tx, space_id: int) -> None:
     """Give back the rows of jobs for another space than the active one: their vectors would be nobody's."""
     await tx.execute(
         "UPDATE embed_work SET lease_owner = NULL, lease_until = NULL, not_before = now(), deferred = false "

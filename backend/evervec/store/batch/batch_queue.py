@@ -6,21 +6,21 @@ from datetime import timedelta
 from uuid import UUID
 
 from evervec.store import rows
-from evervec.store.rows import CLAIM, DUE_FOR_BATCH, FREE, OF_DATASET, TURN, UNHELD, ClaimedRow
+from evervec.store.rows import CLAIM_ROWS, CLAIMABLE, CLAIMABLE_NOW, DUE_FOR_BATCH, LOCK_CLAIMS, OF_DATASET, ClaimedRow
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.session import ReadTx, Tx
 
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
-KEPT = "(w.deferred AND w.content_hash = e.content_hash)"
-FREE_FOR_BATCH = UNHELD.format(due=DUE_FOR_BATCH)
+MARKED = "(w.deferred AND w.content_hash = e.content_hash)"
+FREE_FOR_BATCH = CLAIMABLE.format(due=DUE_FOR_BATCH)
 # Asked before the limit is counted: a job takes a day, and so long would many rows of its text keep everybody behind them
 # from being sent.
-NOT_ON_ITS_WAY = (
+NOT_IN_FLIGHT = (
     "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
     "AND o.lease_until > now() AND o.lease_owner <> $4)"
 )
-CLAIM_FOR_BATCH = CLAIM.format(
-    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {KEPT}) AND {NOT_ON_ITS_WAY}",
+CLAIM_FOR_BATCH = CLAIM_ROWS.format(
+    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {MARKED}) AND {NOT_IN_FLIGHT}",
     free=FREE_FOR_BATCH,
     due=DUE_FOR_BATCH,
     for_batch=True,
@@ -30,7 +30,7 @@ CLAIM_FOR_BATCH = CLAIM.format(
 MARK = f"""
 INSERT INTO embed_work AS w (vector_id, content_hash, deferred, not_before)
 SELECT e.vector_id, e.content_hash, true, now() + $1 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-WHERE {{scope}} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {FREE})
+WHERE {{scope}} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {CLAIMABLE_NOW})
 ON CONFLICT (vector_id) DO UPDATE SET
     content_hash = EXCLUDED.content_hash, deferred = true, not_before = EXCLUDED.not_before,
     attempts = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.attempts ELSE 0 END, batch_tries = 0,
@@ -52,7 +52,7 @@ async def mark_datasets(tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None
     return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind))
 
 
-async def clear(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
+async def unmark(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
     """Take every row out of the lane that no job holds, in some datasets or all: from now on it is embedded online."""
     return _count(
         await tx.execute(
@@ -71,13 +71,13 @@ async def claim(
 
     With `kept` only those that were put into the lane, else whatever waits.
     """
-    await tx.execute(TURN, dataset_id)
+    await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries, kept)
     return await rows.with_text(tx, picked, owner)
 
 
 # The first time a row comes back it waits for a smaller job, then it is embedded online like any other.
-GIVE_BACK = """
+RETURN_ROWS = """
 UPDATE embed_work SET batch_tries = least(batch_tries + $4, 100), deferred = batch_tries + $4 < 2,
     not_before = CASE WHEN batch_tries + $4 < 2 THEN now() + $3 ELSE now() END,
     last_code = $5, last_error = $6, lease_owner = NULL, lease_until = NULL
@@ -85,33 +85,35 @@ WHERE lease_owner = $1 AND vector_id = ANY($2)
 """
 
 
-async def give_back(
+async def return_rows(
     tx: Tx, job_id: UUID, vector_ids: Sequence[int], *, hours: float, online: bool, code: str, error: str
 ) -> None:
     """Let go of rows that a job could not do: once for a smaller job, then (or at once, with `online`) for online."""
-    await tx.execute(GIVE_BACK, job_id, list(vector_ids), timedelta(hours=hours), 2 if online else 1, code, error[:500])
+    await tx.execute(
+        RETURN_ROWS, job_id, list(vector_ids), timedelta(hours=hours), 2 if online else 1, code, error[:500]
+    )
 
 
-async def hold_until(tx: Tx, job_id: UUID, *, hours: float) -> int:
+async def extend_leases(tx: Tx, job_id: UUID, *, hours: float) -> int:
     """Hold all rows of a job for so many hours from now; answers how many it still has."""
     return await rows.renew(tx, job_id, lease=hours * 3600)
 
 
-WAITING = f"""
+WAITING_FOR_BATCH = f"""
 SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
 WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
-  AND (NOT $3 OR {KEPT})
+  AND (NOT $3 OR {MARKED})
 GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 
 
 async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int, kept: bool = False) -> list[tuple[UUID, int]]:
     """`(dataset, rows that a job could take)`, smallest first; `tries` and `kept` as in `claim`."""
-    found = await tx.fetch(WAITING, list(dataset_ids), tries, kept)
+    found = await tx.fetch(WAITING_FOR_BATCH, list(dataset_ids), tries, kept)
     return [(row["dataset_id"], row["pending"]) for row in found]
 
 
-async def returned(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
+async def returned_rows(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
     """Rows that jobs have given back for good, `{kind: row ids}`: they are to be embedded online."""
     found = await tx.fetch(
         "SELECT e.kind, e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.batch_tries >= 2 "
@@ -125,7 +127,7 @@ async def returned(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
     return kinds
 
 
-TWINS = f"""
+COPYABLE = f"""
 SELECT e.vector_id, e.content_hash, e.dataset_id FROM embed_work w JOIN embeddings e USING (vector_id)
 WHERE w.deferred AND e.pending_id IS NOT NULL AND {FREE_FOR_BATCH}
   AND EXISTS (SELECT FROM embeddings o WHERE o.embedded_hash = e.content_hash AND o.space_id = $1)
@@ -142,9 +144,9 @@ class CopyableRow:
     dataset_id: UUID
 
 
-async def twins(tx: ReadTx, space_id: int, *, limit: int) -> list[CopyableRow]:
+async def copyable(tx: ReadTx, space_id: int, *, limit: int) -> list[CopyableRow]:
     """Rows that wait in the lane for a vector that is there by now."""
-    return [CopyableRow(**row) for row in await tx.fetch(TWINS, space_id, limit)]
+    return [CopyableRow(**row) for row in await tx.fetch(COPYABLE, space_id, limit)]
 
 
 async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = False) -> int:
@@ -155,7 +157,7 @@ async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = Fa
             f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
             f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id LEFT JOIN embed_work w ON w.vector_id = e.vector_id "
             "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2) "
-            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {KEPT})",
+            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED})",
             embeddable.kind,
             list(dataset_ids),
             kept,
@@ -163,7 +165,7 @@ async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = Fa
     return total
 
 
-async def held(tx: ReadTx) -> dict[str, int]:
+async def summary(tx: ReadTx) -> dict[str, int]:
     """The batch lane in short: `jobs` at work, `rows` in them, and rows `waiting` to be sent."""
     row = await tx.fetchrow(
         "SELECT (SELECT count(*) FROM batch_jobs WHERE finished_at IS NULL) AS jobs, "

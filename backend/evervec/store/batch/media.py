@@ -7,7 +7,7 @@ from uuid import UUID
 from evervec.domain.document import IncomingDocument, Media
 from evervec.store.session import ReadTx, Tx
 
-MOST_TRIES = 2
+MOST_DESCRIBING_JOBS = 2
 """So many jobs may fail to describe a file."""
 
 
@@ -35,11 +35,13 @@ class RequestedFile:
 UNDESCRIBED = "m.described_hash IS DISTINCT FROM m.content_hash"
 
 # a document that became a text meanwhile is described by nobody
-ALIVE = """
+OF_LIVE_DATASET = """
 EXISTS (SELECT FROM documents d JOIN datasets s ON s.id = d.dataset_id JOIN projects p ON p.id = s.project_id
         WHERE d.id = m.document_id AND d.format IN ('image', 'audio') AND s.deleted_at IS NULL AND p.deleted_at IS NULL)
 """
-FREE = f"{UNDESCRIBED} AND m.failed_hash IS DISTINCT FROM m.content_hash AND m.job_id IS NULL AND {ALIVE}"
+CLAIMABLE_FILES = (
+    f"{UNDESCRIBED} AND m.failed_hash IS DISTINCT FROM m.content_hash AND m.job_id IS NULL AND {OF_LIVE_DATASET}"
+)
 
 
 # --- in ------------------------------------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ WHERE d.id = m.document_id AND d.dataset_id = $1 AND d.uri = ANY($2) AND d.forma
 """
 
 # The chunks of what was there before stay until the description is there, and so does the recipe that they were made by.
-DOCUMENTS = """
+UPSERT_MEDIA_DOCUMENTS = """
 INSERT INTO documents AS d (dataset_id, uri, title, format, stamp)
 SELECT $1, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) n
 ON CONFLICT (dataset_id, uri) DO UPDATE SET title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp,
@@ -74,7 +76,7 @@ RETURNING id, uri
 """
 
 # Only another file leaves the job that holds it: what is answered for this one is still to come.
-FILES = """
+UPSERT_FILES = """
 INSERT INTO media AS m (document_id, dataset_id, path, media_type, bytes, content_hash)
 SELECT n.id, $1, n.path, n.media_type, n.bytes, n.hash
 FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bytea[]) n (id, path, media_type, bytes, hash)
@@ -86,7 +88,7 @@ ON CONFLICT (document_id) DO UPDATE SET
 """
 
 
-async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> None:
+async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> None:
     """Make files what the dataset holds under their uris, each a uri of its own. What is not described yet waits for it,
     also what was given up before."""
     # one order for everybody, so that no two wait for each other
@@ -94,7 +96,7 @@ async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -
     uris = [one.uri for one, _ in files]
     await tx.execute(FORGET_TEXTS, dataset_id, uris)
     rows = await tx.fetch(
-        DOCUMENTS,
+        UPSERT_MEDIA_DOCUMENTS,
         dataset_id,
         uris,
         [one.title for one, _ in files],
@@ -103,7 +105,7 @@ async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -
     )
     ids = {row["uri"]: row["id"] for row in rows}
     await tx.execute(
-        FILES,
+        UPSERT_FILES,
         dataset_id,
         [ids[uri] for uri in uris],
         [file.path for _, file in files],
@@ -119,7 +121,7 @@ async def take_in(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -
 async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None = None) -> list[tuple[UUID, int]]:
     """`(dataset, files that a job could take)`, smallest first; `tries` is how many jobs have failed, None for any."""
     rows = await tx.fetch(
-        f"SELECT m.dataset_id, count(*) AS files FROM media m WHERE m.dataset_id = ANY($1) AND {FREE} "
+        f"SELECT m.dataset_id, count(*) AS files FROM media m WHERE m.dataset_id = ANY($1) AND {CLAIMABLE_FILES} "
         "AND ($2::int IS NULL OR m.tries = $2) GROUP BY m.dataset_id ORDER BY files, m.dataset_id",
         list(dataset_ids),
         tries,
@@ -127,22 +129,22 @@ async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None 
     return [(row["dataset_id"], row["files"]) for row in rows]
 
 
-async def size(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
+async def waiting_bytes(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
     """The bytes of all files that wait in some datasets."""
     total: int = await tx.fetchval(
-        f"SELECT coalesce(sum(m.bytes), 0)::bigint FROM media m WHERE m.dataset_id = ANY($1) AND {FREE}",
+        f"SELECT coalesce(sum(m.bytes), 0)::bigint FROM media m WHERE m.dataset_id = ANY($1) AND {CLAIMABLE_FILES}",
         list(dataset_ids),
     )
     return total
 
 
-MEDIUM = "m.document_id, m.path, m.media_type, m.content_hash"
+FILE_COLUMNS = "m.document_id, m.path, m.media_type, m.content_hash"
 
 
-async def free(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[MediaFile]:
+async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[MediaFile]:
     """Files of a dataset that a job could take, in the order of their documents, from behind one of these on."""
     rows = await tx.fetch(
-        f"SELECT {MEDIUM} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {FREE} "
+        f"SELECT {FILE_COLUMNS} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {CLAIMABLE_FILES} "
         "ORDER BY m.document_id LIMIT $4",
         dataset_id,
         tries,
@@ -156,30 +158,30 @@ async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
     """Keep a file for this transaction; False when another job took it, or it is another file, or none, by now."""
     return bool(
         await tx.fetchval(
-            f"SELECT true FROM media m WHERE m.document_id = $1 AND m.content_hash = $2 AND {FREE} FOR UPDATE OF m",
+            f"SELECT true FROM media m WHERE m.document_id = $1 AND m.content_hash = $2 AND {CLAIMABLE_FILES} FOR UPDATE OF m",
             document_id,
             content_hash,
         )
     )
 
 
-async def hold(tx: Tx, job_id: UUID, document_id: int) -> None:
+async def add_to_job(tx: Tx, job_id: UUID, document_id: int) -> None:
     """Put a file that is free into a job."""
     await tx.execute("UPDATE media SET job_id = $2 WHERE document_id = $1", document_id, job_id)
 
 
-async def held(tx: ReadTx, job_id: UUID) -> list[tuple[str, MediaFile]]:
+async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, MediaFile]]:
     """`(key, file)` of everything in a job that is still the file that went into it."""
     rows = await tx.fetch(
-        f"SELECT i.key, {MEDIUM} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
-        f"WHERE i.job_id = $1 AND m.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE} "
+        f"SELECT i.key, {FILE_COLUMNS} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
+        f"WHERE i.job_id = $1 AND m.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {OF_LIVE_DATASET} "
         "ORDER BY m.document_id",
         job_id,
     )
     return [(key, MediaFile(*values)) for key, *values in rows]
 
 
-async def rehash(tx: Tx, medium: MediaFile, found: Media) -> None:
+async def replace_file(tx: Tx, medium: MediaFile, found: Media) -> None:
     """Another file stands there by now: it waits in place of the one that was known, unless it is described already."""
     await tx.execute(
         "UPDATE media SET content_hash = $3, media_type = $4, bytes = $5, job_id = NULL, tries = 0, failed_hash = NULL, "
@@ -195,44 +197,44 @@ async def rehash(tx: Tx, medium: MediaFile, found: Media) -> None:
 # --- back ----------------------------------------------------------------------------------------------------------
 
 
-async def wanted(tx: ReadTx, job_id: UUID) -> bool:
+async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
     """Whether any file of a job is still to be described as it was sent."""
     return bool(
         await tx.fetchval(
             "SELECT EXISTS (SELECT FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
-            f"WHERE i.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE})",
+            f"WHERE i.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {OF_LIVE_DATASET})",
             job_id,
         )
     )
 
 
-ASKED = f"""
+REQUESTED = f"""
 SELECT i.vector_id, i.key, i.content_hash, d.dataset_id, d.uri, d.title, d.format, d.stamp
 FROM batch_items i
-LEFT JOIN media m ON m.document_id = i.vector_id AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {ALIVE}
+LEFT JOIN media m ON m.document_id = i.vector_id AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {OF_LIVE_DATASET}
 LEFT JOIN documents d ON d.id = m.document_id
 WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id
 """
 
 
-async def asked(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[RequestedFile]:
+async def requested(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[RequestedFile]:
     """The files that wait for the answers to some keys."""
     found: list[RequestedFile] = []
     for document_id, key, content_hash, dataset_id, uri, title, format_, stamp in await tx.fetch(
-        ASKED, job_id, list(keys)
+        REQUESTED, job_id, list(keys)
     ):
         document = None if uri is None else IncomingDocument(uri, title, "", format_, stamp)
         found.append(RequestedFile(document_id, key, content_hash, dataset_id, document))
     return found
 
 
-async def still(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
+async def lock_undescribed(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
     """Lock documents, and tell which of them are still to be described as they were sent."""
     rows = await tx.fetch(
         "SELECT m.document_id FROM documents d JOIN media m ON m.document_id = d.id "
         "JOIN unnest($1::bigint[], $2::bytea[]) n (id, hash) ON n.id = d.id "
         # the format is asked of the locked row too: a text may have been on its way
-        f"WHERE d.id = ANY($1) AND m.content_hash = n.hash AND {UNDESCRIBED} AND d.format IN ('image', 'audio') AND {ALIVE} "
+        f"WHERE d.id = ANY($1) AND m.content_hash = n.hash AND {UNDESCRIBED} AND d.format IN ('image', 'audio') AND {OF_LIVE_DATASET} "
         "ORDER BY d.id FOR UPDATE OF d, m",
         [one.document_id for one in given],
         [one.content_hash for one in given],
@@ -240,7 +242,7 @@ async def still(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
     return {row["document_id"] for row in rows}
 
 
-async def described(tx: Tx, document_ids: Sequence[int]) -> None:
+async def mark_described(tx: Tx, document_ids: Sequence[int]) -> None:
     """The description of these files, as they are, is the text of their documents now."""
     await tx.execute(
         "UPDATE media SET described_hash = content_hash, failed_hash = NULL, error = NULL, job_id = NULL, tries = 0 "
@@ -269,7 +271,7 @@ async def release(tx: Tx, job_id: UUID, document_ids: Sequence[int]) -> int:
     return int(tag.rsplit(" ", 1)[-1])
 
 
-async def give_back(tx: Tx, job_id: UUID, document_ids: Sequence[int], *, error: str) -> tuple[int, int]:
+async def return_files(tx: Tx, job_id: UUID, document_ids: Sequence[int], *, error: str) -> tuple[int, int]:
     """Let go of files that a job could not describe, once for another job, then for good: `(waiting again, given up)`."""
     rows = await tx.fetch(
         "UPDATE media SET tries = tries + 1, job_id = NULL, error = $4, "
@@ -277,8 +279,8 @@ async def give_back(tx: Tx, job_id: UUID, document_ids: Sequence[int], *, error:
         "WHERE job_id = $1 AND document_id = ANY($2) RETURNING tries",
         job_id,
         list(document_ids),
-        MOST_TRIES,
+        MOST_DESCRIBING_JOBS,
         error[:500],
     )
-    given_up = sum(row["tries"] >= MOST_TRIES for row in rows)
+    given_up = sum(row["tries"] >= MOST_DESCRIBING_JOBS for row in rows)
     return len(rows) - given_up, given_up

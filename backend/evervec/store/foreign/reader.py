@@ -24,7 +24,7 @@ from evervec.errors import (
 from evervec.store.foreign.tables import INDEXED, Columns, DescribedTable, Query, inspect
 from evervec.store.session import Database, ReadTx
 
-BATCH: Final = 1_000
+RECORD_BATCH: Final = 1_000
 """Records that are handed on at a time, and ids that are looked up by one query."""
 
 POOL: Final = 4
@@ -141,8 +141,8 @@ class ForeignTables:
         """
         columns = self.columns[table]
         wanted = list(dict.fromkeys(_key(columns, one) for one in ids))
-        for start in range(0, len(wanted), BATCH):
-            query = columns.by_keys(wanted[start : start + BATCH], tenant)
+        for start in range(0, len(wanted), RECORD_BATCH):
+            query = columns.by_keys(wanted[start : start + RECORD_BATCH], tenant)
             async with self._reading(table) as tx:
                 rows = await tx.fetch(query.sql, *query.values)
             _require_keys(columns, rows, None)
@@ -209,7 +209,7 @@ class ForeignTables:
         cursor = f"evervec_{next(_CURSORS)}"
         async with self._reading(table) as tx:
             await tx.execute(f"DECLARE {cursor} NO SCROLL CURSOR FOR {query.sql}", *query.values)
-            while rows := await tx.fetch(f"FETCH {BATCH} FROM {cursor}"):
+            while rows := await tx.fetch(f"FETCH {RECORD_BATCH} FROM {cursor}"):
                 yield rows
 
     async def _warnings(self, table: str) -> list[str]:

@@ -23,14 +23,14 @@ KEY_TYPES: Final[Mapping[str, KeyType]] = {
 # whatever the width of an integer column, its index is searched for a bigint: both belong to one operator family
 CASTS: Final[Mapping[KeyType, str]] = {"integer": "bigint", "text": "text", "uuid": "uuid"}
 NAIVE: Final = "timestamp without time zone"
-MOMENTS: Final = ("timestamp with time zone", NAIVE)
+TIMESTAMP_TYPES: Final = ("timestamp with time zone", NAIVE)
 
-TABLES: Final = "rpvmf"
+READABLE_KINDS: Final = "rpvmf"
 """pg_class.relkind of what can be read: tables, partitioned ones, views, materialized ones, foreign ones."""
 
 RELATION = "SELECT oid, relkind::text FROM pg_class WHERE oid = to_regclass($1::text)"
 # typmod -1: the type without a length, so that a cast to it cuts nothing off
-COLUMNS = """
+SELECT_COLUMNS = """
 SELECT a.attname, a.attnotnull,
        format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, -1) AS type
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -218,11 +218,11 @@ async def inspect(tx: ReadTx, where: str, described: DescribedTable) -> Columns:
     """Look at a table. Raises `SourceError`, called `where`, for one that can not be read as it is described."""
     name = ".".join(map(quoted, described.relation))
     relation = await tx.fetchrow(RELATION, name)
-    if relation is None or relation["relkind"] not in TABLES:
+    if relation is None or relation["relkind"] not in READABLE_KINDS:
         raise SourceError(
             where=where, reason=f"there is no table or view {name} in this database. Name it with its schema."
         )
-    found = await tx.fetch(COLUMNS, relation["oid"])
+    found = await tx.fetch(SELECT_COLUMNS, relation["oid"])
     types = {row["attname"]: row["type"] for row in found}
     _require_columns(where, described, types)
     unique = bool(await tx.fetchval(UNIQUE, relation["oid"], described.key))
@@ -251,7 +251,7 @@ def _require_columns(where: str, described: DescribedTable, types: Mapping[str, 
             reason=f"its key {described.key!r} is of type {types[described.key]}; a key is one of {', '.join(KEY_TYPES)}.",
         )
     written = described.updated_at
-    if written is not None and types[written] not in MOMENTS:
+    if written is not None and types[written] not in TIMESTAMP_TYPES:
         raise SourceError(
             where=where, reason=f"its updated_at {written!r} is of type {types[written]}; it has to be a timestamp."
         )

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.domain.chunking import LEAST_TOKENS, TEMPLATE, TOKENS
+from evervec.domain.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
 from evervec.store.schema.columns import ZERO, Model, column, filled_time, optional, optional_time, random_key
 
 
@@ -48,7 +48,7 @@ class EmbeddingSpace(Model, table=True):
     created_at: datetime = filled_time()
     activated_at: datetime | None = optional_time()
     template: str = column(Text, server_default=literal(TEMPLATE))
-    chunk_tokens: int = column(Integer, server_default=literal(TOKENS))
+    chunk_tokens: int = column(Integer, server_default=literal(CHUNK_TOKENS))
     text_tokens: int | None = optional(Integer)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.document import Listed, Skipped
+from evervec.domain.document import ListedDocument, SkippedDocument
 from evervec.errors import PathRefusedError, Refused
 from evervec.sources.files.ignore import Choice, Globs
 from evervec.sources.files.listing import Reason, Tree, merged
@@ -38,19 +38,19 @@ def write(tmp_path: Path) -> Write:
     return made
 
 
-def walk(root: Path, most_bytes: int = 1000, **choice: Sequence[str]) -> Iterator[Listed | Skipped]:
+def walk(root: Path, most_bytes: int = 1000, **choice: Sequence[str]) -> Iterator[ListedDocument | SkippedDocument]:
     return (one for one, _ in Tree(Root.at(root), Choice(**choice), most_bytes).walk())
 
 
 def names(root: Path, **choice: Sequence[str]) -> list[str]:
     """The paths of listed files, relative to the root."""
-    return [str(path_of(one.uri).relative_to(root)) for one in walk(root, **choice) if isinstance(one, Listed)]
+    return [str(path_of(one.uri).relative_to(root)) for one in walk(root, **choice) if isinstance(one, ListedDocument)]
 
 
 def skips(root: Path, **choice: Sequence[str]) -> dict[str, str]:
     """The reasons of what was left out, by what follows the root in its uri."""
     begin = len(uri_of(root)) + 1
-    return {one.uri[begin:]: one.reason for one in walk(root, **choice) if isinstance(one, Skipped)}
+    return {one.uri[begin:]: one.reason for one in walk(root, **choice) if isinstance(one, SkippedDocument)}
 
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_a_stamp_is_given_once_the_file_is_older_than_a_tick(write: Write) -> No
     assert stamp_of(path.stat()) is None
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
     assert stamp_of(path.stat()) == "4:1700000000123456789"
-    assert [one.stamp for one in walk(path) if isinstance(one, Listed)] == ["4:1700000000123456789"]
+    assert [one.stamp for one in walk(path) if isinstance(one, ListedDocument)] == ["4:1700000000123456789"]
 
 
 def test_a_file_from_the_future_has_no_stamp(write: Write) -> None:
@@ -276,7 +276,9 @@ def test_sockets_pipes_and_devices_are_counted_and_never_opened(write: Write, mo
     with closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind("socket.md")
         assert names(root) == ["a.md"]
-        details = {one.detail for one in walk(root) if isinstance(one, Skipped) and one.reason == Reason.NOT_A_FILE}
+        details = {
+            one.detail for one in walk(root) if isinstance(one, SkippedDocument) and one.reason == Reason.NOT_A_FILE
+        }
     assert details == {"a pipe", "a device", "a socket"}
 
 
@@ -284,8 +286,8 @@ def test_large_files_are_counted_and_empty_ones_listed(write: Write) -> None:
     root = write("large.md", lines=["x" * 1001])
     write("empty.md", lines=[])
     assert list(walk(root)) == [
-        Listed(uri_of(root / "empty.md")),
-        Skipped(uri_of(root / "large.md"), "too large", "1,001 bytes, 1,000 at most"),
+        ListedDocument(uri_of(root / "empty.md")),
+        SkippedDocument(uri_of(root / "large.md"), "too large", "1,001 bytes, 1,000 at most"),
     ]
 
 
@@ -323,8 +325,8 @@ def test_a_folder_that_can_not_be_scanned_is_counted_and_remembered(
     root = write("a.md", "shut/b.md", "z.md")
     refuse(monkeypatch, os, "scandir", root / "shut")
     tree = Tree(Root.at(root), Choice(), 1000)
-    assert [one for one, _ in tree.walk() if isinstance(one, Skipped)] == [
-        Skipped(uri_of(root / "shut") + "/", "unreadable", "permission denied")
+    assert [one for one, _ in tree.walk() if isinstance(one, SkippedDocument)] == [
+        SkippedDocument(uri_of(root / "shut") + "/", "unreadable", "permission denied")
     ]
     assert tree.blocked == [uri_of(root / "shut") + "/"]
 
@@ -367,4 +369,4 @@ def test_roots_inside_each_other_list_a_file_once_and_what_either_has(write: Wri
     write(".gitignore", lines=["out"])
     roots = [root, root / "sub", root / "sub/b.xyz", root / "out"]
     found = [one for one, _ in merged([Tree(Root.at(path), Choice(), 1000).walk() for path in roots])]
-    assert found == [Listed(uri_of(root / name)) for name in ("a.md", "out/d.md", "sub/b.xyz", "sub/c.md")]
+    assert found == [ListedDocument(uri_of(root / name)) for name in ("a.md", "out/d.md", "sub/b.xyz", "sub/c.md")]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import IncomingDocument, Skipped
+from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.sources.files.readers.document import read_bytes
 
 
@@ -19,7 +19,7 @@ def notebook(*cells: object, language: object = "python") -> bytes:
     return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}).encode()
 
 
-def read(data: bytes) -> IncomingDocument | Skipped:
+def read(data: bytes) -> IncomingDocument | SkippedDocument:
     return read_bytes(data, "a.ipynb", "file:///a")
 
 
@@ -98,7 +98,7 @@ def test_escapes_that_postgresql_can_not_store_are_cleaned() -> None:
 )
 def test_what_is_no_notebook_is_torn_and_says_where(data: bytes, detail: str) -> None:
     found = read(data)
-    assert isinstance(found, Skipped) and found.reason == "torn"
+    assert isinstance(found, SkippedDocument) and found.reason == "torn"
     assert detail in found.detail
 
 
@@ -109,4 +109,4 @@ JSON = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.list
 @given(JSON)
 def test_no_json_raises(value: object) -> None:
     for whole in (value, {"cells": value}, {"cells": [value]}, {"cells": [], "metadata": value}):
-        assert isinstance(read(json.dumps(whole).encode()), IncomingDocument | Skipped)
+        assert isinstance(read(json.dumps(whole).encode()), IncomingDocument | SkippedDocument)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from evervec.domain.document import IncomingDocument, Skipped
+from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.sources.files.readers import pdf as module
 from evervec.sources.files.readers.document import read_bytes
 from evervec.sources.files.readers.pdf import pdf_text
@@ -75,9 +75,9 @@ def changed(data: bytes, *, title: str = "", password: str | None = None, algori
     return out.getvalue()
 
 
-def refused(data: bytes) -> Skipped:
+def refused(data: bytes) -> SkippedDocument:
     read = read_bytes(data, "a.pdf", "file:///a")
-    assert isinstance(read, Skipped), read
+    assert isinstance(read, SkippedDocument), read
     return read
 
 
@@ -177,4 +177,4 @@ def test_text_without_end_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.integers(9, len(TWO_PAGES)), st.binary(max_size=12), st.booleans())
 def test_damage_anywhere_raises_nothing(place: int, damage: bytes, cut: bool) -> None:
     data = TWO_PAGES[:place] + damage + (b"" if cut else TWO_PAGES[place + len(damage) :])
-    assert isinstance(read_bytes(data, "a.pdf", "file:///a"), IncomingDocument | Skipped)
+    assert isinstance(read_bytes(data, "a.pdf", "file:///a"), IncomingDocument | SkippedDocument)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import IncomingDocument, Skipped
+from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.sources.files.readers.document import read_bytes, read_file
 from evervec.sources.files.uris import uri_of
 
@@ -49,9 +49,9 @@ def document(data: bytes, name: str = "a.txt") -> IncomingDocument:
     return read
 
 
-def skipped(data: bytes, name: str = "a.txt") -> Skipped:
+def skipped(data: bytes, name: str = "a.txt") -> SkippedDocument:
     read = read_bytes(data, name, "file:///a")
-    assert isinstance(read, Skipped), read
+    assert isinstance(read, SkippedDocument), read
     return read
 
 
@@ -195,7 +195,7 @@ def test_a_file_without_suffix_is_what_its_first_line_says() -> None:
 def test_no_content_ever_raises(data: bytes, name: str) -> None:
     for more in (b"", b"%PDF-1.7\n", b'{"cells": [', b"<p><li>"):
         read = read_bytes(more + data, name, "file:///a")
-        assert isinstance(read, IncomingDocument | Skipped)
+        assert isinstance(read, IncomingDocument | SkippedDocument)
         if isinstance(read, IncomingDocument):
             assert not set(read.text) & {"\0", "\r"}
             read.text.encode()
@@ -220,7 +220,7 @@ def test_a_name_that_is_not_utf_8_is_read_too(tmp_path: Path) -> None:
 def test_a_file_that_went_is_gone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "none.md", tmp_path / "file" / "below.md"):
-        assert read_file(path, most_bytes=MOST) == Skipped(uri_of(path), "gone")
+        assert read_file(path, most_bytes=MOST) == SkippedDocument(uri_of(path), "gone")
 
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
@@ -230,13 +230,13 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
         listening.bind(str(tmp_path / "socket.md"))
         for name in ("pipe.md", "folder.md", "socket.md"):
             read = read_file(tmp_path / name, most_bytes=MOST)
-            assert isinstance(read, Skipped) and read.reason == "not a file"
+            assert isinstance(read, SkippedDocument) and read.reason == "not a file"
 
 
 def test_a_link_to_itself_is_unreadable_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "loop.md"
     path.symlink_to(path)
-    assert read_file(path, most_bytes=MOST) == Skipped(uri_of(path), "unreadable", os.strerror(40))
+    assert read_file(path, most_bytes=MOST) == SkippedDocument(uri_of(path), "unreadable", os.strerror(40))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -244,7 +244,7 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text("x")
     path.chmod(0)
-    assert read_file(path, most_bytes=MOST) == Skipped(uri_of(path), "unreadable", "Permission denied")
+    assert read_file(path, most_bytes=MOST) == SkippedDocument(uri_of(path), "unreadable", "Permission denied")
 
 
 def test_a_file_of_200_mb_is_left_out_unread(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_file_of_200_mb_is_left_out_unread(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(200_000_000)
     read = read_file(path, most_bytes=MOST)
-    assert isinstance(read, Skipped) and read.reason == "too large"
+    assert isinstance(read, SkippedDocument) and read.reason == "too large"
     assert "200,000,000" in read.detail and "20,000,000" in read.detail
 
 
@@ -260,7 +260,7 @@ def test_the_limit_is_exact(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * 100)
     assert isinstance(read_file(path, most_bytes=100), IncomingDocument)
-    assert isinstance(read_file(path, most_bytes=99), Skipped)
+    assert isinstance(read_file(path, most_bytes=99), SkippedDocument)
 
 
 def test_a_file_whose_size_says_nothing_is_read_to_its_end_or_the_limit() -> None:
@@ -269,4 +269,4 @@ def test_a_file_whose_size_says_nothing_is_read_to_its_end_or_the_limit() -> Non
     whole = read_file(path, most_bytes=MOST)
     assert isinstance(whole, IncomingDocument) and "VmRSS" in whole.text
     cut = read_file(path, most_bytes=100)
-    assert isinstance(cut, Skipped) and cut.reason == "too large"
+    assert isinstance(cut, SkippedDocument) and cut.reason == "too large"

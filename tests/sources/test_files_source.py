@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from evervec.domain.document import ChangedIds, DocumentSource, IncomingDocument, Listed, Skipped
+from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
 from evervec.sources.files.readers import document
 from evervec.sources.files.roots import Root
@@ -43,12 +43,12 @@ async def everything(batches: AsyncIterator[list[T]]) -> list[T]:
     return [one async for batch in batches for one in batch]
 
 
-async def read(source: FileSource, *uris: str) -> list[IncomingDocument | Skipped]:
-    return await everything(source.read([Listed(uri) for uri in uris]))
+async def read(source: FileSource, *uris: str) -> list[IncomingDocument | SkippedDocument]:
+    return await everything(source.read([ListedDocument(uri) for uri in uris]))
 
 
 def test_it_is_a_source(folder: Path) -> None:
-    source: DocumentSource = FileSource([folder])
+    source: SourceReader = FileSource([folder])
     assert source.owns(uri_of(folder))
 
 
@@ -66,7 +66,7 @@ async def test_a_listing_resumes_behind_any_uri(folder: Path) -> None:
 
 async def test_a_listed_stamp_is_that_of_the_document_read(folder: Path) -> None:
     source = FileSource([folder])
-    listed = [one for one in await everything(source.listing()) if isinstance(one, Listed)]
+    listed = [one for one in await everything(source.listing()) if isinstance(one, ListedDocument)]
     documents = await everything(source.read(listed))
     assert [(one.uri, one.stamp) for one in listed] == [(one.uri, getattr(one, "stamp", "")) for one in documents]
     assert all(one.stamp for one in listed)
@@ -120,8 +120,10 @@ async def test_files_removed_in_the_middle_are_not_listed_and_gone_when_read(tmp
         (tmp_path / f"{number:03}.md").unlink()
     rest = await everything(listing)
     assert len(first) + len(rest) == 199
-    outcomes = await everything(source.read([one for one in first if isinstance(one, Listed)]))
-    assert [one for one in outcomes if isinstance(one, Skipped)] == [Skipped(uri_of(tmp_path / "003.md"), "gone")]
+    outcomes = await everything(source.read([one for one in first if isinstance(one, ListedDocument)]))
+    assert [one for one in outcomes if isinstance(one, SkippedDocument)] == [
+        SkippedDocument(uri_of(tmp_path / "003.md"), "gone")
+    ]
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ async def test_a_renamed_file_goes_and_comes_with_the_same_text(folder: Path) ->
     before = (await read(source, uri_of(old)))[0]
     old.rename(new)
     gone, after = await read(source, uri_of(old), uri_of(new))
-    assert gone == Skipped(uri_of(old), "gone")
+    assert gone == SkippedDocument(uri_of(old), "gone")
     assert isinstance(before, IncomingDocument) and isinstance(after, IncomingDocument)
     assert (after.text, after.stamp) == (before.text, before.stamp)
     assert not source.exists(uri_of(old)) and source.exists(uri_of(new))
@@ -164,8 +166,8 @@ async def test_what_a_listing_leaves_out_is_not_read_when_it_is_named(folder: Pa
 
 async def test_a_folder_has_no_document(folder: Path) -> None:
     assert await read(FileSource([folder]), uri_of(folder / "sub"), uri_of(folder)) == [
-        Skipped(uri_of(folder / "sub"), "not a file", "a folder"),
-        Skipped(uri_of(folder), "not a file", "a folder"),
+        SkippedDocument(uri_of(folder / "sub"), "not a file", "a folder"),
+        SkippedDocument(uri_of(folder), "not a file", "a folder"),
     ]
 
 
@@ -183,7 +185,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
 async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = document.read_file
 
-    def slowly(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
+    def slowly(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocument:
         size, deadline = path.stat().st_size, time.monotonic() + 20
         outcome = real(path, most_bytes=most_bytes)
         while path.stat().st_size == size and time.monotonic() < deadline:
@@ -192,13 +194,13 @@ async def test_a_file_that_keeps_growing_is_counted_as_torn(growing: Path, monke
 
     monkeypatch.setattr(document, "read_file", slowly)
     found = await read(FileSource([growing], most_bytes=1_000_000_000), uri_of(growing))
-    assert found == [Skipped(uri_of(growing), "torn", "it keeps changing")]
+    assert found == [SkippedDocument(uri_of(growing), "torn", "it keeps changing")]
 
 
 async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, texts = document.read_file, ["second", "third"]
 
-    def edited(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
+    def edited(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocument:
         outcome = real(path, most_bytes=most_bytes)
         if texts:
             write(path, texts.pop(0))
@@ -220,7 +222,7 @@ async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
 async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, root = document.read_file, folder / "sub"
 
-    def unmounting(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
+    def unmounting(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocument:
         outcome = real(path, most_bytes=most_bytes)
         root.rename(folder / "elsewhere")
         root.mkdir()
@@ -277,7 +279,7 @@ async def test_a_file_that_can_not_be_looked_at_may_still_be_there(
     refuse(monkeypatch, Path, "lstat", closed)
     assert source.exists(uri_of(closed))
     assert uri_of(closed) in await everything(source.uris())
-    assert await read(source, uri_of(closed)) == [Skipped(uri_of(closed), "unreadable", "permission denied")]
+    assert await read(source, uri_of(closed)) == [SkippedDocument(uri_of(closed), "unreadable", "permission denied")]
 
 
 def test_a_file_exists_until_it_is_gone_and_while_its_root_is_away(folder: Path) -> None:
@@ -310,12 +312,12 @@ async def test_of_a_root_that_was_away_nothing_is_told_though_it_came_back(folde
     (folder / "a.md").unlink()
     reason = "no such file or directory"
     assert await everything(source.listing()) == [
-        Skipped(file.uri, "unreadable", reason),
-        Skipped(sub.uri + "/", "unreadable", reason),
+        SkippedDocument(file.uri, "unreadable", reason),
+        SkippedDocument(sub.uri + "/", "unreadable", reason),
     ]
     assert await read(source, uri_of(sub.path / "b.md"), uri_of(folder / "x.md")) == [
-        Skipped(uri_of(sub.path / "b.md"), "unreadable", reason),
-        Skipped(uri_of(folder / "x.md"), "gone"),
+        SkippedDocument(uri_of(sub.path / "b.md"), "unreadable", reason),
+        SkippedDocument(uri_of(folder / "x.md"), "gone"),
     ]
 
 
@@ -323,7 +325,7 @@ async def test_a_single_file_that_went_away_is_gone(folder: Path) -> None:
     source = FileSource([folder / "a.md"])
     (folder / "a.md").unlink()
     assert await everything(source.uris()) == []
-    assert await read(source, uri_of(folder / "a.md")) == [Skipped(uri_of(folder / "a.md"), "gone")]
+    assert await read(source, uri_of(folder / "a.md")) == [SkippedDocument(uri_of(folder / "a.md"), "gone")]
 
 
 async def test_it_may_be_closed_twice(folder: Path) -> None:

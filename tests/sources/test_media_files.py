@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec import Document as Given
-from evervec.domain.document import IncomingDocument, Media, Skipped
+from evervec.domain.document import IncomingDocument, Media, SkippedDocument
 from evervec.errors import PathRefusedError
 from evervec.sources.files.media import (
     MOST_BYTES,
@@ -118,7 +118,7 @@ def test_a_picture_becomes_a_document_without_a_text(tmp_path: Path) -> None:
 
 
 def reason(found: object) -> tuple[str, str]:
-    assert isinstance(found, Skipped), found
+    assert isinstance(found, SkippedDocument), found
     return found.reason, found.detail
 
 

@@ -12,7 +12,7 @@ import pytest
 from evervec.domain.batch import belongs_to, new_intent
 from evervec.store import rows
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import BatchItem
+from evervec.store.batch.batch_jobs import JobRow
 from evervec.store.datasets import Dataset
 from evervec.store.rows import ClaimedRow
 from evervec.store.schema.embeddables import MESSAGE
@@ -244,7 +244,7 @@ async def filled_job(database: Database, dataset: Dataset) -> UUID:
         job = new_intent(await batch_jobs.database_tag(tx))
         found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
         await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
-        await batch_jobs.add_items(tx, job, [BatchItem(row.vector_id, row.text, row.content_hash) for row in found])
+        await batch_jobs.add_items(tx, job, [JobRow(row.vector_id, row.text, row.content_hash) for row in found])
     return job
 
 

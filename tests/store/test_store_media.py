@@ -12,8 +12,8 @@ from evervec.domain.batch import JobType
 from evervec.domain.document import IncomingDocument, Media
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
-from evervec.store.batch.batch_jobs import BatchItem
-from evervec.store.batch.media import MediaFile, RequestedFile
+from evervec.store.batch.batch_jobs import JobRow
+from evervec.store.batch.media import RequestedFile, WaitingFile
 from evervec.store.datasets import Dataset
 from evervec.store.session import Database
 from tests.store.explaining import plans
@@ -61,7 +61,7 @@ async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> 
         for one in ids:
             assert await media.lock_free(tx, one, digest)
             await media.add_to_job(tx, job, one)
-        await batch_jobs.add_items(tx, job, [BatchItem(one, f"document:{one}", digest) for one in ids])
+        await batch_jobs.add_items(tx, job, [JobRow(one, f"document:{one}", digest) for one in ids])
 
 
 async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[int]:
@@ -82,7 +82,7 @@ async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(databas
     assert await waits(database, dataset) == [a, b, c]
     async with database.read() as tx:
         assert await media.waiting_files(tx, dataset.id, tries=0, after=a, limit=1) == [
-            MediaFile(b, "/p/b.png", "image/png", OLD)
+            WaitingFile(b, "/p/b.png", "image/png", OLD)
         ]
         assert await media.waiting_bytes(tx, [dataset.id]) == 9
         assert await media.waiting(tx, [uuid4()]) == []
@@ -210,12 +210,12 @@ async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_d
     async with database.transaction() as tx:
         await media.mark_described(tx, [one])
         await media.replace_file(
-            tx, MediaFile(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW)
+            tx, WaitingFile(one, "/p/a.png", "image/png", OLD), Media("/p/a.png", "image/jpeg", 7, NEW)
         )
         assert not await media.lock_free(tx, one, OLD)
         assert await media.lock_free(tx, one, NEW)
         await media.replace_file(
-            tx, MediaFile(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD)
+            tx, WaitingFile(one, "/p/a.png", "image/png", NEW), Media("/p/a.png", "image/png", 3, OLD)
         )
         assert not await media.lock_free(tx, one, OLD)
     assert await waits(database, dataset) == []

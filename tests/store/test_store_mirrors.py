@@ -8,7 +8,7 @@ import pytest
 
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import MirrorHolder, MirrorReport
+from evervec.store.mirrors import MirrorHolder, MirrorProgress
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, space
@@ -17,12 +17,12 @@ HERE = MirrorHolder(UUID(int=7), "host", "/folder", 4711)
 LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
 
 
-def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> MirrorReport:
+def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> MirrorProgress:
     """What a holder says of a mirror with three vectors."""
-    return MirrorReport(dataset.id, state, "because", 3, 4096, watermark)
+    return MirrorProgress(dataset.id, state, "because", 3, 4096, watermark)
 
 
-async def say(database: Database, *mirrors_: MirrorReport, holder: MirrorHolder = HERE) -> dict[UUID, str]:
+async def say(database: Database, *mirrors_: MirrorProgress, holder: MirrorHolder = HERE) -> dict[UUID, str]:
     async with database.transaction() as tx:
         return await mirrors.report(tx, holder, list(mirrors_))
 

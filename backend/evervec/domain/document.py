@@ -57,7 +57,7 @@ class IncomingDocument:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedDocument:
     """Something that was listed or named and has no document: `reason` is one of a few, `detail` says more."""
 
     uri: str
@@ -66,7 +66,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedDocument:
     """What a listing says of a document. A source that has to read in order to list hands the document over at once."""
 
     uri: str
@@ -78,7 +78,7 @@ ChangedIds = Mapping[str, Sequence[str | int]]
 """What changed, by table (`files` for a file source): `{"orders": [17, 23], "reviews": [4]}`."""
 
 
-class DocumentSource(Protocol):
+class SourceReader(Protocol):
     """Where the documents of one dataset come from. A listing is complete, or it raises."""
 
     @property
@@ -103,12 +103,12 @@ class DocumentSource(Protocol):
         """The uris of changed ids, each once. Raises `Refused` for an unknown table or an id of a wrong type."""
         ...
 
-    def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
+    def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
         """Everything there is, in an order that stays, batch by batch, from behind the uri `after` on."""
         ...
 
-    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
-        """The documents of one batch. A `Skipped` whose reason is `gone` says that there is nothing any more."""
+    def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
+        """The documents of one batch. A `SkippedDocument` whose reason is `gone` says that there is nothing any more."""
         ...
 
     def uris(self) -> AsyncIterator[list[str]]:

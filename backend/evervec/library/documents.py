@@ -42,7 +42,7 @@ class LibraryDocument(document.IncomingDocument):
             found = media_document(file, most_bytes=min(most_bytes, MOST_MEDIA_BYTES))
         else:
             found = read_file(file, most_bytes=most_bytes)
-        if isinstance(found, document.Skipped):
+        if isinstance(found, document.SkippedDocument):
             raise PathRefusedError(
                 path=str(path), reason=f"{found.reason}{f' ({found.detail})' if found.detail else ''}"
             )

@@ -45,7 +45,7 @@ class LiveMirror:
 
 
 @dataclass(frozen=True)
-class MirrorReport:
+class MirrorProgress:
     """What a holder says of one mirror."""
 
     dataset_id: UUID
@@ -70,7 +70,7 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 """
 
 
-async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorReport]) -> dict[UUID, str]:
+async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorProgress]) -> dict[UUID, str]:
     """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
@@ -165,7 +165,7 @@ async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
 
 
 @dataclass(frozen=True)
-class RecallCheck:
+class MeasuredRecall:
     """A sampled recall@10 of one engine against exact answers."""
 
     engine: str
@@ -193,11 +193,11 @@ async def record_recall(tx: Tx, dataset_id: UUID, engine: str, recall: float, ta
     )
 
 
-async def recalls(tx: ReadTx, dataset_id: UUID) -> list[RecallCheck]:
+async def recalls(tx: ReadTx, dataset_id: UUID) -> list[MeasuredRecall]:
     """The newest measurement of each engine."""
     rows = await tx.fetch(
         "SELECT DISTINCT ON (engine) engine, recall::float8, target::float8, sampled, measured_at FROM recall_checks "
         "WHERE dataset_id = $1 ORDER BY engine, measured_at DESC, id DESC",
         dataset_id,
     )
-    return [RecallCheck(*row) for row in rows]
+    return [MeasuredRecall(*row) for row in rows]

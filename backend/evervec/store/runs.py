@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from evervec.domain.document import ChangedIds, Skipped
+from evervec.domain.document import ChangedIds, SkippedDocument
 from evervec.store.session import ReadTx, Tx
 
 EXAMPLES_KEPT = 50
@@ -89,7 +89,7 @@ class RunRecord:
             uuid4(), dataset_id, mode, trigger, "done", None, None, False, False, None, 1, at, at, at, None, None, None
         )
 
-    def advance(self, cursor: str | None, counts: "RunCounts", skipped: Sequence[Skipped]) -> None:
+    def advance(self, cursor: str | None, counts: "RunCounts", skipped: Sequence[SkippedDocument]) -> None:
         """One more batch is done: what it counted, where it came to, and what has no document, by reason.
 
         The first fifty of these are kept by name.

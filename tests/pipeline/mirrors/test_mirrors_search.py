@@ -184,7 +184,7 @@ async def test_the_recall_watch_measures_both_engines(resources: Resources, data
     async with worker(resources, mirror_recall_seconds=0.1) as one:
         await until_true(one, dataset)
 
-        async def kept() -> dict[str, mirrors.RecallCheck]:
+        async def kept() -> dict[str, mirrors.MeasuredRecall]:
             async with one.database.read() as tx:
                 return {found.engine: found for found in await mirrors.recalls(tx, dataset.id)}
 

@@ -17,7 +17,7 @@ from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent,
 from evervec.pipeline.resources import Resources
 from evervec.store import rows, vectors
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import BatchItem, BatchJob, InputFileSize
+from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
 from evervec.store.providers import Provider
 from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import BY_KIND
@@ -51,9 +51,9 @@ class EmbeddingInput:
     full: bool = False
     keys: dict[bytes, str] = field(default_factory=dict)
 
-    def take(self, claimed: Sequence[ClaimedRow]) -> list[BatchItem]:
+    def take(self, claimed: Sequence[ClaimedRow]) -> list[JobRow]:
         """Write rows down until nothing more fits; answers what is in. Rows of one text share its line. Blocking."""
-        items: list[BatchItem] = []
+        items: list[JobRow] = []
         for row, tokens in zip(claimed, self.count_tokens([row.text for row in claimed]), strict=True):
             key = self.keys.get(row.content_hash)
             if key is None:
@@ -66,7 +66,7 @@ class EmbeddingInput:
                 self.keys[row.content_hash] = key
                 self.texts, self.tokens, self.size = self.texts + 1, self.tokens + tokens, self.size + len(line)
                 self.characters += len(row.text)
-            items.append(BatchItem(row.vector_id, key, row.content_hash))
+            items.append(JobRow(row.vector_id, key, row.content_hash))
         self.rows += len(items)
         self.full = self.full or self.rows >= self.bounds.rows
         return items
@@ -85,7 +85,7 @@ class EmbeddingInput:
 class _Piece:
     """What one piece of results does to which rows."""
 
-    write: list[BatchItem] = field(default_factory=list)
+    write: list[JobRow] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     give_up: list[FailedRow] = field(default_factory=list)
     give_back: dict[tuple[str, str], list[int]] = field(default_factory=dict)
@@ -262,9 +262,9 @@ class EmbeddingPayload:
             await batch_jobs.settle_items(tx, job_id, ids, returned=len(ids))
 
 
-def _sorted(results: Results, found: Sequence[BatchItem], provider: Provider) -> tuple[_Piece, Vectors]:
+def _sorted(results: Results, found: Sequence[JobRow], provider: Provider) -> tuple[_Piece, Vectors]:
     """Every row with what was answered for it. The first answer to a key is the one that counts."""
-    waiting: dict[str, list[BatchItem]] = {}
+    waiting: dict[str, list[JobRow]] = {}
     for item in found:
         waiting.setdefault(item.key, []).append(item)
     piece, dimensions = _Piece(strays=results.garbled), provider.space.dimensions
@@ -293,5 +293,5 @@ def _sorted(results: Results, found: Sequence[BatchItem], provider: Provider) ->
     return piece, answer[piece.places]
 
 
-def _return(piece: _Piece, items: Sequence[BatchItem], code: str, message: str) -> None:
+def _return(piece: _Piece, items: Sequence[JobRow], code: str, message: str) -> None:
     piece.give_back.setdefault((code, message), []).extend(item.vector_id for item in items)

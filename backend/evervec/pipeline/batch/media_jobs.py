@@ -10,7 +10,7 @@ from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, MediaLine, RemoteJob, Results
 from evervec.domain.chunking import ChunkDraft
-from evervec.domain.document import IncomingDocument, Skipped
+from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.embedders.catalog import BATCHED
 from evervec.errors import BadInputError, NoMediaModelError, Refused
 from evervec.pipeline import chunking
@@ -20,8 +20,8 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import Content, read_media
 from evervec.store import documents
 from evervec.store.batch import batch_jobs, batch_queue, media
-from evervec.store.batch.batch_jobs import BatchItem, BatchJob, InputFileSize
-from evervec.store.batch.media import MediaFile, RequestedFile
+from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
+from evervec.store.batch.media import RequestedFile, WaitingFile
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
@@ -134,7 +134,7 @@ class MediaPayload:
                     return False
             reached = waiting[-1].document_id
 
-    async def _take(self, into: MediaInput, medium: MediaFile) -> bool:
+    async def _take(self, into: MediaInput, medium: WaitingFile) -> bool:
         """Take one file; False where there is no room for it."""
         intent, key = into.intent, _key(medium)
         read = await self._line(intent, key, medium)
@@ -157,7 +157,7 @@ class MediaPayload:
                 return False
             await self._intend(tx, intent)
             await media.add_to_job(tx, intent.id, medium.document_id)
-            await batch_jobs.add_items(tx, intent.id, [BatchItem(medium.document_id, shared or key, digest)])
+            await batch_jobs.add_items(tx, intent.id, [JobRow(medium.document_id, shared or key, digest)])
             await batch_jobs.record_size(tx, intent.id, InputFileSize(texts, 0, 0, size))
             return True
 
@@ -183,12 +183,12 @@ class MediaPayload:
             hours=self._resources.settings.batch_hours,
         )
 
-    async def _line(self, intent: Intent, key: str, medium: MediaFile) -> tuple[Content, bytes] | str:
+    async def _line(self, intent: Intent, key: str, medium: WaitingFile) -> tuple[Content, bytes] | str:
         """A file as it is now and its line, or the reason why it has none."""
 
         def once() -> tuple[Content, bytes] | str:
             found = read_media(Path(medium.path))
-            if isinstance(found, Skipped):
+            if isinstance(found, SkippedDocument):
                 return f"{medium.path}: {found.reason}{f' ({found.detail})' if found.detail else ''}"
             try:
                 return found, intent.client.media_line(MediaLine(key, found.media.media_type, found.data))
@@ -214,7 +214,7 @@ class MediaPayload:
             await batch_jobs.record_size(tx, job.id, InputFileSize(len(into.keys), 0, 0, into.size))
         return bool(into.keys)
 
-    async def _write_again(self, into: MediaInput, key: str, medium: MediaFile) -> None:
+    async def _write_again(self, into: MediaInput, key: str, medium: WaitingFile) -> None:
         read = await self._line(into.intent, key, medium)
         if isinstance(read, str):
             async with self._database.transaction() as tx:
@@ -227,7 +227,7 @@ class MediaPayload:
         elif medium.content_hash not in into.keys:
             await asyncio.to_thread(into.write, key, medium.content_hash, read[1])
 
-    async def _strike(self, tx: Tx, job_id: UUID, medium: MediaFile, *, failed: int = 0, dropped: int = 0) -> None:
+    async def _strike(self, tx: Tx, job_id: UUID, medium: WaitingFile, *, failed: int = 0, dropped: int = 0) -> None:
         await batch_jobs.settle_items(tx, job_id, [medium.document_id], failed=failed, dropped=dropped)
 
     async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
@@ -334,7 +334,7 @@ async def waiting_files(resources: Resources, scope: Sequence[UUID]) -> int:
         return sum(count for _, count in await media.waiting(tx, scope))
 
 
-def _key(medium: MediaFile) -> str:
+def _key(medium: WaitingFile) -> str:
     return f"document:{medium.document_id}"
 
 

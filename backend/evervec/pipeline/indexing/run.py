@@ -8,7 +8,7 @@ from functools import partial
 from time import perf_counter
 
 from evervec.domain.chunking import ChunkDraft
-from evervec.domain.document import DocumentSource, IncomingDocument, Listed, Skipped
+from evervec.domain.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import EmptySourceError
 from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.embedding.embed import EmbedCounts, embed_dataset, embed_rows
@@ -68,7 +68,7 @@ class ChangePlan:
     changed: list[IncomingDocument] = field(default_factory=list)
     gone: list[StoredDocument] = field(default_factory=list)
     counts: RunCounts = field(default_factory=RunCounts)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedDocument] = field(default_factory=list)
 
     def writes(self) -> bool:
         """Whether there is anything to write."""
@@ -86,7 +86,7 @@ class Indexing:
         self,
         resources: Resources,
         run: RunRecord,
-        source: DocumentSource,
+        source: SourceReader,
         chunker: Chunker,
         options: RunOptions,
         progress: Progress | None = None,
@@ -119,7 +119,7 @@ class Indexing:
             self._run.seconds.total = before + perf_counter() - started
             self._price()
 
-    async def _batches(self) -> AsyncIterator[Sequence[Listed | Skipped]]:
+    async def _batches(self) -> AsyncIterator[Sequence[ListedDocument | SkippedDocument]]:
         if self._run.changed is None:
             listing = self._source.listing(after=self._run.cursor)
             while (batch := await self._next(listing)) is not None:
@@ -129,13 +129,15 @@ class Indexing:
         named = await asyncio.to_thread(self._source.named, self._run.changed)
         uris = sorted(uri for uri in named if self._run.cursor is None or uri > self._run.cursor)
         for start in range(0, len(uris), IDS_TOGETHER):
-            yield [Listed(uri) for uri in uris[start : start + IDS_TOGETHER]]
+            yield [ListedDocument(uri) for uri in uris[start : start + IDS_TOGETHER]]
 
-    async def _next(self, listing: AsyncIterator[list[Listed | Skipped]]) -> list[Listed | Skipped] | None:
+    async def _next(
+        self, listing: AsyncIterator[list[ListedDocument | SkippedDocument]]
+    ) -> list[ListedDocument | SkippedDocument] | None:
         with self._clock("list"):
             return await anext(listing, None)
 
-    async def _take(self, batch: Sequence[Listed | Skipped]) -> None:
+    async def _take(self, batch: Sequence[ListedDocument | SkippedDocument]) -> None:
         """What changed is read and chunked while nothing is locked, then written at once."""
         plan = await self._plan(batch)
         if not plan.writes():
@@ -152,19 +154,19 @@ class Indexing:
         if self._progress is not None:
             self._progress(len(batch))
 
-    async def _plan(self, batch: Sequence[Listed | Skipped]) -> ChangePlan:
+    async def _plan(self, batch: Sequence[ListedDocument | SkippedDocument]) -> ChangePlan:
         """Look at a batch: what is as it was, by stamp or by text, what moved, what is gone, what is to be chunked."""
         plan = ChangePlan(batch[-1].uri)
-        listed = [one for one in batch if isinstance(one, Listed) and len(one.uri) <= LONGEST_URI]
-        plan.skipped += [one for one in batch if isinstance(one, Skipped)]
-        plan.skipped += [Skipped(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
+        listed = [one for one in batch if isinstance(one, ListedDocument) and len(one.uri) <= LONGEST_URI]
+        plan.skipped += [one for one in batch if isinstance(one, SkippedDocument)]
+        plan.skipped += [SkippedDocument(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
         async with self._database.read() as tx:
             known = await documents.by_uri(tx, self._run.dataset_id, [one.uri for one in listed])
         due = [one for one in listed if not self._unchanged(plan, known.get(one.uri), one)]
-        missing: list[Skipped] = []
+        missing: list[SkippedDocument] = []
         for one in await self._read(due):
             before = known.get(one.uri)
-            if isinstance(one, Skipped):
+            if isinstance(one, SkippedDocument):
                 (missing if one.reason == GONE else plan.skipped).append(one)
             elif before is not None and before.says(one, self._recipe):
                 plan.leave(before)
@@ -176,7 +178,7 @@ class Indexing:
         await self._find_moved(plan, known)
         return plan
 
-    def _unchanged(self, plan: ChangePlan, known: StoredDocument | None, listed: Listed) -> bool:
+    def _unchanged(self, plan: ChangePlan, known: StoredDocument | None, listed: ListedDocument) -> bool:
         """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
         if known is None or listed.document is not None or listed.stamp is None:
             return False
@@ -185,8 +187,8 @@ class Indexing:
             plan.leave(known)
         return same
 
-    async def _read(self, due: Sequence[Listed]) -> list[IncomingDocument | Skipped]:
-        found: list[IncomingDocument | Skipped] = [one.document for one in due if one.document is not None]
+    async def _read(self, due: Sequence[ListedDocument]) -> list[IncomingDocument | SkippedDocument]:
+        found: list[IncomingDocument | SkippedDocument] = [one.document for one in due if one.document is not None]
         unread = [one for one in due if one.document is None]
         if unread:
             with self._clock("read"):
@@ -195,7 +197,7 @@ class Indexing:
         return found
 
     async def _find_gone(
-        self, plan: ChangePlan, missing: Sequence[Skipped], known: Mapping[str, StoredDocument]
+        self, plan: ChangePlan, missing: Sequence[SkippedDocument], known: Mapping[str, StoredDocument]
     ) -> None:
         """The documents of uris where nothing is any more, and those below them if one was a folder.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.document import ChangedIds, DocumentSource
+from evervec.domain.document import ChangedIds, SourceReader
 from evervec.domain.naming import slug
 from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
 from evervec.pipeline.indexing.sql_source import SqlSource
@@ -99,7 +99,7 @@ async def without_missing(resources: Resources, project: str, dataset: str, file
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
 
 
-async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: DocumentSource) -> None:
+async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: SourceReader) -> None:
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
@@ -187,7 +187,7 @@ async def open_source(
     *,
     checksum: bool = False,
     lets_go: bool = False,
-) -> DocumentSource:
+) -> SourceReader:
     """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `PathRefusedError`.
@@ -208,7 +208,7 @@ async def open_source(
 
 def _opened(
     record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool
-) -> DocumentSource:
+) -> SourceReader:
     files = FileSelection.of(record.spec, scope, lets_go=lets_go)
     files.require(dataset)
     return files_source(files, checksum=checksum)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
-from evervec.domain.document import ChangedIds, IncomingDocument, Listed, Skipped
+from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.pipeline.indexing.run import GONE
 from evervec.sources.sql import records
 from evervec.sources.sql.description import Description
@@ -40,21 +40,21 @@ class SqlSource:
         ids = records.check_ids(self._description, changed, key_types)
         return [records.uri_of(table, key) for table, keys in ids.items() for key in keys]
 
-    async def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
+    async def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
         """Every record with its document, by key. Whoever works on a batch keeps no snapshot of the source open."""
         tables = list(self._description.tables)
         table, reached = (None, None) if after is None else records.key_of(after)
         for name in tables[tables.index(table) if table in tables else 0 :]:
             key: int | str | None = reached if name == table else None
             while some := await self._page(name, key):
-                yield [Listed(one.uri, one.stamp, one) for one in self._documents(some)]
+                yield [ListedDocument(one.uri, one.stamp, one) for one in self._documents(some)]
                 key = some[-1].key
 
     async def _page(self, table: str, after: int | str | None) -> list[Record]:
         async with aclosing(self._foreign.extract_all(table, self._tenant, after)) as pages:
             return await anext(pages, [])
 
-    async def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
+    async def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
         """The records of some uris, looked up by their keys; one that is not there, or not for this tenant, is gone."""
         keys: dict[str, list[int | str]] = {}
         for one in listed:
@@ -66,7 +66,7 @@ class SqlSource:
                 documents = list(self._documents(some))
                 left.difference_update(one.uri for one in documents)
                 yield list(documents)
-        yield [Skipped(one.uri, GONE, "there is no such record") for one in listed if one.uri in left]
+        yield [SkippedDocument(one.uri, GONE, "there is no such record") for one in listed if one.uri in left]
 
     async def uris(self) -> AsyncIterator[list[str]]:
         """The uris of all records, each table out of one snapshot."""

@@ -16,7 +16,7 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.changed import hearing_changes
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
-from evervec.store.mirrors import MirrorReport
+from evervec.store.mirrors import MirrorProgress
 
 logger = log.get("mirror")
 
@@ -248,9 +248,9 @@ class Follower:
                 await mirrors.decline(tx, self._mirrors.holder, mirror.dataset.id)
             raise
 
-    def _told(self) -> list[MirrorReport]:
+    def _told(self) -> list[MirrorProgress]:
         return [
-            MirrorReport(
+            MirrorProgress(
                 mirror.dataset.id,
                 mirror.state,
                 mirror.reason,

@@ -98,7 +98,7 @@ async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequen
     }
 
 
-def _recall(recall: mirrors.RecallCheck) -> dict[str, Any]:
+def _recall(recall: mirrors.MeasuredRecall) -> dict[str, Any]:
     return {name: value for name, value in asdict(recall).items() if name != "engine"}
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from watchfiles import Change
 
-from evervec.domain.document import Listed, Skipped
+from evervec.domain.document import ListedDocument, SkippedDocument
 from evervec.errors import PathRefusedError
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.listing import Reason, Tree
@@ -95,7 +95,7 @@ class Reader:
             if is_new and path != look.root.path:
                 meaning.now.add(path)
                 meaning.later[path] = SETTLE
-        elif not (isinstance(found[0], Skipped) and found[0].reason == Reason.UNKNOWN_FORMAT):
+        elif not (isinstance(found[0], SkippedDocument) and found[0].reason == Reason.UNKNOWN_FORMAT):
             meaning.now.add(path)
 
     def listings(self) -> Listings:
@@ -104,7 +104,7 @@ class Reader:
         for root, key in self.there().items():
             tree = Tree(root, self._choice, self._most_bytes)
             with suppress(PathRefusedError):
-                listed = [one for one, _ in tree.walk() if isinstance(one, Listed)]
+                listed = [one for one, _ in tree.walk() if isinstance(one, ListedDocument)]
                 found[root.path] = key, {one.uri: one.stamp or _young(path_of(one.uri)) for one in listed}
         return found
 

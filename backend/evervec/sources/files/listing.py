@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.document import Listed, Skipped
+from evervec.domain.document import ListedDocument, SkippedDocument
 from evervec.errors import PathRefusedError
 from evervec.sources.files import ignore
 from evervec.sources.files.formats import known
@@ -24,7 +24,7 @@ from evervec.sources.files.uris import encoded, stamp_of
 _MOST_LINKS: Final = 16
 """How often a folder is entered through links: folders that link to each other have more ways through them than atoms."""
 
-Found = tuple[Listed | Skipped, int]
+Found = tuple[ListedDocument | SkippedDocument, int]
 """What is said of a file, and its size in bytes; 0 for what is left out. The uri of a folder ends in `/`."""
 
 
@@ -105,7 +105,7 @@ class Tree:
     def reaches(self, path: Path) -> bool:
         """Whether a listing comes to it: a folder that is entered, or a file that is taken."""
         found = self.find(path)
-        return isinstance(found[0], Listed) if isinstance(found, tuple) else found is not None
+        return isinstance(found[0], ListedDocument) if isinstance(found, tuple) else found is not None
 
     def _way(self, above: _Folder, at: Path) -> "_Folder | Found | None":
         """A folder on the way to what is looked for, remembered, since many a file is looked for in it."""
@@ -165,9 +165,9 @@ class Tree:
         key = status.st_dev, status.st_ino
         self._links[key] += is_link
         if key in above.keys:
-            return Skipped(uri, Reason.SYMLINK_LOOP, "it leads to a folder that it lies in"), 0
+            return SkippedDocument(uri, Reason.SYMLINK_LOOP, "it leads to a folder that it lies in"), 0
         if is_link and self._links[key] > _MOST_LINKS:
-            return Skipped(uri, Reason.SYMLINK_LOOP, f"{_MOST_LINKS} other links lead to the same folder"), 0
+            return SkippedDocument(uri, Reason.SYMLINK_LOOP, f"{_MOST_LINKS} other links lead to the same folder"), 0
         return _Folder(path, uri, above.start, rules, above.keys | {key}, included)
 
     def _file(self, path: Path, uri: str, *, named: bool) -> Found | None:
@@ -175,30 +175,32 @@ class Tree:
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return (Skipped(uri, Reason.NOT_A_FILE, "a link that leads nowhere"), 0) if path.is_symlink() else None
+            return (
+                (SkippedDocument(uri, Reason.NOT_A_FILE, "a link that leads nowhere"), 0) if path.is_symlink() else None
+            )
         except OSError as error:
             reason = Reason.SYMLINK_LOOP if error.errno == errno.ELOOP else Reason.UNREADABLE
-            return Skipped(uri, reason, said(error)), 0
+            return SkippedDocument(uri, reason, said(error)), 0
         if not stat.S_ISREG(status.st_mode):
-            return Skipped(uri, Reason.NOT_A_FILE, _kind(status.st_mode)), 0
+            return SkippedDocument(uri, Reason.NOT_A_FILE, _kind(status.st_mode)), 0
         if not named and not known(path):
-            return Skipped(uri, Reason.UNKNOWN_FORMAT, encoded(path.suffix)), 0
+            return SkippedDocument(uri, Reason.UNKNOWN_FORMAT, encoded(path.suffix)), 0
         if status.st_size > self._most_bytes:
             detail = f"{status.st_size:,} bytes, {self._most_bytes:,} at most"
-            return Skipped(uri, Reason.TOO_LARGE, detail), 0
-        return Listed(uri, stamp_of(status)), status.st_size
+            return SkippedDocument(uri, Reason.TOO_LARGE, detail), 0
+        return ListedDocument(uri, stamp_of(status)), status.st_size
 
     def _block(self, uri: str, error: OSError) -> Found:
         if uri.rstrip("/") == self._root.uri.rstrip("/"):
             raise PathRefusedError(path=str(self._root.path), reason=said(error)) from None
         self.blocked.append(uri)
-        return Skipped(uri, Reason.UNREADABLE, said(error)), 0
+        return SkippedDocument(uri, Reason.UNREADABLE, said(error)), 0
 
 
 def merged(walks: Sequence[Iterator[Found]]) -> Iterator[Found]:
     """Several walks as one, in the order of the uris; of what one walk leaves out and another has, the latter."""
     for _, same in groupby(merge(*walks, key=_uri), key=_uri):
-        yield max(same, key=lambda found: isinstance(found[0], Listed))
+        yield max(same, key=lambda found: isinstance(found[0], ListedDocument))
 
 
 def _uri(found: Found) -> str:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import IncomingDocument, Media, Skipped
+from evervec.domain.document import IncomingDocument, Media, SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.readers.unreadable import Unreadable
@@ -83,10 +83,10 @@ def media_type_of(name: PurePath, head: bytes) -> str | None:
     return found if found is not None and _kind(found) == _kind(promised) else None
 
 
-def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | Skipped:
+def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | SkippedDocument:
     """A picture or a sound with its bytes. Blocking; at most `most_bytes` + 1 bytes are read.
 
-    Nothing that a file may hold raises. The reasons of a `Skipped`: `gone`, `unreadable`, `not a file`, `too large`,
+    Nothing that a file may hold raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
     `empty`, `not what its name says`.
     """
     try:
@@ -101,14 +101,14 @@ def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | Skipped
         return skipped(uri_of(path), not_opened(error))
 
 
-def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> IncomingDocument | Skipped:
+def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> IncomingDocument | SkippedDocument:
     """The document that a picture or a sound is: called like its file, without a text. Blocking; reasons as `read_media`."""
     try:
         stamp = stamp_of(path.stat())
     except OSError as error:
         return skipped(uri_of(path), not_opened(error))
     content = read_media(path, most_bytes=most_bytes)
-    if isinstance(content, Skipped):
+    if isinstance(content, SkippedDocument):
         return content
     media = content.media
     return IncomingDocument(uri_of(path), title_of(path), "", _kind(media.media_type), stamp, media)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from evervec.domain.document import ChangedIds, IncomingDocument, Listed, Skipped
+from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.errors import Refused, UnknownTableError
 from evervec.sources.files.ignore import Choice
 from evervec.sources.files.listing import Found, Reason, Tree, merged
@@ -100,7 +100,7 @@ class FileSource:
         paths = [self._path(one) for one in _ids(changed.get(TABLE, ()))]
         return list(dict.fromkeys(uri for path in paths for uri in self._files(trees, path)))
 
-    def listing(self, *, after: str | None = None) -> AsyncIterator[list[Listed | Skipped]]:
+    def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
         """Files and what was left out, in the order of their uris, at most 64 and 16 MB at once.
 
         Raises `PathRefusedError` when a root can not be looked into, or was not there to the end.
@@ -108,7 +108,7 @@ class FileSource:
         found = (one for one in self._found() if after is None or one[0].uri > after)
         return _off_loop(_batches(found, _FILES))
 
-    def read(self, listed: Sequence[Listed]) -> AsyncIterator[list[IncomingDocument | Skipped]]:
+    def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
         """Their documents, in order, about 16 MB of text at once; `gone` is what a listing would not have either.
 
         A document's stamp is of the version that was read. Raises `PathRefusedError` when a root is gone.
@@ -117,7 +117,11 @@ class FileSource:
 
     def uris(self) -> AsyncIterator[list[str]]:
         """The uris of a new listing, less what was left out for good. Raises as `listing` does."""
-        there = ((one.uri, 0) for one, _ in self._found() if isinstance(one, Listed) or one.reason == Reason.UNREADABLE)
+        there = (
+            (one.uri, 0)
+            for one, _ in self._found()
+            if isinstance(one, ListedDocument) or one.reason == Reason.UNREADABLE
+        )
         return _off_loop(_batches(there, _URIS))
 
     async def aclose(self) -> None:
@@ -133,7 +137,7 @@ class FileSource:
         trees = [tree for _, tree in self._trees()]
         closed: list[Iterator[Found]] = [iter([(_closed(root), 0)]) for root in self._away.values()]
         for one, size in merged([*(tree.walk() for tree in trees), *closed]):
-            yield (replace(one, stamp=None) if self._checksum and isinstance(one, Listed) else one), size
+            yield (replace(one, stamp=None) if self._checksum and isinstance(one, ListedDocument) else one), size
         self._blocked = tuple(uri for tree in trees for uri in tree.blocked)
 
     def _path(self, named: str) -> Path:
@@ -153,28 +157,30 @@ class FileSource:
         walks += [tree.walk() for root, tree in trees if root.path != path and root.path.is_relative_to(path)]
         yield from (one.uri for one, _ in merged(walks) if not one.uri.endswith("/"))
 
-    def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[IncomingDocument | Skipped, int]]:
+    def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[IncomingDocument | SkippedDocument, int]]:
         trees = self._trees()
         for uri in uris:
             outcome = self._outcome(trees, uri)
-            if isinstance(outcome, Skipped) and outcome.reason == Reason.GONE:
+            if isinstance(outcome, SkippedDocument) and outcome.reason == Reason.GONE:
                 for _, tree in trees:
                     tree.require()
             yield replace(outcome, uri=uri), len(outcome.text) if isinstance(outcome, IncomingDocument) else 0
 
-    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> IncomingDocument | Skipped:
+    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> IncomingDocument | SkippedDocument:
         path = path_of(uri)
         seen = [tree.find(path) for root, tree in trees if path.is_relative_to(root.path)]
         told = [
-            one[0] if isinstance(one, tuple) else Skipped(uri, Reason.NOT_A_FILE, "a folder") for one in seen if one
+            one[0] if isinstance(one, tuple) else SkippedDocument(uri, Reason.NOT_A_FILE, "a folder")
+            for one in seen
+            if one
         ]
-        if any(isinstance(one, Listed) for one in told):
+        if any(isinstance(one, ListedDocument) for one in told):
             return self._read(path, uri)
         away = self._away_with(uri)
-        otherwise = Skipped(uri, Reason.GONE) if away is None else _closed(away)
-        return next((one for one in told if isinstance(one, Skipped)), otherwise)
+        otherwise = SkippedDocument(uri, Reason.GONE) if away is None else _closed(away)
+        return next((one for one in told if isinstance(one, SkippedDocument)), otherwise)
 
-    def _read(self, path: Path, uri: str) -> IncomingDocument | Skipped:
+    def _read(self, path: Path, uri: str) -> IncomingDocument | SkippedDocument:
         """The document as it was at one moment: a file that changes while it is read is read again."""
         # grammars, PDF and HTML take a second to import, which nobody waits for who reads no file
         from evervec.sources.files.readers.document import read_file
@@ -186,14 +192,16 @@ class FileSource:
                 if _version(path) == before:
                     return replace(outcome, stamp=stamp) if isinstance(outcome, IncomingDocument) else outcome
         except (FileNotFoundError, NotADirectoryError):
-            return Skipped(uri, Reason.GONE)
+            return SkippedDocument(uri, Reason.GONE)
         except OSError as error:
-            return Skipped(uri, Reason.UNREADABLE, said(error))
-        return Skipped(uri, Reason.TORN, "it keeps changing")
+            return SkippedDocument(uri, Reason.UNREADABLE, said(error))
+        return SkippedDocument(uri, Reason.TORN, "it keeps changing")
 
 
-def _closed(root: Root) -> Skipped:
-    return Skipped(root.uri.rstrip("/") + "/" * root.is_folder, Reason.UNREADABLE, root.trouble() or "it was away")
+def _closed(root: Root) -> SkippedDocument:
+    return SkippedDocument(
+        root.uri.rstrip("/") + "/" * root.is_folder, Reason.UNREADABLE, root.trouble() or "it was away"
+    )
 
 
 def _ids(ids: Sequence[str | int]) -> Iterator[str]:

@@ -61,7 +61,7 @@ class BatchJob:
 
 
 @dataclass(frozen=True)
-class BatchItem:
+class JobRow:
     """A row in a job, with the digest of the text that was sent under `key`."""
 
     vector_id: int
@@ -173,7 +173,7 @@ async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
     return row["jobs"], row["tokens"]
 
 
-async def add_items(tx: Tx, job_id: UUID, items: Sequence[BatchItem]) -> None:
+async def add_items(tx: Tx, job_id: UUID, items: Sequence[JobRow]) -> None:
     """Remember rows of a job, and the digest that is sent for each."""
     await tx.copy("batch_items", ("job_id", "vector_id", "key", "content_hash"), [
         (job_id, item.vector_id, item.key, item.content_hash) for item in items
@@ -207,7 +207,7 @@ async def record_size(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
 SELECT_ITEMS = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "
 
 
-async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[BatchItem]:
+async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[JobRow]:
     """The rows that wait for the answers to some keys."""
     found = await tx.fetch(
         SELECT_ITEMS
@@ -215,17 +215,17 @@ async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[BatchItem
         job_id,
         list(keys),
     )
-    return [BatchItem(**row) for row in found]
+    return [JobRow(**row) for row in found]
 
 
-async def unanswered(tx: ReadTx, job_id: UUID, *, limit: int) -> list[BatchItem]:
+async def unanswered(tx: ReadTx, job_id: UUID, *, limit: int) -> list[JobRow]:
     """Rows of a job that have got no answer so far."""
     found = await tx.fetch(
         SELECT_ITEMS + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
         job_id,
         limit,
     )
-    return [BatchItem(**row) for row in found]
+    return [JobRow(**row) for row in found]
 
 
 async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:

@@ -12,7 +12,7 @@ MOST_DESCRIBING_JOBS = 2
 
 
 @dataclass(frozen=True)
-class MediaFile:
+class WaitingFile:
     """A file that waits. `content_hash` is the SHA-256 of its bytes as they were last seen."""
 
     document_id: int
@@ -141,7 +141,7 @@ async def waiting_bytes(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
 FILE_COLUMNS = "m.document_id, m.path, m.media_type, m.content_hash"
 
 
-async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[MediaFile]:
+async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[WaitingFile]:
     """Files of a dataset that a job could take, in the order of their documents, from behind one of these on."""
     rows = await tx.fetch(
         f"SELECT {FILE_COLUMNS} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {CLAIMABLE_FILES} "
@@ -151,7 +151,7 @@ async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int,
         after,
         limit,
     )
-    return [MediaFile(**row) for row in rows]
+    return [WaitingFile(**row) for row in rows]
 
 
 async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
@@ -170,7 +170,7 @@ async def add_to_job(tx: Tx, job_id: UUID, document_id: int) -> None:
     await tx.execute("UPDATE media SET job_id = $2 WHERE document_id = $1", document_id, job_id)
 
 
-async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, MediaFile]]:
+async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, WaitingFile]]:
     """`(key, file)` of everything in a job that is still the file that went into it."""
     rows = await tx.fetch(
         f"SELECT i.key, {FILE_COLUMNS} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
@@ -178,10 +178,10 @@ async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, MediaFile]]:
         "ORDER BY m.document_id",
         job_id,
     )
-    return [(key, MediaFile(*values)) for key, *values in rows]
+    return [(key, WaitingFile(*values)) for key, *values in rows]
 
 
-async def replace_file(tx: Tx, medium: MediaFile, found: Media) -> None:
+async def replace_file(tx: Tx, medium: WaitingFile, found: Media) -> None:
     """Another file stands there by now: it waits in place of the one that was known, unless it is described already."""
     await tx.execute(
         "UPDATE media SET content_hash = $3, media_type = $4, bytes = $5, job_id = NULL, tries = 0, failed_hash = NULL, "

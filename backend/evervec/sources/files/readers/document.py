@@ -3,7 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import IncomingDocument, Skipped
+from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.sources.files import formats
 from evervec.sources.files.readers.decoding import decode
@@ -19,10 +19,10 @@ _MARKDOWN: Final = "markdown"
 _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}
 
 
-def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
+def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocument:
     """The document that a file is, without a stamp. Blocking; at most `most_bytes` + 1 bytes are read.
 
-    Nothing that a file may hold raises. The reasons of a `Skipped`: `gone`, `unreadable`, `not a file`, `too large`,
+    Nothing that a file may hold raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
     `binary`, `not text`, `torn`, `encrypted`, `no text`.
     """
     uri = uri_of(path)
@@ -34,7 +34,7 @@ def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | Skipped:
         return skipped(uri, not_opened(error))
 
 
-def read_bytes(data: bytes, name: str, uri: str) -> IncomingDocument | Skipped:
+def read_bytes(data: bytes, name: str, uri: str) -> IncomingDocument | SkippedDocument:
     """The document that a file of this name and content is; its title comes from the content, never from the name.
 
     A file that is moved or renamed is embedded with the same words as before.

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.document import Skipped
+from evervec.domain.document import SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.sources.files.readers.unreadable import Unreadable
 
@@ -14,9 +14,9 @@ LONGEST_TITLE: Final = 200
 _LONGEST_DETAIL: Final = 300
 
 
-def skipped(uri: str, problem: Unreadable) -> Skipped:
+def skipped(uri: str, problem: Unreadable) -> SkippedDocument:
     """What is said of a file that has no document."""
-    return Skipped(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
+    return SkippedDocument(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
 
 
 def not_opened(error: OSError) -> Unreadable:

@@ -59,7 +59,7 @@ from tests.cli.exports import message, write
         ("failed retry message:", "does not name a failure"),
         ("failed retry message:²", "does not name a failure"),
         ("failed retry message:99999999999999999999", "does not name a failure"),
-        ("failed discard extraction:1", "not tried again anyway"),
+        ("failed discard extraction:1", "not tried again until it is edited"),
         ("failed list --dataset nowhere", "There is no dataset 'nowhere'"),
         ("providers test nowhere", "There is no provider 'nowhere'. Known providers: local."),
         ("providers remove nowhere", "There is no provider 'nowhere'"),

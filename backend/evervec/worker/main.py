@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.pipeline.embedding.embed import EmbedCounts, Until
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import Until
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import clean_up

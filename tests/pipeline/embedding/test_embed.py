@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.message import IncomingMessage
-from evervec.pipeline.embedding.embed import PROBE_TEXT, embed_dataset, embed_rows
+from evervec.pipeline.embedding.claimed_rows import PROBE_TEXT
+from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor, vectors
 from evervec.store.datasets import Dataset

@@ -17,7 +17,8 @@ from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
 from evervec.pipeline.batch.media_jobs import MediaPayload, waiting_files
 from evervec.pipeline.batch.payload import Payload, Progress, ReturnReason
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
-from evervec.pipeline.embedding.embed import EmbedCounts, embed_rows
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue

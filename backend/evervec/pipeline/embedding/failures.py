@@ -1,4 +1,4 @@
-"""What was given up on gets another chance, or is left alone for good."""
+"""Failed rows and messages: made pending again, or left alone for good."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,19 @@ _MOST = 2**63 - 1
 
 @dataclass(frozen=True)
 class FailureId:
-    """One failure by its name. `kind` None: the scoring or extraction of the message with that id."""
+    """The name of one failure. `kind` None stands for the scoring or extraction of the message with that id."""
 
     kind: int | None
     id: int
 
 
 def parse_failure_id(text: str | None) -> FailureId | None:
-    """`message:17` as the failure it names; None names all of them. Raises `Refused`."""
+    """Parse a name such as `message:17`; None, for all failures, stays None. Raises `Refused`."""
     if text is None:
         return None
     kind, _, number = text.partition(":")
-    good = number.isascii() and number.isdecimal() and len(number) < 20 and int(number) <= _MOST
-    if not good or kind not in (*BY_NAME, EXTRACTION):
+    valid = number.isascii() and number.isdecimal() and len(number) < 20 and int(number) <= _MOST
+    if not valid or kind not in (*BY_NAME, EXTRACTION):
         kinds = ", ".join((*BY_NAME, EXTRACTION))
         raise Refused(
             reason=f"{text!r} does not name a failure. Give KIND:ID as `evervec failed list` shows it, for example "
@@ -35,7 +35,7 @@ def parse_failure_id(text: str | None) -> FailureId | None:
 
 
 async def retry(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
-    """Make failed rows pending again, and messages that were given up extractable; answers how many."""
+    """Make failed rows pending again, and messages that were given up extractable; return how many."""
     async with resources.database.transaction() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
         reopened = 0
@@ -47,9 +47,11 @@ async def retry(resources: Resources, *, dataset: str | None = None, one: Failur
 
 
 async def discard(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
-    """Count failed rows as empty until their text changes; answers how many. Raises `Refused` for an extraction."""
+    """Count failed rows as empty until their text changes; return how many. Raises `Refused` for an extraction."""
     if one is not None and one.kind is None:
-        raise Refused(reason="A message that was given up on is not tried again anyway, until it is edited.")
+        raise Refused(
+            reason="A message whose extraction failed is not tried again until it is edited, so there is nothing to discard."
+        )
     async with resources.database.transaction() as tx:
         return await rows.discard(tx, [d.id for d in await datasets.find(tx, dataset)], row=_row(one))
 

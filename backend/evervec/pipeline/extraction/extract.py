@@ -1,4 +1,4 @@
-"""Knowledge is drawn out of messages: topics, atoms with versions, links. Its hooks ring for embedding."""
+"""Knowledge is extracted from messages: topics, atoms with versions, links. Its hooks ring for their embedding."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ RING_AFTER_SECONDS: Final = 0.25
 
 @dataclass
 class Extracted:
-    """What was saved for one claim of messages."""
+    """The ids of what was saved for one claim of messages."""
 
     message_ids: list[int]
     topic_ids: list[int]
@@ -33,10 +33,10 @@ class Extracted:
 async def extract_knowledge(
     resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE, hooks: bool = True
 ) -> dict[str, int]:
-    """Extract what waits in a dataset, or in the datasets of the given messages, oldest first, a batch at a time.
+    """Extract what waits in a dataset, or in the datasets of the given messages, oldest first, some messages at a time.
 
-    One extraction at a time in a dataset, wherever it runs: each batch builds on the topics and atoms of the one
-    before. Whoever finds the place taken leaves its messages to the one who is at it, or to the next sweep.
+    Only one extraction runs in a dataset at a time, in whatever process: each step builds on the topics and atoms of the
+    one before. A call that finds another one running leaves its messages to that one, or to the next sweep.
     """
     counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
     for dataset_id in await _datasets(resources, ids):
@@ -57,14 +57,14 @@ async def _extract_all(
     resources: Resources, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
 ) -> None:
     provider = await resources.provider()
-    shift = MessageLease(resources, provider)
-    async with _Bells(resources.doorbell, provider.id, lane) as bells:
-        while await _worth_starting(resources, dataset_id) and (
-            claimed := await shift.claim("extract", dataset_id, EXTRACT_TOGETHER)
+    lease = MessageLease(resources, provider)
+    async with _Hooks(resources.doorbell, provider.id, lane) as doorbells:
+        while await _is_due(resources, dataset_id) and (
+            claimed := await lease.claim("extract", dataset_id, EXTRACT_TOGETHER)
         ):
             saved: list[Extracted] = []
             for group in isolate_retries(claimed):
-                saved += await _extract_group(resources, shift, group)
+                saved += await _extract_group(resources, lease, group)
             for extracted in saved:
                 counts["messages"] += len(extracted.message_ids)
                 counts["atoms"] += len(extracted.version_created_atom_ids)
@@ -73,14 +73,14 @@ async def _extract_all(
             if not saved:
                 break
             if hooks:
-                await bells.ring_for(saved)
+                await doorbells.ring_for(saved)
 
 
-class _Bells:
-    """The hooks of one extraction, rung behind it: the queue acknowledges while the next batch is read.
+class _Hooks:
+    """The doorbells of one extraction, rung in the background: the queue acknowledges while the next messages are read.
 
-    A bell costs about as much for one batch as for ten, so quick batches share one: whatever an extractor's pace, its rows
-    are rung for as they are saved, a quarter of a second and a batch late at most. The rest is rung for at the end.
+    A doorbell costs about as much for one step as for ten, so quick steps share one: at the pace of any extractor it is
+    rung at most `RING_AFTER_SECONDS` and one step after rows are saved. The last one is rung at the end.
     """
 
     def __init__(self, doorbell: Doorbell, provider_id: UUID, lane: Lane) -> None:
@@ -95,37 +95,37 @@ class _Bells:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # after an error too: what was saved before it is committed
+        # also after an error: what was saved before it is committed
         if self._saved:
             await self._ring()
         if self._running is not None:
             await self._running
 
     async def ring_for(self, saved: Sequence[Extracted]) -> None:
-        """Ring for what was saved, now or together with what follows at once."""
+        """Ring for what was saved, now or together with what is saved next."""
         self._saved += saved
         if monotonic() >= self._due:
             await self._ring()
 
     async def _ring(self) -> None:
-        rings = _hooks(self._saved, self._provider_id, self._lane)
+        rings = _rings(self._saved, self._provider_id, self._lane)
         self._saved, self._due = [], monotonic() + RING_AFTER_SECONDS
         before, self._running = self._running, asyncio.create_task(self._doorbell.ring_many(rings))
         if before is not None:
             await before
 
 
-async def _worth_starting(resources: Resources, dataset_id: UUID) -> bool:
-    """A batch is full, or nobody scores its neighbours any more: a topic is named by what many messages share.
+async def _is_due(resources: Resources, dataset_id: UUID) -> bool:
+    """Return whether enough messages wait, or none of the dataset is still to be scored: topics need many messages.
 
-    Whoever scores the last of them rings again.
+    The worker that scores the last of them rings again.
     """
     async with resources.database.read() as tx:
         return await messages.extraction_is_due(tx, dataset_id, EXTRACT_TOGETHER)
 
 
-def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:
-    """Bells for what an extraction wrote. One that nobody hears costs time, never a row: the sweeper finds it."""
+def _rings(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:
+    """Return the doorbells for what an extraction wrote. A lost one costs time, never a row: the sweep finds it."""
     provider = str(provider_id)
     written = [
         (EMBED_ATOMS, "atom_ids", [atom_id for extracted in saved for atom_id in extracted.version_created_atom_ids]),
@@ -136,29 +136,29 @@ def _hooks(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ri
 
 
 async def _extract_group(
-    resources: Resources, shift: MessageLease, claimed: Sequence[ClaimedMessage]
+    resources: Resources, lease: MessageLease, claimed: Sequence[ClaimedMessage]
 ) -> list[Extracted]:
     saved = []
-    async with shift.working(claimed):
+    async with lease.working(claimed):
         for dataset_id in dict.fromkeys(c.dataset_id for c in claimed):
             part = [c for c in claimed if c.dataset_id == dataset_id]
             ids = [c.message.message_id for c in part]
             async with resources.database.read() as tx:
                 known = await knowledge.known(tx, dataset_id, ids)
-            # noise is here only because an earlier revision of it stated something that has to go
-            telling = [c.message for c in part if c.signal != "noise"]
-            found = await shift.extractor.extract(telling, known) if telling else Extraction()
+            # a message that is noise now is here because atoms of an earlier revision have to go
+            relevant = [c.message for c in part if c.signal != "noise"]
+            found = await lease.extractor.extract(relevant, known) if relevant else Extraction()
             async with resources.database.transaction() as tx:
-                saved.append(await _save(tx, shift, dataset_id, part, found))
+                saved.append(await _save(tx, lease, dataset_id, part, found))
     return saved
 
 
 async def _save(
-    tx: Tx, shift: MessageLease, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
+    tx: Tx, lease: MessageLease, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
 ) -> Extracted:
-    """One transaction: what the messages state now, and that they are extracted. Nothing if all were edited meanwhile."""
+    """Save in one transaction what the messages state now, and mark them as extracted; skip those edited meanwhile."""
     await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", str(dataset_id))
-    current = set(await messages.update_messages(tx, shift.owner, claimed))
+    current = set(await messages.update_messages(tx, lease.owner, claimed))
     ids = [c.message.message_id for c in claimed if c.message.message_id in current]
     drafts = [draft for draft in found.atoms if set(draft.message_ids) <= current or not draft.message_ids]
     known = await knowledge.known(tx, dataset_id, ids)
@@ -171,12 +171,12 @@ async def _save(
 
 
 def _links(found: Extraction, plan: AtomPlan, atom_ids: dict[int, int]) -> list[tuple[int, LinkType, int, float]]:
-    """Links between drafts as links between atoms: drafts of messages edited meanwhile have none."""
-    place = {id(draft): index for index, draft in enumerate(plan.drafts)}
+    """Turn links between drafts into links between atoms; drafts of messages that were edited meanwhile have no atom."""
+    position = {id(draft): index for index, draft in enumerate(plan.drafts)}
     atom = {
-        index: atom_ids[place[id(draft)]]
+        index: atom_ids[position[id(draft)]]
         for index, draft in enumerate(found.atoms)
-        if id(draft) in place and place[id(draft)] in atom_ids
+        if id(draft) in position and position[id(draft)] in atom_ids
     }
     links = []
     for link in found.links:

@@ -11,7 +11,8 @@ from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import EmptySourceError
 from evervec.pipeline.chunking import Chunker
-from evervec.pipeline.embedding.embed import EmbedCounts, embed_dataset, embed_rows
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs

@@ -8,7 +8,8 @@ from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
-from evervec.pipeline.embedding.embed import EmbedCounts, embed_dataset
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, rows
 from evervec.store.batch import batch_queue as deferring

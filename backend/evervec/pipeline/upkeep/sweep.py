@@ -4,7 +4,8 @@ from uuid import UUID
 
 from evervec import log
 from evervec.pipeline import chunking
-from evervec.pipeline.embedding.embed import EmbedCounts, Until, embed_dataset, never, within_time_slice
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests

@@ -1,0 +1,203 @@
+"""Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evervec import log
+from evervec.domain import ladder, packing
+from evervec.domain.protocols import Embedder, Vectors
+from evervec.domain.vectors import check_vectors
+from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError
+from evervec.pipeline.leases import Lease
+from evervec.pipeline.resources import Resources
+from evervec.store import providers, rows, vectors
+from evervec.store.providers import Provider
+from evervec.store.rows import ClaimedRow, FailedRow
+
+logger = log.get("embed")
+
+PROBE_TEXT = "Every row embedded."
+"""The health probe: a provider that embeds this sentence works, so a refusal is about the text that was sent."""
+
+TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError)
+"""Errors that a single text of a request may have caused."""
+
+SUSPECT_ATTEMPTS = 3
+"""A row whose lease ran out this often is sent alone: it may be what kills the workers."""
+
+Sent = Callable[[Sequence[ClaimedRow]], None]
+"""Called after every request that the provider has answered, with one row of each text that was in it."""
+
+
+@dataclass
+class EmbedCounts:
+    """Numbers of rows by outcome. `sent` counts texts given to the provider, `reused` rows that got an equal text's vector."""
+
+    success: int = 0
+    failed: int = 0
+    skipped: int = 0
+    sent: int = 0
+    reused: int = 0
+
+    def add(self, other: "EmbedCounts") -> None:
+        """Add other counts to these."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
+    def as_result(self) -> dict[str, int]:
+        """Return the counts that an embed task answers with."""
+        return {"success": self.success, "failed": self.failed, "skipped": self.skipped}
+
+
+class ProviderPaused(Exception):
+    """The provider serves nobody now; the rows are released as they were."""
+
+
+class ClaimedRows:
+    """The rows of one claim. Whatever happens to them, their lease ends with the work."""
+
+    def __init__(self, resources: Resources, provider: Provider, sent: Sent | None = None) -> None:
+        self.database = resources.database
+        self.doorbell = resources.doorbell
+        self.provider = provider
+        self.embedder: Embedder = resources.models.embedder(provider)
+        self.lease = Lease(resources.database, rows, resources.settings.lease_seconds)
+        self.counts = EmbedCounts()
+        self._sent = sent
+        self.unfinished: dict[int, ClaimedRow] = {}
+        """By vector id, the rows that are neither written nor given up yet."""
+        self._found_healthy = False
+        self._trusted = provider.failures == 0
+
+    async def embed(self, claimed: Sequence[ClaimedRow]) -> None:
+        """Copy the vectors of equal texts, embed the other rows and write their vectors."""
+        if not claimed:
+            return
+        self.unfinished.update((row.vector_id, row) for row in claimed)
+        reused = await self.database.in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
+        await self._finish(reused)
+        self.counts.reused = len(reused)
+        try:
+            for request in self._requests([row for row in claimed if row.vector_id not in reused]):
+                await self._embed(request)
+        except ProviderPaused:
+            self.counts.skipped = len(self.unfinished)
+
+    def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
+        """Pack unique texts into requests: each element of a request is all the rows of one text."""
+        by_text: dict[bytes, list[ClaimedRow]] = {}
+        for row in pending:
+            by_text.setdefault(row.content_hash, []).append(row)
+        groups = list(by_text.values())
+        suspects = [[group] for group in groups if group[0].attempts >= SUSPECT_ATTEMPTS]
+        others = [group for group in groups if group[0].attempts < SUSPECT_ATTEMPTS]
+        sizes = self._sizes([group[0].text for group in others])
+        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
+        return packed + suspects
+
+    def _sizes(self, texts: Sequence[str]) -> list[int]:
+        # exact tokens take a local tokenizer half as long as the embedding itself
+        if self.embedder.limits.tokens is None:
+            return [len(text) for text in texts]
+        return self.embedder.count_tokens(texts)
+
+    async def _embed(self, request: list[list[ClaimedRow]]) -> None:
+        """Send one request; halve it until the texts that the provider does not take are alone."""
+        try:
+            answer = await self.embedder.embed([group[0].text for group in request])
+            self._count_sent(request)
+            valid = self._validate(answer, len(request))
+        except TEXT_ERRORS as error:
+            await self._isolate(request, error)
+            return
+        except ProviderError as error:
+            await self._pause(error)
+        await self._write([group for group, ok in zip(request, valid, strict=True) if ok], answer[valid])
+        for group in (group for group, ok in zip(request, valid, strict=True) if not ok):
+            await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
+
+    def _validate(self, answer: Vectors, count: int) -> NDArray[np.bool_]:
+        return check_vectors(
+            answer, count=count, dimensions=self.provider.space.dimensions, provider=self.provider.name
+        )
+
+    def _count_sent(self, request: list[list[ClaimedRow]]) -> None:
+        self.counts.sent += len(request)
+        if self._sent is not None:
+            self._sent([group[0] for group in request])
+
+    async def _write(self, groups: Sequence[Sequence[ClaimedRow]], answer: Vectors) -> None:
+        if not groups:
+            return
+        flat = [row for group in groups for row in group]
+        repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
+        written = await self.database.in_turn(
+            lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
+        )
+        if not self._trusted:
+            async with self.database.transaction() as tx:
+                await providers.unpause(tx, self.provider.id)
+        self._trusted = True
+        await self._finish(written)
+
+    async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> None:
+        """Find the texts that caused an error. A text is blamed only while the provider passes the health probe."""
+        if not await self._is_healthy():
+            await self._pause(error)
+        if len(request) > 1:
+            for half in (request[: len(request) // 2], request[len(request) // 2 :]):
+                await self._embed(half)
+            return
+        async with self.database.transaction() as tx:
+            for row in request[0]:
+                if ladder.gives_up(error, row.attempts):
+                    failed = FailedRow(row.vector_id, row.content_hash, error.code, str(error))
+                    await rows.give_up(tx, self.lease.owner, [failed])
+                else:
+                    delay = ladder.row_delay(row.attempts)
+                    await rows.back_off(
+                        tx, self.lease.owner, row.vector_id, delay=delay, code=error.code, error=str(error)
+                    )
+        self.counts.failed += len(request[0])
+        self._forget(row.vector_id for row in request[0])
+
+    async def _is_healthy(self) -> bool:
+        """Return whether the provider embeds a plain sentence; it is asked once, until it does."""
+        if not self._found_healthy:
+            try:
+                self._found_healthy = bool(self._validate(await self.embedder.embed([PROBE_TEXT]), 1).all())
+            except ProviderError as error:
+                await self._pause(error)
+        return self._found_healthy
+
+    async def _pause(self, error: ProviderError) -> NoReturn:
+        seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
+        async with self.database.transaction() as tx:
+            await providers.pause(
+                tx,
+                self.provider.id,
+                seconds=seconds,
+                code=error.code,
+                error=str(error),
+                counted=counted,
+                known=self.provider.failures,
+            )
+        logger.warning(
+            "provider paused", provider=self.provider.name, code=error.code, seconds=round(seconds, 1), error=str(error)
+        )
+        raise ProviderPaused from error
+
+    async def _finish(self, vector_ids: set[int]) -> None:
+        """Count rows whose vectors are committed, and tell the mirrors."""
+        self.counts.success += len(vector_ids)
+        await self.doorbell.changed({self.unfinished[vector_id].dataset_id for vector_id in vector_ids})
+        self._forget(vector_ids)
+
+    def _forget(self, vector_ids: Iterable[int]) -> None:
+        for vector_id in vector_ids:
+            self.unfinished.pop(vector_id, None)

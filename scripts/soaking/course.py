@@ -27,7 +27,7 @@ LARGE, GROWS = 0.75, 0.88
 """The larger one of the two datasets has that share of the rows; it begins smaller, and grows out of a flat scan."""
 BLOCK = 1000
 EMBEDDED = 120.0
-TROUBLE = ("mirror repaired", "mirror failed", "mirrors are not followed for the moment", "sweep failed", "Traceback")
+TROUBLE = ("mirror repaired", "mirror failed", "mirror round failed", "sweep failed", "Traceback")
 CHECKED = {"EVERVEC_SWEEP_SECONDS": "1", "EVERVEC_MIRROR_CHECK_SECONDS": "30", "EVERVEC_MIRROR_RECALL_SECONDS": "60"}
 
 Say = Callable[[str], None]

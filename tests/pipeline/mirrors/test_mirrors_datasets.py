@@ -135,11 +135,11 @@ async def test_a_dataset_deleted_while_it_is_built_leaves_nothing(
     async with process(resources) as one:
         mirror = one.mirrors.mirror(dataset)
         busy = Event()
-        assert one.mirrors._workshop is not None
-        blocking = asyncio.create_task(one.mirrors._workshop.slow(busy.wait, 20))
+        assert one.mirrors._executors is not None
+        blocking = asyncio.create_task(one.mirrors._executors.slow(busy.wait, 20))
         building = asyncio.create_task(one.mirrors.rebuild(dataset, "rebuild was asked for"))
         await until(lambda: mirror.state == "building")
-        await until(lambda: one.mirrors._workshop is not None and one.mirrors._workshop._slow._work_queue.qsize() > 0)
+        await until(lambda: one.mirrors._executors is not None and one.mirrors._executors._slow._work_queue.qsize() > 0)
         await ask_for_deletion(psql, how)
         busy.set()
         await blocking

@@ -1,1 +1,1 @@
-"""The mirrors of one process: opened or built, kept up with the change feed, compared with the database, repaired."""
+"""The mirrors of one process: opened or built, updated from the change feed, checked against the database, repaired."""

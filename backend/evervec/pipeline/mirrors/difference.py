@@ -1,4 +1,4 @@
-"""Where a mirror differs from the database at one snapshot of it: digests first, then versions, then every number."""
+"""Compare a mirror with one snapshot of the database: digests first, then versions, then every number."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ from evervec.store.changes import FeedState
 from evervec.store.session import ReadTx
 
 EXAMPLES = 20
-"""So many vector ids of each sort of difference are named; all are counted."""
+"""At most so many vector ids of each sort of difference are named; all are counted."""
 COMPARED_AT_ONCE = 20_000
-"""Vectors that a deep check holds at a time."""
+"""Vectors that a deep check compares at a time."""
 TOLERANCE = 2e-3
-"""How far a number of a unit vector may be off: half precision rounds to a fraction of it."""
+"""The largest error allowed in one number of a unit vector; half precision rounds by a fraction of it."""
 
 
 @dataclass(frozen=True)
 class MirrorDifference:
-    """What a sync check found, before it repaired anything. `examples` names vector ids of each sort of difference."""
+    """The result of a mirror check, before any repair. `examples` names vector ids of each sort of difference."""
 
     vectors: int
     missing: int
@@ -37,44 +37,44 @@ class MirrorDifference:
 
     @property
     def in_sync(self) -> bool:
-        """Whether the mirror was what the database said."""
+        """Return whether the mirror was equal to the database."""
         return self.missing + self.extra + self.stale == 0
 
 
 async def difference(
-    tx: ReadTx, dataset_id: UUID, index: DatasetIndex, workshop: Executors, *, deep: bool
+    tx: ReadTx, dataset_id: UUID, index: DatasetIndex, executors: Executors, *, deep: bool
 ) -> tuple[int, Difference, bool]:
-    """How many vectors the database has, where the mirror differs from it, and whether the feed knows nothing of that.
+    """Return the number of vectors in the database, the difference, and whether a part of it is not in the change feed.
 
-    What went round the feed is wrong in the file, too, and nobody who opens it would ever hear of it.
+    A change that bypassed the feed is missing from the mirror's file too, and whoever opens the file would not notice.
     """
-    held = asyncio.ensure_future(workshop.quick(index.digest))
+    mirrored = asyncio.ensure_future(executors.quick(index.digest))
     wanted = await changes.digest(tx, dataset_id)
     none = other = np.empty(0, np.int64)
     found = Difference(none, none, none)
-    if await held != wanted:
-        found = compare(await changes.versions(tx, dataset_id), await workshop.quick(index.versions))
+    if await mirrored != wanted:
+        found = compare(await changes.versions(tx, dataset_id), await executors.quick(index.versions))
     if deep:
-        other = await _other_numbers(tx, dataset_id, index.snapshot, workshop)
+        other = await _other_vectors(tx, dataset_id, index.snapshot, executors)
         other = np.setdiff1d(other, np.concatenate([found.extra, found.stale]))
         found = Difference(found.missing, found.extra, np.union1d(found.stale, other))
     return wanted.count, found, bool(len(other))
 
 
-async def changes_to_apply(tx: ReadTx, dataset_id: UUID, heading: FeedState, found: Difference) -> Changes:
-    """What makes a difference go away, true at the heading's watermark."""
+async def changes_to_apply(tx: ReadTx, dataset_id: UUID, state: FeedState, found: Difference) -> Changes:
+    """Return the changes that remove a difference, as of the watermark of `state`."""
     wanted = np.concatenate([found.missing, found.stale])
-    upserts = await changes.by_ids(tx, dataset_id, wanted, heading.identity.dimensions)
-    return Changes(heading.watermark, upserts, np.concatenate([found.extra, found.stale]))
+    upserts = await changes.by_ids(tx, dataset_id, wanted, state.identity.dimensions)
+    return Changes(state.watermark, upserts, np.concatenate([found.extra, found.stale]))
 
 
-async def _other_numbers(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, workshop: Executors) -> Ids:
-    """Ids whose vector in the mirror is not the one in the database, whatever their versions say."""
+async def _other_vectors(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, executors: Executors) -> Ids:
+    """Return the ids whose vector in the mirror is not the one in the database, whatever their versions are."""
     ids = np.sort(snapshot.versions()[0])
     other: list[Ids] = [np.empty(0, np.int64)]
     for start in range(0, len(ids), COMPARED_AT_ONCE):
         wanted = await changes.by_ids(tx, dataset_id, ids[start : start + COMPARED_AT_ONCE], snapshot.dimensions)
-        other.append(await workshop.quick(_unlike, wanted, snapshot))
+        other.append(await executors.quick(_unlike, wanted, snapshot))
     return np.concatenate(other)
 
 
@@ -85,8 +85,8 @@ def _unlike(wanted: FeedVectors, snapshot: Snapshot) -> Ids:
     return unlike
 
 
-def described(started: float, vectors: int, found: Difference, repaired: str) -> MirrorDifference:
-    """What a check that started then (`perf_counter`) has to say."""
+def summarize(started: float, vectors: int, found: Difference, repaired: str) -> MirrorDifference:
+    """Return the counts and examples of a difference, for a check that began at `started` (`perf_counter`)."""
     named = {"missing": found.missing, "extra": found.extra, "stale": found.stale}
     return MirrorDifference(
         vectors,

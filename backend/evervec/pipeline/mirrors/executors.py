@@ -1,4 +1,4 @@
-"""The threads in which mirrors are opened, changed and built: the event loop never waits for FAISS."""
+"""Threads that open, change and build mirrors, so that the event loop never waits for FAISS."""
 
 import asyncio
 import os
@@ -17,30 +17,30 @@ T = TypeVar("T")
 
 
 class Executors:
-    """What is quick (open, apply, compare) has a thread of its own and never stands behind a build."""
+    """Two threads: one for quick work (open, apply, compare), so that it never waits for a build, which has the other."""
 
     def __init__(self) -> None:
         self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
-        self._slow = ThreadPoolExecutor(1, "evervec-build", _beside_searches)
+        self._slow = ThreadPoolExecutor(1, "evervec-build", _lower_priority)
         self.closed = False
 
     async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes milliseconds."""
+        """Run work that takes milliseconds."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, lambda: work(*args, **kwargs))
 
     async def slow(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes seconds, one at a time."""
+        """Run work that takes seconds, one at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._slow, lambda: work(*args, **kwargs))
 
     def close(self) -> None:
-        """Stop: a build that runs is given up at its next slice."""
+        """Stop both threads; a running build ends at its next slice."""
         self.closed = True
         for pool in (self._quick, self._slow):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _beside_searches() -> None:
-    """A build leaves the cores to whoever searches. Only Linux has priorities of single threads."""
+def _lower_priority() -> None:
+    """Give searches precedence over a build. Only Linux has priorities of single threads."""
     threads.use(1)
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILD_NICENESS)

@@ -1,4 +1,4 @@
-"""Keeps the mirrors of a process true: hears bells, reads the feed, opens, checks, compacts, and answers what is asked."""
+"""Keep the mirrors of a process up to date: hear the doorbell, apply the feed, open, check, compact, answer requests."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -23,83 +23,84 @@ logger = log.get("mirror")
 REPORT_SECONDS = 1.0
 DISCOVER_SECONDS = 2.0
 ADVANCE_SECONDS = 5.0
-"""How old the watermark of a dataset without news becomes, so that its next look need not go far back."""
+"""How old the watermark of an unchanged dataset may become, so that its next read of the feed is short."""
 
 
 async def follow(mirrors: Mirrors, broker: JetStreamBroker, finish: asyncio.Event) -> None:
     """Keep a mirror of every live dataset up to date until `finish` is set."""
-    with mirrors.followed() as bells:
-        await Follower(mirrors, broker, bells).until(finish)
+    with mirrors.followed() as doorbell:
+        await Follower(mirrors, broker, doorbell).run(finish)
 
 
 class Follower:
-    """One process's way of following. News are applied as they come; whatever else is due runs beside them."""
+    """The loop of one process. Changes are applied as they come; maintenance that is due runs beside that."""
 
-    def __init__(self, of: Mirrors, broker: JetStreamBroker, bells: FollowerDoorbell) -> None:
+    def __init__(self, of: Mirrors, broker: JetStreamBroker, doorbell: FollowerDoorbell) -> None:
         self._mirrors = of
         self._settings = of.settings
         self._database = of.database
         self._broker = broker
-        self._bells = bells
-        self._hears = False
+        self._doorbell = doorbell
+        self._listening = False
         self._breaks = of.database.breaks
         self._stopping = False
         self._due: dict[tuple[UUID | None, str], float] = {}
-        self._behind: dict[tuple[UUID, str], asyncio.Task[None]] = {}
-        self._chores: asyncio.Task[None] | None = None
+        self._background: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._maintenance: asyncio.Task[None] | None = None
 
-    async def until(self, finish: asyncio.Event) -> None:
-        """Follow until `finish` is set, by doorbell and by looking now and then; then leave what is on disk behind."""
+    async def run(self, finish: asyncio.Event) -> None:
+        """Follow until `finish` is set, by doorbell and by polling; then save small mirrors and sign off."""
         ended = asyncio.create_task(self._wake_at(finish))
         try:
-            async with AsyncExitStack() as hearing:
+            async with AsyncExitStack() as subscription:
                 while not finish.is_set():
-                    await self._logged(self._hear(hearing))
-                    await self._turn()
+                    await self._logged(self._subscribe(subscription))
+                    await self._round()
                     await self._until_woken()
         finally:
             ended.cancel()
             self._stopping = True
-            if self._chores is not None:
-                await asyncio.gather(self._chores, return_exceptions=True)
+            if self._maintenance is not None:
+                await asyncio.gather(self._maintenance, return_exceptions=True)
             await self._leave()
 
-    async def _hear(self, hearing: AsyncExitStack) -> None:
-        """Listen as soon as there is a NATS to listen to; from then on the connection comes back by itself."""
-        if not self._hears and self._broker.connected:
-            self._hears = await hearing.enter_async_context(hearing_changes(self._broker, self._bells.ring))
+    async def _subscribe(self, subscription: AsyncExitStack) -> None:
+        """Subscribe once NATS is reachable; from then on the client reconnects by itself."""
+        if not self._listening and self._broker.connected:
+            changed = hearing_changes(self._broker, self._doorbell.ring)
+            self._listening = await subscription.enter_async_context(changed)
 
     async def _wake_at(self, finish: asyncio.Event) -> None:
         await finish.wait()
-        self._bells.woken.set()
+        self._doorbell.woken.set()
 
     async def _until_woken(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._bells.woken.wait(), self._settings.mirror_poll_seconds)
-        self._bells.woken.clear()
+            await asyncio.wait_for(self._doorbell.woken.wait(), self._settings.mirror_poll_seconds)
+        self._doorbell.woken.clear()
 
-    async def _turn(self) -> None:
-        """One round: the news, and beside it what is due otherwise, for which no news waits."""
-        await self._logged(self._apply_news())
-        if self._chores is None or self._chores.done():
-            self._chores = asyncio.create_task(self._logged(self._do_chores()))
-        if not self._mirrors.all():  # at the start all are opened before anything else happens
-            await self._chores
+    async def _round(self) -> None:
+        """Apply changes, and start the maintenance that is due beside it, so that no change waits for it."""
+        await self._logged(self._apply_changes())
+        if self._maintenance is None or self._maintenance.done():
+            self._maintenance = asyncio.create_task(self._logged(self._maintain()))
+        if not self._mirrors.all():  # at the start all mirrors are opened before anything else happens
+            await self._maintenance
 
     async def _logged(self, work: Awaitable[None]) -> None:
-        """Whatever is down now is up again later: following itself never ends by an error."""
+        """Log an error instead of raising it: the loop goes on, and the next round tries again."""
         try:
             await work
         except EvervecError as error:
-            logger.warning("mirrors are not followed for the moment", reason=str(error))
+            logger.warning("mirror round failed", reason=str(error))
         except Exception:
-            logger.exception("mirrors are not followed for the moment")
+            logger.exception("mirror round failed")
 
-    async def _apply_news(self) -> None:
-        """Catch up those that a bell rang for, and now and then all; of many, those that have news at all."""
-        rung = self._bells.take()
+    async def _apply_changes(self) -> None:
+        """Update the mirrors that the doorbell rang for, and at every poll all; of several, only those that changed."""
+        rung = self._doorbell.take()
         if any(self._mirrors.known(dataset_id) is None for dataset_id in rung):
-            self._due.pop((None, "discover"), None)  # a dataset that is new: look for it at once
+            self._due.pop((None, "discover"), None)  # a new dataset: look for it at once
         if self._is_due("poll", self._settings.mirror_poll_seconds):
             rung = {mirror.dataset.id for mirror in self._mirrors.all()}
         ready = {
@@ -107,39 +108,39 @@ class Follower:
             for dataset_id in rung
             if (mirror := self._mirrors.known(dataset_id)) is not None and mirror.index is not None
         }
-        news = set(ready)
+        changed = set(ready)
         if len(ready) > 1:
             async with self._database.read() as tx:
-                news, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
-            for dataset_id in ready.keys() - news if self._is_due("advance", ADVANCE_SECONDS) else ():
+                changed, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
+            for dataset_id in ready.keys() - changed if self._is_due("advance", ADVANCE_SECONDS) else ():
                 if (mirror := self._mirrors.known(dataset_id)) is not None:
-                    await mirror.nothing_between(ready[dataset_id], now)
-        for dataset_id in news:
-            if (mirror := self._mirrors.known(dataset_id)) is not None:  # or the dataset was deleted meanwhile
-                await self._follow_one(mirror)
+                    await mirror.advance(ready[dataset_id], now)
+        for dataset_id in changed:
+            if (mirror := self._mirrors.known(dataset_id)) is not None:  # None: the dataset was deleted meanwhile
+                await self._catch_up(mirror)
 
-    async def _follow_one(self, mirror: Mirror) -> None:
+    async def _catch_up(self, mirror: Mirror) -> None:
         try:
             await mirror.catch_up()
         except OtherDatabaseError as error:
-            logger.warning("mirror of another database identity", dataset=mirror.name, reason=str(error))
+            logger.warning("mirror of another database", dataset=mirror.name, reason=str(error))
             mirror.distrust(str(error))
             self._in_background(mirror, "open", mirror.rebuild(str(error)))
         except NothingToMirrorError as error:
             mirror.fail(str(error))
 
-    async def _do_chores(self) -> None:
+    async def _maintain(self) -> None:
         if self._is_due("discover", DISCOVER_SECONDS):
             await self._discover(first=not self._mirrors.all())
-        if self._is_due("tell", REPORT_SECONDS):
-            await self._tell()
-        doubtful = self._breaks != self._database.breaks
+        if self._is_due("report", REPORT_SECONDS):
+            await self._report()
+        reconnected = self._breaks != self._database.breaks
         self._breaks = self._database.breaks
         for mirror in [m for m in self._mirrors.all() if m.index is not None and not self._stopping]:
-            self._look_after(mirror, doubtful=doubtful)
+            self._start_due_work(mirror, reconnected=reconnected)
 
     async def _discover(self, *, first: bool) -> None:
-        """Open what is new, forget what is gone. At the start all are opened before anything else happens."""
+        """Open the mirrors of new datasets, remove those of deleted ones. The first call waits until all are open."""
         async with self._database.read() as tx:
             live = {dataset.id: dataset for dataset in await datasets.live(tx)}
             active = await changes.feed_state(tx, next(iter(live), UUID(int=0)))
@@ -149,16 +150,18 @@ class Follower:
             return
         if self._is_due("collect", self._settings.mirror_check_seconds):
             await self._collect(live.values(), active.identity)
-        # also one that somebody built before the first look: every mirror is compared once
-        unseen = [m for m in map(self._mirrors.mirror, live.values()) if m.index is None or m.last_check is None]
+        # every mirror is checked once, also one that was built before this process began to follow
+        unchecked = [m for m in map(self._mirrors.mirror, live.values()) if m.index is None or m.last_check is None]
         waiting = [
-            m for m in unseen if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
+            m
+            for m in unchecked
+            if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
         ]
-        opened = [self._in_background(mirror, "open", self._opened(mirror)) for mirror in waiting]
+        opening = [self._in_background(mirror, "open", self._open(mirror)) for mirror in waiting]
         if first:
-            await asyncio.gather(*opened)
+            await asyncio.gather(*opening)
 
-    async def _opened(self, mirror: Mirror) -> None:
+    async def _open(self, mirror: Mirror) -> None:
         await mirror.open()
         self._mirrors.keep_to_budget(mirror)
         if mirror.index is not None:
@@ -168,19 +171,19 @@ class Follower:
         try:
             await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=identity)
         except MirrorFolderError as error:
-            logger.warning("old files of mirrors stay", reason=str(error))
+            logger.warning("mirror files not removed", reason=str(error))
 
-    def _look_after(self, mirror: Mirror, *, doubtful: bool) -> None:
-        """What is due for one mirror, each at most once at a time, all beside the searches.
+    def _start_due_work(self, mirror: Mirror, *, reconnected: bool) -> None:
+        """Start what is due for one mirror in the background, each kind of work at most once at a time.
 
-        A crash of the server can give the id of a transaction that was rolled back to another one, which the watermark
-        then takes for seen: after a lost connection the feed alone is not believed.
+        After a crash of the server a new transaction can get the id of one that was lost, which the watermark counts as
+        seen: so the mirror is also checked after a lost connection.
         """
         key = mirror.dataset.id
         if mirror.index is not None and (reason := mirror.index.compaction_due()):
             self._in_background(mirror, "build", mirror.rebuild(reason))
-        if self._is_due("check", self._settings.mirror_check_seconds, key, at_once=False) or doubtful:
-            self._in_background(mirror, "check", self._checked_and_pruned(mirror))
+        if self._is_due("check", self._settings.mirror_check_seconds, key, at_once=False) or reconnected:
+            self._in_background(mirror, "check", self._check_and_prune(mirror))
         if self._is_due("recall", self._settings.mirror_recall_seconds, key, at_once=False):
             self._in_background(mirror, "recall", measure(self._database, mirror))
 
@@ -193,24 +196,24 @@ class Follower:
         return True
 
     def _in_background(self, mirror: Mirror, what: str, work: Awaitable[object]) -> "asyncio.Task[None]":
-        """Start it, unless the same is at work for the same mirror."""
+        """Start work on a mirror, unless work of the same name runs for it; return its task."""
         key = (mirror.dataset.id, what)
-        running = self._behind.get(key)
+        running = self._background.get(key)
         if running is not None:
             if asyncio.iscoroutine(work):
                 work.close()
             return running
         task = asyncio.create_task(self._mirrors.guarded(mirror, work))
-        self._behind[key] = task
-        task.add_done_callback(lambda _: self._behind.pop(key, None))
+        self._background[key] = task
+        task.add_done_callback(lambda _: self._background.pop(key, None))
         return task
 
     async def _check(self, mirror: Mirror, *, asked: bool) -> None:
-        found = await self._mirrors.check(mirror.dataset, deep=asked)  # opens it first where it was dropped
+        found = await self._mirrors.check(mirror.dataset, deep=asked)  # opens it first if it was dropped
         async with self._database.transaction() as tx:
-            await mirrors.report(tx, self._mirrors.holder, self._told())
-        # not in the transaction that told: a row that is written twice in one has its dataset locked again,
-        # by PostgreSQL's check of the foreign key, and whoever deletes the dataset meanwhile meets that in a deadlock
+            await mirrors.report(tx, self._mirrors.holder, self._reports())
+        # in a transaction of its own: the second write of a row locks its dataset again (PostgreSQL's check of the
+        # foreign key), which can deadlock with somebody who deletes the dataset
         async with self._database.transaction() as tx:
             await mirrors.record_check(
                 tx,
@@ -222,18 +225,18 @@ class Follower:
                 answer=asked,
             )
 
-    async def _checked_and_pruned(self, mirror: Mirror) -> None:
-        """The check, and then tombstones that every live mirror has seen are forgotten."""
+    async def _check_and_prune(self, mirror: Mirror) -> None:
+        """Check a mirror, then delete the tombstones that every live mirror has applied."""
         await self._check(mirror, asked=False)
         async with self._database.transaction() as tx:
             lowest = await mirrors.lowest_watermark(tx, mirror.dataset.id)
             if lowest is not None:
                 await changes.prune(tx, mirror.dataset.id, Watermark.parse(lowest).xmin)
 
-    async def _tell(self) -> None:
-        """Say how far everything is; hear what is asked."""
+    async def _report(self) -> None:
+        """Publish the state of every mirror, and start what other processes asked for."""
         async with self._database.transaction() as tx:
-            asked = await mirrors.report(tx, self._mirrors.holder, self._told())
+            asked = await mirrors.report(tx, self._mirrors.holder, self._reports())
         for dataset_id, what in asked.items():
             if (mirror := self._mirrors.known(dataset_id)) is not None:
                 self._in_background(mirror, "asked", self._answer(mirror, what))
@@ -248,7 +251,7 @@ class Follower:
                 await mirrors.decline(tx, self._mirrors.holder, mirror.dataset.id)
             raise
 
-    def _told(self) -> list[MirrorProgress]:
+    def _reports(self) -> list[MirrorProgress]:
         return [
             MirrorProgress(
                 mirror.dataset.id,
@@ -262,9 +265,9 @@ class Follower:
         ]
 
     async def _leave(self) -> None:
-        """The end of following: give up what runs, save small mirrors, and say goodbye."""
-        with self._mirrors.giving_up():
-            await asyncio.gather(*self._behind.values(), return_exceptions=True)
+        """Stop what runs, save small mirrors, and remove this process from the table of mirrors."""
+        with self._mirrors.builds_stopped():
+            await asyncio.gather(*self._background.values(), return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds / 2):
                 for mirror in self._mirrors.all():
@@ -273,4 +276,4 @@ class Follower:
             async with self._database.transaction() as tx:
                 await mirrors.remove_holder(tx, self._mirrors.holder)
         except EvervecError as error:
-            logger.info("left without a word", reason=str(error))
+            logger.info("mirror leave failed", reason=str(error))

@@ -1,4 +1,4 @@
-"""The recall watch: a sample of a dataset's own vectors asked of the mirror, of pgvector's HNSW, and exactly."""
+"""The recall watch: search for a sample of a dataset's own vectors with the mirror, with pgvector's HNSW, and exactly."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ EQUAL_SCORE = 1e-6
 
 @dataclass
 class Recalls:
-    """Found and wanted neighbours by engine."""
+    """Counts of neighbours found, by engine, out of `wanted`."""
 
     found: dict[str, int]
     wanted: int = 0
 
     def of(self, engine: str) -> float:
-        """recall@10; 1 where there was nothing to find."""
+        """Return an engine's recall@10; 1 where there was nothing to find."""
         return self.found[engine] / self.wanted if self.wanted else 1.0
 
 
 async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED) -> Recalls | None:
-    """Measure, keep, and put right: a mirror below its target is built anew, a low HNSW is told of.
+    """Measure recall@10 and store it. A mirror below its target is rebuilt; a low recall of HNSW is logged.
 
-    None while the mirror has nothing to search.
+    Return None while the mirror has nothing to search.
     """
     snapshot = mirror.snapshot()
     if snapshot is None or not len(snapshot):
@@ -61,7 +61,7 @@ async def _sample(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, count: int) 
 
 
 async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: FeedVectors) -> Recalls:
-    """Each vector asks for its neighbours of its own kind; itself is no answer."""
+    """Search for the neighbours of each vector among its own kind, itself left out, and count what each engine finds."""
     recalls = Recalls({"mirror": 0, "pgvector": 0})
     for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):
         answers = {
@@ -85,7 +85,7 @@ async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Fe
 async def _as_near(
     tx: ReadTx, dataset_id: UUID, row: NDArray[np.float32], answers: dict[str, list[int]]
 ) -> dict[str, int]:
-    """How many answers of each engine are as near as the farthest exact one: of equal texts, one is as good as another."""
+    """Count the answers of each engine that are as near as the farthest exact one, so that equal texts can replace each other."""
     ids = sorted({vector_id for listed in answers.values() for vector_id in listed})
     found = await changes.by_ids(tx, dataset_id, ids, len(row))
     scores = dict(zip(found.ids.tolist(), (found.rows @ row).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The mirrors of one process: which are open, what they may hold, what a search gets of them. `following` keeps them true."""
+"""The mirrors of one process: which are open, how much memory they use, what a search reads. `follower` updates them."""
 
 import asyncio
 import os
@@ -27,31 +27,31 @@ logger = log.get("mirror")
 
 MEGABYTE = 1 << 20
 QUICK_BYTES = 64 * MEGABYTE
-"""A file of that size is read and checked in the time of one query."""
+"""A file of at most this size is read and checked in the time of one query."""
 
 
 class FollowerDoorbell:
-    """The datasets that somebody rang for, and the event that wakes whoever follows."""
+    """The datasets that the doorbell rang for, and the event that wakes the follower."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
         self._rung: set[UUID] = set()
 
     def ring(self, dataset_ids: Iterable[UUID]) -> None:
-        """Something happened in these datasets."""
+        """Add datasets that may have changed, and wake the follower."""
         self._rung.update(dataset_ids)
         self.woken.set()
 
     def take(self) -> set[UUID]:
-        """Those that were rung for since the last time."""
+        """Return the datasets that were added since the last call."""
         rung, self._rung = self._rung, set()
         return rung
 
 
 class Mirrors:
-    """Every mirror of this process. Nothing is opened, and nothing runs, before somebody asks for it.
+    """Every mirror of this process. Nothing is opened, and no thread runs, before it is needed.
 
-    A process that stays calls `follower.follow`; one that only answers a question opens what is on disk.
+    A worker calls `follower.follow`; a process that only answers one question opens what is on disk.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -60,15 +60,15 @@ class Mirrors:
         self.database = database
         self._mirrors: dict[UUID, Mirror] = {}
         self._opening: dict[UUID, asyncio.Task[None]] = {}
-        self._workshop: Executors | None = None
+        self._executors: Executors | None = None
         self._searcher: Searcher | None = None
         self._folder: Folder | None = None
         self._holder: MirrorHolder | None = None
-        self._rung = FollowerDoorbell()
+        self._doorbell = FollowerDoorbell()
 
     @property
     def folder(self) -> "Folder":
-        """The folder of mirrors on disk."""
+        """Return the folder of mirrors on disk."""
         if self._folder is None:
             from evervec.mirror.disk.files import Folder
 
@@ -77,7 +77,7 @@ class Mirrors:
 
     @property
     def searcher(self) -> "Searcher":
-        """Answers searches of this process, many in one call."""
+        """Return what answers the searches of this process, many in one call."""
         if self._searcher is None:
             from evervec.mirror.batching import Searcher
 
@@ -86,7 +86,7 @@ class Mirrors:
 
     @property
     def holder(self) -> MirrorHolder:
-        """Who this process is, for the others."""
+        """Return the identity of this process, for other processes."""
         if self._holder is None:
             from evervec.mirror.disk.paths import this_host
 
@@ -94,37 +94,37 @@ class Mirrors:
         return self._holder
 
     def all(self) -> "list[Mirror]":
-        """Every mirror that was asked for, open or not."""
+        """Return every mirror that was asked for, open or not."""
         return list(self._mirrors.values())
 
     def known(self, dataset_id: UUID) -> "Mirror | None":
-        """The mirror of a dataset, if it was asked for."""
+        """Return the mirror of a dataset, or None if nobody asked for it yet."""
         return self._mirrors.get(dataset_id)
 
     def forget(self, dataset_id: UUID) -> "Mirror":
-        """A dataset is gone: its mirror is nobody's any more."""
+        """Remove the mirror of a deleted dataset from this registry, and return it."""
         return self._mirrors.pop(dataset_id)
 
     def mirror(self, dataset: Dataset) -> "Mirror":
-        """The mirror of a dataset, as it stands: perhaps not open."""
+        """Return the mirror of a dataset in whatever state it is, made if necessary but not opened."""
         found = self._mirrors.get(dataset.id)
         if found is None:
             from evervec.pipeline.mirrors.executors import Executors
             from evervec.pipeline.mirrors.mirror import Mirror
 
-            self._workshop = self._workshop or Executors()
-            found = Mirror(self.settings, self.database, self._workshop, self.folder, dataset)
+            self._executors = self._executors or Executors()
+            found = Mirror(self.settings, self.database, self._executors, self.folder, dataset)
             self._mirrors[dataset.id] = found
         return found
 
     async def snapshots(
         self, wanted: Sequence[Dataset], *, seen: int | None = None, anything: bool = False
     ) -> "dict[UUID, Snapshot]":
-        """What can be searched of these datasets now; those that are missing have to be asked of PostgreSQL.
+        """Return the snapshots of those datasets that can be searched now; PostgreSQL has to answer for the others.
 
-        A process that follows serves what it holds, and opens what it had to drop. Any other one opens what is on
-        disk, if that is quick or `anything` is wanted, and reads the feed. With `seen` each reads it: the vector of what
-        that transaction wrote came in a later one.
+        A process that follows uses what it has in memory, and reopens what it had to drop. Any other process opens what
+        is on disk, if the file is small or `anything` is set, and applies the feed. With `seen`, a transaction id, both
+        apply the feed, because the vectors of what that transaction wrote are committed by a later one.
         """
         found: dict[UUID, Snapshot] = {}
         for dataset in wanted:
@@ -141,9 +141,9 @@ class Mirrors:
         return found
 
     def _quick(self, dataset: Dataset, anything: bool) -> bool:
-        """Whether a process that ends after one answer should read this mirror."""
-        there = self.folder.describe(dataset.project_id, dataset.id)
-        return there is not None and (anything or there["bytes"] <= QUICK_BYTES)
+        """Return whether a process that ends after one answer should read this mirror."""
+        described = self.folder.describe(dataset.project_id, dataset.id)
+        return described is not None and (anything or described["bytes"] <= QUICK_BYTES)
 
     async def _caught_up(self, mirror: "Mirror") -> "Snapshot | None":
         from evervec.pipeline.mirrors.mirror import NothingToMirrorError, OtherDatabaseError
@@ -152,14 +152,14 @@ class Mirrors:
             await mirror.catch_up()
         except (NothingToMirrorError, OtherDatabaseError) as error:
             logger.info("mirror not used", dataset=mirror.name, reason=str(error))
-            self._rung.ring({mirror.dataset.id})
+            self._doorbell.ring({mirror.dataset.id})
             if not self.following:
-                mirror.drop(str(error))  # perhaps somebody else has put the right one on disk by the next time
+                mirror.drop(str(error))  # another process may have written a valid file before the next search
             return None
         return mirror.snapshot()
 
     async def _open(self, mirror: "Mirror", *, build_missing: bool, follow: bool = True) -> None:
-        """Open a mirror once, however many ask."""
+        """Open a mirror once, however many callers wait for it."""
         task = self._opening.get(mirror.dataset.id)
         if task is None:
             task = asyncio.create_task(self.guarded(mirror, mirror.open(build_missing=build_missing, follow=follow)))
@@ -169,7 +169,7 @@ class Mirrors:
         self.keep_to_budget(mirror)
 
     async def guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
-        """Whatever happens to one mirror is that mirror's state, and nobody else's trouble."""
+        """Await work on a mirror; turn any error into the mirror's state, so that it stops nothing else."""
         from evervec.mirror.build import Cancelled
         from evervec.pipeline.mirrors.mirror import NothingToMirrorError, failure
 
@@ -177,28 +177,29 @@ class Mirrors:
             await work
         except NothingToMirrorError as error:
             mirror.fail(str(error))
-            if self._mirrors.get(mirror.dataset.id) is not mirror:  # deleted while it was built
+            if self._mirrors.get(mirror.dataset.id) is not mirror:  # the dataset was deleted during the build
                 await self.remove_files(mirror.dataset)
         except Cancelled:
-            logger.info("mirror not built: this process stops", dataset=mirror.name)
+            logger.info("mirror build cancelled", dataset=mirror.name)
         except Exception as error:
-            # a disk, a database, FAISS: searches go to PostgreSQL, and the next round tries again
+            # disk, database or FAISS: searches go to PostgreSQL, and the next round tries again
             logger.warning("mirror failed", dataset=mirror.name, reason=failure(error))
             if mirror.index is None:
                 mirror.fail(failure(error))
 
     async def remove_files(self, dataset: Dataset) -> None:
+        """Remove a deleted dataset's files; if that fails, a later collection removes them."""
         try:
             await asyncio.to_thread(self.folder.remove, dataset.project_id, dataset.id)
         except (MirrorBusyError, MirrorFolderError) as error:
-            logger.info("files of a deleted dataset stay for now", dataset=str(dataset.id), reason=str(error))
+            logger.info("mirror files not removed", dataset=str(dataset.id), reason=str(error))
 
     def keep_to_budget(self, kept: "Mirror") -> None:
-        """Drop what was not used for longest, never what was just asked for."""
+        """Drop the mirrors that were not used for longest until the rest fits in memory; `kept` always stays."""
         budget = self.settings.mirror_memory_mb * MEGABYTE
-        held = sorted((m for m in self._mirrors.values() if m.index is not None), key=lambda m: m.used)
-        used = sum(mirror.memory for mirror in held)
-        for mirror in held:
+        open_mirrors = sorted((m for m in self._mirrors.values() if m.index is not None), key=lambda m: m.used)
+        used = sum(mirror.memory for mirror in open_mirrors)
+        for mirror in open_mirrors:
             if used <= budget or mirror is kept:
                 continue
             used -= mirror.memory
@@ -207,7 +208,7 @@ class Mirrors:
     async def check(
         self, dataset: Dataset, *, follow: bool = True, deep: bool = False, repair: bool = True
     ) -> "MirrorDifference":
-        """The sync check of a dataset; see `Mirror.check`. Raises `NothingToMirrorError`."""
+        """Check the mirror of a dataset as `Mirror.check` does. Raises `NothingToMirrorError`."""
         mirror = self.mirror(dataset)
         if mirror.index is None:
             await self._open(mirror, build_missing=False, follow=follow)
@@ -222,31 +223,31 @@ class Mirrors:
 
     @contextmanager
     def followed(self) -> Iterator[FollowerDoorbell]:
-        """Let a follower keep the mirrors up to date while inside; yield the bells that wake it."""
-        self._rung = FollowerDoorbell()
+        """Mark the mirrors as kept up to date by a follower while inside; yield the doorbell that wakes it."""
+        self._doorbell = FollowerDoorbell()
         self.following = True
         try:
-            yield self._rung
+            yield self._doorbell
         finally:
             self.following = False
 
     @contextmanager
-    def giving_up(self) -> Iterator[None]:
-        """While inside, builds stop at their next slice."""
-        if self._workshop is not None:
-            self._workshop.closed = True
+    def builds_stopped(self) -> Iterator[None]:
+        """Stop builds at their next slice while inside."""
+        if self._executors is not None:
+            self._executors.closed = True
         try:
             yield
         finally:
-            if self._workshop is not None:
-                self._workshop.closed = False
+            if self._executors is not None:
+                self._executors.closed = False
 
     async def aclose(self) -> None:
         """Close what was opened; may be called twice."""
         searcher, self._searcher = self._searcher, None
         if searcher is not None:
             await searcher.aclose()
-        workshop, self._workshop = self._workshop, None
-        if workshop is not None:
-            await asyncio.to_thread(workshop.close)
+        executors, self._executors = self._executors, None
+        if executors is not None:
+            await asyncio.to_thread(executors.close)
         self._mirrors.clear()

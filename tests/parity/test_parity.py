@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import Scope, ask_mirrors
+from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
 from evervec.store.datasets import Dataset
@@ -177,7 +177,7 @@ async def test_an_index_over_many_vectors_finds_nearly_all_with_and_without_filt
             found = wanted = 0
             for query in clustered(chance, 25):
                 row_ids = None if share is None else oracle.row_ids[chance.random(len(oracle.row_ids)) < share].tolist()
-                hits = (await ask_mirrors(one, query, Scope([MESSAGE], [dataset], row_ids=row_ids), 10)).hits
+                hits = (await search_mirrors(one, query, Scope([MESSAGE], [dataset], row_ids=row_ids), 10)).hits
                 allowed = oracle.allowed([MESSAGE.kind], [dataset.id], row_ids)
                 good, there = oracle.recall(hits, query, allowed, 10)
                 assert len(hits) == there

@@ -134,7 +134,7 @@ def _unlike(hits: Sequence[SearchHit]) -> list[SearchHit]:
 async def _prove(resources: Resources) -> bool:
     proofs = [
         await explain.explain_index(resources, DEMO_QUESTIONS[0].text, "message"),
-        await explain.explain_coverage(resources),
+        await explain.explain_coverage(resources.database),
         await _mirror_is_true(resources),
     ]
     for one in proofs:

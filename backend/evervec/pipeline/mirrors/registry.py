@@ -118,19 +118,19 @@ class Mirrors:
         return found
 
     async def snapshots(
-        self, wanted: Sequence[Dataset], *, seen: int | None = None, anything: bool = False
+        self, wanted: Sequence[Dataset], *, seen: int | None = None, any_size: bool = False
     ) -> "dict[UUID, Snapshot]":
         """Return the snapshots of those datasets that can be searched now; PostgreSQL has to answer for the others.
 
         A process that follows uses what it has in memory, and reopens what it had to drop. Any other process opens what
-        is on disk, if the file is small or `anything` is set, and applies the feed. With `seen`, a transaction id, both
+        is on disk, if the file is small or `any_size` is allowed, and applies the feed. With `seen`, a transaction id, both
         apply the feed, because the vectors of what that transaction wrote are committed by a later one.
         """
         found: dict[UUID, Snapshot] = {}
         for dataset in wanted:
             mirror = self.mirror(dataset)
             if mirror.index is None and (
-                mirror.state == "dropped" if self.following else self._quick(dataset, anything)
+                mirror.state == "dropped" if self.following else self._quick(dataset, any_size)
             ):
                 await self._open(mirror, build_missing=False)
             snapshot = mirror.snapshot()
@@ -140,10 +140,10 @@ class Mirrors:
                 found[dataset.id] = snapshot
         return found
 
-    def _quick(self, dataset: Dataset, anything: bool) -> bool:
+    def _quick(self, dataset: Dataset, any_size: bool) -> bool:
         """Return whether a process that ends after one answer should read this mirror."""
         described = self.folder.describe(dataset.project_id, dataset.id)
-        return described is not None and (anything or described["bytes"] <= QUICK_BYTES)
+        return described is not None and (any_size or described["bytes"] <= QUICK_BYTES)
 
     async def _caught_up(self, mirror: "Mirror") -> "Snapshot | None":
         from evervec.pipeline.mirrors.mirror import NothingToMirrorError, OtherDatabaseError

@@ -1,1 +1,1 @@
-"""From a question to hits: the question's vector, the engine that answers, the rows that are still there."""
+"""Search: embed the text, ask the engines, re-join what they find to the present rows."""

@@ -1,4 +1,4 @@
-"""The same search asked of the mirror and of pgvector: the same hits, and how long each takes once it is warm."""
+"""Compare the mirror with pgvector on one search: whether both find the same rows, and how long each takes when warm."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import Scope, ask_mirrors
+from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.store import datasets, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
+from evervec.store.session import Database
 from evervec.store.vectors import SearchHit
 
 COMPARE_ROUNDS = 15
 HALF_PRECISION = 1e-3
-"""Half precision knows no smaller difference between two scores."""
+"""The smallest difference between two scores that half precision can represent."""
 
 
 @dataclass(frozen=True)
 class EngineComparison:
-    """Hits and the median milliseconds of each engine, from the query's vector to rows with their texts.
+    """The hits of each engine and its median milliseconds, from the query's vector to rows with their texts.
 
-    `same` is whether both found the same rows; of rows with equal scores at the end one is as good as another.
+    `same` is whether both found the same rows; where the last ones have equal scores, either may be found.
     """
 
     mirror: Sequence[SearchHit]
@@ -36,25 +37,25 @@ class EngineComparison:
 async def compare(
     resources: Resources, text: str, *, dataset: str | None = None, k: int = 10, rounds: int = COMPARE_ROUNDS
 ) -> EngineComparison:
-    """Ask both, in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
+    """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     provider = await resources.provider()
     query = (await resources.models.embedder(provider).embed([text]))[0]
     async with resources.database.read() as tx:
         scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
 
     async def mirror() -> Sequence[SearchHit]:
-        return (await ask_mirrors(resources, query, scope, k, anything=True)).hits
+        return (await search_mirrors(resources.mirrors, query, scope, k, any_size=True)).hits
 
     async def pgvector() -> Sequence[SearchHit]:
-        return await _from_pgvector(resources, query, scope, k)
+        return await _from_pgvector(resources.database, query, scope, k)
 
     found, seconds = await _timed([mirror, pgvector], rounds)
     return EngineComparison(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
 
 
-async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[SearchHit]:
+async def _from_pgvector(database: Database, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[SearchHit]:
     hits: list[SearchHit] = []
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         await vectors.use_index(tx, k=k)
         for embeddable in scope.kinds:
             hits += await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=scope.dataset_ids)
@@ -64,7 +65,7 @@ async def _from_pgvector(resources: Resources, query: NDArray[np.float32], scope
 async def _timed(
     engines: Sequence[Callable[[], Awaitable[Sequence[SearchHit]]]], rounds: int
 ) -> tuple[list[Sequence[SearchHit]], list[float]]:
-    """What each found, and its median milliseconds. They take turns, so that a noisy moment meets both."""
+    """Return the hits of each engine and its median milliseconds. They take turns, so that a noisy moment slows both."""
     found = [await engine() for engine in engines]
     taken: list[list[float]] = [[] for _ in engines]
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Proofs for whoever does not take our word for it: which index answers, and that nothing with text lacks a vector."""
+"""Show evidence from PostgreSQL: which index answers a search, and that no row with text lacks a vector."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import plan
 from evervec.store import monitor
+from evervec.store.session import Database
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One claim, whether it holds, and what was seen."""
+    """One claim, whether it holds, and the evidence."""
 
     claim: str
     holds: bool
@@ -18,7 +19,7 @@ class Explanation:
 
 
 async def explain_index(resources: Resources, text: str, kind: str) -> Explanation:
-    """PostgreSQL's own plan names the HNSW index."""
+    """Check that PostgreSQL's plan of a search uses the HNSW index."""
     explained = await plan(resources, text, kind)
     found = re.search(r"Index Scan using embeddings_hnsw_\w+ on embeddings", explained)
     return Explanation(
@@ -26,8 +27,8 @@ async def explain_index(resources: Resources, text: str, kind: str) -> Explanati
     )
 
 
-async def explain_coverage(resources: Resources) -> Explanation:
-    """No row with text is without its vector."""
-    async with resources.database.read() as tx:
+async def explain_coverage(database: Database) -> Explanation:
+    """Check that every row with text has a vector."""
+    async with database.read() as tx:
         with_text, missing = await monitor.count_without_vector(tx)
     return Explanation("nothing is NULL", missing == 0, f"{missing} of {with_text:,} rows with text have no vector")

@@ -1,4 +1,4 @@
-"""Asks the mirrors, and re-joins what they found to the rows of now: nothing that is gone is ever a hit."""
+"""Search the mirrors, and re-join what they find to the present rows, so that a deleted row is never a hit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,24 +9,27 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.pipeline.resources import Resources
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.store import vectors
 from evervec.store.datasets import Dataset
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.session import Database
 from evervec.store.vectors import SearchHit
 
 if TYPE_CHECKING:
+    from evervec.mirror.batching import Searcher
     from evervec.mirror.places import Filter
     from evervec.mirror.snapshot import Snapshot
 
 SPARE_HITS = 8
-"""So many more than k are asked of a mirror: rows that went since are no hits."""
+"""So many more than k are requested of a mirror, because some rows may have been deleted since."""
 WIDENING = 4
+"""The factor by which more rows are requested when too few of them still exist."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Where to look: kinds, datasets (`everywhere`: they are all there are), and row ids of one kind, or None for every row."""
+    """What to search: kinds, datasets (`everywhere`: these are all), and row ids of one kind, or None for every row."""
 
     kinds: Sequence[Embeddable]
     datasets: Sequence[Dataset]
@@ -35,13 +38,13 @@ class Scope:
 
     @property
     def dataset_ids(self) -> list[UUID]:
-        """The ids of the datasets."""
+        """Return the ids of the datasets."""
         return [dataset.id for dataset in self.datasets]
 
 
 @dataclass(frozen=True)
 class MirrorHits:
-    """What the mirrors of some datasets answered, and the watermark (xmin) of each."""
+    """The hits from the mirrors of some datasets, and the watermark (xmin) of each mirror."""
 
     hits: Sequence[SearchHit] = ()
     datasets: frozenset[UUID] = frozenset()
@@ -49,21 +52,21 @@ class MirrorHits:
     widened: bool = False
 
 
-async def ask_mirrors(
-    resources: Resources,
+async def search_mirrors(
+    mirrors: Mirrors,
     query: NDArray[np.float32],
     scope: Scope,
     k: int,
     *,
     seen: int | None = None,
-    anything: bool = False,
+    any_size: bool = False,
     space_id: int | None = None,
 ) -> MirrorHits:
-    """The k nearest rows in those datasets of a scope that have a mirror in this process or (`anything`) on its disk.
+    """Return the k nearest rows of those datasets whose mirror is open, or on disk and small (or of `any_size`).
 
-    Mirrors of another space than the query's are not asked: for a moment after a change of the model there are some.
+    Mirrors of another space than the query's are left out; they exist for a moment after a change of the model.
     """
-    every = await resources.mirrors.snapshots(scope.datasets, seen=seen, anything=anything)
+    every = await mirrors.snapshots(scope.datasets, seen=seen, any_size=any_size)
     snapshots = {
         dataset_id: snapshot
         for dataset_id, snapshot in every.items()
@@ -71,12 +74,12 @@ async def ask_mirrors(
     }
     if not snapshots:
         return MirrorHits()
-    only = await _filter(resources, scope)
+    only = await _filter(mirrors.database, scope)
     wanted, widened = k + SPARE_HITS, False
     while True:
-        ids, more, wider = await _nearest_ids(resources, list(snapshots.values()), query, wanted, only)
+        ids, more, wider = await _nearest_ids(mirrors.searcher, list(snapshots.values()), query, wanted, only)
         widened |= wider
-        async with resources.database.read() as tx:
+        async with mirrors.database.read() as tx:
             hits = await vectors.rejoin(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
         if len(hits) >= k or not more:
             break
@@ -85,26 +88,25 @@ async def ask_mirrors(
     return MirrorHits(hits[:k], frozenset(snapshots), marks, widened)
 
 
-async def _filter(resources: Resources, scope: Scope) -> "Filter | None":
+async def _filter(database: Database, scope: Scope) -> "Filter | None":
     from evervec.mirror.places import Filter
 
     kinds = frozenset(embeddable.kind for embeddable in scope.kinds)
     if scope.row_ids is not None:
-        async with resources.database.read() as tx:
+        async with database.read() as tx:
             ids = await vectors.ids_of_rows(tx, scope.kinds[0], scope.row_ids)
         return Filter(ids=np.array(ids, np.int64))
     return None if len(kinds) == len(EMBEDDABLES) else Filter(kinds)
 
 
 async def _nearest_ids(
-    resources: Resources,
+    searcher: "Searcher",
     snapshots: Sequence["Snapshot"],
     query: NDArray[np.float32],
     wanted: int,
     only: "Filter | None",
 ) -> tuple[list[int], bool, bool]:
-    """The best vector ids of several datasets; whether there are more than were asked for; whether an index widened."""
-    searcher = resources.mirrors.searcher
+    """Return the best vector ids of several datasets, whether there may be more, and whether an index widened its search."""
     answers = await asyncio.gather(*(searcher.search(snapshot, query, wanted, only) for snapshot in snapshots))
     ids = np.concatenate([answer.ids for answer in answers])
     best = np.argsort(-np.concatenate([answer.scores for answer in answers]), kind="stable")[:wanted]

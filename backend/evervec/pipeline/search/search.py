@@ -1,4 +1,4 @@
-"""A question becomes a vector, the vector becomes hits. An answer says which engine gave it and what it is true at."""
+"""Search by meaning: embed a text and return the nearest rows, with the engine that answered and the answer's watermark."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,15 @@ from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
 from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import MirrorHits, Scope, ask_mirrors
+from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
 from evervec.store import changes, datasets, monitor, vectors
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
-from evervec.store.session import ReadTx
+from evervec.store.session import Database, ReadTx
 from evervec.store.vectors import ChunkPlace, SearchHit
 
 EXACT_SEARCH_BELOW = 20_000
-"""Fewer rows than this are compared one by one: exact, in some 20 ms. A graph of many rows that are nearly equal (one long
-log or table) has no way to some of the others, whatever `ef_search` is: see decision 0013."""
+"""Fewer rows than this are compared one by one: exact, in about 20 ms. In an HNSW graph of many nearly equal rows (one long
+log or table) some others can not be reached, whatever `ef_search` is: see decision 0013."""
 MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")
 WAIT_SECONDS = 5.0
@@ -30,10 +30,11 @@ WATERMARK_POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """`engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a
-    dataset had no mirror to ask. `watermark` is the transaction id below which everything is in it; `widened` tells
-    that a filter was so narrow, or so many rows were gone, that an index had to look further than usual. It is the
-    sequence of its hits, best first.
+    """The hits of a search, best first; also a sequence of them.
+
+    `engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a dataset
+    has no mirror. `watermark` is the transaction id below which every committed row was searched. `widened` is whether
+    an index had to search further than usual, because a filter was narrow or many rows were deleted.
     """
 
     engine: str
@@ -66,20 +67,20 @@ async def search(
     min_watermark: int | None = None,
     wait_seconds: float = WAIT_SECONDS,
 ) -> SearchAnswer:
-    """The k rows nearest to a text.
+    """Return the k rows nearest to a text.
 
-    `row_ids` are the rows of `kind` that may be answered, from any SQL of your own. `min_watermark` is a transaction id
-    (`pg_current_xact_id()` of a writer): what it committed is embedded and found, if that takes no longer than
-    `wait_seconds`. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
+    `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own. `min_watermark` is a transaction
+    id (`pg_current_xact_id()` of a writer): the search waits up to `wait_seconds` until what that transaction committed
+    is embedded. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
     """
     started = perf_counter()
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     _check(k, engine)
-    scope = await _scope(resources, dataset, project, kind, row_ids)
+    scope = await _scope(resources.database, dataset, project, kind, row_ids)
     provider = await resources.provider()
     if min_watermark is not None:
-        await _until_embedded(resources, scope, min_watermark, wait_seconds)
+        await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
     answer = await resources.models.embedder(provider).embed([text])
     check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
     return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
@@ -88,10 +89,10 @@ async def search(
 async def similar(
     resources: Resources, kind: str, row_id: int, *, dataset: str | None = None, k: int = 10, engine: str = "auto"
 ) -> SearchAnswer:
-    """The k rows of the same kind nearest to a row, itself left out. Raises `UnknownRowError` when it has no vector."""
+    """Return the k rows of the same kind nearest to a row, without itself. Raises `UnknownRowError` if it has no vector."""
     started = perf_counter()
     _check(k, engine)
-    scope = await _scope(resources, dataset, None, kind)
+    scope = await _scope(resources.database, dataset, None, kind)
     async with resources.database.read() as tx:
         query = await vectors.vector_of(tx, scope.kinds[0], row_id)
     if query is None:
@@ -102,7 +103,7 @@ async def similar(
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two rows that say the same; `score` is their cosine similarity. Chunks have places."""
+    """Two rows of nearly the same meaning; `score` is their cosine similarity. Only chunks have places."""
 
     kind: str
     id: int
@@ -117,25 +118,25 @@ class DuplicatePair:
 async def duplicates(
     resources: Resources, *, dataset: str | None = None, kind: str = "message", threshold: float = 0.95, k: int = 100
 ) -> list[DuplicatePair]:
-    """Pairs of rows at or above a similarity, nearest first, inside the datasets in scope."""
+    """Return pairs of rows at or above a similarity, nearest first, inside the datasets in scope."""
     if not 0 < threshold <= 1:
         raise Refused(reason=f"--threshold is {threshold}, it must be above 0 and at most 1.")
     _check(k, "auto")
-    scope = await _scope(resources, dataset, None, kind)
+    scope = await _scope(resources.database, dataset, None, kind)
     dimensions = (await resources.provider()).space.dimensions
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
         found = await vectors.duplicates(tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k)
-        said = await vectors.texts_of(
+        texts = await vectors.texts_of(
             tx, scope.kinds[0], {row_id for one, other, _ in found for row_id in (one, other)}
         )
-    # of two rows one may be gone by now: nobody's double any more
-    pairs = [(*pair, said[pair[0]], said[pair[1]]) for pair in found if pair[0] in said and pair[1] in said]
+    # one of the two rows may have been deleted meanwhile
+    pairs = [(*pair, texts[pair[0]], texts[pair[1]]) for pair in found if pair[0] in texts and pair[1] in texts]
     return [DuplicatePair(kind, one, other, score, a[0], b[0], a[1], b[1]) for one, other, score, a, b in pairs]
 
 
 async def plan(resources: Resources, text: str, kind: str) -> str:
-    """PostgreSQL's plan for a search of one kind: the proof that its HNSW index answers."""
+    """Return PostgreSQL's plan for a search of one kind, which names its HNSW index."""
     provider = await resources.provider()
     answer = await resources.models.embedder(provider).embed([text])
     async with resources.database.read() as tx:
@@ -151,7 +152,7 @@ def _check(k: int, engine: str) -> None:
 
 
 async def _scope(
-    resources: Resources,
+    database: Database,
     dataset: str | None,
     project: str | None,
     kind: str | None,
@@ -162,21 +163,21 @@ async def _scope(
     if row_ids is not None and kind is None:
         raise Refused(reason=f"Row ids are ids of one kind: say which, one of {', '.join(BY_NAME)}.")
     kinds = [BY_NAME[kind]] if kind else list(EMBEDDABLES)
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         found = await datasets.find(tx, dataset, project)
     return Scope(kinds, found, everywhere=dataset is None and project is None, row_ids=row_ids)
 
 
-async def _until_embedded(resources: Resources, scope: Scope, seen: int, seconds: float) -> None:
-    """Wait until what a transaction committed is embedded; not longer than that."""
+async def _until_embedded(database: Database, scope: Scope, seen: int, seconds: float) -> None:
+    """Wait until what the transaction `seen` committed is embedded, at most `seconds`."""
     ending = monotonic() + seconds
     unknown = 0
     while True:
-        async with resources.database.read() as tx:
+        async with database.read() as tx:
             now = await changes.watermark(tx)
             if now.covers(seen) and not await monitor.pending_at(tx, scope.dataset_ids, seen):
                 return
-            # it may have ended between the snapshot and the look at what is open: then the next snapshot knows it
+            # it may have ended between the snapshot and the query for open transactions: the next snapshot shows that
             unknown = unknown + 1 if seen >= now.xmax and not await changes.is_open(tx, seen) else 0
         if unknown == 2:
             raise Refused(reason=f"min_watermark is {seen}, but this database has only begun {now.xmax - 1}.")
@@ -195,14 +196,14 @@ async def _nearest(
     seen: int | None = None,
     space_id: int | None = None,
 ) -> SearchAnswer:
-    """From the mirrors, and from PostgreSQL for what has none; then the best k of both."""
-    mirrored = MirrorHits()
+    """Search the mirrors, and PostgreSQL for datasets without one; return the best k of both."""
+    from_mirrors = MirrorHits()
     if engine in ("auto", "mirror"):
-        mirrored = await ask_mirrors(
-            resources, query, scope, k, seen=seen, anything=engine == "mirror", space_id=space_id
+        from_mirrors = await search_mirrors(
+            resources.mirrors, query, scope, k, seen=seen, any_size=engine == "mirror", space_id=space_id
         )
-    hits, used = list(mirrored.hits), {"mirror"} if mirrored.datasets else set()
-    rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in mirrored.datasets])
+    hits, used = list(from_mirrors.hits), {"mirror"} if from_mirrors.datasets else set()
+    rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in from_mirrors.datasets])
     async with resources.database.read() as tx:
         watermark = (await changes.watermark(tx)).xmin
         if rest.datasets:
@@ -213,18 +214,18 @@ async def _nearest(
     hits.sort(key=lambda hit: -hit.score)
     return SearchAnswer(
         engine="+".join(sorted(used)) or "pgvector",
-        watermark=str(min([watermark, *mirrored.watermarks])),
+        watermark=str(min([watermark, *from_mirrors.watermarks])),
         pending_in_scope=pending,
         milliseconds=round((perf_counter() - started) * 1000, 3),
         hits=hits[:k],
-        widened=mirrored.widened,
+        widened=from_mirrors.widened,
     )
 
 
 async def _from_postgres(
     tx: ReadTx, scope: Scope, query: NDArray[np.float32], k: int, engine: str
 ) -> tuple[str, list[SearchHit]]:
-    # every dataset is no filter: the indexes are asked for all there is
+    # with every dataset in scope no filter is needed
     dataset_ids = None if scope.everywhere and scope.row_ids is None else scope.dataset_ids
     hits: list[SearchHit] = []
     used: set[str] = set()
@@ -244,7 +245,7 @@ async def _from_postgres(
 async def _one_kind(
     tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], dataset_ids: list[UUID] | None, k: int, engine: str
 ) -> tuple[str, list[SearchHit]]:
-    """HNSW, or exact for few rows, or where the graph came back with fewer rows than there are."""
+    """Search one kind with HNSW; exactly where there are few rows, or where the graph returned fewer than there are."""
     chosen = engine
     if engine == "auto":
         chosen = "pgvector" if await _more(tx, embeddable, dataset_ids, EXACT_SEARCH_BELOW) else "exact"

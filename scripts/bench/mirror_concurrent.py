@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Changes, FeedVectors, Watermark
-from evervec.mirror.batching import Searcher
 from evervec.mirror.build import build
 from evervec.mirror.index import DatasetIndex
+from evervec.mirror.searcher import Searcher
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.executors import Executors

@@ -143,7 +143,7 @@ async def _saved(resources: Resources, target: Dataset, text: str, number: int) 
 
 def _there(mirrors: Mirrors, target: Dataset, ids: Ids) -> bool:
     index = mirrors.mirror(target).index
-    return index is not None and bool((index.snapshot.find(ids) >= 0).all())
+    return index is not None and bool((index.snapshot.versions_of(ids) >= 0).all())
 
 
 def _percentiles(name: str, taken: Sequence[float], promise: Callable[[float], Promise], **bounds: float) -> list[Line]:

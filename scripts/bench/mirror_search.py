@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.mirror.allowed import Allowed
+from evervec.mirror.faiss_library import use_threads
+from evervec.mirror.position_set import PositionSet
 from evervec.mirror.segment import Segment
-from evervec.mirror.threads import use
 from scripts.bench import rivals, vectors
 from scripts.bench.report import Line, Promise, at_least, at_most
 from scripts.bench.rivals import EFS, Engine, Ids, K
@@ -60,10 +60,10 @@ async def _shape(shape: Shape, rows: int, connection: asyncpg.Connection, folder
 
 
 def _true(rows: Rows, queries: Rows, mask: NDArray[np.bool_] | None = None) -> Ids:
-    use(rivals.THREADS)
+    use_threads(rivals.THREADS)
     places = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
     found: Ids = places[faiss.knn(queries, rows[places], K, metric=faiss.METRIC_INNER_PRODUCT)[1]]
-    use(1)
+    use_threads(1)
     return found
 
 
@@ -177,7 +177,7 @@ async def _filtered(
     name: str, segment: Segment, mask: NDArray[np.bool_], made: Made, connection: asyncpg.Connection
 ) -> Line:
     """Ours against the quickest plan of pgvector that reaches the recall, or the exact one."""
-    allowed, queries = Allowed.of(mask[segment.ids]), made.queries[:JUDGED]
+    allowed, queries = PositionSet.of(mask[segment.ids]), made.queries[:JUDGED]
     true = _true(made.rows, queries, mask)
 
     async def ours(query: Rows) -> Ids:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
-from evervec.mirror.places import Filter
-from evervec.mirror.snapshot import Answer, Snapshot
+from evervec.mirror.filter import Filter
+from evervec.mirror.snapshot import Snapshot, SnapshotHits
 
 Rows = NDArray[np.float32]
 
@@ -63,7 +63,7 @@ class Oracle:
             ids = ids[np.isin(ids % 3, list(only.kinds))]
         return ids if only is None or only.ids is None else ids[np.isin(ids, only.ids)]
 
-    def check(self, snapshot: Snapshot, queries: Rows, k: int, only: Filter | None = None) -> Answer:
+    def check(self, snapshot: Snapshot, queries: Rows, k: int, only: Filter | None = None) -> SnapshotHits:
         """Assert that an answer is as good as a scan of everything, and so is any other that calls itself exact."""
         exact, usual = (snapshot.search(queries, k, only, exact=exact) for exact in (True, False))
         assert exact.exact
@@ -72,7 +72,7 @@ class Oracle:
             self._verify(usual, queries, k, only)
         return exact
 
-    def _verify(self, answer: Answer, queries: Rows, k: int, only: Filter | None) -> None:
+    def _verify(self, answer: SnapshotHits, queries: Rows, k: int, only: Filter | None) -> None:
         """Ties may stand in any order, but each hit must have the score of its own vector."""
         assert answer.ids.shape == answer.scores.shape == (len(queries), k)
         allowed = self.allowed(only)

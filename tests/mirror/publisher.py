@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror.disk import container, lock
-from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk import lock, segment_file
+from evervec.mirror.disk.folder import MirrorFolder
 from evervec.mirror.segment import Segment
 from tests.mirror.stored import DATASET, IDENTITY, PROJECT, segment
 
 # Everything that publishing asks of the kernel and that another process, or a disk, can see.
-STEPS = ((os, "mkdir"), (os, "fsync"), (os, "rename"), (os, "unlink"), (container._Hashed, "write"))
+STEPS = ((os, "mkdir"), (os, "fsync"), (os, "rename"), (os, "unlink"), (segment_file._Hashed, "write"))
 
 
 def say(word: str) -> None:
@@ -26,7 +26,7 @@ def say(word: str) -> None:
     sys.stdout.flush()
 
 
-def save(folder: Folder, built: Segment) -> None:
+def save(folder: MirrorFolder, built: Segment) -> None:
     """Publish once, and say how that went."""
     try:
         folder.save(PROJECT, DATASET, built)
@@ -49,7 +49,7 @@ def before(owner: Any, name: str, act: Callable[[], None]) -> None:
     setattr(owner, name, wrapped)
 
 
-def killed(folder: Folder) -> None:
+def killed(folder: MirrorFolder) -> None:
     """For each line `XMIN STEP` that comes in: a process that dies without a word before that step of publishing.
 
     Forked, to be quick; nothing here has used FAISS when it is.
@@ -76,20 +76,20 @@ def _die_before(step: int) -> None:
         before(owner, name, act)
 
 
-def stopped_before_lock(folder: Folder, xmin: str) -> None:
+def stopped_before_lock(folder: MirrorFolder, xmin: str) -> None:
     """Load, and fall asleep when the new file is written and only the lock is missing."""
     folder.load(PROJECT, DATASET, IDENTITY)
-    before(lock, "held", lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    before(lock, "exclusive", lambda: os.kill(os.getpid(), signal.SIGSTOP))
     save(folder, segment(xmin=int(xmin)))
 
 
-def stopped_with_lock(folder: Folder, xmin: str) -> None:
+def stopped_with_lock(folder: MirrorFolder, xmin: str) -> None:
     """Fall asleep with the lock in hand."""
     before(os, "rename", lambda: os.kill(os.getpid(), signal.SIGSTOP))
     save(folder, segment(xmin=int(xmin)))
 
 
-def racing(folder: Folder, times: str) -> None:
+def racing(folder: MirrorFolder, times: str) -> None:
     """Publish so many times, each time what is newer than what is there; say the watermark of each."""
     done = 0
     while done < int(times):
@@ -104,13 +104,13 @@ def racing(folder: Folder, times: str) -> None:
         say(str(xmin))
 
 
-def limited(folder: Folder, xmin: str, n: str, most_bytes: str) -> None:
+def limited(folder: MirrorFolder, xmin: str, n: str, most_bytes: str) -> None:
     """No file may grow beyond so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))
     save(folder, segment(int(n), xmin=int(xmin)))
 
 
-def nobody(folder: Folder, xmin: str) -> None:
+def nobody(folder: MirrorFolder, xmin: str) -> None:
     """As a user who may not write there."""
     built = segment(xmin=int(xmin))
     if os.geteuid() == 0:
@@ -120,7 +120,7 @@ def nobody(folder: Folder, xmin: str) -> None:
     save(folder, built)
 
 
-def filling(folder: Folder, xmin: str) -> None:
+def filling(folder: MirrorFolder, xmin: str) -> None:
     """Publish, then fill the disk but for a page, publish again, and say what is left."""
     save(folder, segment(xmin=int(xmin)))
     with (folder.faiss_dir / "README").open("wb", buffering=0) as file:
@@ -142,4 +142,4 @@ WHATS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    WHATS[sys.argv[1]](Folder(Path(sys.argv[2])), *sys.argv[3:])
+    WHATS[sys.argv[1]](MirrorFolder(Path(sys.argv[2])), *sys.argv[3:])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import DatabaseIdentity, Watermark
-from evervec.mirror.disk.files import Folder
-from evervec.mirror.disk.paths import Place
+from evervec.mirror.disk.folder import MirrorFolder
+from evervec.mirror.disk.paths import MirrorPaths
 from evervec.mirror.segment import Segment, Tuning
 
 PROJECT = UUID("11111111-1111-4111-8111-111111111111")
@@ -26,14 +26,14 @@ class Stored:
     faiss_dir: Path
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> MirrorFolder:
         """As a process that was just started sees it. It gives up soon: nobody else is at work in most tests."""
-        return Folder(self.faiss_dir, patience=0.05)
+        return MirrorFolder(self.faiss_dir, wait_seconds=0.05)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> MirrorPaths:
         """Where the dataset's files are."""
-        return Place(self.faiss_dir, PROJECT, DATASET)
+        return MirrorPaths(self.faiss_dir, PROJECT, DATASET)
 
     def names(self) -> list[str]:
         """The files in the project's folder, without the dataset's id."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evervec.domain.feed import Digest
-from evervec.mirror.delta import OPEN, Delta
+from evervec.mirror.delta import SMALLEST_TIER, Delta
 from tests.mirror.oracle import DIMENSIONS, row_of, vectors
 
 
@@ -29,8 +29,8 @@ def test_an_older_delta_stays_as_it_was() -> None:
 
     assert (len(before), len(after)) == (10, 19)
     assert index.ntotal == 10
-    assert before.find(np.array([3]))[0] == 1
-    assert after.find(np.array([3]))[0] == -1
+    assert before.versions_of(np.array([3]))[0] == 1
+    assert after.versions_of(np.array([3]))[0] == -1
 
 
 def test_small_additions_end_in_a_few_tiers() -> None:
@@ -43,9 +43,9 @@ def test_small_additions_end_in_a_few_tiers() -> None:
         assert len(delta.tiers) <= 4
 
     assert len(delta) == delta.stored == total
-    held = np.concatenate([places.ids for places in delta.living()])
+    held = np.concatenate([entries.ids for entries in delta.live_entries()])
     np.testing.assert_array_equal(np.sort(held), np.arange(total))
-    assert len(delta.tiers[-1].places) < OPEN or total % OPEN == 0
+    assert len(delta.tiers[-1].entries) < SMALLEST_TIER or total % SMALLEST_TIER == 0
 
 
 def test_the_same_ids_written_again_and_again_do_not_fill_it() -> None:
@@ -55,8 +55,8 @@ def test_the_same_ids_written_again_and_again_do_not_fill_it() -> None:
         delta = delta.without(again.ids).plus(again)
 
     assert len(delta) == 100
-    assert delta.stored < 3 * OPEN
-    np.testing.assert_array_equal(delta.find(np.arange(100)), np.full(100, 199))
+    assert delta.stored < 3 * SMALLEST_TIER
+    np.testing.assert_array_equal(delta.versions_of(np.arange(100)), np.full(100, 199))
 
 
 def test_a_tier_that_is_mostly_dead_is_written_again() -> None:
@@ -80,7 +80,7 @@ def test_merging_does_not_round_a_vector_twice() -> None:
     for start in range(3, 3_000, 100):
         delta = delta.plus(vectors(range(start, start + 100)))
 
-    held = np.concatenate([places.ids for places in delta.living()])
+    held = np.concatenate([entries.ids for entries in delta.live_entries()])
     kept = np.concatenate([tier.codes() for tier in delta.tiers])
     np.testing.assert_array_equal(kept[np.argsort(held)[:3]], codes)
 

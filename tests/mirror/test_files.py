@@ -13,9 +13,9 @@ import xxhash
 
 from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror.disk import container, manifest
-from evervec.mirror.disk.files import Folder
-from evervec.mirror.disk.paths import Place
+from evervec.mirror.disk import manifest, segment_file
+from evervec.mirror.disk.folder import MirrorFolder
+from evervec.mirror.disk.paths import MirrorPaths
 from evervec.mirror.segment import Segment
 from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, nearest, segment
 
@@ -143,7 +143,7 @@ def test_status_without_loading(stored: Stored) -> None:
 
 def spoil(stored: Stored, how: str) -> None:
     """Do something to the files of a dataset that is well."""
-    place, other = stored.place, Place(stored.faiss_dir, PROJECT, OTHER)
+    place, other = stored.place, MirrorPaths(stored.faiss_dir, PROJECT, OTHER)
     stored.folder.save(PROJECT, OTHER, segment(40))
     data = place.bin.read_bytes()
     match how:
@@ -197,8 +197,8 @@ SPOILT = {
     "flipped": "does not match its checksum",
     "file of another dataset": f"it is the mirror of dataset {OTHER}",
     "files of another dataset": f"the manifest is of dataset {OTHER}",
-    "foreign file of the same size": "not a file that its manifest knows",
-    "older file": "not a file that its manifest knows",
+    "foreign file of the same size": "it is not a file of its manifest",
+    "older file": "it is not a file of its manifest",
     "no manifest": "its manifest is missing",
     "not JSON": "the manifest is not JSON",
     "newer manifest": "the manifest has the newer format 99",
@@ -209,7 +209,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_is_not_right_is_set_aside_and_the_next_one_is_published(stored: Stored, how: str) -> None:
+def test_what_is_not_right_is_quarantined_and_the_next_one_is_published(stored: Stored, how: str) -> None:
     folder = stored.folder
     folder.save(PROJECT, DATASET, segment())
     spoil(stored, how)
@@ -219,8 +219,8 @@ def test_what_is_not_right_is_set_aside_and_the_next_one_is_published(stored: St
     assert re.search(SPOILT[how], loaded.reason), loaded.reason
     assert not stored.place.bin.exists()
     assert not stored.place.manifest.exists()
-    assert all(stored.place.aside(path.suffix[1:], 1).exists() for path in spoilt)
-    assert stored.place.aside("reason", 1).read_text() == f"{loaded.reason}\n"
+    assert all(stored.place.quarantined(path.suffix[1:], 1).exists() for path in spoilt)
+    assert stored.place.quarantined("reason", 1).read_text() == f"{loaded.reason}\n"
     assert folder.load(PROJECT, DATASET, IDENTITY).state == "absent"
     folder.save(PROJECT, DATASET, segment())
     assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
@@ -233,7 +233,7 @@ def test_a_writer_who_did_not_load_sets_aside_what_is_not_right(stored: Stored, 
     spoil(stored, how)
     stored.folder.save(PROJECT, DATASET, segment(xmin=50))
     assert stored.folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
-    assert stored.place.aside("reason", 1).exists()
+    assert stored.place.quarantined("reason", 1).exists()
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_file_that_this_faiss_can_not_read_is_set_aside(stored: Stored) -> Non
     assert "can not read it, written by 9.0.0" in loaded.reason
 
 
-def test_two_sets_of_asides_are_kept(stored: Stored) -> None:
+def test_two_quarantined_sets_are_kept(stored: Stored) -> None:
     folder = stored.folder
     for xmin in range(5):
         folder.save(PROJECT, DATASET, segment(xmin=xmin))
@@ -289,7 +289,7 @@ def test_the_folder_comes_back_when_it_was_removed_meanwhile(stored: Stored) -> 
 
 def test_a_folder_below_a_file_is_an_answer_to_a_reader_and_an_error_to_a_writer(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    folder = Folder(tmp_path / "file" / "faiss")
+    folder = MirrorFolder(tmp_path / "file" / "faiss")
     loaded = folder.load(PROJECT, DATASET, IDENTITY)
     assert (loaded.state, loaded.segment) == ("unreadable", None)
     assert "Not a directory" in loaded.reason
@@ -343,14 +343,14 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
 ) -> None:
     """Another process publishes at the worst moment: the old file is read and found good, FAISS has not opened it."""
     stored.folder.save(PROJECT, DATASET, segment(40, xmin=10))
-    verify = container.verify
+    verify = segment_file.verify
 
-    def verify_and_publish(file: FileIO, known: manifest.Container) -> None:
+    def verify_and_publish(file: FileIO, known: manifest.FileLayout) -> None:
         verify(file, known)
         monkeypatch.undo()
         stored.folder.save(PROJECT, DATASET, segment(40, xmin=11, factory="Flat"))
 
-    monkeypatch.setattr(container, "verify", verify_and_publish)
+    monkeypatch.setattr(segment_file, "verify", verify_and_publish)
     loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.segment is not None, loaded
     assert (loaded.segment.watermark.xmin, type(loaded.segment.index).__name__) == (11, "IndexFlatIP")

@@ -46,7 +46,9 @@ def test_collecting_removes_what_nobody_needs_and_nothing_else(stored: Stored) -
     left = [leave(kept.folder, DATASET, this_host(), dead), leave(kept.folder, DATASET, "00000000", 1, age=4000)]
     busy = [leave(kept.folder, DATASET, this_host(), os.getpid()), leave(kept.folder, OTHER, "00000000", dead)]
     removed = folder.collect([(PROJECT, DATASET)])
-    assert all(path.exists() for path in [*foreign, *busy, kept.bin, kept.manifest, kept.lock, kept.aside("bin", 1)])
+    assert all(
+        path.exists() for path in [*foreign, *busy, kept.bin, kept.manifest, kept.lock, kept.quarantined("bin", 1)]
+    )
     assert not any(path.exists() for path in [*left, *removed, stored.faiss_dir / str(OTHER)])
     gone = [path for path in removed if path.name.startswith(str(OTHER)) and path.parent == kept.folder]
     assert len(gone) == 6  # bin, json, lock, and an aside of three
@@ -57,9 +59,9 @@ def test_collecting_removes_what_nobody_needs_and_nothing_else(stored: Stored) -
 
 def test_another_databases_files_in_the_same_folder_stay(stored: Stored) -> None:
     stored.folder.save(PROJECT, DATASET, segment())
-    assert stored.folder.collect([], of=replace(IDENTITY, cluster="another")) == []
-    assert stored.folder.collect([], of=replace(IDENTITY, database=IDENTITY.database + 1)) == []
-    assert stored.folder.collect([], of=replace(IDENTITY, space_id=IDENTITY.space_id + 1)) != []
+    assert stored.folder.collect([], of_database=replace(IDENTITY, cluster="another")) == []
+    assert stored.folder.collect([], of_database=replace(IDENTITY, database=IDENTITY.database + 1)) == []
+    assert stored.folder.collect([], of_database=replace(IDENTITY, space_id=IDENTITY.space_id + 1)) != []
     assert not stored.place.bin.exists()
 
 

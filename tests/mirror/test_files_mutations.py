@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evervec.mirror.disk.paths import Place
+from evervec.mirror.disk.paths import MirrorPaths
 from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, segment
 
 PAGE = 4096
@@ -42,7 +42,7 @@ def test_a_thousand_mutations_are_found(tmp_path: Path, suffix: str) -> None:
     stored, chance = Stored(tmp_path), random.Random(168)
     for dataset, n in ((DATASET, 300), (OTHER, 300)):
         stored.folder.save(PROJECT, dataset, segment(n))
-    place, other = stored.place, Place(tmp_path, PROJECT, OTHER)
+    place, other = stored.place, MirrorPaths(tmp_path, PROJECT, OTHER)
     good = {path: path.read_bytes() for path in (place.bin, place.manifest)}
     spoilt = place.bin.with_suffix(f".{suffix}")
     folder, missed = stored.folder, []

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from evervec.errors import MirrorBusyError
-from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.folder import MirrorFolder
 from tests.mirror.stored import DATASET, IDENTITY, PROJECT, Stored, segment
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_killed_at_every_step_of_the_first_publishing_leaves_nothing_or_the_new(
 
 def test_two_writers_race_and_a_reader_always_finds_a_mirror(stored: Stored) -> None:
     writers = [start("racing", stored, 40) for _ in range(2)]
-    newest, reader = 10, Folder(stored.faiss_dir)  # as patient as in earnest
+    newest, reader = 10, MirrorFolder(stored.faiss_dir)  # as patient as in earnest
     while any(writer.poll() is None for writer in writers):
         loaded = reader.load(PROJECT, DATASET, IDENTITY)
         assert loaded.segment is not None, loaded

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from evervec.domain.feed import Changes, FeedVectors, Watermark, compare
 from evervec.mirror import index as rules
 from evervec.mirror.build import build
+from evervec.mirror.filter import Filter
 from evervec.mirror.index import DatasetIndex
-from evervec.mirror.snapshot import Filter
 from tests.mirror.oracle import DIMENSIONS, IDENTITY, ROUNDING, START, Oracle, changes, row_of, vectors
 
 QUERIES = np.random.default_rng(4).standard_normal((3, DIMENSIONS)).astype(np.float32)
@@ -201,7 +201,7 @@ def test_a_repair_does_not_touch_what_changed_after_the_check() -> None:
     meanwhile = changes(30, vectors([1, 60], 9), [2])
     index.apply(meanwhile)
 
-    repaired = index.repair(vectors([1, 2, 3], 5), np.array([60, 4]), seen=seen)
+    repaired = index.repair(vectors([1, 2, 3], 5), np.array([60, 4]), compared=seen)
 
     oracle.apply(meanwhile)
     oracle.apply(changes(30, vectors([3], 5), [4]))
@@ -259,7 +259,7 @@ class TestCompaction:
         assert index.apply(changes(20, vectors(range(100, 109)))) and index.compaction_due() is None
         index.apply(changes(21, vectors([200])))
 
-        assert index.compaction_due() == "110 vectors are more than a flat scan is good for (below 110)"
+        assert index.compaction_due() == "110 vectors are too many for a flat scan (below 110)"
 
 
 def stream(rng: np.random.Generator, count: int) -> Iterator[Changes]:
@@ -279,7 +279,7 @@ def test_four_readers_while_a_writer_applies_thousands_of_changes() -> None:
         while not done.is_set() or not searched[number]:
             snapshot = index.snapshot
             answer = snapshot.search(rng.standard_normal((2, DIMENSIONS)).astype(np.float32), 10)
-            present = snapshot.find(answer.ids[0])
+            present = snapshot.versions_of(answer.ids[0])
             again = snapshot.search(row_of(answer.ids[0], present), 1).scores[:, 0]
             if (present < 0).any() or len(set(answer.ids[0].tolist())) < 10:
                 wrong.append(f"dead or twice: {answer.ids[0]} {present}")

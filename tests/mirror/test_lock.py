@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from evervec.errors import MirrorBusyError, MirrorFolderError
-from evervec.mirror.disk.lock import held
+from evervec.mirror.disk.lock import exclusive
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a" / "one.lock"
     with (
-        held(path, 0),
+        exclusive(path, 0),
         pytest.raises(MirrorBusyError, match="dataset one was not written: another process"),
-        held(path, 0.02),
+        exclusive(path, 0.02),
     ):
         pytest.fail("two at once")
-    with held(path, 0):
+    with exclusive(path, 0):
         assert path.exists()
 
 
 def test_a_lock_file_that_was_removed_by_its_holder_keeps_nobody_out(tmp_path: Path) -> None:
     path = tmp_path / "one.lock"
-    with held(path, 0):
+    with exclusive(path, 0):
         path.unlink()
-        with held(path, 0), pytest.raises(MirrorBusyError), held(path, 0):
+        with exclusive(path, 0), pytest.raises(MirrorBusyError), exclusive(path, 0):
             pytest.fail("two at once")
 
 
@@ -45,17 +45,17 @@ def test_a_lock_on_a_removed_file_is_not_taken_for_one(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
-        with held(path, 1):
+        with exclusive(path, 1):
             assert moved.exists()
             patch.undo()
-            with pytest.raises(MirrorBusyError), held(path, 0):
+            with pytest.raises(MirrorBusyError), exclusive(path, 0):
                 pytest.fail("two at once")
 
 
 def test_the_folder_comes_back_when_it_was_removed(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "one.lock"
     for _ in range(2):
-        with held(path, 0):
+        with exclusive(path, 0):
             assert path.exists()
         shutil.rmtree(tmp_path / "a")
 
@@ -66,7 +66,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
         pytest.skip("no /proc here")
     before = len(list(fds.iterdir()))
     for _ in range(20):
-        with held(path, 0), pytest.raises(MirrorBusyError), held(path, 0):
+        with exclusive(path, 0), pytest.raises(MirrorBusyError), exclusive(path, 0):
             pytest.fail("two at once")
     assert len(list(fds.iterdir())) == before
 
@@ -83,6 +83,6 @@ def test_a_file_system_without_locks_is_said_in_words(
     monkeypatch.setattr(fcntl, "flock", flock)
     with (
         pytest.raises(MirrorFolderError, match=r"no locks.*EVERVEC_FAISS_DIR.*stay in memory"),
-        held(tmp_path / "x", 1),
+        exclusive(tmp_path / "x", 1),
     ):
         pytest.fail("held")

@@ -8,14 +8,14 @@ import pytest
 
 from evervec.domain.feed import Watermark
 from evervec.errors import MirrorFileError
-from evervec.mirror.disk.manifest import Container, Generation, Manifest, decode, encode
+from evervec.mirror.disk.manifest import FileLayout, Generation, Manifest, decode, encode
 from evervec.mirror.segment import Tuning
 from tests.mirror.stored import DATASET, IDENTITY, PROJECT
 
 CURRENT = Generation(
     number=8,
     n=3,
-    container=Container("ab" * 16, "cd" * 16, 1000, 600, 640, 704, 768),
+    container=FileLayout("ab" * 16, "cd" * 16, 1000, 600, 640, 704, 768),
     factory="IVF64,RaBitQfs,Refine(SQfp16)",
     tuning=Tuning(0.98, 0.9875, 200, nprobe=24, k_factor=4.5),
     identity=IDENTITY,

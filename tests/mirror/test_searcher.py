@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evervec.mirror import batching
-from evervec.mirror.batching import Neighbours, Searcher
 from evervec.mirror.build import build
-from evervec.mirror.snapshot import Answer, Filter, Snapshot
+from evervec.mirror.filter import Filter
+from evervec.mirror.searcher import Neighbours, Searcher
+from evervec.mirror.snapshot import Snapshot, SnapshotHits
 from tests.mirror.oracle import DIMENSIONS, IDENTITY, START, vectors
 
 QUERIES = np.random.default_rng(8).standard_normal((50, DIMENSIONS)).astype(np.float32)
@@ -41,7 +41,7 @@ class Watched(Snapshot):
         *,
         exact: bool = False,
         threads: int = 1,
-    ) -> Answer:
+    ) -> SnapshotHits:
         self.sizes.append(len(queries))
         self.threads_seen.add(threading.get_ident())
         assert self.go_on.wait(30)
@@ -68,7 +68,7 @@ async def begun(snapshot: Watched, count: int) -> None:
             await asyncio.sleep(0)
 
 
-def same(found: Neighbours, right: Answer, row: int) -> None:
+def same(found: Neighbours, right: SnapshotHits, row: int) -> None:
     wanted = right.ids[row] != -1
     np.testing.assert_array_equal(found.ids, right.ids[row][wanted])
     np.testing.assert_allclose(found.scores, right.scores[row][wanted], atol=1e-5)
@@ -120,7 +120,7 @@ async def test_only_what_one_search_can_answer_goes_together(searcher: Searcher,
 async def test_a_big_crowd_is_answered_in_parts(
     searcher: Searcher, snapshot: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "MOST", 20)
+    monkeypatch.setattr("evervec.mirror.searcher.MOST_QUERIES", 20)
 
     found = await asyncio.gather(*(searcher.search(snapshot, query, 5) for query in QUERIES))
 

@@ -9,8 +9,8 @@ import pytest
 
 from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
+from evervec.mirror.faiss_library import ForkedError
 from evervec.mirror.segment import Segment
-from evervec.mirror.threads import ForkedError
 
 ROWS = np.eye(16, dtype=np.float32)
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import FeedVectors
 from evervec.mirror.build import build
-from evervec.mirror.places import Recent
-from evervec.mirror.snapshot import Answer, Filter, Snapshot
+from evervec.mirror.filter import Filter, LruCache
+from evervec.mirror.snapshot import Snapshot, SnapshotHits
 from tests.mirror.oracle import DIMENSIONS, IDENTITY, START, Oracle, row_of, vectors
 
 FILTERS = [
@@ -32,7 +32,7 @@ def of(held: FeedVectors, factory: str | None = None) -> Snapshot:
     return Snapshot.of(build(held, IDENTITY, START, factory=factory))
 
 
-def recall(answer: Answer, right: Answer) -> float:
+def recall(answer: SnapshotHits, right: SnapshotHits) -> float:
     pairs = zip(answer.ids.tolist(), right.ids.tolist(), strict=True)
     return sum(len(set(mine) & set(wanted)) for mine, wanted in pairs) / right.ids.size
 
@@ -144,7 +144,7 @@ def test_a_query_whose_neighbours_were_all_deleted_finds_the_next(factory: str |
     right = left.check(snapshot, queries, 10)
     answer = snapshot.search(queries, 10)
     assert (answer.ids != -1).all()
-    assert (snapshot.find(answer.ids.ravel()) == 1).all()
+    assert (snapshot.versions_of(answer.ids.ravel()) == 1).all()
     if gone < 10:
         assert recall(answer, right) >= 0.9
 
@@ -152,7 +152,7 @@ def test_a_query_whose_neighbours_were_all_deleted_finds_the_next(factory: str |
 def test_versions_are_found_where_an_id_is_alive() -> None:
     snapshot, _ = edited()
 
-    found = snapshot.find(np.array([0, 1, 849, 850, 999, 5_000]))
+    found = snapshot.versions_of(np.array([0, 1, 849, 850, 999, 5_000]))
 
     np.testing.assert_array_equal(found, [-1, 1, 1, 2, 2, -1])
 
@@ -176,7 +176,7 @@ def test_filters_that_say_the_same_are_equal() -> None:
 
 def test_what_was_asked_for_last_is_kept() -> None:
     made: list[int] = []
-    recent: Recent[int, int] = Recent(2)
+    recent: LruCache[int, int] = LruCache(2)
 
     for key in (1, 2, 1, 3, 1, 2):
         recent.get(key, lambda key=key: made.append(key) or key)

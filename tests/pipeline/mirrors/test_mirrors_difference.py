@@ -11,7 +11,7 @@ import pytest
 
 from evervec.domain.feed import Changes, DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
-from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.follower import Follower
 from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError
 from evervec.pipeline.resources import Resources
@@ -50,14 +50,14 @@ def save(
     factory: str | None = None,
 ) -> int:
     """Put a mirror on disk that says of itself what we like; answers its generation."""
-    folder = Folder(resources.settings.mirrors)
+    folder = MirrorFolder(resources.settings.mirrors)
     folder.save(dataset.project_id, dataset.id, build(vectors, identity, watermark, factory=factory))
     return generation(resources, dataset)
 
 
 def generation(resources: Resources, dataset: Dataset) -> int:
     """Which generation is on disk."""
-    found = Folder(resources.settings.mirrors).generation(dataset.project_id, dataset.id)
+    found = MirrorFolder(resources.settings.mirrors).generation(dataset.project_id, dataset.id)
     assert found is not None
     return found
 
@@ -163,7 +163,7 @@ async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
         mirror = await until_true(following, dataset)
         assert mirror.last_check is not None
         assert mirror.last_check.in_sync, "it was built anew, there is nothing left to repair"
-    described = Folder(resources.settings.mirrors).describe(dataset.project_id, dataset.id)
+    described = MirrorFolder(resources.settings.mirrors).describe(dataset.project_id, dataset.id)
     assert described is not None
     assert (described["n"], described["watermark"] != str(ahead)) == (len(TEXTS), True), "the one of the future is gone"
 

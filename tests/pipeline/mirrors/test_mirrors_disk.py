@@ -10,7 +10,7 @@ import pytest
 
 from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
-from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.registry import MEGABYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
@@ -157,7 +157,7 @@ async def test_vectors_of_another_width_under_the_right_name_are_no_mirror(
     identities = DatabaseIdentity(
         identity.cluster, identity.timeline, identity.database, identity.space_id, WIDTH // 2, identity.schema
     )
-    Folder(resources.settings.mirrors).save(
+    MirrorFolder(resources.settings.mirrors).save(
         dataset.project_id, dataset.id, build(narrow, identities, Watermark(900_000, 900_000))
     )
     async with worker(resources) as two:

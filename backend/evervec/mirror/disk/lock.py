@@ -1,4 +1,4 @@
-"""The writer's lock of one dataset: taken only to publish or to set aside, given back by the kernel when a writer dies."""
+"""The writer's lock of one dataset: held only to publish or to quarantine, released when a writer dies."""
 
 import errno
 import fcntl
@@ -10,40 +10,40 @@ from pathlib import Path
 
 from evervec.errors import MirrorBusyError, MirrorFolderError
 
-POLL_SECONDS = 0.005
+LOCK_POLL_SECONDS = 0.005
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextmanager
-def held(path: Path, patience: float) -> Iterator[None]:
-    """Hold the lock on `path`, whose folder is made if need be. Blocks, so not for an event loop.
+def exclusive(path: Path, wait_seconds: float) -> Iterator[None]:
+    """Hold the lock on `path`, whose folder is created if needed. It blocks: do not call it in an event loop.
 
-    Raises `MirrorBusyError` when somebody else still has it after `patience` seconds, `MirrorFolderError` where the
-    file system has no locks, `OSError` where the file can not be made.
+    Raises `MirrorBusyError` when another process still has it after `wait_seconds`, `MirrorFolderError` where the file
+    system has no locks, `OSError` where the file can not be created.
     """
-    descriptor = _acquire(path, patience)
+    descriptor = _acquire(path, wait_seconds)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _acquire(path: Path, patience: float) -> int:
-    deadline = time.monotonic() + patience
+def _acquire(path: Path, wait_seconds: float) -> int:
+    deadline = time.monotonic() + wait_seconds
     while (descriptor := _try(path)) is None:
         if time.monotonic() >= deadline:
             raise MirrorBusyError(dataset=path.stem, reason="another process is writing it")
-        time.sleep(POLL_SECONDS)
+        time.sleep(LOCK_POLL_SECONDS)
     return descriptor
 
 
 def _try(path: Path) -> int | None:
-    """The descriptor that holds the lock until it is closed; None when it is held elsewhere, or was on a dead file."""
+    """Return the descriptor that holds the lock until it is closed; None if it is taken, or its file was removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
-        return None  # the folder went away in between: the next try makes it again
+        return None  # the folder was removed meanwhile: the next try creates it again
     got = False
     try:
         got = _locked(path, descriptor) and _is_still_there(path, descriptor)
@@ -70,7 +70,7 @@ def _locked(path: Path, descriptor: int) -> bool:
 
 
 def _is_still_there(path: Path, descriptor: int) -> bool:
-    """A lock on a file that was removed meanwhile keeps nobody out: whoever comes next locks a new one."""
+    """Return whether `path` is still the locked file: a lock on a removed file keeps nobody out."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

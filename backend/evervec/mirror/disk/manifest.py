@@ -1,4 +1,4 @@
-"""The manifest beside a mirror's file: which two generations of it are acceptable, in JSON that seals itself."""
+"""The manifest beside a mirror's file: the two generations of it that are acceptable, as JSON with a checksum."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,16 +11,16 @@ from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import MirrorFileError
 from evervec.mirror.segment import Tuning
 
-FORMAT = 1
-MOST_BYTES = 1 << 20
+MANIFEST_FORMAT = 1
+MOST_MANIFEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Container:
-    """What a segment's file must be, byte for byte.
+class FileLayout:
+    """The layout of a segment's file, byte for byte.
 
-    `token` (32 hexadecimal digits) stands at its end and is new with every file; `checksum` is XXH3-128 of all `bytes`.
-    The FAISS index is its first `blob` bytes; `ids`, `versions` and `kinds` are the offsets of the arrays, in bytes.
+    `token` (32 hexadecimal digits) is in its footer and new with every file; `checksum` is XXH3-128 of all `bytes`. The
+    FAISS index is its first `blob` bytes; `ids`, `versions` and `kinds` are the offsets of the arrays, in bytes.
     """
 
     token: str
@@ -34,11 +34,11 @@ class Container:
 
 @dataclass(frozen=True)
 class Generation:
-    """One published state of a mirror: n vectors in one file. `written_at` is what the writer called the time."""
+    """One published state of a mirror: n vectors in one file. `written_at` is the time by the writer's clock."""
 
     number: int
     n: int
-    container: Container
+    container: FileLayout
     factory: str
     tuning: Tuning
     identity: DatabaseIdentity
@@ -49,7 +49,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The file beside this may be of `current` or, when a writer died before its last step, still of `previous`."""
+    """The manifest of a mirror: its file is `current` or, if a writer died before its last step, still `previous`."""
 
     project_id: UUID
     dataset_id: UUID
@@ -58,35 +58,35 @@ class Manifest:
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """The acceptable ones, the newest first."""
+        """Return the acceptable generations, the newest first."""
         return (self.current, self.previous) if self.previous else (self.current,)
 
 
 def encode(manifest: Manifest) -> bytes:
-    """As JSON. Raises `ValueError` for what would not come back the same (a recall that is not a number)."""
+    """Return a manifest as JSON. Raises `ValueError` for what can not be read back (a recall that is not a number)."""
     document = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "project_id": str(manifest.project_id),
         "dataset_id": str(manifest.dataset_id),
         "current": _plain(manifest.current),
         "previous": _plain(manifest.previous) if manifest.previous else None,
     }
     data = _sealed(document)
-    if len(data) > MOST_BYTES or decode(data) != manifest:
+    if len(data) > MOST_MANIFEST_BYTES or decode(data) != manifest:
         raise ValueError(f"a manifest that can not be read back: {manifest}")
     return data
 
 
 def decode(data: bytes) -> Manifest:
-    """From JSON. Raises `MirrorFileError` for anything that `encode` did not write exactly so."""
+    """Read a manifest from JSON. Raises `MirrorFileError` for anything that `encode` did not write exactly so."""
     document = _document(data)
     version = document.get("format")
-    if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
+    if version != MANIFEST_FORMAT:
+        newer = isinstance(version, int) and version > MANIFEST_FORMAT
         raise MirrorFileError(
             reason=f"the manifest has {'the newer' if newer else 'an unknown'} format {version!r:.50}"
         )
-    # Comparing the whole text also finds what JSON does not care for: a blank more, a key twice.
+    # Comparing the whole text also finds what JSON ignores: an additional blank, a key that comes twice.
     if _sealed({name: value for name, value in document.items() if name != "checksum"}) != data:
         raise MirrorFileError(reason="the manifest does not match its checksum")
     try:
@@ -130,7 +130,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
 
 def _generation(plain: dict[str, Any]) -> Generation:
     parts = {
-        "container": Container(**plain["container"]),
+        "container": FileLayout(**plain["container"]),
         "tuning": Tuning(**plain["tuning"]),
         "identity": DatabaseIdentity(**plain.pop("life")),
         "watermark": Watermark.parse(plain["watermark"]),

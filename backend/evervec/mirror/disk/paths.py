@@ -1,4 +1,4 @@
-"""What is where below the folder of mirrors: every file name is made and read here, nothing is opened."""
+"""The file names below the folder of mirrors: every name is made and parsed here, nothing is opened."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ from uuid import UUID
 import xxhash
 
 UUID_FORM = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-NAME = re.compile(
+FILE_NAME = re.compile(
     rf"(?P<dataset>{UUID_FORM})\.(?:bin|json|lock|(?P<what>bin|json|reason)\.(?P<turn>\d{{1,9}})\.aside"
     r"|(?P<host>[0-9a-f]{8})\.(?P<pid>\d{1,9})\.\d+\.tmp)"
 )
@@ -20,18 +20,18 @@ COUNTER = itertools.count()
 
 
 def get_faiss_index_path(faiss_dir: Path, project_id: UUID, dataset_id: UUID) -> Path:
-    """The file that a dataset's mirror is kept in: `{faiss_dir}/{project_id}/{dataset_id}.bin`."""
+    """Return the file of a dataset's mirror: `{faiss_dir}/{project_id}/{dataset_id}.bin`."""
     return faiss_dir / str(project_id) / f"{dataset_id}.bin"
 
 
 def this_host() -> str:
-    """Eight hexadecimal digits that tell this machine (or container) from others that share a folder with it."""
+    """Return eight hexadecimal digits that tell this machine (or container) from others that share a folder with it."""
     return xxhash.xxh32_hexdigest(socket.gethostname().encode())
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one dataset's mirror is kept."""
+class MirrorPaths:
+    """The paths of one dataset's mirror."""
 
     faiss_dir: Path
     project_id: UUID
@@ -39,68 +39,73 @@ class Place:
 
     @property
     def bin(self) -> Path:
-        """The segment."""
+        """Return the path of the segment."""
         return get_faiss_index_path(self.faiss_dir, self.project_id, self.dataset_id)
 
     @property
     def manifest(self) -> Path:
-        """What the segment's file must be."""
+        """Return the path of the manifest."""
         return self.bin.with_suffix(".json")
 
     @property
     def lock(self) -> Path:
-        """The writer's lock."""
+        """Return the path of the writer's lock."""
         return self.bin.with_suffix(".lock")
 
     @property
     def folder(self) -> Path:
-        """The project's folder."""
+        """Return the project's folder."""
         return self.bin.parent
 
-    def aside(self, what: str, turn: int) -> Path:
-        """Where the n-th set of files that could not be used is kept; `what` is bin, json or reason."""
-        return self.folder / f"{self.dataset_id}.{what}.{turn}.aside"
+    def quarantined(self, part: str, number: int) -> Path:
+        """Return the path of a file in the n-th quarantined set; `part` is bin, json or reason."""
+        return self.folder / f"{self.dataset_id}.{part}.{number}.aside"
 
     def temporary(self) -> Path:
-        """A name that nobody else writes to, with the writer in it, so that its leftovers are known when it is gone."""
+        """Return a new name with the writer in it, so that others see when the writer is gone."""
         return self.folder / f"{self.dataset_id}.{this_host()}.{os.getpid()}.{next(COUNTER)}.tmp"
 
-    def files(self) -> list["Known"]:
-        """Every file of this dataset that is there."""
-        return [known for known in known_files(self.folder) if known.dataset_id == self.dataset_id]
+    def files(self) -> list["MirrorFile"]:
+        """Return every existing file of this dataset."""
+        return [known for known in mirror_files(self.folder) if known.dataset_id == self.dataset_id]
 
 
 @dataclass(frozen=True)
-class Known:
-    """A file whose name only we give. `turn` is of an aside; `host` and `pid` are the writer of a temporary file."""
+class MirrorFile:
+    """A file with one of our names.
+
+    `quarantine_number` is set for a quarantined file; `host` and `pid` name the writer of a temporary file.
+    """
 
     path: Path
     dataset_id: UUID
-    turn: int | None = None
+    quarantine_number: int | None = None
     host: str | None = None
     pid: int | None = None
 
 
-def known(path: Path) -> Known | None:
-    """What a file is by its name; None when the name is not one of ours."""
-    match = NAME.fullmatch(path.name)
+def parse_name(path: Path) -> MirrorFile | None:
+    """Return what a file is by its name; None if the name is not one of ours."""
+    match = FILE_NAME.fullmatch(path.name)
     if match is None:
         return None
     turn, pid = match["turn"], match["pid"]
-    return Known(path, UUID(match["dataset"]), int(turn) if turn else None, match["host"], int(pid) if pid else None)
+    return MirrorFile(
+        path, UUID(match["dataset"]), int(turn) if turn else None, match["host"], int(pid) if pid else None
+    )
 
 
-def known_files(folder: Path) -> list[Known]:
-    """The files in a project's folder that are ours, by name; none when there is no folder. Raises `OSError`."""
+def mirror_files(folder: Path) -> list[MirrorFile]:
+    """Return our files in a project's folder, by name; none if there is no folder. Raises `OSError`."""
     try:
         paths = sorted(folder.iterdir())
     except FileNotFoundError:
         return []
-    return [found for path in paths if (found := known(path))]
+    return [found for path in paths if (found := parse_name(path))]
 
 
 def project_folders(faiss_dir: Path) -> Iterable[tuple[UUID, Path]]:
-    """The folders that are named like a project, in order; none when there is no folder. Raises `OSError`."""
+    """Return the folders that are named like a project, in order; none if there is no folder. Raises `OSError`."""
     try:
         paths = sorted(faiss_dir.iterdir())
     except FileNotFoundError:

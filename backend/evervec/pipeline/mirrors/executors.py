@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import get_native_id
 from typing import ParamSpec, TypeVar
 
-from evervec.mirror import threads
+from evervec.mirror import faiss_library
 
 BUILD_NICENESS = 10
 
@@ -20,7 +20,7 @@ class Executors:
     """Two threads: one for quick work (open, apply, compare), so that it never waits for a build, which has the other."""
 
     def __init__(self) -> None:
-        self._quick = ThreadPoolExecutor(1, "evervec-mirror", threads.use, (1,))
+        self._quick = ThreadPoolExecutor(1, "evervec-mirror", faiss_library.use_threads, (1,))
         self._slow = ThreadPoolExecutor(1, "evervec-build", _lower_priority)
         self.closed = False
 
@@ -41,6 +41,6 @@ class Executors:
 
 def _lower_priority() -> None:
     """Give searches precedence over a build. Only Linux has priorities of single threads."""
-    threads.use(1)
+    faiss_library.use_threads(1)
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILD_NICENESS)

@@ -169,7 +169,9 @@ class Follower:
 
     async def _collect(self, live: Iterable[Dataset], identity: DatabaseIdentity) -> None:
         try:
-            await asyncio.to_thread(self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of=identity)
+            await asyncio.to_thread(
+                self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of_database=identity
+            )
         except MirrorFolderError as error:
             logger.warning("mirror files not removed", reason=str(error))
 

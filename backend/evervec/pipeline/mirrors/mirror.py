@@ -14,7 +14,7 @@ from evervec import log
 from evervec.domain.feed import Changes, FeedVectors, Watermark, compare
 from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
 from evervec.mirror.build import build
-from evervec.mirror.disk.files import Folder
+from evervec.mirror.disk.folder import MirrorFolder
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
@@ -45,7 +45,7 @@ class Mirror:
     """One dataset's mirror in this process. `index` is None until there is something to search."""
 
     def __init__(
-        self, settings: Settings, database: Database, executors: Executors, folder: Folder, of: Dataset
+        self, settings: Settings, database: Database, executors: Executors, folder: MirrorFolder, of: Dataset
     ) -> None:
         self.dataset = of
         self.index: DatasetIndex | None = None

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from evervec import log
 from evervec.domain.feed import FeedVectors
-from evervec.mirror.snapshot import Filter, Snapshot
+from evervec.mirror.filter import Filter
+from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.store import changes, mirrors, vectors
 from evervec.store.schema.embeddables import BY_KIND

@@ -16,8 +16,8 @@ from evervec.store.session import Database
 
 if TYPE_CHECKING:
     # FAISS takes a third of a second to import, which most commands do without
-    from evervec.mirror.batching import Searcher
-    from evervec.mirror.disk.files import Folder
+    from evervec.mirror.disk.folder import MirrorFolder
+    from evervec.mirror.searcher import Searcher
     from evervec.mirror.snapshot import Snapshot
     from evervec.pipeline.mirrors.difference import MirrorDifference
     from evervec.pipeline.mirrors.executors import Executors
@@ -62,24 +62,24 @@ class Mirrors:
         self._opening: dict[UUID, asyncio.Task[None]] = {}
         self._executors: Executors | None = None
         self._searcher: Searcher | None = None
-        self._folder: Folder | None = None
+        self._folder: MirrorFolder | None = None
         self._holder: MirrorHolder | None = None
         self._doorbell = FollowerDoorbell()
 
     @property
-    def folder(self) -> "Folder":
+    def folder(self) -> "MirrorFolder":
         """Return the folder of mirrors on disk."""
         if self._folder is None:
-            from evervec.mirror.disk.files import Folder
+            from evervec.mirror.disk.folder import MirrorFolder
 
-            self._folder = Folder(self.settings.mirrors)
+            self._folder = MirrorFolder(self.settings.mirrors)
         return self._folder
 
     @property
     def searcher(self) -> "Searcher":
         """Return what answers the searches of this process, many in one call."""
         if self._searcher is None:
-            from evervec.mirror.batching import Searcher
+            from evervec.mirror.searcher import Searcher
 
             self._searcher = Searcher()
         return self._searcher
@@ -170,7 +170,7 @@ class Mirrors:
 
     async def guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
         """Await work on a mirror; turn any error into the mirror's state, so that it stops nothing else."""
-        from evervec.mirror.build import Cancelled
+        from evervec.mirror.build import BuildCancelled
         from evervec.pipeline.mirrors.mirror import NothingToMirrorError, failure
 
         try:
@@ -179,7 +179,7 @@ class Mirrors:
             mirror.fail(str(error))
             if self._mirrors.get(mirror.dataset.id) is not mirror:  # the dataset was deleted during the build
                 await self.remove_files(mirror.dataset)
-        except Cancelled:
+        except BuildCancelled:
             logger.info("mirror build cancelled", dataset=mirror.name)
         except Exception as error:
             # disk, database or FAISS: searches go to PostgreSQL, and the next round tries again

@@ -17,8 +17,8 @@ from evervec.store.session import Database
 from evervec.store.vectors import SearchHit
 
 if TYPE_CHECKING:
-    from evervec.mirror.batching import Searcher
-    from evervec.mirror.places import Filter
+    from evervec.mirror.filter import Filter
+    from evervec.mirror.searcher import Searcher
     from evervec.mirror.snapshot import Snapshot
 
 SPARE_HITS = 8
@@ -89,7 +89,7 @@ async def search_mirrors(
 
 
 async def _filter(database: Database, scope: Scope) -> "Filter | None":
-    from evervec.mirror.places import Filter
+    from evervec.mirror.filter import Filter
 
     kinds = frozenset(embeddable.kind for embeddable in scope.kinds)
     if scope.row_ids is not None:

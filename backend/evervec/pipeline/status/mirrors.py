@@ -15,7 +15,7 @@ from evervec.store.mirrors import LiveMirror
 from evervec.store.session import ReadTx
 
 if TYPE_CHECKING:
-    from evervec.mirror.disk.paths import Place
+    from evervec.mirror.disk.paths import MirrorPaths
 
 UNMEASURED = {"lag_ms": None, "in_sync": None, "checked_at": None}
 
@@ -102,11 +102,11 @@ def _recall(recall: mirrors.MeasuredRecall) -> dict[str, Any]:
     return {name: value for name, value in asdict(recall).items() if name != "engine"}
 
 
-async def _at_rest(resources: Resources, one: Dataset) -> "tuple[str, dict[str, Any], str, Place]":
+async def _at_rest(resources: Resources, one: Dataset) -> "tuple[str, dict[str, Any], str, MirrorPaths]":
     """State, description, reason and place of what is on disk."""
-    from evervec.mirror.disk.paths import Place
+    from evervec.mirror.disk.paths import MirrorPaths
 
-    place = Place(resources.settings.mirrors, one.project_id, one.id)
+    place = MirrorPaths(resources.settings.mirrors, one.project_id, one.id)
     try:
         exists, aside = await asyncio.to_thread(_look, place)
     except OSError as error:
@@ -119,14 +119,14 @@ async def _at_rest(resources: Resources, one: Dataset) -> "tuple[str, dict[str, 
     return AT_REST, there, "", place
 
 
-def _look(place: "Place") -> tuple[bool, str]:
+def _look(place: "MirrorPaths") -> tuple[bool, str]:
     """Whether there is a file, and else why the last one was set aside. Raises `OSError`."""
     exists = place.bin.exists()
-    asides = [known for known in place.files() if known.turn is not None]
-    if exists or not asides:
+    quarantined = [file for file in place.files() if file.quarantine_number is not None]
+    if exists or not quarantined:
         return exists, ""
-    newest = max(known.turn or 0 for known in asides)
-    return exists, _reason(place.aside("reason", newest))
+    newest = max(file.quarantine_number or 0 for file in quarantined)
+    return exists, _reason(place.quarantined("reason", newest))
 
 
 def _reason(path: Path) -> str:

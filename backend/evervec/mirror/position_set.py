@@ -1,4 +1,4 @@
-"""A set of positions of one segment: what a search may answer. What costs something to know is found when asked for."""
+"""A set of positions of one segment: the positions that a search may return. Derived values are computed on demand."""
 
 from functools import cached_property
 from typing import Any, Self
@@ -6,16 +6,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.mirror.threads import faiss
+from evervec.mirror.faiss_library import faiss
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
 
 
-class Allowed:
-    """The positions at which a mask `(n,) bool` is true. Never changed; the mask belongs to it from then on."""
+class PositionSet:
+    """The positions at which a mask `(n,) bool` is true. Immutable; it owns the mask that it is given."""
 
-    def __init__(self, mask: Mask, count: int, before: "tuple[Allowed, Positions] | None" = None) -> None:
+    def __init__(self, mask: Mask, count: int, before: "tuple[PositionSet, Positions] | None" = None) -> None:
         self.mask = mask
         self.count = count
         self._before = before
@@ -23,54 +23,57 @@ class Allowed:
 
     @classmethod
     def of(cls, mask: Mask) -> Self:
-        """What a mask `(n,) bool` allows."""
+        """Return the set of the positions at which a mask `(n,) bool` is true."""
         mask = np.ascontiguousarray(mask, dtype=np.bool_)
         return cls(mask, int(np.count_nonzero(mask)))
 
     @classmethod
     def all(cls, n: int) -> Self:
-        """Every one of n positions."""
+        """Return the set of all n positions."""
         return cls(np.ones(n, np.bool_), n)
 
     def __len__(self) -> int:
-        """How many positions there are, allowed or not."""
+        """Return how many positions there are, in the set or not."""
         return len(self.mask)
 
-    def without(self, positions: Positions) -> "Allowed":
-        """The set with some positions taken out; those that were not in it are no error."""
+    def without(self, positions: Positions) -> "PositionSet":
+        """Return the set without some positions; those that are not in it are ignored."""
         gone = np.unique(positions[self.mask[positions]])
         if not len(gone):
             return self
         mask = self.mask.copy()
         mask[gone] = False
-        return Allowed(mask, self.count - len(gone), self._remembered(gone))
+        return PositionSet(mask, self.count - len(gone), self._counted_set_before(gone))
 
-    def _remembered(self, gone: Positions) -> "tuple[Allowed, Positions] | None":
-        """The last set that has counted its lists, and all that went since: never a chain of sets."""
+    def _counted_set_before(self, gone: Positions) -> "tuple[PositionSet, Positions] | None":
+        """Return the last set that has counted its lists, and all positions removed since: never a chain of sets."""
         if self._per_list is not None:
             return self, gone
         before = self._before
         return None if before is None else (before[0], np.concatenate([before[1], gone]))
 
-    def __and__(self, other: "Allowed | Mask") -> "Allowed":
-        """What both allow."""
-        return Allowed.of(self.mask & (other.mask if isinstance(other, Allowed) else other))
+    def __and__(self, other: "PositionSet | Mask") -> "PositionSet":
+        """Return the intersection with another set or mask."""
+        return PositionSet.of(self.mask & (other.mask if isinstance(other, PositionSet) else other))
 
     @cached_property
     def positions(self) -> Positions:
-        """The allowed positions, rising: `(count,) int64`."""
+        """Return the positions in rising order: `(count,) int64`."""
         return np.flatnonzero(self.mask)
 
     @cached_property
     def selector(self) -> Any:
-        """The set as FAISS asks for it."""
+        """Return the set as a FAISS ID selector."""
         bits = np.packbits(self.mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)
-        selector.bits = bits  # it only points into them
+        selector.bits = bits  # the selector keeps only a pointer to the bits
         return selector
 
     def per_list(self, lists: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-        """How many are allowed in each of `count` inverted lists, `(count,)`, where position i is in `lists[i]`."""
+        """Return how many positions of the set are in each of `count` inverted lists, `(count,)`.
+
+        Position i is in list `lists[i]`.
+        """
         known = self._per_list
         if known is None or known[1] is not lists:
             known = self._per_list = (self._counted(lists, count), lists)

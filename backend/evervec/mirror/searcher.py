@@ -1,4 +1,4 @@
-"""Searches of one event loop, answered together: those that come while FAISS is at work are its next call."""
+"""Runs the searches of one event loop in a thread; those that arrive while FAISS is busy go into the next call."""
 
 import asyncio
 from collections import defaultdict
@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Ids
-from evervec.mirror.places import NOWHERE, Filter
+from evervec.mirror.entries import NOT_FOUND
+from evervec.mirror.filter import Filter
 from evervec.mirror.snapshot import Snapshot
 
-MANY = 8
-"""From that many queries on a second thread is worth waking."""
-MOST = 256
-"""So many queries go into one call at most: who comes behind them still waits milliseconds only."""
+PARALLEL_FROM = 8
+"""From this number of queries on, FAISS uses a second thread."""
+MOST_QUERIES = 256
+"""The most queries in one FAISS call, so that the queries after it wait milliseconds only."""
 
 
 class Neighbours(NamedTuple):
-    """What one query found: ids int64 and scores float32 (cosine), `(m,)` with m ≤ k, best first; see `Answer`."""
+    """The result of one query: ids int64 and scores float32 (cosine), `(m,)`, m ≤ k, best first; see `SnapshotHits`."""
 
     ids: Ids
     scores: NDArray[np.float32]
@@ -43,13 +44,14 @@ Outcome = list[Neighbours] | Exception
 
 
 class Searcher:
-    """Runs searches in a thread of its own, never in the event loop that asks. Belongs to the loop it was opened in.
+    """A thread that runs searches, so that the event loop never waits for FAISS.
 
-    `async with Searcher() as searcher:` or `aclose()` at the end.
+    It belongs to the event loop that opened it. Use `async with Searcher() as searcher:`, or call `aclose()` at the
+    end.
     """
 
     def __init__(self) -> None:
-        """Starts the thread. Raises `RuntimeError` outside of an event loop."""
+        """Start the thread. Raises `RuntimeError` outside of an event loop."""
         self._loop = asyncio.get_running_loop()
         self._waiting: list[_Call] = []
         self._busy = False
@@ -75,25 +77,25 @@ class Searcher:
         *,
         exact: bool = False,
     ) -> Neighbours:
-        """The k nearest to one query `(dim,)` in a snapshot; fewer where there are fewer.
+        """Return the k nearest neighbours of one query `(dim,)` in a snapshot; fewer if there are fewer.
 
         Raises `ValueError` for a query of another width or with a number that is not finite and for k below 1,
-        `RuntimeError` once it is closed.
+        `RuntimeError` after `aclose`.
         """
         if self._closed:
             raise RuntimeError("This searcher is closed.")
-        # a bad query is refused here: later it would fail all those that it is searched with
+        # an invalid query is refused here: later it would fail every query in the same FAISS call
         call = _Call(snapshot, _checked(query, snapshot.dimensions), k, only, exact, self._loop.create_future())
         self._waiting.append(call)
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            # at the end of this turn of the loop, so that all those who ask in it go together
+            # at the end of this loop iteration, so that all queries of the iteration go into one call
             self._loop.call_soon(self._send)
         return await call.found
 
     async def aclose(self) -> None:
-        """Answer what has been asked, then end the thread. May be called twice."""
+        """Answer the queries that wait, then end the thread. May be called twice."""
         self._closed = True
         await self._idle.wait()
         self._batches.put(None)
@@ -109,26 +111,26 @@ class Searcher:
             self._idle.set()
 
     def _settle(self, calls: list[_Call], outcome: Outcome, last: bool) -> None:
-        """In the loop: hand the answers out, and send the next batch after those who wake now could ask again."""
-        for place, call in enumerate(calls):
-            if call.found.done():  # nobody waits any more
+        """Set the results in the event loop; send the next group after the callers that wake now could ask again."""
+        for index, call in enumerate(calls):
+            if call.found.done():  # the caller was cancelled
                 continue
             if isinstance(outcome, Exception):
                 call.found.set_exception(outcome)
             else:
-                call.found.set_result(outcome[place])
+                call.found.set_result(outcome[index])
         if last:
             self._loop.call_soon(self._send)
 
     def _work(self) -> None:
-        """In the thread: batch after batch until there is None."""
+        """Search in the thread, group after group, until None arrives."""
         while (batch := self._batches.get()) is not None:
             groups = _grouped(batch)
             for number, calls in enumerate(groups, 1):
                 outcome = _search(calls)
                 try:
                     self._loop.call_soon_threadsafe(self._settle, calls, outcome, number == len(groups))
-                except RuntimeError:  # the loop was closed under us: nobody waits for an answer
+                except RuntimeError:  # the loop was closed: no caller waits
                     return
 
 
@@ -142,22 +144,24 @@ def _checked(query: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]
 
 
 def _grouped(batch: list[_Call]) -> list[list[_Call]]:
-    """Calls that one search can answer together, in the order of the first of each."""
+    """Group the calls that one FAISS search can answer together, in the order of the first call of each group."""
     groups: dict[tuple[int, int, Filter | None, bool], list[_Call]] = defaultdict(list)
     for call in batch:
         groups[id(call.snapshot), call.k, call.only, call.exact].append(call)
-    return [calls[start : start + MOST] for calls in groups.values() for start in range(0, len(calls), MOST)]
+    return [
+        calls[start : start + MOST_QUERIES] for calls in groups.values() for start in range(0, len(calls), MOST_QUERIES)
+    ]
 
 
 def _search(calls: list[_Call]) -> Outcome:
     first = calls[0]
     try:
         queries = first.query[None, :] if len(calls) == 1 else np.stack([call.query for call in calls])
-        threads = 2 if len(calls) >= MANY else 1
+        threads = 2 if len(calls) >= PARALLEL_FROM else 1
         answer = first.snapshot.search(queries, first.k, first.only, exact=first.exact, threads=threads)
-    except Exception as error:  # whatever it is belongs to those who wait, and the thread goes on
+    except Exception as error:  # any error goes to the callers, and the thread goes on
         return error
-    counts = (answer.ids != NOWHERE).sum(axis=1).tolist()
+    counts = (answer.ids != NOT_FOUND).sum(axis=1).tolist()
     return [
         Neighbours(answer.ids[row, :count], answer.scores[row, :count], answer.exact, answer.widened)
         for row, count in enumerate(counts)

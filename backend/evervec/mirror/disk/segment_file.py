@@ -1,6 +1,6 @@
-"""A segment as one file: the FAISS index first, so that FAISS maps it as it is, then the arrays, then a footer.
+"""A segment as one file: the FAISS index first, so that FAISS can map it, then the arrays, then a footer.
 
-The footer (64 bytes: magic, token, dataset) says which generation of which dataset a file is without reading all of it.
+The footer (64 bytes: magic, token, dataset) tells which generation of which dataset a file is without reading all.
 """
 
 import os
@@ -20,17 +20,17 @@ import xxhash
 from numpy.typing import NDArray
 
 from evervec.errors import MirrorFileError
-from evervec.mirror.disk.manifest import Container, Generation, Manifest
+from evervec.mirror.disk.manifest import FileLayout, Generation, Manifest
 from evervec.mirror.segment import Segment
 
 ALIGNMENT = 64
-CHUNK = 1 << 20
+BUFFER_BYTES = 1 << 20
 FOOTER = struct.Struct("<8s16s16s24x")
 MAGIC = b"evervec\1"
 
 
 class _Hashed:
-    """Writes to a file and hashes what it writes, in one pass."""
+    """A writer that also hashes what it writes, in one pass."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -43,26 +43,26 @@ class _Hashed:
         self.length += len(data)
 
     def aligned(self, array: NDArray[Any]) -> int:
-        """Write an array from the next aligned offset on, which is returned."""
+        """Write an array from the next aligned offset on, and return the offset."""
         self.write(bytes(-self.length % ALIGNMENT))
         offset = self.length
         self.write(np.ascontiguousarray(array).view(np.uint8).data)
         return offset
 
 
-def write(path: Path, dataset_id: UUID, segment: Segment) -> Container:
-    """Write a segment to a new file, and have it on the disk when this returns.
+def write(path: Path, dataset_id: UUID, segment: Segment) -> FileLayout:
+    """Write a segment to a new file, sync it to the disk, and return its layout.
 
-    Raises `OSError` when it can not be written, `ValueError` for a segment that does not fit together.
+    Raises `OSError` when it can not be written, `ValueError` for a segment whose parts do not fit together.
     """
     n, lengths = len(segment), {len(segment.versions), len(segment.kinds), segment.index.ntotal}
     if lengths != {n} or segment.index.d != segment.identity.dimensions:
         raise ValueError(f"{n} ids with {lengths} values, {segment.index.d} dimensions in {segment.identity}")
     token = uuid4()
-    with path.open("xb", buffering=CHUNK) as file:
+    with path.open("xb", buffering=BUFFER_BYTES) as file:
         hashed = _Hashed(file)
-        # Not by path: FAISS writes through a buffer whose last piece is lost without an error when the disk is full.
-        writer = faiss.PyCallbackIOWriter(hashed.write, CHUNK)  # type: ignore[attr-defined]  # not in its stubs
+        # Not by path: FAISS would lose the last part of its buffer without an error when the disk is full.
+        writer = faiss.PyCallbackIOWriter(hashed.write, BUFFER_BYTES)  # type: ignore[attr-defined]  # not in its stubs
         faiss.write_index(segment.index, writer)
         blob = hashed.length
         ids, versions = (hashed.aligned(array.astype("<i8", copy=False)) for array in (segment.ids, segment.versions))
@@ -70,12 +70,12 @@ def write(path: Path, dataset_id: UUID, segment: Segment) -> Container:
         hashed.aligned(np.frombuffer(FOOTER.pack(MAGIC, token.bytes, dataset_id.bytes), np.uint8))
         file.flush()
         os.fsync(file.fileno())
-    return Container(token.hex, hashed.hash.hexdigest(), hashed.length, blob, ids, versions, kinds)
+    return FileLayout(token.hex, hashed.hash.hexdigest(), hashed.length, blob, ids, versions, kinds)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[FileIO]:
-    """A file for reading, unbuffered. Raises `MirrorFileError` for what is not a plain file, `OSError` as it comes."""
+def open_regular(path: Path) -> Iterator[FileIO]:
+    """Open a file for reading, unbuffered. Raises `MirrorFileError` for what is not a regular file, and `OSError`."""
     try:
         file = FileIO(path, opener=_without_waiting)
     except IsADirectoryError:
@@ -87,12 +87,12 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe would otherwise wait for somebody to write to it."""
+    """Open without blocking: opening a pipe would otherwise wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def identify(file: FileIO, manifest: Manifest) -> Generation:
-    """Which of the manifest's generations a file says it is, by its length and footer alone.
+    """Return the manifest's generation that a file is, by its length and footer alone.
 
     Raises `MirrorFileError` when it is none of them.
     """
@@ -108,12 +108,12 @@ def identify(file: FileIO, manifest: Manifest) -> Generation:
     if not fitting:
         wanted = " or ".join(str(generation.container.bytes) for generation in manifest.generations)
         raise MirrorFileError(reason=f"it has {size} bytes, not {wanted}")
-    raise MirrorFileError(reason="it is not a file that its manifest knows")
+    raise MirrorFileError(reason="it is not a file of its manifest")
 
 
-def verify(file: FileIO, container: Container) -> None:
+def verify(file: FileIO, container: FileLayout) -> None:
     """Read all of a file, which also brings it into memory. Raises `MirrorFileError` when the checksum differs."""
-    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    digest, buffer = xxhash.xxh3_128(), bytearray(BUFFER_BYTES)
     view = memoryview(buffer)
     file.seek(0)
     while count := file.readinto(buffer):
@@ -123,10 +123,10 @@ def verify(file: FileIO, container: Container) -> None:
 
 
 def map_segment(file: FileIO, path: Path, generation: Generation) -> Segment:
-    """The segment in an open file, mapped and not copied: good as long as it is used, also when the file is unlinked.
+    """Return the segment in an open file, mapped and not copied. It stays valid after the file is unlinked.
 
-    Raises `MirrorFileError` when FAISS can not read it, it is not what the manifest says, or `path` is another file by
-    now.
+    Raises `MirrorFileError` when FAISS can not read it, when it is not what the manifest says, or when `path` is
+    another file by now.
     """
     container, n = generation.container, generation.n
     index = _index(path, generation)

@@ -64,9 +64,10 @@ WHERE d.datname = current_database() AND s.state = 'active'
 
 @dataclass(frozen=True)
 class FeedState:
-    """What stands above a read of the feed: whose life, which snapshot, from where on tombstones are complete.
+    """What is true of a dataset's feed in one transaction: which database, which snapshot, how far back it is complete.
 
-    `live` is whether the dataset is there and not deleted, `recall_target` the one it was given, or None.
+    Tombstones are complete from transaction `feed_from` on. `live` tells whether the dataset exists and is not deleted,
+    `recall_target` is the one that was set for it, or None.
     """
 
     identity: DatabaseIdentity
@@ -77,7 +78,7 @@ class FeedState:
 
 
 async def feed_state(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
-    """The heading of a dataset's feed in this transaction; None while no embedding space is active."""
+    """Return the state of a dataset's feed in this transaction; None while no embedding space is active."""
     row = await tx.fetchrow(FEED_STATE, dataset_id)
     if row is None:
         return None
@@ -90,7 +91,7 @@ async def feed_state(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
 
 
 async def watermark(tx: ReadTx) -> Watermark:
-    """The snapshot of this transaction."""
+    """Return the snapshot of this transaction."""
     return _watermark(await tx.fetchval("SELECT pg_current_snapshot()"))
 
 
@@ -100,7 +101,7 @@ def _watermark(snapshot: tuple[int, int, Sequence[int]]) -> Watermark:
 
 
 async def is_open(tx: ReadTx, xid: int) -> bool:
-    """Whether a transaction has begun and not ended: of the newest ones a snapshot does not tell."""
+    """Return whether a transaction has begun and not ended; a snapshot does not list the newest ones."""
     found: bool = await tx.fetchval(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND transactionid = $1::text::xid8::xid)",
         str(xid),
@@ -109,13 +110,13 @@ async def is_open(tx: ReadTx, xid: int) -> bool:
 
 
 async def with_unseen(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
-    """The datasets in which something happened that their watermark has not seen."""
+    """Return the datasets with changes that their watermark has not seen."""
     rows = await tx.fetch(WITH_UNSEEN, list(watermarks), [str(mark) for mark in watermarks.values()])
     return {row["id"] for row in rows}
 
 
 async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) -> Changes:
-    """What happened in a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
+    """Return the changes of a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
     mark = str(seen)
     # a few come as rows of a prepared query, in a third of the time that it takes to begin a COPY
     written = await tx.fetch(f"{UPSERTS} LIMIT {FETCHED_CHANGES + 1}", dataset_id, mark)
@@ -136,34 +137,37 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
 
 
 async def all_vectors(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:
-    """All vectors of a dataset in this transaction's snapshot, in one pass into arrays of the right size."""
+    """Return all vectors of a dataset in this transaction's snapshot, read in one pass into arrays of the right size."""
     rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id))
     await tx.copy_out(ALL_VECTORS, dataset_id, to=rows)
     return rows.read()
 
 
 async def by_ids(tx: ReadTx, dataset_id: UUID, ids: Sequence[int] | Ids, dimensions: int) -> FeedVectors:
-    """The vectors of a dataset among some vector ids."""
+    """Return those vectors of a dataset whose vector ids are given."""
     rows = _Rows(dimensions, expected=len(ids))
     await tx.copy_out(BY_IDS, dataset_id, [int(vector_id) for vector_id in ids], to=rows)
     return rows.read()
 
 
 async def versions(tx: ReadTx, dataset_id: UUID) -> tuple[Ids, Ids]:
-    """`(ids, versions)` of every vector of a dataset, read from the index alone."""
+    """Return `(ids, versions)` of every vector of a dataset, read from the index alone."""
     pairs = _Pairs()
     await tx.copy_out(VERSIONS, dataset_id, to=pairs)
     return pairs.read()
 
 
 async def digest(tx: ReadTx, dataset_id: UUID) -> Digest:
-    """The digest of a dataset's vectors, computed inside PostgreSQL from the index alone."""
+    """Return the digest of a dataset's vectors, computed inside PostgreSQL from the index alone."""
     row = await tx.fetchrow(digest_sql(tx.server_version), dataset_id)
     return Digest(*row) if row is not None else Digest(0, 0, 0)
 
 
 def digest_sql(server_version: int) -> str:
-    """The digest as SQL. Before PostgreSQL 18 an xid8 has no hash function of its own; the number is the same."""
+    """Return the SQL of the digest.
+
+    Before PostgreSQL 18 the type xid8 has no hash function; the hash of its number is the same.
+    """
     version = "hashxid8extended(e.changed_xid, 0)"
     if server_version < 18:
         version = "hashint8extended(e.changed_xid::text::bigint, 0)"
@@ -184,13 +188,16 @@ SELECT count(*) FROM pruned
 
 
 async def prune(tx: Tx, dataset_id: UUID, below: int) -> int:
-    """Forget tombstones of transactions below an id. A reader that had not seen them compares instead of following."""
+    """Delete tombstones of transactions below an id and return how many.
+
+    A mirror that had not seen them compares itself with the database instead of following the feed.
+    """
     pruned: int = await tx.fetchval(PRUNE, dataset_id, str(below))
     return pruned
 
 
 class _Copied:
-    """Takes a binary COPY in pieces and hands on its rows, which all have one size."""
+    """Takes a binary COPY in pieces and passes on its rows, which all have the same size."""
 
     def __init__(self, row: np.dtype[np.void]) -> None:
         self._row = row
@@ -199,7 +206,7 @@ class _Copied:
         self._begun = False
 
     async def __call__(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Take the bytes that arrived."""
         self._pieces.append(data)
         self._bytes += len(data)
         if self._bytes >= PARSE_BYTES:
@@ -239,7 +246,7 @@ class _Pairs(_Copied):
         self._found.append((rows["id"].astype(np.int64), rows["version"].astype(np.int64)))
 
     def read(self) -> tuple[Ids, Ids]:
-        """All of them."""
+        """Return all of them."""
         self._parse(last=True)
         none = np.empty(0, np.int64)
         ids, versions = zip(*self._found, strict=True) if self._found else ((none,), (none,))
@@ -257,13 +264,13 @@ class _Ids(_Copied):
         self._found.append(rows["id"].astype(np.int64))
 
     def read(self) -> Ids:
-        """All of them."""
+        """Return all of them."""
         self._parse(last=True)
         return np.concatenate(self._found) if self._found else np.empty(0, np.int64)
 
 
 class _Rows(_Copied):
-    """Rows of a vector id, a version, a kind and a vector, put into arrays that grow only when there are more than expected."""
+    """Rows of a vector id, a version, a kind and a vector. Its arrays grow only if there are more rows than expected."""
 
     def __init__(self, dimensions: int, *, expected: int = 0) -> None:
         super().__init__(
@@ -299,13 +306,13 @@ class _Rows(_Copied):
         self._count = end
 
     def read(self) -> FeedVectors:
-        """All of them."""
+        """Return all of them."""
         self._parse(last=True)
         return self._arrays.take(slice(self._count))
 
 
 def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> FeedVectors:
-    """The same of rows that were fetched."""
+    """Return the vectors of rows that were fetched."""
     row = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dimensions,))])
     packed = [record["embedding"] for record in records]
     if any(len(vector) != row.itemsize for vector in packed):

@@ -1,4 +1,4 @@
-"""What must hold of a server before anything is read or written: one clear line for each thing that does not."""
+"""Requirements on a server, checked before anything is read or written; each has its own error."""
 
 from typing import Protocol
 
@@ -13,12 +13,12 @@ class Reads(Protocol):
     """The part of a transaction that a check needs."""
 
     async def fetchval(self, sql: str, *values: object) -> object:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         ...
 
 
 async def server(tx: Reads) -> None:
-    """Raises `ServerTooOldError` for a PostgreSQL or pgvector that can not be trusted with vectors."""
+    """Raise `ServerTooOldError` if PostgreSQL or pgvector is too old to be trusted with vectors."""
     number = int(str(await tx.fetchval("SHOW server_version_num")))
     if number < LEAST_POSTGRES * 10_000:
         raise ServerTooOldError(
@@ -42,7 +42,7 @@ async def server(tx: Reads) -> None:
 
 
 async def schema(tx: Reads) -> None:
-    """Raises `SchemaMismatchError` unless the migrations of this Evervec, and no others, were applied."""
+    """Raise `SchemaMismatchError` unless exactly the migrations of this version of Evervec were applied."""
     found = None
     if await tx.fetchval("SELECT to_regclass('alembic_version')") is not None:
         found = await tx.fetchval("SELECT string_agg(version_num, ',') FROM alembic_version")
@@ -51,5 +51,5 @@ async def schema(tx: Reads) -> None:
 
 
 def pgvector_version(text: str) -> tuple[int, ...]:
-    """`'0.8.5'` as `(0, 8, 5)`; what is not a number counts as 0."""
+    """Return `'0.8.5'` as `(0, 8, 5)`; a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))

@@ -1,4 +1,4 @@
-"""Projects and datasets: found by slug or uuid, created on first use, counted, deleted."""
+"""Projects and datasets: found by slug or UUID, created on first use, counted, deleted."""
 
 import re
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ THERE = LIVE + "AND p.slug = $1 AND d.slug = $2 AND ($3::text IS NULL OR p.root_
 
 
 async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) -> UUID:
-    """The project of that name, created if need be; a deleted one comes back. Raises `NameRefusedError`."""
+    """Return the id of the project with this name; create it, or restore a deleted one. Raises `NameRefusedError`."""
     project_id: UUID = await tx.fetchval(
         # The update does nothing but make RETURNING answer for a project that was there.
         "INSERT INTO projects (slug, name, root_path) VALUES ($1, $2, $3) ON CONFLICT (slug) DO UPDATE "
@@ -47,7 +47,7 @@ async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) 
 
 
 async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
-    """The dataset of that name, created with its project if need be; a deleted one comes back.
+    """Return the dataset with this name; create it and its project, or restore deleted ones.
 
     Raises `NameRefusedError` for a name without a letter or digit.
     """
@@ -67,12 +67,12 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
 
 
 async def live(tx: ReadTx) -> list[Dataset]:
-    """All live datasets, by project and name."""
+    """Return all live datasets, by project and name."""
     return [Dataset(*row) for row in await tx.fetch(LIVE + " ORDER BY p.slug, d.slug")]
 
 
 async def deleted(tx: ReadTx) -> list[UUID]:
-    """The datasets that were marked deleted, themselves or with their project."""
+    """Return the datasets that were marked deleted, themselves or with their project."""
     rows = await tx.fetch(
         "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id "
         "WHERE d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL"
@@ -81,13 +81,13 @@ async def deleted(tx: ReadTx) -> list[UUID]:
 
 
 async def by_id(tx: ReadTx, dataset_id: UUID) -> Dataset | None:
-    """A live dataset, or None when it (or its project) was deleted or never was."""
+    """Return a live dataset, or None if it does not exist or it or its project was deleted."""
     row = await tx.fetchrow(LIVE + " AND d.id = $1", dataset_id)
     return None if row is None else Dataset(*row)
 
 
 async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list[Dataset]:
-    """Datasets by slug, `project/slug` or uuid, inside a project or all; no name means every live one.
+    """Return datasets by slug, `project/slug` or UUID, in one project or in all; without a name, every live one.
 
     Raises `UnknownDatasetError` or `UnknownProjectError`.
     """
@@ -107,7 +107,7 @@ async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list
 
 
 async def remove(tx: Tx, dataset_id: UUID) -> None:
-    """Mark a dataset deleted: from the commit on nothing claims, writes or finds its rows."""
+    """Mark a dataset deleted: after the commit nothing claims, writes or finds its rows."""
     await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
 
 
@@ -115,7 +115,10 @@ PURGED = ("chunks", "documents", "messages", "atoms", "topics")
 
 
 async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
-    """Remove up to `limit` rows of a deleted dataset, their vectors with them; 0 when none is left, or it came back."""
+    """Delete up to `limit` rows of a deleted dataset with their vectors, and return how many.
+
+    Return 0 if none is left, or if the dataset was restored.
+    """
     deleted = await tx.fetchval(
         "SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.id = $1 "
         "AND (d.deleted_at IS NOT NULL OR p.deleted_at IS NOT NULL) FOR NO KEY UPDATE OF d",
@@ -153,9 +156,10 @@ GROUP BY p.id ORDER BY pending, p.created_at, p.id
 
 
 async def pending_by_project(tx: ReadTx, recipe: str) -> list[tuple[UUID, str | None, int]]:
-    """`(project id, root path, pending)` of every live project, smallest first: rows to embed, documents to chunk.
+    """Return `(project id, root path, pending)` of every live project, smallest `pending` first.
 
-    A document waits as a text, or was chunked by another recipe than this one.
+    `pending` counts rows to embed and documents to chunk: those that are a text without chunks, or that were chunked by
+    another recipe than this one.
     """
     return [(row["id"], row["root_path"], row["pending"]) for row in await tx.fetch(PENDING_BY_PROJECT, recipe)]
 

@@ -1,4 +1,4 @@
-"""Documents and their chunks: looked up by uri, replaced in one transaction, moved, removed, summed."""
+"""Documents and their chunks: found by URI, replaced in one transaction, moved, removed, counted."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from evervec.store.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document as it stands. Without a `recipe` its chunks were made by somebody else."""
+    """A document as it is in the database. Without a `recipe` its chunks were not made by Evervec."""
 
     id: int
     uri: str
@@ -27,14 +27,14 @@ class StoredDocument:
     chunk_count: int
 
     def says(self, document: IncomingDocument, recipe: str) -> bool:
-        """Whether this version holds the chunks that a document would get by a recipe."""
+        """Return whether this version already holds the chunks that a recipe makes of a document."""
         same = (self.title, self.format, self.recipe) == (document.title, document.format, recipe)
         return same and self.content_hash == digest(document.text)
 
 
 @dataclass
 class WriteResult:
-    """What was done, and the tokens of each chunk that has to be embedded now, by its id."""
+    """The counts of a write, and the tokens of each chunk that must be embedded now, by its id."""
 
     counts: RunCounts = field(default_factory=RunCounts)
     pending: dict[int, int] = field(default_factory=dict)
@@ -46,18 +46,18 @@ SELECT_DOCUMENTS = (
 
 
 def digest(text: str) -> bytes:
-    """The SHA-256 of a document's text: that of its chunks' contents, joined."""
+    """Return the SHA-256 of a document's text, which is the contents of its chunks joined."""
     return sha256(text.encode()).digest()
 
 
 async def by_uri(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> dict[str, StoredDocument]:
-    """The documents with these uris, by uri."""
+    """Return the documents with these URIs, by URI."""
     rows = await tx.fetch(SELECT_DOCUMENTS + "uri = ANY($2)", dataset_id, list(uris))
     return {row["uri"]: StoredDocument(**row) for row in rows}
 
 
 async def in_folders(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> list[StoredDocument]:
-    """The documents whose uri lies below one of these, as files in a folder do."""
+    """Return the documents whose URI lies below one of these folders."""
     return [
         StoredDocument(**row)
         for row in await tx.fetch(
@@ -69,7 +69,7 @@ async def in_folders(tx: ReadTx, dataset_id: UUID, folders: Sequence[str]) -> li
 
 
 async def by_digest(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> list[StoredDocument]:
-    """The documents whose text has one of these digests: where a moved one may have come from."""
+    """Return the documents whose text has one of these digests; a document that was moved is among them."""
     return [
         StoredDocument(**row)
         for row in await tx.fetch(SELECT_DOCUMENTS + "content_hash = ANY($2)", dataset_id, list(digests))
@@ -84,12 +84,12 @@ WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF p
 
 
 async def lock_live_dataset(tx: Tx, dataset_id: UUID) -> bool:
-    """Keep a dataset from being deleted until the transaction ends; False when it is deleted already."""
+    """Prevent the deletion of a dataset until the transaction ends; return False if it is already deleted."""
     return bool(await tx.fetchval(LOCK_LIVE_DATASET, dataset_id))
 
 
 async def save_stamps(tx: Tx, stamps: Mapping[int, str | None]) -> None:
-    """Remember newer stamps of documents whose text is the same."""
+    """Save newer stamps of documents whose text did not change."""
     await tx.execute(
         "UPDATE documents d SET stamp = n.stamp FROM unnest($1::bigint[], $2::text[]) n (id, stamp) "
         "WHERE d.id = n.id AND d.id = ANY($1)",
@@ -99,7 +99,7 @@ async def save_stamps(tx: Tx, stamps: Mapping[int, str | None]) -> None:
 
 
 async def move(tx: Tx, moves: Mapping[int, IncomingDocument]) -> None:
-    """Give documents their new uri: chunks and vectors stay."""
+    """Give documents their new URI; chunks and vectors stay."""
     await tx.execute(
         "UPDATE documents d SET uri = n.uri, stamp = n.stamp FROM unnest($1::bigint[], $2::text[], $3::text[]) n "
         "(id, uri, stamp) WHERE d.id = n.id AND d.id = ANY($1)",
@@ -122,9 +122,9 @@ RETURNING id, uri, version
 async def replace(
     tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], recipe: str
 ) -> WriteResult:
-    """Make documents and exactly these chunks of theirs what the dataset holds. Chunks with an equal text keep their row.
+    """Replace documents and their chunks by exactly these. A chunk whose text is equal keeps its row.
 
-    `chunked` holds a uri once at most.
+    `chunked` has each URI once at most.
     """
     written = WriteResult()
     if not chunked:
@@ -155,7 +155,7 @@ async def replace(
 async def preview(
     tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
 ) -> WriteResult:
-    """What `replace` would do; the chunks to embed are numbered, they have no ids yet."""
+    """Return what `replace` would do; chunks to embed have numbers in place of ids, since they have none yet."""
     there = await by_uri(tx, dataset_id, [document.uri for document, _ in chunked])
     stored = await _stored(tx, [one.id for one in there.values()])
     written = WriteResult(RunCounts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
@@ -170,7 +170,7 @@ async def preview(
 
 
 def _counts(revisions: Iterable[Revision]) -> RunCounts:
-    """What revisions do, in chunks."""
+    """Count what revisions do, in chunks."""
     counts = RunCounts()
     for revision in revisions:
         counts.chunks_new += len(revision.new)
@@ -195,8 +195,11 @@ async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Sto
 
 
 async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: WriteResult) -> None:
-    """A chunk with another text gets another row: the vector of the old one would be written into its HNSW graph once
-    more only to be replaced, which costs as much as the new one."""
+    """Write revisions.
+
+    A chunk with another text gets another row: an update would write the vector of the old text into the HNSW graph once
+    more, only to replace it later, which costs as much as the new one.
+    """
     every = revisions.values()
     gone = [row_id for revision in every for row_id in (*revision.gone, *(old for old, _ in revision.updated))]
     new = [
@@ -258,7 +261,7 @@ def _columns(chunks: Sequence[ChunkDraft]) -> list[list[Any]]:
 
 
 async def remove(tx: Tx, document_ids: Sequence[int]) -> RunCounts:
-    """Delete documents with their chunks."""
+    """Delete documents with their chunks, and return the counts."""
     gone = await tx.fetchrow(
         "WITH d AS (DELETE FROM documents WHERE id = ANY($1) RETURNING id) "
         "SELECT (SELECT count(*) FROM d) AS documents, (SELECT count(*) FROM chunks WHERE document_id = ANY($1)) AS chunks",
@@ -269,7 +272,7 @@ async def remove(tx: Tx, document_ids: Sequence[int]) -> RunCounts:
 
 
 async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIterator[list[tuple[int, str]]]:
-    """`(id, uri)` of every document of a dataset that is a text, batch by batch along the uris."""
+    """Yield `(id, uri)` of every text document of a dataset, in batches ordered by URI."""
     reached = ""
     while rows := await tx.fetch(
         # no listing has pictures and sounds: whoever handed them over takes them away
@@ -285,7 +288,7 @@ async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIter
 
 @dataclass(frozen=True)
 class DatasetTotals:
-    """What a dataset holds; `tokens` is what embedding all of it would take."""
+    """The size of a dataset; `tokens` is what embedding all of it would take."""
 
     documents: int
     chunks: int
@@ -299,14 +302,14 @@ FROM chunks WHERE dataset_id = $1
 
 
 async def totals(tx: ReadTx, dataset_id: UUID) -> DatasetTotals:
-    """Documents, chunks and tokens of a dataset, counted in indexes alone."""
+    """Return documents, chunks and tokens of a dataset, counted from indexes alone."""
     row = await tx.fetchrow(TOTALS, dataset_id)
     assert row is not None  # an aggregate always has a row
     return DatasetTotals(*row)
 
 
 async def tokens_of(tx: ReadTx, chunk_ids: Sequence[int]) -> int:
-    """The tokens of some chunks together."""
+    """Return the sum of the tokens of some chunks."""
     tokens: int = await tx.fetchval(
         "SELECT coalesce(sum(tokens), 0)::bigint FROM chunks WHERE id = ANY($1)", list(chunk_ids)
     )
@@ -315,7 +318,7 @@ async def tokens_of(tx: ReadTx, chunk_ids: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class UnchunkedDocument:
-    """A document whose chunks are still to be made; `seen` tells whether somebody changed it since."""
+    """A document whose chunks must still be made; `seen` is its row version, to detect a change made since."""
 
     id: int
     dataset_id: UUID
@@ -338,7 +341,7 @@ FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.id LIMIT $3
 
 
 async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
-    """Documents that were put in as a text, or chunked by another recipe: their chunks joined are their text."""
+    """Return documents that were written as a text, or chunked by another recipe; their chunks joined are their text."""
     rows = await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit)
     return [
         UnchunkedDocument(
@@ -352,7 +355,7 @@ async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) ->
 
 
 async def lock_unchanged(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
-    """Lock documents, and tell which of them nobody has changed since they were read."""
+    """Lock documents and return the ids of those that did not change since they were read."""
     rows = await tx.fetch(
         "SELECT d.id FROM documents d JOIN unnest($1::bigint[], $2::text[]) n (id, seen) ON n.id = d.id "
         "WHERE d.xmin::text = n.seen ORDER BY d.id FOR UPDATE OF d",
@@ -371,6 +374,6 @@ SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT 
 
 
 async def count_unchunked(tx: ReadTx, dataset_id: UUID, recipe: str) -> int:
-    """Documents whose chunks are still to be made: put in as a text, or chunked by another recipe than this one."""
+    """Count the documents whose chunks must still be made: written as a text, or chunked by another recipe."""
     found: int = await tx.fetchval(COUNT_UNCHUNKED, dataset_id, recipe)
     return found

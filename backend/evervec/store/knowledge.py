@@ -9,7 +9,7 @@ from evervec.store.session import ReadTx, Tx
 
 
 async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, recent: int = 200) -> DatasetKnowledge:
-    """All topics of a dataset, the atoms drawn from the given messages, and the latest others."""
+    """Return all topics of a dataset, the atoms drawn from the given messages, and the `recent` newest other atoms."""
     topics = await tx.fetch("SELECT id, name, description FROM topics WHERE dataset_id = $1 ORDER BY id", dataset_id)
     atoms = await tx.fetch(
         """
@@ -36,7 +36,7 @@ async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, rec
 
 
 async def save_topics(tx: Tx, dataset_id: UUID, drafts: Sequence[TopicDraft]) -> dict[str, int]:
-    """Create topics or fill in a missing description; answers `{lower-case name: topic id}`."""
+    """Create topics or fill in a missing description; return `{lower-case name: topic id}`."""
     names = [draft.name for draft in drafts]
     await tx.execute(
         """
@@ -63,9 +63,9 @@ async def save_topics(tx: Tx, dataset_id: UUID, drafts: Sequence[TopicDraft]) ->
 async def save_atoms(
     tx: Tx, dataset_id: UUID, plan: AtomPlan, topics: Mapping[str, int]
 ) -> tuple[dict[int, int], list[int]]:
-    """Carry out a plan: create, change (which keeps the older version), retire.
+    """Apply a plan: create atoms, change atoms (the older version is kept), delete atoms.
 
-    Answers `{draft index: atom id}` and `version_created_atom_ids`, the atoms that are new or changed.
+    Return `{draft index: atom id}` and `version_created_atom_ids`, the atoms that are new or changed.
     """
     if plan.retired:
         await tx.execute("DELETE FROM atoms WHERE id = ANY($1) AND dataset_id = $2", list(plan.retired), dataset_id)
@@ -151,7 +151,7 @@ async def _save_sources(tx: Tx, atom_ids: Mapping[int, int], drafts: Sequence[At
 
 
 async def link_atoms(tx: Tx, links: Sequence[tuple[int, LinkType, int, float]]) -> int:
-    """Save `(source atom, type, target atom, confidence)`; the stronger confidence stays. Answers how many are new."""
+    """Save `(source atom, type, target atom, confidence)` and return how many are new; the higher confidence stays."""
     best: dict[tuple[int, LinkType, int], float] = {}
     for source, type_, target, confidence in links:
         if source != target:
@@ -174,7 +174,7 @@ async def link_atoms(tx: Tx, links: Sequence[tuple[int, LinkType, int, float]]) 
 
 
 async def counts(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
-    """Topics, atoms and links of datasets."""
+    """Count topics, atoms and links of datasets."""
     row = await tx.fetchrow(
         """
         SELECT (SELECT count(*) FROM topics WHERE dataset_id = ANY($1)) AS topics,
@@ -188,7 +188,7 @@ async def counts(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
 
 
 async def largest_topics(tx: ReadTx, dataset_ids: Sequence[UUID], *, most: int) -> list[tuple[int, str, int]]:
-    """`(topic id, name, atoms)`, most atoms first."""
+    """Return `(topic id, name, atoms)`, most atoms first."""
     rows = await tx.fetch(
         "SELECT t.id, t.name, count(a.id) AS atoms FROM topics t LEFT JOIN atoms a ON a.topic_id = t.id "
         "WHERE t.dataset_id = ANY($1) GROUP BY t.id ORDER BY atoms DESC, t.id LIMIT $2",
@@ -199,7 +199,7 @@ async def largest_topics(tx: ReadTx, dataset_ids: Sequence[UUID], *, most: int) 
 
 
 async def atoms_of_topic(tx: ReadTx, topic_id: int, *, most: int) -> list[tuple[str, str, float]]:
-    """`(type, title, confidence)`, surest first."""
+    """Return `(type, title, confidence)`, highest confidence first."""
     rows = await tx.fetch(
         "SELECT type, title, confidence FROM atoms WHERE topic_id = $1 ORDER BY confidence DESC, id LIMIT $2",
         topic_id,
@@ -209,7 +209,7 @@ async def atoms_of_topic(tx: ReadTx, topic_id: int, *, most: int) -> list[tuple[
 
 
 async def sample_links(tx: ReadTx, dataset_ids: Sequence[UUID], *, most: int) -> list[tuple[str, str, str]]:
-    """`(title, link type, title)`, surest first."""
+    """Return `(title, link type, title)`, highest confidence first."""
     rows = await tx.fetch(
         "SELECT s.title AS source, l.type, t.title AS target FROM atom_links l JOIN atoms s ON s.id = l.source_id "
         "JOIN atoms t ON t.id = l.target_id WHERE s.dataset_id = ANY($1) ORDER BY l.confidence DESC, s.id, t.id LIMIT $2",

@@ -1,4 +1,4 @@
-"""Messages: taken in by their source's identity, then scored, then extracted, each step kept on the row."""
+"""Messages: saved by the identity that their source gives them, then scored, then extracted; the row keeps each step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ RETURNING m.id, m.revision = 1 AND m.xmax = 0 AS created
 
 @dataclass(frozen=True)
 class SavedMessages:
-    """What an upsert did: ids of new messages, ids of changed ones, and how many were the same."""
+    """The result of an upsert: ids of new messages, ids of changed ones, and how many were the same."""
 
     created: list[int]
     changed: list[int]
@@ -35,7 +35,7 @@ class SavedMessages:
 
 
 async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> SavedMessages:
-    """Take in messages; the same message again changes nothing, an edited one becomes a new revision."""
+    """Save messages; an equal message changes nothing, an edited one becomes a new revision."""
     by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
     latest = {(m.chat, m.external_id): m for m in by_age}.values()
     fields = [(m.chat, m.external_id, m.author, m.sent_at, m.edited_at, m.reply_to, m.text) for m in latest]
@@ -49,7 +49,7 @@ async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) 
 
 @dataclass(frozen=True)
 class ClaimedMessage:
-    """A message under a scoring or extraction lease, at one revision of its text."""
+    """A message under a lease for scoring or extraction, at one revision of its text."""
 
     message: MessageText
     dataset_id: UUID
@@ -96,7 +96,7 @@ WAITING_COLUMNS = {"score": "unscored_id", "extract": "unextracted_id"}
 
 
 def claim_sql(stage: str, *, of_dataset: bool) -> str:
-    """The claim for a stage: `$1` a dataset id or message ids, `$2` how many, `$3` the owner, `$4` how long."""
+    """Return the claim for a stage: `$1` a dataset id or message ids, `$2` the limit, `$3` the owner, `$4` the lease."""
     return CLAIM_MESSAGES.format(
         scope="m.dataset_id = $1" if of_dataset else "m.id = ANY($1)", waits=WAITING_COLUMNS[stage]
     )
@@ -122,13 +122,13 @@ async def claim(
 
 
 async def datasets_of(tx: ReadTx, ids: Sequence[int]) -> list[UUID]:
-    """The datasets of those messages that exist."""
+    """Return the datasets of those messages that exist."""
     rows = await tx.fetch("SELECT DISTINCT dataset_id FROM messages WHERE id = ANY($1) ORDER BY 1", list(ids))
     return [row["dataset_id"] for row in rows]
 
 
 async def extraction_is_due(tx: ReadTx, dataset_id: UUID, size: int) -> bool:
-    """Whether `size` messages of a dataset wait for extraction, or none is on its way there."""
+    """Return whether `size` messages of a dataset wait for extraction, or no more are on their way there."""
     found: bool = await tx.fetchval(
         """
         SELECT (SELECT count(*) FROM (SELECT FROM messages WHERE dataset_id = $1 AND unextracted_id IS NOT NULL
@@ -152,7 +152,7 @@ async def renew(tx: Tx, owner: UUID, *, lease: float) -> None:
 
 
 async def mark_scored(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage], scores: Sequence[Score]) -> list[int]:
-    """Keep the scores of messages whose text is still the scored one; answers the ids that are worth extracting."""
+    """Save the scores of messages whose text is still the scored one; return the ids that are worth extracting."""
     rows = await tx.fetch(
         """
         UPDATE messages m SET score = v.score, signal = v.signal, score_factors = v.factors::jsonb,
@@ -171,7 +171,7 @@ async def mark_scored(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage], sc
 
 
 async def update_messages(tx: Tx, owner: UUID, claimed: Sequence[ClaimedMessage]) -> list[int]:
-    """Mark messages extracted, those whose text is still the extracted one; answers their ids."""
+    """Mark messages extracted if their text is still the extracted one; return their ids."""
     ids = [c.message.message_id for c in claimed]
     rows = await tx.fetch(
         "UPDATE messages m SET extracted_revision = m.revision FROM unnest($1::bigint[], $2::int[]) AS v (id, rev) "
@@ -188,7 +188,7 @@ async def _finish(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
 
 
 async def release(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
-    """Hand messages back as they were: earlier failures stay counted, nothing is added to them."""
+    """Release messages as they were: earlier failures stay counted, no failure is added."""
     await tx.execute(
         "DELETE FROM extract_work WHERE lease_owner = $1 AND message_id = ANY($2) AND attempts = 0",
         owner,
@@ -202,7 +202,7 @@ async def release(tx: Tx, owner: UUID, ids: Sequence[int]) -> None:
 
 
 async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error: str, most: int | None) -> None:
-    """Count a failure: each doubles the wait, from one second to five minutes. The failure number `most` is the last."""
+    """Count a failure: each one doubles the wait, from one second to five minutes; failure number `most` is final."""
     await tx.execute(
         """
         UPDATE extract_work SET attempts = attempts + 1, last_code = $3, last_error = $4,
@@ -219,7 +219,7 @@ async def back_off(tx: Tx, owner: UUID, ids: Sequence[int], *, code: str, error:
 
 
 async def delay(tx: Tx, owner: UUID, ids: Sequence[int], *, seconds: float, code: str, error: str) -> None:
-    """Let messages wait with a reason that is not theirs: nothing is counted against them."""
+    """Make messages wait for a reason that is not their own: no failure is counted."""
     await tx.execute(
         "UPDATE extract_work SET not_before = now() + $3, last_code = $4, last_error = $5, lease_owner = NULL, "
         "lease_until = NULL WHERE lease_owner = $1 AND message_id = ANY($2)",
@@ -232,7 +232,7 @@ async def delay(tx: Tx, owner: UUID, ids: Sequence[int], *, seconds: float, code
 
 
 def waiting_sql(stage: str) -> str:
-    """What waits for a stage and is free: `$1` how many."""
+    """Return the query for messages that wait for a stage and can be claimed: `$1` is the limit."""
     return f"""
         SELECT m.dataset_id, m.id FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
         JOIN datasets d ON d.id = m.dataset_id AND d.deleted_at IS NULL
@@ -245,7 +245,7 @@ def waiting_sql(stage: str) -> str:
 
 
 async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[int]]:
-    """Message ids that wait for a stage and that nobody holds, by live dataset, oldest first."""
+    """Return ids of messages that wait for a stage and are not leased, by live dataset, oldest first."""
     found: dict[UUID, list[int]] = {}
     for row in await tx.fetch(waiting_sql(stage), limit):
         found.setdefault(row["dataset_id"], []).append(row["id"])
@@ -253,7 +253,7 @@ async def waiting(tx: ReadTx, stage: str, *, limit: int) -> Mapping[UUID, list[i
 
 
 async def progress(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
-    """How far scoring and extraction are: messages, unscored, unextracted, waiting with an error, dead."""
+    """Count the messages of datasets: all, unscored, unextracted, dead."""
     row = await tx.fetchrow(
         """
         SELECT count(*) AS messages, count(m.unscored_id) AS unscored, count(m.unextracted_id) AS unextracted,
@@ -266,7 +266,7 @@ async def progress(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[str, int]:
 
 
 async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, message_id: int | None = None) -> int:
-    """Let messages that were given up be scored and extracted again, all or one; answers how many."""
+    """Let failed messages be scored and extracted again, all or one; return how many."""
     tag = await tx.execute(
         "DELETE FROM extract_work w USING messages m WHERE m.id = w.message_id AND w.dead_at IS NOT NULL "
         "AND m.dataset_id = ANY($1) AND ($2::bigint IS NULL OR m.id = $2)",

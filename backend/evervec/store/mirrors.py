@@ -1,4 +1,4 @@
-"""Who holds a mirror of which dataset, how far each one is, and what was measured of its recall. Knows nothing of FAISS."""
+"""Which process holds a mirror of which dataset, how far each one is, and its measured recall. Independent of FAISS."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ class MirrorHolder:
 
 @dataclass(frozen=True)
 class LiveMirror:
-    """One dataset's mirror as its holder last said. `watermark` is a PostgreSQL snapshot, `behind` whether more was committed."""
+    """A dataset's mirror as its live holder reported it last.
+
+    `watermark` is a PostgreSQL snapshot. `behind_ms` is how long the oldest change that it has not seen has been committed.
+    """
 
     dataset_id: UUID
     host: str
@@ -46,7 +49,7 @@ class LiveMirror:
 
 @dataclass(frozen=True)
 class MirrorProgress:
-    """What a holder says of one mirror."""
+    """The report of a holder about one mirror."""
 
     dataset_id: UUID
     state: str
@@ -71,7 +74,7 @@ RETURNING dataset_id, CASE WHEN answered_at IS NULL OR answered_at < asked_at TH
 
 
 async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorProgress]) -> dict[UUID, str]:
-    """Publish how far each mirror is; answers what is asked of the holder meanwhile: check, rebuild or compact."""
+    """Save how far each mirror is; return what is requested of the holder: check, rebuild or compact, by dataset."""
     columns = zip(*((m.dataset_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True)
     values = [list(column) for column in columns] or [[], [], [], [], [], []]
     rows = await tx.fetch(REPORT, holder.id, holder.host, holder.folder, holder.pid, *values)
@@ -86,7 +89,7 @@ async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorProgress]
 async def record_check(
     tx: Tx, holder: MirrorHolder, dataset_id: UUID, *, missing: int, extra: int, stale: int, answer: bool
 ) -> None:
-    """Keep what a sync check found; `answer` when somebody had asked for it."""
+    """Save the result of a check of a mirror; `answer` if it had been requested."""
     await tx.execute(
         "UPDATE mirrors SET checked_at = clock_timestamp(), in_sync = $3::bigint + $4::bigint + $5::bigint = 0, missing = $3, extra = $4, "
         "stale = $5, answered_at = CASE WHEN $6 THEN clock_timestamp() ELSE answered_at END "
@@ -101,7 +104,7 @@ async def record_check(
 
 
 async def decline(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
-    """Take a question off the table without an answer: whoever asked finds out by himself."""
+    """Close a request without doing it; the process that asked does the work itself."""
     await tx.execute(
         "UPDATE mirrors SET answered_at = clock_timestamp() WHERE holder = $1 AND dataset_id = $2",
         holder.id,
@@ -110,12 +113,12 @@ async def decline(tx: Tx, holder: MirrorHolder, dataset_id: UUID) -> None:
 
 
 async def remove_holder(tx: Tx, holder: MirrorHolder) -> None:
-    """A holder stops: its mirrors are files again."""
+    """Remove the mirrors of a holder that stops; its files stay."""
     await tx.execute("DELETE FROM mirrors WHERE holder = $1", holder.id)
 
 
 async def request(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], what: str) -> list[UUID]:
-    """Ask the live holders of a folder for something; answers the datasets that one of them has."""
+    """Ask the live holders of a folder for something; return the datasets that one of them has."""
     rows = await tx.fetch(
         f"UPDATE mirrors SET asked = $4, asked_at = clock_timestamp() WHERE host = $1 AND folder = $2 "
         f"AND dataset_id = ANY($3) AND seen_at > now() - {HOLDER_TIMEOUT} RETURNING dataset_id",
@@ -128,7 +131,7 @@ async def request(tx: Tx, host: str, folder: str, dataset_ids: Sequence[UUID], w
 
 
 async def open_requests(tx: ReadTx, host: str, folder: str) -> int:
-    """How many questions the live holders of a folder still have before them."""
+    """Count the requests that the live holders of a folder have not answered yet."""
     count: int = await tx.fetchval(
         "SELECT count(*) FROM mirrors WHERE host = $1 AND folder = $2 AND asked IS NOT NULL "
         f"AND (answered_at IS NULL OR answered_at < asked_at) AND seen_at > now() - {HOLDER_TIMEOUT}",
@@ -150,12 +153,12 @@ ORDER BY m.dataset_id, m.host, m.folder, m.pid
 
 
 async def live(tx: ReadTx, dataset_ids: Sequence[UUID]) -> list[LiveMirror]:
-    """The live mirrors of some datasets. `behind_ms` is 0 for one that has seen everything committed."""
+    """Return the live mirrors of some datasets; `behind_ms` is 0 for one that has seen everything committed."""
     return [LiveMirror(*row) for row in await tx.fetch(LIVE_MIRRORS, list(dataset_ids))]
 
 
 async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
-    """The oldest snapshot that a live mirror of a dataset is at."""
+    """Return the oldest snapshot among the live mirrors of a dataset."""
     found: str | None = await tx.fetchval(
         f"SELECT watermark FROM mirrors WHERE dataset_id = $1 AND watermark IS NOT NULL AND seen_at > now() - {HOLDER_TIMEOUT} "
         "ORDER BY pg_snapshot_xmin(watermark::pg_snapshot) LIMIT 1",
@@ -166,7 +169,7 @@ async def lowest_watermark(tx: ReadTx, dataset_id: UUID) -> str | None:
 
 @dataclass(frozen=True)
 class MeasuredRecall:
-    """A sampled recall@10 of one engine against exact answers."""
+    """A recall@10 of one engine, measured on samples against exact answers."""
 
     engine: str
     recall: float
@@ -176,7 +179,7 @@ class MeasuredRecall:
 
 
 async def record_recall(tx: Tx, dataset_id: UUID, engine: str, recall: float, target: float, sampled: int) -> None:
-    """Keep a measured recall@10; a hundred measurements of an engine are kept."""
+    """Save a measured recall@10; the last hundred measurements of an engine are kept."""
     await tx.execute(
         "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) VALUES ($1, $2, $3, $4, $5)",
         dataset_id,
@@ -194,7 +197,7 @@ async def record_recall(tx: Tx, dataset_id: UUID, engine: str, recall: float, ta
 
 
 async def recalls(tx: ReadTx, dataset_id: UUID) -> list[MeasuredRecall]:
-    """The newest measurement of each engine."""
+    """Return the newest measurement of each engine."""
     rows = await tx.fetch(
         "SELECT DISTINCT ON (engine) engine, recall::float8, target::float8, sampled, measured_at FROM recall_checks "
         "WHERE dataset_id = $1 ORDER BY engine, measured_at DESC, id DESC",

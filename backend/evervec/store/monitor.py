@@ -1,4 +1,4 @@
-"""Read-only counts for every window: status, doctor, dashboard."""
+"""Read-only counts for every user interface: status, doctor, dashboard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,14 +28,14 @@ class Coverage:
 
 @dataclass
 class DatasetCoverage(Coverage):
-    """The coverage of one dataset, whole and by kind."""
+    """The coverage of one dataset, in total and by kind."""
 
     kinds: dict[str, Coverage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A text that was given up on, with the reason."""
+    """A text that could not be embedded, or a message that could not be extracted, with the reason."""
 
     kind: str
     id: int
@@ -55,7 +55,7 @@ FROM embeddings e WHERE e.dataset_id = ANY($1) GROUP BY e.dataset_id, e.kind ORD
 
 
 async def coverage(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[UUID, DatasetCoverage]:
-    """The coverage of each dataset."""
+    """Return the coverage of each dataset."""
     found = {dataset_id: DatasetCoverage() for dataset_id in dataset_ids}
     for row in await tx.fetch(COVERAGE, list(dataset_ids)):
         failed = row["rows"] - row["empty"] - row["embedded"] - row["pending"]
@@ -66,7 +66,7 @@ async def coverage(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[UUID, Datase
 
 
 def failed_sql(embeddable: Embeddable) -> str:
-    """Rows of a kind that were given up: `$1` dataset ids, `$2` how many."""
+    """Return the query for failed rows of a kind: `$1` dataset ids, `$2` the limit."""
     return f"""
         SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
                coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
@@ -81,7 +81,7 @@ def failed_sql(embeddable: Embeddable) -> str:
 async def failures(
     tx: ReadTx, dataset_ids: Sequence[UUID], *, kind: str | None = None, most: int = 100
 ) -> list[Failure]:
-    """Texts given up on, oldest first, and messages that could not be scored or extracted."""
+    """Return failed texts, oldest first, and messages that could not be scored or extracted."""
     found: list[Failure] = []
     for embeddable in (embeddable for embeddable in EMBEDDABLES if kind in (None, embeddable.name)):
         rows = await tx.fetch(failed_sql(embeddable), list(dataset_ids), most)
@@ -103,7 +103,7 @@ async def _unextracted(tx: ReadTx, dataset_ids: Sequence[UUID], most: int) -> li
 
 
 async def watermark(tx: ReadTx) -> str:
-    """The transaction id below which everything is decided: what an answer is true at."""
+    """Return the transaction id below which every transaction has ended."""
     return str((await changes.watermark(tx)).xmin)
 
 
@@ -111,13 +111,13 @@ PENDING_IN = f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] I
 
 
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
-    """Rows still to embed in some datasets, or in all."""
+    """Count the rows that wait for a vector in some datasets, or in all."""
     found: int = await tx.fetchval(PENDING_IN, None if dataset_ids is None else list(dataset_ids))
     return found
 
 
 async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
-    """Whether a row that was there when a transaction committed is still to embed in some datasets."""
+    """Return whether a row that existed when a transaction committed still waits for a vector in some datasets."""
     found: bool = await tx.fetchval(
         f"SELECT EXISTS (SELECT FROM embeddings WHERE {PENDING} AND dataset_id = ANY($1) AND changed_xid <= $2::text::xid8)",
         list(dataset_ids),
@@ -127,7 +127,7 @@ async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
 
 
 async def count_without_vector(tx: ReadTx) -> tuple[int, int]:
-    """`(rows with text, those of them whose embedding is NULL or of an older text)`."""
+    """Return `(rows with text, those of them whose embedding is NULL or of an older text)`."""
     row = await tx.fetchrow(
         "SELECT count(*) AS with_text, count(*) FILTER (WHERE embedded_hash IS DISTINCT FROM content_hash) AS missing "
         "FROM embeddings WHERE content_hash IS NOT NULL"

@@ -1,4 +1,4 @@
-"""Providers and the embedding spaces that they serve. One space is active; the database holds the others to it."""
+"""Providers and the embedding spaces that they serve. One space is active; the database rejects vectors of any other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,11 @@ from evervec.store.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class Space:
-    """Provider type, model and width: vectors of two spaces are never compared. And what is embedded for a chunk:
-    `template` makes its vector text, of `chunk_tokens` at most; `text_tokens` is what the model itself can take."""
+    """Provider type, model and width; vectors of two spaces are never compared.
+
+    `template` makes the vector text of a chunk, of `chunk_tokens` at most; `text_tokens` is the longest text that the
+    model itself takes.
+    """
 
     id: int
     provider: str
@@ -31,9 +34,10 @@ class Space:
 
 @dataclass(frozen=True)
 class Provider:
-    """Who embeds (and, with a chat model, extracts). While `paused_until` lasts, no worker calls it.
+    """A service that embeds and, with a chat model, extracts. No worker calls it during a pause.
 
-    `dimensions` is the width that the model is asked for; None takes its own."""
+    `dimensions` is the requested vector width; None takes the model's own.
+    """
 
     id: UUID
     name: str
@@ -72,12 +76,12 @@ def _provider(row: Mapping[str, Any]) -> Provider:
 
 
 async def every(tx: ReadTx) -> list[Provider]:
-    """All providers, oldest first."""
+    """Return all providers, oldest first."""
     return [_provider(row) for row in await tx.fetch(SELECT_PROVIDERS + " ORDER BY p.created_at, p.name")]
 
 
 async def by_id(tx: ReadTx, provider_id: UUID) -> Provider:
-    """A provider. Raises `UnknownProviderError`."""
+    """Return a provider. Raises `UnknownProviderError`."""
     row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE p.id = $1", provider_id)
     if row is None:
         raise UnknownProviderError(provider=str(provider_id), known=await _known(tx))
@@ -85,7 +89,7 @@ async def by_id(tx: ReadTx, provider_id: UUID) -> Provider:
 
 
 async def by_name(tx: ReadTx, name: str) -> Provider:
-    """A provider. Raises `UnknownProviderError`."""
+    """Return a provider. Raises `UnknownProviderError`."""
     row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE p.name = $1", name)
     if row is None:
         raise UnknownProviderError(provider=name, known=await _known(tx))
@@ -93,13 +97,13 @@ async def by_name(tx: ReadTx, name: str) -> Provider:
 
 
 async def active(tx: ReadTx) -> Provider | None:
-    """The provider that serves the active space, the one used last if there are several."""
+    """Return the provider of the active space; the one used last if there are several."""
     row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE s.state = 'active' ORDER BY p.used_at DESC, p.name LIMIT 1")
     return None if row is None else _provider(row)
 
 
 async def active_space(tx: ReadTx) -> int | None:
-    """The id of the active space, whether a provider serves it or not."""
+    """Return the id of the active space, whether a provider serves it or not."""
     found: int | None = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
     return found
 
@@ -120,9 +124,9 @@ async def add(
     usd_per_million_tokens: float | None = None,
     asked_dimensions: int | None = None,
 ) -> Provider:
-    """Keep a provider (again, under its name) and the space that it was probed to embed into.
+    """Save a provider under its name, new or again, with the space that its probe found.
 
-    What None says of the space stays as it was; of a new one it is the default.
+    A property of the space that is None stays as it was; a new space gets the default.
     """
     space_id = await _ensure_space(
         tx, type_, model, dimensions, text_tokens=text_tokens, template=template, chunk_tokens=chunk_tokens
@@ -184,22 +188,23 @@ async def _ensure_space(
 
 
 async def remove(tx: Tx, name: str) -> None:
-    """Forget a provider; vectors stay. Raises `UnknownProviderError`."""
+    """Delete a provider; vectors stay. Raises `UnknownProviderError`."""
     if await tx.fetchval("DELETE FROM llm_providers WHERE name = $1 RETURNING id", name) is None:
         raise UnknownProviderError(provider=name, known=await _known(tx))
 
 
 async def use(tx: Tx, provider_id: UUID) -> None:
-    """Make a provider the one that is used wherever none is named."""
+    """Make a provider the default."""
     await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
 
 
 async def pause(
     tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: str, counted: bool, known: int
 ) -> float:
-    """Open the breaker that all workers share; a counted failure doubles the next pause. Answers the pause in force.
+    """Open the circuit breaker that all workers share, and return the seconds of the pause in force.
 
-    Requests that fail together know of the same `known` failures, and count once.
+    A counted failure doubles the next pause. Requests that fail at the same time were started at the same number of
+    `known` failures, and count once.
     """
     paused: float = await tx.fetchval(
         """
@@ -218,7 +223,7 @@ async def pause(
 
 
 async def unpause(tx: Tx, provider_id: UUID) -> None:
-    """Close the breaker: the provider answered well."""
+    """Close the circuit breaker after a successful answer."""
     await tx.execute(
         "UPDATE llm_providers SET failures = 0, paused_until = NULL, pause_code = NULL, pause_error = NULL WHERE id = $1",
         provider_id,
@@ -226,12 +231,12 @@ async def unpause(tx: Tx, provider_id: UUID) -> None:
 
 
 async def embedded_rows(tx: ReadTx) -> bool:
-    """Whether any row has a vector."""
+    """Return whether any row has a vector."""
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM embeddings WHERE embedding IS NOT NULL)"))
 
 
 async def activate(tx: Tx, space: Space) -> None:
-    """Make a space the active one: the others' vectors go, and only vectors of its width are accepted from now on."""
+    """Make a space the active one: delete the vectors of the others, and accept only its width from now on."""
     await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
     await tx.execute("ALTER TABLE embeddings DROP CONSTRAINT IF EXISTS embeddings_width")
     await tx.execute("UPDATE embeddings SET embedding = NULL WHERE space_id <> $1", space.id)

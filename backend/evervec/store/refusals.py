@@ -1,4 +1,4 @@
-"""What a refusal of PostgreSQL means to whoever runs Evervec, by SQLSTATE; our own mistakes in SQL are not in here."""
+"""Translates PostgreSQL's errors, by SQLSTATE, into errors for the operator; mistakes in our own SQL are not translated."""
 
 import ssl
 
@@ -38,7 +38,7 @@ ADVICE_BY_SQLSTATE = {
 
 
 def translate(error: Exception, where: str) -> EvervecError | None:
-    """Our error for one of the driver, or None for what is a mistake of ours."""
+    """Return our error for one of the driver, or None for a mistake of ours."""
     if isinstance(error, ssl.SSLError) or "SSL upgrade" in str(error):
         return refusal(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
     if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours
@@ -51,7 +51,7 @@ def translate(error: Exception, where: str) -> EvervecError | None:
 
 
 def refusal(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedError:
-    """The error for a server that answers, and says no."""
+    """Return the error for a server that answers, and refuses."""
     return DatabaseRefusedError(where=where, reason=_reason(error), advice=advice)
 
 
@@ -62,7 +62,9 @@ def _reason(error: Exception) -> str:
 
 
 def unusable_address(error: ValueError) -> DatabaseAddressError:
-    """The error for an address that the driver can not read. Only the driver's own words are safe to repeat: Python's
-    quote parts of the address, and a password may be in them."""
+    """Return the error for an address that the driver can not read.
+
+    Only the driver's own words are safe to repeat: Python's quote parts of the address, and a password may be in them.
+    """
     known = isinstance(error, asyncpg.ClientConfigurationError)
     return DatabaseAddressError(reason=str(error) if known else "its user, host or port can not be told apart")

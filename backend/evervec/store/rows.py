@@ -1,4 +1,4 @@
-"""Rows that wait to be embedded: claim with a lease, renew, hand back, back off, give up, retry."""
+"""Rows that wait to be embedded: claim with a lease, renew, release, back off, fail, retry."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from evervec.store.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class ClaimedRow:
-    """A row under lease: its text is the one whose digest is `content_hash`."""
+    """A row under lease; `content_hash` is the digest of `text`."""
 
     vector_id: int
     kind: int
@@ -106,7 +106,10 @@ async def claim_dataset(
 
 
 async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) -> list[ClaimedRow]:
-    """Leased rows with their texts. One that does not match its digest was edited meanwhile, or behind a disabled trigger."""
+    """Return leased rows with their texts.
+
+    A row whose text does not match its digest is released: it was edited meanwhile, or while the trigger was disabled.
+    """
     texts: dict[tuple[int, int], str] = {}
     for kind in {row["kind"] for row in picked}:
         embeddable = BY_KIND[kind]
@@ -130,7 +133,7 @@ async def with_text(tx: Tx, picked: Sequence[Mapping[str, Any]], owner: UUID) ->
 
 
 async def renew(tx: Tx, owner: UUID, *, lease: float) -> int:
-    """Extend every lease of an owner; answers how many it still holds."""
+    """Extend every lease of an owner, and return how many it still holds."""
     tag = await tx.execute(
         "UPDATE embed_work SET lease_until = now() + $2 WHERE lease_owner = $1", owner, timedelta(seconds=lease)
     )
@@ -138,7 +141,7 @@ async def renew(tx: Tx, owner: UUID, *, lease: float) -> int:
 
 
 async def release(tx: Tx, owner: UUID, vector_ids: Sequence[int]) -> None:
-    """Hand rows back as they were: nothing is held against them."""
+    """Release rows as they were: no failure is counted."""
     await tx.execute(
         "DELETE FROM embed_work WHERE lease_owner = $1 AND vector_id = ANY($2) AND last_error IS NULL AND attempts = 0 "
         "AND NOT deferred AND batch_tries = 0",
@@ -153,7 +156,7 @@ async def release(tx: Tx, owner: UUID, vector_ids: Sequence[int]) -> None:
 
 
 async def back_off(tx: Tx, owner: UUID, vector_id: int, *, delay: float, code: str, error: str) -> None:
-    """Count a failure against one row and let it rest for `delay` seconds."""
+    """Count a failure against one row and delay it by `delay` seconds."""
     await tx.execute(
         "UPDATE embed_work SET attempts = attempts + 1, not_before = now() + $3, last_code = $4, last_error = $5, "
         "lease_owner = NULL, lease_until = NULL WHERE lease_owner = $1 AND vector_id = $2",
@@ -191,7 +194,10 @@ FROM told t WHERE w.vector_id = t.vector_id AND t.vector_id IN (SELECT vector_id
 
 
 async def give_up(tx: Tx, owner: UUID, given_up: Sequence[FailedRow]) -> int:
-    """Fail texts for good, while they are ours: another text in the same row, or a retry, reopens it. Answers how many."""
+    """Mark texts as failed, if the owner still leases them; return how many.
+
+    Another text in the same row, or `retry`, makes the row pending again.
+    """
     if not given_up:
         return 0
     tag = await tx.execute(
@@ -206,7 +212,7 @@ async def give_up(tx: Tx, owner: UUID, given_up: Sequence[FailedRow]) -> int:
 
 
 async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
-    """Open failed rows again, all of the datasets or one `(kind, row id)`; answers how many."""
+    """Make failed rows pending again, all of the datasets or one `(kind, row id)`; return how many."""
     reopened = await tx.fetch(
         REOPEN_FAILED.format(verb="SET failed_hash = NULL"), list(dataset_ids), *(row or (None, None))
     )
@@ -216,7 +222,7 @@ async def retry(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | N
 
 
 async def discard(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] | None = None) -> int:
-    """Stop tracking failed rows as failures: they count as empty until their text changes. Answers how many.
+    """Stop counting failed rows as failures: they count as empty until their text changes. Return how many.
 
     The digest stays in `failed_hash`, so that `populate` does not take the same text for a new one.
     """
@@ -241,7 +247,7 @@ WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
 
 
 async def waiting(tx: ReadTx, dataset_id: UUID) -> tuple[int, int]:
-    """`(free, pending)`: rows of a dataset that could be claimed now, and all that wait."""
+    """Return `(free, pending)`: rows of a dataset that could be claimed now, and all pending ones."""
     row = await tx.fetchrow(COUNT_WAITING, dataset_id)
     return (0, 0) if row is None else (row["free"], row["pending"])
 
@@ -250,5 +256,5 @@ PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM embeddings WHERE datas
 
 
 async def pending_by_kind(tx: ReadTx, dataset_id: UUID) -> dict[int, int]:
-    """Rows still to embed, by kind."""
+    """Count the pending rows of a dataset by kind."""
     return {row["kind"]: row["pending"] for row in await tx.fetch(PENDING_BY_KIND, dataset_id)}

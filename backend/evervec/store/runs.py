@@ -1,4 +1,4 @@
-"""Index runs: one line each, from the wish to its end, with everything that it counted. Whether one lives is its lock's word."""
+"""Index runs: one row each, from the request to the end, with all counts. A run is alive while its dataset's lock is held."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
@@ -18,7 +18,7 @@ RUNS_KEPT = 200
 
 @dataclass
 class RunCounts:
-    """What a run counts. `full_…` is what the dataset holds at its end: what a run without memory would have sent."""
+    """The counts of a run; `full_…` is what the dataset holds at the end, which a run that compares nothing would send."""
 
     documents_new: int = 0
     documents_changed: int = 0
@@ -44,7 +44,7 @@ class RunCounts:
 
 @dataclass
 class RunSeconds:
-    """Seconds by stage. Stages overlap, so they may be more than the total together."""
+    """Seconds by stage. Stages overlap, so their sum may be more than `total`."""
 
     list: float = 0.0
     read: float = 0.0
@@ -56,9 +56,11 @@ class RunSeconds:
 
 @dataclass
 class RunRecord:
-    """A run of a dataset. `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone goes).
+    """An index run of a dataset.
 
-    It embeds what it writes, or leaves it to workers; with `deferred` it leaves it to batch jobs."""
+    `mode` is delta (the `changed` ids alone), compare (everything) or full (and what is gone is deleted). With `embeds` it
+    embeds what it writes, else workers do; with `deferred` batch jobs do.
+    """
 
     id: UUID
     dataset_id: UUID
@@ -83,14 +85,14 @@ class RunRecord:
     examples: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
-    def unkept(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "RunRecord":
-        """A run that is in no table: a dry one."""
+    def unsaved(cls, dataset_id: UUID, *, mode: str, trigger: str, at: datetime) -> "RunRecord":
+        """Return a run that is in no table: that of a dry run."""
         return cls(
             uuid4(), dataset_id, mode, trigger, "done", None, None, False, False, None, 1, at, at, at, None, None, None
         )
 
     def advance(self, cursor: str | None, counts: "RunCounts", skipped: Sequence[SkippedDocument]) -> None:
-        """One more batch is done: what it counted, where it came to, and what has no document, by reason.
+        """Add one finished batch: its counts, the cursor it reached, and what has no document, by reason.
 
         The first fifty of these are kept by name.
         """
@@ -103,7 +105,7 @@ class RunRecord:
                 self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
 
     def copy(self) -> "RunRecord":
-        """The same numbers, to be advanced apart from these."""
+        """Return a copy whose numbers change independently."""
         return replace(self, counts=replace(self.counts), skipped=dict(self.skipped), examples=list(self.examples))
 
 
@@ -127,13 +129,13 @@ def _run(row: Any) -> RunRecord:
 
 
 async def by_id(tx: ReadTx, run_id: UUID) -> RunRecord | None:
-    """A run, or None when it went with its dataset."""
+    """Return a run, or None if it was deleted with its dataset."""
     row = await tx.fetchrow(SELECT_RUNS + "WHERE id = $1", run_id)
     return None if row is None else _run(row)
 
 
 async def active(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
-    """The run that is at work or waits; the former if there are both."""
+    """Return the running run, else the queued one, else None."""
     row = await tx.fetchrow(
         SELECT_RUNS + "WHERE dataset_id = $1 AND state IN ('queued', 'running') ORDER BY state DESC LIMIT 1", dataset_id
     )
@@ -141,13 +143,13 @@ async def active(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
 
 
 async def recent(tx: ReadTx, dataset_id: UUID, *, limit: int) -> list[RunRecord]:
-    """The newest runs, the newest first."""
+    """Return the newest runs, newest first."""
     rows = await tx.fetch(SELECT_RUNS + "WHERE dataset_id = $1 ORDER BY created_at DESC LIMIT $2", dataset_id, limit)
     return [_run(row) for row in rows]
 
 
 async def last_full(tx: ReadTx, dataset_id: UUID) -> RunRecord | None:
-    """The newest finished run that went through everything from nothing: what a run without memory takes."""
+    """Return the newest finished run that started from an empty dataset: the cost of a run that compares nothing."""
     row = await tx.fetchrow(
         SELECT_RUNS
         + "WHERE dataset_id = $1 AND state = 'done' AND mode <> 'delta' AND chunks_skipped = 0 AND chunks_new = full_texts "
@@ -178,7 +180,7 @@ async def add(
     *,
     deferred: bool = False,
 ) -> UUID:
-    """A new run; raises a unique violation when the dataset has one in this state: see `active` and `enqueue`."""
+    """Insert a run and return its id. A dataset has one run in a state: a second one raises a unique violation."""
     run_id: UUID = await tx.fetchval(
         "INSERT INTO index_runs (dataset_id, mode, trigger, changed, scope, embeds, state, deferred) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
@@ -195,7 +197,7 @@ async def add(
 
 
 async def lock_queue(tx: Tx, dataset_id: UUID) -> None:
-    """Whoever asks for runs of a dataset asks one after the other, until the transaction ends."""
+    """Let requests for runs of a dataset be made one after the other, until the transaction ends."""
     await tx.execute("SELECT FROM datasets WHERE id = $1 FOR NO KEY UPDATE", dataset_id)
 
 
@@ -209,8 +211,10 @@ async def enqueue(
     *,
     deferred: bool = False,
 ) -> UUID:
-    """A run that waits for its turn. One that waits already takes the ids along, or becomes the wider of the two; what
-    anybody wants embedded at once is not deferred."""
+    """Queue a run and return its id. A run that is already queued takes the ids too, or becomes the wider of the two.
+
+    A run that anybody requested without `deferred` is not deferred.
+    """
     await lock_queue(tx, dataset_id)
     row = await tx.fetchrow(SELECT_RUNS + "WHERE dataset_id = $1 AND state = 'queued' FOR UPDATE", dataset_id)
     if row is None:
@@ -237,7 +241,10 @@ async def enqueue(
 
 
 async def start_next(tx: Tx, dataset_id: UUID) -> RunRecord | None:
-    """The run to work on now, marked running: one that died first, then the one that waits. Only for who has the lock."""
+    """Mark the next run of a dataset as running and return it; only for the holder of the dataset's lock.
+
+    A run whose process died comes first, then the queued one.
+    """
     row = await tx.fetchrow(
         "UPDATE index_runs SET state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()) "
         "WHERE id = (SELECT id FROM index_runs WHERE dataset_id = $1 AND (state = 'running' OR (state = 'queued' "
@@ -255,7 +262,7 @@ WHERE id = $1
 
 
 async def save(tx: Tx, run: RunRecord) -> None:
-    """Keep what a run counted so far, and where it is, in the transaction that did it."""
+    """Save the counts and the cursor of a run, in the transaction that did the work."""
     await tx.execute(
         SAVE,
         run.id,
@@ -268,7 +275,7 @@ async def save(tx: Tx, run: RunRecord) -> None:
 
 
 async def finish(tx: Tx, run: RunRecord) -> None:
-    """Keep the end of a run: its state, its error, what it cost. Of the finished ones the newest are kept."""
+    """Save the end of a run: its state, error and cost. Only the newest finished runs are kept."""
     await save(tx, run)
     run.finished_at = await tx.fetchval(
         "UPDATE index_runs SET state = $2, error = $3, finished_at = now(), cost_usd = $4, full_cost_usd = $5 "
@@ -288,7 +295,10 @@ async def finish(tx: Tx, run: RunRecord) -> None:
 
 
 async def postpone(tx: Tx, run: RunRecord, *, seconds: float, error: str) -> None:
-    """Back to those that wait, for some seconds: what it needs is away. One that waits already takes its ids along."""
+    """Queue a run again for some seconds later, because what it needs is away.
+
+    If another run is already queued, that one takes its ids, and this one fails.
+    """
     await lock_queue(tx, run.dataset_id)
     if await tx.fetchval(
         "SELECT EXISTS (SELECT FROM index_runs WHERE dataset_id = $1 AND state = 'queued')", run.dataset_id
@@ -318,16 +328,16 @@ GROUP BY r.dataset_id ORDER BY bool_and(r.mode = 'delta') DESC, max(coalesce(las
 
 
 async def datasets_due(tx: ReadTx) -> list[UUID]:
-    """The live datasets with a run that is due, or that says it runs: whether it does, its lock knows.
+    """Return the live datasets with a run that is due, or marked running; only its lock tells if it really runs.
 
-    Deltas before what goes through everything, small datasets before large ones.
+    Deltas come before runs that go through everything, small datasets before large ones.
     """
     return [row["dataset_id"] for row in await tx.fetch(DATASETS_DUE)]
 
 
 @dataclass(frozen=True)
 class DatasetRuns:
-    """What a dataset's runs are doing: the one at work, the one that waits, the one that ended last."""
+    """The runs of a dataset: the running one, the queued one, the last finished one."""
 
     running: RunRecord | None
     queued: RunRecord | None
@@ -335,7 +345,7 @@ class DatasetRuns:
 
 
 async def of_dataset(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
-    """The runs that are not finished, and the newest finished one."""
+    """Return the runs that are not finished, and the newest finished one."""
     rows = await tx.fetch(
         SELECT_RUNS
         + "WHERE dataset_id = $1 AND (finished_at IS NULL OR id = (SELECT id FROM index_runs WHERE dataset_id = $1 "
@@ -359,13 +369,13 @@ EMBEDDING_DATASETS = f"SELECT dataset_id FROM index_runs r WHERE state = 'runnin
 
 
 async def is_indexing(tx: ReadTx, dataset_id: UUID) -> bool:
-    """Whether a process is indexing this dataset at this moment: it holds the lock (see `pipeline.index`)."""
+    """Return whether a process is indexing this dataset now: it holds the lock (see `pipeline.indexing.run`)."""
     held: bool = await tx.fetchval(IS_INDEXING, dataset_id)
     return held
 
 
 async def embedding_datasets(tx: ReadTx) -> set[UUID]:
-    """The datasets whose chunks a living run embeds by itself: what it sends, it counts."""
+    """Return the datasets whose chunks are embedded by a living run itself, which counts what it sends."""
     return {row["dataset_id"] for row in await tx.fetch(EMBEDDING_DATASETS)}
 
 
@@ -373,7 +383,7 @@ WITHOUT_IDS = SELECT_RUNS.replace(" changed,", " NULL AS changed,")
 
 
 async def finished(tx: ReadTx, dataset_id: UUID) -> list[RunRecord]:
-    """Every finished run that is kept, the newest first, without the ids that it was given: they may be very many."""
+    """Return every finished run, newest first, without the ids that it was given: there may be very many."""
     rows = await tx.fetch(
         WITHOUT_IDS + "WHERE dataset_id = $1 AND finished_at IS NOT NULL ORDER BY created_at DESC", dataset_id
     )
@@ -381,6 +391,6 @@ async def finished(tx: ReadTx, dataset_id: UUID) -> list[RunRecord]:
 
 
 async def now(tx: ReadTx) -> datetime:
-    """The moment, by the clock that all runs are timed by."""
+    """Return PostgreSQL's time, by which all runs are timed."""
     moment: datetime = await tx.fetchval("SELECT now()")
     return moment

@@ -1,4 +1,4 @@
-"""API keys at rest: sealed with a key that is not in the database."""
+"""API keys at rest: encrypted with a key that is not in the database."""
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -6,17 +6,17 @@ from evervec.errors import Refused
 
 
 def new_key() -> str:
-    """A fresh key for `EVERVEC_SECRET_KEY`."""
+    """Return a new key for `EVERVEC_SECRET_KEY`."""
     return Fernet.generate_key().decode()
 
 
 def seal(key: str, text: str) -> bytes:
-    """Encrypt. Raises `Refused` when the key is not one of `new_key()`'s."""
+    """Encrypt a text. Raises `Refused` if the key is not one of `new_key()`'s."""
     return _fernet(key).encrypt(text.encode())
 
 
 def unseal(key: str, sealed: bytes) -> str:
-    """Decrypt. Raises `Refused` when the text was sealed with another key."""
+    """Decrypt a text. Raises `Refused` if it was encrypted with another key."""
     try:
         return _fernet(key).decrypt(sealed).decode()
     except InvalidToken as error:

@@ -35,30 +35,30 @@ class ReadTx:
         self._connection = connection
 
     async def fetch(self, sql: str, *values: object) -> list[Any]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         rows: list[Any] = await self._connection.fetch(sql, *values)
         return rows
 
     async def fetchrow(self, sql: str, *values: object) -> Any | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         return await self._connection.fetchrow(sql, *values)
 
     async def fetchval(self, sql: str, *values: object) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         return await self._connection.fetchval(sql, *values)
 
     async def execute(self, sql: str, *values: object) -> str:
-        """Run one statement; answers its command tag."""
+        """Run one statement and return its command tag."""
         tag: str = await self._connection.execute(sql, *values)
         return tag
 
     async def copy_out(self, query: str, *values: object, to: Callable[[bytes], Awaitable[None]]) -> None:
-        """Binary COPY of a query's rows, handed on in pieces as they arrive from the socket."""
+        """Run a query as binary COPY; pass its bytes on in pieces as they arrive from the socket."""
         await self._connection.copy_from_query(query, *values, output=to, format="binary")
 
     @property
     def server_version(self) -> int:
-        """The server's major version."""
+        """Return the server's major version."""
         major: int = self._connection.get_server_version().major
         return major
 
@@ -67,7 +67,7 @@ class Tx(ReadTx):
     """A writing transaction. It commits when the `async with` that opened it is left without an exception."""
 
     async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> int:
-        """Binary COPY into a table; answers the number of rows."""
+        """Insert records by binary COPY and return their number."""
         tag = await self._connection.copy_records_to_table(table, columns=list(columns), records=records)
         return int(tag.rsplit(" ", 1)[-1])
 
@@ -80,16 +80,16 @@ class Database:
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
         self._pool: Any = None
-        self.breaks = 0
+        self.lost_connections = 0
         """How many connections ended so far, whoever ended them: after a crash of the server it has moved."""
 
     @property
     def where(self) -> str:
-        """The address without credentials, for messages."""
+        """Return the address without credentials, for messages."""
         return where(self.url)
 
     async def open(self, *, check: bool = True) -> Self:
-        """Connect.
+        """Connect to the server and check it.
 
         Raises `DatabaseDownError`, `DatabaseRefusedError`, `DatabaseAddressError`, `ServerTooOldError` or
         `SchemaMismatchError`.
@@ -112,7 +112,7 @@ class Database:
         return self
 
     async def _connect(self) -> Any:
-        """A pool. A server that is there but still starting, or replaying its log after a crash, is waited for."""
+        """Return a pool; wait for a server that is starting, or recovering after a crash."""
         while True:
             try:
                 return await asyncpg.create_pool(
@@ -137,14 +137,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
-        """A short writing transaction: committed on leaving, rolled back on an exception."""
+        """Open a short writing transaction: committed at the end, rolled back on an exception."""
         async with self._connection() as connection, connection.transaction():
             yield Tx(connection)
 
-    async def in_turn(self, write: Callable[[Tx], Awaitable[T]]) -> T:
-        """A short writing transaction; again if PostgreSQL gave way to somebody who locks the same rows in another order.
+    async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run a short writing transaction; run it again if PostgreSQL ended it because of a deadlock.
 
-        `write` may run several times: what it does outside of its transaction it has to bear.
+        `write` may run several times: whatever it does outside of its transaction must allow that.
         """
         conflicts = 0
         while True:
@@ -155,23 +155,23 @@ class Database:
                 conflicts += 1
                 if conflicts == MOST_CONFLICTS:
                     raise
-                logger.warning("written again", reason=str(error))
+                logger.warning("transaction retried", reason=str(error))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadTx]:
-        """A read-only transaction on one snapshot."""
+        """Open a read-only transaction on one snapshot."""
         async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield ReadTx(connection)
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[ReadTx]:
-        """A connection without a transaction, for what refuses one: CREATE INDEX CONCURRENTLY."""
+        """Open a connection without a transaction, for statements that refuse one: CREATE INDEX CONCURRENTLY."""
         async with self._connection() as connection:
             yield ReadTx(connection)
 
     @asynccontextmanager
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:
-        """Hold a session lock by name, one holder in this database; answers whether it was got."""
+        """Hold a session lock by name, one holder in this database; yield whether it was acquired."""
         async with self._connection() as connection:
             held = await _try_lock(connection, name)
             while wait and not held:
@@ -186,7 +186,7 @@ class Database:
                     await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", f"evervec:{name}")
 
     async def _prepare(self, connection: Any) -> None:
-        """Vectors cross the wire as bytes: the store packs and unpacks them with numpy, never element by element."""
+        """Let vectors cross the wire as bytes: the store packs and unpacks them with numpy, never one by one."""
         connection.add_termination_listener(self._ended)
         schema = await connection.fetchval(
             "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
@@ -195,7 +195,7 @@ class Database:
             await connection.set_type_codec("vector", schema=schema, encoder=bytes, decoder=bytes, format="binary")
 
     def _ended(self, _: object) -> None:
-        self.breaks += 1
+        self.lost_connections += 1
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -219,7 +219,7 @@ class Database:
 
 
 def where(url: str) -> str:
-    """A database URL without its credentials, also when they hold an unescaped `@`, `/` or `?`."""
+    """Return a database URL without its credentials, also if they hold an unescaped `@`, `/` or `?`."""
     scheme, _, rest = re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1", url).rpartition("://")
     address, _, query = rest.rpartition("@")[2].partition("?")
     known = [pair for pair in query.split("&") if pair.partition("=")[0] in ("host", "port", "dbname", "sslmode")]

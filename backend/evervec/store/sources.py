@@ -1,4 +1,4 @@
-"""Where the documents of datasets come from: one source a dataset, one dataset or many a source."""
+"""Sources of the documents of datasets: a dataset has one source at most, a source fills one dataset or many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from evervec.store.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """A source as it is kept. `cursor` is where the last sync came to; `url_encrypted` is sealed, it holds a password."""
+    """A source as it is stored.
+
+    `cursor` is where its last sync ended; `url_encrypted` is encrypted because it holds a password.
+    """
 
     id: UUID
     project_id: UUID
@@ -37,7 +40,7 @@ def _record(row: Any) -> SourceRecord:
 
 
 async def of_dataset(tx: ReadTx, dataset_id: UUID) -> tuple[SourceRecord, str | None] | None:
-    """A dataset's source and the tenant that the dataset holds, or None when nothing fills it by itself."""
+    """Return a dataset's source and the tenant that the dataset holds, or None if it has no source."""
     row = await tx.fetchrow(SELECT_SOURCES + "JOIN datasets d ON d.source_id = s.id WHERE d.id = $1", dataset_id)
     if row is None:
         return None
@@ -45,13 +48,13 @@ async def of_dataset(tx: ReadTx, dataset_id: UUID) -> tuple[SourceRecord, str | 
 
 
 async def by_name(tx: ReadTx, project_id: UUID, name: str) -> SourceRecord | None:
-    """A project's source of that name."""
+    """Return a project's source with this name, or None."""
     row = await tx.fetchrow(SELECT_SOURCES + "WHERE s.project_id = $1 AND s.name = $2", project_id, name)
     return None if row is None else _record(row)
 
 
 async def find(tx: ReadTx, project: str, name: str) -> SourceRecord | None:
-    """The source of that name in the live project with this slug."""
+    """Return the source with this name in the live project with this slug, or None."""
     row = await tx.fetchrow(
         SELECT_SOURCES
         + "JOIN projects p ON p.id = s.project_id WHERE p.slug = $1 AND s.name = $2 AND p.deleted_at IS NULL",
@@ -64,7 +67,7 @@ async def find(tx: ReadTx, project: str, name: str) -> SourceRecord | None:
 async def save(
     tx: Tx, project_id: UUID, name: str, type_: str, spec: dict[str, Any], *, url_encrypted: bytes | None = None
 ) -> SourceRecord:
-    """Keep a source under its name; what it is described by now counts, its cursor stays."""
+    """Save a source under its name; a new description replaces the old one, the cursor stays."""
     row = await tx.fetchrow(
         "INSERT INTO sources AS s (project_id, name, type, spec, url_encrypted) VALUES ($1, $2, $3, $4, $5) "
         "ON CONFLICT (project_id, name) DO UPDATE SET spec = EXCLUDED.spec, url_encrypted = EXCLUDED.url_encrypted "
@@ -84,7 +87,7 @@ async def save(
 
 
 async def assign(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None = None) -> None:
-    """Say that a dataset is filled from a source. Raises `Refused` when it is filled from another one."""
+    """Let a source fill a dataset. Raises `Refused` if another source already does."""
     done = await tx.fetchval(
         "UPDATE datasets SET source_id = $2, tenant = $3 WHERE id = $1 AND (source_id IS NULL OR source_id = $2) "
         "AND (source_id IS NULL OR tenant IS NOT DISTINCT FROM $3) RETURNING true",
@@ -100,7 +103,7 @@ async def assign(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None =
 
 
 async def remove_roots(tx: Tx, dataset_id: UUID, roots: Sequence[str]) -> None:
-    """Take roots out of what is kept of a dataset's files; a source without any root goes."""
+    """Remove roots from the source of a dataset; a source without any root is deleted."""
     await tx.fetchval("SELECT 1 FROM datasets WHERE id = $1 FOR UPDATE", dataset_id)
     source_id = await tx.fetchval(
         "UPDATE sources s SET spec = jsonb_set(s.spec, '{roots}', (s.spec -> 'roots') - $2::text[]) "
@@ -112,7 +115,7 @@ async def remove_roots(tx: Tx, dataset_id: UUID, roots: Sequence[str]) -> None:
 
 
 async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:
-    """The live datasets that a source fills, by tenant."""
+    """Return the live datasets that a source fills, by tenant."""
     rows = await tx.fetch(
         "SELECT d.tenant, d.id FROM datasets d JOIN projects p ON p.id = d.project_id "
         "WHERE d.source_id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL",
@@ -122,7 +125,7 @@ async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:
 
 
 async def assigned_datasets(tx: ReadTx) -> list[UUID]:
-    """Every live dataset that has a source."""
+    """Return every live dataset that has a source."""
     rows = await tx.fetch(
         "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id IS NOT NULL "
         "AND d.deleted_at IS NULL AND p.deleted_at IS NULL ORDER BY p.slug, d.slug"
@@ -131,7 +134,7 @@ async def assigned_datasets(tx: ReadTx) -> list[UUID]:
 
 
 async def save_cursor(tx: Tx, source_id: UUID, cursor: dict[str, Any]) -> None:
-    """Remember where a sync came to, in the transaction that asked for the indexing of what it found."""
+    """Save where a sync ended, in the transaction that requests the indexing of what it found."""
     await tx.execute(
         "UPDATE sources SET cursor = $2, synced_at = now() WHERE id = $1", source_id, orjson.dumps(cursor).decode()
     )

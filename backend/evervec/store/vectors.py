@@ -1,4 +1,4 @@
-"""Vectors: written if the text is still the one embedded, copied between equal texts, searched exactly or by HNSW."""
+"""Vectors: written if the text is still the embedded one, copied between equal texts, searched exactly or by HNSW."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -54,18 +54,18 @@ class HashedRow(Protocol):
 
     @property
     def vector_id(self) -> int:
-        """The row."""
+        """Return the id of the row's vector."""
         ...
 
     @property
     def content_hash(self) -> bytes:
-        """The digest of its text when it was taken."""
+        """Return the digest of its text when it was claimed."""
         ...
 
 
 @dataclass(frozen=True)
 class ChunkPlace:
-    """Where a chunk stands: its document's URI, the heading or qualified name, the first and the last line from 1."""
+    """Where a chunk is: its document's URI, the heading or qualified name, the first and the last line, from 1."""
 
     document: str
     heading: str
@@ -87,7 +87,10 @@ class SearchHit:
 
 
 def pack(vectors: NDArray[np.float32]) -> list[bytes]:
-    """`(n, dim) float32` as pgvector's binary form, one `bytes` a row: int16 width, int16 zero, big-endian floats."""
+    """Return `(n, dim) float32` in pgvector's binary form, one `bytes` a row.
+
+    The form is int16 width, int16 zero, then big-endian floats.
+    """
     count, width = vectors.shape
     rows = np.zeros(count, dtype=[("width", ">i2"), ("unused", ">i2"), ("vector", ">f4", (width,))])
     rows["width"], rows["vector"] = width, vectors
@@ -98,24 +101,24 @@ def pack(vectors: NDArray[np.float32]) -> list[bytes]:
 async def update_vectors_bulk(
     tx: Tx, space_id: int, rows: Sequence[HashedRow], vectors: NDArray[np.float32]
 ) -> set[int]:
-    """Store `(n, dim) float32` for n claimed rows in one statement; answers the vector ids that still fitted."""
+    """Write `(n, dim) float32` of n claimed rows in one statement; return the ids whose text still matched."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
     return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
-    """Copy vectors of equal texts of the same space; answers the vector ids that got one."""
+    """Copy vectors of equal texts of the same space; return the vector ids that got one."""
     ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
     return {row["vector_id"] for row in await tx.fetch(REUSE, ids, hashes, space_id)}
 
 
 def index_name(embeddable: Embeddable, space_id: int) -> str:
-    """The HNSW index of one kind in one space."""
+    """Return the name of the HNSW index of one kind in one space."""
     return f"embeddings_hnsw_{embeddable.name}_{space_id}"
 
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
-    """One HNSW index a kind, built without blocking writers; an invalid leftover of a crash is built again."""
+    """Build one HNSW index a kind without blocking writers; an invalid one left by a crash is built again."""
     # one builder at a time: to a second one, an index that is being built looks like a leftover
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
@@ -135,17 +138,17 @@ async def _build_index(connection: ReadTx, embeddable: Embeddable, space_id: int
 
 
 async def drop_indexes(database: Database, space_id: int) -> None:
-    """Remove the HNSW indexes of a space."""
+    """Drop the HNSW indexes of a space."""
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(embeddable, space_id)}")
 
 
 def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False) -> str:
-    """The search of one kind: `$1` the query vector, `$2` dataset ids or NULL for all, `$3` how many,
-    `$4` dataset ids to leave out.
+    """Return the query that searches one kind.
 
-    The inner query is all that an index sees; hits are re-joined to their rows outside of it.
+    `$1` is the query vector, `$2` dataset ids or NULL for all, `$3` the limit, `$4` dataset ids to leave out. The inner
+    query is all that an index sees; its hits are joined to their rows outside of it.
     """
     return f"""
         SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale,
@@ -158,7 +161,7 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
 
 
 def _nearest(embeddable: Embeddable, dimensions: int, *, exact: bool) -> str:
-    """Exact compares the full vectors, an expression that no index has."""
+    """Return the inner query. An exact search compares the full vectors, an expression that no index has."""
     half = f"::halfvec({dimensions:d})"
     distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
     return f"""
@@ -171,7 +174,7 @@ def _nearest(embeddable: Embeddable, dimensions: int, *, exact: bool) -> str:
 
 
 def _of_kind(column: str) -> str:
-    """An expression that the embeddables have, whatever the kind of the row in `e`."""
+    """Return an expression of the embeddables as a CASE over the kind of the row in `e`."""
     cases = (
         f"WHEN {e.kind:d} THEN (SELECT {getattr(e, column)} FROM {e.table} r WHERE r.{e.key} = e.row_id)"
         for e in EMBEDDABLES
@@ -197,7 +200,7 @@ async def rejoin(
     dataset_ids: Sequence[UUID],
     kinds: Sequence[Embeddable],
 ) -> list[SearchHit]:
-    """The rows behind vector ids that are still there, with their exact score for a `(dim,) float32` query, best first."""
+    """Return the rows of vector ids that still exist, with their exact score for a `(dim,) float32` query, best first."""
     packed = pack(query.reshape(1, -1))[0]
     listed = [embeddable.kind for embeddable in kinds]
     rows = await tx.fetch(REJOIN, packed, list(vector_ids), list(dataset_ids), listed)
@@ -213,13 +216,13 @@ async def nearest_of(
     *,
     k: int,
 ) -> list[SearchHit]:
-    """The k nearest of some rows of a kind, compared one by one."""
+    """Return the k nearest of some rows of a kind, compared one by one."""
     ids = await ids_of_rows(tx, embeddable, row_ids)
     return (await rejoin(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
 
 
 async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]) -> list[int]:
-    """The vector ids of some rows of a kind."""
+    """Return the vector ids of some rows of a kind."""
     rows = await tx.fetch(
         "SELECT vector_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2)", embeddable.kind, list(row_ids)
     )
@@ -229,14 +232,14 @@ async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]
 async def nearest_ids(
     tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int, dataset_id: UUID, exact: bool
 ) -> list[int]:
-    """The vector ids of the k rows of a kind in a dataset nearest to a `(dim,) float32` query, best first."""
+    """Return the vector ids of the k rows of a kind in a dataset nearest to a `(dim,) float32` query, best first."""
     sql = f"SELECT vector_id FROM ({_nearest(embeddable, query.shape[0], exact=exact)}) n ORDER BY distance"
     rows = await tx.fetch(sql, pack(query.reshape(1, -1))[0], [dataset_id], k, [])
     return [row["vector_id"] for row in rows]
 
 
 async def use_index(tx: ReadTx, *, k: int) -> None:
-    """Plan the rest of this transaction for HNSW, and let the scan go on until filters are satisfied."""
+    """Make PostgreSQL use HNSW in the rest of this transaction, and scan until the filters are satisfied."""
     await tx.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 4 * k)):d}")
     await tx.execute("SET LOCAL hnsw.iterative_scan = strict_order")
     for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
@@ -252,7 +255,7 @@ async def nearest(
     dataset_ids: Sequence[UUID] | None,
     exact: bool = False,
 ) -> list[SearchHit]:
-    """The k rows of a kind nearest to a `(dim,) float32` query, best first."""
+    """Return the k rows of a kind nearest to a `(dim,) float32` query, best first."""
     sql = nearest_sql(embeddable, query.shape[0], exact=exact)
     packed = pack(query.reshape(1, -1))[0]
     scope = None if dataset_ids is None else list(dataset_ids)
@@ -270,14 +273,14 @@ def _place(row: Any) -> ChunkPlace | None:
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
-    """The plan of a search, as PostgreSQL tells it."""
+    """Return PostgreSQL's plan of a search."""
     sql = nearest_sql(embeddable, query.shape[0])
     rows = await tx.fetch(f"EXPLAIN {sql}", pack(query.reshape(1, -1))[0], None, k, [])
     return "\n".join(row[0] for row in rows)
 
 
 async def count_in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, most: int) -> int:
-    """How many embedded rows a filter keeps, counted no further than `most`."""
+    """Count the embedded rows that a filter keeps, up to `most`."""
     counted: int = await tx.fetchval(
         "SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND kind = $2 "
         "AND embedding IS NOT NULL LIMIT $3) s",
@@ -289,7 +292,7 @@ async def count_in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequen
 
 
 async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.float32] | None:
-    """The vector of a row, `(dim,) float32`, or None when it has none."""
+    """Return the vector of a row, `(dim,) float32`, or None if it has none."""
     packed = await tx.fetchval(
         "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id
     )
@@ -299,7 +302,7 @@ async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[
 async def texts_of(
     tx: ReadTx, embeddable: Embeddable, row_ids: Collection[int]
 ) -> dict[int, tuple[str, ChunkPlace | None]]:
-    """The texts of some rows of a kind that are there, and where they stand."""
+    """Return the texts and places of some rows of a kind, by row id; rows that do not exist are left out."""
     rows = await tx.fetch(
         f"SELECT r.{embeddable.key} AS id, {embeddable.text} AS text, {embeddable.place} AS place "
         f"FROM {embeddable.table} r WHERE r.{embeddable.key} = ANY($1)",
@@ -311,7 +314,7 @@ async def texts_of(
 async def duplicates(
     tx: ReadTx, embeddable: Embeddable, dimensions: int, dataset_ids: Sequence[UUID], *, threshold: float, most: int
 ) -> list[tuple[int, int, float]]:
-    """Pairs `(row id, later row id, cosine)` of a kind at or above a similarity, nearest pairs first.
+    """Return pairs `(row id, later row id, cosine)` of a kind at or above a similarity, nearest pairs first.
 
     Each row asks the HNSW index for its ten nearest: the work grows with the rows, not with their square.
     """
@@ -320,7 +323,7 @@ async def duplicates(
 
 
 def duplicates_sql(embeddable: Embeddable, dimensions: int) -> str:
-    """The pairs of a kind: `$1` dataset ids, `$2` the least similarity, `$3` how many."""
+    """Return the query for pairs of a kind: `$1` dataset ids, `$2` the least similarity, `$3` the limit."""
     half = f"embedding::halfvec({dimensions:d})"
     return f"""
         SELECT least(e.row_id, n.row_id) AS one, greatest(e.row_id, n.row_id) AS other, 1 - min(n.distance) AS score

@@ -138,7 +138,7 @@ class Collection:
             await self._load.give_back(tx, job.id, ReturnReason(code, reason, online) if penalty else None)
             await batch_jobs.finish(tx, job.id, status, said=said, error=error)
 
-        await self._database.in_turn(once)
+        await self._database.with_retries(once)
         logger.info("job ended", job=str(job.id), status=str(status), error=error)
         return await self._job(job.id)
 

@@ -103,11 +103,11 @@ class EmbeddingPayload:
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Rows that nobody holds."""
-        return await batch_queue.waiting(tx, scope, tries=tries, kept=self._kept)
+        return await batch_queue.waiting(tx, scope, tries=tries, marked=self._kept)
 
     async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Tokens, estimated from the length of the texts."""
-        return ceil(await batch_queue.characters(tx, scope, kept=self._kept) / CHARACTERS_A_TOKEN), 0
+        return ceil(await batch_queue.characters(tx, scope, marked=self._kept) / CHARACTERS_A_TOKEN), 0
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -135,12 +135,12 @@ class EmbeddingPayload:
                 limit=limit,
                 owner=intent.id,
                 lease=INTENT_SECONDS,
-                kept=self._kept,
+                marked=self._kept,
             )
             return claimed, await vectors.reuse(tx, intent.provider.space.id, claimed) if claimed else set()
 
         while True:
-            claimed, reused = await self._database.in_turn(once)
+            claimed, reused = await self._database.with_retries(once)
             if reused:
                 intent.reused += len(reused)
                 await self._resources.doorbell.changed({dataset_id})
@@ -171,7 +171,7 @@ class EmbeddingPayload:
             if surplus:
                 await rows.release(tx, intent.id, surplus)
 
-        await self._database.in_turn(once)
+        await self._database.with_retries(once)
         intent.tell(len(items))
 
     async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
@@ -219,7 +219,9 @@ class EmbeddingPayload:
             keys = [*results.keys, *(key for key, _, _ in results.errors)]
             found = await batch_jobs.items(tx, job_id, keys)
         piece, answer = _sorted(results, found, provider)
-        changed = await self._database.in_turn(lambda tx: self._settle(tx, job_id, provider.space.id, piece, answer))
+        changed = await self._database.with_retries(
+            lambda tx: self._settle(tx, job_id, provider.space.id, piece, answer)
+        )
         await self._resources.doorbell.changed(changed)
 
     async def _settle(self, tx: Tx, job_id: UUID, space_id: int, piece: _Piece, answer: Vectors) -> set[UUID]:

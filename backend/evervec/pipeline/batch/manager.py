@@ -223,7 +223,7 @@ class BatchManager:
         while True:
             async with self._database.read() as tx:
                 twins = await batch_queue.copyable(tx, space_id, limit=RETURNED)
-            copied = await self._database.in_turn(partial(vectors.reuse, space_id=space_id, rows=twins))
+            copied = await self._database.with_retries(partial(vectors.reuse, space_id=space_id, rows=twins))
             synced.copied += len(copied)
             await self._resources.doorbell.changed({one.dataset_id for one in twins if one.vector_id in copied})
             if not copied:

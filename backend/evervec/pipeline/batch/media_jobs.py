@@ -57,7 +57,7 @@ async def take_in(resources: Resources, target: Dataset, provider: Provider, giv
         await media.upsert(tx, target.id, changed)
 
     if changed:
-        await resources.database.in_turn(once)
+        await resources.database.with_retries(once)
     return len(changed)
 
 
@@ -161,7 +161,7 @@ class MediaPayload:
             await batch_jobs.record_size(tx, intent.id, InputFileSize(texts, 0, 0, size))
             return True
 
-        if await self._database.in_turn(once):
+        if await self._database.with_retries(once):
             into.rows += 1
             if shared is None:
                 await asyncio.to_thread(into.write, key, digest, line)
@@ -260,7 +260,7 @@ class MediaPayload:
         ]
         chunked = await asyncio.to_thread(chunker.chunk, [document for _, document in texts])
         ready = {asked.document_id: pair for (asked, _), pair in zip(texts, chunked, strict=True)}
-        await self._database.in_turn(lambda tx: self._settle(tx, job_id, chunker, piece, ready))
+        await self._database.with_retries(lambda tx: self._settle(tx, job_id, chunker, piece, ready))
 
     async def _settle(
         self,

@@ -79,7 +79,7 @@ class ClaimedRows:
         if not claimed:
             return
         self.unfinished.update((row.vector_id, row) for row in claimed)
-        reused = await self.database.in_turn(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
+        reused = await self.database.with_retries(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
         await self._finish(reused)
         self.counts.reused = len(reused)
         try:
@@ -136,7 +136,7 @@ class ClaimedRows:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        written = await self.database.in_turn(
+        written = await self.database.with_retries(
             lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
         )
         if not self._trusted:

@@ -245,7 +245,7 @@ class Indexing:
             await runs.save(tx, run)
             return written
 
-        written = await self._database.in_turn(once)
+        written = await self._database.with_retries(once)
         self._run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
         return written
 
@@ -297,7 +297,7 @@ class Indexing:
         ids = list(gone)
         with self._clock("write"):
             for start in range(0, len(ids), IDS_TOGETHER):
-                self._run.counts += await self._database.in_turn(
+                self._run.counts += await self._database.with_retries(
                     partial(self._remove, ids[start : start + IDS_TOGETHER])
                 )
 

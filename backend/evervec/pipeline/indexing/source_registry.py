@@ -103,7 +103,7 @@ async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: S
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
-        await resources.database.in_turn(lambda tx: sources.remove_roots(tx, dataset_id, uris))
+        await resources.database.with_retries(lambda tx: sources.remove_roots(tx, dataset_id, uris))
 
 
 async def register_files(

@@ -164,7 +164,9 @@ class _Ingestion:
     async def _put(self, chunked: Sequence[Chunked]) -> None:
         """Write a group, and embed it if this mode does."""
         sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
-        written, kept = await self._database.in_turn(partial(self._write, chunked, defer=self._batched and not sync))
+        written, kept = await self._database.with_retries(
+            partial(self._write, chunked, defer=self._batched and not sync)
+        )
         self._count(written, kept)
         if sync and written.pending:
             await self._embed(list(written.pending))

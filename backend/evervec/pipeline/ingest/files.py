@@ -61,7 +61,7 @@ async def _counted(
         dataset_id = found[0].id
     except (UnknownDatasetError, UnknownProjectError):
         dataset_id = uuid4()
-    run = RunRecord.unkept(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
+    run = RunRecord.unsaved(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
     source = source_registry.files_source(files, checksum=options.checksum)
     chunker = await chunking.active(resources)
     await Indexing(resources, run, source, chunker, options, progress).perform()

@@ -42,7 +42,7 @@ class Follower:
         self._broker = broker
         self._doorbell = doorbell
         self._listening = False
-        self._breaks = of.database.breaks
+        self._breaks = of.database.lost_connections
         self._stopping = False
         self._due: dict[tuple[UUID | None, str], float] = {}
         self._background: dict[tuple[UUID, str], asyncio.Task[None]] = {}
@@ -134,8 +134,8 @@ class Follower:
             await self._discover(first=not self._mirrors.all())
         if self._is_due("report", REPORT_SECONDS):
             await self._report()
-        reconnected = self._breaks != self._database.breaks
-        self._breaks = self._database.breaks
+        reconnected = self._breaks != self._database.lost_connections
+        self._breaks = self._database.lost_connections
         for mirror in [m for m in self._mirrors.all() if m.index is not None and not self._stopping]:
             self._start_due_work(mirror, reconnected=reconnected)
 

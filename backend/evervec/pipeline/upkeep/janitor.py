@@ -37,7 +37,7 @@ async def purge_deleted(resources: Resources, until: Until = never) -> int:
     for dataset_id in deleted:
         removed = 1
         while removed and not until():
-            removed = await resources.database.in_turn(
+            removed = await resources.database.with_retries(
                 partial(datasets.purge, dataset_id=dataset_id, limit=PURGED_ROWS)
             )
             total += removed
@@ -87,4 +87,4 @@ async def _write(
         await documents.replace(tx, dataset_id, same, key)
         return len(same)
 
-    return await resources.database.in_turn(once)
+    return await resources.database.with_retries(once)

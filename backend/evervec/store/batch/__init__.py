@@ -1,1 +1,1 @@
-"""Batch jobs in the database: the jobs and their items, rows that wait for one, media to be described."""
+"""Batch jobs in the database: the jobs and their rows, rows that wait for one, media to be described."""

@@ -1,4 +1,4 @@
-"""Jobs of a provider's batch API, as they are remembered: the intent before anything is sent, the items still to come."""
+"""Jobs of a provider's batch API: the intent, saved before anything is sent, and the rows still without an answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,7 @@ JOB_COLUMNS = (
 
 @dataclass(frozen=True)
 class BatchJob:
-    """One job. Its `id` is the intent that everything at the provider carries; `external_id` is the provider's own name
-    for it. `said` is the provider's last word on its state, `late` tells that its deadline is over."""
+    """One job: `id` is the intent, which everything at the provider carries, `said` the provider's last word on its state."""
 
     id: UUID
     external_id: str | None
@@ -54,7 +53,7 @@ class BatchJob:
 
     @property
     def cost_usd(self) -> float | None:
-        """What the job costs in dollars, by its estimated tokens; None where no price is known."""
+        """Return the cost of the job in dollars, by its estimated tokens; None if no price is known."""
         if self.usd_per_million_tokens is None:
             return None
         return self.stats["tokens"] * self.usd_per_million_tokens * DISCOUNT / 1_000_000
@@ -85,7 +84,7 @@ WHERE d.datname = current_database()
 
 
 async def database_tag(tx: ReadTx) -> bytes:
-    """Four bytes that this database's intents begin with: others may use the same key."""
+    """Return four bytes that this database's intents begin with: other databases may use the same API key."""
     return sha256(str(await tx.fetchval(TAG_SQL)).encode()).digest()[:TAG]
 
 
@@ -100,8 +99,7 @@ async def add(
     price: float | None,
     hours: float,
 ) -> None:
-    """Write an intent down, before anything is sent; one that is there already stays as it is. It has so many hours to
-    be sent."""
+    """Save an intent before anything is sent; it must be sent within `hours`. An existing one stays as it is."""
     await tx.execute(
         "INSERT INTO batch_jobs (id, job_type, provider_id, space_id, model, usd_per_million_tokens, deadline) "
         "VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)) ON CONFLICT (id) DO NOTHING",
@@ -116,7 +114,7 @@ async def add(
 
 
 async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
-    """A job. Raises `UnknownBatchJobError`."""
+    """Return a job. Raises `UnknownBatchJobError`."""
     row = await tx.fetchrow(f"SELECT {JOB_COLUMNS} FROM batch_jobs WHERE id = $1", job_id)
     if row is None:
         raise UnknownBatchJobError(job=str(job_id))
@@ -124,8 +122,7 @@ async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
 
 
 async def find(tx: ReadTx, name: str) -> BatchJob:
-    """A job by its id, the first digits of it, or the provider's name for it. Raises `UnknownBatchJobError`, and
-    `Refused` where several begin like that."""
+    """Return a job by its id, the first digits of it, or its external id. Raises `UnknownBatchJobError`, or `Refused` if several match."""
     if not name or clean(name) != name:
         raise UnknownBatchJobError(job=name)
     found = await tx.fetch(
@@ -139,13 +136,13 @@ async def find(tx: ReadTx, name: str) -> BatchJob:
 
 
 async def every(tx: ReadTx, *, limit: int = 100) -> list[BatchJob]:
-    """The newest jobs, newest first."""
+    """Return the newest jobs, newest first."""
     rows_ = await tx.fetch(f"SELECT {JOB_COLUMNS} FROM batch_jobs ORDER BY created_at DESC, id LIMIT $1", limit)
     return [_job(row) for row in rows_]
 
 
 async def unfinished(tx: ReadTx) -> list[BatchJob]:
-    """Jobs about which something is still to be done, oldest first: to send, to wait for, to clean up after."""
+    """Return jobs that still have something to send, to wait for or to clean up, oldest first."""
     return [
         _job(row)
         for row in await tx.fetch(
@@ -155,7 +152,7 @@ async def unfinished(tx: ReadTx) -> list[BatchJob]:
 
 
 async def open_jobs(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-    """Which of these intents are of jobs that are not over, with the provider's names for them."""
+    """Return those of these intents whose jobs are not finished, with the provider's names for them."""
     found = await tx.fetch(
         "SELECT id, external_id FROM batch_jobs WHERE id = ANY($1) AND finished_at IS NULL", list(job_ids)
     )
@@ -163,7 +160,7 @@ async def open_jobs(tx: ReadTx, job_ids: Sequence[UUID]) -> dict[UUID, str | Non
 
 
 async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
-    """`(jobs, tokens)` that a provider has in work, or is just being asked for; tokens on the high side."""
+    """Return `(jobs, tokens)` that a provider has in work or is just being asked for; tokens on the high side."""
     row = await tx.fetchrow(
         "SELECT count(*) AS jobs, coalesce(sum(reserved_tokens), 0)::bigint AS tokens FROM batch_jobs "
         "WHERE provider_id = $1 AND finished_at IS NULL",
@@ -174,7 +171,7 @@ async def in_flight(tx: ReadTx, provider_id: UUID) -> tuple[int, int]:
 
 
 async def add_items(tx: Tx, job_id: UUID, items: Sequence[JobRow]) -> None:
-    """Remember rows of a job, and the digest that is sent for each."""
+    """Save rows of a job, and the digest that is sent for each."""
     await tx.copy("batch_items", ("job_id", "vector_id", "key", "content_hash"), [
         (job_id, item.vector_id, item.key, item.content_hash) for item in items
     ])  # fmt: skip
@@ -183,8 +180,7 @@ async def add_items(tx: Tx, job_id: UUID, items: Sequence[JobRow]) -> None:
 
 @dataclass(frozen=True)
 class InputFileSize:
-    """What an input file holds. `tokens` are about what will be paid for, `reserved_tokens` are at least as many as the
-    provider counts against its quota."""
+    """The size of an input file; `reserved_tokens` are at least what the provider counts against its quota."""
 
     texts: int
     tokens: int
@@ -193,7 +189,7 @@ class InputFileSize:
 
 
 async def record_size(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
-    """Remember what the input file holds; it counts what is sent, however often it is written."""
+    """Save the size of the input file; writing the file again does not count it twice."""
     await tx.execute(
         "UPDATE batch_jobs SET texts = $2, tokens = $3, reserved_tokens = $4, bytes = $5, updated_at = now() WHERE id = $1",
         job_id,
@@ -208,7 +204,7 @@ SELECT_ITEMS = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM bat
 
 
 async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[JobRow]:
-    """The rows that wait for the answers to some keys."""
+    """Return the rows that wait for the answers to some keys."""
     found = await tx.fetch(
         SELECT_ITEMS
         + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id",
@@ -219,7 +215,7 @@ async def items(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[JobRow]:
 
 
 async def unanswered(tx: ReadTx, job_id: UUID, *, limit: int) -> list[JobRow]:
-    """Rows of a job that have got no answer so far."""
+    """Return rows of a job that have no answer so far."""
     found = await tx.fetch(
         SELECT_ITEMS + "LEFT JOIN embeddings e USING (vector_id) WHERE i.job_id = $1 ORDER BY i.vector_id LIMIT $2",
         job_id,
@@ -229,7 +225,7 @@ async def unanswered(tx: ReadTx, job_id: UUID, *, limit: int) -> list[JobRow]:
 
 
 async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
-    """Whether any row of a job still waits for the vector of the text that was sent."""
+    """Return whether any row of a job still waits for the vector of the text that was sent."""
     return bool(
         await tx.fetchval(
             # row by row through the keys, since the first one mostly tells: a plain join would read both tables whole
@@ -253,13 +249,13 @@ ORDER BY i.vector_id LIMIT $3
 
 
 async def leased_rows(tx: Tx, job_id: UUID, *, after: int, limit: int) -> list[ClaimedRow]:
-    """Rows of an intent that are still its own, with their texts, in the order of their ids."""
+    """Return rows that an intent still leases, with their texts, ordered by id."""
     found = await tx.fetch(LEASED_ROWS, job_id, after, limit)
     return await rows.with_text(tx, found, job_id)
 
 
 async def drop_lost(tx: Tx, job_id: UUID) -> int:
-    """Strike rows that an intent does not hold any more, or whose text is another now; answers how many."""
+    """Delete rows that an intent does not lease any more, or whose text changed; return how many."""
     dropped = await tx.fetchval(
         """
         WITH gone AS (
@@ -277,7 +273,7 @@ async def drop_lost(tx: Tx, job_id: UUID) -> int:
 
 
 async def has_lost(tx: ReadTx, job_id: UUID) -> bool:
-    """Whether somebody else has taken, or embedded, a row of an intent whose text is still the one that it would send."""
+    """Return whether a row of an intent was taken or embedded by another, with the text that it would send."""
     return bool(
         await tx.fetchval(
             "SELECT EXISTS (SELECT FROM batch_items i JOIN embeddings e USING (vector_id) "
@@ -299,7 +295,7 @@ async def settle_items(
     returned: int = 0,
     strays: int = 0,
 ) -> None:
-    """Strike items off: whatever happened to their rows happened in this transaction."""
+    """Delete items and count them; whatever happened to their rows happened in this transaction."""
     await tx.execute("DELETE FROM batch_items WHERE job_id = $1 AND vector_id = ANY($2)", job_id, list(vector_ids))
     await tx.execute(
         "UPDATE batch_jobs SET ready = ready + $2, failed = failed + $3, dropped = dropped + $4, "
@@ -314,12 +310,12 @@ async def settle_items(
 
 
 async def mark_uploaded(tx: Tx, job_id: UUID, file: str) -> None:
-    """The input file is at the provider."""
+    """Save the name of the input file at the provider."""
     await tx.execute("UPDATE batch_jobs SET input_file = $2, updated_at = now() WHERE id = $1", job_id, file)
 
 
 async def mark_submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
-    """From here on a job may exist at the provider: it is looked for before another one is asked for."""
+    """Save that a job may exist at the provider from now on: look for it before creating another one."""
     await tx.execute(
         "UPDATE batch_jobs SET submitting_at = now(), listings = 0, deadline = now() + make_interval(secs => $2), "
         "updated_at = now() WHERE id = $1",
@@ -329,7 +325,7 @@ async def mark_submitting(tx: Tx, job_id: UUID, *, hours: float) -> None:
 
 
 async def record_error(tx: Tx, job_id: UUID, error: str) -> None:
-    """Why a job is not at the provider yet, as far as anybody knows."""
+    """Save why a job is not at the provider yet."""
     await tx.execute(
         "UPDATE batch_jobs SET error = $2, updated_at = now() WHERE id = $1 AND finished_at IS NULL",
         job_id,
@@ -338,12 +334,12 @@ async def record_error(tx: Tx, job_id: UUID, error: str) -> None:
 
 
 async def mark_not_sent(tx: Tx, job_id: UUID) -> None:
-    """The provider refused for sure: there is no job of this intent."""
+    """Save that the provider surely refused: there is no job of this intent."""
     await tx.execute("UPDATE batch_jobs SET submitting_at = NULL, updated_at = now() WHERE id = $1", job_id)
 
 
 async def count_listing(tx: Tx, job_id: UUID) -> tuple[int, float]:
-    """A whole listing did not have it; answers how many did not, and the seconds since it was asked for."""
+    """Count a complete listing without the job; return how many there were, and the seconds since it was sent."""
     row = await tx.fetchrow(
         "UPDATE batch_jobs SET listings = listings + 1, updated_at = now() WHERE id = $1 "
         "RETURNING listings, extract(epoch FROM now() - submitting_at)::float8 AS seconds",
@@ -354,7 +350,7 @@ async def count_listing(tx: Tx, job_id: UUID) -> tuple[int, float]:
 
 
 async def mark_submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
-    """The provider has the job, and this is its name for it."""
+    """Save that the provider has the job, and its name for it."""
     await tx.execute(
         "UPDATE batch_jobs SET status = 'SUBMITTED', external_id = $2, error = NULL, submitted_at = now(), updated_at = now() "
         "WHERE id = $1 AND finished_at IS NULL",
@@ -364,7 +360,7 @@ async def mark_submitted(tx: Tx, job_id: UUID, external_id: str) -> None:
 
 
 async def mark_processing(tx: Tx, job_id: UUID, said: str) -> None:
-    """The provider works on it, in its own words."""
+    """Save that the provider works on the job, with its own word for the state."""
     await tx.execute(
         "UPDATE batch_jobs SET status = 'PROCESSING', said = $2, updated_at = now() "
         "WHERE id = $1 AND finished_at IS NULL",
@@ -374,7 +370,7 @@ async def mark_processing(tx: Tx, job_id: UUID, said: str) -> None:
 
 
 async def finish(tx: Tx, job_id: UUID, status: JobStatus, *, said: str | None, error: str | None) -> None:
-    """The end of a job; what is left at the provider is removed after this."""
+    """Save the end of a job; what is left at the provider is removed after this."""
     await tx.execute(
         "UPDATE batch_jobs SET status = $2, said = coalesce($3, said), error = $4, finished_at = now(), "
         "updated_at = now() WHERE id = $1 AND finished_at IS NULL",
@@ -386,12 +382,12 @@ async def finish(tx: Tx, job_id: UUID, status: JobStatus, *, said: str | None, e
 
 
 async def mark_cleaned(tx: Tx, job_id: UUID) -> None:
-    """Nothing of it is left at the provider."""
+    """Save that nothing of the job is left at the provider."""
     await tx.execute("UPDATE batch_jobs SET cleaned_at = now(), updated_at = now() WHERE id = $1", job_id)
 
 
 async def release_other_spaces(tx: Tx, space_id: int) -> None:
-    """Give back the rows of jobs for another space than the active one: their vectors would be nobody's."""
+    """Release the rows of jobs for another space than the active one: their vectors would be of no use."""
     await tx.execute(
         "UPDATE embed_work SET lease_owner = NULL, lease_until = NULL, not_before = now(), deferred = false "
         "WHERE lease_owner IN (SELECT id FROM batch_jobs WHERE finished_at IS NULL AND space_id <> $1)",

@@ -1,4 +1,4 @@
-"""Rows of the batch lane: put there, claimed for a job, given back. Until its deadline nobody else embeds such a row."""
+"""Rows that wait for a batch job: marked, claimed, returned. Until their deadline they are not embedded online."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,19 +41,19 @@ MARK_DATASETS = MARK.format(scope="e.dataset_id = ANY($2) AND ($3::smallint IS N
 
 
 async def mark(tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, hours: float) -> int:
-    """Put pending rows of a kind into the batch lane for so many hours; answers how many."""
+    """Let pending rows of a kind wait for a batch job for so many hours; return how many."""
     if not row_ids:
         return 0
     return _count(await tx.execute(MARK_IDS, timedelta(hours=hours), embeddable.kind, list(row_ids)))
 
 
 async def mark_datasets(tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None = None, hours: float) -> int:
-    """Put everything there that waits in some datasets and that nobody holds; answers how many."""
+    """Let all pending rows of some datasets that are not leased wait for a batch job; return how many."""
     return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind))
 
 
 async def unmark(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
-    """Take every row out of the lane that no job holds, in some datasets or all: from now on it is embedded online."""
+    """Let rows that no job holds be embedded online again, in some datasets or all; return how many."""
     return _count(
         await tx.execute(
             "UPDATE embed_work w SET deferred = false, not_before = now() FROM embeddings e "
@@ -65,14 +65,14 @@ async def unmark(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
 
 
 async def claim(
-    tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float, kept: bool = False
+    tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float, marked: bool = False
 ) -> list[ClaimedRow]:
-    """Lease pending rows of a dataset for a job, oldest first; `tries` is how often a job has given them back.
+    """Lease pending rows of a dataset for a job, oldest first; `tries` is how many jobs have returned them.
 
-    With `kept` only those that were put into the lane, else whatever waits.
+    With `marked` only those that were marked for a batch job, else whatever waits.
     """
     await tx.execute(LOCK_CLAIMS, dataset_id)
-    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries, kept)
+    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked)
     return await rows.with_text(tx, picked, owner)
 
 
@@ -88,14 +88,14 @@ WHERE lease_owner = $1 AND vector_id = ANY($2)
 async def return_rows(
     tx: Tx, job_id: UUID, vector_ids: Sequence[int], *, hours: float, online: bool, code: str, error: str
 ) -> None:
-    """Let go of rows that a job could not do: once for a smaller job, then (or at once, with `online`) for online."""
+    """Release rows that a job could not do: first to a smaller job, then, or at once with `online`, to online."""
     await tx.execute(
         RETURN_ROWS, job_id, list(vector_ids), timedelta(hours=hours), 2 if online else 1, code, error[:500]
     )
 
 
 async def extend_leases(tx: Tx, job_id: UUID, *, hours: float) -> int:
-    """Hold all rows of a job for so many hours from now; answers how many it still has."""
+    """Extend the leases of all rows of a job to so many hours from now; return how many it still has."""
     return await rows.renew(tx, job_id, lease=hours * 3600)
 
 
@@ -107,14 +107,16 @@ GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 
 
-async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int, kept: bool = False) -> list[tuple[UUID, int]]:
-    """`(dataset, rows that a job could take)`, smallest first; `tries` and `kept` as in `claim`."""
-    found = await tx.fetch(WAITING_FOR_BATCH, list(dataset_ids), tries, kept)
+async def waiting(
+    tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int, marked: bool = False
+) -> list[tuple[UUID, int]]:
+    """Return `(dataset, rows that a job could take)`, smallest first; `tries` and `marked` as in `claim`."""
+    found = await tx.fetch(WAITING_FOR_BATCH, list(dataset_ids), tries, marked)
     return [(row["dataset_id"], row["pending"]) for row in found]
 
 
 async def returned_rows(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
-    """Rows that jobs have given back for good, `{kind: row ids}`: they are to be embedded online."""
+    """Return rows that jobs have returned for the last time, `{kind: row ids}`: they are to be embedded online."""
     found = await tx.fetch(
         "SELECT e.kind, e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.batch_tries >= 2 "
         "AND w.content_hash = e.content_hash AND w.lease_owner IS NULL AND w.not_before <= now() "
@@ -137,7 +139,7 @@ ORDER BY e.vector_id LIMIT $2
 
 @dataclass(frozen=True)
 class CopyableRow:
-    """A row that waits in the lane, while another one has the vector of its text."""
+    """A row that waits for a batch job although another row has the vector of its text."""
 
     vector_id: int
     content_hash: bytes
@@ -145,12 +147,12 @@ class CopyableRow:
 
 
 async def copyable(tx: ReadTx, space_id: int, *, limit: int) -> list[CopyableRow]:
-    """Rows that wait in the lane for a vector that is there by now."""
+    """Return rows that wait for a batch job although their vector can be copied by now."""
     return [CopyableRow(**row) for row in await tx.fetch(COPYABLE, space_id, limit)]
 
 
-async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = False) -> int:
-    """About how many characters wait in some datasets: what a plan estimates tokens from; `kept` as in `claim`."""
+async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, marked: bool = False) -> int:
+    """Estimate how many characters wait in some datasets, for a plan of tokens; `marked` as in `claim`."""
     total = 0
     for embeddable in BY_KIND.values():
         total += await tx.fetchval(
@@ -160,13 +162,13 @@ async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, kept: bool = Fa
             f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED})",
             embeddable.kind,
             list(dataset_ids),
-            kept,
+            marked,
         )
     return total
 
 
 async def summary(tx: ReadTx) -> dict[str, int]:
-    """The batch lane in short: `jobs` at work, `rows` in them, and rows `waiting` to be sent."""
+    """Count `jobs` that are not finished, `rows` in them, and rows `waiting` to be sent."""
     row = await tx.fetchrow(
         "SELECT (SELECT count(*) FROM batch_jobs WHERE finished_at IS NULL) AS jobs, "
         "(SELECT count(*) FROM batch_items i JOIN batch_jobs j ON j.id = i.job_id WHERE j.finished_at IS NULL) AS rows, "

@@ -1,4 +1,4 @@
-"""Pictures and sounds: taken in as documents without a text, held by the job that describes them, described, given up."""
+"""Images and sounds: saved as documents without a text, claimed by the job that describes them, described or failed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MOST_DESCRIBING_JOBS = 2
 
 @dataclass(frozen=True)
 class WaitingFile:
-    """A file that waits. `content_hash` is the SHA-256 of its bytes as they were last seen."""
+    """A file that waits for a description. `content_hash` is the SHA-256 of its bytes when they were last read."""
 
     document_id: int
     path: str
@@ -23,7 +23,7 @@ class WaitingFile:
 
 @dataclass(frozen=True)
 class RequestedFile:
-    """A file of a job, as its document stands now; without one where that is gone, or where it is another file by now."""
+    """A file of a job with its present document; without one if that was deleted or its file was replaced."""
 
     document_id: int
     key: str
@@ -48,7 +48,7 @@ CLAIMABLE_FILES = (
 
 
 async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> set[str]:
-    """The uris of files that are known as they are, described or waiting. One that was given up is not among them."""
+    """Return the URIs of files that are stored as they are, described or waiting; failed ones are not among them."""
     found = await tx.fetch(
         "SELECT d.uri, d.title, d.format, m.path, m.media_type, m.bytes, m.content_hash FROM documents d "
         "JOIN media m ON m.document_id = d.id WHERE d.dataset_id = $1 AND d.uri = ANY($2) "
@@ -89,8 +89,10 @@ ON CONFLICT (document_id) DO UPDATE SET
 
 
 async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> None:
-    """Make files what the dataset holds under their uris, each a uri of its own. What is not described yet waits for it,
-    also what was given up before."""
+    """Save files as documents of a dataset, each under its own URI. Those without a description wait for it.
+
+    A file that failed before waits again.
+    """
     # one order for everybody, so that no two wait for each other
     files = sorted(((one, one.media) for one in given if one.media is not None), key=lambda pair: pair[0].uri)
     uris = [one.uri for one, _ in files]
@@ -119,7 +121,7 @@ async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) ->
 
 
 async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None = None) -> list[tuple[UUID, int]]:
-    """`(dataset, files that a job could take)`, smallest first; `tries` is how many jobs have failed, None for any."""
+    """Return `(dataset, files that a job could take)`, smallest first; `tries` is how many jobs failed, None for any."""
     rows = await tx.fetch(
         f"SELECT m.dataset_id, count(*) AS files FROM media m WHERE m.dataset_id = ANY($1) AND {CLAIMABLE_FILES} "
         "AND ($2::int IS NULL OR m.tries = $2) GROUP BY m.dataset_id ORDER BY files, m.dataset_id",
@@ -130,7 +132,7 @@ async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None 
 
 
 async def waiting_bytes(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
-    """The bytes of all files that wait in some datasets."""
+    """Return the bytes of all files that wait in some datasets."""
     total: int = await tx.fetchval(
         f"SELECT coalesce(sum(m.bytes), 0)::bigint FROM media m WHERE m.dataset_id = ANY($1) AND {CLAIMABLE_FILES}",
         list(dataset_ids),
@@ -142,7 +144,7 @@ FILE_COLUMNS = "m.document_id, m.path, m.media_type, m.content_hash"
 
 
 async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int, limit: int) -> list[WaitingFile]:
-    """Files of a dataset that a job could take, in the order of their documents, from behind one of these on."""
+    """Return files of a dataset that a job could take, ordered by document id, after the document `after`."""
     rows = await tx.fetch(
         f"SELECT {FILE_COLUMNS} FROM media m WHERE m.dataset_id = $1 AND m.tries = $2 AND m.document_id > $3 AND {CLAIMABLE_FILES} "
         "ORDER BY m.document_id LIMIT $4",
@@ -155,7 +157,7 @@ async def waiting_files(tx: ReadTx, dataset_id: UUID, *, tries: int, after: int,
 
 
 async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
-    """Keep a file for this transaction; False when another job took it, or it is another file, or none, by now."""
+    """Lock a file until the transaction ends; return False if a job took it, or it was replaced or deleted."""
     return bool(
         await tx.fetchval(
             f"SELECT true FROM media m WHERE m.document_id = $1 AND m.content_hash = $2 AND {CLAIMABLE_FILES} FOR UPDATE OF m",
@@ -166,12 +168,12 @@ async def lock_free(tx: Tx, document_id: int, content_hash: bytes) -> bool:
 
 
 async def add_to_job(tx: Tx, job_id: UUID, document_id: int) -> None:
-    """Put a file that is free into a job."""
+    """Put a free file into a job."""
     await tx.execute("UPDATE media SET job_id = $2 WHERE document_id = $1", document_id, job_id)
 
 
 async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, WaitingFile]]:
-    """`(key, file)` of everything in a job that is still the file that went into it."""
+    """Return `(key, file)` of everything in a job that is still the file that went into it."""
     rows = await tx.fetch(
         f"SELECT i.key, {FILE_COLUMNS} FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
         f"WHERE i.job_id = $1 AND m.job_id = $1 AND m.content_hash = i.content_hash AND {UNDESCRIBED} AND {OF_LIVE_DATASET} "
@@ -182,7 +184,7 @@ async def of_job(tx: ReadTx, job_id: UUID) -> list[tuple[str, WaitingFile]]:
 
 
 async def replace_file(tx: Tx, medium: WaitingFile, found: Media) -> None:
-    """Another file stands there by now: it waits in place of the one that was known, unless it is described already."""
+    """Save that another file is at a path; it waits for a description unless it already has one."""
     await tx.execute(
         "UPDATE media SET content_hash = $3, media_type = $4, bytes = $5, job_id = NULL, tries = 0, failed_hash = NULL, "
         "error = NULL WHERE document_id = $1 AND content_hash = $2",
@@ -198,7 +200,7 @@ async def replace_file(tx: Tx, medium: WaitingFile, found: Media) -> None:
 
 
 async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
-    """Whether any file of a job is still to be described as it was sent."""
+    """Return whether any file of a job is still to be described as it was sent."""
     return bool(
         await tx.fetchval(
             "SELECT EXISTS (SELECT FROM batch_items i JOIN media m ON m.document_id = i.vector_id "
@@ -218,7 +220,7 @@ WHERE i.job_id = $1 AND i.key = ANY($2) ORDER BY i.vector_id
 
 
 async def requested(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[RequestedFile]:
-    """The files that wait for the answers to some keys."""
+    """Return the files that wait for the answers to some keys."""
     found: list[RequestedFile] = []
     for document_id, key, content_hash, dataset_id, uri, title, format_, stamp in await tx.fetch(
         REQUESTED, job_id, list(keys)
@@ -229,7 +231,7 @@ async def requested(tx: ReadTx, job_id: UUID, keys: Sequence[str]) -> list[Reque
 
 
 async def lock_undescribed(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
-    """Lock documents, and tell which of them are still to be described as they were sent."""
+    """Lock documents and return the ids of those that are still to be described as they were sent."""
     rows = await tx.fetch(
         "SELECT m.document_id FROM documents d JOIN media m ON m.document_id = d.id "
         "JOIN unnest($1::bigint[], $2::bytea[]) n (id, hash) ON n.id = d.id "
@@ -243,7 +245,7 @@ async def lock_undescribed(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
 
 
 async def mark_described(tx: Tx, document_ids: Sequence[int]) -> None:
-    """The description of these files, as they are, is the text of their documents now."""
+    """Save that the text of these documents is the description of their files as they are."""
     await tx.execute(
         "UPDATE media SET described_hash = content_hash, failed_hash = NULL, error = NULL, job_id = NULL, tries = 0 "
         "WHERE document_id = ANY($1)",
@@ -252,7 +254,7 @@ async def mark_described(tx: Tx, document_ids: Sequence[int]) -> None:
 
 
 async def give_up(tx: Tx, document_id: int, content_hash: bytes, error: str) -> bool:
-    """Nothing can describe this file: it waits no more until another one, or the same again, is handed over."""
+    """Mark a file as failed until it is replaced or added again; return False if it was replaced or described already."""
     gone = await tx.fetchval(
         "UPDATE media m SET failed_hash = m.content_hash, error = $3, job_id = NULL "
         f"WHERE m.document_id = $1 AND m.content_hash = $2 AND {UNDESCRIBED} RETURNING true",
@@ -264,7 +266,7 @@ async def give_up(tx: Tx, document_id: int, content_hash: bytes, error: str) -> 
 
 
 async def release(tx: Tx, job_id: UUID, document_ids: Sequence[int]) -> int:
-    """Let go of files as they were: nothing is held against them. Answers how many the job still had."""
+    """Release files as they were, without counting a failure; return how many the job still had."""
     tag = await tx.execute(
         "UPDATE media SET job_id = NULL WHERE job_id = $1 AND document_id = ANY($2)", job_id, list(document_ids)
     )
@@ -272,7 +274,7 @@ async def release(tx: Tx, job_id: UUID, document_ids: Sequence[int]) -> int:
 
 
 async def return_files(tx: Tx, job_id: UUID, document_ids: Sequence[int], *, error: str) -> tuple[int, int]:
-    """Let go of files that a job could not describe, once for another job, then for good: `(waiting again, given up)`."""
+    """Release files that a job could not describe: `(files that wait again, files that failed)`."""
     rows = await tx.fetch(
         "UPDATE media SET tries = tries + 1, job_id = NULL, error = $4, "
         "failed_hash = CASE WHEN tries + 1 >= $3 THEN content_hash ELSE failed_hash END "

@@ -1,1 +1,1 @@
-"""Tables of other people, in whatever schema they are: described, read in pieces, never written."""
+"""Tables of an SQL source, in any schema: described, read in pieces, never written."""

@@ -1,7 +1,7 @@
-"""Reads the tables of an SQL source, in this or in another database, and never writes; no templates and no uris here.
+"""Reads the tables of an SQL source, in this or in another database, and never writes; no templates and no URIs here.
 
-Every query runs in a read-only transaction. A generator holds a connection until it is used up or closed: whoever may
-leave it early wraps it in `contextlib.aclosing`.
+Every query runs in a read-only transaction. A generator holds a connection until it is used up or closed: a caller that
+may leave it early wraps it in `contextlib.aclosing`.
 """
 
 import itertools
@@ -48,16 +48,16 @@ _AWAY = (DatabaseDownError, DatabaseRefusedError, ConflictError)
 
 
 class DescribedSource(Protocol):
-    """What is asked of the description of a source."""
+    """What the reader needs of the description of a source."""
 
     @property
     def name(self) -> str:
-        """What messages call the source."""
+        """Return the name of the source in messages."""
         ...
 
     @property
     def tables(self) -> Mapping[str, DescribedTable]:
-        """Its tables, by the names that it gives them."""
+        """Return its tables, by the names that it gives them."""
         ...
 
 
@@ -80,7 +80,7 @@ class Change(NamedTuple):
 
 
 async def open_foreign(description: DescribedSource, at: str | Database) -> "ForeignTables":
-    """The tables of a source, at a URL of their own or in a database that is open already.
+    """Open the tables of a source, at a URL of their own or in a database that is already open.
 
     Raises `SourceError` for a table that is not as it is described or may not be read, `SourceDownError` for a
     database that does not answer, does not exist or does not let us in.
@@ -92,7 +92,7 @@ async def open_foreign(description: DescribedSource, at: str | Database) -> "For
 
 
 class ForeignTables:
-    """The tables of one source, looked at and found fit. Whoever opened it closes it.
+    """The tables of one source, checked against their description. Whoever opened it closes it.
 
     A tenant is a value of a table's `dataset_column`, as text; None reads the rows of all of them.
     """
@@ -104,7 +104,7 @@ class ForeignTables:
         """By table, what its catalog says of it; `key_type` among it."""
 
     async def open(self) -> Self:
-        """Connect where the connection is ours, and look at every table."""
+        """Connect if the connection is our own, and check every table."""
         try:
             if self._owned:
                 with self._translated(self._place()):
@@ -116,28 +116,30 @@ class ForeignTables:
         return self
 
     async def aclose(self) -> None:
-        """Close the connections that are ours; may be called twice."""
+        """Close the connections that are our own; may be called twice."""
         if self._owned:
             await self._database.aclose()
 
     async def verify(self) -> Mapping[str, Columns]:
-        """Look at every table, as it is now: whether it is there and may be read, its key is unique, its columns are
-        the described ones, its filter is a condition. Raises `SourceError` or `SourceDownError`."""
+        """Check every table as it is now and return its columns. Raises `SourceError` or `SourceDownError`.
+
+        A table must exist and be readable, its key be unique, its columns be the described ones, its filter be a condition.
+        """
         for table, described in self._tables.items():
             async with self._reading(table) as tx:
                 self.columns[table] = await inspect(tx, self._place(table), described)
         return self.columns
 
     async def warnings(self) -> list[str]:
-        """What works and yet is worth a word: changes without an index, rows that no sync sees or no dataset holds."""
+        """Return what works but has a drawback: changes without an index, rows that no sync sees or no dataset holds."""
         return [line for table in self.columns for line in await self._warnings(table)]
 
     async def extract_data_by_ids(
         self, table: str, ids: Iterable[int | str], tenant: str | None = None
     ) -> AsyncGenerator[list[Record], None]:
-        """The records that have these keys, looked up by the key's index; no transaction is open between batches.
+        """Yield the records with these keys, looked up in the key's index; no transaction is open between batches.
 
-        A key that does not exist, does not meet the filter or belongs to another tenant is not among them.
+        A key that does not exist, does not meet the filter or belongs to another tenant is left out.
         """
         columns = self.columns[table]
         wanted = list(dict.fromkeys(_key(columns, one) for one in ids))
@@ -151,7 +153,7 @@ class ForeignTables:
     async def extract_all(
         self, table: str, tenant: str | None = None, after: int | str | None = None
     ) -> AsyncGenerator[list[Record], None]:
-        """Every record, by key, from behind the key `after` on, out of one snapshot."""
+        """Yield every record of one snapshot, ordered by key, after the key `after`."""
         columns, last = self.columns[table], None
         query = columns.all(tenant, None if after is None else _key(columns, after))
         async with aclosing(self._stream(table, query)) as batches:
@@ -160,7 +162,7 @@ class ForeignTables:
                 yield _records(table, columns, rows)
 
     async def keys(self, table: str, tenant: str | None = None) -> AsyncGenerator[list[int | str], None]:
-        """Every key, out of one snapshot: complete at its end, or it raises."""
+        """Yield every key of one snapshot: all of them, or it raises."""
         columns, last = self.columns[table], None
         async with aclosing(self._stream(table, columns.keys(tenant))) as batches:
             async for rows in batches:
@@ -170,9 +172,9 @@ class ForeignTables:
     async def changed_since(
         self, table: str, since: datetime | None, overlap: timedelta, tenant: str | None = None
     ) -> AsyncGenerator[list[Change], None]:
-        """What was written at `since` less `overlap` or later, oldest first; everything where `since` is None.
+        """Yield what was written at `since` less `overlap` or later, oldest first; everything if `since` is None.
 
-        The overlap repeats what is known already. Raises `SourceError` for a table without `updated_at`.
+        The overlap repeats what is already known. Raises `SourceError` for a table without `updated_at`.
         """
         columns = self.columns[table]
         if columns.described.updated_at is None:
@@ -186,16 +188,16 @@ class ForeignTables:
                 yield [Change(_shown(key), written, whose) for key, written, whose in rows]
 
     async def horizon(self) -> datetime:
-        """The next `since`, on the source's own clock; to be asked before the changes are read.
+        """Return the next `since`, on the source's own clock; ask for it before the changes are read.
 
-        What is written at an earlier time is there to be seen, unless a transaction that we may not see is still open.
+        What is written at an earlier time is visible, unless a transaction that we may not see is still open.
         """
         async with self._reading() as tx:
             found: datetime = await tx.fetchval(HORIZON)
             return found
 
     async def tenants(self) -> list[str]:
-        """The values of all tables' dataset columns, as text, in order; rows without one belong to nobody."""
+        """Return the values of all tables' dataset columns, as text, in order; rows without one belong to nobody."""
         found = set[str]()
         for table, columns in self.columns.items():
             if columns.described.dataset_column is not None:
@@ -204,7 +206,7 @@ class ForeignTables:
         return sorted(found)
 
     async def _stream(self, table: str, query: Query) -> AsyncGenerator[list[Any], None]:
-        """The rows of a query through a cursor: neither side ever holds all of them."""
+        """Yield the rows of a query through a cursor: neither side ever holds all of them."""
         # a name of its own each time: the driver remembers what a FETCH from this name returned
         cursor = f"evervec_{next(_CURSORS)}"
         async with self._reading(table) as tx:
@@ -243,7 +245,7 @@ class ForeignTables:
             raise self._told(error, place) from error
 
     def _told(self, error: Exception, place: str) -> SourceError | SourceDownError:
-        """What went wrong, as this source's trouble: the database is away, or says no to what was described."""
+        """Return our error: the database is unavailable, or rejects what was described."""
         if isinstance(error, DatabaseAddressError):
             return SourceError(where=place, reason=f"its url can not be used: {error.values['reason']}.")
         cause = error.__cause__ or error
@@ -260,7 +262,7 @@ def _records(table: str, columns: Columns, rows: Sequence[Any]) -> list[Record]:
 
 
 def _key(columns: Columns, key: int | str) -> int | str:
-    """A key as its column has it; one that comes out of a uri is text."""
+    """Return a key in its column's type; one that comes out of a URI is text."""
     if columns.key_type != "integer":
         return str(key)
     try:
@@ -276,7 +278,7 @@ def _shown(key: object) -> int | str:
 
 
 def _require_keys(columns: Columns, rows: Sequence[Any], last: object) -> object:
-    """Rows in the order of their key have one each, and one of their own; answers the last one."""
+    """Check that each row has a key of its own, in order; return the last one."""
     for row in rows:
         if row[0] == last and last is not None:
             raise SourceError(

@@ -1,4 +1,4 @@
-"""What a foreign table is made of, as its catalog tells, and the SQL that reads it; `foreign` runs it, nothing is run for us."""
+"""Describes a foreign table as its catalog does, and makes the SQL that reads it; `reader` runs that SQL."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,36 +54,36 @@ SELECT EXISTS (
 
 
 class DescribedTable(Protocol):
-    """What is asked of the description of one table; names are unquoted."""
+    """What is needed of the description of one table; names are unquoted."""
 
     @property
     def relation(self) -> Sequence[str]:
-        """The table's name, with its schema before it if one is given."""
+        """Return the table's name, with its schema before it if one is given."""
         ...
 
     @property
     def key(self) -> str:
-        """The column that tells rows apart."""
+        """Return the column that identifies a row."""
         ...
 
     @property
     def updated_at(self) -> str | None:
-        """The column that tells when a row was written."""
+        """Return the column with the time when a row was written."""
         ...
 
     @property
     def dataset_column(self) -> str | None:
-        """The column with the tenant."""
+        """Return the column with the tenant."""
         ...
 
     @property
     def fields(self) -> Sequence[str]:
-        """The columns that the text is made of."""
+        """Return the columns that the text is made of."""
         ...
 
     @property
     def filter(self) -> str | None:
-        """A condition in SQL that rows have to meet."""
+        """Return a condition in SQL that rows must meet."""
         ...
 
 
@@ -106,7 +106,7 @@ class _Where:
         self._conditions.append(condition)
 
     def add_value(self, condition: Callable[[str], str], value: object) -> None:
-        """`condition` is given the place of its value, `$1`."""
+        """Add a condition; it is called with the placeholder of its value, such as `$1`."""
         self.values.append(value)
         self._conditions.append(condition(f"${len(self.values)}"))
 
@@ -116,9 +116,10 @@ class _Where:
 
 @dataclass(frozen=True)
 class Columns:
-    """A table that was looked at and found fit. `types` are those of all its columns, `nullable` the ones with NULLs.
+    """A table that was checked against its description.
 
-    `unique` is whether an index proves that keys are; of a view it has to be seen while reading.
+    `types` are those of all its columns, `nullable` the ones that may be NULL. `unique` tells whether an index proves that
+    keys are; of a view that must be checked while reading.
     """
 
     where: str
@@ -131,40 +132,43 @@ class Columns:
 
     @property
     def relation(self) -> str:
-        """The table as SQL has it."""
+        """Return the table's name, quoted for SQL."""
         return ".".join(map(quoted, self.described.relation))
 
     @property
     def record(self) -> str:
-        """What a whole record is made of: key, time, tenant, and the columns that its text needs."""
+        """Return the select list of a record: key, time, tenant, and the columns that its text needs."""
         return ", ".join([self._head, *map(quoted, self.described.fields)])
 
     def by_keys(self, ids: Sequence[int | str], tenant: str | None = None) -> Query:
-        """The records that have these keys."""
+        """Return the query for the records with these keys."""
         where = self._where(tenant)
         where.add_value(lambda it: f"{self._key} = ANY({it}::{CASTS[self.key_type]}[])", ids)
         return self._select(self.record, where, "ORDER BY 1")
 
     def all(self, tenant: str | None = None, after: int | str | None = None) -> Query:
-        """Every record, by key, from behind the key `after` on."""
+        """Return the query for every record, ordered by key, after the key `after`."""
         where = self._where(tenant)
         if after is not None:
             where.add_value(lambda it: f"{self._key} > {it}::{CASTS[self.key_type]}", after)
         return self._select(self.record, where, "ORDER BY 1")
 
     def keys(self, tenant: str | None = None) -> Query:
-        """Nothing but the keys, in order."""
+        """Return the query for the keys alone, in order."""
         return self._select(self._key, self._where(tenant), "ORDER BY 1")
 
     def changed(self, since: datetime | None, tenant: str | None = None) -> Query:
-        """Key, time and tenant of what was written at `since` or later, oldest first; of everything if that is None."""
+        """Return the query for key, time and tenant of what was written at `since` or later, oldest first.
+
+        If `since` is None, the query is for everything.
+        """
         where = self._where(tenant)
         if since is not None:
             where.add_value(lambda it: f"{quoted(self.described.updated_at or '')} >= {self._moment(it)}", since)
         return self._select(self._head, where, "ORDER BY 2, 1")
 
     def tenants(self) -> Query:
-        """Every tenant there is, as text."""
+        """Return the query for every tenant, as text."""
         column = quoted(self.described.dataset_column or "")
         where = self._where()
         where.add(f"{column} IS NOT NULL")
@@ -172,7 +176,7 @@ class Columns:
         return Query(f"SELECT {column}::text FROM ({found.sql}) AS found")
 
     def any_without(self, column: str) -> Query:
-        """Whether there is a row that has nothing in this column."""
+        """Return the query that tells whether a row has NULL in this column."""
         where = self._where()
         where.add(f"{quoted(column)} IS NULL")
         return Query(f"SELECT EXISTS ({self._select('', where).sql})")
@@ -210,12 +214,15 @@ class Columns:
 
 
 def quoted(name: str) -> str:
-    """An identifier as SQL has it, whatever is in it."""
+    """Return an identifier quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 async def inspect(tx: ReadTx, where: str, described: DescribedTable) -> Columns:
-    """Look at a table. Raises `SourceError`, called `where`, for one that can not be read as it is described."""
+    """Check a table and return its columns.
+
+    Raises `SourceError`, which names it `where`, if it can not be read as it is described.
+    """
     name = ".".join(map(quoted, described.relation))
     relation = await tx.fetchrow(RELATION, name)
     if relation is None or relation["relkind"] not in READABLE_KINDS:
@@ -258,7 +265,7 @@ def _require_columns(where: str, described: DescribedTable, types: Mapping[str, 
 
 
 async def _require_filter(tx: ReadTx, columns: Columns) -> None:
-    """The filter is one whole condition: PostgreSQL takes it bare, and in our parentheses."""
+    """Check that the filter is one whole condition: PostgreSQL takes it both bare and in parentheses."""
     condition = columns.described.filter
     if condition is None:
         return

@@ -198,7 +198,7 @@ async def test_a_dataset_that_is_deleted_takes_its_job_along(
     assert remote.state in (State.CANCELLED, State.CANCELLING)
     fake.batches.polls = 0
     await to_the_end(lane, psql)
-    assert await purge_deleted(lane) > 0
+    assert await purge_deleted(lane.database) > 0
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
     await assert_all_accounted(lane.database, psql)
     await assert_nothing_is_left(psql, fake)
@@ -214,7 +214,7 @@ async def test_a_dataset_that_is_only_marked_deleted_gets_no_vector_from_a_job_t
     await psql.execute("UPDATE projects SET deleted_at = now()")
     await to_the_end(lane, psql)
     assert (await manager.flush_queue()).jobs == []
-    await purge_deleted(lane)
+    await purge_deleted(lane.database)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
     await assert_all_accounted(lane.database, psql)
     await assert_nothing_is_left(psql, fake)

@@ -253,7 +253,7 @@ async def test_a_dataset_is_deleted_while_its_job_is_out(
     if polls:
         assert [job.state in (State.CANCELLED, State.CANCELLING) for job in fake.batches.jobs] == [True]
     assert (await BatchManager(lane).flush_queue()).rows == 0
-    await purge_deleted(lane)
+    await purge_deleted(lane.database)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
     await assert_nothing_is_left(psql, fake)
 

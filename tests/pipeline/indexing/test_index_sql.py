@@ -341,7 +341,7 @@ async def test_a_dataset_deleted_in_the_middle_of_its_run_leaves_nothing_and_no_
             await datasets.remove(tx, orders)
     run = await asyncio.wait_for(running, 20)
     assert (run.state, run.error, run.counts.chunks_new) == ("cancelled", None, 1000)
-    await janitor.purge_deleted(resources)
+    await janitor.purge_deleted(resources.database)
     for table in ("documents", "chunks", "embeddings", "index_runs"):
         assert await psql.fetchval(f"SELECT count(*) FROM {table}") == 0
 

@@ -44,7 +44,7 @@ def counts(found: list[DatasetCheck]) -> tuple[int, int, int]:
 async def until_held(resources: Resources, dataset: Dataset) -> None:
     async with asyncio.timeout(20):
         while not any(
-            held.in_sync for held in (await mirror_check.live_holders(resources, [dataset])).get(dataset.id, [])
+            held.in_sync for held in (await mirror_check.live_holders(resources.mirrors, [dataset])).get(dataset.id, [])
         ):
             await asyncio.sleep(0.02)
 

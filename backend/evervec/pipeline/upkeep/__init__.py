@@ -1,1 +1,1 @@
-"""Work that nobody asks for: the sweep, the janitor, the backfill, the check of mirrors."""
+"""Upkeep: the sweep, the janitor, the backfill, and the check of mirrors."""

@@ -1,4 +1,4 @@
-"""Fills every missing and every stale embedding, from the command line, with or without workers."""
+"""Embed every row whose vector is missing or stale, from the command line, with or without workers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, rows
-from evervec.store.batch import batch_queue as deferring
+from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
@@ -22,7 +22,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class PendingShare:
-    """Rows still to embed of one kind in one dataset."""
+    """The number of rows still to embed, of one kind in one dataset."""
 
     project: str
     dataset: str
@@ -32,8 +32,11 @@ class PendingShare:
 
 @dataclass
 class BackfillReport:
-    """`pending` counts the rows that wait now: before the run for a plan, after it for a run. `deferred` of them went to
-    batch `jobs`, and `reason` says why others did not."""
+    """The result of a backfill, or its plan.
+
+    `pending` counts the rows that wait now: for a plan before the backfill, else after it. `deferred` of them were sent
+    as batch `jobs`, and `reason` says why others were not.
+    """
 
     pending: int = 0
     embedded: int = 0
@@ -48,7 +51,7 @@ class BackfillReport:
 
 
 async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> BackfillReport:
-    """Count what a run would do; changes nothing. Raises `Refused` for an unknown kind or dataset."""
+    """Count what a backfill would embed, without changing anything. Raises `Refused` for an unknown kind or dataset."""
     if kind is not None and kind not in BY_NAME:
         raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
     report = BackfillReport()
@@ -70,11 +73,11 @@ async def run(
     progress: Progress | None = None,
     deferred: bool | None = None,
 ) -> BackfillReport:
-    """Take in rows that no trigger saw, then embed what is pending. A second run finds nothing and sends nothing.
+    """Register rows that no trigger saw, then embed what is pending. A second call finds nothing and sends nothing.
 
-    With `deferred` it is sent as batch jobs, without a word about it where the provider has those and there is enough;
-    without it also what was put into the batch lane is embedded now, unless a job holds it.
-    Raises `NoBatchError`, and `Refused` for a kind in a batch job, which takes every kind.
+    `deferred` True sends batch jobs; None does so if the provider has a batch API and enough rows wait; False embeds
+    online, also the rows that were marked for a batch job, unless a job has them already.
+    Raises `NoBatchError`, and `Refused` for a kind together with batch jobs, which take every kind.
     """
     started = monotonic()
     if deferred and kind is not None:
@@ -84,10 +87,10 @@ async def run(
         pass
     waiting = await plan(resources, dataset=dataset, kind=kind)
     if kind is None and await router.choose_batch(resources, deferred, waiting.pending):
-        return await _defer(resources, dataset, started, progress)
+        return await _send_as_batch(resources, dataset, started, progress)
     if deferred is False:
         async with resources.database.transaction() as tx:
-            await deferring.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
+            await batch_queue.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
     number = BY_NAME[kind].kind if kind else None
     for one in await _smallest_first(resources, dataset):
         total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
@@ -103,14 +106,14 @@ async def run(
     )
 
 
-async def _defer(
+async def _send_as_batch(
     resources: Resources, dataset: str | None, started: float, progress: Progress | None
 ) -> BackfillReport:
-    """Everything that waits is put into the batch lane, so that no worker embeds it meanwhile, and sent."""
+    """Mark everything that waits for batch jobs, so that no worker embeds it meanwhile, and submit the jobs."""
     hours = resources.settings.batch_hours
     async with resources.database.transaction() as tx:
         scope = [one.id for one in await datasets.find(tx, dataset)]
-        await deferring.mark_datasets(tx, scope, hours=hours)
+        await batch_queue.mark_datasets(tx, scope, hours=hours)
     flushed = await BatchManager(resources).flush_queue(dataset=dataset, progress=progress)
     left = await plan(resources, dataset=dataset)
     return BackfillReport(

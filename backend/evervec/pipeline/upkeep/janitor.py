@@ -1,4 +1,4 @@
-"""What nobody asks for but has to be done: documents that wait for their chunks, rows of deleted datasets."""
+"""The janitor: background clean-up of deleted datasets, and of documents that wait for their chunks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,33 +13,34 @@ from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
 from evervec.store.documents import UnchunkedDocument
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 
-logger = log.get("tidy")
+logger = log.get("janitor")
+
+LOCK = "tidy"
+"""The advisory lock's name in the database. It keeps its old word, so that workers of two versions exclude each other."""
 
 CHUNKED_DOCUMENTS = 50
 PURGED_ROWS = 2000
 
 
 async def clean_up(resources: Resources, until: Until = never) -> None:
-    """Chunk what waits, remove what is left of deleted datasets. One process at a time; the others find nothing to do."""
-    async with resources.database.advisory_lock("tidy", wait=False) as held:
-        if held:
-            await purge_deleted(resources, until)
+    """Remove the rows of deleted datasets and chunk the documents that wait, in one process at a time; others return at once."""
+    async with resources.database.advisory_lock(LOCK, wait=False) as locked:
+        if locked:
+            await purge_deleted(resources.database, until)
             await chunk_waiting(resources, until)
 
 
-async def purge_deleted(resources: Resources, until: Until = never) -> int:
-    """Remove the rows of deleted datasets with their vectors, a short transaction a batch; answers how many."""
-    async with resources.database.read() as tx:
+async def purge_deleted(database: Database, until: Until = never) -> int:
+    """Remove the rows of deleted datasets with their vectors, a short transaction a batch; return how many rows."""
+    async with database.read() as tx:
         deleted = await datasets.deleted(tx)
     total = 0
     for dataset_id in deleted:
         removed = 1
         while removed and not until():
-            removed = await resources.database.with_retries(
-                partial(datasets.purge, dataset_id=dataset_id, limit=PURGED_ROWS)
-            )
+            removed = await database.with_retries(partial(datasets.purge, dataset_id=dataset_id, limit=PURGED_ROWS))
             total += removed
     if total:
         logger.info("deleted datasets purged", rows=total)
@@ -47,9 +48,9 @@ async def purge_deleted(resources: Resources, until: Until = never) -> int:
 
 
 async def chunk_waiting(resources: Resources, until: Until = never) -> int:
-    """Chunk the documents that were put in as a text, or chunked for another space or template; answers how many.
+    """Chunk the documents that were written as text, or chunked for another space or template; return how many.
 
-    The smallest project first, so that none waits behind a large one.
+    The smallest project comes first, so that none waits behind a large one.
     """
     chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
@@ -59,25 +60,25 @@ async def chunk_waiting(resources: Resources, until: Until = never) -> int:
     for project_id in waiting:
         for dataset in live:
             if dataset.project_id == project_id:
-                total += await _chunk_dataset(resources, chunker, dataset.id, within_time_slice(until))
+                total += await _chunk_dataset(resources.database, chunker, dataset.id, within_time_slice(until))
     return total
 
 
-async def _chunk_dataset(resources: Resources, chunker: Chunker, dataset_id: UUID, until: Until) -> int:
+async def _chunk_dataset(database: Database, chunker: Chunker, dataset_id: UUID, until: Until) -> int:
     total = 0
     while not until():
-        async with resources.database.read() as tx:
+        async with database.read() as tx:
             read = await documents.unchunked(tx, dataset_id, chunker.recipe.key, limit=CHUNKED_DOCUMENTS)
         if not read:
             break
         chunked = await asyncio.to_thread(chunker.chunk, [one.document for one in read])
         pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
-        total += await _write(resources, dataset_id, pairs, chunker.recipe.key)
+        total += await _write(database, dataset_id, pairs, chunker.recipe.key)
     return total
 
 
 async def _write(
-    resources: Resources, dataset_id: UUID, pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]], key: str
+    database: Database, dataset_id: UUID, pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]], key: str
 ) -> int:
     async def once(tx: Tx) -> int:
         if not await documents.lock_live_dataset(tx, dataset_id):
@@ -87,4 +88,4 @@ async def _write(
         await documents.replace(tx, dataset_id, same, key)
         return len(same)
 
-    return await resources.database.with_retries(once)
+    return await database.with_retries(once)

@@ -1,4 +1,4 @@
-"""What can be asked of mirrors: are they true, build them anew, how are they. A live process that holds one answers itself."""
+"""Check, rebuild and compact mirrors on request. If a live process has the mirror, that process is asked to do it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from evervec.errors import Refused
+from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import Dataset
 from evervec.store.mirrors import LiveMirror
+from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.pipeline.mirrors.mirror import Mirror
@@ -25,12 +27,12 @@ Step = Callable[[int], object]
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What the check of one dataset's mirror found, before anything was repaired.
+    """The result of checking one dataset's mirror, before any repair.
 
-    `vectors` are those of the database. `state` and `reason` are those of the mirror as it was found; `repaired` is
-    "", "repair" (the difference alone) or "rebuild". `examples` names vector ids of each sort, where this process
-    compared. `held_by` is the live process of this folder that has the mirror; without one the file was compared as it
-    is. `milliseconds` of a process that had to be asked are those until its answer.
+    `vectors` counts those of the database. `state` and `reason` describe the mirror as it was found; `repaired` is "",
+    "repair" (the difference alone) or "rebuild". `examples` names vector ids of each sort, if this process compared.
+    `held_by` is the live process that has the mirror of this folder open; without one the file was compared as it is.
+    `milliseconds` includes waiting for the answer of that process.
     """
 
     project: str
@@ -48,13 +50,13 @@ class DatasetCheck:
 
     @property
     def in_sync(self) -> bool:
-        """Whether the mirror was what the database said."""
+        """Return whether the mirror was equal to the database."""
         return self.missing + self.extra + self.stale == 0 and self.state not in (FAILED, NO_ANSWER)
 
 
 @dataclass(frozen=True)
 class DatasetBuild:
-    """What became of a dataset's mirror. `index` is FAISS's spelling of it; `built` is False where nothing had to be done."""
+    """The result of building one dataset's mirror. `index` is FAISS's name of its type; `built` is False if it was not needed."""
 
     project: str
     dataset: str
@@ -68,7 +70,7 @@ class DatasetBuild:
 
     @property
     def holds(self) -> bool:
-        """Whether a true mirror is there, in the folder too."""
+        """Return whether the mirror is up to date, in memory and in the folder."""
         return self.state in ("ready", AT_REST) and not self.reason
 
 
@@ -81,24 +83,24 @@ async def check_index_sync(
     repair: bool = True,
     step: Step = lambda _: None,
 ) -> list[DatasetCheck]:
-    """Compare mirrors with the database, and put right what differs unless `repair` is False.
+    """Compare mirrors with the database, and repair what differs unless `repair` is False.
 
-    `deep` compares every number of every vector, not only versions; a process that is asked always does. `step` is
-    called for each dataset that is done. Raises `UnknownDatasetError` and `UnknownProjectError`.
+    `deep` compares every number of every vector, not only versions; another process that is asked always does that.
+    `step` is called after each dataset. Raises `UnknownDatasetError` and `UnknownProjectError`.
     """
-    wanted = await _wanted(resources, dataset, project)
+    wanted = await _wanted(resources.database, dataset, project)
     started = perf_counter()
-    live = await live_holders(resources, wanted)
-    answers = await _ask(resources, live, "check") if repair else {}
+    live = await live_holders(resources.mirrors, wanted)
+    answers = await _ask(resources.mirrors, live, "check") if repair else {}
     asking = _milliseconds(started)
     found = []
     for one in wanted:
         if one.id in answers:
             found.append(_from_holder(one, answers[one.id], asking))
         else:
-            # who was asked and gave no answer is gone, or could not
+            # a process that was asked and did not answer has ended, or could not do it
             beside = None if repair else live.get(one.id)
-            found.append(await _checked_here(resources, one, beside, deep=deep, repair=repair))
+            found.append(await _check_here(resources.mirrors, one, beside, deep=deep, repair=repair))
         step(1)
     return found
 
@@ -106,107 +108,107 @@ async def check_index_sync(
 async def rebuild_from_database(
     resources: Resources, *, dataset: str | None = None, project: str | None = None, step: Step = lambda _: None
 ) -> list[DatasetBuild]:
-    """Build mirrors anew from the database, whatever is there. Raises as `check_index_sync`."""
-    return await _built(resources, dataset, project, "rebuild", step)
+    """Build mirrors anew from the database, also where a valid one exists. Raises as `check_index_sync`."""
+    return await _build(resources.mirrors, dataset, project, "rebuild", step)
 
 
 async def compact(
     resources: Resources, *, dataset: str | None = None, project: str | None = None, step: Step = lambda _: None
 ) -> list[DatasetBuild]:
-    """Fold what the feed said since into the main segments; a file that lacks nothing stays. Raises as `check_index_sync`."""
-    return await _built(resources, dataset, project, "compact", step)
+    """Merge the changes since the last build into the main segments; a file that is up to date stays. Raises as `check_index_sync`."""
+    return await _build(resources.mirrors, dataset, project, "compact", step)
 
 
-async def live_holders(resources: Resources, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
-    """The live holders of our folder, by dataset."""
-    me = resources.mirrors.holder
+async def live_holders(registry: Mirrors, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
+    """Return the mirrors that live processes have open from our folder, by dataset."""
+    me = registry.holder
     found: dict[UUID, list[LiveMirror]] = {}
-    async with resources.database.read() as tx:
-        for held in await mirrors.live(tx, [one.id for one in wanted]):
-            if (held.host, held.folder) == (me.host, me.folder):
-                found.setdefault(held.dataset_id, []).append(held)
+    async with registry.database.read() as tx:
+        for report in await mirrors.live(tx, [one.id for one in wanted]):
+            if (report.host, report.folder) == (me.host, me.folder):
+                found.setdefault(report.dataset_id, []).append(report)
     return found
 
 
-async def _wanted(resources: Resources, dataset: str | None, project: str | None) -> list[Dataset]:
-    async with resources.database.read() as tx:
+async def _wanted(database: Database, dataset: str | None, project: str | None) -> list[Dataset]:
+    async with database.read() as tx:
         return await datasets.find(tx, dataset, project)
 
 
-async def _ask(resources: Resources, before: dict[UUID, list[LiveMirror]], what: str) -> dict[UUID, LiveMirror]:
-    """Ask who holds these, and wait. Who has gone without an answer is left out; who still has it to give has NO_ANSWER."""
+async def _ask(registry: Mirrors, before: dict[UUID, list[LiveMirror]], what: str) -> dict[UUID, LiveMirror]:
+    """Ask the processes that hold these mirrors, and wait. A process that ended is left out; one that is late has NO_ANSWER."""
     if not before:
         return {}
-    me = resources.mirrors.holder
-    async with resources.database.transaction() as tx:
+    me = registry.holder
+    async with registry.database.transaction() as tx:
         asked = await mirrors.request(tx, me.host, me.folder, list(before), what)
-    if not await _answered(resources):
-        return {dataset_id: _silent(before[dataset_id][0]) for dataset_id in asked}
-    checked = {(held.dataset_id, held.pid): held.checked_at for listed in before.values() for held in listed}
+    if not await _wait_for_answers(registry):
+        return {dataset_id: _without_answer(before[dataset_id][0]) for dataset_id in asked}
+    checked = {(report.dataset_id, report.pid): report.checked_at for listed in before.values() for report in listed}
     answers: dict[UUID, LiveMirror] = {}
-    async with resources.database.read() as tx:
-        for held in await mirrors.live(tx, asked):
-            key = (held.dataset_id, held.pid)
-            if (held.host, held.folder) != (me.host, me.folder) or held.checked_at == checked.get(key):
+    async with registry.database.read() as tx:
+        for report in await mirrors.live(tx, asked):
+            key = (report.dataset_id, report.pid)
+            if (report.host, report.folder) != (me.host, me.folder) or report.checked_at == checked.get(key):
                 continue
-            worst = answers.get(held.dataset_id)
-            if worst is None or _differences(held) > _differences(worst):
-                answers[held.dataset_id] = held
+            worst = answers.get(report.dataset_id)
+            if worst is None or _differences(report) > _differences(worst):
+                answers[report.dataset_id] = report
     return answers
 
 
-async def _answered(resources: Resources) -> bool:
-    """Wait until nobody of our folder has a question before him; False when that takes too long."""
-    me, ending = resources.mirrors.holder, perf_counter() + ANSWER_SECONDS
+async def _wait_for_answers(registry: Mirrors) -> bool:
+    """Wait until no process of our folder has an open request; return False if that takes too long."""
+    me, ending = registry.holder, perf_counter() + ANSWER_SECONDS
     while perf_counter() < ending:
-        async with resources.database.read() as tx:
+        async with registry.database.read() as tx:
             if not await mirrors.open_requests(tx, me.host, me.folder):
                 return True
         await asyncio.sleep(ANSWER_POLL_SECONDS)
     return False
 
 
-def _silent(held: LiveMirror) -> LiveMirror:
-    reason = f"process {held.pid} has it and did not answer in {ANSWER_SECONDS:.0f} s: look at its log, or end it"
-    return LiveMirror(**{**held.__dict__, "state": NO_ANSWER, "reason": reason})
+def _without_answer(report: LiveMirror) -> LiveMirror:
+    reason = f"process {report.pid} has it and did not answer in {ANSWER_SECONDS:.0f} s: look at its log, or end it"
+    return LiveMirror(**{**report.__dict__, "state": NO_ANSWER, "reason": reason})
 
 
-def _differences(held: LiveMirror) -> int:
-    return held.missing + held.extra + held.stale
+def _differences(report: LiveMirror) -> int:
+    return report.missing + report.extra + report.stale
 
 
-def _from_holder(one: Dataset, held: LiveMirror, milliseconds: float) -> DatasetCheck:
+def _from_holder(one: Dataset, report: LiveMirror, milliseconds: float) -> DatasetCheck:
     return DatasetCheck(
         one.project,
         one.slug,
-        held.vectors,
-        held.missing,
-        held.extra,
-        held.stale,
+        report.vectors,
+        report.missing,
+        report.extra,
+        report.stale,
         milliseconds,
-        held.state,
-        held.reason,
-        repaired="repair" if _differences(held) and held.state != NO_ANSWER else "",
-        held_by=held.pid,
+        report.state,
+        report.reason,
+        repaired="repair" if _differences(report) and report.state != NO_ANSWER else "",
+        held_by=report.pid,
     )
 
 
-async def _checked_here(
-    resources: Resources, one: Dataset, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
+async def _check_here(
+    registry: Mirrors, one: Dataset, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
 ) -> DatasetCheck:
-    """Compare what is on disk as it is; beside a live holder, as whoever opens it would see it."""
+    """Check the file on disk as it is; if a live process holds the mirror, with the change feed applied."""
     from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 
-    mirror = resources.mirrors.mirror(one)
+    mirror = registry.mirror(one)
     pid = live[0].pid if live else None
     try:
-        found = await resources.mirrors.check(one, follow=bool(live), deep=deep, repair=False)
+        found = await registry.check(one, follow=bool(live), deep=deep, repair=False)
     except NothingToMirrorError as error:
         return DatasetCheck(one.project, one.slug, 0, 0, 0, 0, 0.0, FAILED, str(error), held_by=pid)
     state, reason = _state(mirror), mirror.reason
     repaired = ""
     if repair and (not found.in_sync or mirror.index is None):
-        repaired, reason = await _repaired(resources, one, mirror, deep=deep)
+        repaired, reason = await _repair(registry, one, mirror, deep=deep)
     return DatasetCheck(
         one.project,
         one.slug,
@@ -223,12 +225,12 @@ async def _checked_here(
     )
 
 
-async def _repaired(resources: Resources, one: Dataset, mirror: "Mirror", *, deep: bool) -> tuple[str, str]:
-    """Put it right and on disk, so that whoever opens it next finds it true; answers how, or "" and why not."""
-    was = mirror.index
-    found = await resources.mirrors.check(one, follow=False, deep=deep)
-    if was is not None and mirror.index is was:  # repaired in memory; of that a file knows nothing
-        await resources.mirrors.rebuild(one, "its difference was repaired")
+async def _repair(registry: Mirrors, one: Dataset, mirror: "Mirror", *, deep: bool) -> tuple[str, str]:
+    """Repair a mirror in memory and on disk; return how, or "" and why not."""
+    before = mirror.index
+    found = await registry.check(one, follow=False, deep=deep)
+    if before is not None and mirror.index is before:  # repaired in memory only: a rebuild writes the file
+        await registry.rebuild(one, "its difference was repaired")
     if mirror.state != "ready" or mirror.reason:
         return "", mirror.reason
     return found.repaired, ""
@@ -240,38 +242,40 @@ def _state(mirror: "Mirror") -> str:
     return mirror.on_disk if mirror.state != FAILED else FAILED
 
 
-async def _built(
-    resources: Resources, dataset: str | None, project: str | None, what: str, step: Step
+async def _build(
+    registry: Mirrors, dataset: str | None, project: str | None, what: str, step: Step
 ) -> list[DatasetBuild]:
-    wanted = await _wanted(resources, dataset, project)
+    wanted = await _wanted(registry.database, dataset, project)
     started = perf_counter()
-    answers = await _ask(resources, await live_holders(resources, wanted), what)
+    answers = await _ask(registry, await live_holders(registry, wanted), what)
     asking = round((perf_counter() - started), 3)
     found = []
     for one in wanted:
-        held = answers.get(one.id)
-        if held is None:
-            found.append(await _built_here(resources, one, what))
+        report = answers.get(one.id)
+        if report is None:
+            found.append(await _build_here(registry, one, what))
         else:
-            index = await asyncio.to_thread(_factory, resources, one)
-            values = (held.vectors, held.state, held.reason, index, asking)
-            found.append(DatasetBuild(one.project, one.slug, *values, built=held.state != NO_ANSWER, held_by=held.pid))
+            index = await asyncio.to_thread(_factory, registry, one)
+            values = (report.vectors, report.state, report.reason, index, asking)
+            found.append(
+                DatasetBuild(one.project, one.slug, *values, built=report.state != NO_ANSWER, held_by=report.pid)
+            )
         step(1)
     return found
 
 
-async def _built_here(resources: Resources, one: Dataset, what: str) -> DatasetBuild:
+async def _build_here(registry: Mirrors, one: Dataset, what: str) -> DatasetBuild:
     from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 
     started = perf_counter()
-    mirror = resources.mirrors.mirror(one)
+    mirror = registry.mirror(one)
     built = True
     try:
         if what == "compact":
             await mirror.open(build_missing=False)
             built = mirror.index is None or mirror.unsaved > 0
         if built:
-            await resources.mirrors.rebuild(one, f"{what} was asked for")
+            await registry.rebuild(one, f"{what} was asked for")
     except NothingToMirrorError as error:
         return DatasetBuild(one.project, one.slug, 0, FAILED, str(error), None, 0.0, built=False)
     except ValueError as error:
@@ -285,9 +289,9 @@ async def _built_here(resources: Resources, one: Dataset, what: str) -> DatasetB
     )
 
 
-def _factory(resources: Resources, one: Dataset) -> str | None:
-    there = resources.mirrors.folder.describe(one.project_id, one.id)
-    return None if there is None else str(there["factory"])
+def _factory(registry: Mirrors, one: Dataset) -> str | None:
+    described = registry.folder.describe(one.project_id, one.id)
+    return None if described is None else str(described["factory"])
 
 
 def _milliseconds(started: float) -> float:

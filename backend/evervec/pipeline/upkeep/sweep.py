@@ -1,4 +1,4 @@
-"""What any crash left behind: rows that wait and that nobody holds are taken up again, smallest project first."""
+"""The sweep: process waiting rows that no task finished and no lease covers, smallest project first."""
 
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.queue.names import Lane
 from evervec.store import datasets, messages, rows, runs
+from evervec.store.session import Database
 
 logger = log.get("sweep")
 
@@ -20,9 +21,9 @@ SWEPT_MESSAGES = 1000
 
 
 async def get_projects_with_vectorization_count(resources: Resources) -> list[tuple[UUID, str | None, int]]:
-    """`(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one.
+    """Return `(project id, root path, pending)` of all live projects, smallest first, so that none waits behind a large one.
 
-    Pending are documents still to be chunked and rows still to be embedded.
+    `pending` counts documents still to be chunked and rows still to be embedded.
     """
     chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
@@ -30,9 +31,9 @@ async def get_projects_with_vectorization_count(resources: Resources) -> list[tu
 
 
 async def sweep(resources: Resources) -> EmbedCounts:
-    """Take up once whatever waits: messages to score and to extract, runs to index, documents to chunk, rows to embed.
+    """Process once whatever waits: messages to score and to extract, runs to index, documents to chunk, rows to embed.
 
-    Claims make this safe beside any number of workers and sweepers: what somebody holds is not free.
+    Leases make this safe beside any number of workers and sweeps: what is leased is not claimed again.
     """
     await extract_waiting(resources)
     await index_waiting(resources)
@@ -41,14 +42,14 @@ async def sweep(resources: Resources) -> EmbedCounts:
 
 
 async def extract_waiting(resources: Resources, until: Until = never) -> None:
-    """Take up once the messages that wait to be scored or extracted."""
+    """Process once the messages that wait to be scored or extracted."""
     for stage in ("score", "extract"):
         if not until():
-            await _catch_up(resources, stage)
+            await _process_messages(resources, stage)
 
 
 async def index_waiting(resources: Resources, until: Until = never) -> None:
-    """Work off once the index runs that are due, and those whose process died."""
+    """Do once the index runs that are due, and those whose process died."""
     async with resources.database.read() as tx:
         waiting = await runs.datasets_due(tx)
     for dataset_id in waiting:
@@ -58,18 +59,18 @@ async def index_waiting(resources: Resources, until: Until = never) -> None:
 
 
 async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCounts:
-    """Take up once the rows that wait to be embedded; `until` ends it after the claims in flight."""
+    """Embed once the rows that wait; when `until` returns True, only the claims in flight are finished."""
     total = EmbedCounts()
     for project_id, _, pending in await get_projects_with_vectorization_count(resources):
         if pending:
-            for dataset_id in await _free(resources, project_id):
+            for dataset_id in await _claimable_datasets(resources.database, project_id):
                 total.add(await embed_dataset(resources, dataset_id, until=within_time_slice(until)))
     if total != EmbedCounts():
-        logger.info("swept", embedded=total.success, failed=total.failed)
+        logger.info("rows swept", embedded=total.success, failed=total.failed)
     return total
 
 
-async def _catch_up(resources: Resources, stage: str) -> None:
+async def _process_messages(resources: Resources, stage: str) -> None:
     async with resources.database.read() as tx:
         waiting = await messages.waiting(tx, stage, limit=SWEPT_MESSAGES)
     for ids in waiting.values():
@@ -79,8 +80,8 @@ async def _catch_up(resources: Resources, stage: str) -> None:
             await extract_knowledge(resources, ids, lane=Lane.BACKFILL)
 
 
-async def _free(resources: Resources, project_id: UUID) -> list[UUID]:
-    async with resources.database.read() as tx:
+async def _claimable_datasets(database: Database, project_id: UUID) -> list[UUID]:
+    async with database.read() as tx:
         busy = await runs.embedding_datasets(tx)
         live = [d.id for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
         return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]

@@ -22,6 +22,7 @@ from evervec.settings import Settings
 from evervec.stack.stack import Stack
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from evervec.store.schema import migrations
 from evervec.store.session import Database
 from evervec.worker.tasks import attach
@@ -161,7 +162,7 @@ async def _remove_streams(broker: JetStreamBroker) -> None:
 @pytest.fixture
 async def resources(bare: Resources, fake: FakeProvider) -> Resources:
     """Resources whose active provider is the fake one."""
-    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder")
+    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"))
     return bare
 
 

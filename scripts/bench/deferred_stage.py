@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.store import secrets
+from evervec.store.providers import ProviderDraft
 from scripts.bench import mirror_process
 
 MODEL = "bench"
@@ -32,7 +33,8 @@ class Stage:
         settings = resources.settings.model_copy(update={"secret_key": SecretStr(self.key)})
         sealed = replace(resources, settings=settings)
         await providers.add(
-            sealed, name=type_, type_=type_, base_url=self.url, model=MODEL, api_key="any", price=0.15, activate=True
+            sealed,
+            ProviderDraft(type_, type_, base_url=self.url, model=MODEL, api_key="any", usd_per_million_tokens=0.15),
         )
 
     async def told(self, resources: Resources, *arguments: str) -> dict[str, Any]:

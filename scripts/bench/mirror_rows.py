@@ -9,11 +9,13 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import providers
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from scripts.bench.stack import without_hnsw
 
 Rows = NDArray[np.float32]
@@ -29,16 +31,7 @@ async def space(resources: Resources, dimensions: int) -> int:
     """An active space of that width and without HNSW indexes; answers its id."""
     await without_hnsw(resources)  # those of the space before, which take no other width
     async with resources.database.transaction() as tx:
-        added = await providers.add(
-            tx,
-            name="wide",
-            type_="ollama",
-            base_url=None,
-            model="wide",
-            chat_model=None,
-            api_key_encrypted=None,
-            dimensions=dimensions,
-        )
+        added = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(dimensions))
         await providers.activate(tx, added.space)
     return added.space.id
 

@@ -8,10 +8,11 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vectors
 from evervec.store.datasets import Dataset
-from evervec.store.providers import Space
+from evervec.store.providers import ProviderDraft, Space
 from evervec.store.rows import ClaimedRow
 from scripts.bench import clock
 from scripts.bench.report import Line, Promise, at_least, rate
@@ -104,16 +105,7 @@ async def _line(name: str, tables: Tables, rounds: int, promise: Promise | None 
 async def _space(resources: Resources) -> Space:
     """The active space, made as wide as the vectors that are written here."""
     async with resources.database.transaction() as tx:
-        wide = await providers.add(
-            tx,
-            name="wide",
-            type_="ollama",
-            base_url=None,
-            model="wide",
-            chat_model=None,
-            api_key_encrypted=None,
-            dimensions=DIMENSIONS,
-        )
+        wide = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(DIMENSIONS))
         await providers.activate(tx, wide.space)
     return wide.space
 

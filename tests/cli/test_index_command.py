@@ -336,8 +336,8 @@ def test_a_template_belongs_to_the_space_and_documents_are_chunked_again(evervec
         (("--template", "{text!r}"), "can not be used"),
         (("--template", ""), "can not be used"),
         (("--chunk-tokens", "31"), "31 tokens are too few for a chunk: give 32 or more."),
-        (("--price", "-1"), "A price of -1.0 can not be"),
-        (("--price", "nan"), "A price of nan can not be"),
+        (("--price", "-1"), "The price -1.0 is not valid"),
+        (("--price", "nan"), "The price nan is not valid"),
     ],
 )
 def test_a_template_that_can_not_be_used_is_never_kept(

@@ -6,8 +6,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.domain.protocols import ModelProbe
 from evervec.store import providers, vectors
-from evervec.store.providers import Space
+from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 from evervec.store.session import Database
 
@@ -62,16 +63,7 @@ async def tombstones(psql: Any) -> list[tuple[int, UUID]]:
 async def space(database: Database, dimensions: int, *, model: str = "model", indexed: bool = False) -> Space:
     """An active space of that width."""
     async with database.transaction() as tx:
-        added = await providers.add(
-            tx,
-            name=model,
-            type_="ollama",
-            base_url=None,
-            model=model,
-            chat_model=None,
-            api_key_encrypted=None,
-            dimensions=dimensions,
-        )
+        added = await providers.add(tx, ProviderDraft(model, "ollama", model=model), ModelProbe(dimensions))
         await providers.activate(tx, added.space)
     if indexed:
         await vectors.build_indexes(database, added.space.id, dimensions)

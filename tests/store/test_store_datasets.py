@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from evervec.domain.protocols import ModelProbe
 from evervec.errors import NameRefusedError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
 from evervec.store import datasets, documents, providers
 from evervec.store.datasets import Dataset
-from evervec.store.providers import Provider
+from evervec.store.providers import Provider, ProviderDraft
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
 from tests.store.planting import plant, space
@@ -131,16 +132,7 @@ async def test_the_provider_used_last_serves_the_active_space(database: Database
     await space(database, 4, model="one")
     async with database.transaction() as tx:
         first = await providers.by_name(tx, "one")
-        second = await providers.add(
-            tx,
-            name="two",
-            type_="ollama",
-            base_url=None,
-            model="one",
-            chat_model=None,
-            api_key_encrypted=None,
-            dimensions=4,
-        )
+        second = await providers.add(tx, ProviderDraft("two", "ollama", model="one"), ModelProbe(4))
         assert second.space == first.space
         await providers.use(tx, first.id)
         assert await providers.active(tx) == await providers.by_name(tx, "one")

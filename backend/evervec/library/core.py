@@ -149,18 +149,19 @@ class SemanticCore:
         dollars per million tokens, online.
         """
         from evervec.pipeline.embedding import providers
+        from evervec.store.providers import ProviderDraft
 
-        added = await providers.add(
-            self._resources,
-            name=name,
-            type_=type,
+        draft = ProviderDraft(
+            name,
+            type,
             model=model,
             chat_model=chat_model,
             api_key=api_key,
             base_url=base_url,
             dimensions=dimensions,
-            price=price,
+            usd_per_million_tokens=price,
         )
+        added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added
 
 

@@ -1,12 +1,13 @@
 """Providers and the embedding spaces that they serve. One space is active; the database rejects vectors of any other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE
+from evervec.domain.protocols import ModelProbe
 from evervec.errors import UnknownProviderError
 from evervec.store.session import ReadTx, Tx
 
@@ -53,6 +54,26 @@ class Provider:
     failures: int
     usd_per_million_tokens: float | None
     dimensions: int | None
+
+
+@dataclass(frozen=True)
+class ProviderDraft:
+    """A provider as it is asked for, before it has answered a probe.
+
+    Without a `model` it gets the default of its type. `dimensions` is the width to ask a model for that has several.
+    `template` and `chunk_tokens` belong to the provider's space.
+    """
+
+    name: str
+    type: str
+    base_url: str | None = None
+    model: str | None = None
+    chat_model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    template: str | None = None
+    chunk_tokens: int | None = None
+    usd_per_million_tokens: float | None = None
+    dimensions: int | None = None
 
 
 SELECT_PROVIDERS = """
@@ -108,29 +129,12 @@ async def active_space(tx: ReadTx) -> int | None:
     return found
 
 
-async def add(
-    tx: Tx,
-    *,
-    name: str,
-    type_: str,
-    base_url: str | None,
-    model: str,
-    chat_model: str | None,
-    api_key_encrypted: bytes | None,
-    dimensions: int,
-    text_tokens: int | None = None,
-    template: str | None = None,
-    chunk_tokens: int | None = None,
-    usd_per_million_tokens: float | None = None,
-    asked_dimensions: int | None = None,
-) -> Provider:
+async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encrypted: bytes | None = None) -> Provider:
     """Save a provider under its name, new or again, with the space that its probe found.
 
     A property of the space that is None stays as it was; a new space gets the default.
     """
-    space_id = await _ensure_space(
-        tx, type_, model, dimensions, text_tokens=text_tokens, template=template, chunk_tokens=chunk_tokens
-    )
+    space_id = await _ensure_space(tx, draft, probe)
     provider_id = await tx.fetchval(
         """
         INSERT INTO llm_providers
@@ -143,29 +147,20 @@ async def add(
             pause_code = NULL, pause_error = NULL, failures = 0
         RETURNING id
         """,
-        name,
-        type_,
-        base_url,
-        model,
-        chat_model,
+        draft.name,
+        draft.type,
+        draft.base_url,
+        draft.model,
+        draft.chat_model,
         api_key_encrypted,
         space_id,
-        usd_per_million_tokens,
-        asked_dimensions,
+        draft.usd_per_million_tokens,
+        draft.dimensions,
     )
     return await by_id(tx, provider_id)
 
 
-async def _ensure_space(
-    tx: Tx,
-    provider: str,
-    model: str,
-    dimensions: int,
-    *,
-    text_tokens: int | None,
-    template: str | None,
-    chunk_tokens: int | None,
-) -> int:
+async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
     space_id: int = await tx.fetchval(
         """
         INSERT INTO embedding_spaces AS s (provider, model, dimensions, text_tokens, template, chunk_tokens)
@@ -175,12 +170,12 @@ async def _ensure_space(
             chunk_tokens = coalesce($6, s.chunk_tokens)
         RETURNING id
         """,
-        provider,
-        model,
-        dimensions,
-        text_tokens,
-        template,
-        chunk_tokens,
+        draft.type,
+        draft.model,
+        probe.dimensions,
+        probe.text_tokens,
+        draft.template,
+        draft.chunk_tokens,
         TEMPLATE,
         CHUNK_TOKENS,
     )

@@ -17,6 +17,7 @@ from evervec.pipeline.batch.manager import BatchManager, PollResult
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Models, Resources
 from evervec.store import secrets
+from evervec.store.providers import ProviderDraft
 from tests.fakes.jobs import ENDED, Job, State
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_vectors
@@ -57,8 +58,10 @@ async def batched(bare: Resources, fake: FakeProvider, type_: str, **changed: An
 
 async def add(resources: Resources, fake: FakeProvider, type_: str, *, name: str | None = None, **how: Any) -> None:
     """Add the fake as a provider, called like its type unless `name` says otherwise."""
-    asked: dict[str, Any] = {"model": MODEL, "api_key": API_KEY, "price": PRICE, **how}
-    await providers.add(resources, name=name or type_, type_=type_, base_url=fake.url, **asked)
+    activate: bool = how.pop("activate", True)
+    fields: dict[str, Any] = {"model": MODEL, "api_key": API_KEY, "usd_per_million_tokens": PRICE, **how}
+    draft = ProviderDraft(name or type_, type_, base_url=fake.url, **fields)
+    await providers.add(resources, draft, activate=activate)
 
 
 def given(resources: Resources, **changed: Any) -> Resources:

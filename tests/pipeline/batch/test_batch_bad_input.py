@@ -19,6 +19,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
@@ -107,7 +108,7 @@ async def test_a_provider_without_a_batch_api_says_so_and_nothing_is_touched(
     bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str
 ) -> None:
     model = {"local": None, "ollama": "embedder"}[type_]
-    await providers.add(bare, name="plain", type_=type_, base_url=None if model is None else fake.url, model=model)
+    await providers.add(bare, ProviderDraft("plain", type_, base_url=None if model is None else fake.url, model=model))
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(bare)
     for dry_run in (True, False):
@@ -250,7 +251,7 @@ async def test_a_provider_that_becomes_another_type_while_its_job_runs_loses_no_
     manager = BatchManager(lane)
     await manager.flush_queue()
     if type_ == "local":
-        await providers.add(lane, name=was.name, type_="local")
+        await providers.add(lane, ProviderDraft(was.name, "local"))
     else:
         await add(lane, fake, type_, name=was.name)
     await to_the_end(lane, psql)

@@ -18,6 +18,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import tokens
 from tests.pipeline.batch.accounting import assert_all_accounted, jobs
@@ -324,7 +325,7 @@ async def test_a_plan_speaks_of_the_dataset_that_was_named_and_of_what_is_not_in
 async def test_without_a_price_nothing_is_said_about_money(
     lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
 ) -> None:
-    await add(lane, fake, (await lane.provider()).type, price=None)
+    await add(lane, fake, (await lane.provider()).type, usd_per_million_tokens=None)
     await planted(psql, dataset.id, numbered(3))
     flushed = await BatchManager(lane).flush_queue()
     assert (flushed.online_usd, flushed.deferred_usd, flushed.jobs[0].cost_usd) == (None, None, None)
@@ -366,14 +367,14 @@ async def test_another_model_may_embed_everything_again_at_half_the_price(
     await to_the_end(lane, psql)
     type_ = (await lane.provider()).type
     await providers.add(
-        lane, name="next", type_=type_, base_url=fake.url, model="wider", api_key="k", dimensions=48, activate=False
+        lane, ProviderDraft("next", type_, base_url=fake.url, model="wider", api_key="k", dimensions=48), activate=False
     )
     await providers.use(lane, "next", reembed=True, defer=True)
     assert (await embed_waiting(lane)).sent == 0, "no worker takes what is kept for a job"
     assert (await BatchManager(lane).flush_queue(only_deferred=True)).rows == len(texts)
     await to_the_end(lane, psql)
     assert (await states(psql))["READY"] == len(texts)
-    await providers.add(lane, name="plain", type_="local", activate=False)
+    await providers.add(lane, ProviderDraft("plain", "local"), activate=False)
     with pytest.raises(NoBatchError):
         await providers.use(lane, "plain", reembed=True, defer=True)
     assert (await lane.provider()).name == "next"

@@ -18,6 +18,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description
 from tests.pipeline.batch.batched import TYPES, add, assert_nothing_is_left, batched, planted, to_the_end
@@ -217,7 +218,7 @@ async def test_a_description_is_for_the_space_that_is_active_when_it_comes(
 ) -> None:
     await ingest(lane, written(tmp_path, "a.png"))
     await BatchManager(lane).flush_queue()
-    await providers.add(lane, name="other", type_="ollama", base_url=fake.url, model="another")
+    await providers.add(lane, ProviderDraft("other", "ollama", base_url=fake.url, model="another"))
     await providers.use(lane, "other", reembed=True)
     synced = await to_the_end(lane, psql)
     assert sum(one.ready for one in synced) == 1

@@ -16,6 +16,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.store import messages
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 
@@ -123,7 +124,7 @@ async def test_extracting_again_changes_nothing(local: Resources, dataset: Datas
 async def test_a_failing_embedder_never_fails_extraction(
     bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
 ) -> None:
-    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder")
+    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"))
     fake.always(None, Fault.BUSY_503, endpoint="/api/embed")
     ids = await save(bare, dataset, {"1": PROBLEM, "2": DECISION})
     counts = await extract(bare, ids)
@@ -140,7 +141,7 @@ async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: 
 async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_reason(
     bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
 ) -> None:
-    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     fake.always(None, Fault.CHAT_GARBAGE, endpoint="/api/chat")
     ids = await save(bare, dataset, {"1": PROBLEM})
     await score_messages(bare, ids)
@@ -158,7 +159,7 @@ async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_
 async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neighbours(
     bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
 ) -> None:
-    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     ids = await save(
         bare, dataset, {str(i): f"message {i}: {PROBLEM}" for i in range(1, 6)} | {"6": "unreadable " * 10}
     )
@@ -198,7 +199,7 @@ async def test_a_neighbour_that_can_not_be_scored_is_not_waited_for(
 async def test_a_chat_model_that_is_away_keeps_no_row_from_its_vector(
     bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
 ) -> None:
-    await providers.add(bare, name="fake", type_="ollama", base_url=fake.url, model="embedder", chat_model="chat")
+    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     fake.always(None, Fault.NO_MODEL_404, endpoint="/api/chat")
     ids = await save(bare, dataset, {"1": PROBLEM})
     await score_messages(bare, ids)

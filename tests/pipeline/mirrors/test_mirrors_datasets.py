@@ -17,6 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, eventually, process, stored, true, until, until_true, worker
 from tests.store.planting import unit
@@ -176,7 +177,7 @@ async def test_another_model_is_another_mirror(
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
         mirror = await until_true(one, dataset)
-        await providers.add(resources, name="wide", type_="ollama", base_url=wide.url, model="wider")
+        await providers.add(resources, ProviderDraft("wide", "ollama", base_url=wide.url, model="wider"))
         await providers.use(resources, "wide", reembed=True)
         answer = await search(one, TEXTS[3])
         assert answer.hits == []
@@ -200,7 +201,7 @@ async def test_searches_during_a_change_of_the_model_never_fail_and_never_lie(
     resources: Resources, dataset: Dataset, wide: FakeProvider
 ) -> None:
     await stored(resources, dataset, TEXTS)
-    await providers.add(resources, name="wide", type_="ollama", base_url=wide.url, model="wider")
+    await providers.add(resources, ProviderDraft("wide", "ollama", base_url=wide.url, model="wider"))
     done = asyncio.Event()
 
     async def ask(where: Resources) -> int:

@@ -15,6 +15,7 @@ from evervec.pipeline.search import search as searching
 from evervec.pipeline.search.search import duplicates, search, similar
 from evervec.store import datasets, messages
 from evervec.store.datasets import Dataset
+from evervec.store.providers import ProviderDraft
 from tests.fakes.vectors import expected_vector
 
 
@@ -123,7 +124,7 @@ async def test_a_question_that_can_not_be_asked_is_refused(resources: Resources,
 
 async def test_another_width_is_never_mixed_in(resources: Resources, dataset: Dataset, psql: Any) -> None:
     await fill(resources, dataset, ["one", "two"])
-    added = await providers.add(resources, name="local", type_="local")
+    added = await providers.add(resources, ProviderDraft("local", "local"))
     assert not added.space.active
     with pytest.raises(Refused, match="--reembed"):
         await providers.use(resources, "local")

@@ -12,7 +12,7 @@ from evervec.embedders.catalog import BATCHED
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.overview import describe
-from evervec.store.providers import Provider
+from evervec.store.providers import Provider, ProviderDraft
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
@@ -125,22 +125,22 @@ def add(
 ) -> None:
     """Probe a provider and keep it. The width of its vectors is asked for, never assumed."""
 
+    draft = ProviderDraft(
+        name,
+        type_,
+        base_url=base_url,
+        model=model,
+        chat_model=chat_model,
+        api_key=api_key,
+        template=None if template is None else template.replace("\\n", "\n"),
+        chunk_tokens=chunk_tokens,
+        usd_per_million_tokens=price,
+        dimensions=dimensions,
+    )
+
     async def run(resources: Resources) -> tuple[Provider, bool]:
         before = await providers.listed(resources)
-        added = await providers.add(
-            resources,
-            name=name,
-            type_=type_,
-            base_url=base_url,
-            model=model,
-            chat_model=chat_model,
-            api_key=api_key,
-            template=None if template is None else template.replace("\\n", "\n"),
-            chunk_tokens=chunk_tokens,
-            price=price,
-            dimensions=dimensions,
-            activate=activate,
-        )
+        added = await providers.add(resources, draft, activate=activate)
         return added, any(one.space.active and _recipe(one) != _recipe(added) for one in before)
 
     provider, other_chunks = call(run)

@@ -1,6 +1,6 @@
 """Providers: added once they answered, probed for their width, switched without ever mixing spaces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
 from uuid import uuid4
@@ -13,7 +13,7 @@ from evervec.errors import NoBatchError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.providers import Provider
+from evervec.store.providers import Provider, ProviderDraft
 
 FREE = ("local",)
 """Types that embed in this process, where no token costs anything."""
@@ -33,70 +33,57 @@ async def ensure_default(resources: Resources) -> None:
         existing = await providers.every(tx)
         active = await providers.active(tx)
     if not existing:
-        await add(resources, name="local", type_="local")
+        await add(resources, ProviderDraft("local", "local"))
     elif active is not None:
         await vectors.build_indexes(resources.database, active.space.id, active.space.dimensions)
 
 
-async def add(
-    resources: Resources,
-    *,
-    name: str,
-    type_: str,
-    base_url: str | None = None,
-    model: str | None = None,
-    chat_model: str | None = None,
-    api_key: str | None = None,
-    template: str | None = None,
-    chunk_tokens: int | None = None,
-    price: float | None = None,
-    dimensions: int | None = None,
-    activate: bool = True,
-) -> Provider:
-    """Probe a provider, keep it, and use it if no vector of another space is lost by that.
+async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = True) -> Provider:
+    """Probe a provider, save it, and use it unless that drops vectors of another space.
 
-    `template` and `chunk_tokens` belong to its space and stay as they are if not given: other ones mean that every
-    document is chunked again. `price` is in dollars per million tokens, `dimensions` the width to ask a model for that has several. Raises `Refused` for a type nobody knows, a
-    template or a price that can not be used, a `ProviderError` when it does not answer as an embedder.
+    A `template` or `chunk_tokens` other than those of its space mean that every document is chunked again. Raises
+    `Refused` for an unknown type and for a template or a price that can not be used, a `ProviderError` when the provider
+    does not answer as an embedder.
     """
-    if type_ not in TYPES:
-        raise Refused(reason=f"There is no provider type {type_!r}. Types: {', '.join(TYPES)}.")
-    if base_url == "":
-        raise Refused(reason=f"The address of provider {name!r} is empty. Leave it out for the one that its type has.")
-    Recipe(TEMPLATE if template is None else template, CHUNK_TOKENS if chunk_tokens is None else chunk_tokens)
-    price = _price(type_, price)
-    client = open_embedder(type_, base_url=base_url, model=model, api_key=api_key, name=name, dimensions=dimensions)
+    if draft.type not in TYPES:
+        raise Refused(reason=f"There is no provider type {draft.type!r}. Types: {', '.join(TYPES)}.")
+    if draft.base_url == "":
+        raise Refused(
+            reason=f"The address of provider {draft.name!r} is empty. Leave it out for the default address of its type."
+        )
+    Recipe(
+        TEMPLATE if draft.template is None else draft.template,
+        CHUNK_TOKENS if draft.chunk_tokens is None else draft.chunk_tokens,
+    )
+    price = _price(draft)
+    client = open_embedder(
+        draft.type,
+        base_url=draft.base_url,
+        model=draft.model,
+        api_key=draft.api_key,
+        name=draft.name,
+        dimensions=draft.dimensions,
+    )
     try:
-        probed = await client.probe()
+        probe = await client.probe()
     finally:
         await client.aclose()
+    draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
+    sealed = None if draft.api_key is None else resources.seal(draft.api_key)
     async with resources.database.transaction() as tx:
-        added = await providers.add(
-            tx,
-            name=slug("Provider", name),
-            type_=type_,
-            base_url=base_url,
-            model=client.model,
-            chat_model=chat_model,
-            api_key_encrypted=None if api_key is None else resources.seal(api_key),
-            dimensions=probed.dimensions,
-            text_tokens=probed.text_tokens,
-            template=template,
-            chunk_tokens=chunk_tokens,
-            usd_per_million_tokens=price,
-            asked_dimensions=dimensions,
-        )
-        free = added.space.active or not await providers.embedded_rows(tx)
-    if activate and free:
+        added = await providers.add(tx, draft, probe, api_key_encrypted=sealed)
+        drops_nothing = added.space.active or not await providers.embedded_rows(tx)
+    if activate and drops_nothing:
         return await use(resources, added.name)
     return added
 
 
-def _price(type_: str, price: float | None) -> float | None:
+def _price(draft: ProviderDraft) -> float | None:
+    price = draft.usd_per_million_tokens
     if price is None:
-        return 0.0 if type_ in FREE else None
+        return 0.0 if draft.type in FREE else None
     if not isfinite(price) or price < 0:
-        raise Refused(reason=f"A price of {price} can not be: give dollars per million tokens, 0 for nothing.")
+        raise Refused(reason=f"The price {price} is not valid: give dollars per million tokens, 0 for a free model.")
     return price
 
 

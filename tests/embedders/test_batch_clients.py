@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from evervec.domain.batch import BatchClient, Line, MediaLine, RemoteJob, RemoteState, remote_name
-from evervec.embedders.catalog import BATCHED
+from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import BadInputError, ConfigError, ResultsGoneError, TransientError
 from tests.embedders.batch_settings import (
     DIMS,
@@ -32,7 +32,7 @@ from tests.fakes import Fault, expected_description, expected_vector
 TEXTS = ["The job is stuck.", "Задача зависла.", "🎉🎉", "a  b\n\nc", "'; DROP TABLE--", *map(str, range(20))]
 
 
-@pytest.fixture(params=BATCHED)
+@pytest.fixture(params=BATCH_TYPES)
 async def s(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Setting]:
     async with setting(request.param, tmp_path) as opened:
         yield opened

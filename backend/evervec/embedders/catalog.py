@@ -1,19 +1,13 @@
-"""From a provider's record to its embedder and to its batch API; opens nothing by itself.
+"""Which class is the embedder of a provider's record, and which its batch API; opens nothing by itself.
 
 A vendor's library is imported where its client is opened: nobody waits for the others.
 """
 
-from typing import Final
-
 from evervec.domain.batch import BatchClient
 from evervec.domain.protocols import Embedder
-from evervec.embedders.local.embedder import MODEL as LOCAL_MODEL
+from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
 from evervec.embedders.local.embedder import LocalEmbedder
-from evervec.errors import ConfigError, NoBatchError
-
-TYPES: Final = ("local", "ollama", "gemini", "openai")
-BATCHED: Final = ("gemini", "openai")
-"""Types with a batch API."""
+from evervec.errors import ConfigError
 
 
 def open_embedder(
@@ -25,37 +19,32 @@ def open_embedder(
     name: str,
     dimensions: int | None = None,
 ) -> Embedder:
-    """The embedder of one provider record; `dimensions` are asked of the model, None takes its own width.
+    """Return the embedder of one provider record; `dimensions` are asked of the model, None takes its own width.
 
-    Raises `ConfigError` for a record that can not work.
+    Raise `ConfigError` for a record that can not work.
     """
-    if dimensions is not None and type not in BATCHED:
+    if dimensions is not None and type not in WIDTH_TYPES:
         raise ConfigError(name, f"vectors of {type} are as wide as the model makes them: leave --dimensions out.")
     match type:
-        case "local":
-            if model not in (None, "", LOCAL_MODEL):
-                raise ConfigError(name, f"the local embedder has one model, {LOCAL_MODEL!r}, not {model!r}.")
+        case LOCAL.type:
+            if model not in (None, "", LOCAL.model):
+                raise ConfigError(name, f"the local embedder has one model, {LOCAL.model!r}, not {model!r}.")
             return LocalEmbedder(name=name)
-        case "ollama":
+        case OLLAMA.type:
             from evervec.embedders.ollama.embedder import OllamaEmbedder
-            from evervec.vendors.ollama.client import DEFAULT_URL
+            from evervec.vendors.ollama.client import OLLAMA_URL
 
-            chosen = _model(name, model, "nomic-embed-text")
-            return OllamaEmbedder(base_url or DEFAULT_URL, chosen, api_key=api_key, name=name)
-        case "gemini":
+            return OllamaEmbedder(base_url or OLLAMA_URL, _model(name, model, OLLAMA), api_key=api_key, name=name)
+        case GEMINI.type:
             from evervec.embedders.gemini.embedder import GeminiEmbedder
 
-            chosen = _model(name, model, "gemini-embedding-001")
-            return GeminiEmbedder(
-                chosen, api_key=_key(name, api_key), base_url=base_url, name=name, dimensions=dimensions
-            )
-        case "openai":
+            model, api_key = _model(name, model, GEMINI), _key(name, api_key)
+            return GeminiEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
+        case OPENAI.type:
             from evervec.embedders.openai.embedder import OpenAIEmbedder
 
-            chosen = _model(name, model, "text-embedding-3-small")
-            return OpenAIEmbedder(
-                chosen, api_key=_key(name, api_key), base_url=base_url, name=name, dimensions=dimensions
-            )
+            model, api_key = _model(name, model, OPENAI), _key(name, api_key)
+            return OpenAIEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
         case _:
             raise ConfigError(name, f"{type!r} is not a type of embedder. Known types: {', '.join(TYPES)}.")
 
@@ -70,40 +59,28 @@ def open_batch_client(
     name: str,
     dimensions: int | None = None,
 ) -> BatchClient:
-    """The batch API of one provider record; `chat_model` is what describes media.
+    """Return the batch API of one provider record; `chat_model` is what describes media.
 
-    Raises `NoBatchError` for a type that has none, `ConfigError` for a record that can not work.
+    Raise `NoBatchError` for a type that has none, `ConfigError` for a record that can not work.
     """
-    match type:
-        case "gemini":
-            from evervec.embedders.gemini.batch import GeminiBatchClient
+    require_batch(name, type)
+    key = _key(name, api_key)
+    if type == GEMINI.type:
+        from evervec.embedders.gemini.batch import GeminiBatchClient
 
-            return GeminiBatchClient(
-                model,
-                api_key=_key(name, api_key),
-                base_url=base_url,
-                name=name,
-                dimensions=dimensions,
-                chat_model=chat_model,
-            )
-        case "openai":
-            from evervec.embedders.openai.batch import OpenAIBatchClient
+        return GeminiBatchClient(
+            model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model
+        )
+    from evervec.embedders.openai.batch import OpenAIBatchClient
 
-            return OpenAIBatchClient(
-                model,
-                api_key=_key(name, api_key),
-                base_url=base_url,
-                name=name,
-                dimensions=dimensions,
-                chat_model=chat_model,
-            )
-        case _:
-            raise NoBatchError(provider=name, type=type, types=" or ".join(BATCHED))
+    return OpenAIBatchClient(
+        model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model
+    )
 
 
-def _model(name: str, model: str | None, example: str) -> str:
+def _model(name: str, model: str | None, vendor: Vendor) -> str:
     if not model:
-        raise ConfigError(name, f"give the model, for example `--model {example}`.")
+        raise ConfigError(name, f"give the model, for example `--model {vendor.model}`.")
     return model
 
 

@@ -1,9 +1,8 @@
 """From a provider's record to its extractor; opens nothing by itself, and imports only the one that is asked for."""
 
 from evervec.domain.protocols import Embedder, Extractor
+from evervec.domain.vendors import EXTRACTOR_TYPES, LOCAL, OLLAMA
 from evervec.errors import ConfigError
-
-TYPES = ("local", "ollama")
 
 
 def open_extractor(
@@ -17,16 +16,16 @@ def open_extractor(
 ) -> Extractor:
     """The extractor of one provider record; the local one reads with `embedder`. Raises `ConfigError`."""
     match type:
-        case "local":
+        case LOCAL.type:
             from evervec.extractors.local.extractor import LocalExtractor
 
             return LocalExtractor(embedder)
-        case "ollama":
+        case OLLAMA.type:
             if not model:
                 raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
             from evervec.extractors.ollama.extractor import OllamaExtractor
-            from evervec.vendors.ollama.client import DEFAULT_URL
+            from evervec.vendors.ollama.client import OLLAMA_URL
 
-            return OllamaExtractor(base_url or DEFAULT_URL, model, api_key=api_key, name=name)
+            return OllamaExtractor(base_url or OLLAMA_URL, model, api_key=api_key, name=name)
         case _:
-            raise ConfigError(name, f"{type!r} is not a type of extractor. Known types: {', '.join(TYPES)}.")
+            raise ConfigError(name, f"{type!r} is not a type of extractor. Known types: {', '.join(EXTRACTOR_TYPES)}.")

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from evervec.domain.batch import BatchClient
 from evervec.domain.protocols import Embedder, Extractor
+from evervec.domain.vendors import EXTRACTOR_TYPES, LOCAL
 from evervec.embedders.catalog import open_batch_client, open_embedder
 from evervec.errors import Refused
-from evervec.extractors.catalog import TYPES as EXTRACTING
 from evervec.extractors.catalog import open_extractor
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.settings import Settings
@@ -75,7 +75,7 @@ class Models:
     @cached_property
     def local(self) -> Embedder:
         """The local embedder, which the local extractor reads with whoever else embeds."""
-        return open_embedder("local", name="local")
+        return open_embedder(LOCAL.type, name=LOCAL.type)
 
     def open(self, provider: Provider) -> Embedder:
         """A client of its own for a provider, for the caller to close."""
@@ -89,13 +89,13 @@ class Models:
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:
-        chats = provider.chat_model is not None and provider.type in EXTRACTING
+        chats = provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
         return open_extractor(
-            provider.type if chats else "local",
+            provider.type if chats else LOCAL.type,
             base_url=provider.base_url,
             model=provider.chat_model,
             api_key=self._api_key(provider),
-            name=provider.name if chats else "local",
+            name=provider.name if chats else LOCAL.type,
             embedder=self.local,
         )
 

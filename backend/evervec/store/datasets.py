@@ -6,6 +6,7 @@ from uuid import UUID
 
 from evervec.domain.naming import slug
 from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.store.schema.embeddables import PURGED_TABLES
 from evervec.store.schema.predicates import PENDING
 from evervec.store.session import ReadTx, Tx
 
@@ -111,9 +112,6 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
     await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
 
 
-PURGED = ("chunks", "documents", "messages", "atoms", "topics")
-
-
 async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
     """Delete up to `limit` rows of a deleted dataset with their vectors, and return how many.
 
@@ -127,7 +125,7 @@ async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
     if not deleted:
         return 0
     await tx.execute("DELETE FROM index_runs WHERE dataset_id = $1", dataset_id)
-    for table in PURGED:
+    for table in PURGED_TABLES:
         removed: int = await tx.fetchval(
             f"WITH gone AS (DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE dataset_id = $1 LIMIT $2)) "
             "RETURNING 1) SELECT count(*) FROM gone",

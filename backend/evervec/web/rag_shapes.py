@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StrictInt, StrictStr
 
+from evervec.domain.sources import SourceType
+
 MOST_IDS = 1_000_000
 MOST_TABLES = 1_000
 
@@ -153,7 +155,7 @@ class Running(Run):
 class Source(_Answer):
     """Where a dataset's documents come from."""
 
-    type: Literal["files", "sql"]
+    type: SourceType
     name: str
     where: str
     synced_at: datetime | None = None

@@ -1,24 +1,18 @@
 """The worker process: runs tasks from NATS and sweeps PostgreSQL for what no task finished, until it is told to stop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.pipeline.embedding.claimed_rows import EmbedCounts
-from evervec.pipeline.embedding.embed import Until
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.upkeep.janitor import clean_up
-from evervec.pipeline.upkeep.sweep import embed_waiting, extract_waiting, index_waiting
+from evervec.pipeline.upkeep.sweep import SWEEP_STAGES, Stage
 from evervec.queue.receiver import serve
 from evervec.runtime import Runtime
 from evervec.worker.tasks import attach
 
 logger = log.get("worker")
-
-Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
-SWEEP_STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, clean_up, embed_waiting)
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:

@@ -8,7 +8,16 @@ from evervec.cli.render.batch_option import Deferred
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
-from evervec.embedders.catalog import BATCHED
+from evervec.domain.vendors import (
+    BATCH_TYPES,
+    EXTRACTOR_TYPES,
+    KEY_TYPES,
+    LOCAL,
+    MEDIA_TYPES,
+    OLLAMA,
+    TYPES,
+    WIDTH_TYPES,
+)
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.overview import describe
@@ -19,7 +28,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name."
 Type = Annotated[
     str,
     typer.Option(
-        "--type", metavar="TYPE", help=f"{', '.join(providers.TYPES)}; {' and '.join(BATCHED)} have batch jobs."
+        "--type", metavar="TYPE", help=f"One of {', '.join(TYPES)}. {' and '.join(BATCH_TYPES)} have batch jobs."
     ),
 ]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
@@ -28,8 +37,9 @@ ChatModel = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="ollama: the model that scores and extracts, local rules without. gemini, openai: the one that describes "
-        "pictures and sounds; knowledge is extracted by local rules.",
+        help=f"{', '.join(type_ for type_ in EXTRACTOR_TYPES if type_ != LOCAL.type)}: the model that scores and extracts, "
+        f"local rules without. {', '.join(MEDIA_TYPES)}: the one that describes pictures and sounds; knowledge is "
+        "extracted by local rules.",
     ),
 ]
 Key = Annotated[
@@ -38,7 +48,7 @@ Key = Annotated[
         metavar="KEY",
         envvar="EVERVEC_PROVIDER_KEY",
         show_envvar=False,
-        help="Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
+        help=f"Needed by {' and '.join(KEY_TYPES)}. Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
     ),
 ]
 Template = Annotated[
@@ -55,7 +65,9 @@ Price = Annotated[
 Dimensions = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, help="How wide vectors shall be, of a model that has several widths (gemini, openai)."
+        metavar="N",
+        min=1,
+        help=f"How wide vectors shall be, of a model that has several widths ({', '.join(WIDTH_TYPES)}).",
     ),
 ]
 Activate = Annotated[
@@ -111,7 +123,7 @@ def _price(dollars: float | None) -> str:
 @app.command()
 def add(
     name: Name,
-    type_: Type = "ollama",
+    type_: Type = OLLAMA.type,
     base_url: Url = None,
     model: Model = None,
     chat_model: ChatModel = None,

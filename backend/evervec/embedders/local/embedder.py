@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
+from evervec.domain.vendors import LOCAL
 from evervec.embedders.vectors import width_of
 from evervec.errors import BadInputError, ConfigError
 
-MODEL = "wordllama-l2-supercat-256"
 PIECE_CHARS = 32_768
 GROUP_CHARS = 65_536
 
@@ -33,7 +33,7 @@ class LocalEmbedder:
     """
 
     limits = EmbedLimits(texts=4096, tokens=None)
-    model = MODEL
+    model = LOCAL.model
 
     def __init__(self, name: str = "local") -> None:
         self._name = name

@@ -8,7 +8,7 @@ from math import ceil
 from uuid import UUID
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders.catalog import BATCHED
+from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import NoBatchError, ProviderError, Refused
 from evervec.pipeline.batch import cleanup
 from evervec.pipeline.batch.collect import Collection
@@ -232,7 +232,7 @@ class BatchManager:
     async def _send_again(self, synced: PollResult) -> None:
         """What a job gave back for the first time travels once more, in jobs of half the size."""
         provider = await self._resources.provider()
-        if provider.type not in BATCHED:
+        if provider.type not in BATCH_TYPES:
             return
         for load in self._loads(provider):
             async with self._database.read() as tx:
@@ -273,7 +273,7 @@ class BatchManager:
     async def _remove_remains(self, synced: PollResult) -> None:
         """What a crash left at the provider: files without a job, jobs that nobody here knows."""
         provider = await self._resources.provider()
-        if provider.type not in BATCHED:
+        if provider.type not in BATCH_TYPES:
             return
         try:
             synced.removed += await cleanup.remove_orphans(self._resources, provider)

@@ -11,7 +11,7 @@ from uuid import UUID
 from evervec.domain.batch import BatchClient, JobType, MediaLine, RemoteJob, Results
 from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument, SkippedDocument
-from evervec.embedders.catalog import BATCHED
+from evervec.domain.vendors import MEDIA_TYPES
 from evervec.errors import BadInputError, NoMediaModelError, Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch.payload import BAD_INPUT, Intent, ReturnReason
@@ -36,9 +36,11 @@ LINE_SHARE = 4 / 3
 
 def require_model(provider: Provider) -> None:
     """Raises `NoMediaModelError` where nobody would ever describe a picture."""
-    if provider.type not in BATCHED or not provider.chat_model:
-        missing = "no model that describes them" if provider.type not in BATCHED else "no chat model"
-        raise NoMediaModelError(provider=provider.name, type=provider.type, missing=missing, types=" or ".join(BATCHED))
+    if provider.type not in MEDIA_TYPES or not provider.chat_model:
+        missing = "no model that describes them" if provider.type not in MEDIA_TYPES else "no chat model"
+        raise NoMediaModelError(
+            provider=provider.name, type=provider.type, missing=missing, types=" or ".join(MEDIA_TYPES)
+        )
 
 
 async def take_in(resources: Resources, target: Dataset, provider: Provider, given: Sequence[IncomingDocument]) -> int:
@@ -313,7 +315,7 @@ class MediaPayload:
     ) -> None:
         """The same as of any other document: with a provider that has a batch API the chunks are kept for that."""
         written = await documents.replace(tx, dataset_id, chunked, chunker.recipe.key)
-        if chunker.provider.type in BATCHED:
+        if chunker.provider.type in MEDIA_TYPES:
             await batch_queue.mark(tx, CHUNK, list(written.pending), hours=self._hours)
 
     async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:

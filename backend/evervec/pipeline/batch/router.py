@@ -1,7 +1,6 @@
 """Which lane a text takes: what people wait for is embedded online, what can wait goes to batch jobs at half the price."""
 
-from evervec.embedders.catalog import BATCHED
-from evervec.errors import NoBatchError
+from evervec.domain.vendors import BATCH_TYPES, require_batch
 from evervec.pipeline.resources import Resources
 
 WORTH_A_JOB = 500
@@ -14,7 +13,7 @@ async def choose_batch(resources: Resources, request: bool | None, rows: int) ->
     New and edited rows never do by themselves. Raises `NoBatchError` for a request that the provider can not fulfil.
     """
     if request is None:
-        return rows >= WORTH_A_JOB and (await resources.provider()).type in BATCHED
+        return rows >= WORTH_A_JOB and (await resources.provider()).type in BATCH_TYPES
     if request:
         await require_batch_api(resources)
     return request
@@ -23,5 +22,4 @@ async def choose_batch(resources: Resources, request: bool | None, rows: int) ->
 async def require_batch_api(resources: Resources) -> None:
     """Raises `NoBatchError` unless the active provider has a batch API."""
     provider = await resources.provider()
-    if provider.type not in BATCHED:
-        raise NoBatchError(provider=provider.name, type=provider.type, types=" or ".join(BATCHED))
+    require_batch(provider.name, provider.type)

@@ -8,15 +8,13 @@ from uuid import uuid4
 from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
-from evervec.embedders.catalog import BATCHED, TYPES, open_embedder
-from evervec.errors import NoBatchError, Refused
+from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, require_batch
+from evervec.embedders.catalog import open_embedder
+from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.providers import Provider, ProviderDraft
-
-FREE = ("local",)
-"""Types that embed in this process, where no token costs anything."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ async def ensure_default(resources: Resources) -> None:
         existing = await providers.every(tx)
         active = await providers.active(tx)
     if not existing:
-        await add(resources, ProviderDraft("local", "local"))
+        await add(resources, ProviderDraft(LOCAL.type, LOCAL.type))
     elif active is not None:
         await vectors.build_indexes(resources.database, active.space.id, active.space.dimensions)
 
@@ -81,7 +79,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
 def _price(draft: ProviderDraft) -> float | None:
     price = draft.usd_per_million_tokens
     if price is None:
-        return 0.0 if draft.type in FREE else None
+        return 0.0 if draft.type in FREE_TYPES else None
     if not isfinite(price) or price < 0:
         raise Refused(reason=f"The price {price} is not valid: give dollars per million tokens, 0 for a free model.")
     return price
@@ -95,8 +93,8 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
     """
     async with resources.database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
-        if defer and chosen.type not in BATCHED:
-            raise NoBatchError(provider=chosen.name, type=chosen.type, types=" or ".join(BATCHED))
+        if defer:
+            require_batch(chosen.name, chosen.type)
         active = await providers.active(tx)
         # its only provider may just have become one of another type, under its name
         before = await providers.active_space(tx)
@@ -111,7 +109,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
         if defer:
             live = [one.id for one in await datasets.live(tx)]
             await batch_queue.mark_datasets(tx, live, hours=resources.settings.batch_hours)
-        if chosen.type not in BATCHED:
+        if chosen.type not in BATCH_TYPES:
             await batch_queue.unmark(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from evervec.domain.document import ChangedIds, SourceReader
 from evervec.domain.naming import slug
+from evervec.domain.sources import SourceType
 from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
 from evervec.pipeline.indexing.sql_source import SqlSource
 from evervec.pipeline.resources import Resources
@@ -22,8 +23,6 @@ from evervec.store import datasets, sources
 from evervec.store.datasets import Dataset
 from evervec.store.foreign.reader import ForeignTables, open_foreign
 from evervec.store.sources import SourceRecord
-
-FILES_TYPE, SQL_TYPE = "files", "sql"
 
 NAMED_PATHS = 5
 """So many paths of a dataset are named in a message."""
@@ -93,7 +92,7 @@ async def without_missing(resources: Resources, project: str, dataset: str, file
     """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
     async with resources.database.read() as tx:
         kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
-    known = {} if kept is None or kept.type != FILES_TYPE else _roots(kept.spec)
+    known = {} if kept is None or kept.type != SourceType.FILES else _roots(kept.spec)
     paths = {normal(path): path for path in files.roots}
     gone = [path for path in paths if path in known and known[path].trouble()]
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
@@ -118,9 +117,9 @@ async def register_files(
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
         kept = await sources.by_name(tx, target.project_id, target.slug)
-        known = kept.spec if kept is not None and kept.type == FILES_TYPE else spec
+        known = kept.spec if kept is not None and kept.type == SourceType.FILES else spec
         scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
-        record = await sources.save(tx, target.project_id, target.slug, FILES_TYPE, spec)
+        record = await sources.save(tx, target.project_id, target.slug, SourceType.FILES, spec)
         await sources.assign(tx, target.id, record.id)
     return target, scope
 
@@ -200,7 +199,7 @@ async def open_source(
     if found is None:
         raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
     record, tenant = found
-    if record.type == FILES_TYPE:
+    if record.type == SourceType.FILES:
         return await asyncio.to_thread(_opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, lets_go)
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
@@ -220,7 +219,7 @@ async def register_sql(resources: Resources, description: Description) -> Source
     async with resources.database.transaction() as tx:
         project_id = await datasets.ensure_project(tx, description.project)
         record = await sources.save(
-            tx, project_id, description.name, SQL_TYPE, description.model_dump(mode="json"), url_encrypted=url
+            tx, project_id, description.name, SourceType.SQL, description.model_dump(mode="json"), url_encrypted=url
         )
         if description.dataset is not None:
             dataset = await datasets.ensure(tx, description.project, description.dataset)

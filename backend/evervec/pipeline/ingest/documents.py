@@ -9,13 +9,12 @@ from functools import partial
 from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument
 from evervec.domain.text import clean
-from evervec.embedders.catalog import BATCHED
+from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import media_jobs
 from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.embedding.embed import embed_rows
-from evervec.pipeline.embedding.providers import FREE
 from evervec.pipeline.indexing.run import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
@@ -128,7 +127,7 @@ class _Ingestion:
         self._resources, self._database = resources, resources.database
         self._chunker, self._target, self._mode = chunker, target, mode
         provider = chunker.provider
-        self._batched, self._local = provider.type in BATCHED, provider.type in FREE
+        self._batched, self._local = provider.type in BATCH_TYPES, provider.type in FREE_TYPES
         self._writing: asyncio.Task[None] | None = None
         self._uris: set[str] = set()
         self.total = IngestResult()

@@ -13,8 +13,9 @@ from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import Progress
-from evervec.pipeline.indexing.source_registry import FILES_TYPE, FileSelection
+from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.resources import Resources
+from evervec.sources.files.source import FILES_TABLE
 from evervec.sources.files.uris import path_of, uri_of
 from evervec.sources.files.watching import Seen, Watching
 from evervec.store.datasets import Dataset
@@ -210,5 +211,5 @@ def _requests(seen: Seen) -> list[RunRequest]:
     paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in seen.roots)]
     # what is gone comes last: until then a moved document is found by its text, where it was before
     paths.sort(key=lambda path: (not os.path.lexists(path), path))
-    changed = {FILES_TYPE: [uri_of(path) for path in paths]}
+    changed = {FILES_TABLE: [uri_of(path) for path in paths]}
     return [RunRequest(changed, trigger=WATCH_TRIGGER, scope=scope, embeds=False)] if paths else []

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from evervec.domain.sources import SourceType
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests
-from evervec.pipeline.indexing.source_registry import FILES_TYPE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.due import next_due
 from evervec.pipeline.status.runs import run_document
@@ -77,7 +77,7 @@ def _source(resources: Resources, record: SourceRecord) -> dict[str, Any]:
 
 def _where(resources: Resources, record: SourceRecord) -> str:
     """Where a source is, without credentials."""
-    if record.type == FILES_TYPE:
+    if record.type == SourceType.FILES:
         return ", ".join(str(path_of(root)) for root in record.spec["roots"])
     if record.url_encrypted is None:
         return resources.database.where

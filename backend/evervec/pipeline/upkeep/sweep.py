@@ -1,5 +1,6 @@
 """The sweep: process waiting rows that no task finished and no lease covers, smallest project first."""
 
+from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 from evervec import log
@@ -35,10 +36,10 @@ async def sweep(resources: Resources) -> EmbedCounts:
 
     Leases make this safe beside any number of workers and sweeps: what is leased is not claimed again.
     """
-    await extract_waiting(resources)
-    await index_waiting(resources)
-    await clean_up(resources)
-    return await embed_waiting(resources)
+    embedded = EmbedCounts()
+    for stage in SWEEP_STAGES:
+        embedded.add(await stage(resources, never) or EmbedCounts())
+    return embedded
 
 
 async def extract_waiting(resources: Resources, until: Until = never) -> None:
@@ -68,6 +69,11 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
     if total != EmbedCounts():
         logger.info("rows swept", embedded=total.success, failed=total.failed)
     return total
+
+
+Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
+SWEEP_STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, clean_up, embed_waiting)
+"""What a sweep does, in this order; a worker repeats each of them beside the others."""
 
 
 async def _process_messages(resources: Resources, stage: str) -> None:

@@ -13,7 +13,7 @@ from evervec.sources.files.listing import Found, Reason, Tree, merged
 from evervec.sources.files.roots import Key, Root, is_folder, said
 from evervec.sources.files.uris import normal, path_of, stamp_of, uri_of
 
-TABLE: Final = "files"
+FILES_TABLE: Final = "files"
 
 _FILES: Final = 64
 _BYTES: Final = 16_000_000
@@ -94,10 +94,10 @@ class FileSource:
         Raises `UnknownTableError`, and `Refused` for what is no path or lies outside of every root.
         """
         for table in changed:
-            if table != TABLE:
-                raise UnknownTableError(table=table, known=TABLE)
+            if table != FILES_TABLE:
+                raise UnknownTableError(table=table, known=FILES_TABLE)
         trees = self._trees()
-        paths = [self._path(one) for one in _ids(changed.get(TABLE, ()))]
+        paths = [self._path(one) for one in _ids(changed.get(FILES_TABLE, ()))]
         return list(dict.fromkeys(uri for path in paths for uri in self._files(trees, path)))
 
     def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:

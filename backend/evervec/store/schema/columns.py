@@ -1,6 +1,6 @@
 """What the models are made of: their base class, the naming convention, and the columns that most tables have."""
 
-from enum import StrEnum
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, MetaData, text
@@ -39,8 +39,8 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
-def one_of(name: str, values: type[StrEnum]) -> str:
-    """Return the condition that a column holds one of an enumeration's values."""
+def one_of(name: str, values: Iterable[str]) -> str:
+    """Return the condition that a column holds one of these values."""
     return f"{name} IN ({', '.join(repr(str(value)) for value in values)})"
 
 

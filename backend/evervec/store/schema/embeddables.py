@@ -9,7 +9,8 @@ class Embeddable:
 
     `text` is the SQL expression of the vector text over the columns of alias `r`; a NULL or blank text means there
     is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row. `place` is the
-    SQL record `(document, heading, first line, last line)` over the same columns, NULL for what is no part of anything.
+    SQL record `(document, heading, first line, last line)` over the same columns, NULL for what is no part of anything;
+    `whole` is the table of the documents that these rows are parts of.
     """
 
     kind: int
@@ -20,6 +21,7 @@ class Embeddable:
     key: str = "id"
     dataset: str = "dataset_id"
     place: str = "NULL::record"
+    whole: str | None = None
 
 
 MESSAGE = Embeddable(1, "message", "messages", "r.content", ("content",))
@@ -34,8 +36,11 @@ CHUNK = Embeddable(
     "r.vector_text",
     ("vector_text",),
     place="(SELECT (d.uri, r.heading, r.line_start, r.line_end) FROM documents d WHERE d.id = r.document_id)",
+    whole="documents",
 )
 
 EMBEDDABLES = (MESSAGE, TOPIC, ATOM, CHUNK)
 BY_NAME = {embeddable.name: embeddable for embeddable in EMBEDDABLES}
 BY_KIND = {embeddable.kind: embeddable for embeddable in EMBEDDABLES}
+PURGED_TABLES = tuple(table for one in reversed(EMBEDDABLES) for table in (one.table, one.whole) if table)
+"""Tables whose rows are removed with their dataset, those that depend on others first."""

@@ -17,7 +17,7 @@ from evervec.errors import BadResponseError, ConfigError, ProviderError, Results
 from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
 from evervec.vendors.http import Deadlines, connection_errors, require_address, require_key
 
-DEFAULT_URL = "https://generativelanguage.googleapis.com"
+GEMINI_URL = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
 """All documents of Google's about batches and embedding are about this one."""
 
@@ -44,7 +44,7 @@ class GeminiClient(httpx.AsyncClient):
         self.deadlines = deadlines or Deadlines()
         self._max_bytes = max_bytes
         self._key = require_key(provider, api_key)
-        address = require_address(provider, base_url or DEFAULT_URL).rstrip("/").removesuffix(f"/{VERSION}")
+        address = require_address(provider, base_url or GEMINI_URL).rstrip("/").removesuffix(f"/{VERSION}")
         super().__init__(
             base_url=address,
             headers={"x-goog-api-key": self._key},

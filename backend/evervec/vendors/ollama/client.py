@@ -26,7 +26,7 @@ from evervec.vendors.http import (
 )
 from evervec.vendors.ollama.refusals import refusal_error
 
-DEFAULT_URL: Final = "http://127.0.0.1:11434"
+OLLAMA_URL: Final = "http://127.0.0.1:11434"
 UNLOADED_AFTER: Final = 300.0
 """Seconds without a request after which Ollama unloads a model, so that the next request has to load it."""
 

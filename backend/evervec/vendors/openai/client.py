@@ -23,7 +23,7 @@ from evervec.vendors.http import (
 )
 from evervec.vendors.openai.refusals import refusal_error
 
-DEFAULT_URL: Final = "https://api.openai.com/v1"
+OPENAI_URL: Final = "https://api.openai.com/v1"
 PAGE_SIZE: Final = 100
 
 
@@ -155,7 +155,7 @@ class OpenAIClient(AsyncOpenAI):
 
 def address(provider: str, base_url: str | None) -> str:
     """Where the API is: `base_url` with `/v1` where it has no path. Raises `ConfigError` for what is no address."""
-    given = require_address(provider, base_url or DEFAULT_URL)
+    given = require_address(provider, base_url or OPENAI_URL)
     parts = urlsplit(given)
     chosen = given if parts.path.strip("/") else parts._replace(path="/v1").geturl()
     try:

@@ -20,12 +20,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql as pg
 
+from evervec.domain.sources import SourceType
 from evervec.store.schema.columns import (
     ZERO,
     Model,
     column,
     dataset,
     filled_time,
+    one_of,
     optional,
     optional_time,
     random_key,
@@ -42,7 +44,7 @@ class DocumentSource(Model, table=True):
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
         CheckConstraint("name <> ''", name="name_given"),
-        CheckConstraint("type IN ('files', 'sql')", name="type_known"),
+        CheckConstraint(one_of("type", SourceType), name="type_known"),
     )
 
     id: UUID = random_key()

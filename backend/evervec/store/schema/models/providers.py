@@ -18,7 +18,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql as pg
 
 from evervec.domain.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
-from evervec.store.schema.columns import ZERO, Model, column, filled_time, optional, optional_time, random_key
+from evervec.domain.vendors import TYPES
+from evervec.store.schema.columns import ZERO, Model, column, filled_time, one_of, optional, optional_time, random_key
 
 
 class EmbeddingSpace(Model, table=True):
@@ -61,7 +62,7 @@ class LlmProvider(Model, table=True):
     __tablename__ = "llm_providers"
     __table_args__ = (
         CheckConstraint("usd_per_million_tokens >= 0", name="price_not_negative"),
-        CheckConstraint("type IN ('local', 'ollama', 'gemini', 'openai')", name="type_known"),
+        CheckConstraint(one_of("type", TYPES), name="type_known"),
         CheckConstraint("name <> '' AND model <> ''", name="name_given"),
     )
 

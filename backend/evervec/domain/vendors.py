@@ -1,0 +1,59 @@
+"""What each vendor can do, one record a vendor: constraints, catalogs, prices and the command line derive from these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from evervec.errors import NoBatchError
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """A service, or a library in this process, that embeds. `type` is its word in a provider's record.
+
+    `model` is an example of a model that embeds (of "local" the only one). `batch`: it has a batch API. `extracts`: its chat models (or rules)
+    score and extract. `describes_media`: its chat models describe pictures and sounds in batch jobs. `several_widths`:
+    some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `free`: it runs in this process, where no token costs anything.
+    """
+
+    type: str
+    model: str
+    needs_key: bool = False
+    free: bool = False
+    several_widths: bool = False
+    batch: bool = False
+    extracts: bool = False
+    describes_media: bool = False
+
+
+LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
+OLLAMA: Final = Vendor("ollama", "nomic-embed-text", extracts=True)
+GEMINI: Final = Vendor(
+    "gemini", "gemini-embedding-001", needs_key=True, several_widths=True, batch=True, describes_media=True
+)
+OPENAI: Final = Vendor(
+    "openai", "text-embedding-3-small", needs_key=True, several_widths=True, batch=True, describes_media=True
+)
+
+VENDORS: Final = (LOCAL, OLLAMA, GEMINI, OPENAI)
+BY_TYPE: Final = {vendor.type: vendor for vendor in VENDORS}
+TYPES: Final = tuple(BY_TYPE)
+
+
+def types_that(can: Callable[[Vendor], bool]) -> tuple[str, ...]:
+    """Return the types of the vendors that can do something."""
+    return tuple(vendor.type for vendor in VENDORS if can(vendor))
+
+
+BATCH_TYPES: Final = types_that(lambda vendor: vendor.batch)
+KEY_TYPES: Final = types_that(lambda vendor: vendor.needs_key)
+WIDTH_TYPES: Final = types_that(lambda vendor: vendor.several_widths)
+FREE_TYPES: Final = types_that(lambda vendor: vendor.free)
+EXTRACTOR_TYPES: Final = types_that(lambda vendor: vendor.extracts)
+MEDIA_TYPES: Final = types_that(lambda vendor: vendor.describes_media)
+
+
+def require_batch(provider: str, type_: str) -> None:
+    """Raise `NoBatchError` unless providers of this type have a batch API."""
+    if type_ not in BATCH_TYPES:
+        raise NoBatchError(provider=provider, type=type_, types=" or ".join(BATCH_TYPES))

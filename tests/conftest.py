@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
-from evervec.pipeline.resources import Models, Resources
+from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
@@ -142,13 +143,13 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         broker = JetStreamBroker(servers.nats_url, stream=f"TEST_{next(NUMBERS)}")
         await broker.startup()
         closing.push_async_callback(_remove_streams, broker)
-        models = Models(None)
-        closing.push_async_callback(models.aclose)
+        clients = ProviderClients(None)
+        closing.push_async_callback(clients.aclose)
         doorbell = Doorbell(broker)
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
-        found = Resources(settings, database, broker, doorbell, models, mirrors)
+        found = Resources(settings, database, broker, doorbell, clients, mirrors)
         attach(broker, found)
         yield found
 

@@ -70,7 +70,7 @@ def send(file: Path) -> None:
 
 async def _send(texts: Sequence[str]) -> dict[str, Any]:
     async with _opened() as runtime:
-        client = runtime.resources.models.batch_client(await runtime.resources.provider())
+        client = runtime.resources.clients.batch_client(await runtime.resources.provider())
         intent, started = uuid4(), perf_counter()
         with TemporaryDirectory(prefix="evervec-bench-") as folder:
             path = Path(folder) / "input.jsonl"
@@ -88,7 +88,7 @@ def read() -> None:
 async def _read() -> dict[str, Any]:
     async with _opened() as runtime:
         provider = await runtime.resources.provider()
-        client = runtime.resources.models.batch_client(provider)
+        client = runtime.resources.clients.batch_client(provider)
         async with runtime.resources.database.read() as tx:
             jobs = await batch_jobs.unfinished(tx)
         before, started, lines = _megabytes("VmRSS"), perf_counter(), 0
@@ -224,8 +224,8 @@ async def _opened() -> AsyncIterator[Runtime]:
     """Everything open, and the provider's library loaded, which takes seconds once a process."""
     async with open_runtime(Settings(), queue=False, migrate=False) as runtime:
         provider = await runtime.resources.provider()
-        runtime.resources.models.embedder(provider)
-        runtime.resources.models.batch_client(provider)
+        runtime.resources.clients.embedder(provider)
+        runtime.resources.clients.batch_client(provider)
         yield runtime
 
 

@@ -21,7 +21,7 @@ async def run(bench: Bench) -> list[Line]:
     async with bench.resources("embed") as resources:
         await without_hnsw(resources)
         target = await dataset(resources)
-        await resources.models.local.embed(["The weights are loaded now."])
+        await resources.clients.local.embed(["The weights are loaded now."])
         return [await _line(resources, target, written, size) for size in SIZES]
 
 
@@ -29,7 +29,7 @@ async def _line(resources: Resources, target: Dataset, written: Sequence[str], s
     taken = await clock.rounds(
         4,
         {
-            "alone": partial(_alone, resources.models.local, written, size),
+            "alone": partial(_alone, resources.clients.local, written, size),
             "pipeline": partial(_pipeline, resources, target, written, size),
         },
     )

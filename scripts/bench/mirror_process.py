@@ -16,8 +16,9 @@ import uvloop
 from pydantic import SecretStr
 
 from evervec import log
+from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.mirrors.registry import Mirrors
-from evervec.pipeline.resources import Models, Resources
+from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
@@ -193,10 +194,10 @@ async def _opened(*, queue: bool) -> AsyncIterator[Resources]:
         closing.push_async_callback(broker.shutdown)
         if queue:
             await broker.startup()
-        models, mirrors = Models(None), Mirrors(settings, database)
-        closing.push_async_callback(models.aclose)
+        clients, mirrors = ProviderClients(None), Mirrors(settings, database)
+        closing.push_async_callback(clients.aclose)
         closing.push_async_callback(mirrors.aclose)
-        yield Resources(settings, database, broker, Doorbell(broker), models, mirrors)
+        yield Resources(settings, database, broker, Doorbell(broker), clients, mirrors)
 
 
 def _secret(given: SecretStr | None) -> str:

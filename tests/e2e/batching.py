@@ -96,7 +96,7 @@ async def main(point: str | None) -> None:
     embedding_jobs.ROWS_CLAIMED, collect.LINES = STEP, LINES
     async with open_runtime(Settings(), queue=False) as runtime:
         if point is not None:
-            arm(POINTS[point], runtime.resources.models.batch_client(await runtime.resources.provider()))
+            arm(POINTS[point], runtime.resources.clients.batch_client(await runtime.resources.provider()))
         manager = BatchManager(runtime.resources)
         say({"up": True})
         while order := await asyncio.to_thread(sys.stdin.readline):

@@ -1,1 +1,1 @@
-"""Evervec inside of a program: the engine without a server. Nothing is started that the caller did not start."""
+"""Evervec as a library in a program, without a server. Nothing is started that the caller did not start."""

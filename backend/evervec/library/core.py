@@ -1,4 +1,4 @@
-"""`SemanticCore`: the engine for scripts and notebooks. Importing it opens nothing and takes no time worth a word."""
+"""`SemanticCore`: the library for scripts and notebooks. Importing it opens nothing and is quick."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from evervec.domain.document import IncomingDocument
 from evervec.errors import Refused
 
 if TYPE_CHECKING:
-    # a second of imports, which come with `open`
+    # a second of imports, which `open` makes
     from evervec.pipeline.batch.manager import BatchManager
     from evervec.pipeline.ingest.documents import IngestResult
     from evervec.pipeline.search.search import SearchAnswer
@@ -24,9 +24,9 @@ Documents = IncomingDocument | Iterable[IncomingDocument] | AsyncIterable[Incomi
 
 
 class SemanticCore:
-    """One open database. `async with SemanticCore.open(url) as core`.
+    """An open database: `async with SemanticCore.open(url) as core`.
 
-    `database` is for SQL of your own, `batch_manager` sends what waits as batch jobs and collects them.
+    `database` is for SQL of your own, `batch_manager` submits what waits as batch jobs and collects their results.
     """
 
     def __init__(self, runtime: "Runtime", project: str, dataset: str) -> None:
@@ -48,11 +48,11 @@ class SemanticCore:
         migrate: bool = False,
         **settings: Any,
     ) -> "AsyncIterator[SemanticCore]":
-        """Open a database by its URL, or the embedded one; closed, and stopped if it was started, at the end of the block.
+        """Open a database by its URL, or the embedded one; close it, and stop what was started, at the end of the block.
 
-        What is ingested goes to `project` and `dataset` if nothing else is said. `home` is the folder of the embedded
-        stack, `settings` are any others of `EVERVEC_*` (`batch_hours=24`). A server's database is migrated only with
-        `migrate`. Raises `DatabaseDownError`, `SchemaMismatchError`, and others of `evervec.errors` that say what to do.
+        Documents go to `project` and `dataset` unless a call names others. `home` is the folder of the embedded stack,
+        `settings` are any others of `EVERVEC_*` (`batch_hours=24`). A server's database is migrated only with `migrate`.
+        Raises `DatabaseDownError`, `SchemaMismatchError`, and other classes of `evervec.errors`.
         """
         from evervec import log
         from evervec.runtime import open_runtime
@@ -72,12 +72,12 @@ class SemanticCore:
 
     @property
     def batch_manager(self) -> "BatchManager":
-        """The batch lane: `flush_queue`, `check_and_sync`, `process_queue`, `cancel`, `list`."""
+        """Return the batch jobs: `flush_queue`, `check_and_sync`, `process_queue`, `cancel`, `get`, `list`."""
         return self._batch_manager
 
     @property
     def database(self) -> "Database":
-        """The open database, for SQL of your own."""
+        """Return the open database, for SQL of your own."""
         return self._resources.database
 
     async def ingest(
@@ -90,8 +90,8 @@ class SemanticCore:
     ) -> "IngestResult":
         """Chunk and write documents, one or many; many at once are written in larger transactions.
 
-        `sync` embeds before it returns, `async` never touches the network, `auto` is `sync` for little text and a local
-        model. A document that is there already under its uri is replaced, and only what changed is embedded.
+        `sync` embeds before it returns, `async` never uses the network, `auto` is `sync` for little text and a local
+        model. A document replaces the one with the same uri, and only what changed is embedded.
         """
         from evervec.pipeline.ingest.documents import ingest_documents
 
@@ -113,19 +113,19 @@ class SemanticCore:
         kind: str | None = None,
         engine: str = "auto",
     ) -> "SearchAnswer":
-        """The k rows nearest in meaning to a text, over everything unless a project, dataset or kind is named."""
+        """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named."""
         from evervec.pipeline.search.search import search
 
         return await search(self._resources, text, k=k, project=project, dataset=dataset, kind=kind, engine=engine)
 
     async def backfill(self, *, dataset: str | None = None) -> "BackfillReport":
-        """Embed online, here and now, everything that waits and is not kept for a batch job."""
+        """Embed online, in this process, everything that waits and is not marked for a batch job."""
         from evervec.pipeline.upkeep.backfill import run
 
         return await run(self._resources, dataset=dataset)
 
     async def status(self) -> dict[str, Any]:
-        """Coverage by dataset, as `evervec status --json` has it."""
+        """Return the coverage by dataset, as `evervec status --json` prints it."""
         from evervec.pipeline.status.overview import status
 
         return await status(self._resources)
@@ -143,9 +143,9 @@ class SemanticCore:
         price: float | None = None,
         use: bool = False,
     ) -> "Provider":
-        """Probe a provider (`local`, `ollama`, `gemini`, `openai`) and keep it; it is used at once on an empty database.
+        """Probe a provider (`local`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
 
-        `use` makes it the active one in any case: vectors of another space go, and their rows wait again. `price` is in
+        `use` makes it active in any case: vectors of another space are deleted, and their rows wait again. `price` is in
         dollars per million tokens, online.
         """
         from evervec.pipeline.embedding import providers

@@ -1,4 +1,4 @@
-"""A document as a caller makes it: from a text, or from a file of any format that is read."""
+"""Documents that a caller of the library makes: from a text, or from a file. Exported as `evervec.Document`."""
 
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -13,25 +13,25 @@ MOST_DOCUMENT_BYTES = 20_000_000
 
 @dataclass(frozen=True)
 class LibraryDocument(document.IncomingDocument):
-    """A text with its identity. `uri` tells which one it is: the same uri again replaces it.
+    """A text with its identity, `uri`: a document with the same uri replaces it.
 
-    `format` tells how it is structured (`markdown`, `python`, `plain`, …).
+    `format` is the structure of the text (`markdown`, `python`, `plain`, …).
     """
 
     @classmethod
     def from_text(cls, uri: str, text: str, *, title: str = "", format: str = "plain") -> Self:  # noqa: A002  # a document's word
-        """A document out of a text that the caller has."""
+        """Make a document from a text."""
         from evervec.domain.text import clean
 
         return cls(uri, clean(title), clean(text), format)
 
     @classmethod
     def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_DOCUMENT_BYTES) -> Self:
-        """The document that a file is: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
+        """Read a file: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
 
         A picture or a sound has `media` and no text; it is read again when it is sent to be described. Raises
-        `PathRefusedError` for what is not there, may not be read, is binary, torn, encrypted, too large or not what its
-        name says.
+        `PathRefusedError` for a file that is missing, unreadable, binary, damaged, encrypted, too large or of another
+        format than its name says.
         """
         from evervec.sources.files.media import MOST_BYTES as MOST_MEDIA_BYTES
         from evervec.sources.files.media import is_media, media_document

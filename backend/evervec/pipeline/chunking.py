@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from evervec.domain.chunking import ChunkDraft, Recipe, chunk
 from evervec.domain.document import IncomingDocument
-from evervec.pipeline.resources import Models, Resources
+from evervec.pipeline.clients import ProviderClients
+from evervec.pipeline.resources import Resources
 from evervec.store.providers import Provider
 
 
@@ -15,11 +16,11 @@ class Chunker:
 
     provider: Provider
     recipe: Recipe
-    models: Models
+    clients: ProviderClients
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of texts, by the tokenizer of the space's model where that is at hand."""
-        return self.models.embedder(self.provider).count_tokens(texts)
+        return self.clients.embedder(self.provider).count_tokens(texts)
 
     def chunk(self, documents: Sequence[IncomingDocument]) -> list[tuple[IncomingDocument, list[ChunkDraft]]]:
         """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
@@ -46,4 +47,4 @@ async def active(resources: Resources) -> Chunker:
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
     recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
-    return Chunker(provider, recipe, resources.models)
+    return Chunker(provider, recipe, resources.clients)

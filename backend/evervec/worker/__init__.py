@@ -1,1 +1,1 @@
-"""The worker process and its thin, named tasks."""
+"""The worker process, its schedule and its tasks."""

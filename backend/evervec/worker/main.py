@@ -1,4 +1,4 @@
-"""The worker process: runs tasks from NATS and sweeps PostgreSQL for what no task finished, until it is told to stop."""
+"""The worker process: run tasks from NATS, and sweep PostgreSQL for what no task finished, until told to stop."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +16,12 @@ logger = log.get("worker")
 
 
 async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[], None] | None = None) -> None:
-    """Run tasks and sweep until `finish` is set; then finish what runs, hand back what was only fetched."""
+    """Run tasks and sweep until `finish` is set; then finish running tasks, and release those only fetched."""
     attach(runtime.broker, runtime.resources)
     settings = runtime.settings
     async with asyncio.TaskGroup() as group:
-        # apart from each other: a slow chat model keeps no row from being embedded
-        sweepers = [group.create_task(_sweeping(runtime.resources, stage, finish)) for stage in SWEEP_STAGES]
+        # one task a stage, so that a slow chat model does not delay embedding
+        sweeps = [group.create_task(_sweep(runtime.resources, stage, finish)) for stage in SWEEP_STAGES]
         group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
         group.create_task(
             serve(
@@ -34,20 +34,20 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
         if started is not None:
             started()
         await finish.wait()
-        _, late = await asyncio.wait(sweepers, timeout=settings.stop_seconds)
-        for sweeper in late:
-            sweeper.cancel()
+        _, late = await asyncio.wait(sweeps, timeout=settings.stop_seconds)
+        for sweep in late:
+            sweep.cancel()
 
 
-async def _sweeping(resources: Resources, stage: Stage, finish: asyncio.Event) -> None:
-    """Sweep every few seconds. Whatever is down now is up again later: the loop itself never ends by an error."""
+async def _sweep(resources: Resources, stage: Stage, finish: asyncio.Event) -> None:
+    """Run one stage of the sweep every few seconds. An error is logged and does not end the loop."""
     while not finish.is_set():
         try:
             await stage(resources, finish.is_set)
         except EvervecError as error:
             logger.warning("sweep failed", stage=stage.__name__, error=str(error))
         except Exception:
-            # A sweeper that is gone would leave rows behind without a word, while the process looks alive.
+            # if this loop ended, rows would wait unnoticed while the process looks alive
             logger.exception("sweep failed", stage=stage.__name__)
         try:
             await asyncio.wait_for(finish.wait(), resources.settings.sweep_seconds)

@@ -1,4 +1,4 @@
-"""What is due by the clock, sent by TaskIQ's scheduler."""
+"""The scheduled tasks, sent by TaskIQ's scheduler."""
 
 import asyncio
 from contextlib import suppress
@@ -15,9 +15,9 @@ from evervec.settings import Settings
 
 
 def schedules(settings: Settings) -> list[ScheduledTask]:
-    """What is sent when: a sweep every minute, a full rebuild of every dataset once a week, and batch jobs if wished.
+    """Return the scheduled tasks: a sweep every minute, a weekly full rebuild of every dataset, batch jobs if configured.
 
-    Always under the same ids.
+    Their ids never change.
     """
     due: list[tuple[str, str, dict[str, bool]]] = [(names.SWEEP, "* * * * *", {})]
     if settings.index_cron:
@@ -49,12 +49,12 @@ class Schedules(ScheduleSource):
         self._schedules = schedules(settings)
 
     async def get_schedules(self) -> list[ScheduledTask]:
-        """All of them."""
+        """Return all of them."""
         return self._schedules
 
 
 async def tick(broker: JetStreamBroker, settings: Settings, finish: asyncio.Event) -> None:
-    """Send scheduled tasks until `finish` is set. Two of these send twice, which claims nothing twice."""
+    """Send scheduled tasks until `finish` is set. Two schedulers send twice, but leases keep work from being done twice."""
     scheduler = TaskiqScheduler(broker, [Schedules(settings)])
     ticking = asyncio.create_task(run_scheduler_task(scheduler, interval=timedelta(seconds=30)))
     finished = asyncio.create_task(finish.wait())

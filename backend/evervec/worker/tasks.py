@@ -1,4 +1,4 @@
-"""The tasks, thin and named: each parses nothing, calls one pipeline function, and lets PostgreSQL keep the retries."""
+"""The tasks: each calls one pipeline function. Retries are kept by PostgreSQL, not by the queue."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -22,18 +22,18 @@ from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embedd
 
 
 def opened(context: Annotated[Context, TaskiqDepends()]) -> Resources:
-    """The open resources of the process that runs the task."""
+    """Return the open resources of the process that runs the task."""
     resources: Resources = context.state.resources
     return resources
 
 
 def own_lane(context: Annotated[Context, TaskiqDepends()]) -> Lane:
-    """The lane that this task came by: what it rings for waits in the same one."""
+    """Return the lane in which this task came; the tasks that it sends go into the same one."""
     label = context.message.labels.get("lane")
     return Lane.INTERACTIVE if label == Lane.INTERACTIVE else Lane.BACKFILL
 
 
-# as defaults, so that `.kiq(atom_ids=…)` is all that a caller has to give
+# defaults of the tasks' parameters, so that `.kiq(atom_ids=…)` is all that a caller has to give
 OPEN_RESOURCES: Resources = TaskiqDepends(opened)
 OWN_LANE: Lane = TaskiqDepends(own_lane)
 
@@ -42,7 +42,7 @@ OWN_LANE: Lane = TaskiqDepends(own_lane)
 async def save_telegram_message_task(
     message: dict[str, Any], project: str = "telegram", dataset: str = "messages", resources: Resources = OPEN_RESOURCES
 ) -> dict[str, int]:
-    """Take in one Telegram message (export or Bot API form); rings for scoring and embedding."""
+    """Save one Telegram message (export or Bot API form), and send tasks for scoring and embedding."""
     report = await telegram.save_message(resources, message, project, dataset)
     return {
         "created": report.created,
@@ -56,7 +56,7 @@ async def save_telegram_message_task(
 async def score_message_task(
     message_id: int, resources: Resources = OPEN_RESOURCES, lane: Lane = OWN_LANE
 ) -> dict[str, int]:
-    """Score one message; rings for extraction when it has something to say."""
+    """Score one message, and send a task for extraction if it contains knowledge."""
     return await score.score_messages(resources, [message_id], lane=lane)
 
 
@@ -72,7 +72,7 @@ async def score_messages_batch_task(
 async def extract_knowledge_from_messages_task(
     message_ids: list[int], resources: Resources = OPEN_RESOURCES, lane: Lane = OWN_LANE
 ) -> dict[str, int]:
-    """Save topics, atoms and links of messages; rings for the embedding of what it wrote."""
+    """Extract topics, atoms and links from messages, and send tasks to embed them."""
     return await extract.extract_knowledge(resources, message_ids, lane=lane)
 
 
@@ -115,7 +115,7 @@ async def index_dataset_task(
     full_rebuild: bool = False,
     resources: Resources = OPEN_RESOURCES,
 ) -> dict[str, Any]:
-    """Index a dataset (uuid or project/slug); ids that come while it is indexed wait for their turn."""
+    """Index a dataset (uuid or project/slug); ids that come while it is being indexed wait for the next run."""
     found = await requests.dataset(resources, dataset_id)
     run_id = await requests.enqueue(resources, found.id, RunRequest(changed_ids, full_rebuild, trigger="task"))
     done = await requests.run_due(resources, found.id)
@@ -124,7 +124,7 @@ async def index_dataset_task(
 
 @async_shared_broker.task(task_name=names.INDEX_WAITING)
 async def index_waiting_task(dataset_id: str, resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
-    """Work off the runs of a dataset that wait."""
+    """Do the waiting runs of a dataset."""
     return {"runs": len(await requests.run_due(resources, UUID(dataset_id)))}
 
 
@@ -132,13 +132,13 @@ async def index_waiting_task(dataset_id: str, resources: Resources = OPEN_RESOUR
 async def index_all_datasets_task(
     full_rebuild: bool = False, resources: Resources = OPEN_RESOURCES
 ) -> dict[str, list[str]]:
-    """Ask for a run of every dataset that has a source: one task a dataset."""
+    """Request a run of every dataset that has a source, one task a dataset."""
     return {"runs": [str(run_id) for run_id in await requests.index_all_datasets(resources, full_rebuild)]}
 
 
 @async_shared_broker.task(task_name=names.PROCESS_BATCHES)
 async def process_batches_task(resources: Resources = OPEN_RESOURCES) -> dict[str, Any]:
-    """Take in what the provider's batch jobs are done with, then send what was told to wait, if it is worth a job."""
+    """Collect the results of finished batch jobs, then submit the rows marked for batch, if they are worth a job."""
     flushed, synced = await BatchManager(resources).process_queue(router.WORTH_A_JOB, only_deferred=True)
     return {
         "ready": synced.ready,
@@ -152,7 +152,7 @@ async def process_batches_task(resources: Resources = OPEN_RESOURCES) -> dict[st
 
 @async_shared_broker.task(task_name=names.SWEEP)
 async def sweep_task(resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
-    """Take up what waits and nobody holds. Workers do this by themselves every few seconds."""
+    """Process what waits and is not leased. Workers also do this by themselves every few seconds."""
     return (await sweep(resources)).as_result()
 
 

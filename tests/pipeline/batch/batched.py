@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from evervec.domain.batch import BatchClient, intent_of
 from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager, PollResult
+from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
-from evervec.pipeline.resources import Models, Resources
+from evervec.pipeline.resources import Resources
 from evervec.store import secrets
 from evervec.store.providers import ProviderDraft
 from tests.fakes.jobs import ENDED, Job, State
@@ -47,13 +48,13 @@ CREATE TRIGGER witness AFTER UPDATE ON embeddings FOR EACH ROW
 async def batched(bare: Resources, fake: FakeProvider, type_: str, **changed: Any) -> AsyncIterator[Resources]:
     """`bare` with the fake as its active provider, of a type that has a batch API; `changed` are settings."""
     key = secrets.new_key()
-    models = Models(key)
-    resources = given(replace(bare, models=models), secret_key=SecretStr(key), **changed)
+    clients = ProviderClients(key)
+    resources = given(replace(bare, clients=clients), secret_key=SecretStr(key), **changed)
     try:
         await add(resources, fake, type_)
         yield resources
     finally:
-        await models.aclose()
+        await clients.aclose()
 
 
 async def add(resources: Resources, fake: FakeProvider, type_: str, *, name: str | None = None, **how: Any) -> None:
@@ -96,7 +97,7 @@ async def to_the_end(resources: Resources, psql: Any, *, looks: int = 12) -> lis
 
 async def client_of(resources: Resources) -> BatchClient:
     """The client that the lane itself uses."""
-    return resources.models.batch_client(await resources.provider())
+    return resources.clients.batch_client(await resources.provider())
 
 
 async def edit(psql: Any, row_id: int, text: str) -> None:

@@ -33,7 +33,7 @@ async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureReque
 @pytest.fixture
 async def client(lane: Resources) -> BatchClient:
     """The batch API that the lane speaks to."""
-    return lane.models.batch_client(await lane.provider())
+    return lane.clients.batch_client(await lane.provider())
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, queue: bool = F
     async def opened() -> T:
         async with AsyncExitStack() as closing:
             with output.progress("rows taken in") if migrate else output.waiting("opening the stack") as step:
-                opening = open_runtime(found, queue=queue, migrate=migrate, taken_in=step)
+                opening = open_runtime(found, queue=queue, migrate=migrate, progress=step)
                 runtime = await closing.enter_async_context(opening)
             return await function(runtime)
 

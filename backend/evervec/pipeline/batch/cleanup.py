@@ -19,7 +19,7 @@ LOOKED_BACK = timedelta(days=3)
 async def remove_orphans(resources: Resources, provider: Provider, *, older: timedelta = REMOVED_AFTER) -> int:
     """Remove remote files of ours that belong to no open job and are older than that, and cancel jobs of ours that run
     and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
-    client = resources.models.batch_client(provider)
+    client = resources.clients.batch_client(provider)
     async with resources.database.read() as tx:
         tag = await batch_jobs.database_tag(tx)
     removed, now = 0, datetime.now(UTC)

@@ -35,7 +35,7 @@ class Collection:
 
     def __init__(self, resources: Resources, provider: Provider, load: Payload) -> None:
         self._database, self._provider, self._load = resources.database, provider, load
-        self._client: BatchClient = resources.models.batch_client(provider)
+        self._client: BatchClient = resources.clients.batch_client(provider)
 
     async def collect(self, job: BatchJob) -> BatchJob:
         """Look how a job stands, and take in what there is. Raises a `ProviderError` when the provider can not tell."""

@@ -114,7 +114,7 @@ class EmbeddingPayload:
     async def fill(self, intent: Intent, dataset_ids: Sequence[UUID]) -> bool:
         """Rows with a lease; what somebody has embedded already is copied, and needs no line."""
         with intent.path.open("wb") as file:
-            count = self._resources.models.embedder(intent.provider).count_tokens
+            count = self._resources.clients.embedder(intent.provider).count_tokens
             into = EmbeddingInput(intent.client, count, file, intent.bounds)
             for dataset_id in dataset_ids:
                 while not into.full:
@@ -180,7 +180,7 @@ class EmbeddingPayload:
             await batch_jobs.drop_lost(tx, job.id)
             await rows.renew(tx, job.id, lease=INTENT_SECONDS)
         with intent.path.open("wb") as file:
-            embedder = self._resources.models.embedder(intent.provider)
+            embedder = self._resources.clients.embedder(intent.provider)
             into = EmbeddingInput(intent.client, embedder.count_tokens, file, Bounds(UNBOUNDED, UNBOUNDED, UNBOUNDED))
             reached = 0
             while True:

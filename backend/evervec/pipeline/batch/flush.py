@@ -66,7 +66,7 @@ class Flush:
     ) -> None:
         self._resources, self._database, self._load = resources, resources.database, load
         self._provider, self._scope, self._sizes, self._tries = provider, scope, sizes, tries
-        self._client: BatchClient = resources.models.batch_client(provider)
+        self._client: BatchClient = resources.clients.batch_client(provider)
 
     async def run(self, flushed: FlushResult, progress: Progress | None = None) -> FlushResult:
         """Jobs, one after the other, as long as enough waits and the provider has room; added to what was flushed before."""

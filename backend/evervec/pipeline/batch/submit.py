@@ -48,7 +48,7 @@ class Submission:
     ) -> None:
         self._resources, self._database = resources, resources.database
         self._provider, self._load = provider, load
-        self._client = resources.models.batch_client(provider)
+        self._client = resources.clients.batch_client(provider)
         self._progress = progress
         self.reused = 0
         """Rows that got an equal text's vector, and are in no job."""

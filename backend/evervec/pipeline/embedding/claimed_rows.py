@@ -65,7 +65,7 @@ class ClaimedRows:
         self.database = resources.database
         self.doorbell = resources.doorbell
         self.provider = provider
-        self.embedder: Embedder = resources.models.embedder(provider)
+        self.embedder: Embedder = resources.clients.embedder(provider)
         self.lease = Lease(resources.database, rows, resources.settings.lease_seconds)
         self.counts = EmbedCounts()
         self._sent = sent

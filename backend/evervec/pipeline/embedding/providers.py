@@ -123,7 +123,7 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     """Ask a provider for two vectors. Raises a `ProviderError`."""
     async with resources.database.read() as tx:
         chosen = await providers.by_name(tx, name)
-    client = resources.models.open(chosen)
+    client = resources.clients.open(chosen)
     started = perf_counter()
     try:
         # a text that nobody has asked before, so that no cache answers

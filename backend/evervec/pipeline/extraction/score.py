@@ -31,7 +31,7 @@ class MessageLease:
 
     def __init__(self, resources: Resources, provider: Provider) -> None:
         self.provider = provider
-        self.extractor: Extractor = resources.models.extractor(provider)
+        self.extractor: Extractor = resources.clients.extractor(provider)
         self._database = resources.database
         self._lease = Lease(resources.database, messages, resources.settings.lease_seconds)
         self.owner = self._lease.owner

@@ -21,6 +21,10 @@ class Refused(EvervecError):
     exit_code = 2
 
 
+class MissingExtraError(EvervecError):
+    """{what} needs the package {package}, which is not installed. Install it with `pip install 'evervec[{extra}]'`."""
+
+
 class UnknownDatasetError(Refused):
     """There is no dataset {dataset!r}. Known datasets: {known}. Create one with `evervec ingest`."""
 

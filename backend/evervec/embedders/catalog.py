@@ -8,6 +8,7 @@ from evervec.domain.protocols import Embedder
 from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.errors import ConfigError
+from evervec.extras import extra
 
 
 def open_embedder(
@@ -31,17 +32,20 @@ def open_embedder(
                 raise ConfigError(name, f"the local embedder has one model, {LOCAL.model!r}, not {model!r}.")
             return LocalEmbedder(name=name)
         case OLLAMA.type:
-            from evervec.embedders.ollama.embedder import OllamaEmbedder
-            from evervec.vendors.ollama.client import OLLAMA_URL
+            with extra(OLLAMA.type, f"A provider of type {OLLAMA.type}"):
+                from evervec.embedders.ollama.embedder import OllamaEmbedder
+                from evervec.vendors.ollama.client import OLLAMA_URL
 
             return OllamaEmbedder(base_url or OLLAMA_URL, _model(name, model, OLLAMA), api_key=api_key, name=name)
         case GEMINI.type:
-            from evervec.embedders.gemini.embedder import GeminiEmbedder
+            with extra(GEMINI.type, f"A provider of type {GEMINI.type}"):
+                from evervec.embedders.gemini.embedder import GeminiEmbedder
 
             model, api_key = _model(name, model, GEMINI), _key(name, api_key)
             return GeminiEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
         case OPENAI.type:
-            from evervec.embedders.openai.embedder import OpenAIEmbedder
+            with extra(OPENAI.type, f"A provider of type {OPENAI.type}"):
+                from evervec.embedders.openai.embedder import OpenAIEmbedder
 
             model, api_key = _model(name, model, OPENAI), _key(name, api_key)
             return OpenAIEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
@@ -66,12 +70,14 @@ def open_batch_client(
     require_batch(name, type)
     key = _key(name, api_key)
     if type == GEMINI.type:
-        from evervec.embedders.gemini.batch import GeminiBatchClient
+        with extra(GEMINI.type, f"A provider of type {GEMINI.type}"):
+            from evervec.embedders.gemini.batch import GeminiBatchClient
 
         return GeminiBatchClient(
             model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model
         )
-    from evervec.embedders.openai.batch import OpenAIBatchClient
+    with extra(OPENAI.type, f"A provider of type {OPENAI.type}"):
+        from evervec.embedders.openai.batch import OpenAIBatchClient
 
     return OpenAIBatchClient(
         model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model

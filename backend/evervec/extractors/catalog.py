@@ -3,6 +3,7 @@
 from evervec.domain.protocols import Embedder, Extractor
 from evervec.domain.vendors import EXTRACTOR_TYPES, LOCAL, OLLAMA
 from evervec.errors import ConfigError
+from evervec.extras import extra
 
 
 def open_extractor(
@@ -23,8 +24,9 @@ def open_extractor(
         case OLLAMA.type:
             if not model:
                 raise ConfigError(name, "give the model that extracts, for example `--model llama3.1`.")
-            from evervec.extractors.ollama.extractor import OllamaExtractor
-            from evervec.vendors.ollama.client import OLLAMA_URL
+            with extra(OLLAMA.type, f"A provider of type {OLLAMA.type}"):
+                from evervec.extractors.ollama.extractor import OllamaExtractor
+                from evervec.vendors.ollama.client import OLLAMA_URL
 
             return OllamaExtractor(base_url or OLLAMA_URL, model, api_key=api_key, name=name)
         case _:

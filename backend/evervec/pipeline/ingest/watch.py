@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from evervec import log
 from evervec.errors import EmptySourceError, EvervecError, IndexRunningError, NoSourceError, UnknownDatasetError
+from evervec.extras import extra
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.indexing.requests import RunRequest
@@ -17,9 +18,11 @@ from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.source import FILES_TABLE
 from evervec.sources.files.uris import path_of, uri_of
-from evervec.sources.files.watching import Seen, Watching
 from evervec.store.datasets import Dataset
 from evervec.store.runs import RunRecord
+
+with extra("files", "Watching files"):
+    from evervec.sources.files.watching import Seen, Watching
 
 logger = log.get("watch")
 

@@ -9,10 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pathspec.patterns.gitignore.base import GitIgnorePatternError
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
 from evervec.errors import Refused
+from evervec.extras import extra
 
 _ALWAYS: Final = frozenset({"__pycache__", "node_modules"})
 _BOM: Final = b"\xef\xbb\xbf"
@@ -42,6 +40,9 @@ class Globs:
 
 def _translated(line: str) -> tuple[str, bool] | None:
     """A pattern's expression and whether it is a plain one; None for a comment, and for what git passes over too."""
+    with extra("files", "Reading a folder"):
+        from pathspec.patterns.gitignore.base import GitIgnorePatternError
+        from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
     try:
         body, wanted = GitIgnoreSpecPattern.pattern_to_regex(_BELOW.sub(r"/**/*\1", line))
         if body is None or wanted is None or _MISREAD.search(body):

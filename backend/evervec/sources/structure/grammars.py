@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from time import thread_time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import compress
 
-from tree_sitter import Language, Node, Parser
+from evervec.extras import extra
+
+if TYPE_CHECKING:
+    from tree_sitter import Language, Node
 
 ABOVE: Final = frozenset(
     ["comment", "line_comment", "block_comment", "multiline_comment", "decorator", "attribute_item", "annotation"]
@@ -66,9 +69,12 @@ class Grammar:
     entry: str = "language"
 
     @cached_property
-    def language(self) -> Language:
+    def language(self) -> "Language":
         """The parser's tables, loaded when the first file of the language comes."""
-        return Language(getattr(import_module(self.package), self.entry)())
+        with extra("code", "Reading source code"):
+            from tree_sitter import Language
+
+            return Language(getattr(import_module(self.package), self.entry)())
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -76,7 +82,7 @@ class Grammar:
         sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
         return Kinds(*sets)
 
-    def parse(self, data: bytes) -> Node:
+    def parse(self, data: bytes) -> "Node":
         """The root of the tree; what does not parse is an ERROR node in it. Texts are cut out of `data`, by the nodes'
         places: a node's own `text` would read what is let go here.
 
@@ -84,6 +90,9 @@ class Grammar:
         """
         if len(data) > MOST_BYTES or len(compress(data, 1)) * MOST_ALIKE < len(data):
             raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
+        language = self.language
+        from tree_sitter import Parser
+
         end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
         views: list[memoryview] = []
 
@@ -92,7 +101,7 @@ class Grammar:
             return views[-1]
 
         try:
-            tree = Parser(self.language).parse(read, progress_callback=lambda _at, _failed: thread_time() > end)
+            tree = Parser(language).parse(read, progress_callback=lambda _at, _failed: thread_time() > end)
         finally:
             # the library keeps for ever what it was given to read (0.26): at least the text behind it is let go
             for view in views:

@@ -6,7 +6,9 @@ from typing import Final
 from evervec import log
 from evervec.domain.document import Block
 from evervec.domain.text import snippet
-from evervec.sources.structure import definitions, docstrings, grammars, markdown, plain, rst
+from evervec.errors import MissingExtraError
+from evervec.extras import extra
+from evervec.sources.structure import docstrings, grammars, markdown, plain, rst
 from evervec.sources.structure.headings import LONGEST
 from evervec.sources.structure.marks import Mark, covering
 
@@ -21,10 +23,13 @@ _TITLES: Final[dict[str, Callable[[str], str]]] = {
 def blocks(text: str, format: str) -> list[Block]:  # noqa: A002  # the word of a document's record
     """The blocks of a text. They cover it; an empty one has none.
 
-    A format that is unknown, and a text that its parser can not take, are given out as `plain`. Nothing is raised.
+    A format that is unknown, and a text that its parser can not take, are given out as `plain`. Raises
+    `MissingExtraError` for source code when its parsers are not installed, and nothing else.
     """
     try:
         return covering(text, _marks(text, format))
+    except MissingExtraError:
+        raise
     except Exception as problem:  # a parser's fault must not keep a text from being found
         log.get("sources").warning("structure not read", format=format, characters=len(text), error=repr(problem))
         return covering(text, plain.marks(text))
@@ -43,5 +48,7 @@ def title(text: str, format: str) -> str:  # noqa: A002
 
 def _marks(text: str, format: str) -> Iterable[Mark]:  # noqa: A002
     if format in grammars.GRAMMARS:
+        with extra("code", "Reading source code"):
+            from evervec.sources.structure import definitions
         return definitions.marks(text, format)
     return _MARKS.get(format, plain.marks)(text)

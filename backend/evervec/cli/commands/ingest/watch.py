@@ -16,7 +16,6 @@ from evervec.cli.render.waiting import show_left
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Exclude, Include
 from evervec.pipeline.indexing.run import GONE
-from evervec.pipeline.ingest import watch as watching
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import overview
 from evervec.pipeline.status.outlook import left
@@ -53,6 +52,8 @@ def watch(
     """Index files and folders, and from then on what changes in them, until Ctrl-C. A worker embeds it."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.pipeline.ingest import watch as watching
+
         resources = runtime.resources
         files = chosen(resources.settings, paths, include, exclude, max_mb)
         with ExitStack() as first:

@@ -5,15 +5,18 @@ from typing import Final
 
 from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.domain.text import clean, snippet
+from evervec.extras import extra
 from evervec.sources.files import formats
-from evervec.sources.files.readers.decoding import decode
-from evervec.sources.files.readers.html import html_markdown
 from evervec.sources.files.readers.notebook import notebook_markdown
 from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
-from evervec.sources.files.readers.pdf import pdf_text
 from evervec.sources.files.readers.unreadable import Unreadable
 from evervec.sources.files.uris import uri_of
 from evervec.sources.structure import title as title_of
+
+with extra("files", "Reading files"):
+    from evervec.sources.files.readers.decoding import decode
+    from evervec.sources.files.readers.html import html_markdown
+    from evervec.sources.files.readers.pdf import pdf_text
 
 _MARKDOWN: Final = "markdown"
 _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, formats.PDF: formats.PLAIN}

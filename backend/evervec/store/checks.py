@@ -43,11 +43,16 @@ async def server(tx: Reads) -> None:
 
 async def schema(tx: Reads) -> None:
     """Raise `SchemaMismatchError` unless exactly the migrations of this version of Evervec were applied."""
-    found = None
-    if await tx.fetchval("SELECT to_regclass('alembic_version')") is not None:
-        found = await tx.fetchval("SELECT string_agg(version_num, ',') FROM alembic_version")
+    found = await revision(tx)
     if found != SCHEMA:
         raise SchemaMismatchError(found=found or "none", wanted=SCHEMA)
+
+
+async def revision(tx: Reads) -> object:
+    """Return the revision of the schema, several if somebody made it so; None for a database without one."""
+    if await tx.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    return await tx.fetchval("SELECT string_agg(version_num, ',') FROM alembic_version")
 
 
 def pgvector_version(text: str) -> tuple[int, ...]:

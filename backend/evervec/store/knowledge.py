@@ -8,6 +8,11 @@ from evervec.domain.reconcile import AtomPlan
 from evervec.store.session import ReadTx, Tx
 
 
+async def lock(tx: Tx, dataset_id: UUID) -> None:
+    """Wait until no other transaction changes the knowledge of a dataset, and keep others waiting until this one ends."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", str(dataset_id))
+
+
 async def known(tx: ReadTx, dataset_id: UUID, message_ids: Sequence[int], *, recent: int = 200) -> DatasetKnowledge:
     """Return all topics of a dataset, the atoms drawn from the given messages, and the `recent` newest other atoms."""
     topics = await tx.fetch("SELECT id, name, description FROM topics WHERE dataset_id = $1 ORDER BY id", dataset_id)

@@ -388,9 +388,3 @@ async def finished(tx: ReadTx, dataset_id: UUID) -> list[RunRecord]:
         WITHOUT_IDS + "WHERE dataset_id = $1 AND finished_at IS NOT NULL ORDER BY created_at DESC", dataset_id
     )
     return [_run(row) for row in rows]
-
-
-async def now(tx: ReadTx) -> datetime:
-    """Return PostgreSQL's time, by which all runs are timed."""
-    moment: datetime = await tx.fetchval("SELECT now()")
-    return moment

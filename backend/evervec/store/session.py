@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -28,8 +29,8 @@ T = TypeVar("T")
 logger = log.get("store")
 
 
-class ReadTx:
-    """A read-only transaction on one snapshot."""
+class _Statements:
+    """Runs statements on a connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -51,6 +52,19 @@ class ReadTx:
         """Run one statement and return its command tag."""
         tag: str = await self._connection.execute(sql, *values)
         return tag
+
+
+class AutocommitConnection(_Statements):
+    """A connection without a transaction: each statement commits by itself, and sees what others committed before it."""
+
+
+class ReadTx(_Statements):
+    """A read-only transaction on one snapshot."""
+
+    async def now(self) -> datetime:
+        """Return PostgreSQL's time at the begin of this transaction: the clock of all leases, pauses and runs."""
+        moment: datetime = await self._connection.fetchval("SELECT now()")
+        return moment
 
     async def copy_out(self, query: str, *values: object, to: Callable[[bytes], Awaitable[None]]) -> None:
         """Run a query as binary COPY; pass its bytes on in pieces as they arrive from the socket."""
@@ -164,10 +178,10 @@ class Database:
             yield ReadTx(connection)
 
     @asynccontextmanager
-    async def autocommit(self) -> AsyncIterator[ReadTx]:
+    async def autocommit(self) -> AsyncIterator[AutocommitConnection]:
         """Open a connection without a transaction, for statements that refuse one: CREATE INDEX CONCURRENTLY."""
         async with self._connection() as connection:
-            yield ReadTx(connection)
+            yield AutocommitConnection(connection)
 
     @asynccontextmanager
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evervec.store import datasets
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
-from evervec.store.session import Database, ReadTx, Tx
+from evervec.store.session import AutocommitConnection, Database, ReadTx, Tx
 
 WRITE = """
 WITH written AS (
@@ -125,7 +125,9 @@ async def build_indexes(database: Database, space_id: int, dimensions: int) -> N
             await _build_index(connection, embeddable, space_id, dimensions)
 
 
-async def _build_index(connection: ReadTx, embeddable: Embeddable, space_id: int, dimensions: int) -> None:
+async def _build_index(
+    connection: AutocommitConnection, embeddable: Embeddable, space_id: int, dimensions: int
+) -> None:
     name = index_name(embeddable, space_id)
     if await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", name):
         return

@@ -151,4 +151,9 @@ def _seconds_until(http_date: str, fallback: float) -> float:
     except ValueError:
         return fallback
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - datetime.now(UTC)).total_seconds()
+    return (aware - wall_clock()).total_seconds()
+
+
+def wall_clock() -> datetime:
+    """Return this machine's time, for what a vendor names by a date: until then a caller waits, and nothing else."""
+    return datetime.now(UTC)

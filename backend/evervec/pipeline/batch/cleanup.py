@@ -1,6 +1,6 @@
 """What a crash left at a provider: remote files without a job, and jobs that this database does not know."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from evervec import log
 from evervec.domain.batch import belongs_to
@@ -21,8 +21,8 @@ async def remove_orphans(resources: Resources, provider: Provider, *, older: tim
     and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
     client = resources.clients.batch_client(provider)
     async with resources.database.read() as tx:
-        tag = await batch_jobs.database_tag(tx)
-    removed, now = 0, datetime.now(UTC)
+        tag, now = await batch_jobs.database_tag(tx), await tx.now()
+    removed = 0
     files = [one async for one in client.files() if belongs_to(one.intent, tag)]
     jobs = [one async for one in client.jobs(now - LOOKED_BACK) if belongs_to(one.intent, tag)]
     intents = [file.intent for file in files] + [job.intent for job in jobs]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import numpy as np
@@ -176,8 +175,8 @@ class ClaimedRows:
         return self._found_healthy
 
     async def _pause(self, error: ProviderError) -> NoReturn:
-        seconds, counted = ladder.pause(error, self.provider.failures, now=datetime.now(UTC))
         async with self.database.transaction() as tx:
+            seconds, counted = ladder.pause(error, self.provider.failures, now=await tx.now())
             await providers.pause(
                 tx,
                 self.provider.id,

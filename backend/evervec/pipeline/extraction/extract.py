@@ -157,7 +157,7 @@ async def _save(
     tx: Tx, lease: MessageLease, dataset_id: UUID, claimed: Sequence[ClaimedMessage], found: Extraction
 ) -> Extracted:
     """Save in one transaction what the messages state now, and mark them as extracted; skip those edited meanwhile."""
-    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", str(dataset_id))
+    await knowledge.lock(tx, dataset_id)
     current = set(await messages.update_messages(tx, lease.owner, claimed))
     ids = [c.message.message_id for c in claimed if c.message.message_id in current]
     drafts = [draft for draft in found.atoms if set(draft.message_ids) <= current or not draft.message_ids]

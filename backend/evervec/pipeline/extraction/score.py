@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from uuid import UUID
 
 from evervec import log
@@ -59,7 +58,7 @@ class MessageLease:
                 await messages.back_off(tx, self.owner, ids, code=error.code, error=str(error), most=last)
             else:
                 # the breaker of the embedder stays closed: rows get their vectors while a chat model is away
-                seconds, _ = ladder.pause(error, FAILURES, now=datetime.now(UTC))
+                seconds, _ = ladder.pause(error, FAILURES, now=await tx.now())
                 await messages.delay(tx, self.owner, ids, seconds=seconds, code=error.code, error=str(error))
         logger.warning(
             "extraction postponed", provider=self.provider.name, code=error.code, messages=len(ids), error=str(error)

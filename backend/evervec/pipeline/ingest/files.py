@@ -1,6 +1,5 @@
 """Files come in: their dataset remembers where they are, and is indexed from there."""
 
-from datetime import UTC, datetime
 from uuid import uuid4
 
 from evervec.domain.naming import slug
@@ -57,11 +56,12 @@ async def _counted(
     """A run that is nowhere but here: not even a new dataset is made for it."""
     try:
         async with resources.database.read() as tx:
+            now = await tx.now()
             found = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
         dataset_id = found[0].id
     except (UnknownDatasetError, UnknownProjectError):
         dataset_id = uuid4()
-    run = RunRecord.unsaved(dataset_id, mode="full", trigger=TRIGGER, at=datetime.now(UTC))
+    run = RunRecord.unsaved(dataset_id, mode="full", trigger=TRIGGER, at=now)
     source = source_registry.files_source(files, checksum=options.checksum)
     chunker = await chunking.active(resources)
     await Indexing(resources, run, source, chunker, options, progress).perform()

@@ -97,7 +97,7 @@ def _running(run: RunRecord, alive: bool) -> dict[str, Any]:
 
 async def _next_full_rebuild(resources: Resources, tx: ReadTx) -> datetime | None:
     cron = resources.settings.index_cron
-    return next_due(cron, await runs.now(tx)) if cron else None
+    return next_due(cron, await tx.now()) if cron else None
 
 
 async def metrics(resources: Resources, name: str, *, newest: int = 20) -> dict[str, Any]:

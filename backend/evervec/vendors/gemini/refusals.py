@@ -19,7 +19,7 @@ from evervec.errors import (
     RateLimitedError,
     TooLargeError,
 )
-from evervec.vendors.http import error_of_status, reason_of, retry_delay
+from evervec.vendors.http import error_of_status, reason_of, retry_delay, wall_clock
 
 _MODEL = re.compile(r"/models/([^/:]+)")
 _SECONDS = re.compile(r"([0-9.]+)s")
@@ -106,7 +106,7 @@ def refusal_error(provider: str, refusal: GeminiRefusal) -> ProviderError:
         case 404:
             return ConfigError(provider, f"{detail} {_advice(refusal.model)}")
         case 429 if refusal.daily:
-            return QuotaExhaustedError(provider, detail, until=next_reset(datetime.now(UTC)))
+            return QuotaExhaustedError(provider, detail, until=next_reset(wall_clock()))
         case 429:
             return RateLimitedError(provider, detail, refusal.delay)
         case 400 if refusal.word == "FAILED_PRECONDITION":

@@ -97,7 +97,7 @@ async def test_what_another_database_left_is_none_of_our_business(
 async def test_files_with_names_that_are_not_ours_are_kept(
     lane: Resources, client: BatchClient, fake: FakeProvider, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    module = "gemini_batch" if (await lane.provider()).type == "gemini" else "openai_batch"
+    module = "gemini.batch" if (await lane.provider()).type == "gemini" else "openai.batch"
     monkeypatch.setattr(f"evervec.embedders.{module}.remote_name", lambda intent: f"theirs-{intent.hex[:20]}")
     file = await left_behind(client, fake, tmp_path, uuid4(), OLD)
     assert await removed(lane) == 0

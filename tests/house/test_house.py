@@ -37,7 +37,11 @@ PLANTED = {
         "try:\n    x = 1\nexcept ValueError:\n    pass\n",
         "an except that only passes",
     ),
-    "text of a node": ("sources/structure/names.py", "from tree_sitter import Node\nx = node.text\n", "parsed bytes"),
+    "text of a node": (
+        "sources/structure/definition_names.py",
+        "from tree_sitter import Node\nx = node.text\n",
+        "parsed bytes",
+    ),
     "long file": ("store/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
 }

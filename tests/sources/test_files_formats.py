@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evervec.sources.files.formats import format_by_first_line, format_of, known
+from evervec.sources.files.formats import format_by_first_line, format_of, is_known_format
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ from evervec.sources.files.formats import format_by_first_line, format_of, known
 )
 def test_a_name_promises_a_format(name: str, expected: str | None) -> None:
     assert format_of(Path("/some/folder.md") / name) == expected
-    assert known(Path("/some/folder.md") / name) == (expected is not None)
+    assert is_known_format(Path("/some/folder.md") / name) == (expected is not None)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from evervec.domain.document import ListedDocument, SkippedDocument
 from evervec.errors import PathRefusedError, Refused
-from evervec.sources.files.ignore import Choice, Globs
-from evervec.sources.files.listing import Reason, Tree, merged
+from evervec.sources.files.file_uris import path_of, stamp_of, uri_of
+from evervec.sources.files.ignore import FileFilter, Globs
+from evervec.sources.files.listing import FileTree, SkipReason, merge_walks
 from evervec.sources.files.roots import Root
-from evervec.sources.files.uris import path_of, stamp_of, uri_of
 
 Write = Callable[..., Path]
 
@@ -39,7 +39,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def walk(root: Path, most_bytes: int = 1000, **choice: Sequence[str]) -> Iterator[ListedDocument | SkippedDocument]:
-    return (one for one, _ in Tree(Root.at(root), Choice(**choice), most_bytes).walk())
+    return (one for one, _ in FileTree(Root.at(root), FileFilter(**choice), most_bytes).walk())
 
 
 def names(root: Path, **choice: Sequence[str]) -> list[str]:
@@ -212,7 +212,7 @@ def test_globs_hold_for_a_file_that_is_named_too(write: Write) -> None:
 @pytest.mark.parametrize("glob", ["", "  ", "# x", "!", "a["])
 def test_a_glob_that_says_nothing_is_refused(glob: str) -> None:
     with pytest.raises(Refused, match="says nothing"):
-        Choice(include=[glob])
+        FileFilter(include=[glob])
 
 
 def test_hidden_names_and_caches_are_left_out_unless_a_glob_spells_the_dot(write: Write) -> None:
@@ -226,8 +226,8 @@ def test_hidden_names_and_caches_are_left_out_unless_a_glob_spells_the_dot(write
 
 @given(st.lists(PATTERNS, max_size=6), st.sampled_from(["a", "a/", "a/b", "a/b/", "c.md", "a/b/c.md"]))
 def test_the_last_pattern_that_speaks_decides(patterns: list[str], path: str) -> None:
-    said = [one for pattern in patterns if (one := Globs([pattern]).says(path)) is not None]
-    assert Globs(patterns).says(path) == (said[-1] if said else None)
+    said = [one for pattern in patterns if (one := Globs([pattern]).verdict(path)) is not None]
+    assert Globs(patterns).verdict(path) == (said[-1] if said else None)
 
 
 # --- links, and what is no file ---------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_sockets_pipes_and_devices_are_counted_and_never_opened(write: Write, mo
         listening.bind("socket.md")
         assert names(root) == ["a.md"]
         details = {
-            one.detail for one in walk(root) if isinstance(one, SkippedDocument) and one.reason == Reason.NOT_A_FILE
+            one.detail for one in walk(root) if isinstance(one, SkippedDocument) and one.reason == SkipReason.NOT_A_FILE
         }
     assert details == {"a pipe", "a device", "a socket"}
 
@@ -299,7 +299,7 @@ def test_depth_costs_no_recursion(tmp_path: Path) -> None:
     sys.setrecursionlimit(len(inspect.stack(0)) + 100)
     try:
         assert names(tmp_path) == [str((deep / "a.md").relative_to(tmp_path))]
-        assert isinstance(Tree(Root.at(tmp_path), Choice(), 1).find(deep / "a.md"), tuple)
+        assert isinstance(FileTree(Root.at(tmp_path), FileFilter(), 1).find(deep / "a.md"), tuple)
     finally:
         sys.setrecursionlimit(limit)
 
@@ -324,7 +324,7 @@ def test_a_folder_that_can_not_be_scanned_is_counted_and_remembered(
 ) -> None:
     root = write("a.md", "shut/b.md", "z.md")
     refuse(monkeypatch, os, "scandir", root / "shut")
-    tree = Tree(Root.at(root), Choice(), 1000)
+    tree = FileTree(Root.at(root), FileFilter(), 1000)
     assert [one for one, _ in tree.walk() if isinstance(one, SkippedDocument)] == [
         SkippedDocument(uri_of(root / "shut") + "/", "unreadable", "permission denied")
     ]
@@ -335,7 +335,7 @@ def test_a_root_that_can_not_be_scanned_is_refused(write: Write, monkeypatch: py
     root = Root.at(write("a.md"))
     refuse(monkeypatch, os, "scandir", root.path)
     with pytest.raises(PathRefusedError, match="can not be read: permission denied"):
-        list(Tree(root, Choice(), 1000).walk())
+        list(FileTree(root, FileFilter(), 1000).walk())
 
 
 def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_removed_in_the_middle_of_a_walk_is_not_listed(write: Write) -> None:
     root = write("a/1.md", "b/2.md", "b/c/3.md", "d.md")
-    found = Tree(Root.at(root), Choice(), 1000).walk()
+    found = FileTree(Root.at(root), FileFilter(), 1000).walk()
     first = next(found)[0]
     shutil.rmtree(root / "b")
     (root / "d.md").unlink()
@@ -355,7 +355,7 @@ def test_what_is_removed_in_the_middle_of_a_walk_is_not_listed(write: Write) -> 
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_root_that_goes_away_in_the_middle_breaks_the_walk_off(write: Write, emptied: bool) -> None:
     root = write("root/a.md", "root/b.md") / "root"
-    found = Tree(Root.at(root), Choice(), 1000).walk()
+    found = FileTree(Root.at(root), FileFilter(), 1000).walk()
     next(found)
     root.rename(root.with_name("elsewhere"))
     if emptied:
@@ -368,5 +368,5 @@ def test_roots_inside_each_other_list_a_file_once_and_what_either_has(write: Wri
     root = write("a.md", "sub/b.xyz", "sub/c.md", "out/d.md")
     write(".gitignore", lines=["out"])
     roots = [root, root / "sub", root / "sub/b.xyz", root / "out"]
-    found = [one for one, _ in merged([Tree(Root.at(path), Choice(), 1000).walk() for path in roots])]
+    found = [one for one, _ in merge_walks([FileTree(Root.at(path), FileFilter(), 1000).walk() for path in roots])]
     assert found == [ListedDocument(uri_of(root / name)) for name in ("a.md", "out/d.md", "sub/b.xyz", "sub/c.md")]

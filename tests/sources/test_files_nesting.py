@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evervec.sources.files.nesting import outermost
-from evervec.sources.files.uris import uri_of
+from evervec.sources.files.file_uris import uri_of
+from evervec.sources.files.nested_roots import outermost_roots
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def homes(folder: Path, *names: str) -> list[str]:
     """Where each of the roots is, by name; the folder itself is nothing and a slash."""
     at = uri_of(folder) + "/"
-    return [home.removeprefix(at) or "/" for home in outermost(at + name for name in names).values()]
+    return [home.removeprefix(at) or "/" for home in outermost_roots(at + name for name in names).values()]
 
 
 def test_what_a_folder_reaches_is_part_of_the_outermost_one(folder: Path) -> None:
@@ -44,9 +44,9 @@ def test_a_folder_that_is_away_has_nothing_in_it(folder: Path) -> None:
 def test_a_disk_is_a_root_of_its_own_mounted_or_not(folder: Path) -> None:
     (folder / "mnt").mkdir()
     assert homes(folder, "", "mnt/") == ["/", "mnt/"]
-    assert outermost(["file:////", "file:///proc/"])["file:///proc/"] == "file:///proc/"
+    assert outermost_roots(["file:////", "file:///proc/"])["file:///proc/"] == "file:///proc/"
 
 
 def test_the_root_of_all_files_is_one_too() -> None:
     etc = uri_of(Path("/etc")) + "/"
-    assert outermost(["file:////", etc])[etc] == "file:////"
+    assert outermost_roots(["file:////", etc])[etc] == "file:////"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec.domain.document import IncomingDocument, SkippedDocument
+from evervec.sources.files.file_uris import uri_of
 from evervec.sources.files.readers.document import read_bytes, read_file
-from evervec.sources.files.uris import uri_of
 
 MOST = 20_000_000
 NAMES = ["a.md", "a.py", "a.txt", "a.html", "a.ipynb", "a.pdf", "a.rst", "a.go", "a", "README"]

@@ -13,10 +13,10 @@ import pytest
 
 from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import PathRefusedError, Refused, UnknownTableError
+from evervec.sources.files.file_source import FileSource
+from evervec.sources.files.file_uris import uri_of
 from evervec.sources.files.readers import document
 from evervec.sources.files.roots import Root
-from evervec.sources.files.source import FileSource
-from evervec.sources.files.uris import uri_of
 
 T = TypeVar("T")
 

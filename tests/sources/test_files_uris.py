@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evervec.errors import Refused
+from evervec.sources.files.file_uris import path_of, uri_of
 from evervec.sources.files.roots import Root
-from evervec.sources.files.uris import path_of, uri_of
 
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b".."))
 

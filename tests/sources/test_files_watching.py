@@ -13,18 +13,18 @@ FEW_WATCHES = ["unshare", "-Ur", "sh", "-c", 'echo 8 > /proc/sys/user/max_inotif
 WATCH = """
 import asyncio, os, sys
 from pathlib import Path
-from evervec.sources.files import watching
+from evervec.sources.files import watcher
 
-watching.POLL = 0.2
+watcher.WATCH_POLL_SECONDS = 0.2
 folder = Path(sys.argv[1])
 
 async def watch():
-    watched = watching.Watching([folder], note=print)
+    watched = watcher.FileWatcher([folder], note=print)
     running = asyncio.create_task(watched.run())
-    await watched.some.wait()
+    await watched.has_changes.wait()
     print(await watched.take())
     (folder / "folder19" / "new.md").write_text(str(os.geteuid()))
-    await watched.some.wait()
+    await watched.has_changes.wait()
     print(await watched.take())
     running.cancel()
 

@@ -12,8 +12,8 @@ from evervec import Document as Given
 from evervec.domain.document import IncomingDocument, Media, SkippedDocument
 from evervec.errors import PathRefusedError
 from evervec.sources.files.media import (
-    MOST_BYTES,
-    Content,
+    MOST_MEDIA_BYTES,
+    MediaFile,
     is_media,
     media_document,
     media_type_of,
@@ -113,7 +113,7 @@ def test_a_picture_becomes_a_document_without_a_text(tmp_path: Path) -> None:
     media = Media(str(path), "image/png", 14, sha256(PNG + b"pixels").digest())
     assert media_document(path) == IncomingDocument(f"file://{path}", "a b", "", "image", "14:1000000000", media)
     content = read_media(path)
-    assert isinstance(content, Content)
+    assert isinstance(content, MediaFile)
     assert (content.data, content.media) == (PNG + b"pixels", media)
 
 
@@ -144,7 +144,7 @@ def test_more_than_twenty_megabytes_are_refused_without_being_read(tmp_path: Pat
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.write(PNG)
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(MOST_MEDIA_BYTES + 1)
     assert reason(read_media(path))[0] == "too large"
     with pytest.raises(PathRefusedError, match="too large"):
         Given.from_path(path, most_bytes=100_000_000)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.sources.telegram.repair import MendedBytes, mend
+from evervec.sources.telegram.repair import RepairedBytes, repair
 
 
 def through(data: bytes, size: int) -> bytes:
-    source = MendedBytes(io.BytesIO(data))
+    source = RepairedBytes(io.BytesIO(data))
     return b"".join(iter(lambda: source.read(size), b""))
 
 
@@ -43,8 +43,8 @@ def test_a_defect_inside_a_text_is_mended_and_nothing_else(defect: bytes, text: 
 
 def test_a_document_id_without_quotes_is_quoted() -> None:
     data = b'{\n "document_id": video_files/sticker (2).webm,\n "document_id": 51,\n "n": "x"\n}'
-    assert json.loads(mend(data)) == {"document_id": "51", "n": "x"}
-    assert b'"document_id": "video_files/sticker (2).webm",\n' in mend(data)
+    assert json.loads(repair(data)) == {"document_id": "51", "n": "x"}
+    assert b'"document_id": "video_files/sticker (2).webm",\n' in repair(data)
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity"])
@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_left_out() -> None:
 
 
 def test_the_position_is_a_byte_of_the_file() -> None:
-    source = MendedBytes(io.BytesIO(b'{"a": 1}\n{"b'))
+    source = RepairedBytes(io.BytesIO(b'{"a": 1}\n{"b'))
     source.read(64)
     assert source.position == 9
     source.read(64)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evervec.errors import Refused, SourceError, UnknownTableError
 from evervec.sources.sql import loading, records, template
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 
 YAML = """
 name: marketplace
@@ -40,14 +40,14 @@ WORD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 COLUMN = WORD.filter(lambda name: not set(name) & set("{}.[]:!\n") and not name.isdecimal())
 
 
-def described(**changes: Any) -> Description:
+def described(**changes: Any) -> SourceDescription:
     table = {"key": "id", "template": "{a}", **changes.pop("table", {})}
     return loading.describe(
         {"name": "s", "project": "p", "dataset": "d", "tables": {"orders": table}, **changes}, "s.yaml"
     )
 
 
-def parsed(text: str) -> Description:
+def parsed(text: str) -> SourceDescription:
     return loading.parse(text, "s.yaml", {"SHOP_DATABASE_URL": URL})
 
 

@@ -54,8 +54,8 @@ def test_a_lock_lives_as_long_as_a_child_that_inherited_it(tmp_path: Path) -> No
 
 
 def test_a_long_log_keeps_its_end_and_its_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_log, "LIMIT", 100)
-    monkeypatch.setattr(server_log, "KEPT", 10)
+    monkeypatch.setattr(server_log, "LONGEST_LOG_BYTES", 100)
+    monkeypatch.setattr(server_log, "KEPT_LOG_BYTES", 10)
     log = ServerLog(tmp_path / "server.log")
     writer = log.open()
     os.write(writer, b"x" * 95 + b"\nlast\n")
@@ -63,7 +63,7 @@ def test_a_long_log_keeps_its_end_and_its_writer(tmp_path: Path, monkeypatch: py
     os.write(writer, b"new\n")
     os.close(writer)
     assert log.path.read_bytes() == b"xxxx\nlast\nnew\n"
-    assert log.last_words(since=5) == "last\nnew"
+    assert log.tail(since=5) == "last\nnew"
 
 
 def test_a_log_within_its_limit_is_left_alone(tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_a_program_below_a_closed_folder_is_copied_once_and_runs(
     account = server_account(tmp_path, tmp_path / "postgres")
     closed = _closed_copy(binaries.postgres(), tmp_path / "closed")
     assert binaries.version(closed, account) is None
-    copy, version = binaries.within_reach(closed, account)
+    copy, version = binaries.runnable_copy(closed, account)
     assert copy.root.is_relative_to(open_folder)
     assert version.startswith("18.")
     made = copy.executable.stat()
-    assert binaries.within_reach(closed, account)[0].executable.stat().st_ino == made.st_ino
+    assert binaries.runnable_copy(closed, account)[0].executable.stat().st_ino == made.st_ino
     initdb = subprocess.run([copy.executable.with_name("initdb"), "--version"], check=True, **account.process_user)
     assert initdb.returncode == 0
 
@@ -137,7 +137,7 @@ def test_a_copy_in_somebody_elses_folder_is_never_run(
     account = server_account(tmp_path, tmp_path / "postgres")
     closed = _closed_copy(binaries.nats_server(), tmp_path / "closed")
     with pytest.raises(StackError, match="can not be run"):
-        binaries.within_reach(closed, account)
+        binaries.runnable_copy(closed, account)
     assert list(open_folder.iterdir()) == []
 
 

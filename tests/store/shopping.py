@@ -8,7 +8,7 @@ import pytest
 
 from evervec.errors import SourceError
 from evervec.sources.sql import loading
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.store.foreign.reader import open_foreign
 
 ROWS = 500_000
@@ -48,12 +48,12 @@ ORDERS = {
 }
 
 
-def described(**changes: Any) -> Description:
+def described(**changes: Any) -> SourceDescription:
     """The orders, described in another way than usual."""
     return tables(orders={**ORDERS, **changes})
 
 
-def tables(**given: Any) -> Description:
+def tables(**given: Any) -> SourceDescription:
     """A source of these tables."""
     split = any(table.get("dataset_column") for table in given.values())
     belonging = {} if split else {"dataset": "main"}
@@ -65,7 +65,7 @@ async def gathered(batches: AsyncIterator[list[Any]]) -> list[Any]:
     return [item async for batch in batches for item in batch]
 
 
-async def refusal(url: str, description: Description) -> str:
+async def refusal(url: str, description: SourceDescription) -> str:
     """What is said of a description that does not fit."""
     with pytest.raises(SourceError) as refused:
         await open_foreign(description, url)

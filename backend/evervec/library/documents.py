@@ -33,8 +33,7 @@ class LibraryDocument(document.IncomingDocument):
         `PathRefusedError` for a file that is missing, unreadable, binary, damaged, encrypted, too large or of another
         format than its name says.
         """
-        from evervec.sources.files.media import MOST_BYTES as MOST_MEDIA_BYTES
-        from evervec.sources.files.media import is_media, media_document
+        from evervec.sources.files.media import MOST_MEDIA_BYTES, is_media, media_document
         from evervec.sources.files.readers.document import read_file
 
         file = Path(fspath(path)).absolute()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Digest, FeedVectors, Ids
 from evervec.mirror import scan
-from evervec.mirror.entries import NOT_FOUND, Entries
+from evervec.mirror.entries import MISSING_ID, Entries
 from evervec.mirror.faiss_library import faiss
 from evervec.mirror.filter import Filter
 from evervec.mirror.position_set import PositionSet
@@ -107,10 +107,10 @@ class Delta:
 
     def versions_of(self, ids: Ids) -> Ids:
         """Return the versions `(m,)` in which ids are alive here; -1 where they are not."""
-        found = np.full(len(ids), NOT_FOUND, np.int64)
+        found = np.full(len(ids), MISSING_ID, np.int64)
         for tier in self.tiers:
             positions = tier.entries.positions_of(ids, tier.alive)
-            there = positions != NOT_FOUND
+            there = positions != MISSING_ID
             found[there] = tier.entries.versions[positions[there]]
         return found
 
@@ -134,7 +134,7 @@ class Delta:
 
     def _without_ids(self, tier: Tier, ids: Ids) -> Tier:
         positions = tier.entries.positions_of(ids, tier.alive)
-        positions = positions[positions != NOT_FOUND]
+        positions = positions[positions != MISSING_ID]
         if not len(positions):
             return tier
         left = tier.without(positions)

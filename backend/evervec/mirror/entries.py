@@ -10,7 +10,7 @@ from evervec.domain.feed import Digest, FeedVectors, Ids
 from evervec.mirror.filter import Filter, LruCache
 from evervec.mirror.position_set import Mask, PositionSet
 
-NOT_FOUND = -1
+MISSING_ID = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +51,21 @@ class Entries:
         """Return the positions `(m,)` of ids `(m,)`; -1 for an id that is not here, or not alive."""
         order, held = self._sorted
         if not len(held):
-            return np.full(len(ids), NOT_FOUND, np.int64)
+            return np.full(len(ids), MISSING_ID, np.int64)
         at = np.searchsorted(held, ids)
         at[at == len(held)] = 0
         there = held[at] == ids
         positions = at if order is None else order[at]
         if alive is not None:
             there &= alive.mask[positions]
-        return np.where(there, positions, NOT_FOUND)
+        return np.where(there, positions, MISSING_ID)
 
     def ids_at(self, positions: Ids) -> Ids:
         """Return the ids at positions of any shape; -1 where the position is -1."""
         if not len(self.ids):
-            return np.full(positions.shape, NOT_FOUND, np.int64)
+            return np.full(positions.shape, MISSING_ID, np.int64)
         found = self.ids[positions]
-        found[positions == NOT_FOUND] = NOT_FOUND
+        found[positions == MISSING_ID] = MISSING_ID
         return found
 
     def allowed(self, alive: PositionSet | None, only: Filter | None) -> PositionSet | None:
@@ -106,7 +106,7 @@ class Entries:
         if len(wanted) <= len(self):
             mask = np.zeros(len(self), bool)
             positions = self.positions_of(wanted)
-            mask[positions[positions != NOT_FOUND]] = True
+            mask[positions[positions != MISSING_ID]] = True
             return mask
         at = np.searchsorted(wanted, self.ids)
         at[at == len(wanted)] = 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.feed import Ids
-from evervec.mirror.entries import NOT_FOUND
+from evervec.mirror.entries import MISSING_ID
 from evervec.mirror.filter import Filter
 from evervec.mirror.snapshot import Snapshot
 
@@ -161,7 +161,7 @@ def _search(calls: list[_Call]) -> Outcome:
         answer = first.snapshot.search(queries, first.k, first.only, exact=first.exact, threads=threads)
     except Exception as error:  # any error goes to the callers, and the thread goes on
         return error
-    counts = (answer.ids != NOT_FOUND).sum(axis=1).tolist()
+    counts = (answer.ids != MISSING_ID).sum(axis=1).tolist()
     return [
         Neighbours(answer.ids[row, :count], answer.scores[row, :count], answer.exact, answer.widened)
         for row, count in enumerate(counts)

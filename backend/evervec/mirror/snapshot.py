@@ -8,7 +8,7 @@ import numpy as np
 
 from evervec.domain.feed import DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror.delta import Delta, ScoredIds, Tier
-from evervec.mirror.entries import NOT_FOUND, Entries
+from evervec.mirror.entries import MISSING_ID, Entries
 from evervec.mirror.faiss_library import use_threads
 from evervec.mirror.filter import Filter, LruCache
 from evervec.mirror.position_set import PositionSet
@@ -74,7 +74,7 @@ class LiveSegment:
     def without(self, ids: Ids) -> "LiveSegment":
         """Return the segment with those ids deleted, `(m,)` in any order. Ids that are not here are ignored."""
         positions = self.entries.positions_of(ids, self.alive)
-        positions = positions[positions != NOT_FOUND]
+        positions = positions[positions != MISSING_ID]
         if not len(positions):
             return self
         return LiveSegment(
@@ -84,9 +84,9 @@ class LiveSegment:
     def versions_of(self, ids: Ids) -> Ids:
         """Return the versions `(m,)` in which ids are alive here; -1 where they are not."""
         if not len(self.entries):
-            return np.full(len(ids), NOT_FOUND, np.int64)
+            return np.full(len(ids), MISSING_ID, np.int64)
         positions = self.entries.positions_of(ids, self.alive)
-        return np.where(positions != NOT_FOUND, self.entries.versions[positions], NOT_FOUND)
+        return np.where(positions != MISSING_ID, self.entries.versions[positions], MISSING_ID)
 
     def vectors(self, positions: Ids) -> FloatArray:
         """Return the vectors at some positions, `(m, dim)` float32."""
@@ -186,7 +186,7 @@ class Snapshot:
         parts: tuple[LiveSegment | Tier, ...] = (self.base, *self.delta.tiers)
         for part in parts:
             positions = part.entries.positions_of(ids, part.alive)
-            there = positions != NOT_FOUND
+            there = positions != MISSING_ID
             if there.any():
                 rows[there] = part.vectors(positions[there])
                 missing &= ~there
@@ -250,7 +250,7 @@ class Snapshot:
 
 def _merged(hits: list[ScoredIds], nq: int, k: int) -> ScoredIds:
     """Merge several lists of hits into the best k for each query, padded to k columns."""
-    scores, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), NOT_FOUND, np.int64)
+    scores, ids = np.full((nq, k), -np.inf, np.float32), np.full((nq, k), MISSING_ID, np.int64)
     if len(hits) > 1:
         every_score, every_id = zip(*hits, strict=True)
         hits = [_best(np.concatenate(every_score, axis=1), np.concatenate(every_id, axis=1), k)]

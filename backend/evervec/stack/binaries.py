@@ -78,7 +78,7 @@ def version(program: Program, account: Account) -> str | None:
     return answer.stdout.split()[-1].removeprefix("v")
 
 
-def within_reach(program: Program, account: Account) -> tuple[Program, str]:
+def runnable_copy(program: Program, account: Account) -> tuple[Program, str]:
     """The program at a place where `account` can run it, and its version.
 
     Folders that we did not make stay as they are: a program below a closed one (a clone in /root) is copied once.

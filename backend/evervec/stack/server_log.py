@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 16 * 2**20
-KEPT = 2**20
+LONGEST_LOG_BYTES = 16 * 2**20
+KEPT_LOG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ServerLog:
         """In bytes; 0 when nothing was ever said."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def last_words(self, since: int, lines: int = 8) -> str:
+    def tail(self, since: int, lines: int = 8) -> str:
         """The last lines written after byte `since`."""
         with self.path.open("rb") as file:
             file.seek(since)
@@ -30,10 +30,10 @@ class ServerLog:
 
     def trim(self) -> None:
         """Cut a log over 16 MB to its last 1 MB. The server appends, so it may run meanwhile."""
-        if self.size() <= LIMIT:
+        if self.size() <= LONGEST_LOG_BYTES:
             return
         with self.path.open("r+b") as file:
-            file.seek(-KEPT, os.SEEK_END)
+            file.seek(-KEPT_LOG_BYTES, os.SEEK_END)
             end = file.read()
             file.truncate(0)
         with self.path.open("ab") as file:

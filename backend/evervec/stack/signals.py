@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def end_cancels() -> Iterator[None]:
+def cancel_on_end_signals() -> Iterator[None]:
     """While the block runs, a signal that would end this process at once cancels the block's task instead; the process
     then ends with the exit code that shells know, 128 + the signal's number.
 

@@ -12,17 +12,17 @@ from pydantic import SecretStr
 
 from evervec.errors import StackError
 from evervec.settings import Settings
+from evervec.stack.embedded_server import EmbeddedServer
 from evervec.stack.home import Home, prepare
 from evervec.stack.locks import lock, try_lock
 from evervec.stack.nats.server import Nats
 from evervec.stack.postgres.server import Postgres
-from evervec.stack.server import Server
-from evervec.stack.signals import end_cancels
+from evervec.stack.signals import cancel_on_end_signals
 from evervec.stack.supervisor import keep_alive, pause
 
 # Another process may be making a cluster, replaying a log after a crash, or closing large streams.
-TURN_SECONDS = 330
-TEND_SECONDS = 60
+START_LOCK_SECONDS = 330
+MAINTAIN_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Stack:
         self._wants_database = database
         self._wants_nats = nats
         self._home: Home | None = None
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[str, EmbeddedServer] = {}
         self._user_lock: int | None = None
 
     @property
@@ -72,9 +72,9 @@ class Stack:
         self._home = home
         self._servers = {key: server for key, server in self._all_servers(home).items() if key in self._embedded()}
         try:
-            async with _turn(home):
-                self._user_lock = await lock(home.users_lock, TURN_SECONDS, shared=True)
-                await _all_done(self._ensure(home, server) for server in self._servers.values())
+            async with _start_lock(home):
+                self._user_lock = await lock(home.users_lock, START_LOCK_SECONDS, shared=True)
+                await _run_all(self._ensure(home, server) for server in self._servers.values())
         except BaseException:
             with suppress(StackError):  # why it can not be opened says more than why it can not be closed
                 await self.close()
@@ -92,36 +92,36 @@ class Stack:
     async def supervise(self, stop: asyncio.Event) -> None:
         """Keep our servers alive at their addresses, and their logs short, until `stop` is set."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tend(stop))
+            group.create_task(self._maintain(stop))
             for server in self._servers.values():
                 group.create_task(keep_alive(server, self._revive, stop))
 
-    async def _revive(self, server: Server) -> None:
+    async def _revive(self, server: EmbeddedServer) -> None:
         if self._home is not None:
-            async with _turn(self._home):
+            async with _start_lock(self._home):
                 await self._ensure(self._home, server)
 
-    async def _ensure(self, home: Home, server: Server) -> None:
+    async def _ensure(self, home: Home, server: EmbeddedServer) -> None:
         await server.ensure()
         home.update_record(server.key, server.describe())
 
-    async def _tend(self, stop: asyncio.Event) -> None:
+    async def _maintain(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             for server in self._servers.values():
-                server.tend()
-            await pause(stop, TEND_SECONDS)
+                server.maintain()
+            await pause(stop, MAINTAIN_SECONDS)
 
     async def _leave(self) -> None:
         if self._home is None or self._user_lock is None:
             return
-        async with _turn(self._home):
+        async with _start_lock(self._home):
             os.close(self._user_lock)
             self._user_lock = None
             alone = try_lock(self._home.users_lock)
             if alone is None:
                 return
             try:
-                await _all_done(_stop(self._home, server) for server in self._all_servers(self._home).values())
+                await _run_all(_stop(self._home, server) for server in self._all_servers(self._home).values())
             finally:
                 os.close(alone)
 
@@ -130,7 +130,7 @@ class Stack:
         nats = self._wants_nats and self._settings.embedded_nats
         return {key for key, wanted in ((Postgres.key, database), (Nats.key, nats)) if wanted}
 
-    def _all_servers(self, home: Home) -> dict[str, Server]:
+    def _all_servers(self, home: Home) -> dict[str, EmbeddedServer]:
         stop_seconds = self._settings.stop_seconds
         nats = Nats(home, self._settings.nats_port, stop_seconds)
         return {Postgres.key: Postgres(home, stop_seconds), Nats.key: nats}
@@ -148,7 +148,7 @@ async def open_stack(settings: Settings, *, database: bool = True, nats: bool = 
     Raises what `Stack.open` raises.
     """
     stack = Stack(settings, database=database, nats=nats)
-    with end_cancels():
+    with cancel_on_end_signals():
         try:
             await stack.open()
             yield stack
@@ -157,13 +157,13 @@ async def open_stack(settings: Settings, *, database: bool = True, nats: bool = 
 
 
 @asynccontextmanager
-async def _turn(home: Home) -> AsyncIterator[None]:
+async def _start_lock(home: Home) -> AsyncIterator[None]:
     """Be the only one who starts or stops servers in this home."""
     try:
-        descriptor = await lock(home.start_lock, TURN_SECONDS)
+        descriptor = await lock(home.start_lock, START_LOCK_SECONDS)
     except TimeoutError:
         raise StackError(
-            reason=f"Another process has been starting or stopping the servers of {home.path} for {TURN_SECONDS} s. "
+            reason=f"Another process has been starting or stopping the servers of {home.path} for {START_LOCK_SECONDS} s. "
             f"See {home.logs} and end that process."
         ) from None
     try:
@@ -172,13 +172,13 @@ async def _turn(home: Home) -> AsyncIterator[None]:
         os.close(descriptor)
 
 
-async def _stop(home: Home, server: Server) -> None:
+async def _stop(home: Home, server: EmbeddedServer) -> None:
     await server.stop()
     if description := home.read_record().get(server.key):
         home.update_record(server.key, {**description, "pid": None})
 
 
-async def _all_done(works: Iterable[Coroutine[None, None, None]]) -> None:
+async def _run_all(works: Iterable[Coroutine[None, None, None]]) -> None:
     """Do everything at once and to the end, then raise the first failure."""
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(outcome, BaseException):

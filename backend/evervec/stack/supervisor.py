@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.stack.server import Server
+from evervec.stack.embedded_server import EmbeddedServer
 
 WATCH_SECONDS = 0.2
 FIRST_DELAY = 0.5
@@ -14,7 +14,9 @@ LONGEST_DELAY = 30.0
 STEADY_SECONDS = 60.0
 
 
-async def keep_alive(server: Server, revive: Callable[[Server], Awaitable[None]], stop: asyncio.Event) -> None:
+async def keep_alive(
+    server: EmbeddedServer, revive: Callable[[EmbeddedServer], Awaitable[None]], stop: asyncio.Event
+) -> None:
     """Call `revive` whenever the server's process is gone, until `stop` is set."""
     delay, last_death = FIRST_DELAY, 0.0
     while not stop.is_set():
@@ -28,7 +30,7 @@ async def keep_alive(server: Server, revive: Callable[[Server], Awaitable[None]]
             await pause(stop, delay)
 
 
-async def _revive(server: Server, revive: Callable[[Server], Awaitable[None]]) -> None:
+async def _revive(server: EmbeddedServer, revive: Callable[[EmbeddedServer], Awaitable[None]]) -> None:
     logger = log.get("stack").bind(server=server.process.name)
     logger.warning("server_died")
     try:

@@ -9,7 +9,7 @@ from uuid import UUID
 from evervec.pipeline.indexing import source_registry
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import loading
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets
 from evervec.store.datasets import Dataset
 
@@ -53,14 +53,14 @@ async def add(psql: Any, first: int, last: int, seller: str = "ann") -> None:
     )
 
 
-def described(*, url: str | None = None, split: bool = False, **changes: Any) -> Description:
+def described(*, url: str | None = None, split: bool = False, **changes: Any) -> SourceDescription:
     """Source `shop` of project p: all orders in dataset `orders`, or, `split`, each seller's in one of his own."""
     belonging = {"dataset_column": "seller"} if split else {"dataset": "orders"}
     fields = {"name": "shop", "project": "p", "tables": {"orders": {**ORDERS, **changes}}, **belonging}
     return loading.describe(fields | ({} if url is None else {"url": url}), "shop.yaml")
 
 
-async def keep(resources: Resources, description: Description) -> UUID:
+async def keep(resources: Resources, description: SourceDescription) -> UUID:
     """Remember the source; answers the id of its dataset."""
     await source_registry.register_sql(resources, description)
     return (await dataset(resources, description.dataset or "")).id

@@ -13,7 +13,7 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.uris import uri_of
+from evervec.sources.files.file_uris import uri_of
 from evervec.store.runs import RunRecord
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import chunks, ingest, put, sent

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from evervec.pipeline.resources import Resources
-from evervec.sources.files import events, watching
+from evervec.sources.files import events, watcher
 from tests.conftest import Servers
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
@@ -63,7 +63,7 @@ async def test_a_save_is_in_the_database_soon_and_only_its_chunk_waits_for_a_wor
 async def test_editors_that_rename_on_save_never_let_the_document_go(
     resources: Resources, psql: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "GRACE", 20.0)
+    monkeypatch.setattr(events, "MOVED_SECONDS", 20.0)
     page = folder / "page.md"
     page.write_text("one")
     async with watched(resources, folder):
@@ -232,7 +232,7 @@ async def test_a_name_that_is_no_utf8_is_indexed_and_the_watch_goes_on(
 async def test_what_no_kernel_tells_is_found_by_comparing_everything(
     resources: Resources, psql: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "WHOLE", 0.5)
+    monkeypatch.setattr(watcher, "COMPARE_SECONDS", 0.5)
     (tmp_path / ".git").mkdir()
     (folder / "draft.md").write_text("draft")
     async with watched(resources, folder):
@@ -243,7 +243,7 @@ async def test_what_no_kernel_tells_is_found_by_comparing_everything(
 async def test_after_a_flood_of_events_everything_is_compared(
     resources: Resources, psql: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "FLOOD", 100)
+    monkeypatch.setattr(watcher, "FLOOD_EVENTS", 100)
     async with watched(resources, folder) as writer:
         for number in range(100):
             (folder / f"flood{number}.md").write_text(str(number))

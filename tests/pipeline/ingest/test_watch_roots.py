@@ -82,7 +82,7 @@ async def test_an_empty_folder_in_place_of_a_root_is_not_believed(
 async def test_what_was_put_off_is_not_taken_for_gone_when_its_root_is_unmounted_meanwhile(
     resources: Resources, psql: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "SETTLE", 0.7)
+    monkeypatch.setattr(events, "NEW_FOLDER_SECONDS", 0.7)
     async with watched(resources, folder) as writer:
         (folder / "new").mkdir()
         (folder / "new" / "page.md").write_text("page")
@@ -129,7 +129,7 @@ async def test_of_a_root_that_is_a_file_its_name_is_watched(resources: Resources
 async def test_what_a_link_leads_to_is_watched(
     resources: Resources, psql: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "SETTLE", 600.0)
+    monkeypatch.setattr(events, "NEW_FOLDER_SECONDS", 600.0)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "target.md").write_text("one")

@@ -10,7 +10,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.watch import watch
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.uris import path_of
+from evervec.sources.files.file_uris import path_of
 from evervec.store.datasets import Dataset
 from evervec.store.runs import RunRecord
 from tests.e2e.waiting import eventually

@@ -16,7 +16,7 @@ from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as finding
 from evervec.pipeline.search.search import DuplicatePair, SearchAnswer
-from evervec.sources.files.uris import path_of
+from evervec.sources.files.file_uris import path_of
 from evervec.store.schema.embeddables import BY_NAME
 from evervec.store.vectors import ChunkPlace, SearchHit
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from evervec.cli.terminal import output
 from evervec.errors import Refused
-from evervec.sources.files.listing import Reason
-from evervec.sources.files.uris import path_of
+from evervec.sources.files.file_uris import path_of
+from evervec.sources.files.listing import SkipReason
 
 EXAMPLES = 10
 STAGES = ("list", "read", "chunk", "write", "embed")
@@ -23,11 +23,11 @@ def show_run(found: dict[str, Any], *, dry: bool = False) -> None:
 
 def show_skipped(found: dict[str, Any]) -> None:
     """What has no document though it might have one, and why: the first ones by name."""
-    shown = [one for one in found["examples"] if one["reason"] != Reason.UNKNOWN_FORMAT][:EXAMPLES]
+    shown = [one for one in found["examples"] if one["reason"] != SkipReason.UNKNOWN_FORMAT][:EXAMPLES]
     for one in shown:
         detail = f" ({one['detail']})" if one["detail"] else ""
         output.note(f"skipped {place(one['uri'])}: {one['reason']}{detail}", indent=2)
-    more = found["documents"]["skipped"] - found["skipped"].get(Reason.UNKNOWN_FORMAT, 0) - len(shown)
+    more = found["documents"]["skipped"] - found["skipped"].get(SkipReason.UNKNOWN_FORMAT, 0) - len(shown)
     if more > 0:
         output.note(f"… and {more:,} more", indent=2)
 

@@ -13,11 +13,11 @@ from evervec.domain.sources import SourceType
 from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
 from evervec.pipeline.indexing.sql_source import SqlSource
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.nesting import outermost
+from evervec.sources.files.file_source import FileSource
+from evervec.sources.files.file_uris import normalize, path_of, uri_of
+from evervec.sources.files.nested_roots import outermost_roots
 from evervec.sources.files.roots import Root
-from evervec.sources.files.source import FileSource
-from evervec.sources.files.uris import normal, path_of, uri_of
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
 from evervec.store.datasets import Dataset
@@ -61,7 +61,11 @@ class FileSelection:
         """
         kept, named = _roots(spec), {path_of(uri) for uri in scope or ()}
         inside = [path for path in kept if path not in named and (not scope or not named.isdisjoint(path.parents))]
-        missing = [kept[path] for path in (*(named & kept.keys() if lets_go else ()), *inside) if kept[path].trouble()]
+        missing = [
+            kept[path]
+            for path in (*(named & kept.keys() if lets_go else ()), *inside)
+            if kept[path].unreadable_reason()
+        ]
         gone = {root.path for root in missing if lets_go or root.is_gone()}
         away = [root for root in missing if root.path not in gone]
         roots = [path for path in (*sorted(named), *inside) if path not in gone]
@@ -72,7 +76,7 @@ class FileSelection:
         if self.away and len(self.away) == len(self.roots):
             count, first = len(self.away) + len(self.gone), self.away[0]
             which = "the only path" if count == 1 else f"one of the {count} paths, of which none can be read,"
-            raise RootsAwayError(path=str(first.path), reason=first.trouble(), which=which, dataset=dataset)
+            raise RootsAwayError(path=str(first.path), reason=first.unreadable_reason(), which=which, dataset=dataset)
 
 
 def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
@@ -93,8 +97,8 @@ async def without_missing(resources: Resources, project: str, dataset: str, file
     async with resources.database.read() as tx:
         kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
     known = {} if kept is None or kept.type != SourceType.FILES else _roots(kept.spec)
-    paths = {normal(path): path for path in files.roots}
-    gone = [path for path in paths if path in known and known[path].trouble()]
+    paths = {normalize(path): path for path in files.roots}
+    gone = [path for path in paths if path in known and known[path].unreadable_reason()]
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
 
 
@@ -128,7 +132,7 @@ def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path
     """Take over the roots that are known already; answers those that were named, each as the one that it is in."""
     known = set(_texts(kept["roots"]))
     named = {*_texts(spec["roots"]), *(uri for uri in known if path_of(uri) in gone)}
-    homes = outermost(named | known)
+    homes = outermost_roots(named | known)
     filters = [(one["include"], one["exclude"]) for one in (spec, kept)]
     if filters[0] != filters[1] and not all(homes[uri] in named for uri in known):
         raise Refused(
@@ -213,7 +217,7 @@ def _opened(
     return files_source(files, checksum=checksum)
 
 
-async def register_sql(resources: Resources, description: Description) -> SourceRecord:
+async def register_sql(resources: Resources, description: SourceDescription) -> SourceRecord:
     """Remember a source of SQL tables. One dataset for all of it is made at once, those of tenants when they are seen."""
     url = None if description.url is None else resources.seal(description.url.get_secret_value())
     async with resources.database.transaction() as tx:

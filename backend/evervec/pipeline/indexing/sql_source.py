@@ -6,14 +6,14 @@ from contextlib import aclosing
 from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.pipeline.indexing.run import GONE
 from evervec.sources.sql import records
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.store.foreign.reader import ForeignTables, Record
 
 
 class SqlSource:
     """One tenant's records (all of them where there are no tenants), table by table in the order of the description."""
 
-    def __init__(self, description: Description, foreign: ForeignTables, tenant: str | None) -> None:
+    def __init__(self, description: SourceDescription, foreign: ForeignTables, tenant: str | None) -> None:
         self._description, self._foreign, self._tenant = description, foreign, tenant
 
     @property

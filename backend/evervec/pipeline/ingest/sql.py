@@ -11,7 +11,7 @@ from evervec.pipeline.batch import router
 from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.resources import Resources
 from evervec.sources.sql import records
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets, documents, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.foreign.reader import Change, ForeignTables, open_foreign
@@ -57,7 +57,7 @@ class SourceSync:
 
 
 async def sync(
-    resources: Resources, description: Description, *, full: bool = False, deferred: bool = False
+    resources: Resources, description: SourceDescription, *, full: bool = False, deferred: bool = False
 ) -> SourceSync:
     """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
 
@@ -86,7 +86,7 @@ async def sync(
     return synced
 
 
-async def look(resources: Resources, description: Description, *, full: bool = False) -> SourceSync:
+async def look(resources: Resources, description: SourceDescription, *, full: bool = False) -> SourceSync:
     """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
     async with resources.database.read() as tx:
         record = await sources.find(tx, slug("Project", description.project), description.name)
@@ -100,7 +100,12 @@ async def look(resources: Resources, description: Description, *, full: bool = F
 
 
 async def _seen(
-    resources: Resources, description: Description, record: SourceRecord | None, foreign: ForeignTables, *, full: bool
+    resources: Resources,
+    description: SourceDescription,
+    record: SourceRecord | None,
+    foreign: ForeignTables,
+    *,
+    full: bool,
 ) -> tuple[SourceSync, dict[str | None, ChangedKeys]]:
     """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
     known: dict[str | None, UUID] = {}
@@ -117,7 +122,7 @@ async def _seen(
     return synced, changed
 
 
-async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenant: str | None) -> Dataset:
+async def _dataset(tx: Tx, description: SourceDescription, record: SourceRecord, tenant: str | None) -> Dataset:
     dataset = await datasets.ensure(tx, description.project, description.dataset_of(tenant))
     await sources.assign(tx, dataset.id, record.id, tenant)
     return dataset
@@ -125,7 +130,7 @@ async def _dataset(tx: Tx, description: Description, record: SourceRecord, tenan
 
 async def _changed(
     resources: Resources,
-    description: Description,
+    description: SourceDescription,
     known: dict[str | None, UUID],
     foreign: ForeignTables,
     since: datetime | None,
@@ -144,7 +149,7 @@ async def _changed(
 
 async def _unknown(
     resources: Resources,
-    description: Description,
+    description: SourceDescription,
     known: dict[str | None, UUID],
     table: str,
     some: Sequence[Change],

@@ -16,13 +16,13 @@ from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import Progress
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.source import FILES_TABLE
-from evervec.sources.files.uris import path_of, uri_of
+from evervec.sources.files.file_source import FILES_TABLE
+from evervec.sources.files.file_uris import path_of, uri_of
 from evervec.store.datasets import Dataset
 from evervec.store.runs import RunRecord
 
 with extra("files", "Watching files"):
-    from evervec.sources.files.watching import Seen, Watching
+    from evervec.sources.files.watcher import ChangedFiles, FileWatcher
 
 logger = log.get("watch")
 
@@ -69,7 +69,7 @@ async def watch(
     Raises what `ingest_files` raises, before the first indexing is through; `UnknownDatasetError` or `NoSourceError`
     when somebody takes the dataset or its source away.
     """
-    watching = Watching(
+    watching = FileWatcher(
         files.roots,
         include=files.include,
         exclude=files.exclude,
@@ -93,7 +93,7 @@ class _Keeper:
         self,
         resources: Resources,
         target: Dataset,
-        watching: Watching,
+        watching: FileWatcher,
         teller: WatchListener,
         progress: Progress | None,
     ) -> None:
@@ -108,7 +108,7 @@ class _Keeper:
         ending = asyncio.create_task(finish.wait())
         try:
             while not finish.is_set():
-                coming = asyncio.create_task(self._watching.some.wait())
+                coming = asyncio.create_task(self._watching.has_changes.wait())
                 await asyncio.wait({coming, ending, following}, return_when=asyncio.FIRST_COMPLETED)
                 coming.cancel()
                 if following.done():
@@ -165,7 +165,7 @@ class _Keeper:
             self._teller.note(trouble)
         return is_new
 
-    async def _index(self, seen: Seen) -> None:
+    async def _index(self, seen: ChangedFiles) -> None:
         for request in await asyncio.to_thread(_requests, seen):
             try:
                 run = await requests.index(self._resources, self._target.id, request, progress=self._progress)
@@ -199,7 +199,7 @@ class _Keeper:
         self._away = away
 
 
-def _requests(seen: Seen) -> list[RunRequest]:
+def _requests(seen: ChangedFiles) -> list[RunRequest]:
     """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
     nothing of it is taken for gone because another one is full."""
     scope = [uri_of(root) for root in seen.roots]

@@ -12,7 +12,7 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.due import next_due
 from evervec.pipeline.status.runs import run_document
-from evervec.sources.files.uris import path_of
+from evervec.sources.files.file_uris import path_of
 from evervec.store import documents, monitor, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.monitor import Coverage

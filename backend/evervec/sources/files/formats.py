@@ -71,7 +71,7 @@ def format_of(path: PurePath) -> str | None:
     return _BY_SUFFIX.get(path.suffix[1:].lower()) or _BY_NAME.get(path.name.lower())
 
 
-def known(path: PurePath) -> bool:
+def is_known_format(path: PurePath) -> bool:
     """Whether a file of this name is worth to be read without being asked for."""
     return format_of(path) is not None
 

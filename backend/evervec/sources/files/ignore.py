@@ -32,7 +32,7 @@ class Globs:
         self._wanted = [wanted for _, wanted in told]
         self._expression = re.compile("|".join(f"({body})" for body, _ in told) or "(?!)", re.DOTALL)
 
-    def says(self, path: str) -> bool | None:
+    def verdict(self, path: str) -> bool | None:
         """Whether a relative path (a folder's with `/` at its end) is meant: False where negated, None where not told."""
         match = self._expression.fullmatch(path)
         return self._wanted[match.lastindex - 1] if match and match.lastindex else None
@@ -59,7 +59,7 @@ Rules = tuple[tuple[int, Globs], ...]
 
 def ignored(path: str, rules: Rules) -> bool:
     """Whether the nearest rule that speaks of an absolute path (a folder's with `/` at its end) leaves it out."""
-    return next((said for start, globs in rules if (said := globs.says(path[start:])) is not None), False)
+    return next((said for start, globs in rules if (said := globs.verdict(path[start:])) is not None), False)
 
 
 def rules_in(folder: Path, above: Rules) -> Rules:
@@ -102,7 +102,7 @@ def _read(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FileFilter:
     """What a caller wants of a folder's files, by globs relative to the root: a path must match one of `include`, where
     there is any, and none of `exclude`. Raises `Refused` for a glob that says nothing.
 
@@ -126,7 +126,7 @@ class Choice:
     def _excluded(self) -> Globs:
         return Globs(self.exclude)
 
-    def shows(self, name: str) -> bool:
+    def allows_name(self, name: str) -> bool:
         """Whether a name (of a file or folder) may be looked at, before any glob is asked."""
         if name in _ALWAYS or name == ".git":
             return False
@@ -135,9 +135,9 @@ class Choice:
 
     def excludes(self, path: str) -> bool:
         """Whether an excluding glob names a path relative to the root."""
-        return self._excluded.says(path) is True
+        return self._excluded.verdict(path) is True
 
     def includes(self, path: str, *, above: bool) -> bool:
         """Whether an including glob names a path relative to the root, or named the folder `above` it."""
-        said = self._included.says(path)
+        said = self._included.verdict(path)
         return above if said is None else said

@@ -16,19 +16,19 @@ from typing import Final
 from evervec.domain.document import ListedDocument, SkippedDocument
 from evervec.errors import PathRefusedError
 from evervec.sources.files import ignore
-from evervec.sources.files.formats import known
-from evervec.sources.files.ignore import Choice, Rules
-from evervec.sources.files.roots import Key, Root, is_folder, said
-from evervec.sources.files.uris import encoded, stamp_of
+from evervec.sources.files.file_uris import encode, stamp_of
+from evervec.sources.files.formats import is_known_format
+from evervec.sources.files.ignore import FileFilter, Rules
+from evervec.sources.files.roots import FileIdentity, Root, is_folder, system_reason
 
 _MOST_LINKS: Final = 16
 """How often a folder is entered through links: folders that link to each other have more ways through them than atoms."""
 
-Found = tuple[ListedDocument | SkippedDocument, int]
+ListingEntry = tuple[ListedDocument | SkippedDocument, int]
 """What is said of a file, and its size in bytes; 0 for what is left out. The uri of a folder ends in `/`."""
 
 
-class Reason(StrEnum):
+class SkipReason(StrEnum):
     """Why a file has no document."""
 
     BINARY = "binary"
@@ -53,29 +53,29 @@ class _Folder:
     uri: str
     start: int
     rules: Rules
-    keys: frozenset[Key]
+    keys: frozenset[FileIdentity]
     included: bool = False
 
 
-class Tree:
+class FileTree:
     """One look at one root. `blocked` collects the uris of folders that could not be looked into."""
 
-    def __init__(self, root: Root, choice: Choice, most_bytes: int) -> None:
-        self._root, self._choice, self._most_bytes = root, choice, most_bytes
-        self._key = root.key() if root.is_folder else None
-        self._links = Counter[Key]()
-        self._ways = dict[Path, _Folder | Found | None]()
+    def __init__(self, root: Root, file_filter: FileFilter, most_bytes: int) -> None:
+        self._root, self._filter, self._most_bytes = root, file_filter, most_bytes
+        self._key = root.identity() if root.is_folder else None
+        self._links = Counter[FileIdentity]()
+        self._ways = dict[Path, _Folder | ListingEntry | None]()
         self.blocked: list[str] = []
 
-    def require(self) -> None:
+    def check_root(self) -> None:
         """Raises `PathRefusedError` when the root is no longer the folder that it was.
 
         An unmounted one leaves an empty folder behind, in which nothing would be left of all documents.
         """
-        if self._key and self._root.key() != self._key:
+        if self._key and self._root.identity() != self._key:
             raise PathRefusedError(path=str(self._root.path), reason="another folder took its place meanwhile")
 
-    def walk(self, at: Path | None = None) -> Iterator[Found]:
+    def walk(self, at: Path | None = None) -> Iterator[ListingEntry]:
         """Everything at or below the root, or below a folder in it, in the order of the uris.
 
         Raises `PathRefusedError` when the root can not be looked into, or is not there any more at the end.
@@ -90,16 +90,16 @@ class Tree:
                 yield child
             else:
                 stack.pop()
-        self.require()
+        self.check_root()
 
-    def find(self, path: Path) -> "_Folder | Found | None":
+    def find(self, path: Path) -> "_Folder | ListingEntry | None":
         """What a listing would say of a path at or below the root: None when it would not have it."""
         node, at = self._top, self._root.path
         for name in path.relative_to(at).parts:
             if not isinstance(node, _Folder):
                 break
             at = at / name
-            node = self._way(node, at) if at != path else self._child(node, name, encoded(name) + "/" * is_folder(path))
+            node = self._way(node, at) if at != path else self._child(node, name, encode(name) + "/" * is_folder(path))
         return node
 
     def reaches(self, path: Path) -> bool:
@@ -107,30 +107,32 @@ class Tree:
         found = self.find(path)
         return isinstance(found[0], ListedDocument) if isinstance(found, tuple) else found is not None
 
-    def _way(self, above: _Folder, at: Path) -> "_Folder | Found | None":
+    def _way(self, above: _Folder, at: Path) -> "_Folder | ListingEntry | None":
         """A folder on the way to what is looked for, remembered, since many a file is looked for in it."""
         if at not in self._ways:
-            self._ways[at] = self._child(above, at.name, encoded(at.name) + "/")
+            self._ways[at] = self._child(above, at.name, encode(at.name) + "/")
         return self._ways[at]
 
     @cached_property
-    def _top(self) -> "_Folder | Found | None":
+    def _top(self) -> "_Folder | ListingEntry | None":
         path = self._root.path
         if not self._root.is_folder:
-            name, wanted = path.name, self._choice.includes(path.name, above=not self._choice.include)
-            return None if self._choice.excludes(name) or not wanted else self._file(path, self._root.uri, named=True)
+            name, wanted = path.name, self._filter.includes(path.name, above=not self._filter.include)
+            return None if self._filter.excludes(name) or not wanted else self._file(path, self._root.uri, named=True)
         try:
             rules = ignore.rules_in(path, ignore.rules_above(path))
         except OSError as error:
-            raise PathRefusedError(path=str(path), reason=f"its .gitignore is not readable: {said(error)}") from None
-        keys = frozenset([self._root.key()])
+            raise PathRefusedError(
+                path=str(path), reason=f"its .gitignore is not readable: {system_reason(error)}"
+            ) from None
+        keys = frozenset([self._root.identity()])
         at, uri = str(path).rstrip("/") + "/", self._root.uri.rstrip("/") + "/"
         return _Folder(at, uri, len(at), rules, keys)
 
-    def _children(self, folder: _Folder) -> Iterator["_Folder | Found"]:
+    def _children(self, folder: _Folder) -> Iterator["_Folder | ListingEntry"]:
         try:
             with os.scandir(folder.path) as found:
-                names = sorted((encoded(one.name) + "/" * is_folder(one), one.name) for one in found)
+                names = sorted((encode(one.name) + "/" * is_folder(one), one.name) for one in found)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -141,18 +143,18 @@ class Tree:
             if child:
                 yield child
 
-    def _child(self, folder: _Folder, name: str, code: str) -> "_Folder | Found | None":
+    def _child(self, folder: _Folder, name: str, code: str) -> "_Folder | ListingEntry | None":
         """What is said of a name in a folder; `code` is the name as it stands in a uri, a folder's with `/` at its end."""
         path, uri = folder.path + name + "/" * code.endswith("/"), folder.uri + code
         below = path[folder.start :]
-        if not self._choice.shows(name) or self._choice.excludes(below) or ignore.ignored(path, folder.rules):
+        if not self._filter.allows_name(name) or self._filter.excludes(below) or ignore.ignored(path, folder.rules):
             return None
-        included = self._choice.includes(below, above=folder.included)
+        included = self._filter.includes(below, above=folder.included)
         if code.endswith("/"):
             return self._enter(folder, path, uri, included=included)
-        return self._file(Path(path), uri, named=included) if included or not self._choice.include else None
+        return self._file(Path(path), uri, named=included) if included or not self._filter.include else None
 
-    def _enter(self, above: _Folder, path: str, uri: str, *, included: bool) -> "_Folder | Found | None":
+    def _enter(self, above: _Folder, path: str, uri: str, *, included: bool) -> "_Folder | ListingEntry | None":
         at = Path(path)
         try:
             status = at.stat()
@@ -165,45 +167,49 @@ class Tree:
         key = status.st_dev, status.st_ino
         self._links[key] += is_link
         if key in above.keys:
-            return SkippedDocument(uri, Reason.SYMLINK_LOOP, "it leads to a folder that it lies in"), 0
+            return SkippedDocument(uri, SkipReason.SYMLINK_LOOP, "it leads to a folder that it lies in"), 0
         if is_link and self._links[key] > _MOST_LINKS:
-            return SkippedDocument(uri, Reason.SYMLINK_LOOP, f"{_MOST_LINKS} other links lead to the same folder"), 0
+            return SkippedDocument(
+                uri, SkipReason.SYMLINK_LOOP, f"{_MOST_LINKS} other links lead to the same folder"
+            ), 0
         return _Folder(path, uri, above.start, rules, above.keys | {key}, included)
 
-    def _file(self, path: Path, uri: str, *, named: bool) -> Found | None:
+    def _file(self, path: Path, uri: str, *, named: bool) -> ListingEntry | None:
         """What is said of a file; one that was `named`, by an including glob or as the root, may have any format."""
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return (
-                (SkippedDocument(uri, Reason.NOT_A_FILE, "a link that leads nowhere"), 0) if path.is_symlink() else None
+                (SkippedDocument(uri, SkipReason.NOT_A_FILE, "a link that leads nowhere"), 0)
+                if path.is_symlink()
+                else None
             )
         except OSError as error:
-            reason = Reason.SYMLINK_LOOP if error.errno == errno.ELOOP else Reason.UNREADABLE
-            return SkippedDocument(uri, reason, said(error)), 0
+            reason = SkipReason.SYMLINK_LOOP if error.errno == errno.ELOOP else SkipReason.UNREADABLE
+            return SkippedDocument(uri, reason, system_reason(error)), 0
         if not stat.S_ISREG(status.st_mode):
-            return SkippedDocument(uri, Reason.NOT_A_FILE, _kind(status.st_mode)), 0
-        if not named and not known(path):
-            return SkippedDocument(uri, Reason.UNKNOWN_FORMAT, encoded(path.suffix)), 0
+            return SkippedDocument(uri, SkipReason.NOT_A_FILE, _kind(status.st_mode)), 0
+        if not named and not is_known_format(path):
+            return SkippedDocument(uri, SkipReason.UNKNOWN_FORMAT, encode(path.suffix)), 0
         if status.st_size > self._most_bytes:
             detail = f"{status.st_size:,} bytes, {self._most_bytes:,} at most"
-            return SkippedDocument(uri, Reason.TOO_LARGE, detail), 0
+            return SkippedDocument(uri, SkipReason.TOO_LARGE, detail), 0
         return ListedDocument(uri, stamp_of(status)), status.st_size
 
-    def _block(self, uri: str, error: OSError) -> Found:
+    def _block(self, uri: str, error: OSError) -> ListingEntry:
         if uri.rstrip("/") == self._root.uri.rstrip("/"):
-            raise PathRefusedError(path=str(self._root.path), reason=said(error)) from None
+            raise PathRefusedError(path=str(self._root.path), reason=system_reason(error)) from None
         self.blocked.append(uri)
-        return SkippedDocument(uri, Reason.UNREADABLE, said(error)), 0
+        return SkippedDocument(uri, SkipReason.UNREADABLE, system_reason(error)), 0
 
 
-def merged(walks: Sequence[Iterator[Found]]) -> Iterator[Found]:
+def merge_walks(walks: Sequence[Iterator[ListingEntry]]) -> Iterator[ListingEntry]:
     """Several walks as one, in the order of the uris; of what one walk leaves out and another has, the latter."""
     for _, same in groupby(merge(*walks, key=_uri), key=_uri):
         yield max(same, key=lambda found: isinstance(found[0], ListedDocument))
 
 
-def _uri(found: Found) -> str:
+def _uri(found: ListingEntry) -> str:
     return found[0].uri
 
 

@@ -9,14 +9,14 @@ from typing import Final
 
 from evervec.domain.document import IncomingDocument, Media, SkippedDocument
 from evervec.domain.text import clean, snippet
-from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
+from evervec.sources.files.file_uris import stamp_of, uri_of
+from evervec.sources.files.readers.file_bytes import LONGEST_TITLE, read_content, skipped, unreadable_for
 from evervec.sources.files.readers.unreadable import Unreadable
-from evervec.sources.files.uris import stamp_of, uri_of
 
-MOST_BYTES: Final = 20_000_000
+MOST_MEDIA_BYTES: Final = 20_000_000
 """What providers take of one file in a line."""
 
-HEAD: Final = 64
+HEAD_BYTES: Final = 64
 """First bytes that tell what a file is."""
 
 _BY_SUFFIX: Final[Mapping[str, str]] = {
@@ -57,7 +57,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[\s_+]+|(?<!\d)[-.]+|[-.]+(?!\d)")
 
 
 @dataclass(frozen=True)
-class Content:
+class MediaFile:
     """A file as it was read: all its bytes, and what they are."""
 
     data: bytes
@@ -70,7 +70,7 @@ def is_media(path: PurePath) -> bool:
 
 
 def media_type_of(name: PurePath, head: bytes) -> str | None:
-    """What a file is (`image/png`) by its name and its first `HEAD` bytes, or None where they do not agree.
+    """What a file is (`image/png`) by its name and its first `HEAD_BYTES` bytes, or None where they do not agree.
 
     Its name says picture or sound; which one is said by the bytes: a JPEG is often called .png.
     """
@@ -83,30 +83,30 @@ def media_type_of(name: PurePath, head: bytes) -> str | None:
     return found if found is not None and _kind(found) == _kind(promised) else None
 
 
-def read_media(path: Path, *, most_bytes: int = MOST_BYTES) -> Content | SkippedDocument:
+def read_media(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> MediaFile | SkippedDocument:
     """A picture or a sound with its bytes. Blocking; at most `most_bytes` + 1 bytes are read.
 
     Nothing that a file may hold raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
     `empty`, `not what its name says`.
     """
     try:
-        data = content_of(path, most_bytes)
-        media_type = media_type_of(path, data[:HEAD])
+        data = read_content(path, most_bytes)
+        media_type = media_type_of(path, data[:HEAD_BYTES])
         if media_type is None:
             raise _stranger(path, data)
-        return Content(data, Media(_stored(path), media_type, len(data), sha256(data).digest()))
+        return MediaFile(data, Media(_stored(path), media_type, len(data), sha256(data).digest()))
     except Unreadable as problem:
         return skipped(uri_of(path), problem)
     except OSError as error:
-        return skipped(uri_of(path), not_opened(error))
+        return skipped(uri_of(path), unreadable_for(error))
 
 
-def media_document(path: Path, *, most_bytes: int = MOST_BYTES) -> IncomingDocument | SkippedDocument:
+def media_document(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> IncomingDocument | SkippedDocument:
     """The document that a picture or a sound is: called like its file, without a text. Blocking; reasons as `read_media`."""
     try:
         stamp = stamp_of(path.stat())
     except OSError as error:
-        return skipped(uri_of(path), not_opened(error))
+        return skipped(uri_of(path), unreadable_for(error))
     content = read_media(path, most_bytes=most_bytes)
     if isinstance(content, SkippedDocument):
         return content

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from evervec.errors import PathRefusedError
-from evervec.sources.files.uris import normal, uri_of
+from evervec.sources.files.file_uris import normalize, uri_of
 
-Key = tuple[int, int]
+FileIdentity = tuple[int, int]
 """Which file or folder it is, whatever it is called: device and inode."""
 
 
@@ -24,8 +24,8 @@ class Root:
     def at(cls, path: Path) -> "Root":
         """What there is at `path`. Raises `PathRefusedError` when that is nothing, or nothing that this user may read."""
         uri_of(path)
-        root = cls(normal(path), is_folder(path))
-        root.key()
+        root = cls(normalize(path), is_folder(path))
+        root.identity()
         return root
 
     @cached_property
@@ -37,7 +37,7 @@ class Root:
         """Whether a uri is this one, or below it."""
         return uri == self.uri or uri.startswith(self.uri.rstrip("/") + "/")
 
-    def key(self) -> Key:
+    def identity(self) -> FileIdentity:
         """Which file or folder it is now. Raises `PathRefusedError` as `at` does."""
         try:
             found = self.path.stat()
@@ -46,27 +46,27 @@ class Root:
             elif not os.access(self.path, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            raise PathRefusedError(path=str(self.path), reason=said(error)) from None
+            raise PathRefusedError(path=str(self.path), reason=system_reason(error)) from None
         return found.st_dev, found.st_ino
 
-    def trouble(self) -> str:
+    def unreadable_reason(self) -> str:
         """Why it can not be read now; nothing when it can."""
         try:
-            self.key()
+            self.identity()
         except PathRefusedError as error:
             return str(error.values["reason"])
         return ""
 
     def is_away(self) -> bool:
         """Whether this is a folder that can not be looked into now, so that nothing is known of what is in it."""
-        return self.is_folder and bool(self.trouble())
+        return self.is_folder and bool(self.unreadable_reason())
 
     def is_gone(self) -> bool:
         """Whether this is a file, and the folder that it was in is there without it."""
         try:
             self.path.lstat()
         except FileNotFoundError:
-            return not self.is_folder and not Root(self.path.parent, True).trouble()
+            return not self.is_folder and not Root(self.path.parent, True).unreadable_reason()
         except OSError:
             return False
         return False
@@ -80,6 +80,6 @@ def is_folder(one: "os.DirEntry[str] | Path") -> bool:
         return False
 
 
-def said(error: OSError) -> str:
+def system_reason(error: OSError) -> str:
     """What the system says of a failed call, without the path."""
     return (error.strerror or str(error)).lower()

@@ -57,16 +57,16 @@ def _usable(template: str) -> str:
     return template
 
 
-Given = Annotated[str, AfterValidator(_given)]
+NonBlank = Annotated[str, AfterValidator(_given)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
-Template = Annotated[str, AfterValidator(_usable)]
+RecordTemplate = Annotated[str, AfterValidator(_usable)]
 
 
 class _Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class Table(_Described):
+class TableDescription(_Described):
     """One table: where it is, what tells its rows apart, and how a row becomes text.
 
     `table` may name a schema; `filter` is a condition in SQL, written by the operator and never by a reader.
@@ -75,9 +75,9 @@ class Table(_Described):
     table: str | None = None
     key: Identifier
     updated_at: Identifier | None = None
-    template: Template
-    title: Template | None = None
-    filter: Given | None = None
+    template: RecordTemplate
+    title: RecordTemplate | None = None
+    filter: NonBlank | None = None
     dataset_column: Identifier | None = None
 
     @field_validator("table")
@@ -98,19 +98,19 @@ class Table(_Described):
         return tuple(dict.fromkeys(templates.fields(self.template) + templates.fields(self.title or "")))
 
 
-class Description(_Described):
+class SourceDescription(_Described):
     """A source: its tables, and which dataset their rows belong to; either `dataset` for all of them, or `dataset_column`.
 
     The URL holds a password, so it is in no dump: whoever keeps a description seals it apart.
     """
 
-    name: Given
-    project: Given
+    name: NonBlank
+    project: NonBlank
     url: SecretStr | None = Field(default=None, exclude=True)
-    dataset: Given | None = None
+    dataset: NonBlank | None = None
     dataset_column: Identifier | None = None
     dataset_name: str = "{value}"
-    tables: Mapping[Given, Table] = Field(min_length=1)
+    tables: Mapping[NonBlank, TableDescription] = Field(min_length=1)
 
     @field_validator("url")
     @classmethod
@@ -128,7 +128,9 @@ class Description(_Described):
 
     @field_validator("tables")
     @classmethod
-    def _with_defaults(cls, tables: Mapping[str, Table], info: ValidationInfo) -> Mapping[str, Table]:
+    def _with_defaults(
+        cls, tables: Mapping[str, TableDescription], info: ValidationInfo
+    ) -> Mapping[str, TableDescription]:
         column = info.data.get("dataset_column")
         filled = {
             name: table.model_copy(

@@ -10,13 +10,13 @@ import yaml
 from pydantic import ValidationError
 
 from evervec.errors import SourceError
-from evervec.sources.sql.description import Description, Table
+from evervec.sources.sql.description import SourceDescription, TableDescription
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_KNOWN: Final = {"tables": ", ".join(Table.model_fields), "": ", ".join(Description.model_fields)}
+_KNOWN: Final = {"tables": ", ".join(TableDescription.model_fields), "": ", ".join(SourceDescription.model_fields)}
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Description:
+def load(path: Path, environ: Mapping[str, str]) -> SourceDescription:
     """The description in a YAML file; `${NAME}` in its url is taken from `environ`. Raises `SourceError`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -27,7 +27,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Description:
     return parse(text, os.fspath(path), environ)
 
 
-def parse(text: str, where: str, environ: Mapping[str, str]) -> Description:
+def parse(text: str, where: str, environ: Mapping[str, str]) -> SourceDescription:
     """The description in a YAML text; `where` is what errors call it. Raises `SourceError`."""
     try:
         found = yaml.load(text, Loader=_Loader)
@@ -43,10 +43,10 @@ def parse(text: str, where: str, environ: Mapping[str, str]) -> Description:
     return describe(found, where)
 
 
-def describe(fields: Mapping[str, Any], where: str) -> Description:
+def describe(fields: Mapping[str, Any], where: str) -> SourceDescription:
     """A description made of plain values, as they are in YAML or in a dump. Raises `SourceError`."""
     try:
-        return Description.model_validate(dict(fields))
+        return SourceDescription.model_validate(dict(fields))
     except ValidationError as error:
         reason = "; ".join(_sentence(dict(one)) for one in error.errors(include_url=False))
         raise SourceError(where=where, reason=f"{reason}.") from None

@@ -10,11 +10,11 @@ from uuid import UUID
 from evervec.domain.document import ChangedIds, IncomingDocument
 from evervec.domain.text import clean
 from evervec.errors import SourceError, UnknownTableError
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.sources.sql.template import render
 
 KeyType = Literal["integer", "text", "uuid"]
-FORMAT: Final = "plain"
+RECORD_FORMAT: Final = "plain"
 
 _BIGINT: Final = 1 << 63
 _DIGITS: Final = frozenset("0123456789")
@@ -33,13 +33,13 @@ def key_of(uri: str) -> tuple[str, str]:
     return unquote(table), unquote(key)
 
 
-def owns(description: Description, uri: str) -> bool:
+def owns(description: SourceDescription, uri: str) -> bool:
     """Whether this is the uri of a record of one of the described tables."""
     table, slash, key = uri.partition("/")
     return bool(slash) and "/" not in key and unquote(table) in description.tables
 
 
-def stamp_of(description: Description, table: str, updated_at: datetime | None) -> str | None:
+def stamp_of(description: SourceDescription, table: str, updated_at: datetime | None) -> str | None:
     """The version of a record's text: when it was written, and how it is rendered. None when that is not known."""
     if updated_at is None:
         return None
@@ -49,7 +49,11 @@ def stamp_of(description: Description, table: str, updated_at: datetime | None) 
 
 
 def document_of(
-    description: Description, table: str, key: int | str, updated_at: datetime | None, values: Mapping[str, object]
+    description: SourceDescription,
+    table: str,
+    key: int | str,
+    updated_at: datetime | None,
+    values: Mapping[str, object],
 ) -> IncomingDocument:
     """A record as a document; its text is "" when the record has nothing in the template's fields."""
     described = description.tables[table]
@@ -58,13 +62,13 @@ def document_of(
         uri=uri_of(table, key),
         title=" ".join(title.split()) or f"{table} {key}",
         text=render(described.template, values),
-        format=FORMAT,
+        format=RECORD_FORMAT,
         stamp=stamp_of(description, table, updated_at),
     )
 
 
 def check_ids(
-    description: Description, changed: ChangedIds, key_types: Mapping[str, KeyType]
+    description: SourceDescription, changed: ChangedIds, key_types: Mapping[str, KeyType]
 ) -> dict[str, list[int | str]]:
     """The ids that a caller names, by table, each once and as the table's key has it: "17" is 17 where keys are numbers.
 

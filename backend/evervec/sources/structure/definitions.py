@@ -6,13 +6,22 @@ from typing import Final
 from tree_sitter import Node
 
 from evervec.domain.document import Cut
-from evervec.sources.structure import places
-from evervec.sources.structure.grammars import ABOVE, GRAMMARS, Grammar
-from evervec.sources.structure.marks import LARGE, LINE, PARAGRAPH, PART, SECTION, SENTENCE, WORD, Mark
-from evervec.sources.structure.names import body, defined, qualified
-from evervec.sources.structure.plain import within
+from evervec.sources.structure import code_positions
+from evervec.sources.structure.block_starts import (
+    LARGE_TEXT,
+    LINE,
+    PARAGRAPH,
+    PART,
+    SECTION,
+    SENTENCE,
+    WORD,
+    BlockStart,
+)
+from evervec.sources.structure.definition_names import body, definition_of, qualified_name
+from evervec.sources.structure.grammars import ATTACHED_ABOVE, GRAMMARS, Grammar
+from evervec.sources.structure.plain_text import block_starts_within
 
-SMALL: Final = 400
+SMALL_BODY: Final = 400
 """Bytes of a body whose statements are not looked at: it fits into a chunk."""
 
 LONG_DOCSTRING: Final = 1_500
@@ -20,20 +29,20 @@ _CUTS: Final = ((PARAGRAPH, LINE), (LINE, SENTENCE), (SENTENCE, WORD))
 _LISTS: Final = ("block", "body", "list", "statements", "compound_statement")
 
 
-def marks(text: str, language: str) -> Iterator[Mark]:
+def block_starts(text: str, language: str) -> Iterator[BlockStart]:
     """A section for each definition, headed by its qualified name. Raises ValueError for what is no code."""
     data = text.encode("utf-8", "replace")
     walk = _Walk(data, GRAMMARS[language], language == "python")
     offsets = [*walk.marks, *(at for start, end, _, _ in walk.solid for at in (start, end))]
-    place = dict(zip(offsets, places.characters(data, offsets), strict=True))
+    place = dict(zip(offsets, code_positions.character_offsets(data, offsets), strict=True))
     for start, heading, cut in walk.sections():
         yield place[start], heading, cut
     for start, end, heading, after_blank in walk.solid:
-        yield from within(text, place[start], place[end], heading, after_blank)
+        yield from block_starts_within(text, place[start], place[end], heading, after_blank)
 
 
 class _Walk:
-    """One way through a tree, without recursion: `marks` by byte, and `solid`, the large ranges that have no parts."""
+    """One way through a tree, without recursion: `block_starts` by byte, and `solid`, the large ranges that have no parts."""
 
     def __init__(self, data: bytes, grammar: Grammar, docstrings: bool) -> None:
         self._data, self._kinds, self._docstrings = data, grammar.kinds, docstrings
@@ -44,9 +53,9 @@ class _Walk:
         while left:
             left += self._scope(*left.pop())
 
-    def sections(self) -> list[Mark]:
+    def sections(self) -> list[BlockStart]:
         """The marks, by byte, from last to first. A line that only opens (`class A:`) is part of what it opens."""
-        kept: list[Mark] = []
+        kept: list[BlockStart] = []
         for start, (heading, cut) in sorted(self.marks.items(), reverse=True):
             if kept and kept[-1][2] is SECTION and kept[-1][0] < self._opened.get(start, 0):
                 below, said, _ = kept[-1]
@@ -58,7 +67,7 @@ class _Walk:
     def _scope(self, scope: Node, name: str, after_docstring: Cut) -> Iterator[tuple[Node, str, Cut]]:
         """Mark what a module or class consists of; the scopes inside are given back."""
         for start, node, cut in self._parts(scope, name, after_docstring):
-            definition = defined(node, self._kinds)
+            definition = definition_of(node, self._kinds)
             if definition is not None:
                 yield from self._definition(node.start_byte if start is None else start, definition, name)
                 continue
@@ -71,14 +80,14 @@ class _Walk:
 
     def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
         """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
-        name, inside = qualified(self._data, node, scope), body(node)
+        name, inside = qualified_name(self._data, node, scope), body(node)
         self._mark(start, name, SECTION)
         if inside is None:
             self._statements(node, name)
         elif node.type in self._kinds.scopes:
             self._opened[start] = node.end_byte
             yield inside, name, PART
-        elif inside.end_byte - inside.start_byte > SMALL:
+        elif inside.end_byte - inside.start_byte > SMALL_BODY:
             for begin, statement, cut in self._parts(inside, name, SECTION):
                 self._mark(begin, name, cut)
                 self._statements(statement, name)
@@ -87,27 +96,29 @@ class _Walk:
         """The children with their beginnings and cuts. What opens a body has none: it stays with the line above it."""
         forced: Cut | None = None
         opening = self._docstrings
-        for at, (start, child) in enumerate(places.beginnings(self._data, node.named_children)):
+        for at, (start, child) in enumerate(code_positions.nodes_with_starts(self._data, node.named_children)):
             yield start, child, (forced or self._cut(start, 0)) if at else None
             forced = None
             if opening and _is_docstring(child):
                 forced = after_docstring
                 if child.end_byte - child.start_byte > LONG_DOCSTRING:
                     self.solid.append((child.start_byte, child.end_byte, name, PARAGRAPH))
-            opening = opening and child.type in ABOVE
+            opening = opening and child.type in ATTACHED_ABOVE
 
     def _statements(self, statement: Node, name: str) -> None:
         """Mark the parts of a large statement, weaker the deeper they are."""
-        left = [(statement, 1)] if statement.end_byte - statement.start_byte > LARGE else []
+        left = [(statement, 1)] if statement.end_byte - statement.start_byte > LARGE_TEXT else []
         while left:
             node, depth = left.pop()
             solid = True
-            for start, child in places.beginnings(self._data, () if "string" in node.type else node.named_children):
+            for start, child in code_positions.nodes_with_starts(
+                self._data, () if "string" in node.type else node.named_children
+            ):
                 is_list = child.type.endswith(_LISTS)
                 if start is not None and start > node.start_byte and not is_list:
                     self._mark(start, name, self._cut(start, depth))
                     solid = False
-                if child.end_byte - child.start_byte > LARGE:
+                if child.end_byte - child.start_byte > LARGE_TEXT:
                     left.append((child, depth if is_list else depth + 1))
                     solid = False
             if solid:
@@ -115,7 +126,7 @@ class _Walk:
 
     def _cut(self, start: int | None, depth: int) -> Cut:
         after_blank, else_ = _CUTS[min(depth, len(_CUTS) - 1)]
-        return after_blank if start is not None and places.follows_blank(self._data, start) else else_
+        return after_blank if start is not None and code_positions.follows_blank(self._data, start) else else_
 
     def _mark(self, start: int | None, name: str, cut: Cut | None) -> None:
         if start is not None and cut is not None and (start not in self.marks or cut > self.marks[start][1]):

@@ -12,39 +12,39 @@ from evervec.extras import extra
 if TYPE_CHECKING:
     from tree_sitter import Language, Node
 
-ABOVE: Final = frozenset(
+ATTACHED_ABOVE: Final = frozenset(
     ["comment", "line_comment", "block_comment", "multiline_comment", "decorator", "attribute_item", "annotation"]
 )
 """What belongs to the definition or statement directly below it."""
 
-CALLABLE: Final = frozenset(["arrow_function", "function_expression", "generator_function", "function", "class"])
+CALLABLE_VALUES: Final = frozenset(["arrow_function", "function_expression", "generator_function", "function", "class"])
 """The values that make an assignment in JavaScript a definition."""
 
-WITH_BODY: Final = frozenset(
+ONLY_WITH_BODY: Final = frozenset(
     ["struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "namespace_definition", "mod_item"]
 )
 """What is a definition only with a body: without one it names a type or a file."""
 
 
-LISTS: Final = frozenset(
+BODY_NODES: Final = frozenset(
     ["block", "statement_list", "statements", "body_statement", "declaration_list", "template_body"]
 )
 """A body alone inside another is the same body."""
 
 
-LEAST_SECONDS: Final = 0.5
-SECONDS_PER_BYTE: Final = 3e-6
+LEAST_PARSE_SECONDS: Final = 0.5
+PARSE_SECONDS_PER_BYTE: Final = 3e-6
 """Code takes a tenth of it."""
 
-MOST_BYTES: Final = 2_000_000
+MOST_PARSED_BYTES: Final = 2_000_000
 """A parser takes about a second for it, in which nothing else runs."""
 
-MOST_ALIKE: Final = 50
+MOST_COMPRESSION: Final = 50
 """How much smaller a file may become when it is compressed; code becomes three to ten times smaller. What repeats a few
 characters for ever is where a parser finds many meanings: ten kilobytes of `a=>a=>…` in Java take it 4 GB."""
 
 
-class Kinds(NamedTuple):
+class NodeTypes(NamedTuple):
     """The node types that matter of a language."""
 
     scopes: frozenset[str]
@@ -77,10 +77,10 @@ class Grammar:
             return Language(getattr(import_module(self.package), self.entry)())
 
     @cached_property
-    def kinds(self) -> Kinds:
+    def kinds(self) -> NodeTypes:
         """The words as sets. What does not parse may hold definitions as well."""
         sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
-        return Kinds(*sets)
+        return NodeTypes(*sets)
 
     def parse(self, data: bytes) -> "Node":
         """The root of the tree; what does not parse is an ERROR node in it. Texts are cut out of `data`, by the nodes'
@@ -88,12 +88,12 @@ class Grammar:
 
         Raises ValueError for what is no code: too large, the same again and again, or far slower to parse than code is.
         """
-        if len(data) > MOST_BYTES or len(compress(data, 1)) * MOST_ALIKE < len(data):
+        if len(data) > MOST_PARSED_BYTES or len(compress(data, 1)) * MOST_COMPRESSION < len(data):
             raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
         language = self.language
         from tree_sitter import Parser
 
-        end = thread_time() + LEAST_SECONDS + SECONDS_PER_BYTE * len(data)
+        end = thread_time() + LEAST_PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * len(data)
         views: list[memoryview] = []
 
         def read(at: int, _: object) -> memoryview:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from evervec.domain.document import Cut
 from evervec.domain.text import snippet
-from evervec.sources.structure.marks import PART, SECTION, Mark
-from evervec.sources.structure.plain import within
+from evervec.sources.structure.block_starts import PART, SECTION, BlockStart
+from evervec.sources.structure.plain_text import block_starts_within
 
-BETWEEN = " › "
-LONGEST = 200
+HEADING_SEPARATOR = " › "
+LONGEST_HEADING = 200
 """Characters of a heading or a name that are kept: what is longer is no heading, though it is marked as one."""
 
 TITLE_WITHIN = 20_000
@@ -26,7 +26,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Passage:
     """Text that is better not cut: a paragraph, a list item, a table."""
 
     start: int
@@ -34,7 +34,7 @@ class Stretch:
     cut: Cut
 
 
-Part = Heading | Stretch
+OutlinePart = Heading | Passage
 
 
 def top(text: str) -> str:
@@ -42,23 +42,23 @@ def top(text: str) -> str:
     return text if len(text) <= TITLE_WITHIN else text[: text.rfind("\n", 0, TITLE_WITHIN) + 1]
 
 
-def first_title(parts: Iterable[Part]) -> str:
+def first_title(parts: Iterable[OutlinePart]) -> str:
     """The first heading, if it is of the highest level."""
     first = next((part for part in parts if isinstance(part, Heading)), None)
     return first.text if first and first.level == 1 else ""
 
 
-def marks(text: str, parts: Iterable[Part], title: str) -> Iterator[Mark]:
+def block_starts(text: str, parts: Iterable[OutlinePart], title: str) -> Iterator[BlockStart]:
     """A section for each heading that has text below it; headings right above each other begin one section together.
 
     The first heading stands in no path if it is the title.
     """
     path, waiting, first = dict[int, str](), list[int](), True
     for part in parts:
-        if isinstance(part, Stretch):
+        if isinstance(part, Passage):
             heading = _joined(path)
             yield from _opened(waiting, heading) if waiting else [(part.start, heading, part.cut)]
-            yield from within(text, part.start, part.end, heading)
+            yield from block_starts_within(text, part.start, part.end, heading)
             waiting.clear()
             continue
         path = {level: said for level, said in path.items() if level < part.level}
@@ -68,9 +68,9 @@ def marks(text: str, parts: Iterable[Part], title: str) -> Iterator[Mark]:
     yield from _opened(waiting, _joined(path))
 
 
-def _opened(starts: list[int], heading: str) -> list[Mark]:
+def _opened(starts: list[int], heading: str) -> list[BlockStart]:
     return [(start, heading, PART if at else SECTION) for at, start in enumerate(starts)]
 
 
 def _joined(path: dict[int, str]) -> str:
-    return BETWEEN.join(snippet(said, LONGEST) for said in path.values() if said)
+    return HEADING_SEPARATOR.join(snippet(said, LONGEST_HEADING) for said in path.values() if said)

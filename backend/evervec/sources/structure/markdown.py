@@ -9,11 +9,11 @@ from markdown_it import MarkdownIt
 
 from evervec.domain.document import Cut
 from evervec.sources.structure import headings
-from evervec.sources.structure.headings import LONGEST, Heading, Part, Stretch
-from evervec.sources.structure.marks import LINE, PARAGRAPH, PART, SECTION, Mark
-from evervec.sources.structure.plain import follows_blank
+from evervec.sources.structure.block_starts import LINE, PARAGRAPH, PART, SECTION, BlockStart
+from evervec.sources.structure.headings import LONGEST_HEADING, Heading, OutlinePart, Passage
+from evervec.sources.structure.plain_text import follows_blank
 
-MOST_LINES = 100_000
+MOST_MARKDOWN_LINES = 100_000
 """A file with more lines is no document, and markdown-it takes up to 30 µs for each."""
 
 _BLOCKS: Final = MarkdownIt("commonmark").enable("table").disable("inline")
@@ -27,7 +27,7 @@ _MARKED: Final = re.compile(r"[^\w\s,.()?:-]")
 _ATTRIBUTES: Final = re.compile(r"\s*\{[:#.][^{}]*\}$")
 
 
-def marks(text: str) -> Iterator[Mark]:
+def block_starts(text: str) -> Iterator[BlockStart]:
     """Front matter, then a section for each heading. Raises ValueError for a file with too many lines."""
     front = _FRONT.match(text)
     begin = front.end() if front else 0
@@ -35,7 +35,7 @@ def marks(text: str) -> Iterator[Mark]:
         yield 0, "", SECTION
         yield begin, "", PART
     parts = list(_parts(text, begin))
-    yield from headings.marks(text, parts, _front_title(front) or headings.first_title(parts))
+    yield from headings.block_starts(text, parts, _front_title(front) or headings.first_title(parts))
 
 
 def title(text: str) -> str:
@@ -49,16 +49,16 @@ def _front_title(front: re.Match[str] | None) -> str:
     if not found:
         return ""
     try:
-        said = yaml.safe_load(found[0][: 4 * LONGEST])["title"]
+        said = yaml.safe_load(found[0][: 4 * LONGEST_HEADING])["title"]
     except (yaml.YAMLError, ValueError, RecursionError):
         return found[0].partition(":")[2].strip()
     return " ".join(str(said).split()) if said is not None else ""
 
 
-def _parts(text: str, begin: int) -> Iterator[Part]:
+def _parts(text: str, begin: int) -> Iterator[OutlinePart]:
     starts = [begin, *(found.end() for found in _NEWLINE.finditer(text, begin))]
-    if len(starts) > MOST_LINES:
-        raise ValueError(f"{len(starts)} lines of Markdown, {MOST_LINES} at most")
+    if len(starts) > MOST_MARKDOWN_LINES:
+        raise ValueError(f"{len(starts)} lines of Markdown, {MOST_MARKDOWN_LINES} at most")
     tokens = _BLOCKS.parse(text[begin:])
     for at, token in enumerate(tokens):
         if (
@@ -72,7 +72,7 @@ def _parts(text: str, begin: int) -> Iterator[Part]:
         if token.type == "heading_open":
             yield Heading(start, int(token.tag[1:]), _text(tokens[at + 1].content))
         elif not token.type.endswith("list_open"):
-            yield Stretch(start, end, _cut(text, start))
+            yield Passage(start, end, _cut(text, start))
 
 
 def _cut(text: str, start: int) -> Cut:
@@ -81,7 +81,7 @@ def _cut(text: str, start: int) -> Cut:
 
 def _text(content: str) -> str:
     """A heading without its markup and without `{#anchor}`."""
-    content = _ATTRIBUTES.sub("", content[: 4 * LONGEST])
+    content = _ATTRIBUTES.sub("", content[: 4 * LONGEST_HEADING])
     if _MARKED.search(content):
         inline = _INLINE.parseInline(content)[0].children or []
         content = "".join(

@@ -8,11 +8,14 @@ from evervec.domain.document import Block
 from evervec.domain.text import snippet
 from evervec.errors import MissingExtraError
 from evervec.extras import extra
-from evervec.sources.structure import docstrings, grammars, markdown, plain, rst
-from evervec.sources.structure.headings import LONGEST
-from evervec.sources.structure.marks import Mark, covering
+from evervec.sources.structure import docstrings, grammars, markdown, plain_text, rst
+from evervec.sources.structure.block_starts import BlockStart, blocks_between
+from evervec.sources.structure.headings import LONGEST_HEADING
 
-_MARKS: Final[dict[str, Callable[[str], Iterable[Mark]]]] = {"markdown": markdown.marks, "rst": rst.marks}
+_MARKS: Final[dict[str, Callable[[str], Iterable[BlockStart]]]] = {
+    "markdown": markdown.block_starts,
+    "rst": rst.block_starts,
+}
 _TITLES: Final[dict[str, Callable[[str], str]]] = {
     "markdown": markdown.title,
     "rst": rst.title,
@@ -27,12 +30,12 @@ def blocks(text: str, format: str) -> list[Block]:  # noqa: A002  # the word of 
     `MissingExtraError` for source code when its parsers are not installed, and nothing else.
     """
     try:
-        return covering(text, _marks(text, format))
+        return blocks_between(text, _marks(text, format))
     except MissingExtraError:
         raise
     except Exception as problem:  # a parser's fault must not keep a text from being found
         log.get("sources").warning("structure not read", format=format, characters=len(text), error=repr(problem))
-        return covering(text, plain.marks(text))
+        return blocks_between(text, plain_text.block_starts(text))
 
 
 def title(text: str, format: str) -> str:  # noqa: A002
@@ -40,15 +43,15 @@ def title(text: str, format: str) -> str:  # noqa: A002
     if format not in _TITLES:
         return ""
     try:
-        return snippet(_TITLES[format](text), LONGEST)
+        return snippet(_TITLES[format](text), LONGEST_HEADING)
     except Exception as problem:
         log.get("sources").warning("title not read", format=format, characters=len(text), error=repr(problem))
         return ""
 
 
-def _marks(text: str, format: str) -> Iterable[Mark]:  # noqa: A002
+def _marks(text: str, format: str) -> Iterable[BlockStart]:  # noqa: A002
     if format in grammars.GRAMMARS:
         with extra("code", "Reading source code"):
             from evervec.sources.structure import definitions
-        return definitions.marks(text, format)
-    return _MARKS.get(format, plain.marks)(text)
+        return definitions.block_starts(text, format)
+    return _MARKS.get(format, plain_text.block_starts)(text)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from evervec.sources.structure import headings
-from evervec.sources.structure.headings import LONGEST, Heading, Part, Stretch
-from evervec.sources.structure.marks import LINE, PARAGRAPH, Mark
-from evervec.sources.structure.plain import paragraphs
+from evervec.sources.structure.block_starts import LINE, PARAGRAPH, BlockStart
+from evervec.sources.structure.headings import LONGEST_HEADING, Heading, OutlinePart, Passage
+from evervec.sources.structure.plain_text import paragraphs
 
 _TITLE: Final = re.compile(
     r"""(?:(?P<over>(?P<sign>[!-/:-@\[-`{-~])(?P=sign)+)[ \t]*\r?\n)?   # a line above, of the same sign
@@ -20,10 +20,10 @@ _ROLE: Final = re.compile(r":[\w.:+-]+:(?=`)|(?<=\w)_\b|[`*|]|\s*<[^<>`]*>(?=`)"
 _SHORTEST_LINE: Final = 4
 
 
-def marks(text: str) -> Iterator[Mark]:
+def block_starts(text: str) -> Iterator[BlockStart]:
     """A section for each title."""
     parts = list(_parts(text))
-    yield from headings.marks(text, parts, headings.first_title(parts))
+    yield from headings.block_starts(text, parts, headings.first_title(parts))
 
 
 def title(text: str) -> str:
@@ -31,13 +31,13 @@ def title(text: str) -> str:
     return headings.first_title(_parts(headings.top(text)))
 
 
-def _parts(text: str) -> Iterator[Part]:
+def _parts(text: str) -> Iterator[OutlinePart]:
     """A link target (`.. _name:`) belongs to the title below it."""
     levels = dict[tuple[str, bool], int]()
-    targets = list[Stretch]()
+    targets = list[Passage]()
     for start, end in paragraphs(text, 0, len(text)):
         found = _title(text, start, end)
-        stretch = Stretch(start, end, LINE if text[start] in " \t" else PARAGRAPH)
+        stretch = Passage(start, end, LINE if text[start] in " \t" else PARAGRAPH)
         if not found and _TARGET.fullmatch(text, start, end):
             targets.append(stretch)
             continue
@@ -46,7 +46,7 @@ def _parts(text: str) -> Iterator[Part]:
             level = levels.setdefault(style, len(levels) + 1)
             yield Heading(targets[0].start if targets else start, level, _plain(found["text"]))
             targets.clear()
-            stretch = Stretch(found.end(), end, LINE)
+            stretch = Passage(found.end(), end, LINE)
         yield from targets
         targets.clear()
         if stretch.start < end:
@@ -65,4 +65,4 @@ def _title(text: str, start: int, end: int) -> re.Match[str] | None:
 
 
 def _plain(said: str) -> str:
-    return " ".join(_ROLE.sub("", said[: 4 * LONGEST]).split())
+    return " ".join(_ROLE.sub("", said[: 4 * LONGEST_HEADING]).split())

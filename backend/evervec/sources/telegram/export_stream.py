@@ -10,9 +10,9 @@ import ijson
 
 from evervec.errors import ExportError
 from evervec.sources.telegram import export_file
-from evervec.sources.telegram.repair import MendedBytes
+from evervec.sources.telegram.repair import RepairedBytes
 
-Event = tuple[str, str, Any]
+_JsonEvent = tuple[str, str, Any]
 _Node = dict[str, Any] | list[Any]
 
 # Where a chat stands in the file: the file itself, or an item of one of an account's two lists.
@@ -52,13 +52,13 @@ class ExportStream:
 
     def __iter__(self) -> Iterator[RawMessage]:
         with self.path.open("rb") as file:
-            source = MendedBytes(file)
+            source = RepairedBytes(file)
             try:
                 yield from self._messages(ijson.parse(source, buf_size=_BUFFER))
             except (ijson.JSONError, ValueError) as error:
                 raise self._stopped(source, error) from error
 
-    def _messages(self, events: Iterator[Event]) -> Iterator[RawMessage]:
+    def _messages(self, events: Iterator[_JsonEvent]) -> Iterator[RawMessage]:
         number = 0
         for event in events:
             if event[0] not in _MESSAGES:
@@ -70,7 +70,7 @@ class ExportStream:
                 self.taken += 1
                 yield RawMessage(self._chat_id, number, value)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: _JsonEvent) -> None:
         """Keep track of the chat that the parser is in."""
         place, kind, value = event
         if kind == "start_map" and place in _CHATS:
@@ -90,14 +90,14 @@ class ExportStream:
             self._late_ids = _chat_ids(self.path)
         return self._late_ids[self._chat] if self._chat < len(self._late_ids) else None
 
-    def _stopped(self, source: MendedBytes, error: Exception) -> ExportError:
+    def _stopped(self, source: RepairedBytes, error: Exception) -> ExportError:
         if source.ended and any(sign in str(error) for sign in _CUT):
             return export_file.cut_off(self.path, taken=self.taken, position=source.position)
         detail = str(error).partition("\n")[0]
         return export_file.broken(self.path, taken=self.taken, position=source.position, detail=detail)
 
 
-def _value(event: Event, events: Iterator[Event]) -> object:
+def _value(event: _JsonEvent, events: Iterator[_JsonEvent]) -> object:
     """The whole JSON value that begins with `event`. No recursion: nesting may be as deep as a hostile file likes."""
     _, kind, value = event
     if kind not in _OPENING:
@@ -132,7 +132,7 @@ def _chat_ids(path: Path) -> list[int | None]:
     """The id of every chat of the file in order, as far as the file can be read."""
     ids: list[int | None] = []
     with path.open("rb") as file, suppress(ijson.JSONError, ValueError):
-        for place, kind, value in ijson.parse(MendedBytes(file), buf_size=_BUFFER):
+        for place, kind, value in ijson.parse(RepairedBytes(file), buf_size=_BUFFER):
             if kind == "start_map" and place in _CHATS:
                 ids.append(None)
             elif place in _IDS and ids:

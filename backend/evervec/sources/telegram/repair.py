@@ -21,7 +21,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_LINE: Final = 1 << 26
 
 
-class MendedBytes:
+class RepairedBytes:
     """A file-like object for the parser: `read(n)` gives about `n` bytes of valid UTF-8, and b"" at the end."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -38,7 +38,7 @@ class MendedBytes:
         while not self.ended:
             piece = self._next_piece(size)
             if piece:
-                return mend(piece)
+                return repair(piece)
         return b""
 
     def _next_piece(self, size: int) -> bytes:
@@ -57,7 +57,7 @@ def _safe_cut(data: bytes) -> int:
     return data.rfind(b"\n") + 1 or data.rfind(b"}") + 1
 
 
-def mend(data: bytes) -> bytes:
+def repair(data: bytes) -> bytes:
     r"""The same JSON with what a parser stops at made harmless.
 
     Telegram Desktop writes control characters as `\x01`, which JSON does not know, and some of its versions wrote the

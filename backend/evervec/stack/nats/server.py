@@ -10,10 +10,10 @@ from evervec import log
 from evervec.errors import PortTakenError
 from evervec.stack import binaries
 from evervec.stack.account import server_account
+from evervec.stack.embedded_server import EmbeddedServer
 from evervec.stack.home import Home
 from evervec.stack.nats import health
 from evervec.stack.process import ServerProcess
-from evervec.stack.server import Server
 from evervec.stack.server_log import ServerLog
 
 HOST = "127.0.0.1"
@@ -23,7 +23,7 @@ PORTS = range(20_000, 32_000)
 # sync_interval: PostgreSQL holds the truth, so a doorbell that a power cut swallows is rung again by the sweeper.
 # Measured: `always` costs 60-80 % of the publishing rate, 2 s costs nothing. kill -9 of the server loses neither way.
 # max_payload: a task may carry a message of 1 MB and the envelope around it.
-CONFIGURATION = """\
+NATS_CONFIGURATION = """\
 # Written by Evervec at every start.
 server_name: "evervec"
 listen: "{host}:{port}"
@@ -34,7 +34,7 @@ jetstream: {{ store_dir: ".", sync_interval: "2s" }}
 """
 
 
-class Nats(Server):
+class Nats(EmbeddedServer):
     """nats-server in EVERVEC_HOME/nats, on the loopback alone, behind a random token."""
 
     key = "nats"
@@ -80,9 +80,9 @@ class Nats(Server):
         token = self._address[1] if self._address else secrets.token_hex(24)
         self._address = (port, token)
         account = server_account(self._home.path, self._home.postgres)
-        program, self._version = binaries.within_reach(binaries.nats_server(), account)
+        program, self._version = binaries.runnable_copy(binaries.nats_server(), account)
         account.make_folder(self._home.nats)
-        account.write(self._home.nats / "nats.conf", CONFIGURATION.format(host=HOST, port=port, token=token))
+        account.write(self._home.nats / "nats.conf", NATS_CONFIGURATION.format(host=HOST, port=port, token=token))
         self._home.update_record(self.key, self.describe())
         self.process.launch([program.executable, "-c", "nats.conf"], account)
 

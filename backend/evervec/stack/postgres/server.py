@@ -10,15 +10,15 @@ from urllib.parse import quote
 
 from evervec.stack import binaries
 from evervec.stack.account import Account, server_account
+from evervec.stack.embedded_server import EmbeddedServer
 from evervec.stack.home import Home
 from evervec.stack.postgres import cluster, socket_folder
 from evervec.stack.process import ENVIRONMENT, ServerProcess
-from evervec.stack.server import Server
 from evervec.stack.server_log import ServerLog
 
 PORT = 5432  # it only names the socket: .s.PGSQL.5432
 
-CONFIGURATION = """\
+POSTGRES_CONFIGURATION = """\
 # Written by Evervec at every start. To change a setting for good use ALTER SYSTEM.
 listen_addresses = ''
 port = {port}
@@ -42,7 +42,7 @@ cluster_name = 'evervec'
 LEAST_POSIX_MEMORY = 2**30
 
 
-class Postgres(Server):
+class Postgres(EmbeddedServer):
     """PostgreSQL 18 with pgvector in EVERVEC_HOME/postgres, reachable by a socket in that folder alone."""
 
     key = "postgres"
@@ -72,9 +72,9 @@ class Postgres(Server):
         """The folder to connect to; makes the short link to it when one is needed and was swept away."""
         return socket_folder.plain_name(self._home.postgres)
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Keep the log short, and the short name of the socket from being swept out of /tmp."""
-        super().tend()
+        super().maintain()
         self.socket_folder()
 
     async def answers(self) -> bool:
@@ -89,7 +89,7 @@ class Postgres(Server):
     async def launch(self) -> None:
         """Make the cluster if there is none, write the configuration, start the postmaster."""
         account = server_account(self._home.path, self._home.postgres)
-        program, self._version = binaries.within_reach(binaries.postgres(), account)
+        program, self._version = binaries.runnable_copy(binaries.postgres(), account)
         if not (self._home.postgres / "PG_VERSION").exists():
             await cluster.create(self._home, program.executable, account)
         configure(self._home.postgres, account)
@@ -121,7 +121,7 @@ class Postgres(Server):
 def configure(folder: Path, account: Account) -> None:
     """Write our part of the configuration, fitted to this machine."""
     memory = "posix" if _posix_memory_is_enough() else "sysv"
-    text = CONFIGURATION.format(port=PORT, shared_memory=memory)
+    text = POSTGRES_CONFIGURATION.format(port=PORT, shared_memory=memory)
     account.write(folder / cluster.CONFIGURATION_FILE, text)
 
 

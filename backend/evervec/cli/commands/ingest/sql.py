@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs
 from evervec.pipeline.status.outlook import Left
 from evervec.sources.sql import loading
-from evervec.sources.sql.description import Description
+from evervec.sources.sql.description import SourceDescription
 from evervec.store.runs import RunRecord
 
 Yaml = Annotated[Path, typer.Argument(metavar="SOURCE.yaml", help="What the tables are and how a row becomes text.")]
@@ -60,7 +60,9 @@ def sql(
     _fail_for(synced, done)
 
 
-async def _sync(resources: Resources, description: Description, *, full: bool, work: bool, deferred: bool) -> Answer:
+async def _sync(
+    resources: Resources, description: SourceDescription, *, full: bool, work: bool, deferred: bool
+) -> Answer:
     with output.waiting("looking for changes"):
         synced = await sync(resources, description, full=full, deferred=deferred)
     done: list[RunRecord | None] = []

@@ -7,10 +7,10 @@ from evervec.domain.document import IncomingDocument, SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.extras import extra
 from evervec.sources.files import formats
+from evervec.sources.files.file_uris import uri_of
+from evervec.sources.files.readers.file_bytes import LONGEST_TITLE, read_content, skipped, unreadable_for
 from evervec.sources.files.readers.notebook import notebook_markdown
-from evervec.sources.files.readers.opening import LONGEST_TITLE, content_of, not_opened, skipped
 from evervec.sources.files.readers.unreadable import Unreadable
-from evervec.sources.files.uris import uri_of
 from evervec.sources.structure import title as title_of
 
 with extra("files", "Reading files"):
@@ -30,11 +30,11 @@ def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocum
     """
     uri = uri_of(path)
     try:
-        return read_bytes(content_of(path, most_bytes), path.name, uri)
+        return read_bytes(read_content(path, most_bytes), path.name, uri)
     except Unreadable as problem:
         return skipped(uri, problem)
     except OSError as error:
-        return skipped(uri, not_opened(error))
+        return skipped(uri, unreadable_for(error))
 
 
 def read_bytes(data: bytes, name: str, uri: str) -> IncomingDocument | SkippedDocument:

@@ -6,7 +6,7 @@ from typing import Final
 _BACKTICKS: Final = re.compile(r"`{3,}")
 
 
-def fenced(source: str, language: str = "") -> str:
+def fence(source: str, language: str = "") -> str:
     """The text in a fence that is longer than any inside, so that it ends where the text does."""
-    fence = "`" * (max(map(len, _BACKTICKS.findall(source)), default=2) + 1)
-    return f"{fence}{language}\n{source}\n{fence}"
+    marker = "`" * (max(map(len, _BACKTICKS.findall(source)), default=2) + 1)
+    return f"{marker}{language}\n{source}\n{marker}"

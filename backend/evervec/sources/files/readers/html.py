@@ -7,8 +7,8 @@ from bs4 import Tag
 from markdownify import ATX, MarkdownConverter
 
 from evervec.domain.text import is_blank
-from evervec.sources.files.readers.fences import fenced
-from evervec.sources.files.readers.html_page import Page
+from evervec.sources.files.readers.fences import fence
+from evervec.sources.files.readers.html_tree import HtmlTree
 
 MOST_DEPTH: Final = 100
 """Elements inside each other; real pages stay below 50, and the converter calls itself three times for each."""
@@ -24,7 +24,7 @@ def html_markdown(html: str) -> tuple[str, str, str]:
 
     What nests too deep to be converted is `plain`: what it says, line by line.
     """
-    page = Page(html)
+    page = HtmlTree(html)
     title = page.title_text.rstrip(_PERMALINKS)
     try:
         if page.deep > MOST_DEPTH:
@@ -72,7 +72,7 @@ class _Converter(MarkdownConverter):
 
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:
         """A code block, with its language if the page tells it."""
-        return "" if is_blank(text) else f"\n\n{fenced(text.strip(_NEWLINES), _language(el))}\n\n"
+        return "" if is_blank(text) else f"\n\n{fence(text.strip(_NEWLINES), _language(el))}\n\n"
 
     def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:
         """An item. Each step of a numbered list is `1.`: one put in between must not change all that follow."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from evervec.sources.files.readers.fences import fenced
+from evervec.sources.files.readers.fences import fence
 from evervec.sources.files.readers.unreadable import Unreadable
 
 _LANGUAGE: Final = re.compile(r"[\w+#.-]+")
@@ -75,9 +75,9 @@ def _markdown(number: int, cell: object, language: str) -> str:
             level = fields.get("level")
             return f"{'#' * (level if isinstance(level, int) and 1 <= level <= 6 else 1)} {' '.join(source.split())}"
         case "code":
-            return fenced(source, language or _word(fields.get("language")))
+            return fence(source, language or _word(fields.get("language")))
         case _:
-            return fenced(source)
+            return fence(source)
 
 
 def _source(number: int, cell: Mapping[str, object]) -> str:

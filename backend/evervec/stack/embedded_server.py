@@ -10,7 +10,7 @@ from evervec.stack.locks import POLL_SECONDS
 from evervec.stack.process import ServerProcess
 
 
-class Server(ABC):
+class EmbeddedServer(ABC):
     """A server of the embedded stack. All of it but `alive` and `url` is called with the start lock held."""
 
     key: ClassVar[str]
@@ -42,13 +42,13 @@ class Server(ABC):
         """Whether the process is there."""
         return self.process.find() is not None
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """What has to be looked after now and then while the server runs."""
         self.process.log.trim()
 
     async def ensure(self) -> None:
         """Attach to the running server, or start it. Raises ServerStartError when it does not come up."""
-        self.tend()
+        self.maintain()
         before = self.process.log.size()
         if await self.process.settle() and await self._came_up(seen=True):
             return
@@ -76,6 +76,6 @@ class Server(ABC):
         return ServerStartError(
             server=self.process.name,
             seconds=f"{self.start_seconds:g}",
-            log=self.process.log.last_words(since) or "(none)",
+            log=self.process.log.tail(since) or "(none)",
             path=self.process.log.path,
         )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bs4 import BeautifulSoup, Tag
 
-from evervec.sources.files.readers.html_raw import without_raw
+from evervec.sources.files.readers.html_strip import strip_raw_parts
 
 _DROPPED: Final = frozenset(["title", "nav", "noscript", "svg", "template", "button", "iframe", "object", "canvas"])
 
@@ -31,7 +31,7 @@ _ENDS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
 _NEAR: Final = 12
 
 
-class Page(BeautifulSoup):
+class HtmlTree(BeautifulSoup):
     """A page whose navigation, drawings and other things for the eye are gone. Any markup makes one.
 
     `deep` is how many elements were open at once, `title_text` what `<title>` says, else the first `<h1>`.
@@ -41,7 +41,7 @@ class Page(BeautifulSoup):
     title_text: str
 
     def __init__(self, html: str) -> None:
-        super().__init__(without_raw(html), "html.parser")
+        super().__init__(strip_raw_parts(html), "html.parser")
         said = [" ".join(self._named[name].get_text().split()) for name in ("title", "h1") if name in self._named]
         self.title_text = next(filter(None, said), "")
         for tag in self._dropped:

@@ -12,7 +12,7 @@ _CODE_END: Final = {
 }
 
 
-def without_raw(html: str) -> str:
+def strip_raw_parts(html: str) -> str:
     """The page without comments, declarations, scripts and styles.
 
     Python's parser looks for the end of each of them anew, so that one torn page of 1 MB may keep it for minutes. Here

@@ -11,37 +11,37 @@ from typing import Final
 from watchfiles import Change, awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from evervec.sources.files.events import Event, Links, Listings, Meaning, Reader, compared
-from evervec.sources.files.ignore import Choice
-from evervec.sources.files.roots import Key, Root
+from evervec.sources.files.events import ChangedPaths, EventReader, FileEvent, LinkedPaths, Listings, compare_listings
+from evervec.sources.files.ignore import FileFilter
+from evervec.sources.files.roots import FileIdentity, Root
 
 STEP_MS: Final = 50
 DEBOUNCE_MS: Final = 400
 """Changes are handed on once it is quiet for one step, and while it is not every 400 ms."""
 
-TICK: Final = 0.2
+ROOT_CHECK_SECONDS: Final = 0.2
 """Seconds between two looks whether the roots are still there."""
 
-WHOLE: Final = 600.0
+COMPARE_SECONDS: Final = 600.0
 """Seconds between comparisons of everything: for what no kernel tells, such as a .gitignore above the folder."""
 
-MOST: Final = 10_000
+MOST_CHANGED_PATHS: Final = 10_000
 """Beyond so many paths everything is compared instead: it takes no longer then, and no memory."""
 
-FLOOD: Final = 4_000
+FLOOD_EVENTS: Final = 4_000
 """So many changes without a pause may have been too many for the kernel, whose queue holds 16,384 events, four a file.
 
 What it drops it tells, but watchfiles does not pass that on: https://github.com/samuelcolvin/watchfiles/issues/348.
 """
 
-POLL: Final = 5.0
+WATCH_POLL_SECONDS: Final = 5.0
 """Seconds between two looks where the kernel can not watch."""
 
-Places = Mapping[Path, Key]
+FolderIdentities = Mapping[Path, FileIdentity]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChangedFiles:
     """What may have changed: these paths, or everything below these roots. Other roots are `away`."""
 
     paths: frozenset[Path]
@@ -50,7 +50,7 @@ class Seen:
     away: tuple[Path, ...]
 
 
-class Watching:
+class FileWatcher:
     """Watches the files that a `FileSource` with the same arguments would list. `note` is told what a user should know.
 
     With `poll` (seconds) it looks by itself instead of being told by the kernel, as network file systems need it.
@@ -67,37 +67,39 @@ class Watching:
         poll: float | None = None,
         note: Callable[[str], None],
     ) -> None:
-        self._reader = Reader(roots, Choice(tuple(include), tuple(exclude)), most_bytes)
+        self._reader = EventReader(roots, FileFilter(tuple(include), tuple(exclude)), most_bytes)
         self._poll, self._note = poll, note
-        self._links = Links()
+        self._links = LinkedPaths()
         # only where a folder is closed to us: watchfiles then passes over every error, also that there are no more watches
         self._leniently = False
         self._paths, self._later, self._everything = set[Path](), dict[Path, float](), False
-        self._compared, self._trusted = monotonic(), dict[Root, Key]()
-        self.some = asyncio.Event()
+        self._compared, self._trusted = monotonic(), dict[Root, FileIdentity]()
+        self.has_changes = asyncio.Event()
         """Set while there is something to take."""
 
-    async def take(self) -> Seen:
+    async def take(self) -> ChangedFiles:
         """What may have changed since it was last taken.
 
         A folder that is another one than when everything was taken last may be what is below a file system that is not
         mounted: of what is gone in it nothing is told, but that everything is to be compared.
         """
-        there, away = await asyncio.to_thread(lambda: (self._reader.there(), self._reader.away()))
+        there, away = await asyncio.to_thread(lambda: (self._reader.reachable_roots(), self._reader.missing_roots()))
         strange = [root.path for root, key in there.items() if root.is_folder and self._trusted.get(root) != key]
         paths, everything = frozenset(self._paths), self._everything
         self._paths, self._everything = set(), False
-        self.some.clear()
+        self.has_changes.clear()
         everything = everything or any(path.is_relative_to(root) for path in paths for root in strange)
         if everything:
             self._compared, self._trusted = monotonic(), there
-        return Seen(frozenset() if everything else paths, everything, tuple(root.path for root in there), tuple(away))
+        return ChangedFiles(
+            frozenset() if everything else paths, everything, tuple(root.path for root in there), tuple(away)
+        )
 
     def distrust(self, root: Path) -> None:
         """Everything in it seems to be gone: compare it as a whole whenever something happens there."""
         self._trusted = {one: key for one, key in self._trusted.items() if one.path != root}
 
-    def put_back(self, seen: Seen) -> None:
+    def put_back(self, seen: ChangedFiles) -> None:
         """It is to be taken again: nothing came of it."""
         self._add(seen.paths, everything=seen.everything)
 
@@ -111,9 +113,9 @@ class Watching:
                     group.create_task(self._follow(self._beside, recursive=False))
             except* (OSError, WatchfilesRustInternalError) as group:
                 self._note(
-                    f"The kernel does not watch all of this ({_reason(group)}): looking every {POLL:.0f} s instead."
+                    f"The kernel does not watch all of this ({_reason(group)}): looking every {WATCH_POLL_SECONDS:.0f} s instead."
                 )
-        await self._look(self._poll or POLL)
+        await self._look(self._poll or WATCH_POLL_SECONDS)
 
     async def _look(self, seconds: float) -> None:
         """Compare listings; a quarter of the time at most."""
@@ -121,19 +123,19 @@ class Watching:
         while True:
             began = monotonic()
             now = await asyncio.to_thread(self._reader.listings)
-            self._mean(compared(before, now))
+            self._mean(compare_listings(before, now))
             before = now
             await asyncio.sleep(max(seconds, 3 * (monotonic() - began)))
 
-    def _folders(self) -> Places:
-        roots = {root.path: key for root, key in self._reader.there().items() if root.is_folder}
+    def _folders(self) -> FolderIdentities:
+        roots = {root.path: key for root, key in self._reader.reachable_roots().items() if root.is_folder}
         return roots | _keys(self._links.folders)
 
-    def _beside(self) -> Places:
+    def _beside(self) -> FolderIdentities:
         """The folders of what is watched by its name: a file that is saved anew is another file."""
         return _keys({path.parent for path in self._links.names})
 
-    async def _follow(self, places: Callable[[], Places], *, recursive: bool) -> None:
+    async def _follow(self, places: Callable[[], FolderIdentities], *, recursive: bool) -> None:
         """Watch some folders, and again whenever one of them is another one than before: a watch is one of an inode."""
         while True:
             there = await asyncio.to_thread(places)
@@ -152,13 +154,15 @@ class Watching:
                     raise
                 self._leniently = True
             self._ripen()
-            await asyncio.sleep(0 if there else TICK)
+            await asyncio.sleep(0 if there else ROOT_CHECK_SECONDS)
 
-    async def _follow_while(self, there: Places, places: Callable[[], Places], *, recursive: bool) -> None:
+    async def _follow_while(
+        self, there: FolderIdentities, places: Callable[[], FolderIdentities], *, recursive: bool
+    ) -> None:
         begun, burst = False, 0
         async with aclosing(self._watch(there, recursive=recursive)) as batches:
             async for events in batches:
-                flooded = not events and burst >= FLOOD
+                flooded = not events and burst >= FLOOD_EVENTS
                 burst = burst + len(events) if events else 0
                 self._add((), everything=flooded or not begun)
                 begun = True
@@ -167,27 +171,27 @@ class Watching:
                 if left or await asyncio.to_thread(places) != there:
                     return
 
-    def _watch(self, there: Places, *, recursive: bool) -> AsyncGenerator[set[Event], None]:
+    def _watch(self, there: FolderIdentities, *, recursive: bool) -> AsyncGenerator[set[FileEvent], None]:
         """Batches of events, empty ones in between; the first comes once the watch is in place."""
         return awatch(
             *there,
             watch_filter=None,
             debounce=DEBOUNCE_MS,
             step=STEP_MS,
-            rust_timeout=int(TICK * 1000),
+            rust_timeout=int(ROOT_CHECK_SECONDS * 1000),
             yield_on_timeout=True,
             force_polling=False,
             recursive=recursive,
             ignore_permission_denied=self._leniently,
         )
 
-    async def _hear(self, events: set[Event]) -> None:
-        meaning = await asyncio.to_thread(self._reader.read, events, self._links) if events else Meaning()
+    async def _hear(self, events: set[FileEvent]) -> None:
+        meaning = await asyncio.to_thread(self._reader.read, events, self._links) if events else ChangedPaths()
         self._mean(meaning)
         if meaning.linked:
             self._links = await asyncio.to_thread(self._reader.links)
 
-    def _mean(self, meaning: Meaning) -> None:
+    def _mean(self, meaning: ChangedPaths) -> None:
         for path in meaning.now:
             self._later.pop(path, None)
         self._later |= {path: monotonic() + seconds for path, seconds in meaning.later.items()}
@@ -200,17 +204,17 @@ class Watching:
         due = [path for path, at in self._later.items() if at <= now]
         for path in due:
             del self._later[path]
-        self._add(due, everything=now - self._compared >= WHOLE)
+        self._add(due, everything=now - self._compared >= COMPARE_SECONDS)
 
     def _add(self, paths: Iterable[Path], *, everything: bool = False) -> None:
         self._paths.update(paths)
-        if self._everything or everything or len(self._paths) > MOST:
+        if self._everything or everything or len(self._paths) > MOST_CHANGED_PATHS:
             self._paths, self._everything = set(), True
         if self._paths or self._everything:
-            self.some.set()
+            self.has_changes.set()
 
 
-def _keys(folders: Iterable[Path]) -> dict[Path, Key]:
+def _keys(folders: Iterable[Path]) -> dict[Path, FileIdentity]:
     found = {}
     for path in folders:
         try:

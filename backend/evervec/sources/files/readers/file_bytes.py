@@ -19,7 +19,7 @@ def skipped(uri: str, problem: Unreadable) -> SkippedDocument:
     return SkippedDocument(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
 
 
-def not_opened(error: OSError) -> Unreadable:
+def unreadable_for(error: OSError) -> Unreadable:
     """Why a file could not be opened, in our words."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
@@ -30,7 +30,7 @@ def not_opened(error: OSError) -> Unreadable:
             return Unreadable("unreadable", error.strerror or str(error))
 
 
-def content_of(path: Path, most_bytes: int) -> bytes:
+def read_content(path: Path, most_bytes: int) -> bytes:
     """All bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

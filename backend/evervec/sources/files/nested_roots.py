@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Final
 
 from evervec.errors import PathRefusedError
-from evervec.sources.files.ignore import Choice
-from evervec.sources.files.listing import Tree
+from evervec.sources.files.file_uris import path_of, uri_of
+from evervec.sources.files.ignore import FileFilter
+from evervec.sources.files.listing import FileTree
 from evervec.sources.files.roots import Root
-from evervec.sources.files.uris import path_of, uri_of
 
-_EVERYTHING: Final = Choice((), ())
+_EVERYTHING: Final = FileFilter((), ())
 
 
-def outermost(uris: Iterable[str]) -> dict[str, str]:
+def outermost_roots(uris: Iterable[str]) -> dict[str, str]:
     """Each root with the outermost one that reaches it, which may be itself; the uri of a folder ends in a slash.
 
     Filters do not count, so that those of the outer one hold. What git ignores, what is hidden or in no known format is
@@ -22,17 +22,17 @@ def outermost(uris: Iterable[str]) -> dict[str, str]:
     """
     roots = {uri: path_of(uri) for uri in uris}
     folders = [Root(path, True) for uri, path in roots.items() if uri.endswith("/")]
-    trees = {root.path: Tree(root, _EVERYTHING, sys.maxsize) for root in folders if not root.trouble()}
+    trees = {root.path: FileTree(root, _EVERYTHING, sys.maxsize) for root in folders if not root.unreadable_reason()}
     return {uri: next(_above(path, trees), uri) for uri, path in roots.items()}
 
 
-def _above(path: Path, trees: Mapping[Path, Tree]) -> Iterator[str]:
+def _above(path: Path, trees: Mapping[Path, FileTree]) -> Iterator[str]:
     for above in reversed(path.parents):
         if above in trees and _reaches(trees[above], above, path):
             yield uri_of(above) + "/"
 
 
-def _reaches(tree: Tree, above: Path, path: Path) -> bool:
+def _reaches(tree: FileTree, above: Path, path: Path) -> bool:
     try:
         return tree.reaches(path) and not _is_disk(path, above)
     except (OSError, PathRefusedError):

@@ -5,22 +5,22 @@ from typing import Final
 
 from tree_sitter import Node
 
-from evervec.sources.structure.grammars import ABOVE, CALLABLE, LISTS, WITH_BODY, Kinds
-from evervec.sources.structure.headings import LONGEST
+from evervec.sources.structure.grammars import ATTACHED_ABOVE, BODY_NODES, CALLABLE_VALUES, ONLY_WITH_BODY, NodeTypes
+from evervec.sources.structure.headings import LONGEST_HEADING
 
 _BODY: Final = ("body", "block")
 _RECEIVER: Final = re.compile(r"\(\s*(?:\w+\s)?[\s*]*(\w+)")
 _SEPARATOR: Final = re.compile(r"::|\\")
 
 
-def defined(node: Node, kinds: Kinds) -> Node | None:
+def definition_of(node: Node, kinds: NodeTypes) -> Node | None:
     """The definition that a node is, or is wrapped around; None if it is none, or several."""
     while node.type in kinds.wraps:
-        inner = [child for child in node.named_children if child.type not in ABOVE]
+        inner = [child for child in node.named_children if child.type not in ATTACHED_ABOVE]
         if not inner or (len(inner) > 1 and inner[-2].type == inner[-1].type):
             return None
         node = inner[-1]
-    if node.type in WITH_BODY and body(node) is None:
+    if node.type in ONLY_WITH_BODY and body(node) is None:
         return None
     return node if node.type in kinds.scopes or (node.type in kinds.leaves and _whole(node)) else None
 
@@ -32,7 +32,7 @@ def _whole(node: Node) -> bool:
         return named is not None and body(named) is not None
     if node.type in ("variable_declarator", "assignment_expression", "field_definition", "public_field_definition"):
         value = _value(node)
-        return value is not None and value.type in CALLABLE
+        return value is not None and value.type in CALLABLE_VALUES
     return True
 
 
@@ -48,18 +48,18 @@ def body(node: Node) -> Node | None:
     if found is None and node.named_child_count:
         last = node.named_children[-1]
         found = last if last.type.endswith(_BODY) else None
-    while found is not None and found.named_child_count == 1 and found.named_children[0].type in LISTS:
+    while found is not None and found.named_child_count == 1 and found.named_children[0].type in BODY_NODES:
         found = found.named_children[0]
     return found
 
 
-def qualified(data: bytes, node: Node, within: str) -> str:
+def qualified_name(data: bytes, node: Node, within: str) -> str:
     """`Task.cancel` for whatever the language writes, of bounded length; the node is one of the tree of `data`."""
     own = _text(data, _named(node)) or node.type.partition("_")[0]
     receiver = node.child_by_field_name("receiver")
     if receiver is not None and (found := _RECEIVER.match(_text(data, receiver))):
         own = f"{found[1]}.{own}"
-    return (f"{within}.{own}" if within else own)[-LONGEST:]
+    return (f"{within}.{own}" if within else own)[-LONGEST_HEADING:]
 
 
 def _named(node: Node) -> Node | None:
@@ -77,5 +77,5 @@ def _named(node: Node) -> Node | None:
 def _text(data: bytes, node: Node | None) -> str:
     if node is None:
         return ""
-    said = data[node.start_byte : min(node.end_byte, node.start_byte + 4 * LONGEST)].decode("utf-8", "replace")
+    said = data[node.start_byte : min(node.end_byte, node.start_byte + 4 * LONGEST_HEADING)].decode("utf-8", "replace")
     return _SEPARATOR.sub(".", " ".join(said.split()))

@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 
 from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.errors import Refused, UnknownTableError
-from evervec.sources.files.ignore import Choice
-from evervec.sources.files.listing import Found, Reason, Tree, merged
-from evervec.sources.files.roots import Key, Root, is_folder, said
-from evervec.sources.files.uris import normal, path_of, stamp_of, uri_of
+from evervec.sources.files.file_uris import normalize, path_of, stamp_of, uri_of
+from evervec.sources.files.ignore import FileFilter
+from evervec.sources.files.listing import FileTree, ListingEntry, SkipReason, merge_walks
+from evervec.sources.files.roots import FileIdentity, Root, is_folder, system_reason
 
 FILES_TABLE: Final = "files"
 
@@ -50,9 +50,9 @@ class FileSource:
         self._away = {root.path: root for root in away}
         wanted = [self._away.get(path) or Root.at(path) for path in roots]
         self._there = [root for root in wanted if root.path not in self._away]
-        self._roots = [*wanted, *(Root(normal(path), False) for path in gone)]
+        self._roots = [*wanted, *(Root(normalize(path), False) for path in gone)]
         self.gone: Final = [uri_of(path) for path in gone]
-        self._choice = Choice(tuple(include), tuple(exclude))
+        self._filter = FileFilter(tuple(include), tuple(exclude))
         self._most_bytes, self._checksum = most_bytes, checksum
         self._blocked: tuple[str, ...] = ()
 
@@ -120,64 +120,64 @@ class FileSource:
         there = (
             (one.uri, 0)
             for one, _ in self._found()
-            if isinstance(one, ListedDocument) or one.reason == Reason.UNREADABLE
+            if isinstance(one, ListedDocument) or one.reason == SkipReason.UNREADABLE
         )
         return _off_loop(_batches(there, _URIS))
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
 
-    def _trees(self) -> list[tuple[Root, Tree]]:
-        return [(root, Tree(root, self._choice, self._most_bytes)) for root in self._there]
+    def _trees(self) -> list[tuple[Root, FileTree]]:
+        return [(root, FileTree(root, self._filter, self._most_bytes)) for root in self._there]
 
     def _away_with(self, uri: str) -> Root | None:
         return next((root for root in self._away.values() if root.owns(uri)), None)
 
-    def _found(self) -> Iterator[Found]:
+    def _found(self) -> Iterator[ListingEntry]:
         trees = [tree for _, tree in self._trees()]
-        closed: list[Iterator[Found]] = [iter([(_closed(root), 0)]) for root in self._away.values()]
-        for one, size in merged([*(tree.walk() for tree in trees), *closed]):
+        closed: list[Iterator[ListingEntry]] = [iter([(_closed(root), 0)]) for root in self._away.values()]
+        for one, size in merge_walks([*(tree.walk() for tree in trees), *closed]):
             yield (replace(one, stamp=None) if self._checksum and isinstance(one, ListedDocument) else one), size
         self._blocked = tuple(uri for tree in trees for uri in tree.blocked)
 
     def _path(self, named: str) -> Path:
         """The path that an id names, inside one of the roots."""
         first = next((root.path for root in self._roots if root.is_folder), self._roots[0].path.parent)
-        path = path_of(named) if named.startswith("file:") else normal(first / named)
+        path = path_of(named) if named.startswith("file:") else normalize(first / named)
         if not any(root.owns(uri_of(path)) for root in self._roots):
             paths = ", ".join(repr(str(root.path)) for root in self._roots)
             raise Refused(reason=f"{named!r} is not in the files of this dataset. They are in {paths}.")
         return path
 
-    def _files(self, trees: Sequence[tuple[Root, Tree]], path: Path) -> Iterator[str]:
+    def _files(self, trees: Sequence[tuple[Root, FileTree]], path: Path) -> Iterator[str]:
         if not is_folder(path):
             yield uri_of(path)
             return
         walks = [tree.walk(path) for root, tree in trees if path.is_relative_to(root.path)]
         walks += [tree.walk() for root, tree in trees if root.path != path and root.path.is_relative_to(path)]
-        yield from (one.uri for one, _ in merged(walks) if not one.uri.endswith("/"))
+        yield from (one.uri for one, _ in merge_walks(walks) if not one.uri.endswith("/"))
 
     def _outcomes(self, uris: Iterable[str]) -> Iterator[tuple[IncomingDocument | SkippedDocument, int]]:
         trees = self._trees()
         for uri in uris:
             outcome = self._outcome(trees, uri)
-            if isinstance(outcome, SkippedDocument) and outcome.reason == Reason.GONE:
+            if isinstance(outcome, SkippedDocument) and outcome.reason == SkipReason.GONE:
                 for _, tree in trees:
-                    tree.require()
+                    tree.check_root()
             yield replace(outcome, uri=uri), len(outcome.text) if isinstance(outcome, IncomingDocument) else 0
 
-    def _outcome(self, trees: Sequence[tuple[Root, Tree]], uri: str) -> IncomingDocument | SkippedDocument:
+    def _outcome(self, trees: Sequence[tuple[Root, FileTree]], uri: str) -> IncomingDocument | SkippedDocument:
         path = path_of(uri)
         seen = [tree.find(path) for root, tree in trees if path.is_relative_to(root.path)]
         told = [
-            one[0] if isinstance(one, tuple) else SkippedDocument(uri, Reason.NOT_A_FILE, "a folder")
+            one[0] if isinstance(one, tuple) else SkippedDocument(uri, SkipReason.NOT_A_FILE, "a folder")
             for one in seen
             if one
         ]
         if any(isinstance(one, ListedDocument) for one in told):
             return self._read(path, uri)
         away = self._away_with(uri)
-        otherwise = SkippedDocument(uri, Reason.GONE) if away is None else _closed(away)
+        otherwise = SkippedDocument(uri, SkipReason.GONE) if away is None else _closed(away)
         return next((one for one in told if isinstance(one, SkippedDocument)), otherwise)
 
     def _read(self, path: Path, uri: str) -> IncomingDocument | SkippedDocument:
@@ -192,15 +192,15 @@ class FileSource:
                 if _version(path) == before:
                     return replace(outcome, stamp=stamp) if isinstance(outcome, IncomingDocument) else outcome
         except (FileNotFoundError, NotADirectoryError):
-            return SkippedDocument(uri, Reason.GONE)
+            return SkippedDocument(uri, SkipReason.GONE)
         except OSError as error:
-            return SkippedDocument(uri, Reason.UNREADABLE, said(error))
-        return SkippedDocument(uri, Reason.TORN, "it keeps changing")
+            return SkippedDocument(uri, SkipReason.UNREADABLE, system_reason(error))
+        return SkippedDocument(uri, SkipReason.TORN, "it keeps changing")
 
 
 def _closed(root: Root) -> SkippedDocument:
     return SkippedDocument(
-        root.uri.rstrip("/") + "/" * root.is_folder, Reason.UNREADABLE, root.trouble() or "it was away"
+        root.uri.rstrip("/") + "/" * root.is_folder, SkipReason.UNREADABLE, root.unreadable_reason() or "it was away"
     )
 
 
@@ -213,7 +213,7 @@ def _ids(ids: Sequence[str | int]) -> Iterator[str]:
         yield one
 
 
-def _version(path: Path) -> tuple[Key, int, int, int]:
+def _version(path: Path) -> tuple[FileIdentity, int, int, int]:
     found = path.stat()
     return (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -5,16 +5,16 @@ from operator import itemgetter
 
 from evervec.domain.document import Block, Cut
 
-Mark = tuple[int, str, Cut]
+BlockStart = tuple[int, str, Cut]
 """Where a block begins (in characters), its heading, and how good a place that is for a cut."""
 
 SECTION, PART, PARAGRAPH, LINE, SENTENCE, WORD = Cut.SECTION, Cut.PART, Cut.PARAGRAPH, Cut.LINE, Cut.SENTENCE, Cut.WORD
 
-LARGE = 1_000
+LARGE_TEXT = 1_000
 """Characters of what is better not cut, until it is larger than that: about the 256 tokens of a chunk."""
 
 
-def covering(text: str, marks: Iterable[Mark]) -> list[Block]:
+def blocks_between(text: str, marks: Iterable[BlockStart]) -> list[Block]:
     """The blocks between the marks, which may come in any order; of two at one place the stronger holds.
 
     A section begins wherever the heading changes. Blanks before the first mark are its own.
@@ -30,8 +30,8 @@ def covering(text: str, marks: Iterable[Mark]) -> list[Block]:
     return blocks
 
 
-def _ordered(text: str, marks: Iterable[Mark]) -> list[Mark]:
-    kept: list[Mark] = []
+def _ordered(text: str, marks: Iterable[BlockStart]) -> list[BlockStart]:
+    kept: list[BlockStart] = []
     inside = (mark for mark in marks if mark[0] < len(text))  # a parser may see something of no length at the end
     for mark in sorted(inside, key=itemgetter(0)):
         if not kept or mark[0] != kept[-1][0]:

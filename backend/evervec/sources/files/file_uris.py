@@ -18,7 +18,7 @@ def uri_of(path: Path) -> str:
     It encodes the bytes that the file system keeps, so every name has one. Raises `Refused` for what no file is called.
     """
     try:
-        return f"file://{encoded(str(normal(path)))}"
+        return f"file://{encode(str(normalize(path)))}"
     except ValueError:
         raise Refused(reason=f"{str(path)!r} can not be the name of a file. {_HOW_TO_NAME}") from None
 
@@ -31,15 +31,15 @@ def path_of(uri: str) -> Path:
         scheme, path = "", ""
     if scheme != "file:///" or "\0" in path:
         raise Refused(reason=f"{uri!r} is not the URI of a file. {_HOW_TO_NAME}")
-    return normal(Path(path))
+    return normalize(Path(path))
 
 
-def normal(path: Path) -> Path:
+def normalize(path: Path) -> Path:
     """The path, absolute and without `.` and `..`; links are not followed."""
     return Path("/" + os.path.normpath(path.absolute()).lstrip("/"))
 
 
-def encoded(name: str) -> str:
+def encode(name: str) -> str:
     """A name, or a path, as it stands in a URI. Raises `ValueError` for what no file is called."""
     if "\0" in name:
         raise ValueError("a name can not hold a NUL")

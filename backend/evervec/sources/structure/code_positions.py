@@ -6,13 +6,13 @@ from typing import Final
 import numpy as np
 from tree_sitter import Node
 
-from evervec.sources.structure.grammars import ABOVE
+from evervec.sources.structure.grammars import ATTACHED_ABOVE
 
 _LOOK_BACK: Final = 80
 """Bytes before a place that are looked at; white space longer than that is as good as a new line."""
 
 
-def beginning(data: bytes, at: int) -> int | None:
+def block_start(data: bytes, at: int) -> int | None:
     """Where a block that holds the byte `at` first begins: with its line, or behind `;` or a brace; else None."""
     low = max(0, at - _LOOK_BACK)
     before = data[low:at].rstrip(b" \t\f")
@@ -25,18 +25,18 @@ def follows_blank(data: bytes, start: int) -> bool:
     return before.endswith(b"\n") and before[:-1].rstrip(b" \t\f\r").endswith(b"\n")
 
 
-def beginnings(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None, Node]]:
+def nodes_with_starts(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None, Node]]:
     """The nodes with their beginnings.
 
     Comments and attributes are part of what stands directly below them, else of what stands directly above.
     """
     above: tuple[int, Node] | None = None
     for node in nodes:
-        start = beginning(data, node.start_byte)
+        start = block_start(data, node.start_byte)
         if above is not None and start is not None and follows_blank(data, start):
             yield from _alone(data, above)
             above = None
-        if node.type not in ABOVE:
+        if node.type not in ATTACHED_ABOVE:
             yield above[0] if above else start, node
             above = None
         elif start is not None:
@@ -49,7 +49,7 @@ def _alone(data: bytes, above: tuple[int, Node]) -> list[tuple[int, Node]]:
     return [above] if above[0] == 0 or follows_blank(data, above[0]) else []
 
 
-def characters(data: bytes, offsets: Sequence[int]) -> Sequence[int]:
+def character_offsets(data: bytes, offsets: Sequence[int]) -> Sequence[int]:
     """Offsets in characters for offsets in bytes of UTF-8."""
     if data.isascii():
         return offsets

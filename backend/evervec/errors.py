@@ -62,7 +62,7 @@ class EmptySourceError(Refused):
     If something is not mounted, mount it; if they are really gone, run `evervec index {dataset} --full --allow-empty`."""
 
 
-class NameRefusedError(Refused):
+class InvalidNameError(Refused):
     """{what} {name!r} is not a usable name: give 1 to 100 printable characters with a letter or digit in them."""
 
 
@@ -79,11 +79,11 @@ class SpaceMismatchError(Refused):
     spaces are never mixed. Switch with `evervec providers use {provider} --reembed`."""
 
 
-class PathRefusedError(Refused):
+class UnreadablePathError(Refused):
     """{path!r} can not be read: {reason}. Give a file or folder that is there and that this user may read."""
 
 
-class RootsAwayError(PathRefusedError):
+class SourceMissingError(UnreadablePathError):
     """{path!r} can not be read: {reason}. It is {which} of dataset {dataset}. Nothing was deleted.
     If something is not mounted, mount it; if it is really gone, `evervec index {dataset} --full --allow-empty` forgets
     all that is, with its documents. What was moved is named anew with `evervec ingest files`."""
@@ -225,7 +225,7 @@ class BadResponseError(ProviderError):
     code = "bad_response"
 
 
-class ResultsGoneError(BadResponseError):
+class ResultsDeletedError(BadResponseError):
     """{provider} does not have the results any more: {detail}"""
 
 

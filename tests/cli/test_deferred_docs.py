@@ -89,7 +89,7 @@ def test_the_limits_of_the_page_are_those_of_the_clients() -> None:
     from evervec.embedders.gemini import batch as gemini_batch
     from evervec.embedders.openai import batch as openai_batch
 
-    gemini, openai = gemini_batch.LIMITS, openai_batch.LIMITS
+    gemini, openai = gemini_batch.GEMINI_BATCH_LIMITS, openai_batch.OPENAI_BATCH_LIMITS
     for limits in (gemini, openai):
         size = limits.bytes / 1e6
         assert f"{limits.rows:,} rows, {f'{size / 1e3:g} GB' if size >= 1e3 else f'{size:g} MB'}" in PAGE

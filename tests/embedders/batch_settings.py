@@ -83,7 +83,7 @@ class Setting:
         return WIRES[self.type]
 
     def write(self, texts: Sequence[str]) -> Path:
-        """An input file whose keys are `k0`, `k1`, …"""
+        """Write an input file whose keys are `k0`, `k1`, …"""
         path = self.folder / f"{uuid4().hex}.jsonl"
         with path.open("wb") as file:
             for place, text in enumerate(texts):
@@ -91,22 +91,22 @@ class Setting:
         return path
 
     async def upload(self, texts: Sequence[str], intent: UUID | None = None) -> str:
-        """The remote name of an input file of these texts."""
+        """Upload an input file of these texts. Return its remote name."""
         return await self.client.upload(intent or uuid4(), self.write(texts))
 
     async def create(self, texts: Sequence[str], intent: UUID | None = None) -> RemoteJob:
-        """A job that was just made."""
+        """Return a job that was just created."""
         intent = intent or uuid4()
         return await self.client.create_embedding_job(intent, await self.upload(texts, intent))
 
     async def describe(self, media: Sequence[MediaLine]) -> RemoteJob:
-        """A finished job that described these."""
+        """Return a finished job that described these."""
         path, intent = self.folder / "media.jsonl", uuid4()
         path.write_bytes(b"".join(self.client.media_line(line) for line in media))
         return await self.finish(await self.client.describe_media(intent, await self.client.upload(intent, path)))
 
     async def finish(self, job: RemoteJob) -> RemoteJob:
-        """The job as it is when it is over."""
+        """Return the job as it is when it is over."""
         for _ in range(5):
             job = await self.client.get_job_status(job.external_id)
             if job.state.over:
@@ -139,7 +139,7 @@ class Setting:
 
 @asynccontextmanager
 async def setting(type_: str, folder: Path, *, dims: int = DIMS) -> AsyncIterator[Setting]:
-    """A client that has the right key."""
+    """Return a client that has the right key."""
     async with FakeProvider(dims=dims, api_key=KEY) as fake:
         client = open_client(type_, fake.url)
         yield Setting(type_, fake, client, folder)
@@ -147,7 +147,7 @@ async def setting(type_: str, folder: Path, *, dims: int = DIMS) -> AsyncIterato
 
 
 def open_client(type_: str, url: str, *, key: str = KEY, chat_model: str | None = CHAT_MODEL) -> BatchClient:
-    """A client of that provider."""
+    """Return a client of that provider."""
     return open_batch_client(type_, base_url=url, model=MODEL, chat_model=chat_model, api_key=key, name=type_)
 
 
@@ -160,7 +160,7 @@ def right(gathered: Gathered, texts: Sequence[str], places: Sequence[int] | None
 
 
 async def problem_of(work: Any) -> ProviderError:
-    """The error that a call or a stream of results ends with."""
+    """Return the error that a call or a stream of results ends with."""
     try:
         if hasattr(work, "__aiter__"):
             async for _ in work:

@@ -13,7 +13,7 @@ import pytest
 
 from evervec.domain.batch import BatchClient, Line, MediaLine, RemoteJob, RemoteState, remote_name
 from evervec.domain.vendors import BATCH_TYPES
-from evervec.errors import BadInputError, ConfigError, ResultsGoneError, TransientError
+from evervec.errors import BadInputError, ConfigError, ResultsDeletedError, TransientError
 from tests.embedders.batch_settings import (
     DIMS,
     KEY,
@@ -146,7 +146,7 @@ async def test_a_job_that_vanished_is_gone_and_results_that_vanished_say_so(s: S
     assert (await s.client.get_job_status(lost.external_id)).state is RemoteState.GONE
     done = await s.finish(emptied)
     assert done.state is RemoteState.SUCCEEDED
-    assert isinstance(await problem_of(s.gather(done)), ResultsGoneError)
+    assert isinstance(await problem_of(s.gather(done)), ResultsDeletedError)
 
 
 async def test_the_listing_finds_our_jobs_newest_first_and_none_that_is_older_or_a_strangers(s: Setting) -> None:

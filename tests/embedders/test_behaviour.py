@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evervec.domain.protocols import Embedder
-from evervec.domain.vendors import KEY_TYPES, TYPES
+from evervec.domain.vendors import API_KEY_TYPES, TYPES
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import ProviderError
 from tests.fakes import FakeProvider
@@ -22,7 +22,7 @@ async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
             request.param,
             base_url=fake.url,
             model=None if request.param == "local" else "fake-embed",
-            api_key="key" if request.param in KEY_TYPES else None,
+            api_key="key" if request.param in API_KEY_TYPES else None,
             name=request.param,
         )
         yield opened

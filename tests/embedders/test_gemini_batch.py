@@ -16,7 +16,7 @@ from evervec.domain.batch import Line, MediaLine, RemoteState, remote_name
 from evervec.embedders.gemini import lines
 from evervec.embedders.gemini.batch import GeminiBatchClient
 from evervec.embedders.gemini.jobs import file_of, job_of, moment
-from evervec.embedders.jsonl import Group
+from evervec.embedders.jsonl import ResultGroup
 from evervec.errors import BadResponseError, ConfigError, TransientError
 from evervec.vendors.gemini.client import GeminiClient
 from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
@@ -176,7 +176,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
 def test_every_line_that_is_no_vector_is_an_error_with_a_rung(answer: dict[str, Any], code: str) -> None:
-    group = Group(1, 2)
+    group = ResultGroup(1, 2)
     lines.read({"key": "k"} | answer, group)
     assert group.full
     results = group.take()
@@ -196,7 +196,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str | None, str | None]] = {
 def test_a_description_is_what_the_model_wrote_and_not_what_it_thought(
     content: dict[str, Any], finish: str, code: str | None
 ) -> None:
-    group = Group(1, None)
+    group = ResultGroup(1, None)
     response = {"candidates": [{"content": content, "finishReason": finish}]}
     lines.read({"key": "k", "response": response}, group)
     results = group.take()
@@ -205,7 +205,7 @@ def test_a_description_is_what_the_model_wrote_and_not_what_it_thought(
 
 
 def test_a_picture_that_is_blocked_before_is_bad_input() -> None:
-    group = Group(1, None)
+    group = ResultGroup(1, None)
     lines.read({"key": "k", "response": {"promptFeedback": {"blockReason": "SAFETY"}}}, group)
     assert group.take().errors[0][1:] == ("bad_input", "the model does not describe this: SAFETY")
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from evervec.domain.batch import Line, MediaLine, RemoteJob, RemoteState, remote_name
-from evervec.embedders.jsonl import Group, parse
+from evervec.embedders.jsonl import ResultGroup, parse
 from evervec.embedders.media_prompt import PROMPT
 from evervec.embedders.openai.batch import OpenAIBatchClient
 from evervec.embedders.openai.lines import reader
@@ -67,7 +67,7 @@ async def settled(client: OpenAIBatchClient, job: RemoteJob, polls: int = 3) -> 
 
 @asynccontextmanager
 async def scripted(*routes: tuple[str, str, int, Any]) -> AsyncIterator[OpenAIBatchClient]:
-    """A client whose server answers (method, path, status, document) always the same."""
+    """Yield a client whose server answers (method, path, status, document) always the same."""
 
     def saying(status: int, document: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
@@ -159,7 +159,7 @@ ANSWERS: list[tuple[Any, Any, str | None]] = [
 
 @pytest.mark.parametrize(("response", "error", "code"), ANSWERS)
 def test_every_kind_of_answered_line_has_its_code(response: Any, error: Any, code: str | None) -> None:
-    group = Group(9, 2)
+    group = ResultGroup(9, 2)
     reader("openai", MODEL, texts=False)({"custom_id": "k", "response": response, "error": error}, group)
     found = group.take()
     assert [(key, told) for key, told, _ in found.errors] == ([("k", code)] if code else [])
@@ -168,7 +168,7 @@ def test_every_kind_of_answered_line_has_its_code(response: Any, error: Any, cod
 
 @pytest.mark.parametrize("line", [b"{}", b'{"custom_id": 7}', b'{"custom_id": null, "response": {}}'])
 def test_a_line_without_a_key_is_garbled(line: bytes) -> None:
-    group = Group(9, 2)
+    group = ResultGroup(9, 2)
     reader("openai", MODEL, texts=False)(parse(line) or {}, group)
     assert group.take().garbled == 1
 
@@ -184,7 +184,7 @@ def test_a_line_without_a_key_is_garbled(line: bytes) -> None:
     ],
 )
 def test_a_description_is_the_text_of_the_first_choice(message: Any, code: str | None) -> None:
-    group = Group(9, None)
+    group = ResultGroup(9, None)
     body = {"choices": [{"message": message}]}
     reader("openai", "looker", texts=True)({"custom_id": "k", "response": {"status_code": 200, "body": body}}, group)
     found = group.take()

@@ -38,7 +38,7 @@ async def embedder(fake: FakeProvider) -> AsyncIterator[OpenAIEmbedder]:
 
 @asynccontextmanager
 async def scripted(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], **how: Any) -> AsyncIterator[Any]:
-    """An embedder whose server answers as no healthy one does."""
+    """Yield an embedder whose server answers as no healthy one does."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1, access_log=None)
@@ -53,7 +53,7 @@ async def scripted(answer: Callable[[web.Request], Awaitable[web.StreamResponse]
 
 
 def saying(document: Any, status: int = 200) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A server that always answers the same."""
+    """Run a server that always answers the same."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")

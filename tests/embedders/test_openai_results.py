@@ -10,7 +10,7 @@ import pytest
 
 from evervec.domain.batch import Line, MediaLine, RemoteJob, RemoteState, Results
 from evervec.embedders.openai.batch import OpenAIBatchClient
-from evervec.errors import AuthError, BadResponseError, ConfigError, ProviderError, ResultsGoneError, TransientError
+from evervec.errors import AuthError, BadResponseError, ConfigError, ProviderError, ResultsDeletedError, TransientError
 from tests.fakes import FakeProvider, Fault, expected_vectors
 from tests.fakes.vectors import expected_description
 
@@ -145,7 +145,7 @@ async def test_a_file_that_is_gone_is_said_to_be_gone(
 ) -> None:
     fake.batches.outcome = "results_vanish"
     job = await done(client, tmp_path)
-    with pytest.raises(ResultsGoneError):
+    with pytest.raises(ResultsDeletedError):
         await read(client, job)
 
 

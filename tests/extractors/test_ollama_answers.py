@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, MessageText
-from evervec.extractors.ollama.answers import Unusable, read_extraction, read_scores
+from evervec.extractors.ollama.answers import UnusableAnswerError, read_extraction, read_scores
 
 SENT = [MessageText(number, "text", "ann", datetime(2026, 1, 1, tzinfo=UTC)) for number in (1, 2)]
 KNOWN = DatasetKnowledge([KnownTopic(5, "Queues", "…")], [KnownAtom(9, AtomType.PROBLEM, "t", "c")])
@@ -44,7 +44,7 @@ def extraction(*, atoms: list[Any] | None = None, links: list[Any] | None = None
     ],
 )
 def test_scores_that_do_not_fit_are_refused_by_name(scores: Any, reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(UnusableAnswerError, match=reason):
         read_scores(orjson.dumps({"scores": scores}).decode(), SENT)
 
 
@@ -77,7 +77,7 @@ def test_shares_are_scaled_to_the_value_and_a_score_without_factors_gets_one() -
     ],
 )
 def test_an_extraction_that_does_not_fit_is_refused_by_name(answer: str, reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(UnusableAnswerError, match=reason):
         read_extraction(answer, SENT, KNOWN)
 
 

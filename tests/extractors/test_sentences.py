@@ -5,7 +5,7 @@ import textwrap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.extractors.local.sentences import Place, collapse, sentences
+from evervec.extractors.local.sentences import SentencePlace, collapse, sentences
 
 word = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=10)
 words = st.lists(st.one_of(word, word.map(str.title)), min_size=4, max_size=25)
@@ -34,7 +34,7 @@ def test_a_sentence_is_a_part_of_its_message(message: str) -> None:
 def test_every_item_of_a_list_stands_for_itself(parts: list[str]) -> None:
     found = sentences("\n".join(f"* {part}" for part in parts))
     assert [(one.text, one.place, one.position) for one in found] == [
-        (part, Place.ITEM, at) for at, part in enumerate(parts)
+        (part, SentencePlace.ITEM, at) for at, part in enumerate(parts)
     ]
 
 
@@ -49,7 +49,7 @@ def test_abbreviations_and_code_do_not_end_a_sentence() -> None:
 
 def test_the_subject_of_a_commit_is_a_title() -> None:
     first, second = sentences("Fix the rescuer (#12)\n\nIt was slow.")
-    assert (first.place, second.place) == (Place.TITLE, Place.PROSE)
+    assert (first.place, second.place) == (SentencePlace.TITLE, SentencePlace.PROSE)
 
 
 def test_lines_that_were_ended_on_purpose_stay_apart() -> None:

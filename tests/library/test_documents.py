@@ -8,7 +8,7 @@ import pytest
 from pypdf import PdfWriter
 
 from evervec import Document, SemanticCore
-from evervec.errors import PathRefusedError, Refused
+from evervec.errors import Refused, UnreadablePathError
 
 
 def locked(path: Path) -> None:
@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
 def test_a_path_without_a_text_is_refused_with_the_reason(tmp_path: Path, case: str) -> None:
     name, make, reason = REFUSED[case]
     make(tmp_path / name)
-    with pytest.raises(PathRefusedError) as refused:
+    with pytest.raises(UnreadablePathError) as refused:
         Document.from_path(tmp_path / name, most_bytes=4_000)
     assert reason in str(refused.value)
     assert name in str(refused.value)
@@ -56,7 +56,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text("text")
     path.chmod(0)
-    with pytest.raises(PathRefusedError, match="unreadable"):
+    with pytest.raises(UnreadablePathError, match="unreadable"):
         Document.from_path(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from evervec import Document, SemanticCore
 from evervec.embedders.vectors import PROBE_TEXTS
-from evervec.errors import DatabaseDownError, NameRefusedError, NoBatchError, Refused
+from evervec.errors import DatabaseDownError, InvalidNameError, NoBatchError, Refused
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import versions
 
@@ -156,7 +156,7 @@ async def test_documents_go_where_they_are_told(local: SemanticCore) -> None:
     await local.ingest(Document.from_text("a", "fish are silent"), project="sea", dataset="fish")
     assert {hit.dataset for hit in (await local.search("animals")).hits} == {"documents", "fish"}
     assert {hit.dataset for hit in (await local.search("animals", dataset="sea/fish")).hits} == {"fish"}
-    with pytest.raises(NameRefusedError):
+    with pytest.raises(InvalidNameError):
         await local.ingest(Document.from_text("b", "text"), dataset="\n")
 
 

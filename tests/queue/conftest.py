@@ -22,7 +22,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def brokers(nats: NatsServer) -> AsyncIterator[Brokers]:
-    """Makes brokers for the server, with short times; all are shut down in the end."""
+    """Make brokers for the server, with short times; all are shut down in the end."""
     made: list[JetStreamBroker] = []
 
     def make(**options: Any) -> JetStreamBroker:
@@ -36,7 +36,7 @@ async def brokers(nats: NatsServer) -> AsyncIterator[Brokers]:
 
 @pytest.fixture
 async def broker(brokers: Brokers) -> JetStreamBroker:
-    """A started broker that is ready to work."""
+    """Return a started broker that is ready to work."""
     one = brokers()
     one.is_worker_process = True
     await one.startup()

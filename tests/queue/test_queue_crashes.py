@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spawn(nats: NatsServer, journal: Path) -> Iterator[Spawn]:
-    """Starts worker processes; those that still live are killed in the end."""
+    """Start worker processes; those that still run are killed in the end."""
     workers: list[subprocess.Popen[bytes]] = []
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)])}
 
@@ -51,7 +51,7 @@ def spawn(nats: NatsServer, journal: Path) -> Iterator[Spawn]:
 
 
 def lines(journal: Path, word: str) -> list[str]:
-    """The journal's lines that begin with `word`."""
+    """Return the journal's lines that begin with `word`."""
     return [line for line in journal.read_text().splitlines() if line.startswith(word)]
 
 
@@ -136,7 +136,9 @@ async def test_what_a_killed_worker_held_is_run_by_another(
 
 
 @pytest.mark.slow
-async def test_poison_ends_aside_and_the_innocent_run(broker: JetStreamBroker, spawn: Spawn, journal: Path) -> None:
+async def test_a_task_that_ends_workers_becomes_a_dead_letter_and_the_others_run(
+    broker: JetStreamBroker, spawn: Spawn, journal: Path
+) -> None:
     await send(broker, "poison")
     for n in range(30):
         await send(broker, "slow", n=n, seconds=0.3)
@@ -164,7 +166,7 @@ async def nothing_left(broker: JetStreamBroker) -> bool:
     return set((await depth(broker)).lanes.values()) == {0}
 
 
-async def test_what_is_delivered_too_often_is_moved_aside_by_any_worker(brokers: Brokers) -> None:
+async def test_what_is_delivered_too_often_becomes_a_dead_letter_by_any_worker(brokers: Brokers) -> None:
     broker = brokers(ack_wait=0.3, fetch_seconds=0.3)
     broker.is_worker_process = True
     await broker.startup()
@@ -175,11 +177,11 @@ async def test_what_is_delivered_too_often_is_moved_aside_by_any_worker(brokers:
         await subscription.fetch(1, timeout=5)
     await subscription.unsubscribe()
 
-    async def set_aside() -> bool:
+    async def is_dead_letter() -> bool:
         return (await depth(broker)).dead_letters == 1
 
     async with working(broker):
-        await eventually(set_aside)
+        await eventually(is_dead_letter)
         await eventually(lambda: nothing_left(broker))
     (letter,) = await dead_letters(broker)
     assert (letter.task_name, letter.deliveries) == ("t", 2)

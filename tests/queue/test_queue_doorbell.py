@@ -50,7 +50,7 @@ async def test_an_outage_is_told_once_and_costs_no_time(broker: JetStreamBroker,
         await eventually(lambda: broker.connected)
         assert await doorbell.ring("t")
     told = [entry["event"] for entry in logs if entry["log_level"] == "warning" and "doorbell" in entry["event"]]
-    assert told == ["doorbell not heard, the sweeper will find the rows", "doorbell is heard again"]
+    assert told == ["doorbell failed, the sweep will find the rows", "doorbell works again"]
 
 
 async def test_a_process_that_began_without_nats_is_heard_later(nats: NatsServer) -> None:

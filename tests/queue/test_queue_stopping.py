@@ -1,4 +1,4 @@
-"""How a worker stops, when told to and when it must; nothing it held is missing for long."""
+"""How a worker stops, when told to and when it must; its tasks run elsewhere soon."""
 
 import asyncio
 import time
@@ -8,8 +8,8 @@ import uvloop
 
 from evervec.errors import QueueDownError, StreamMismatchError
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.jetstream.delivery import Held
-from evervec.queue.jetstream.intake import Intake
+from evervec.queue.jetstream.delivery import UnsettledDeliveries
+from evervec.queue.jetstream.lane_reader import LaneReader
 from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import empty, eventually, working
@@ -26,14 +26,14 @@ async def test_what_was_fetched_and_not_begun_goes_back_at_once(brokers: Brokers
     for _ in range(8):
         await t.kiq()
 
-    def intake() -> Intake:
-        held = Held(30.0, 60.0)
-        return Intake(broker.client, broker.layout, held, batch=8, expires=5.0, room=lambda: 8)
+    def reader() -> LaneReader:
+        unsettled = UnsettledDeliveries(30.0, 60.0)
+        return LaneReader(broker.client, broker.layout, unsettled, batch=8, expires=5.0, room=lambda: 8)
 
     async def never() -> None:
         raise AssertionError("nothing is to be repaired")
 
-    first, second = intake(), intake()
+    first, second = reader(), reader()
     (await first.next(never)).executing = True
     await first.close()
     async with asyncio.timeout(2):

@@ -24,7 +24,7 @@ async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float
 
 @asynccontextmanager
 async def working(broker: JetStreamBroker, *, tasks: int = 4, wait: float = 5.0) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker on `broker` for the length of the block; whatever it raised is raised at the end."""
+    """Run a worker on `broker` inside the block. Raise at the end whatever it raised."""
     finish = asyncio.Event()
     worker = asyncio.create_task(serve(broker, max_async_tasks=tasks, wait_tasks_timeout=wait, finish=finish))
     try:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from evervec.domain.document import ListedDocument, SkippedDocument
-from evervec.errors import PathRefusedError, Refused
+from evervec.errors import Refused, UnreadablePathError
 from evervec.sources.files.file_uris import path_of, stamp_of, uri_of
 from evervec.sources.files.ignore import FileFilter, Globs
 from evervec.sources.files.listing import FileTree, SkipReason, merge_walks
@@ -334,12 +334,12 @@ def test_a_folder_that_can_not_be_scanned_is_counted_and_remembered(
 def test_a_root_that_can_not_be_scanned_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Root.at(write("a.md"))
     refuse(monkeypatch, os, "scandir", root.path)
-    with pytest.raises(PathRefusedError, match="can not be read: permission denied"):
+    with pytest.raises(UnreadablePathError, match="can not be read: permission denied"):
         list(FileTree(root, FileFilter(), 1000).walk())
 
 
 def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PathRefusedError, match="no such file or directory"):
+    with pytest.raises(UnreadablePathError, match="no such file or directory"):
         Root.at(tmp_path / "nothing")
 
 
@@ -360,7 +360,7 @@ def test_a_root_that_goes_away_in_the_middle_breaks_the_walk_off(write: Write, e
     root.rename(root.with_name("elsewhere"))
     if emptied:
         root.mkdir()
-    with pytest.raises(PathRefusedError, match=r"another folder took its place|no such file"):
+    with pytest.raises(UnreadablePathError, match=r"another folder took its place|no such file"):
         list(found)
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument, SourceReader
-from evervec.errors import PathRefusedError, Refused, UnknownTableError
+from evervec.errors import Refused, UnknownTableError, UnreadablePathError
 from evervec.sources.files.file_source import FileSource
 from evervec.sources.files.file_uris import uri_of
 from evervec.sources.files.readers import document
@@ -215,7 +215,7 @@ async def test_a_file_that_changes_once_is_read_again(folder: Path, monkeypatch:
 async def test_reading_breaks_off_when_the_root_is_gone(folder: Path) -> None:
     source = FileSource([folder / "sub"])
     shutil.rmtree(folder / "sub")
-    with pytest.raises(PathRefusedError, match="no such file"):
+    with pytest.raises(UnreadablePathError, match="no such file"):
         await read(source, uri_of(folder / "sub/b.md"))
 
 
@@ -229,7 +229,7 @@ async def test_nothing_counts_as_gone_once_the_root_went_away(folder: Path, monk
         return outcome
 
     monkeypatch.setattr(document, "read_file", unmounting)
-    with pytest.raises(PathRefusedError, match="another folder took its place"):
+    with pytest.raises(UnreadablePathError, match="another folder took its place"):
         await read(FileSource([root]), uri_of(root / "b.md"), uri_of(root / "c.txt"))
 
 
@@ -295,9 +295,9 @@ def test_a_file_exists_until_it_is_gone_and_while_its_root_is_away(folder: Path)
 async def test_a_root_that_went_away_makes_the_listing_fail(folder: Path) -> None:
     source = FileSource([folder, folder / "sub"])
     shutil.rmtree(folder / "sub")
-    with pytest.raises(PathRefusedError):
+    with pytest.raises(UnreadablePathError):
         await everything(source.uris())
-    with pytest.raises(PathRefusedError):
+    with pytest.raises(UnreadablePathError):
         FileSource([folder / "sub"])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evervec import Document as Given
 from evervec.domain.document import IncomingDocument, Media, SkippedDocument
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 from evervec.sources.files.media import (
     MOST_MEDIA_BYTES,
     MediaFile,
@@ -146,7 +146,7 @@ def test_more_than_twenty_megabytes_are_refused_without_being_read(tmp_path: Pat
         file.write(PNG)
         file.truncate(MOST_MEDIA_BYTES + 1)
     assert reason(read_media(path))[0] == "too large"
-    with pytest.raises(PathRefusedError, match="too large"):
+    with pytest.raises(UnreadablePathError, match="too large"):
         Given.from_path(path, most_bytes=100_000_000)
 
 
@@ -162,7 +162,7 @@ def test_from_path_takes_pictures_and_refuses_what_only_is_called_like_one(tmp_p
     assert (type(found), found.format, found.text) == (Given, "image", "")
     assert found.media == Media(str(tmp_path / "a.png"), "image/png", 8, sha256(PNG).digest())
     (tmp_path / "b.png").write_text("text")
-    with pytest.raises(PathRefusedError, match="not what its name says"):
+    with pytest.raises(UnreadablePathError, match="not what its name says"):
         Given.from_path(tmp_path / "b.png")
     (tmp_path / "c.txt").write_text("text")
     assert Given.from_path(tmp_path / "c.txt").media is None

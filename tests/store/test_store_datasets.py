@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evervec.domain.protocols import ModelProbe
-from evervec.errors import NameRefusedError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
+from evervec.errors import InvalidNameError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
 from evervec.store import datasets, documents, providers
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Provider, ProviderDraft
@@ -27,7 +27,7 @@ async def test_the_same_name_is_the_same_dataset_and_a_deleted_one_comes_back(
         assert await datasets.ensure(tx, "river", "log") == dataset
         assert await datasets.by_id(tx, dataset.id) == dataset
         assert await datasets.deleted(tx) == []
-        with pytest.raises(NameRefusedError):
+        with pytest.raises(InvalidNameError):
             await datasets.ensure(tx, "river", "...")
 
 

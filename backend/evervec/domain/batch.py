@@ -200,7 +200,7 @@ class BatchClient(Protocol):
         """The results of a job, streamed, `lines` of them at a time; never the whole in memory.
 
         `dimensions` is the width that vectors must have, None where texts were asked for. A line that can not be read is
-        counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises `ResultsGoneError` when the file is not there any more; a connection that breaks in the
+        counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises `ResultsDeletedError` when the file is not there any more; a connection that breaks in the
         middle raises `TransientError` after everything before it was given out.
         """
         ...

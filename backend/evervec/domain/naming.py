@@ -2,12 +2,12 @@
 
 import re
 
-from evervec.errors import NameRefusedError
+from evervec.errors import InvalidNameError
 
 
 def slug(what: str, name: str) -> str:
-    """`'River Log'` becomes `river-log`; letters of every script stay. Raises `NameRefusedError`."""
+    """`'River Log'` becomes `river-log`; letters of every script stay. Raises `InvalidNameError`."""
     made = re.sub(r"[^\w.]+", "-", name.strip().lower()).strip("-.")
     if not 1 <= max(len(name), len(made)) <= 100 or not name.isprintable() or not any(c.isalnum() for c in made):
-        raise NameRefusedError(what=what, name=name)
+        raise InvalidNameError(what=what, name=name)
     return made

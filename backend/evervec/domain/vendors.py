@@ -46,7 +46,7 @@ def types_that(can: Callable[[Vendor], bool]) -> tuple[str, ...]:
 
 
 BATCH_TYPES: Final = types_that(lambda vendor: vendor.batch)
-KEY_TYPES: Final = types_that(lambda vendor: vendor.needs_key)
+API_KEY_TYPES: Final = types_that(lambda vendor: vendor.needs_key)
 WIDTH_TYPES: Final = types_that(lambda vendor: vendor.several_widths)
 FREE_TYPES: Final = types_that(lambda vendor: vendor.free)
 EXTRACTOR_TYPES: Final = types_that(lambda vendor: vendor.extracts)

@@ -19,7 +19,7 @@ MOST_MESSAGE: Final = 500
 """Characters that are kept of what a provider says about one line."""
 
 
-class Group:
+class ResultGroup:
     """Answered lines of one piece of a result file, up to `size` of them, as a provider's client reads them in.
 
     `dimensions` is the width that vectors must have, None where texts were asked for.
@@ -94,7 +94,7 @@ class Group:
         self._vectors = np.empty((self._size, self._dimensions or 0), dtype=np.float32)
 
 
-Reader = Callable[[dict[str, Any], Group], None]
+LineReader = Callable[[dict[str, Any], ResultGroup], None]
 """Puts one parsed line into a group: by exactly one of `vector`, `text`, `error` and `garbled`."""
 
 
@@ -127,13 +127,13 @@ async def lines(
 
 
 async def groups(
-    source: AsyncGenerator[bytes, None], read: Reader, *, size: int, dimensions: int | None
+    source: AsyncGenerator[bytes, None], read: LineReader, *, size: int, dimensions: int | None
 ) -> AsyncGenerator[Results, None]:
     """The lines of `source`, read in by `read`, `size` at a time.
 
     A `ProviderError` of the source is raised after everything that came before it was given out.
     """
-    group, problem = Group(size, dimensions), None
+    group, problem = ResultGroup(size, dimensions), None
     async with aclosing(source):
         try:
             async for line in source:

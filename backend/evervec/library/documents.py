@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from evervec.domain import document
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 
 MOST_DOCUMENT_BYTES = 20_000_000
 
@@ -30,7 +30,7 @@ class LibraryDocument(document.IncomingDocument):
         """Read a file: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
 
         A picture or a sound has `media` and no text; it is read again when it is sent to be described. Raises
-        `PathRefusedError` for a file that is missing, unreadable, binary, damaged, encrypted, too large or of another
+        `UnreadablePathError` for a file that is missing, unreadable, binary, damaged, encrypted, too large or of another
         format than its name says.
         """
         from evervec.sources.files.media import MOST_MEDIA_BYTES, is_media, media_document
@@ -42,7 +42,7 @@ class LibraryDocument(document.IncomingDocument):
         else:
             found = read_file(file, most_bytes=most_bytes)
         if isinstance(found, document.SkippedDocument):
-            raise PathRefusedError(
+            raise UnreadablePathError(
                 path=str(path), reason=f"{found.reason}{f' ({found.detail})' if found.detail else ''}"
             )
         return cls(found.uri, found.title, found.text, found.format, found.stamp, found.media)

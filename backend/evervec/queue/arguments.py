@@ -1,4 +1,4 @@
-"""Whether a task's arguments fit its function; TaskIQ itself only logs what does not and runs the task anyway."""
+"""The check that a task's arguments fit its function; TaskIQ itself only logs a misfit and runs the task anyway."""
 
 import inspect
 from collections.abc import Callable
@@ -9,8 +9,11 @@ from taskiq.compat import parse_obj_as
 from taskiq_dependencies.dependency import Dependency
 
 
-def refusal(function: Callable[..., Any], message: TaskiqMessage) -> str | None:
-    """Why `message` can not be given to `function`, or None. Values are judged the way TaskIQ converts them."""
+def argument_problem(function: Callable[..., Any], message: TaskiqMessage) -> str | None:
+    """Return why `function` can not take the arguments of `message`, or None.
+
+    Values are checked the way TaskIQ converts them.
+    """
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
     wanted = [p for p in signature.parameters.values() if not _injected(p, hints.get(p.name))]

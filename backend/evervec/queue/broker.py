@@ -14,9 +14,9 @@ from taskiq_nats import PullBasedJetStreamBroker
 from evervec import log
 from evervec.errors import QueueDownError
 from evervec.queue.jetstream import headers, streams
-from evervec.queue.jetstream.connection import LINE_TROUBLE, Connection
-from evervec.queue.jetstream.delivery import Delivery, Held
-from evervec.queue.jetstream.intake import Intake
+from evervec.queue.jetstream.connection import CONNECTION_ERRORS, Connection
+from evervec.queue.jetstream.delivery import Delivery, UnsettledDeliveries
+from evervec.queue.jetstream.lane_reader import LaneReader
 from evervec.queue.jetstream.publisher import Publisher
 from evervec.queue.names import Lane, Layout
 
@@ -25,17 +25,17 @@ logger = log.get("queue")
 _SUSPECT_FROM: Final = 3
 
 
-class HeldMessage(AckableMessage):
-    """What the receiver gets: TaskIQ's body and ack, and the delivery behind them."""
+class DeliveredMessage(AckableMessage):
+    """A message as the receiver gets it: TaskIQ's body and ack, and the delivery behind them."""
 
     delivery: InstanceOf[Delivery]
 
 
 class JetStreamBroker(PullBasedJetStreamBroker):
-    """A pull broker with lanes, heartbeats, deduplication and a place for tasks that nobody can run.
+    """A pull broker with lanes, heartbeats, deduplication and dead letters.
 
-    `ack_wait` is how long a dead worker's tasks are missing (seconds); a living worker's are kept alive up to
-    `hold_seconds`. `fetch_batch` bounds one request, `capacity` (set by the receiver) what runs at once here.
+    `ack_wait` is after how many seconds a killed worker's tasks run elsewhere; a living worker's tasks are kept alive
+    up to `hold_seconds`. `fetch_batch` bounds one request, `capacity` (set by the receiver) what runs at once here.
     Starting and stopping may be repeated; a broker whose start failed can be started again.
     """
 
@@ -57,7 +57,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         self.layout: Final = Layout(stream)
         self.capacity = fetch_batch
         self.publisher: Publisher
-        self._connection = Connection(url, self._line_changed)
+        self._connection = Connection(url, self._connection_changed)
         self._ack_wait = ack_wait
         self._connect_seconds = connect_seconds
         self._kick_seconds = kick_seconds
@@ -66,47 +66,47 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         self._hold_seconds = hold_seconds
         self._streams = streams.wanted_streams(self.layout, duplicate_window)
         self._lanes = lanes
-        self._held: Held | None = None
-        self._intake: Intake | None = None
-        self._beats: asyncio.Task[None] | None = None
+        self._unsettled: UnsettledDeliveries | None = None
+        self._reader: LaneReader | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._started = False
 
     @property
     def connected(self) -> bool:
-        """Whether a message sent now would leave at once."""
+        """Return whether a message can be sent now."""
         return self._started and self.client.is_connected
 
     @property
     def started(self) -> bool:
-        """Whether it was started and has a connection that is there, or comes back by itself."""
+        """Return whether it was started and its connection is open, or will reconnect by itself."""
         return self._started and not self.client.is_closed
 
     def down(self, reason: str) -> QueueDownError:
-        """The error for a server that does not answer, without credentials."""
+        """Return the error for a server that does not answer, without credentials."""
         return self._connection.down(reason)
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """For questions to the server: every way of getting no answer is a QueueDownError."""
+    def connection_errors(self) -> Iterator[None]:
+        """Raise QueueDownError for every way in which a request to the server gets no answer."""
         if not self.connected:
             raise self.down("not connected")
         try:
             yield
-        except LINE_TROUBLE as error:
+        except CONNECTION_ERRORS as error:
             raise self.down(str(error) or type(error).__name__) from error
 
     @property
-    def held(self) -> Held:
-        """The messages this process holds."""
-        if self._held is None:
-            self._held = Held(self._ack_wait, self._hold_seconds)
-        return self._held
+    def unsettled(self) -> UnsettledDeliveries:
+        """Return the messages that were delivered to this process and are not settled."""
+        if self._unsettled is None:
+            self._unsettled = UnsettledDeliveries(self._ack_wait, self._hold_seconds)
+        return self._unsettled
 
     async def startup(self) -> None:
         """Connect and bring the streams (a worker: also the consumers) to what is wanted.
 
-        Raises QueueDownError within `connect_seconds`, and StreamMismatchError for a stream of another kind.
+        Raise QueueDownError within `connect_seconds`, and StreamMismatchError for a stream of another kind.
         """
         async with self._lock:
             if self.started:
@@ -132,12 +132,12 @@ class JetStreamBroker(PullBasedJetStreamBroker):
             raise self.down(f"JetStream is not ready: {self._connection.last_error}") from error
 
     async def _until_ready(self) -> None:
-        """A server that was just started answers for a moment before its JetStream does."""
+        """Try until JetStream answers: a server that was just started answers earlier than its JetStream."""
         while True:
             try:
                 await self._add_or_reuse_stream()
                 return await self._startup_consumer()
-            except LINE_TROUBLE as error:
+            except CONNECTION_ERRORS as error:
                 self._connection.last_error = str(error) or type(error).__name__
                 await asyncio.sleep(0.1)
 
@@ -152,67 +152,67 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         await streams.ensure_consumers(self.js, self.layout, self._lanes, self._ack_wait)
 
     async def shutdown(self) -> None:
-        """Hand back what is held and close the connection; nothing happens if it is not started."""
+        """Release what is not settled and close the connection. Nothing happens if it is not started."""
         async with self._lock:
             if not self._started:
                 return
             self._started = False
             await AsyncBroker.shutdown(self)
-            await self.hand_back()
+            await self.release_unsettled()
             await self._connection.close(self.client)
 
-    async def hand_back(self) -> None:
-        """Give back everything that this process still holds, so that another worker has it at once."""
-        if self._beats is not None:
-            self._beats.cancel()
-            self._beats = None
-        if returned := await self.held.hand_back():
-            logger.warning("handed back unfinished tasks", tasks=returned)
+    async def release_unsettled(self) -> None:
+        """Release everything that is not settled, so that another worker gets it at once."""
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+            self._heartbeats = None
+        if returned := await self.unsettled.release():
+            logger.warning("released unfinished tasks", tasks=returned)
         if self.client.is_connected:
-            with contextlib.suppress(*LINE_TROUBLE):
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 await self.client.flush(timeout=2)
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Send a task. Labels: `lane` chooses the queue, `msg_id` is what duplicates are known by.
+        """Send a task. Labels: `lane` chooses the queue, `msg_id` is the id by which duplicates are recognised.
 
-        Raises QueueDownError when no acknowledgement came within `kick_seconds`.
+        Raise QueueDownError when no acknowledgement came within `kick_seconds`.
         """
         subject = self.layout.lane(Lane(message.labels.get("lane", Lane.INTERACTIVE)))
         found = headers.of_task(message.task_id, message.task_name, message.labels)
         await self.publish(subject, message.message, found)
 
     async def publish(self, subject: str, body: bytes, found: Mapping[str, str]) -> PubAck:
-        """Publish with the broker's own deadline. Raises QueueDownError."""
+        """Publish with the broker's own deadline. Raise QueueDownError."""
         if not self.started:
             raise self.down("not connected")
         return await self.publisher.publish(subject, body, found, seconds=self._kick_seconds)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield tasks while they are asked for; on the way out, hand back what did not begin."""
-        self._intake = self._new_intake()
-        # Heartbeats outlive the listening: what runs at a stop is still ours until it is finished or handed back.
-        self._beats = self._beats or asyncio.create_task(self.held.keep_alive())
+        """Yield tasks while they are asked for; at the end, release those that did not begin."""
+        self._reader = self._new_reader()
+        # Heartbeats go on after the listening: what runs at a stop is ours until it is finished or released.
+        self._heartbeats = self._heartbeats or asyncio.create_task(self.unsettled.keep_alive())
         await self._recreate()
         try:
             while True:
-                delivery = await self._intake.next(self._recreate)
+                delivery = await self._reader.next(self._recreate)
                 if delivery.lane is not Lane.QUARANTINE and delivery.deliveries >= _SUSPECT_FROM:
                     await self._quarantine(delivery)
                     continue
                 delivery.executing = True
-                yield HeldMessage(data=delivery.message.data, ack=delivery.ack, delivery=delivery)
+                yield DeliveredMessage(data=delivery.message.data, ack=delivery.ack, delivery=delivery)
         finally:
-            await self._intake.close()
+            await self._reader.close()
 
-    def _new_intake(self) -> Intake:
+    def _new_reader(self) -> LaneReader:
         batch, expires = self._fetch_batch, self._fetch_seconds
-        return Intake(self.client, self.layout, self.held, batch=batch, expires=expires, room=self._room)
+        return LaneReader(self.client, self.layout, self.unsettled, batch=batch, expires=expires, room=self._room)
 
     def _room(self) -> int:
-        return self.capacity - self.held.executing()
+        return self.capacity - self.unsettled.executing()
 
     async def _quarantine(self, delivery: Delivery) -> None:
-        """Workers died over this one, or over its neighbour: it may run again, but alone."""
+        """Move a task to the quarantine lane: it, or a task beside it, ended workers. It may run again, but alone."""
         found = headers.carried(delivery.message.headers)
         found |= {headers.MSG_ID: f"q:{delivery.seq}", headers.LANE: str(delivery.lane)}
         try:
@@ -223,23 +223,23 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         return await delivery.ack()
 
     async def _recreate(self) -> None:
-        """Streams and consumers as they must be, whoever removed them meanwhile."""
+        """Create again the streams and consumers that somebody removed meanwhile."""
         if self.client.is_closed:
             raise self.down("the server closed the connection for good")
         try:
             await self._add_or_reuse_stream()
             await self._ensure_consumers()
-        except LINE_TROUBLE as error:
+        except CONNECTION_ERRORS as error:
             logger.info("consumers not ready", error=str(error))
             await asyncio.sleep(0.3)
             return
-        if self._intake is not None:
-            self._intake.forget()
+        if self._reader is not None:
+            self._reader.forget()
 
     async def _repair_streams(self) -> None:
-        with contextlib.suppress(*LINE_TROUBLE):
+        with contextlib.suppress(*CONNECTION_ERRORS):
             await self._add_or_reuse_stream()
 
-    def _line_changed(self) -> None:
-        if self._intake is not None:
-            self._intake.forget()
+    def _connection_changed(self) -> None:
+        if self._reader is not None:
+            self._reader.forget()

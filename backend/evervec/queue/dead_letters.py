@@ -1,4 +1,4 @@
-"""Tasks that nobody could run: how they get aside, how they are listed, and how they are tried again."""
+"""Dead letters, the tasks that no worker could run: stored, listed, requeued, dropped."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from evervec.queue.names import Lane
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A task set aside. `seq` is its number among the dead letters; `subject` is the queue it would go back to."""
+    """A task that no worker could run. `seq` is its number among the dead letters, `subject` the queue it came from."""
 
     seq: int
     task_name: str
@@ -27,19 +27,19 @@ class DeadLetter:
     body: bytes
 
 
-async def bury(broker: JetStreamBroker, delivery: Delivery, task_name: str, reason: str) -> None:
-    """Copy a delivery to the dead letters, then acknowledge it. Raises QueueDownError before anything is gone."""
+async def move_to_dead_letters(broker: JetStreamBroker, delivery: Delivery, task_name: str, reason: str) -> None:
+    """Copy a delivery to the dead letters, then acknowledge it. Raise QueueDownError before anything is removed."""
     message = delivery.message
     about = {headers.SUBJECT: message.subject, headers.DELIVERIES: str(delivery.deliveries)}
     found = headers.carried(message.headers) | about
-    await store(broker, delivery.seq, task_name, reason, found, message.data)
+    await add_dead_letter(broker, delivery.seq, task_name, reason, found, message.data)
     await delivery.ack()
 
 
-async def store(
+async def add_dead_letter(
     broker: JetStreamBroker, seq: int, task_name: str, reason: str, found: dict[str, str], body: bytes
 ) -> None:
-    """Publish one dead letter; `seq` is the message's number in the task stream. Raises QueueDownError."""
+    """Publish one dead letter; `seq` is the message's number in the task stream. Raise QueueDownError."""
     about = {
         headers.MSG_ID: f"dlq:{seq}",
         headers.TASK: headers.text(task_name),
@@ -50,9 +50,9 @@ async def store(
 
 
 async def dead_letters(broker: JetStreamBroker, limit: int = 100) -> list[DeadLetter]:
-    """The oldest `limit` dead letters, oldest first. Raises QueueDownError."""
+    """Return the oldest `limit` dead letters, oldest first. Raise QueueDownError."""
     found: list[DeadLetter] = []
-    with broker.asking():
+    with broker.connection_errors():
         while len(found) < limit:
             after = found[-1].seq + 1 if found else 1
             raw = await _get(broker, seq=after, subject=broker.layout.dead, next=True)
@@ -63,8 +63,8 @@ async def dead_letters(broker: JetStreamBroker, limit: int = 100) -> list[DeadLe
 
 
 async def requeue_dead_letter(broker: JetStreamBroker, seq: int) -> DeadLetter:
-    """Send a dead letter back to its lane and take it off the list. Raises UnknownDeadLetterError, QueueDownError."""
-    with broker.asking():
+    """Send a dead letter back to its lane and remove it here. Raise UnknownDeadLetterError, QueueDownError."""
+    with broker.connection_errors():
         raw = await _get(broker, seq=seq)
     if raw is None:
         raise UnknownDeadLetterError(seq=seq)
@@ -72,7 +72,7 @@ async def requeue_dead_letter(broker: JetStreamBroker, seq: int) -> DeadLetter:
     kept = (headers.TASK, headers.TASK_ID)
     found = {name: value for name, value in (raw.headers or {}).items() if name in kept}
     await broker.publish(letter.subject, letter.body, found | {headers.MSG_ID: f"again:{seq}"})
-    with broker.asking():
+    with broker.connection_errors():
         await broker.js.delete_msg(broker.layout.dead_stream, seq)
     return letter
 

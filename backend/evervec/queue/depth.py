@@ -1,4 +1,4 @@
-"""How much is waiting, and whether a worker listens: one look at the streams, for status and metrics."""
+"""How many tasks wait, and whether a worker listens: one look at the streams, for status and metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _BUSY: Final = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class Depth:
-    """Tasks sent and not finished, by lane (those that run now are among them), and dead letters.
+    """The number of tasks that are not finished, by lane (also those that run now), and of dead letters.
 
     `worker_listens` tells whether some worker asks for tasks, or was given one in the last minute and still has it.
     """
@@ -26,9 +26,9 @@ class Depth:
 
 
 async def depth(broker: JetStreamBroker) -> Depth:
-    """Count what is on the streams, whether or not a worker is there. Raises QueueDownError."""
+    """Count what is on the streams, whether or not a worker runs. Raise QueueDownError."""
     layout = broker.layout
-    with broker.asking():
+    with broker.connection_errors():
         tasks = (await broker.js.stream_info(layout.stream, layout.tasks)).state
         dead = (await broker.js.stream_info(layout.dead_stream)).state
         consumers = await broker.js.consumers_info(layout.stream)
@@ -40,6 +40,6 @@ async def depth(broker: JetStreamBroker) -> Depth:
 def _is_listened_to(consumer: ConsumerInfo) -> bool:
     if consumer.num_waiting:
         return True
-    # A worker with its hands full does not ask; one that was killed has tasks too, but got none for a while.
+    # A busy worker does not ask. One that was killed has tasks too, but was given none for a while.
     given = consumer.delivered.last_active if consumer.delivered else None
     return bool(consumer.num_ack_pending) and given is not None and datetime.now(UTC) - given < _BUSY

@@ -1,4 +1,4 @@
-"""The doorbell that the pipeline rings after a commit: plain functions, and never an error because NATS is away."""
+"""The doorbell that the pipeline rings after a commit; a NATS that is down is never an error here."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from taskiq.kicker import AsyncKicker
 from evervec import log
 from evervec.errors import EvervecError, QueueDownError
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.changed import ring_changed
+from evervec.queue.mirror_doorbell import ring_mirrors
 from evervec.queue.names import Lane
 
 logger = log.get("queue")
@@ -25,7 +25,7 @@ _RETRY_START_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Ring:
-    """One task to send: its name and arguments, its lane, and what duplicates of it are known by."""
+    """One task to send: its name and arguments, its lane, and the id by which duplicates are recognised."""
 
     task_name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -34,27 +34,27 @@ class Ring:
 
 
 class Doorbell:
-    """Sends tasks by name. A bell that is not heard costs time, never rows: the sweeper finds them.
+    """The sender of tasks, by their names. A task that is not sent costs time, never rows: the sweep finds them.
 
-    While the connection is known to be down it answers at once; else within `seconds`. A broker that could not be
-    started is started in the background once in a while, until `aclose`.
+    While the connection is down a call returns at once, else within `seconds`. A broker that could not be started is
+    started in the background every few seconds, until `aclose`.
     """
 
     def __init__(self, broker: JetStreamBroker, *, seconds: float = 1.5) -> None:
         self._broker = broker
         self._seconds = seconds
-        self._unheard = 0
+        self._missed = 0
         self._start: asyncio.Task[None] | None = None
         self._next_start = 0.0
 
     async def ring(
         self, task_name: str, *, lane: Lane = Lane.INTERACTIVE, msg_id: str | None = None, **kwargs: Any
     ) -> bool:
-        """Send one task; whether the queue has it. Raises only for arguments that can not be sent at all."""
+        """Send one task. Return whether the queue has it. Raise only for arguments that can not be sent at all."""
         return await self._send(Ring(task_name, kwargs, lane, msg_id))
 
     async def ring_many(self, rings: Iterable[Ring]) -> int:
-        """Send many tasks, a hundred at a time on the way; how many the queue has."""
+        """Send many tasks, a hundred at a time. Return how many the queue has."""
         heard = 0
         left = iter(rings)
         while some := list(islice(left, _PIPELINED)):
@@ -62,36 +62,36 @@ class Doorbell:
         return heard
 
     async def changed(self, dataset_ids: Iterable[UUID]) -> bool:
-        """Tell the mirrors that vectors of these datasets were written; whether it left."""
-        return await ring_changed(self._broker, dataset_ids)
+        """Tell the mirrors that vectors of these datasets were written. Return whether it was sent."""
+        return await ring_mirrors(self._broker, dataset_ids)
 
     async def _send(self, ring: Ring) -> bool:
         if not self._broker.connected:
             self._start_again()
-            return self._silent(ring, "not connected")
+            return self._not_sent(ring, "not connected")
         labels = {"lane": str(ring.lane)} | ({"msg_id": ring.msg_id} if ring.msg_id else {})
         kicker: AsyncKicker[Any, Any] = AsyncKicker(ring.task_name, self._broker, labels)
         try:
             async with asyncio.timeout(self._seconds):
                 await kicker.kiq(**ring.kwargs)
         except TimeoutError:
-            return self._silent(ring, f"no acknowledgement within {self._seconds:g} s")
+            return self._not_sent(ring, f"no acknowledgement within {self._seconds:g} s")
         except SendTaskError as error:
             if not isinstance(error.__cause__, QueueDownError):
                 raise (error.__cause__ or error) from None
-            return self._silent(ring, str(error.__cause__))
-        return self._heard()
+            return self._not_sent(ring, str(error.__cause__))
+        return self._sent()
 
-    def _silent(self, ring: Ring, reason: str) -> bool:
-        self._unheard += 1
-        if self._unheard == 1:
-            logger.warning("doorbell not heard, the sweeper will find the rows", task=ring.task_name, reason=reason)
+    def _not_sent(self, ring: Ring, reason: str) -> bool:
+        self._missed += 1
+        if self._missed == 1:
+            logger.warning("doorbell failed, the sweep will find the rows", task=ring.task_name, reason=reason)
         return False
 
-    def _heard(self) -> bool:
-        if self._unheard:
-            logger.warning("doorbell is heard again", missed=self._unheard)
-            self._unheard = 0
+    def _sent(self) -> bool:
+        if self._missed:
+            logger.warning("doorbell works again", missed=self._missed)
+            self._missed = 0
         return True
 
     def _start_again(self) -> None:
@@ -104,7 +104,7 @@ class Doorbell:
         try:
             await self._broker.startup()
         except EvervecError as error:
-            logger.info("queue still not there", reason=str(error))
+            logger.info("queue still down", reason=str(error))
 
     async def aclose(self) -> None:
         """Stop trying to connect; may be called twice. The broker stays open: it belongs to whoever started it."""

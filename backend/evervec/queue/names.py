@@ -1,4 +1,4 @@
-"""The names that travel on the wire: tasks, lanes, streams, subjects and headers; no behaviour beyond spelling them."""
+"""The names that other processes know: tasks, lanes, streams and subjects."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ SWEEP: Final = "sweep_task"
 
 
 class Lane(StrEnum):
-    """Which queue a task waits in: what people wait for, what may wait, and what already killed workers."""
+    """The priority of a task's queue: people wait for it, it may wait, or it already ended workers (quarantine)."""
 
     INTERACTIVE = "interactive"
     BACKFILL = "backfill"
@@ -29,50 +29,50 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are on the server, all derived from the name of the task stream."""
+    """The names of streams and subjects on the server, all derived from the name of the task stream."""
 
     stream: str
 
     @property
     def root(self) -> str:
-        """The first token of every subject."""
+        """Return the first token of every subject."""
         return self.stream.lower()
 
     @property
     def tasks(self) -> str:
-        """Every task's subject, as a wildcard."""
+        """Return the subject of all tasks, with a wildcard."""
         return f"{self.root}.task.>"
 
     def lane(self, lane: Lane) -> str:
-        """The subject that a lane's consumer listens to."""
+        """Return the subject of a lane's tasks."""
         return f"{self.root}.task.{lane}"
 
     @property
     def changed(self) -> str:
-        """The subject on which mirrors hear that vectors of a dataset were written."""
+        """Return the subject on which mirrors are told that vectors of a dataset were written."""
         return f"{self.root}.changed"
 
     @property
     def dead_stream(self) -> str:
-        """The stream of tasks that nobody could run."""
+        """Return the name of the stream of dead letters."""
         return f"{self.stream}_DLQ"
 
     @property
     def dead(self) -> str:
-        """Every dead letter's subject, as a wildcard."""
+        """Return the subject of all dead letters, with a wildcard."""
         return f"{self.root}.dlq.>"
 
     def dead_letter(self, task_name: str) -> str:
-        """The subject of a dead letter; characters that mean something in a subject are replaced."""
+        """Return the subject of a dead letter; characters with a meaning in subjects are replaced."""
         token = "".join(c if c.isalnum() or c in "_-" else "_" for c in task_name[:100]) or "unnamed"
         return f"{self.root}.dlq.{token}"
 
     @property
     def advisory_stream(self) -> str:
-        """The stream of the server's remarks about tasks that were delivered too often."""
+        """Return the name of the stream of the server's advisories about tasks that were delivered too often."""
         return f"{self.stream}_ADV"
 
     @property
     def advisories(self) -> str:
-        """The server's subject for those remarks."""
+        """Return the server's subject of those advisories."""
         return f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self.stream}.*"

@@ -1,4 +1,4 @@
-"""The worker's side: what can not be run is set aside, what did not end is handed back, nothing is left behind."""
+"""The worker's side: tasks that can not run become dead letters, unfinished ones go to other workers."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ from taskiq.receiver import Receiver
 from evervec import log
 from evervec.errors import QueueDownError
 from evervec.queue import dead_letters
-from evervec.queue.arguments import refusal
-from evervec.queue.broker import HeldMessage, JetStreamBroker
+from evervec.queue.arguments import argument_problem
+from evervec.queue.broker import DeliveredMessage, JetStreamBroker
+from evervec.queue.exhausted_tasks import move_exhausted_tasks
 from evervec.queue.jetstream.delivery import Delivery
-from evervec.queue.mover import move_exhausted
 
 logger = log.get("queue")
 
@@ -22,7 +22,7 @@ _RETRY_SECONDS = 1.0
 
 
 class JetStreamReceiver(Receiver):
-    """Runs tasks of a JetStreamBroker; a task that raised is acknowledged, because retries live in PostgreSQL."""
+    """A runner of tasks. One that raised is acknowledged too, because its retry is a row in PostgreSQL."""
 
     broker: JetStreamBroker
 
@@ -32,8 +32,8 @@ class JetStreamReceiver(Receiver):
         self._running: set[asyncio.Task[Any]] = set()
 
     async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
-        """Run one task, or set it aside as a dead letter if nobody here can run it."""
-        if not isinstance(message, HeldMessage):
+        """Run one task, or make it a dead letter if this worker can not run it."""
+        if not isinstance(message, DeliveredMessage):
             raise TypeError("JetStreamReceiver takes messages of a JetStreamBroker only")
         task = asyncio.current_task()
         if task is not None:
@@ -42,62 +42,62 @@ class JetStreamReceiver(Receiver):
         try:
             await self._run(message, raise_err)
         except Exception:
-            logger.exception("task broke off before it was acknowledged", seq=message.delivery.seq)
+            logger.exception("task failed before it was acknowledged", seq=message.delivery.seq)
         finally:
             await message.delivery.nak(_RETRY_SECONDS)
 
-    async def _run(self, message: HeldMessage, raise_err: bool) -> None:
+    async def _run(self, message: DeliveredMessage, raise_err: bool) -> None:
         try:
             found = self.broker.formatter.loads(message=message.data)
             found.parse_labels()
         except Exception as error:
-            # Whatever a payload does to the parser, it must not be lost.
-            return await self._set_aside(message.delivery, "unreadable", f"unreadable payload: {error}")
-        if reason := self._unfit(found):
-            return await self._set_aside(message.delivery, found.task_name, reason)
+            # Whatever a payload does to the parser, the task must not be lost.
+            return await self._move_to_dead_letters(message.delivery, "unreadable", f"unreadable payload: {error}")
+        if reason := self._problem(found):
+            return await self._move_to_dead_letters(message.delivery, found.task_name, reason)
         return await super().callback(message, raise_err)
 
-    def _unfit(self, message: TaskiqMessage) -> str | None:
+    def _problem(self, message: TaskiqMessage) -> str | None:
         task = self.broker.find_task(message.task_name)
         if task is None:
             return f"unknown task {message.task_name!r}"
-        return refusal(task.original_func, message)
+        return argument_problem(task.original_func, message)
 
-    async def _set_aside(self, delivery: Delivery, task_name: str, reason: str) -> None:
+    async def _move_to_dead_letters(self, delivery: Delivery, task_name: str, reason: str) -> None:
         try:
-            await dead_letters.bury(self.broker, delivery, task_name, reason)
+            await dead_letters.move_to_dead_letters(self.broker, delivery, task_name, reason)
         except QueueDownError as error:
-            logger.warning("dead letter not stored, it stays on its lane", seq=delivery.seq, error=str(error))
+            logger.warning("dead letter not stored, task stays in its lane", seq=delivery.seq, error=str(error))
             return
-        logger.error("task set aside", seq=delivery.seq, task=task_name, reason=reason)
+        logger.error("task moved to dead letters", seq=delivery.seq, task=task_name, reason=reason)
 
     async def abandon(self) -> None:
-        """Hand back what still runs and end it: its message goes to another worker at once."""
-        await self.broker.hand_back()
-        leaving = list(self._running)
-        for task in leaving:
+        """Cancel the tasks that still run, and release their messages to other workers at once."""
+        await self.broker.release_unsettled()
+        running = list(self._running)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def serve(
     broker: JetStreamBroker, *, max_async_tasks: int, wait_tasks_timeout: float, finish: asyncio.Event
 ) -> None:
-    """Run tasks until `finish` is set; then wait `wait_tasks_timeout` seconds for them and hand back the rest.
+    """Run tasks until `finish` is set; then wait `wait_tasks_timeout` seconds for them and release the rest.
 
-    A broker that the caller did not start is started and stopped here. Restarts of NATS are survived. Raises
-    QueueDownError when NATS is not there at the start or throws this client out for good.
+    A broker that the caller did not start is started and stopped here. It goes on after a restart of NATS.
+    Raise QueueDownError when NATS does not answer at the start, or closes this client's connection for good.
     """
     ours = not broker.started
     if ours:
         broker.is_worker_process = True
         await broker.startup()
-    mover = asyncio.create_task(move_exhausted(broker))
+    exhausted = asyncio.create_task(move_exhausted_tasks(broker))
     try:
         await _receive(broker, max_async_tasks, wait_tasks_timeout, finish)
     finally:
-        mover.cancel()
-        await asyncio.gather(mover, return_exceptions=True)
+        exhausted.cancel()
+        await asyncio.gather(exhausted, return_exceptions=True)
         if ours:
             await broker.shutdown()
 
@@ -117,7 +117,7 @@ async def _receive(
     try:
         await receiver.listen(finish)
     except BaseExceptionGroup as group:
-        # TaskIQ's task group wraps what ended the listening; the caller wants the thing itself.
+        # TaskIQ's task group wraps the error that ended the listening; the caller gets that error itself.
         raise group.exceptions[0] from group
     finally:
         await receiver.abandon()

@@ -35,7 +35,7 @@ THERE = LIVE + "AND p.slug = $1 AND d.slug = $2 AND ($3::text IS NULL OR p.root_
 
 
 async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) -> UUID:
-    """Return the id of the project with this name; create it, or restore a deleted one. Raises `NameRefusedError`."""
+    """Return the id of the project with this name; create it, or restore a deleted one. Raises `InvalidNameError`."""
     project_id: UUID = await tx.fetchval(
         # The update does nothing but make RETURNING answer for a project that was there.
         "INSERT INTO projects (slug, name, root_path) VALUES ($1, $2, $3) ON CONFLICT (slug) DO UPDATE "
@@ -50,7 +50,7 @@ async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) 
 async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
     """Return the dataset with this name; create it and its project, or restore deleted ones.
 
-    Raises `NameRefusedError` for a name without a letter or digit.
+    Raises `InvalidNameError` for a name without a letter or digit.
     """
     # nearly always it is there: then nothing is written, and nobody who works in it is waited for
     found = await tx.fetchrow(THERE, slug("Project", project), slug("Dataset", dataset), root_path)

@@ -31,7 +31,7 @@ from evervec.errors import (
 MOST_ERROR_BYTES: Final = 64 << 10
 """Bytes that are read of the body of an error."""
 
-Answer = TypeVar("Answer", bound=BaseModel)
+AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def connection_errors(provider: str, address: str, *, silence: float, total: flo
         raise TransientError(provider, f"the connection broke: {str(problem) or repr(problem)}") from None
 
 
-def read_strictly(kind: type[Answer], body: bytes, provider: str) -> Answer:
+def read_strictly(kind: type[AnswerModel], body: bytes, provider: str) -> AnswerModel:
     """Return the JSON `body` as `kind`, without any conversion. Raise `BadResponseError`, which never quotes the body."""
     try:
         return kind.model_validate_json(body, strict=True)

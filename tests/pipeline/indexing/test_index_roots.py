@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from evervec.errors import EmptySourceError, NoSourceError, PathRefusedError, Refused, RootsAwayError
+from evervec.errors import EmptySourceError, NoSourceError, Refused, SourceMissingError, UnreadablePathError
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import RunOptions
@@ -133,14 +133,14 @@ async def test_without_any_root_a_run_is_refused_and_says_what_can_be_done(
     shutil.rmtree(two)
     for request in (RunRequest(full=True), RunRequest(), RunRequest({"files": [str(one / "a.md")]})):
         with pytest.raises(
-            RootsAwayError, match=r"one of the 2 paths.*of dataset p/docs.*mount it.*--full --allow-empty"
+            SourceMissingError, match=r"one of the 2 paths.*of dataset p/docs.*mount it.*--full --allow-empty"
         ):
             await requests.index(resources, both, request)
-        with pytest.raises(RootsAwayError):
+        with pytest.raises(SourceMissingError):
             await requests.start(resources, both, request)
-    with pytest.raises(RootsAwayError):  # it is forgotten where what is gone is removed, nowhere else
+    with pytest.raises(SourceMissingError):  # it is forgotten where what is gone is removed, nowhere else
         await requests.index(resources, both, RunRequest(), LETS_GO)
-    with pytest.raises(PathRefusedError, match="Give a file or folder that is there"):
+    with pytest.raises(UnreadablePathError, match="Give a file or folder that is there"):
         await ingest(resources, one)
     assert len(await chunks(psql)) == 3
 
@@ -191,7 +191,7 @@ async def test_a_path_that_is_not_there_is_let_go_only_where_it_is_known(
     resources: Resources, psql: Any, one: Path, two: Path, both: UUID
 ) -> None:
     shutil.rmtree(two)
-    with pytest.raises(PathRefusedError, match="typo"):
+    with pytest.raises(UnreadablePathError, match="typo"):
         await ingest(resources, one, one.with_name("typo"), allow_empty=True)
     run = await ingest(resources, one, allow_empty=True)  # of another path nothing was said
     assert run.counts.documents_deleted == 0

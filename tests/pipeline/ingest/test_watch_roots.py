@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evervec.errors import PathRefusedError, UnknownDatasetError
+from evervec.errors import UnknownDatasetError, UnreadablePathError
 from evervec.pipeline.resources import Resources
 from evervec.sources.files import events
 from tests.e2e.waiting import eventually
@@ -166,7 +166,7 @@ async def test_a_watch_that_looks_by_itself_sees_the_same(resources: Resources, 
 async def test_a_path_that_is_not_there_is_refused_before_anything_is_made(
     resources: Resources, psql: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(PathRefusedError, match="nowhere"):
+    with pytest.raises(UnreadablePathError, match="nowhere"):
         async with watched(resources, tmp_path / "nowhere"):
             pass
     assert await psql.fetchval("SELECT count(*) FROM datasets") == 0

@@ -14,7 +14,7 @@ from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.changed import ring_changed
+from evervec.queue.mirror_doorbell import ring_mirrors
 from evervec.store.datasets import Dataset
 from tests.pipeline.mirrors.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
 from tests.queue.servers import NatsServer
@@ -64,7 +64,7 @@ async def test_a_bell_is_heard_long_before_the_next_look(
         index = mirror.index
         assert index is not None
         assert len(index) == len(TEXTS)
-        assert await ring_changed(heard_by, [dataset.id])
+        assert await ring_mirrors(heard_by, [dataset.id])
         await until(lambda: len(index) == len(TEXTS) + 1)
 
 

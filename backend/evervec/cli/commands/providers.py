@@ -9,9 +9,9 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
 from evervec.domain.vendors import (
+    API_KEY_TYPES,
     BATCH_TYPES,
     EXTRACTOR_TYPES,
-    KEY_TYPES,
     LOCAL,
     MEDIA_TYPES,
     OLLAMA,
@@ -48,7 +48,7 @@ Key = Annotated[
         metavar="KEY",
         envvar="EVERVEC_PROVIDER_KEY",
         show_envvar=False,
-        help=f"Needed by {' and '.join(KEY_TYPES)}. Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
+        help=f"Needed by {' and '.join(API_KEY_TYPES)}. Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
     ),
 ]
 Template = Annotated[

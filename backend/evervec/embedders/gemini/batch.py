@@ -32,19 +32,19 @@ from evervec.errors import (
     BadResponseError,
     ConfigError,
     ProviderError,
-    ResultsGoneError,
+    ResultsDeletedError,
     TransientError,
 )
 from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
 from evervec.vendors.gemini.refusals import GeminiRefusal
 from evervec.vendors.http import Deadlines
 
-QUEUED_TOKENS: Final = 500_000
+GEMINI_QUEUED_TOKENS: Final = 500_000
 """Tokens that may wait in all jobs together in Google's tier 1, where every paying project begins; tier 2 has ten times
 as many, and a job above it is refused whole. https://ai.google.dev/gemini-api/docs/rate-limits"""
 
-LIMITS: Final = BatchLimits(
-    rows=50_000, bytes=1_900_000_000, tokens=QUEUED_TOKENS, jobs=100, queued_tokens=QUEUED_TOKENS
+GEMINI_BATCH_LIMITS: Final = BatchLimits(
+    rows=50_000, bytes=1_900_000_000, tokens=GEMINI_QUEUED_TOKENS, jobs=100, queued_tokens=GEMINI_QUEUED_TOKENS
 )
 """Google takes 2 GB a file and 100 jobs at a time; it names no number of rows, 50,000 are what we want to lose at most."""
 
@@ -82,7 +82,7 @@ class GeminiBatchClient:
     @property
     def limits(self) -> BatchLimits:
         """What fits in tier 1."""
-        return LIMITS
+        return GEMINI_BATCH_LIMITS
 
     def line(self, line: Line) -> bytes:
         """One line of an input file that asks for a vector. Raises `BadInputError` for half a character."""
@@ -136,7 +136,7 @@ class GeminiBatchClient:
     async def download_results(self, job: RemoteJob, *, lines: int, dimensions: int | None) -> AsyncIterator[Results]:
         """Read the result file, which is at one of two addresses: by Google's documents, or by its library."""
         if job.state is RemoteState.SUCCEEDED and not job.result_files:
-            raise ResultsGoneError(self._name, f"{job.external_id} has succeeded and names no file of results")
+            raise ResultsDeletedError(self._name, f"{job.external_id} has succeeded and names no file of results")
         for file in job.result_files:
             pieces = self._client.pieces(f"/download/{VERSION}/{file}:download", f"/{VERSION}/{file}:download")
             async with aclosing(pieces):

@@ -21,7 +21,7 @@ from evervec.errors import BadInputError, BadResponseError, ConfigError
 from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
 from evervec.vendors.http import Deadlines, first_reason
 
-LIMITS = EmbedLimits(texts=100, tokens=None)
+GEMINI_LIMITS = EmbedLimits(texts=100, tokens=None)
 """More than 100 are refused; no sum of tokens is named."""
 
 _NO_SUCH_ROUTE = (404, 405, 501)
@@ -62,7 +62,7 @@ class GeminiEmbedder:
         deadlines: Deadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:
-        self._name, self._model, self._limits = name, model, LIMITS
+        self._name, self._model, self._limits = name, model, GEMINI_LIMITS
         self._path = f"models/{require_model(name, model)}"
         self._config = types.EmbedContentConfig(output_dimensionality=dimensions)
         self._client = _CheckedClient(

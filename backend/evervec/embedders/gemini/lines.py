@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from evervec.domain.batch import Line, MediaLine
-from evervec.embedders.jsonl import Group
+from evervec.embedders.jsonl import ResultGroup
 from evervec.embedders.media_prompt import PROMPT
 from evervec.errors import BadInputError
 
@@ -50,7 +50,7 @@ def media_line(provider: str, line: MediaLine) -> bytes:
     return orjson.dumps(asked, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read(answer: dict[str, Any], group: Group) -> None:
+def read(answer: dict[str, Any], group: ResultGroup) -> None:
     """Put one answered line into a group: `{"key", "response" | "error"}`; an error inside `response` was seen too."""
     key, response = answer.get("key"), _object(answer.get("response"))
     error = answer.get("error") or response.get("error")

@@ -10,7 +10,7 @@ from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError
 from evervec.vendors.ollama.client import OllamaClient, OllamaDeadlines
 
-LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
+OLLAMA_LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
 
 
 class OllamaEmbedder:
@@ -26,7 +26,7 @@ class OllamaEmbedder:
         *,
         api_key: str | None = None,
         name: str = "ollama",
-        limits: EmbedLimits = LIMITS,
+        limits: EmbedLimits = OLLAMA_LIMITS,
         deadlines: OllamaDeadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:

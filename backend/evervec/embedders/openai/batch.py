@@ -23,19 +23,19 @@ from evervec.domain.batch import (
     remote_name,
 )
 from evervec.embedders import jsonl
-from evervec.embedders.openai.jobs import INTENT, Batch, Deleted, File, as_file, as_job
+from evervec.embedders.openai.jobs import INTENT, DeletedFile, OpenAIBatch, OpenAIFile, as_file, as_job
 from evervec.embedders.openai.lines import embedding_line, media_line, reader
-from evervec.errors import BadInputError, BadResponseError, ConfigError, ResultsGoneError, TransientError
+from evervec.errors import BadInputError, BadResponseError, ConfigError, ResultsDeletedError, TransientError
 from evervec.vendors.http import Deadlines
 from evervec.vendors.openai.client import OpenAIClient
 from evervec.vendors.openai.refusals import NotThereError, StateConflictError
 
-QUEUED_TOKENS: Final = 1_000_000
+OPENAI_QUEUED_TOKENS: Final = 1_000_000
 """Tokens of all our jobs that run at a time. OpenAI's limit depends on account and model, no call tells it, and a job
 beyond it fails as a whole (`token_limit_exceeded`). The first paid tier has 3,000,000 for the models that embed; a
 third of it leaves room for whatever else the account does."""
 
-LIMITS: Final = BatchLimits(rows=50_000, bytes=190_000_000, queued_tokens=QUEUED_TOKENS)
+OPENAI_BATCH_LIMITS: Final = BatchLimits(rows=50_000, bytes=190_000_000, queued_tokens=OPENAI_QUEUED_TOKENS)
 """50,000 lines are OpenAI's, as are 200 MB, of which a margin is left."""
 
 Endpoint = Literal["/v1/embeddings", "/v1/chat/completions"]
@@ -70,7 +70,7 @@ class OpenAIBatchClient:
     @property
     def limits(self) -> BatchLimits:
         """What fits."""
-        return LIMITS
+        return OPENAI_BATCH_LIMITS
 
     def line(self, line: Line) -> bytes:
         """One line of an input file that asks for a vector. Raises `BadInputError` for a text that is not Unicode."""
@@ -85,7 +85,7 @@ class OpenAIBatchClient:
     async def upload(self, intent: UUID, path: Path) -> str:
         """Bring an input file over; one of the same name and size is taken as it is, another one replaced."""
         filename, size = f"{remote_name(intent)}.jsonl", (await asyncio.to_thread(path.stat)).st_size
-        async with aclosing(self._client.listed(self._files.list, File, purpose="batch")) as files:
+        async with aclosing(self._client.listed(self._files.list, OpenAIFile, purpose="batch")) as files:
             there = [file async for file in files if file.filename == filename]
         for file in there:
             if file.bytes == size and file.status != "error":
@@ -94,7 +94,7 @@ class OpenAIBatchClient:
             await self.remove_file(file.id)
         with await asyncio.to_thread(path.open, "rb") as content:
             part = (filename, content, "application/jsonl")
-            sent = await self._client.ask(self._files.create(file=part, purpose="batch"), File, uploads=True)
+            sent = await self._client.ask(self._files.create(file=part, purpose="batch"), OpenAIFile, uploads=True)
         if sent.bytes not in (None, size):
             raise BadResponseError(self._name, f"{sent.bytes:,} of {size:,} bytes arrived of {filename}")
         return sent.id
@@ -110,14 +110,14 @@ class OpenAIBatchClient:
     async def get_job_status(self, external_id: str) -> RemoteJob:
         """How a batch stands; one that the API does not know is `GONE`."""
         try:
-            return as_job(await self._client.ask(self._batches.retrieve(external_id), Batch))
+            return as_job(await self._client.ask(self._batches.retrieve(external_id), OpenAIBatch))
         except NotThereError as problem:
             return RemoteJob(external_id, RemoteState.GONE, "not found", error=problem.detail)
 
     async def jobs(self, since: datetime) -> AsyncGenerator[RemoteJob, None]:
         """Our jobs created at or after the second of a moment, newest first: OpenAI tells no fraction of it."""
         second = int(since.timestamp())
-        async with aclosing(self._client.listed(self._batches.list, Batch)) as batches:
+        async with aclosing(self._client.listed(self._batches.list, OpenAIBatch)) as batches:
             async for batch in batches:
                 if batch.created_at is not None and batch.created_at < second:
                     return
@@ -141,12 +141,12 @@ class OpenAIBatchClient:
                     async for results in groups:
                         yield results
             except NotThereError as problem:
-                raise ResultsGoneError(self._name, problem.detail) from None
+                raise ResultsDeletedError(self._name, problem.detail) from None
 
     async def cancel(self, external_id: str) -> None:
         """Ask for the end of a batch; one that is over or gone is no error."""
         try:
-            await self._client.ask(self._batches.cancel(external_id), Batch)
+            await self._client.ask(self._batches.cancel(external_id), OpenAIBatch)
         except NotThereError:
             return
         except (BadInputError, StateConflictError):
@@ -160,7 +160,7 @@ class OpenAIBatchClient:
 
     async def files(self) -> AsyncGenerator[RemoteFile, None]:
         """Our input files; what OpenAI wrote itself is named by the job and not by us."""
-        async with aclosing(self._client.listed(self._files.list, File, purpose="batch")) as files:
+        async with aclosing(self._client.listed(self._files.list, OpenAIFile, purpose="batch")) as files:
             async for file in files:
                 ours = as_file(file)
                 if ours.intent is not None:
@@ -169,7 +169,7 @@ class OpenAIBatchClient:
     async def remove_file(self, name: str) -> None:
         """Delete a remote file; one that is gone is no error."""
         try:
-            answer = await self._client.ask(self._files.delete(name), Deleted)
+            answer = await self._client.ask(self._files.delete(name), DeletedFile)
         except NotThereError:
             return
         if not answer.deleted:
@@ -184,6 +184,6 @@ class OpenAIBatchClient:
             input_file_id=file, endpoint=endpoint, completion_window="24h", metadata={INTENT: str(intent)}
         )
         try:
-            return as_job(await self._client.ask(call, Batch))
+            return as_job(await self._client.ask(call, OpenAIBatch))
         except BadResponseError as problem:
             raise TransientError(self._name, f"nobody knows whether the job was made: {problem.detail}") from None

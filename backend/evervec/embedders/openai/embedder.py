@@ -21,17 +21,17 @@ TEXT_TOKENS: Final = 8192
 """The longest text of OpenAI's own models; other models have limits that no call tells."""
 
 
-class Placed(BaseModel):
+class IndexedVector(BaseModel):
     """One vector of an answer and the place of its text; some servers leave the place out."""
 
     embedding: list[float]
     index: int | None = None
 
 
-class Embedded(BaseModel):
+class EmbeddingsAnswer(BaseModel):
     """What of the answer to `POST /v1/embeddings` is read."""
 
-    data: list[Placed]
+    data: list[IndexedVector]
 
 
 class OpenAIEmbedder:
@@ -86,7 +86,7 @@ class OpenAIEmbedder:
             dimensions=omit if self._dimensions is None else self._dimensions,
             encoding_format="float",  # the library would ask for base64, which not every server can
         )
-        answer = await self._client.ask(call, Embedded)
+        answer = await self._client.ask(call, EmbeddingsAnswer)
         return as_array(self._in_order(answer.data, len(texts)), self._name)
 
     async def probe(self) -> ModelProbe:
@@ -98,7 +98,7 @@ class OpenAIEmbedder:
         """Close the connections."""
         await self._client.close()
 
-    def _in_order(self, rows: Sequence[Placed], count: int) -> list[list[float]]:
+    def _in_order(self, rows: Sequence[IndexedVector], count: int) -> list[list[float]]:
         """One vector for each text, by the places that the answer gives them: exactly those from 0 to `count` - 1."""
         placed = {at if row.index is None else row.index: row.embedding for at, row in enumerate(rows)}
         if len(rows) != count or placed.keys() != set(range(count)):

@@ -18,7 +18,7 @@ MOST_ERROR: Final = 500
 NO_ROOM: Final = "token_limit_exceeded"
 """More tokens are queued than the organization may have: told of a batch that was taken first and fails then."""
 
-STATES: Final[Mapping[str, RemoteState]] = {
+REMOTE_STATES: Final[Mapping[str, RemoteState]] = {
     "validating": RemoteState.WAITING,
     "in_progress": RemoteState.RUNNING,
     "finalizing": RemoteState.RUNNING,
@@ -30,7 +30,7 @@ STATES: Final[Mapping[str, RemoteState]] = {
 }
 
 
-class Fault(BaseModel):
+class LineFault(BaseModel):
     """Why a batch failed, and at which line of its input."""
 
     message: str | None = None
@@ -38,10 +38,10 @@ class Fault(BaseModel):
     line: int | None = None
 
 
-class Faults(BaseModel):
+class LineFaults(BaseModel):
     """All of that; there may be one for every line."""
 
-    data: list[Fault] | None = None
+    data: list[LineFault] | None = None
 
 
 class LineCounts(BaseModel):
@@ -52,7 +52,7 @@ class LineCounts(BaseModel):
     failed: int = 0
 
 
-class Batch(ListItem):
+class OpenAIBatch(ListItem):
     """A batch, as every call about one answers it. Times are seconds since 1970, never later than the year 5138."""
 
     status: str
@@ -62,10 +62,10 @@ class Batch(ListItem):
     output_file_id: str | None = None
     error_file_id: str | None = None
     request_counts: LineCounts | None = None
-    errors: Faults | None = None
+    errors: LineFaults | None = None
 
 
-class File(ListItem):
+class OpenAIFile(ListItem):
     """A file, as every call about one answers it."""
 
     filename: str | None = None
@@ -74,18 +74,18 @@ class File(ListItem):
     status: str | None = None
 
 
-class Deleted(ListItem):
+class DeletedFile(ListItem):
     """What became of a file that was to be deleted."""
 
     deleted: bool
 
 
-def as_job(batch: Batch) -> RemoteJob:
+def as_job(batch: OpenAIBatch) -> RemoteJob:
     """A batch in our words. An expired or cancelled one has both files: finished lines in one, the others in the other."""
     counts = batch.request_counts or LineCounts()
     return RemoteJob(
         external_id=batch.id,
-        state=STATES.get(batch.status, RemoteState.UNKNOWN),
+        state=REMOTE_STATES.get(batch.status, RemoteState.UNKNOWN),
         said=batch.status,
         intent=_intent(batch.metadata or {}),
         created_at=moment(batch.created_at),
@@ -99,7 +99,7 @@ def as_job(batch: Batch) -> RemoteJob:
     )
 
 
-def as_file(file: File) -> RemoteFile:
+def as_file(file: OpenAIFile) -> RemoteFile:
     """A file in our words; its name is its id, the name that we gave it carries the intent."""
     return RemoteFile(file.id, intent_of(file.filename), moment(file.created_at))
 
@@ -116,12 +116,12 @@ def _intent(metadata: Mapping[str, Any]) -> UUID | None:
         return None
 
 
-def _errors(errors: Faults | None) -> str | None:
+def _errors(errors: LineFaults | None) -> str | None:
     """What went wrong, each kind of it once."""
     told = [_told(fault) for fault in (errors.data if errors else None) or []]
     return "; ".join(dict.fromkeys(told))[:MOST_ERROR] or None
 
 
-def _told(fault: Fault) -> str:
+def _told(fault: LineFault) -> str:
     said = ": ".join(part for part in (fault.code, fault.message) if part) or "no reason given"
     return said if fault.line is None else f"{said} (line {fault.line})"

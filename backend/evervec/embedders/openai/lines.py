@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from evervec.domain.batch import Line, MediaLine
-from evervec.embedders.jsonl import Group, Reader
+from evervec.embedders.jsonl import LineReader, ResultGroup
 from evervec.embedders.media_prompt import PROMPT
 from evervec.errors import BadInputError
 from evervec.vendors.openai.refusals import NO_HEADERS, refusal_error
@@ -25,7 +25,7 @@ SOUNDS: Final[Mapping[str, str]] = {
     "audio/mp3": "mp3",
 }
 
-UNDONE: Final[Mapping[str, str]] = {
+UNFINISHED_CODES: Final[Mapping[str, str]] = {
     "batch_expired": "expired",
     "batch_cancelled": "transient",
     "request_timeout": "transient",
@@ -60,7 +60,7 @@ def media_line(line: MediaLine, provider: str, model: str) -> bytes:
     return _line(line.key, CHAT, {"model": model, "messages": [{"role": "user", "content": content}]})
 
 
-def reader(provider: str, model: str, *, texts: bool) -> Reader:
+def reader(provider: str, model: str, *, texts: bool) -> LineReader:
     """What reads one line of a result file or an error file, of vectors or of `texts`."""
     return lambda document, group: _read(document, group, provider, model, texts)
 
@@ -71,13 +71,13 @@ def _line(key: str, url: str, body: dict[str, Any]) -> bytes:
     )
 
 
-def _read(document: dict[str, Any], group: Group, provider: str, model: str, texts: bool) -> None:
+def _read(document: dict[str, Any], group: ResultGroup, provider: str, model: str, texts: bool) -> None:
     """`{"custom_id", "response": {"status_code", "body"} | null, "error": {"code", "message"} | null}`."""
     key, error, response = document.get("custom_id"), document.get("error"), document.get("response")
     if not isinstance(key, str):
         return group.garbled()
     if isinstance(error, dict):
-        return group.error(key, UNDONE.get(str(error.get("code")), "bad_response"), _said(error))
+        return group.error(key, UNFINISHED_CODES.get(str(error.get("code")), "bad_response"), _said(error))
     status = response.get("status_code") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(status, int):
         return group.error(key, "bad_response", "the line holds neither an answer nor an error")
@@ -103,7 +103,7 @@ def _vector(body: object) -> object:
     return alone.get("embedding") if isinstance(alone, dict) else None
 
 
-def _read_text(key: str, body: object, group: Group) -> None:
+def _read_text(key: str, body: object, group: ResultGroup) -> None:
     """`{"choices": [{"message": {"content", "refusal"}}]}`: a model that will not describe a picture never will."""
     choices = body.get("choices") if isinstance(body, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None

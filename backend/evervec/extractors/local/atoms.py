@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from evervec.domain.knowledge import AtomType
 from evervec.extractors.local.cues import token_starts
-from evervec.extractors.local.reading import Reading, ReadSentence
-from evervec.extractors.local.sentences import Place
+from evervec.extractors.local.reading import ReadMessage, ReadSentence
+from evervec.extractors.local.sentences import SentencePlace
 
 SHORTEST, LONGEST = 20, 500
 """Characters of an atom."""
@@ -49,7 +49,7 @@ class Statement:
     read: ReadSentence
 
 
-def statements(reading: Reading) -> list[Statement]:
+def statements(reading: ReadMessage) -> list[Statement]:
     """The best statements of a message in their order there; a long message has room for more."""
     words = sum(len(read.tokens) for read in reading.sentences)
     room = min(4, 1 + words // 30)
@@ -101,7 +101,7 @@ def _handicap(read: ReadSentence) -> float:
 
     A long sentence meets a cue by chance; one that opens with "this" needs its neighbour to be understood.
     """
-    title_alone = 0.5 if read.sentence.place is Place.TITLE else 0.0
+    title_alone = 0.5 if read.sentence.place is SentencePlace.TITLE else 0.0
     return title_alone + (0.5 if _points_elsewhere(read) else 0.0) + (0.5 if len(read.tokens) > _LONG else 0.0)
 
 

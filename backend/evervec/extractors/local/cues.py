@@ -16,7 +16,7 @@ Tokens = Sequence[str]
 
 
 @dataclass(frozen=True)
-class Word:
+class PatternWord:
     """One place of a pattern: the whole words and the beginnings (`turn*`) that fit there; neither is a gap."""
 
     whole: frozenset[str]
@@ -32,7 +32,7 @@ class Word:
         return not self.whole and not self.beginnings
 
 
-Pattern = tuple[Word, ...]
+Pattern = tuple[PatternWord, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class Hit:
+class CueMatch:
     """A cue that was found; `end` is the index after its last token."""
 
     label: str
@@ -102,9 +102,9 @@ class Lexicon:
         for cue in cues:
             self._file(cue)
 
-    def find(self, sentence: Tokens) -> list[Hit]:
+    def find(self, sentence: Tokens) -> list[CueMatch]:
         """Every cue of the sentence, each at its first place, in order of place."""
-        found: dict[int, Hit] = {}
+        found: dict[int, CueMatch] = {}
         opening = self._opening(sentence)
         for index, token in enumerate(sentence):
             for cue in self._beginning_with(token, sentence[index + 1] if index + 1 < len(sentence) else ""):
@@ -112,7 +112,7 @@ class Lexicon:
                     continue
                 end = _match(cue.pattern, sentence, index)
                 if end:
-                    found[id(cue)] = Hit(cue.label, cue.weight, index, end)
+                    found[id(cue)] = CueMatch(cue.label, cue.weight, index, end)
         return list(found.values())
 
     def share(self, sentence: Tokens) -> int:
@@ -178,10 +178,10 @@ def _match(pattern: Pattern, sentence: Tokens, index: int) -> int:
     return index
 
 
-def _word(text: str) -> Word:
+def _word(text: str) -> PatternWord:
     forms = [] if text == GAP else text.split("|")
     beginnings = tuple(form[:-1] for form in forms if form.endswith("*"))
-    return Word(frozenset(form for form in forms if not form.endswith("*")), beginnings)
+    return PatternWord(frozenset(form for form in forms if not form.endswith("*")), beginnings)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,11 +10,11 @@ from evervec.domain.knowledge import AtomDraft, DatasetKnowledge, Extraction, Kn
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.extractors.local.atoms import Statement, same_key, statements
 from evervec.extractors.local.lexicons import lexicons, technical_words
-from evervec.extractors.local.links import Edge, Node, link
-from evervec.extractors.local.reading import Reading, read
+from evervec.extractors.local.links import LinkEdge, LinkNode, link
+from evervec.extractors.local.reading import ReadMessage, read
 from evervec.extractors.local.scoring import score
 from evervec.extractors.local.sentences import READ_AT_MOST, collapse
-from evervec.extractors.local.topics import Grouping, Member, group
+from evervec.extractors.local.topics import Grouping, TopicMember, group
 
 _CHAT = 600  # characters up to which a message without a title is about one thing
 _THREAD = 3  # replies up a thread that a message still speaks to
@@ -25,7 +25,7 @@ class _Found:
     """A statement with the messages that make it, the first of them in `reading`."""
 
     statement: Statement
-    reading: Reading
+    reading: ReadMessage
     message_ids: tuple[int, ...]
 
 
@@ -61,10 +61,14 @@ class LocalExtractor:
     async def aclose(self) -> None:
         """Nothing is held: the embedder belongs to whoever made it."""
 
-    async def _group(self, readings: Sequence[Reading], found: Sequence[_Found], known: DatasetKnowledge) -> Grouping:
+    async def _group(
+        self, readings: Sequence[ReadMessage], found: Sequence[_Found], known: DatasetKnowledge
+    ) -> Grouping:
         answered = _answered(readings)
         members = [
-            Member(_context(one), one.reading.title, first, one.statement.read.lexicon, tuple(sorted(answered[first])))
+            TopicMember(
+                _context(one), one.reading.title, first, one.statement.read.lexicon, tuple(sorted(answered[first]))
+            )
             for one in found
             for first in one.message_ids[:1]
         ]
@@ -73,8 +77,8 @@ class LocalExtractor:
         return await asyncio.to_thread(group, members, vectors, known, topics)
 
     async def _link(
-        self, readings: Sequence[Reading], found: Sequence[_Found], grouping: Grouping, known: DatasetKnowledge
-    ) -> list[Edge]:
+        self, readings: Sequence[ReadMessage], found: Sequence[_Found], grouping: Grouping, known: DatasetKnowledge
+    ) -> list[LinkEdge]:
         news = {one.statement.content for one in found}
         answered, named = _answered(readings), _named(readings)
         nodes = [_node(one, topic, answered, named) for one, topic in zip(found, grouping.names, strict=True)]
@@ -99,7 +103,7 @@ def _scores(messages: Sequence[MessageText]) -> list[Score]:
     return [score(read(message, lexicons()), technical_words()) for message in messages]
 
 
-def _find(messages: Sequence[MessageText], known: DatasetKnowledge) -> tuple[list[Reading], list[_Found]]:
+def _find(messages: Sequence[MessageText], known: DatasetKnowledge) -> tuple[list[ReadMessage], list[_Found]]:
     """Every statement once, in order of first appearance, with all the messages that make it."""
     readings = [read(message, lexicons()) for message in messages]
     before = {same_key(atom.content): atom for atom in known.atoms}
@@ -132,13 +136,13 @@ def _context(one: _Found) -> str:
     return one.statement.content if one.reading.title or len(text) > _CHAT else text
 
 
-def _answered(readings: Sequence[Reading]) -> dict[int, frozenset[int]]:
+def _answered(readings: Sequence[ReadMessage]) -> dict[int, frozenset[int]]:
     """For each message the ones above it in its thread."""
     replies = {reading.message.message_id: reading.message.reply_to for reading in readings}
     return {message_id: frozenset(_thread(above, replies)) for message_id, above in replies.items()}
 
 
-def _named(readings: Sequence[Reading]) -> dict[int, frozenset[int]]:
+def _named(readings: Sequence[ReadMessage]) -> dict[int, frozenset[int]]:
     """For each message the ones whose ticket it names."""
     owners = {reading.own_ticket: reading.message.message_id for reading in readings if reading.own_ticket}
     return {
@@ -158,18 +162,18 @@ def _thread(message_id: int | None, replies: Mapping[int, int | None]) -> Iterat
 
 def _node(
     one: _Found, topic: str | None, answered: Mapping[int, frozenset[int]], named: Mapping[int, frozenset[int]]
-) -> Node:
+) -> LinkNode:
     first, said = one.message_ids[0], one.statement
     order = (first, said.read.sentence.position)
-    return Node(said.type, frozenset(one.message_ids), order, topic, answered[first], named[first], said.read)
+    return LinkNode(said.type, frozenset(one.message_ids), order, topic, answered[first], named[first], said.read)
 
 
-def _known_node(atom: KnownAtom) -> Node:
+def _known_node(atom: KnownAtom) -> LinkNode:
     order = (min(atom.message_ids, default=0), 0)
-    return Node(atom.type, frozenset(atom.message_ids), order, atom.topic, frozenset(), frozenset(), None)
+    return LinkNode(atom.type, frozenset(atom.message_ids), order, atom.topic, frozenset(), frozenset(), None)
 
 
-def _links(edges: Sequence[Edge], atoms: int, known: DatasetKnowledge) -> list[LinkDraft]:
+def _links(edges: Sequence[LinkEdge], atoms: int, known: DatasetKnowledge) -> list[LinkDraft]:
     return [
         LinkDraft(edge.source, edge.type, edge.confidence, target=edge.target)
         if edge.target < atoms

@@ -23,7 +23,7 @@ _ANSWERS = frozenset({AtomType.SOLUTION, AtomType.DECISION, AtomType.INSIGHT})
 
 
 @dataclass(frozen=True)
-class Node:
+class LinkNode:
     """A statement as the linking sees it. `read` is missing for what was known before.
 
     `order` is its place in time; `answers` are the messages that its message replies to, `names` those whose ticket
@@ -40,7 +40,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Edge:
+class LinkEdge:
     """`source` <type> `target`, both places in the list of nodes."""
 
     source: int
@@ -49,7 +49,7 @@ class Edge:
     confidence: float
 
 
-def link(nodes: Sequence[Node], vectors: Vectors, first_known: int) -> list[Edge]:
+def link(nodes: Sequence[LinkNode], vectors: Vectors, first_known: int) -> list[LinkEdge]:
     """The best links that start at a node before `first_known` (those after it were known already).
 
     `vectors` `(len(nodes), dim)` is normalised.
@@ -57,7 +57,7 @@ def link(nodes: Sequence[Node], vectors: Vectors, first_known: int) -> list[Edge
     if not nodes:
         return []
     near = vectors @ vectors.T
-    found: dict[tuple[int, int], Edge] = {}
+    found: dict[tuple[int, int], LinkEdge] = {}
     for source in range(first_known):
         edges = [
             edge
@@ -71,9 +71,9 @@ def link(nodes: Sequence[Node], vectors: Vectors, first_known: int) -> list[Edge
     return sorted(found.values(), key=lambda edge: (edge.source, edge.target))
 
 
-def _strongest(edges: Sequence[Edge]) -> Iterator[Edge]:
+def _strongest(edges: Sequence[LinkEdge]) -> Iterator[LinkEdge]:
     """At most MOST_LINKS, and only one of "solves": a fix has one problem it was made for."""
-    taken: list[Edge] = []
+    taken: list[LinkEdge] = []
     for edge in sorted(edges, key=lambda edge: (-edge.confidence, edge.target)):
         solved = edge.type is LinkType.SOLVES and any(other.type is LinkType.SOLVES for other in taken)
         if len(taken) < MOST_LINKS and not solved:
@@ -81,7 +81,7 @@ def _strongest(edges: Sequence[Edge]) -> Iterator[Edge]:
     yield from taken
 
 
-def _edge(source: int, target: int, nodes: Sequence[Node], near: float) -> Edge | None:
+def _edge(source: int, target: int, nodes: Sequence[LinkNode], near: float) -> LinkEdge | None:
     """The link from one node to another, if there is reason for one. Later statements point at earlier ones."""
     one, other = nodes[source], nodes[target]
     after = one.order > other.order
@@ -93,10 +93,10 @@ def _edge(source: int, target: int, nodes: Sequence[Node], near: float) -> Edge 
         kind, confidence = _by_nearness(one, other, near)
     else:
         return None
-    return Edge(source, target, kind, round(min(0.95, confidence), 2)) if kind else None
+    return LinkEdge(source, target, kind, round(min(0.95, confidence), 2)) if kind else None
 
 
-def _in_message(one: Node, other: Node, near: float) -> tuple[LinkType | None, float]:
+def _in_message(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
     """Inside a message order and closeness speak: the fix follows the problem it fixes."""
     gap = abs(one.order[1] - other.order[1])
     closeness = 0.15 * max(0, 4 - gap) / 4
@@ -115,7 +115,7 @@ def _in_message(one: Node, other: Node, near: float) -> tuple[LinkType | None, f
     return None, 0.0
 
 
-def _in_thread(one: Node, other: Node, near: float) -> tuple[LinkType | None, float]:
+def _in_thread(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
     """A reply, or a message that names the other's ticket, speaks to it."""
     if near < _IN_THREAD:
         return None, 0.0
@@ -134,7 +134,7 @@ def _in_thread(one: Node, other: Node, near: float) -> tuple[LinkType | None, fl
     return (LinkType.CONTINUES if one.type is other.type else LinkType.RELATES_TO), sure - 0.1
 
 
-def _by_nearness(one: Node, other: Node, near: float) -> tuple[LinkType | None, float]:
+def _by_nearness(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
     """Far apart only what is nearly the same subject is linked; sharing a topic helps a little."""
     near += 0.04 if one.topic is not None and one.topic == other.topic else 0.0
     if near < _NEAR:
@@ -157,5 +157,5 @@ _SAID: Mapping[str, LinkType] = {
 }
 
 
-def _says(node: Node, label: str) -> bool:
+def _says(node: LinkNode, label: str) -> bool:
     return node.read is not None and node.read.has(label)

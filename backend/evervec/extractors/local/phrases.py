@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evervec.extractors.local.cues import Lexicon
 
-Key = tuple[str, ...]
+PhraseKey = tuple[str, ...]
 """The stems of a phrase: what makes "Periodic jobs" and "periodic job" one topic."""
 
 _LONGEST = 3
@@ -19,7 +19,7 @@ _IDENTIFIER = re.compile(r"[a-z]+[A-Z]|[A-Z][a-z]+[A-Z]|_|[A-Z]{2}")
 class Phrase:
     """A candidate for a topic's name: as it was written, and by which stems it is compared."""
 
-    key: Key
+    key: PhraseKey
     text: str
 
 
@@ -36,7 +36,7 @@ def phrases(text: str, lexicon: Lexicon) -> Iterator[Phrase]:
     yield from _grams(run, lexicon)
 
 
-def key_of(name: str, lexicon: Lexicon) -> Key:
+def key_of(name: str, lexicon: Lexicon) -> PhraseKey:
     """The stems of a name, to compare it with phrases."""
     return tuple(lexicon.stem(word) for word in name.replace("`", "").split())
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evervec.domain.knowledge import MessageText
-from evervec.extractors.local.cues import Hit, Lexicon, choose, tokens
-from evervec.extractors.local.sentences import READ_AT_MOST, Place, Sentence, sentences
+from evervec.extractors.local.cues import CueMatch, Lexicon, choose, tokens
+from evervec.extractors.local.sentences import READ_AT_MOST, Sentence, SentencePlace, sentences
 
 _TICKET = re.compile(r"(?<![\w/&])#(\d{1,7})\b")
 
@@ -18,7 +18,7 @@ class ReadSentence:
     sentence: Sentence
     lexicon: Lexicon
     tokens: Sequence[str]
-    hits: Sequence[Hit]
+    hits: Sequence[CueMatch]
 
     def weight(self, label: str) -> float:
         """The cues for `label` less the cues against it."""
@@ -34,7 +34,7 @@ class ReadSentence:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadMessage:
     """A message and what was read in it. `tickets`: what it is (`(#12)` in its title) and which ones it names."""
 
     message: MessageText
@@ -46,10 +46,10 @@ class Reading:
     def title(self) -> str:
         """The message's title; blank where it has none."""
         first = self.sentences[0].sentence if self.sentences else None
-        return first.text if first and first.place is Place.TITLE else ""
+        return first.text if first and first.place is SentencePlace.TITLE else ""
 
 
-def read(message: MessageText, lexicons: Sequence[Lexicon]) -> Reading:
+def read(message: MessageText, lexicons: Sequence[Lexicon]) -> ReadMessage:
     """Read one message; the language is chosen sentence by sentence, the whole message deciding a draw."""
     found = sentences(message.text)
     spoken = [tokens(sentence.text) for sentence in found]
@@ -59,7 +59,7 @@ def read(message: MessageText, lexicons: Sequence[Lexicon]) -> Reading:
         lexicon = choose(lexicons, words, main)
         read_sentences.append(ReadSentence(sentence, lexicon, words, lexicon.find(words)))
     own, named = _tickets(message.text[:READ_AT_MOST])
-    return Reading(message, read_sentences, own, named)
+    return ReadMessage(message, read_sentences, own, named)
 
 
 def _tickets(text: str) -> tuple[str | None, frozenset[str]]:

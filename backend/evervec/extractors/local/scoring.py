@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from evervec.domain.knowledge import AtomType, Score, Signal
-from evervec.extractors.local.reading import Reading
+from evervec.extractors.local.reading import ReadMessage
 from evervec.extractors.local.sentences import READ_AT_MOST, has_code
 
 SIGNAL_FROM = 0.45
@@ -18,7 +18,7 @@ _LINK = re.compile(r"https?://\S")
 _TYPES = tuple(AtomType)
 
 
-def score(reading: Reading, technical: frozenset[str]) -> Score:
+def score(reading: ReadMessage, technical: frozenset[str]) -> Score:
     """The score of a message. `factors` hold what is not nought, rounded to 3 digits; they add up to `value`."""
     factors = {name: round(share, 3) for name, share in _factors(reading, technical).items()}
     factors = {name: share for name, share in factors.items() if share}
@@ -33,7 +33,7 @@ def signal_of(value: float) -> Signal:
     return Signal.WEAK_SIGNAL if value >= WEAK_SIGNAL_FROM else Signal.NOISE
 
 
-def _factors(reading: Reading, technical: frozenset[str]) -> Mapping[str, float]:
+def _factors(reading: ReadMessage, technical: frozenset[str]) -> Mapping[str, float]:
     text = reading.message.text[:READ_AT_MOST]
     words = [token for read in reading.sentences for token in read.tokens if token[0].isalnum()]
     terms = len(_IDENTIFIER.findall(text)) + sum(word in technical for word in words)
@@ -50,12 +50,12 @@ def _factors(reading: Reading, technical: frozenset[str]) -> Mapping[str, float]
     }
 
 
-def _statements(reading: Reading) -> float:
+def _statements(reading: ReadMessage) -> float:
     """The strongest statement of every sentence, summed: two sentences that state something count double."""
     return sum(max(0.0, min(1.5, max(read.weight(kind) for kind in _TYPES))) for read in reading.sentences)
 
 
-def _share(reading: Reading, label: str) -> float:
+def _share(reading: ReadMessage, label: str) -> float:
     """The share of the sentences that carry a cue of `label`, by words."""
     total = sum(len(read.tokens) for read in reading.sentences)
     return sum(len(read.tokens) for read in reading.sentences if read.has(label)) / total if total else 0.0

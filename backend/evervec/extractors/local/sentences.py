@@ -43,7 +43,7 @@ _ABBREVIATION = re.compile(
 )
 
 
-class Place(StrEnum):
+class SentencePlace(StrEnum):
     """Where in a message a sentence stands."""
 
     TITLE = "title"
@@ -56,13 +56,13 @@ class Sentence:
     """One sentence, verbatim but for white space. `position` counts sentences from the top of the message."""
 
     text: str
-    place: Place
+    place: SentencePlace
     position: int
 
 
 @dataclass
 class _Paragraph:
-    place: Place
+    place: SentencePlace
     lines: list[str] = field(default_factory=list)
 
 
@@ -95,7 +95,7 @@ def _paragraphs(text: str) -> list[_Paragraph]:
             continue
         item = _ITEM.match(line)
         if current is None or item or not _continues(current.lines[-1], line):
-            current = _Paragraph(Place.ITEM if item else Place.PROSE)
+            current = _Paragraph(SentencePlace.ITEM if item else SentencePlace.PROSE)
             done.append(current)
         current.lines.append(line[item.end() :].strip() if item else line.strip())
     _mark_title(done, text)
@@ -136,12 +136,12 @@ def _continues(before: str, line: str) -> bool:
 
 def _mark_title(paragraphs: list[_Paragraph], text: str) -> None:
     """A short first line without a full stop, alone in its paragraph, is what the message is called."""
-    if not paragraphs or paragraphs[0].place is not Place.PROSE or len(paragraphs[0].lines) != 1:
+    if not paragraphs or paragraphs[0].place is not SentencePlace.PROSE or len(paragraphs[0].lines) != 1:
         return
     first = paragraphs[0].lines[0]
     opens = text.lstrip().startswith(first)
     if opens and len(first) <= 120 and not first.endswith((".", "!", "?", ":")) and len(paragraphs) > 1:
-        paragraphs[0].place = Place.TITLE
+        paragraphs[0].place = SentencePlace.TITLE
 
 
 def _split(paragraph: str) -> list[str]:

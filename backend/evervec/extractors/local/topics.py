@@ -10,7 +10,7 @@ import numpy as np
 from evervec.domain.knowledge import DatasetKnowledge, KnownTopic, TopicDraft
 from evervec.domain.protocols import Vectors
 from evervec.extractors.local.cues import Lexicon
-from evervec.extractors.local.phrases import Key, Phrase, display, key_of, phrases
+from evervec.extractors.local.phrases import Phrase, PhraseKey, display, key_of, phrases
 
 ATOMS_A_TOPIC = 6
 """New topics are allowed at the rate of one per so many statements that no known topic takes."""
@@ -24,7 +24,7 @@ _CLOSE = 0.50  # cosine to a topic's centre from which a statement joins without
 
 
 @dataclass(frozen=True)
-class Member:
+class TopicMember:
     """A statement as the grouping sees it: its text, its message with the title, and the messages that one answers."""
 
     text: str
@@ -49,7 +49,9 @@ class Grouping:
     new: Sequence[TopicDraft]
 
 
-def group(members: Sequence[Member], vectors: Vectors, known: DatasetKnowledge, known_vectors: Vectors) -> Grouping:
+def group(
+    members: Sequence[TopicMember], vectors: Vectors, known: DatasetKnowledge, known_vectors: Vectors
+) -> Grouping:
     """Give members a topic: a known one by its words, else a new one, else their thread's, else the nearest, else none.
 
     Known atoms without a topic help to see that a phrase is shared, and are not grouped themselves.
@@ -59,7 +61,10 @@ def group(members: Sequence[Member], vectors: Vectors, known: DatasetKnowledge, 
         return Grouping((), ())
     lexicon = members[0].lexicon
     homeless = [atom for atom in known.atoms if atom.topic is None]
-    everyone = [*members, *(Member(atom.content, "", min(atom.message_ids, default=0), lexicon) for atom in homeless)]
+    everyone = [
+        *members,
+        *(TopicMember(atom.content, "", min(atom.message_ids, default=0), lexicon) for atom in homeless),
+    ]
     said = [_keys(member) for member in everyone]
     names = [_by_words(keys, member, known.topics) for keys, member in zip(said, everyone, strict=True)]
     new = _new_topics(everyone, len(members), said, names, {key_of(topic.name, lexicon) for topic in known.topics})
@@ -69,7 +74,7 @@ def group(members: Sequence[Member], vectors: Vectors, known: DatasetKnowledge, 
     return Grouping(names, new)
 
 
-def _keys(member: Member) -> Mapping[Key, tuple[Phrase, bool]]:
+def _keys(member: TopicMember) -> Mapping[PhraseKey, tuple[Phrase, bool]]:
     """Every phrase of a member, and whether its title has it: what a title names is what the message is about.
 
     Where there is a title, a single word counts only in it: a sentence says many words by the way.
@@ -80,7 +85,7 @@ def _keys(member: Member) -> Mapping[Key, tuple[Phrase, bool]]:
     return found
 
 
-def _by_words(said: Collection[Key], member: Member, known: Sequence[KnownTopic]) -> str | None:
+def _by_words(said: Collection[PhraseKey], member: TopicMember, known: Sequence[KnownTopic]) -> str | None:
     """The known topic whose name the member says, the longest name first."""
     keys = [(key_of(topic.name, member.lexicon), topic) for topic in known]
     fits = [(len(key), -topic.topic_id, topic.name) for key, topic in keys if key in said]
@@ -88,11 +93,11 @@ def _by_words(said: Collection[Key], member: Member, known: Sequence[KnownTopic]
 
 
 def _new_topics(
-    members: Sequence[Member],
+    members: Sequence[TopicMember],
     fresh: int,
-    said: Sequence[Mapping[Key, tuple[Phrase, bool]]],
+    said: Sequence[Mapping[PhraseKey, tuple[Phrase, bool]]],
     names: list[str | None],
-    taken: set[Key],
+    taken: set[PhraseKey],
 ) -> list[TopicDraft]:
     """Greedy cover: the phrase that best names what is still without a topic, again and again. Fills `names`."""
     common = Counter(key for keys in said for key in keys)
@@ -116,8 +121,10 @@ def _new_topics(
     return drafts
 
 
-def _candidates(said: Sequence[Mapping[Key, tuple[Phrase, bool]]], free: Sequence[int]) -> Mapping[Key, _Candidate]:
-    found: dict[Key, _Candidate] = defaultdict(_Candidate)
+def _candidates(
+    said: Sequence[Mapping[PhraseKey, tuple[Phrase, bool]]], free: Sequence[int]
+) -> Mapping[PhraseKey, _Candidate]:
+    found: dict[PhraseKey, _Candidate] = defaultdict(_Candidate)
     for at in free:
         for key, (phrase, titled) in said[at].items():
             candidate = found[key]
@@ -133,12 +140,12 @@ def _lower_first(text: str) -> str:
 
 
 def _best(
-    candidates: Mapping[Key, _Candidate],
-    members: Sequence[Member],
+    candidates: Mapping[PhraseKey, _Candidate],
+    members: Sequence[TopicMember],
     fresh: int,
-    common: Counter[Key],
-    taken: set[Key],
-) -> tuple[Key, _Candidate] | None:
+    common: Counter[PhraseKey],
+    taken: set[PhraseKey],
+) -> tuple[PhraseKey, _Candidate] | None:
     scored = [
         (_quality(key, candidate, len(members), common), key)
         for key, candidate in candidates.items()
@@ -148,13 +155,13 @@ def _best(
     return (key, candidates[key]) if quality > 0 else None
 
 
-def _is_shared(key: Key, candidate: _Candidate, members: Sequence[Member], fresh: int) -> bool:
+def _is_shared(key: PhraseKey, candidate: _Candidate, members: Sequence[TopicMember], fresh: int) -> bool:
     messages = {members[at].message_id for at in candidate.members}
     least = _LEAST_STATEMENTS[len(key) - 1] if sum(at < fresh for at in candidate.members) > 1 else _LEAST_FOR_ONE
     return len(candidate.members) >= least and len(messages) >= _LEAST_MESSAGES
 
 
-def _quality(key: Key, candidate: _Candidate, total: int, common: Counter[Key]) -> float:
+def _quality(key: PhraseKey, candidate: _Candidate, total: int, common: Counter[PhraseKey]) -> float:
     """How well a phrase names its members: many of them, in titles, two words rather than one, and not everywhere."""
     if len(key) == 1 and common[key] > max(5, _TOO_COMMON * total):
         return 0.0
@@ -163,7 +170,9 @@ def _quality(key: Key, candidate: _Candidate, total: int, common: Counter[Key]) 
     return length * math.sqrt(len(candidate.members)) * (0.4 + len(candidate.titled) / len(candidate.members)) * rarest
 
 
-def _description(key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], members: Collection[int]) -> str:
+def _description(
+    key: PhraseKey, said: Sequence[Mapping[PhraseKey, tuple[Phrase, bool]]], members: Collection[int]
+) -> str:
     """What else the members speak of, so that a reader and an embedding see more than the name."""
     beside: Counter[str] = Counter()
     for at in members:
@@ -172,7 +181,7 @@ def _description(key: Key, said: Sequence[Mapping[Key, tuple[Phrase, bool]]], me
     return ", ".join(often)
 
 
-def _join_thread(names: list[str | None], members: Sequence[Member], known: DatasetKnowledge) -> None:
+def _join_thread(names: list[str | None], members: Sequence[TopicMember], known: DatasetKnowledge) -> None:
     """An answer is about what it answers, whatever its own words are."""
     spoken = {message_id: atom.topic for atom in known.atoms if atom.topic for message_id in atom.message_ids}
     for at, member in enumerate(members):

@@ -22,7 +22,7 @@ from evervec.domain.text import clean, is_blank
 Whole = TypeVar("Whole", bound=BaseModel)
 
 
-class Unusable(ValueError):
+class UnusableAnswerError(ValueError):
     """An answer that does not fit the messages; its text is shown to the model and to people."""
 
 
@@ -44,8 +44,8 @@ def _words(limit: int) -> AfterValidator:
 
 # Checked here and not declared in the schema: a length limit becomes a grammar so large that servers refuse it.
 Share = Annotated[float, AfterValidator(_share)]
-Name = Annotated[str, _words(200)]
-Prose = Annotated[str, _words(4000)]
+ShortText = Annotated[str, _words(200)]
+LongText = Annotated[str, _words(4000)]
 
 
 class _Part(BaseModel):
@@ -55,7 +55,7 @@ class _Part(BaseModel):
 class FactorAnswer(_Part):
     """One reason of a score."""
 
-    name: Name
+    name: ShortText
     share: float
 
 
@@ -77,19 +77,19 @@ class ScoresAnswer(_Part):
 class TopicAnswer(_Part):
     """A topic of the messages."""
 
-    name: Name
-    description: Prose
+    name: ShortText
+    description: LongText
 
 
 class AtomAnswer(_Part):
     """One statement."""
 
     type: AtomType
-    title: Name
-    content: Prose
+    title: ShortText
+    content: LongText
     confidence: Share
     message_ids: list[int]
-    topic: Name | None
+    topic: ShortText | None
 
 
 class LinkAnswer(_Part):
@@ -111,16 +111,16 @@ class ExtractionAnswer(_Part):
 
 
 def read_scores(text: str, messages: Sequence[MessageText]) -> list[Score]:
-    """One score per message, in the messages' order. Raises `Unusable`."""
+    """One score per message, in the messages' order. Raises `UnusableAnswerError`."""
     answer = _parse(ScoresAnswer, text)
     scores = {score.id: score for score in answer.scores}
     wanted = [message.message_id for message in messages]
     if len(scores) != len(answer.scores):
-        raise Unusable("scores: an id is scored twice")
+        raise UnusableAnswerError("scores: an id is scored twice")
     if missing := [number for number in wanted if number not in scores]:
-        raise Unusable(f"scores: no score for the ids {missing[:20]}")
+        raise UnusableAnswerError(f"scores: no score for the ids {missing[:20]}")
     if unknown := sorted(scores.keys() - set(wanted)):
-        raise Unusable(f"scores: there are no messages with the ids {unknown[:20]}")
+        raise UnusableAnswerError(f"scores: there are no messages with the ids {unknown[:20]}")
     return [_score(scores[number]) for number in wanted]
 
 
@@ -137,7 +137,7 @@ def _score(answer: ScoreAnswer) -> Score:
 
 
 def read_extraction(text: str, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
-    """Topics, atoms and links, every reference checked against what was sent. Raises `Unusable`."""
+    """Topics, atoms and links, every reference checked against what was sent. Raises `UnusableAnswerError`."""
     answer = _parse(ExtractionAnswer, text)
     topics = {topic.name.casefold(): TopicDraft(topic.name, topic.description) for topic in answer.topics}
     names = {key: topic.name for key, topic in topics.items()}
@@ -153,11 +153,11 @@ def read_extraction(text: str, messages: Sequence[MessageText], known: DatasetKn
 
 def _atom(place: int, answer: AtomAnswer, ids: set[int], topics: dict[str, str]) -> AtomDraft:
     if unknown := sorted(set(answer.message_ids) - ids):
-        raise Unusable(f"atoms.{place}.message_ids: there are no messages with the ids {unknown[:20]}")
+        raise UnusableAnswerError(f"atoms.{place}.message_ids: there are no messages with the ids {unknown[:20]}")
     if not answer.message_ids:
-        raise Unusable(f"atoms.{place}.message_ids: name at least one message")
+        raise UnusableAnswerError(f"atoms.{place}.message_ids: name at least one message")
     if answer.topic is not None and answer.topic.casefold() not in topics:
-        raise Unusable(f"atoms.{place}.topic: {answer.topic!r} is neither in topics nor a known topic")
+        raise UnusableAnswerError(f"atoms.{place}.topic: {answer.topic!r} is neither in topics nor a known topic")
     return AtomDraft(
         type=answer.type,
         title=answer.title,
@@ -170,13 +170,13 @@ def _atom(place: int, answer: AtomAnswer, ids: set[int], topics: dict[str, str])
 
 def _link(place: int, answer: LinkAnswer, atoms: int, known: set[int]) -> LinkDraft:
     if not 0 <= answer.source < atoms:
-        raise Unusable(f"links.{place}.source: there is no atom at {answer.source}")
+        raise UnusableAnswerError(f"links.{place}.source: there is no atom at {answer.source}")
     if (answer.target is None) == (answer.target_atom_id is None):
-        raise Unusable(f"links.{place}: give exactly one of target and target_atom_id")
+        raise UnusableAnswerError(f"links.{place}: give exactly one of target and target_atom_id")
     if answer.target is not None and (not 0 <= answer.target < atoms or answer.target == answer.source):
-        raise Unusable(f"links.{place}.target: {answer.target} is no other atom of this answer")
+        raise UnusableAnswerError(f"links.{place}.target: {answer.target} is no other atom of this answer")
     if answer.target_atom_id is not None and answer.target_atom_id not in known:
-        raise Unusable(f"links.{place}.target_atom_id: {answer.target_atom_id} is no known atom")
+        raise UnusableAnswerError(f"links.{place}.target_atom_id: {answer.target_atom_id} is no known atom")
     return LinkDraft(answer.source, answer.type, answer.confidence, answer.target, answer.target_atom_id)
 
 
@@ -186,4 +186,4 @@ def _parse(kind: type[Whole], text: str) -> Whole:
     except ValidationError as problem:
         errors = problem.errors(include_url=False, include_input=False, include_context=False)[:5]
         places = (f"{'.'.join(map(str, error['loc'])) or 'the answer'}: {error['msg']}" for error in errors)
-        raise Unusable("; ".join(places)) from None
+        raise UnusableAnswerError("; ".join(places)) from None

@@ -16,7 +16,13 @@ from evervec.domain.knowledge import (
     TopicDraft,
 )
 from evervec.errors import BadResponseError
-from evervec.extractors.ollama.answers import ExtractionAnswer, ScoresAnswer, Unusable, read_extraction, read_scores
+from evervec.extractors.ollama.answers import (
+    ExtractionAnswer,
+    ScoresAnswer,
+    UnusableAnswerError,
+    read_extraction,
+    read_scores,
+)
 from evervec.extractors.ollama.chat import ChatLimits, OllamaChat
 from evervec.extractors.ollama.document import batches, document
 
@@ -79,13 +85,13 @@ class OllamaExtractor:
         answer = await self._chat.ask(talk, schema)
         try:
             return read(answer)
-        except Unusable as problem:
+        except UnusableAnswerError as problem:
             repair = prompt("repair").replace("{reason}", str(problem))
         # The start of the answer shows the model what went wrong; all of a runaway one would fill its context.
         talk += [{"role": "assistant", "content": answer[: self._budget]}, {"role": "user", "content": repair}]
         try:
             return read(await self._chat.ask(talk, schema))
-        except Unusable as problem:
+        except UnusableAnswerError as problem:
             raise BadResponseError(self._name, f"its answer was refused twice: {problem}") from None
 
 

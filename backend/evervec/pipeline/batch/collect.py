@@ -8,7 +8,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.batch import BatchClient, JobStatus, RemoteJob, RemoteState
-from evervec.errors import ProviderError, ResultsGoneError
+from evervec.errors import ProviderError, ResultsDeletedError
 from evervec.pipeline.batch.payload import Payload, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
@@ -106,7 +106,7 @@ class Collection:
         if remote.result_files:
             try:
                 await self._take_in(job, remote)
-            except ResultsGoneError as gone:
+            except ResultsDeletedError as gone:
                 status, error = JobStatus.FAILED, str(gone)
         if remote.state is RemoteState.GONE:
             error = "the provider does not know this job any more"

@@ -10,7 +10,7 @@ from uuid import UUID
 from evervec.domain.document import ChangedIds, SourceReader
 from evervec.domain.naming import slug
 from evervec.domain.sources import SourceType
-from evervec.errors import NoSourceError, Refused, RootsAwayError, UnknownDatasetError
+from evervec.errors import NoSourceError, Refused, SourceMissingError, UnknownDatasetError
 from evervec.pipeline.indexing.sql_source import SqlSource
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.file_source import FileSource
@@ -72,15 +72,17 @@ class FileSelection:
         return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], list(gone), away)
 
     def require(self, dataset: str) -> None:
-        """Raises `RootsAwayError` when of all roots none can be read."""
+        """Raises `SourceMissingError` when of all roots none can be read."""
         if self.away and len(self.away) == len(self.roots):
             count, first = len(self.away) + len(self.gone), self.away[0]
             which = "the only path" if count == 1 else f"one of the {count} paths, of which none can be read,"
-            raise RootsAwayError(path=str(first.path), reason=first.unreadable_reason(), which=which, dataset=dataset)
+            raise SourceMissingError(
+                path=str(first.path), reason=first.unreadable_reason(), which=which, dataset=dataset
+            )
 
 
 def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
-    """The source of some files. Raises `PathRefusedError` for a root that is not there."""
+    """The source of some files. Raises `UnreadablePathError` for a root that is not there."""
     return FileSource(
         files.roots,
         include=files.include,
@@ -193,7 +195,7 @@ async def open_source(
 ) -> SourceReader:
     """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
 
-    Raises `UnknownDatasetError`, `NoSourceError`, `PathRefusedError`.
+    Raises `UnknownDatasetError`, `NoSourceError`, `UnreadablePathError`.
     """
     async with resources.database.read() as tx:
         dataset = await datasets.by_id(tx, dataset_id)

@@ -76,7 +76,7 @@ async def ingest_documents(
     local model. Pictures and sounds are written down, and described by batch jobs later.
 
     Raises `Refused` for another mode and for media in mode `sync`, `NoMediaModelError` where the provider has no model
-    that describes them, and `NameRefusedError`.
+    that describes them, and `InvalidNameError`.
     """
     if mode not in tuple(Mode):
         raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")

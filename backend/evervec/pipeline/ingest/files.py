@@ -31,7 +31,7 @@ async def ingest_files(
     """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
 
     Where nothing is found any more is let go if the options say so, also a path that is not there itself.
-    With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `PathRefusedError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
+    With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `UnreadablePathError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
     if deferred:
         await router.require_batch_api(resources)

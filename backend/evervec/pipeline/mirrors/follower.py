@@ -13,7 +13,7 @@ from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError, OtherD
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.changed import hearing_changes
+from evervec.queue.mirror_doorbell import listening_for_changes
 from evervec.store import changes, datasets, mirrors
 from evervec.store.datasets import Dataset
 from evervec.store.mirrors import MirrorProgress
@@ -67,7 +67,7 @@ class Follower:
     async def _subscribe(self, subscription: AsyncExitStack) -> None:
         """Subscribe once NATS is reachable; from then on the client reconnects by itself."""
         if not self._listening and self._broker.connected:
-            changed = hearing_changes(self._broker, self._doorbell.ring)
+            changed = listening_for_changes(self._broker, self._doorbell.ring)
             self._listening = await subscription.enter_async_context(changed)
 
     async def _wake_at(self, finish: asyncio.Event) -> None:

@@ -1,1 +1,1 @@
-"""NATS JetStream as it is: the connection, streams, consumers, deliveries, publishing with an acknowledgement."""
+"""NATS JetStream itself: the connection, streams, consumers, deliveries, publishing with an acknowledgement."""

@@ -1,4 +1,4 @@
-"""The connection to NATS: endless reconnection afterwards, a bounded first connect; nothing about streams or tasks."""
+"""The connection to NATS: the first connect has a deadline, later ones are tried for ever; no streams or tasks here."""
 
 import asyncio
 import logging
@@ -15,10 +15,10 @@ from evervec.errors import QueueDownError
 
 logger = log.get("queue")
 
-# What a call raises when the line breaks in the middle of it; nats-py lets the socket's own errors through.
-LINE_TROUBLE: Final = (NatsError, OSError)
+# What a call raises when the connection breaks in the middle of it; nats-py lets the socket's own errors through.
+CONNECTION_ERRORS: Final = (NatsError, OSError)
 
-ENDLESS: dict[str, Any] = {
+RECONNECT_FOREVER: dict[str, Any] = {
     "max_reconnect_attempts": -1,
     "reconnect_time_wait": 0.5,
     "ping_interval": 10,
@@ -27,13 +27,13 @@ ENDLESS: dict[str, Any] = {
 }
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not so when a flush was cancelled and is answered all the same: the library logs that with a traceback."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Filter out a cancelled flush that is answered all the same: the library logs it with a traceback."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.InvalidStateError))
 
 
 def where(url: str) -> str | None:
-    """The address in `url` without its credentials, for messages and logs; None if it is no address."""
+    """Return the address in `url` without its credentials, for messages and logs; None if it is no address."""
     try:
         parts = _split(url)
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}" if parts.hostname else None
@@ -53,7 +53,7 @@ def _split(url: str) -> SplitResult:
 
 
 class Connection:
-    """What the callbacks of one client tell: its last error, and the moments it goes and comes back."""
+    """The state of one client's connection, from its callbacks: the last error, and when it breaks and comes back."""
 
     def __init__(self, url: str, on_change: Callable[[], None]) -> None:
         self.where = where(url)
@@ -64,10 +64,10 @@ class Connection:
         self._up = False
 
     async def open(self, client: Client, seconds: float) -> None:
-        """Connect within `seconds`. Raises QueueDownError; the client must be thrown away then."""
+        """Connect within `seconds`. Raise QueueDownError; the client can not be used again then."""
         if self.where is None:
             raise self.down("this is not an address like nats://127.0.0.1:4222")
-        logging.getLogger("nats.aio.client").addFilter(_is_news)  # once, however often it is added
+        logging.getLogger("nats.aio.client").addFilter(_is_worth_logging)  # once, however often it is added
         try:
             async with asyncio.timeout(seconds):
                 await client.connect(
@@ -76,23 +76,23 @@ class Connection:
                     disconnected_cb=self._disconnected,
                     reconnected_cb=self._reconnected,
                     closed_cb=self._closed,
-                    **ENDLESS,
+                    **RECONNECT_FOREVER,
                 )
-        except (*LINE_TROUBLE, ValueError) as error:
+        except (*CONNECTION_ERRORS, ValueError) as error:
             await self.close(client)
             reason = self.last_error if isinstance(error, TimeoutError) else str(error)
             raise self.down(reason) from error
         self._up = True
 
     async def close(self, client: Client) -> None:
-        """Close for good; this is no outage to be reported."""
+        """Close for good; nothing is logged as an outage."""
         self._up = False
-        # Its last words may meet a dead socket; the client is closed all the same.
-        with suppress(*LINE_TROUBLE):
+        # What it still has to send may meet a closed socket; the client is closed all the same.
+        with suppress(*CONNECTION_ERRORS):
             await client.close()
 
     def down(self, reason: str) -> QueueDownError:
-        """The error that says that this server does not answer; whatever the reason quotes, the password is not in it."""
+        """Return the error for a server that does not answer; no password is shown, whatever the reason quotes."""
         for secret in self._secrets:
             reason = reason.replace(secret, "***")
         return QueueDownError(where=self.where or "the configured address", reason=reason)
@@ -104,11 +104,11 @@ class Connection:
     async def _disconnected(self) -> None:
         if self._up:
             self._up = False
-            logger.warning("nats is gone, reconnecting", where=self.where)
+            logger.warning("nats disconnected, reconnecting", where=self.where)
 
     async def _reconnected(self) -> None:
         self._up = True
-        logger.warning("nats is back", where=self.where)
+        logger.warning("nats reconnected", where=self.where)
         self._on_change()
 
     async def _closed(self) -> None:

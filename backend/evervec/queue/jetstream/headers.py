@@ -1,4 +1,4 @@
-"""What a message carries beside its body: a whitelist of text headers, and the id that the server deduplicates by."""
+"""The headers of a message: a fixed list of text headers, and the id that the server deduplicates by."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,12 +17,12 @@ _ATTEMPTS = ("_retries", "X-Taskiq-requeue")
 
 
 def text(value: object, limit: int = 500) -> str:
-    """`value` on one line of ASCII: the protocol ends a header at a line break, and parsers differ beyond ASCII."""
+    """Return `value` as one line of ASCII: a line break ends a header, and parsers differ beyond ASCII."""
     return " ".join(str(value).split()).encode("ascii", "backslashreplace").decode()[:limit]
 
 
 def message_id(task_id: str, labels: Mapping[str, Any]) -> str:
-    """The deduplication id of one sending.
+    """Return the deduplication id of one sending.
 
     It comes from the label `msg_id`, else from the task's id, so that sending again after an unknown outcome stores
     the task once. A retry or a requeue is another sending, although it copies labels and task id: it is marked, or
@@ -34,11 +34,11 @@ def message_id(task_id: str, labels: Mapping[str, Any]) -> str:
 
 
 def of_task(task_id: str, task_name: str, labels: Mapping[str, Any]) -> dict[str, str]:
-    """The headers of a task; every other label stays in the body, where it keeps its type."""
+    """Return the headers of a task. Every other label stays in the body, where it keeps its type."""
     found = {name: text(labels[name]) for name in _TRACE if name in labels}
     return found | {MSG_ID: message_id(task_id, labels), TASK: text(task_name), TASK_ID: text(task_id)}
 
 
 def carried(found: Mapping[str, str] | None) -> dict[str, str]:
-    """The headers that go along when a message is moved; ids and expectations of the old place stay behind."""
+    """Return the headers that a message keeps when it is moved: all but the ids and conditions of its old stream."""
     return {name: text(value) for name, value in (found or {}).items() if not name.startswith("Nats-")}

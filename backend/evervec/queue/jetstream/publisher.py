@@ -1,4 +1,4 @@
-"""Publishing that knows its outcome: acknowledged by the stream, or QueueDownError after a deadline."""
+"""Publishing with a known outcome: acknowledged by the stream, or QueueDownError after a deadline."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from nats.js.errors import NoStreamResponseError
 
 from evervec import log
 from evervec.errors import QueueDownError
-from evervec.queue.jetstream.connection import LINE_TROUBLE
+from evervec.queue.jetstream.connection import CONNECTION_ERRORS
 from evervec.queue.jetstream.headers import MSG_ID
 
 logger = log.get("queue")
@@ -21,9 +21,9 @@ _PAUSE = 0.1
 
 
 class Publisher:
-    """Publishes with a message id, so that sending again after a lost answer stores the message once.
+    """A publisher that gives each message an id, so that sending again after a lost answer stores it once.
 
-    `repair` recreates a missing stream; `down` words the error. `duplicates` counts what the server already had.
+    `repair` recreates a missing stream; `down` makes the error. `duplicates` counts what the server already had.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Publisher:
     async def publish(self, subject: str, body: bytes, headers: Mapping[str, str], *, seconds: float) -> PubAck:
         """Publish and wait for the stream's acknowledgement, trying again until `seconds` are over.
 
-        `headers` hold the id to deduplicate by. Raises QueueDownError (the outcome is unknown then), and nats'
+        `headers` hold the id to deduplicate by. Raise QueueDownError (the outcome is unknown then), and nats'
         MaxPayloadError for a body that is too large.
         """
         deadline = time.monotonic() + seconds
@@ -46,7 +46,7 @@ class Publisher:
                 return self._counted(await self._attempt(subject, body, headers, min(left, _ATTEMPT_SECONDS)), headers)
             except MaxPayloadError:
                 raise
-            except LINE_TROUBLE as error:
+            except CONNECTION_ERRORS as error:
                 reason = str(error) or type(error).__name__
                 logger.debug("publish not acknowledged, trying again", subject=subject, error=reason)
                 await asyncio.sleep(min(_PAUSE, left))
@@ -63,5 +63,5 @@ class Publisher:
     def _counted(self, answer: PubAck, headers: Mapping[str, str]) -> PubAck:
         if answer.duplicate:
             self.duplicates += 1
-            logger.info("already on the stream", msg_id=headers[MSG_ID], stream=answer.stream)
+            logger.info("message already on the stream", msg_id=headers[MSG_ID], stream=answer.stream)
         return answer

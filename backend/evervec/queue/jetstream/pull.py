@@ -1,4 +1,4 @@
-"""One finite pull request at a time to one durable consumer; which consumer to ask, and when, is the intake's matter."""
+"""One pull request at a time to one durable consumer; `lane_reader` decides which consumer is asked, and when."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from evervec.queue.jetstream.connection import LINE_TROUBLE
+from evervec.queue.jetstream.connection import CONNECTION_ERRORS
 
 _EMPTY = ("404", "408")
 _GRACE = 2.0
@@ -16,10 +16,10 @@ _REFUSED_PAUSE = 0.5
 
 
 class Pull:
-    """An inbox for what a consumer delivers. Messages are handed to `arrived` in the very moment they are here.
+    """A subscription to one consumer's answers. Messages are passed to `arrived` in the moment they come.
 
     nats-py's own `fetch` loses requests on reconnection and, with a batch, mixes waiting with probing; here a request
-    has a deadline, ends with its own status, and can be taken back.
+    has a deadline, ends with its own status, and can be withdrawn.
     """
 
     def __init__(self, client: Client, stream: str, durable: str, arrived: Callable[[Msg], None]) -> None:
@@ -37,7 +37,7 @@ class Pull:
 
     @property
     def waiting(self) -> bool:
-        """Whether the server still owes messages to the last request."""
+        """Return whether the last request still waits for messages."""
         return self._missing > 0 and time.monotonic() < self._deadline
 
     async def ask(self, batch: int, expires: float | None = None) -> None:
@@ -60,22 +60,22 @@ class Pull:
             self._arrived(message)
         elif message.subject == f"{self._inbox}.{self._request}":
             self._missing = 0
-            self._judge(status, (message.headers or {}).get("Description", ""))
+            self._handle_status(status, (message.headers or {}).get("Description", ""))
         self.answered()
 
-    def _judge(self, status: str, description: str) -> None:
+    def _handle_status(self, status: str, description: str) -> None:
         if status == "503" or "Consumer Deleted" in description:
             self.gone = True
         elif status not in _EMPTY:
             self._pause_until = time.monotonic() + _REFUSED_PAUSE
 
     def forget(self) -> None:
-        """The server does not know our request any more (it restarted, or the consumer is a new one)."""
+        """Forget the request: the server does not know it any more (it restarted, or the consumer is a new one)."""
         self._missing = 0
         self.gone = False
 
-    async def take_back(self) -> None:
-        """Withdraw the request. What the server had sent before is handed over first; nothing gets stuck on the way."""
+    async def withdraw(self) -> None:
+        """Withdraw the request. Messages that the server has sent already are still passed on, so that none is lost."""
         subscription, self._subscription = self._subscription, None
         self._missing = 0
         if subscription is None or self._client.is_closed:
@@ -85,6 +85,6 @@ class Pull:
                 await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py left this one without types
             else:
                 await subscription.unsubscribe()
-        except LINE_TROUBLE:
-            # The connection went in this moment, and with it the request.
+        except CONNECTION_ERRORS:
+            # The connection broke in this moment, which ends the request too.
             return

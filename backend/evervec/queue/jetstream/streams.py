@@ -1,4 +1,4 @@
-"""The three streams and the durable consumers: what they must look like, and how the server is brought there."""
+"""The three streams and the durable consumers: how they must be configured, and how the server is brought to that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from evervec.queue.names import Lane, Layout
 
 DAY: Final = 86_400.0
 ADVISORY_CONSUMER: Final = "mover"
+"""The durable consumer of the server's advisories; servers in use know it by this name."""
+
 _CREATED_ELSEWHERE: Final = 10058
 _CONSUMER_REFUSED: Final = 10012
-# What decides whether a task can get lost. Replicas, placement and limits of the disk are the operator's.
+# These decide whether a task can get lost. Replicas, placement and disk limits are left to the operator.
 _CHECKED: Final = (
     "storage", "retention", "sealed", "deny_delete", "no_ack", "subjects", "duplicate_window", "max_age", "max_msgs",
     "max_bytes", "max_msgs_per_subject", "max_msg_size", "discard",
@@ -28,7 +30,7 @@ logger = log.get("queue")
 
 @dataclass(frozen=True)
 class LanePlan:
-    """How one lane is consumed. `max_ack_pending` is how many of its tasks run at once on all workers together."""
+    """The settings of one lane's consumer. `max_ack_pending` is how many of its tasks run at once on all workers."""
 
     lane: Lane
     max_deliver: int = 6
@@ -43,7 +45,7 @@ LANES: Final = (
 
 
 def wanted_streams(layout: Layout, duplicate_window: float) -> tuple[StreamConfig, ...]:
-    """The streams as they must be; the task stream has no limit, because a limit would drop tasks."""
+    """Return the streams as they must be. The task stream has no limit, because a limit would drop tasks."""
     return (
         _stream(layout.stream, layout.tasks, RetentionPolicy.WORK_QUEUE, 0, duplicate_window),
         _stream(layout.dead_stream, layout.dead, RetentionPolicy.LIMITS, 30 * DAY, duplicate_window),
@@ -67,7 +69,7 @@ def _stream(name: str, subject: str, retention: RetentionPolicy, max_age: float,
 async def ensure_streams(js: JetStreamContext, configs: Sequence[StreamConfig]) -> None:
     """Create each stream, or change it in place to what is wanted.
 
-    Raises StreamMismatchError where the server can not change it, and nats errors while JetStream is not there.
+    Raise StreamMismatchError where the server can not change it, and nats errors while JetStream is not there.
     """
     for wanted in configs:
         try:
@@ -113,7 +115,7 @@ def _plain(value: object) -> object:
 async def ensure_consumers(js: JetStreamContext, layout: Layout, plans: Sequence[LanePlan], ack_wait: float) -> None:
     """Create or update one durable consumer per lane, and the one that follows the advisories.
 
-    Raises StreamMismatchError when a consumer that is there can not become what is wanted.
+    Raise StreamMismatchError when a consumer that is there can not become what is wanted.
     """
     for plan in plans:
         config = _consumer(str(plan.lane), layout.lane(plan.lane), ack_wait, plan.max_deliver, plan.max_ack_pending)

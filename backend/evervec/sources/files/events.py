@@ -11,7 +11,7 @@ from typing import Final
 from watchfiles import Change
 
 from evervec.domain.document import ListedDocument, SkippedDocument
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 from evervec.sources.files.file_uris import path_of
 from evervec.sources.files.ignore import FileFilter
 from evervec.sources.files.listing import FileTree, SkipReason
@@ -76,7 +76,7 @@ class EventReader:
                 for change, path in named:
                     if look.enters(path):
                         self._read_one(meaning, look, change, path)
-            except PathRefusedError:  # the root is away: whoever indexes it says so
+            except UnreadablePathError:  # the root is away: whoever indexes it says so
                 meaning.everything = True
         return meaning
 
@@ -103,7 +103,7 @@ class EventReader:
         found = dict[Path, tuple[FileIdentity, dict[str, str]]]()
         for root, key in self.reachable_roots().items():
             tree = FileTree(root, self._filter, self._most_bytes)
-            with suppress(PathRefusedError):
+            with suppress(UnreadablePathError):
                 listed = [one for one, _ in tree.walk() if isinstance(one, ListedDocument)]
                 found[root.path] = key, {one.uri: one.stamp or _young(path_of(one.uri)) for one in listed}
         return found
@@ -155,7 +155,7 @@ class _Look:
 def _key(root: Root) -> FileIdentity | None:
     try:
         return root.identity()
-    except PathRefusedError:
+    except UnreadablePathError:
         return None
 
 

@@ -31,7 +31,7 @@ class FileSource:
     left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again. Of `gone`, which
     were roots, no document is left. `away` are those of the roots, folders or not, that can not be read now: they are
     listed as unreadable, and nothing that lies there is its to say.
-    Raises `PathRefusedError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
+    Raises `UnreadablePathError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class FileSource:
     def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
         """Files and what was left out, in the order of their uris, at most 64 and 16 MB at once.
 
-        Raises `PathRefusedError` when a root can not be looked into, or was not there to the end.
+        Raises `UnreadablePathError` when a root can not be looked into, or was not there to the end.
         """
         found = (one for one in self._found() if after is None or one[0].uri > after)
         return _off_loop(_batches(found, _FILES))
@@ -111,7 +111,7 @@ class FileSource:
     def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
         """Their documents, in order, about 16 MB of text at once; `gone` is what a listing would not have either.
 
-        A document's stamp is of the version that was read. Raises `PathRefusedError` when a root is gone.
+        A document's stamp is of the version that was read. Raises `UnreadablePathError` when a root is gone.
         """
         return _off_loop(_batches(self._outcomes([one.uri for one in listed]), _FILES))
 

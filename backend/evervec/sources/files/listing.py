@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from evervec.domain.document import ListedDocument, SkippedDocument
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 from evervec.sources.files import ignore
 from evervec.sources.files.file_uris import encode, stamp_of
 from evervec.sources.files.formats import is_known_format
@@ -68,17 +68,17 @@ class FileTree:
         self.blocked: list[str] = []
 
     def check_root(self) -> None:
-        """Raises `PathRefusedError` when the root is no longer the folder that it was.
+        """Raises `UnreadablePathError` when the root is no longer the folder that it was.
 
         An unmounted one leaves an empty folder behind, in which nothing would be left of all documents.
         """
         if self._key and self._root.identity() != self._key:
-            raise PathRefusedError(path=str(self._root.path), reason="another folder took its place meanwhile")
+            raise UnreadablePathError(path=str(self._root.path), reason="another folder took its place meanwhile")
 
     def walk(self, at: Path | None = None) -> Iterator[ListingEntry]:
         """Everything at or below the root, or below a folder in it, in the order of the uris.
 
-        Raises `PathRefusedError` when the root can not be looked into, or is not there any more at the end.
+        Raises `UnreadablePathError` when the root can not be looked into, or is not there any more at the end.
         """
         top = self.find(at or self._root.path)
         stack = [self._children(top) if isinstance(top, _Folder) else iter([top] if top else [])]
@@ -122,7 +122,7 @@ class FileTree:
         try:
             rules = ignore.rules_in(path, ignore.rules_above(path))
         except OSError as error:
-            raise PathRefusedError(
+            raise UnreadablePathError(
                 path=str(path), reason=f"its .gitignore is not readable: {system_reason(error)}"
             ) from None
         keys = frozenset([self._root.identity()])
@@ -198,7 +198,7 @@ class FileTree:
 
     def _block(self, uri: str, error: OSError) -> ListingEntry:
         if uri.rstrip("/") == self._root.uri.rstrip("/"):
-            raise PathRefusedError(path=str(self._root.path), reason=system_reason(error)) from None
+            raise UnreadablePathError(path=str(self._root.path), reason=system_reason(error)) from None
         self.blocked.append(uri)
         return SkippedDocument(uri, SkipReason.UNREADABLE, system_reason(error)), 0
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 from evervec.sources.files.file_uris import path_of, uri_of
 from evervec.sources.files.ignore import FileFilter
 from evervec.sources.files.listing import FileTree
@@ -35,7 +35,7 @@ def _above(path: Path, trees: Mapping[Path, FileTree]) -> Iterator[str]:
 def _reaches(tree: FileTree, above: Path, path: Path) -> bool:
     try:
         return tree.reaches(path) and not _is_disk(path, above)
-    except (OSError, PathRefusedError):
+    except (OSError, UnreadablePathError):
         return False
 
 

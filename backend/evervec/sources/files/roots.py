@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from evervec.errors import PathRefusedError
+from evervec.errors import UnreadablePathError
 from evervec.sources.files.file_uris import normalize, uri_of
 
 FileIdentity = tuple[int, int]
@@ -22,7 +22,7 @@ class Root:
 
     @classmethod
     def at(cls, path: Path) -> "Root":
-        """What there is at `path`. Raises `PathRefusedError` when that is nothing, or nothing that this user may read."""
+        """What there is at `path`. Raises `UnreadablePathError` when that is nothing, or nothing that this user may read."""
         uri_of(path)
         root = cls(normalize(path), is_folder(path))
         root.identity()
@@ -38,7 +38,7 @@ class Root:
         return uri == self.uri or uri.startswith(self.uri.rstrip("/") + "/")
 
     def identity(self) -> FileIdentity:
-        """Which file or folder it is now. Raises `PathRefusedError` as `at` does."""
+        """Which file or folder it is now. Raises `UnreadablePathError` as `at` does."""
         try:
             found = self.path.stat()
             if self.is_folder:
@@ -46,14 +46,14 @@ class Root:
             elif not os.access(self.path, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            raise PathRefusedError(path=str(self.path), reason=system_reason(error)) from None
+            raise UnreadablePathError(path=str(self.path), reason=system_reason(error)) from None
         return found.st_dev, found.st_ino
 
     def unreadable_reason(self) -> str:
         """Why it can not be read now; nothing when it can."""
         try:
             self.identity()
-        except PathRefusedError as error:
+        except UnreadablePathError as error:
             return str(error.values["reason"])
         return ""
 

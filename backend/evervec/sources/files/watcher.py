@@ -54,7 +54,7 @@ class FileWatcher:
     """Watches the files that a `FileSource` with the same arguments would list. `note` is told what a user should know.
 
     With `poll` (seconds) it looks by itself instead of being told by the kernel, as network file systems need it.
-    Raises `PathRefusedError` for a root that is not there, `Refused` for a glob that says nothing.
+    Raises `UnreadablePathError` for a root that is not there, `Refused` for a glob that says nothing.
     """
 
     def __init__(

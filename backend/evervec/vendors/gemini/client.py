@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import orjson
 
-from evervec.errors import BadResponseError, ConfigError, ProviderError, ResultsGoneError
+from evervec.errors import BadResponseError, ConfigError, ProviderError, ResultsDeletedError
 from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
 from evervec.vendors.http import Deadlines, connection_errors, require_address, require_key
 
@@ -74,7 +74,7 @@ class GeminiClient(httpx.AsyncClient):
     async def pieces(self, *paths: str) -> AsyncGenerator[bytes, None]:
         """The bytes behind the first of these addresses that is there, as they come in.
 
-        Raises `ResultsGoneError` when none is.
+        Raises `ResultsDeletedError` when none is.
         """
         for path in paths:
             with self._connection():
@@ -87,7 +87,7 @@ class GeminiClient(httpx.AsyncClient):
                     refusal = self.refusal(await self._whole(response))
             if not refusal.missing:
                 raise self.problem(refusal)
-        raise ResultsGoneError(self.provider, f"HTTP {refusal.status}: {refusal.reason}")
+        raise ResultsDeletedError(self.provider, f"HTTP {refusal.status}: {refusal.reason}")
 
     def document(self, response: httpx.Response) -> dict[str, Any]:
         """The JSON object of an answer."""

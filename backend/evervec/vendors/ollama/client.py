@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from evervec.errors import BadResponseError, TransientError
 from evervec.vendors.http import (
     MOST_ERROR_BYTES,
-    Answer,
+    AnswerModel,
     Deadlines,
     connection_errors,
     first_reason,
@@ -86,8 +86,8 @@ class OllamaClient(AsyncClient):
         await self.close()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
 
     async def _request(  # type: ignore[override]  # the one place that all calls of the library go through
-        self, cls: type[Answer], *args: Any, stream: bool = False, **how: Any
-    ) -> Answer | AsyncGenerator[Answer, None]:
+        self, cls: type[AnswerModel], *args: Any, stream: bool = False, **how: Any
+    ) -> AnswerModel | AsyncGenerator[AnswerModel, None]:
         """Replace the library's own, which takes strings for numbers and any size, and drops Retry-After."""
         if stream:
             return self._parts(cls, *args, **how)
@@ -103,12 +103,12 @@ class OllamaClient(AsyncClient):
                 raise BadResponseError(self.provider, f"the answer is longer than {self._max_bytes:,} bytes")
         return bytes(body)
 
-    async def _parts(self, kind: type[Answer], *args: Any, **how: Any) -> AsyncGenerator[Answer, None]:
+    async def _parts(self, kind: type[AnswerModel], *args: Any, **how: Any) -> AsyncGenerator[AnswerModel, None]:
         async with self._client.stream(*args, **how) as response:
             async for line in response.aiter_lines():
                 yield self._part(kind, line)
 
-    def _part(self, kind: type[Answer], line: str) -> Answer:
+    def _part(self, kind: type[AnswerModel], line: str) -> AnswerModel:
         """Read one line of a streamed answer; a line `{"error": …}` may follow a good beginning."""
         try:
             document = json.loads(line)

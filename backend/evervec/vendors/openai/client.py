@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError
 from evervec.vendors.http import (
     MOST_ERROR_BYTES,
-    Answer,
+    AnswerModel,
     Deadlines,
     read_strictly,
     require_address,
@@ -78,7 +78,7 @@ class OpenAIClient(AsyncOpenAI):
         self.organization = self.project = self.admin_api_key = None
         self._custom_headers = {}
 
-    async def ask(self, call: Call, kind: type[Answer], *, uploads: bool = False) -> Answer:
+    async def ask(self, call: Call, kind: type[AnswerModel], *, uploads: bool = False) -> AnswerModel:
         """The whole answer to a call, strictly as `kind` says. Raises `BadResponseError` for anything else.
 
         A call that `uploads` a file may take as long as it takes, while something goes.

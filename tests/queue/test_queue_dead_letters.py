@@ -15,7 +15,9 @@ from tests.queue.conftest import Brokers
 from tests.queue.waiting import empty, eventually, working
 
 
-async def test_an_unknown_task_is_set_aside_and_can_be_sent_again(broker: JetStreamBroker, brokers: Brokers) -> None:
+async def test_an_unknown_task_becomes_a_dead_letter_and_can_be_requeued(
+    broker: JetStreamBroker, brokers: Brokers
+) -> None:
     producer = brokers()
     await producer.startup()
 
@@ -41,11 +43,11 @@ async def test_an_unknown_task_is_set_aside_and_can_be_sent_again(broker: JetStr
 
 
 async def dead_count(broker: JetStreamBroker, count: int) -> bool:
-    """Whether so many tasks are set aside."""
+    """Return whether there are so many dead letters."""
     return (await depth(broker)).dead_letters == count
 
 
-async def test_garbage_is_set_aside(broker: JetStreamBroker) -> None:
+async def test_garbage_becomes_a_dead_letter(broker: JetStreamBroker) -> None:
     bodies = [b"\x00\xff garbage", b"", b"[]", b'{"task_id": 1}', "«ё»".encode()]
     async with working(broker):
         for number, body in enumerate(bodies):
@@ -67,7 +69,7 @@ async def test_garbage_is_set_aside(broker: JetStreamBroker) -> None:
         ({"ids": None}, "argument ids does not fit"),
     ],
 )
-async def test_arguments_that_do_not_fit_are_set_aside_with_the_reason(
+async def test_arguments_that_do_not_fit_become_a_dead_letter_with_the_reason(
     broker: JetStreamBroker, kwargs: dict[str, object], reason: str
 ) -> None:
     @broker.task(task_name="t")

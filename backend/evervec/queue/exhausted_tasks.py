@@ -1,4 +1,4 @@
-"""Follows the server's advisories and moves what was delivered too often from its lane to the dead letters."""
+"""Tasks that were delivered too often: the server's advisories name them, and they are moved to the dead letters."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from evervec.errors import QueueDownError
 from evervec.queue import dead_letters
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.jetstream import headers
-from evervec.queue.jetstream.connection import LINE_TROUBLE
+from evervec.queue.jetstream.connection import CONNECTION_ERRORS
 from evervec.queue.jetstream.streams import ADVISORY_CONSUMER
 
 logger = log.get("queue")
@@ -22,8 +22,8 @@ _FETCH_SECONDS = 5.0
 _PAUSE = 1.0
 
 
-async def move_exhausted(broker: JetStreamBroker) -> None:
-    """Runs until cancelled or the broker is closed. A crash in between moves a message again, deduplicated."""
+async def move_exhausted_tasks(broker: JetStreamBroker) -> None:
+    """Move them until cancelled or the broker is closed. A crash repeats a move, which is deduplicated."""
     # Not `while True`: on a closed connection nats-py turns a cancellation into an error of its own.
     while broker.started:
         try:
@@ -34,12 +34,12 @@ async def move_exhausted(broker: JetStreamBroker) -> None:
                     await _handle(broker, advisory)
             finally:
                 # Raised here, an error would swallow the cancellation on its way through.
-                with suppress(*LINE_TROUBLE):
+                with suppress(*CONNECTION_ERRORS):
                     await subscription.unsubscribe()
         except TimeoutError:
             continue
-        except (*LINE_TROUBLE, QueueDownError) as error:
-            logger.info("mover waits", error=str(error))
+        except (*CONNECTION_ERRORS, QueueDownError) as error:
+            logger.info("advisories not read", error=str(error))
             await asyncio.sleep(_PAUSE)
 
 
@@ -49,7 +49,7 @@ async def _handle(broker: JetStreamBroker, advisory: Msg) -> None:
     try:
         raw = await broker.js.get_msg(broker.layout.stream, seq=seq)
     except NotFoundError:
-        # Another mover was faster, or it was finished after all.
+        # Another worker has moved it, or it was finished after all.
         return await advisory.ack()
     await _move(broker, raw, seq, int(told["deliveries"]))
     return await advisory.ack()
@@ -58,8 +58,8 @@ async def _handle(broker: JetStreamBroker, advisory: Msg) -> None:
 async def _move(broker: JetStreamBroker, raw: RawStreamMsg, seq: int, deliveries: int) -> None:
     task_name = (raw.headers or {}).get(headers.TASK, "unnamed")
     about = {headers.SUBJECT: str(raw.subject), headers.DELIVERIES: str(deliveries)}
-    reason = f"delivered {deliveries} times and never finished: it ends its worker, or none had the time"
+    reason = f"delivered {deliveries} times and never finished: it ends its worker, or takes longer than a worker lives"
     found = headers.carried(raw.headers) | about
-    await dead_letters.store(broker, seq, task_name, reason, found, raw.data or b"")
+    await dead_letters.add_dead_letter(broker, seq, task_name, reason, found, raw.data or b"")
     await broker.js.delete_msg(broker.layout.stream, seq)
-    logger.error("task set aside", seq=seq, task=task_name, reason=reason)
+    logger.error("task moved to dead letters", seq=seq, task=task_name, reason=reason)

@@ -1,50 +1,81 @@
-"""How chunks are made for the active space, and documents chunked by it: the one place where text becomes chunks."""
+"""Documents are chunked for the active space and written with their chunks: the one place where text becomes chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from evervec.domain.chunking import ChunkDraft, Recipe, chunk
 from evervec.domain.document import IncomingDocument
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.resources import Resources
+from evervec.store import documents
+from evervec.store.batch import batch_queue
+from evervec.store.documents import WriteResult
 from evervec.store.providers import Provider
+from evervec.store.schema.embeddables import CHUNK
+from evervec.store.session import Tx
+
+ChunkedDocument = tuple[IncomingDocument, Sequence[ChunkDraft]]
+
+
+class DatasetGone(Exception):
+    """The dataset was deleted meanwhile: nothing is written any more, and that is no error."""
 
 
 @dataclass(frozen=True)
 class Chunker:
-    """The active space's recipe, and whose tokenizer counts by it."""
+    """The recipe of the active space, and the provider whose tokenizer counts for it."""
 
     provider: Provider
     recipe: Recipe
     clients: ProviderClients
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of texts, by the tokenizer of the space's model where that is at hand."""
+        """Count the tokens of texts, with the tokenizer of the space's model where that is installed."""
         return self.clients.embedder(self.provider).count_tokens(texts)
 
     def chunk(self, documents: Sequence[IncomingDocument]) -> list[tuple[IncomingDocument, list[ChunkDraft]]]:
-        """Chunk documents; blocking, seconds for megabytes: call it in a thread."""
+        """Chunk documents. Blocks for seconds where there are megabytes: call it in a thread."""
         return [(one, self._chunk(one)) for one in documents]
 
-    def warm(self) -> None:
-        """Load what reading and chunking take, before somebody waits for the first document; blocking, about a second."""
+    def warm_up(self) -> None:
+        """Load what reading and chunking need, before the first document comes. Blocks for about a second."""
         from evervec.sources.files.readers.document import read_bytes
 
         document = read_bytes(b"# Warm\n\nup\n", "warm.md", "file:///warm.md")
         if isinstance(document, IncomingDocument):
             self._chunk(document)
 
+    async def write(
+        self, tx: Tx, dataset_id: UUID, chunked: Sequence[ChunkedDocument], *, batch_hours: float | None = None
+    ) -> WriteResult:
+        """Replace documents of a dataset, each with its chunks. Raises `DatasetGone`.
+
+        With `batch_hours` the chunks to embed are left to batch jobs for so long.
+        """
+        await lock_dataset(tx, dataset_id)
+        written = await documents.replace(tx, dataset_id, chunked, self.recipe.key)
+        if batch_hours is not None:
+            written.batched = await batch_queue.mark(tx, CHUNK, list(written.pending), hours=batch_hours)
+        return written
+
     def _chunk(self, document: IncomingDocument) -> list[ChunkDraft]:
-        from evervec.sources.structure import blocks  # half a second of grammars, for who chunks alone
+        from evervec.sources.structure import blocks  # half a second to load the grammars, which only chunking needs
 
         outline = blocks(document.text, document.format)
         return chunk(document, outline, self.recipe, self.count_tokens)
 
 
 async def active(resources: Resources) -> Chunker:
-    """The active space's. Raises `Refused` for a template that can not be used."""
+    """Return the chunker of the active space. Raises `Refused` for a template that can not be used."""
     provider = await resources.provider()
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
     recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
     return Chunker(provider, recipe, resources.clients)
+
+
+async def lock_dataset(tx: Tx, dataset_id: UUID) -> None:
+    """Prevent the deletion of a dataset until the transaction ends. Raises `DatasetGone` if it is already deleted."""
+    if not await documents.lock_live_dataset(tx, dataset_id):
+        raise DatasetGone

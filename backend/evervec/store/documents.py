@@ -34,10 +34,11 @@ class StoredDocument:
 
 @dataclass
 class WriteResult:
-    """The counts of a write, and the tokens of each chunk that must be embedded now, by its id."""
+    """The counts of a write, and the tokens of each chunk to embed, by its id; `batched` of them wait for batch jobs."""
 
     counts: RunCounts = field(default_factory=RunCounts)
     pending: dict[int, int] = field(default_factory=dict)
+    batched: int = 0
 
 
 SELECT_DOCUMENTS = (

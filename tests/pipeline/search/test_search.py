@@ -57,7 +57,7 @@ async def test_few_rows_are_compared_one_by_one_and_many_through_the_graph(
 ) -> None:
     await fill(resources, dataset, [f"text {i}" for i in range(60)])
     for below, engine in ((60, "exact"), (59, "pgvector")):
-        monkeypatch.setattr(searching, "EXACT_BELOW", below)
+        monkeypatch.setattr(searching, "EXACT_SEARCH_BELOW", below)
         for scope in (None, "log"):
             answer = await search(resources, "text 17", dataset=scope, k=3)
             assert (answer.engine, answer.hits[0].text) == (engine, "text 17")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -11,20 +12,17 @@ from uuid import UUID
 from evervec.domain.batch import BatchClient, JobType, MediaLine, RemoteJob, Results
 from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument, SkippedDocument
-from evervec.domain.vendors import MEDIA_TYPES
-from evervec.errors import BadInputError, NoMediaModelError, Refused
+from evervec.domain.vendors import BATCH_TYPES, MEDIA_TYPES
+from evervec.errors import BadInputError, NoMediaModelError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch.payload import BAD_INPUT, Intent, ReturnReason
-from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import MediaFile, read_media
-from evervec.store import documents
-from evervec.store.batch import batch_jobs, batch_queue, media
+from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
-from evervec.store.datasets import Dataset
 from evervec.store.providers import Provider
-from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import ReadTx, Tx
 
 FILES_LISTED = 500
@@ -43,20 +41,19 @@ def require_model(provider: Provider) -> None:
         )
 
 
-async def take_in(resources: Resources, target: Dataset, provider: Provider, given: Sequence[IncomingDocument]) -> int:
-    """Write files down as documents that wait for a description; answers how many were not there like this before.
+async def take_in(resources: Resources, dataset_id: UUID, provider: Provider, given: Sequence[IncomingDocument]) -> int:
+    """Save files as documents that wait for a description; return how many are new or changed.
 
-    Raises `NoMediaModelError`, and `Refused` for a dataset that was deleted.
+    Raises `NoMediaModelError` and `DatasetGone`.
     """
     require_model(provider)
     async with resources.database.read() as tx:
-        same = await media.unchanged(tx, target.id, given)
+        same = await media.unchanged(tx, dataset_id, given)
     changed = [one for one in given if one.uri not in same]
 
     async def once(tx: Tx) -> None:
-        if not await documents.lock_live_dataset(tx, target.id):
-            raise Refused(reason=f"Dataset {target.project}/{target.slug} was deleted meanwhile.")
-        await media.upsert(tx, target.id, changed)
+        await lock_dataset(tx, dataset_id)
+        await media.upsert(tx, dataset_id, changed)
 
     if changed:
         await resources.database.with_retries(once)
@@ -279,10 +276,12 @@ class MediaPayload:
         for asked in every:
             if asked.document_id in still and asked.dataset_id is not None:
                 by_dataset.setdefault(asked.dataset_id, []).append(asked.document_id)
+        # with a provider that has a batch API the chunks wait for batch jobs, as those of any other document
+        hours = self._hours if chunker.provider.type in BATCH_TYPES else None
         done: list[int] = []
         for dataset_id, ids in by_dataset.items():
-            if await documents.lock_live_dataset(tx, dataset_id):
-                await self._replace(tx, dataset_id, chunker, [ready[one] for one in ids])
+            with suppress(DatasetGone):
+                await chunker.write(tx, dataset_id, [ready[one] for one in ids], batch_hours=hours)
                 done += ids
         await media.mark_described(tx, done)
         await media.release(tx, job_id, [asked.document_id for asked in every])
@@ -305,18 +304,6 @@ class MediaPayload:
             returned=returned,
             strays=piece.strays,
         )
-
-    async def _replace(
-        self,
-        tx: Tx,
-        dataset_id: UUID,
-        chunker: Chunker,
-        chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]],
-    ) -> None:
-        """The same as of any other document: with a provider that has a batch API the chunks are kept for that."""
-        written = await documents.replace(tx, dataset_id, chunked, chunker.recipe.key)
-        if chunker.provider.type in MEDIA_TYPES:
-            await batch_queue.mark(tx, CHUNK, list(written.pending), hours=self._hours)
 
     async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
         """Once for another job, then it is given up: nothing describes a file online."""

@@ -10,8 +10,9 @@ from evervec.domain.document import ChangedIds
 from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownDatasetError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
+from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.indexing import source_registry
-from evervec.pipeline.indexing.run import DatasetGone, Indexing, Progress, RunOptions
+from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
-from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import EmptySourceError
-from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
-from evervec.store.batch import batch_queue
 from evervec.store.documents import StoredDocument, WriteResult
 from evervec.store.rows import ClaimedRow
 from evervec.store.runs import RunCounts, RunRecord
@@ -50,10 +48,6 @@ class RunOptions:
     def lets_go(self, mode: str) -> bool:
         """Whether a run of this mode forgets a place that is not there any more."""
         return self.allow_empty and mode == "full"
-
-
-class DatasetGone(Exception):
-    """The dataset was deleted meanwhile: nothing is written any more, and nothing is wrong."""
 
 
 @dataclass
@@ -233,11 +227,8 @@ class Indexing:
                 plan.counts += RunCounts(chunks_skipped=candidate.chunk_count)
                 plan.changed.remove(document)
 
-    async def _write(
-        self, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
-    ) -> WriteResult:
+    async def _write(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> WriteResult:
         async def once(tx: Tx) -> WriteResult:
-            await self._hold(tx)
             written = await self._apply(tx, plan, chunked)
             # in a copy: the transaction may have to be done again, and meanwhile others count what they sent
             run = self._run.copy()
@@ -249,9 +240,7 @@ class Indexing:
         self._run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
         return written
 
-    async def _preview(
-        self, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
-    ) -> None:
+    async def _preview(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked)
         counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
@@ -259,24 +248,17 @@ class Indexing:
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
         self._run.advance(plan.cursor, plan.counts + written.counts + counts, plan.skipped)
 
-    async def _hold(self, tx: Tx) -> None:
-        if not await documents.lock_live_dataset(tx, self._run.dataset_id):
-            raise DatasetGone
-
-    async def _apply(
-        self, tx: Tx, plan: ChangePlan, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
-    ) -> WriteResult:
+    async def _apply(self, tx: Tx, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> WriteResult:
+        await lock_dataset(tx, self._run.dataset_id)
         if plan.touched:
             await documents.save_stamps(tx, plan.touched)
         if plan.moved:
             await documents.move(tx, plan.moved)
-        written = await documents.replace(tx, self._run.dataset_id, chunked, self._recipe)
+        hours = self._resources.settings.batch_hours if self._run.deferred else None
+        written = await self._chunker.write(tx, self._run.dataset_id, chunked, batch_hours=hours)
         written.counts += RunCounts(documents_moved=len(plan.moved))
         if plan.gone:
             written.counts += await documents.remove(tx, [one.id for one in plan.gone])
-        if self._run.deferred:
-            hours = self._resources.settings.batch_hours
-            await batch_queue.mark(tx, CHUNK, list(written.pending), hours=hours)
         return written
 
     async def _remove_gone(self) -> None:
@@ -312,7 +294,7 @@ class Indexing:
                 raise EmptySourceError(where=folder, count=lost, dataset=dataset)
 
     async def _remove(self, document_ids: Sequence[int], tx: Tx) -> RunCounts:
-        await self._hold(tx)
+        await lock_dataset(tx, self._run.dataset_id)
         return await documents.remove(tx, document_ids)
 
     async def _hand_on(self, pending: Mapping[int, int]) -> None:

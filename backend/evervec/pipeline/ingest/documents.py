@@ -4,25 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 
-from evervec.domain.chunking import ChunkDraft
 from evervec.domain.document import IncomingDocument
 from evervec.domain.text import clean
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import media_jobs
-from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.run import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
-from evervec.store.batch import batch_queue
 from evervec.store.datasets import Dataset
 from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Tx
 
 TOGETHER = 64
 TOGETHER_CHARACTERS = 2_000_000
@@ -30,9 +26,6 @@ TOGETHER_CHARACTERS = 2_000_000
 
 FEW_CHUNKS = 256
 """Chunks that a local model embeds while one waits for it."""
-
-
-Chunked = tuple[IncomingDocument, Sequence[ChunkDraft]]
 
 
 class Mode(StrEnum):
@@ -88,6 +81,8 @@ async def ingest_documents(
         async for group in _groups(given):
             await ingestion.take(group)
         await ingestion.written()
+    except DatasetGone:
+        raise Refused(reason=f"Dataset {target.project}/{target.slug} was deleted meanwhile.") from None
     finally:
         await ingestion.aclose()
     return ingestion.total
@@ -160,13 +155,14 @@ class _Ingestion:
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
 
-    async def _put(self, chunked: Sequence[Chunked]) -> None:
+    async def _put(self, chunked: Sequence[ChunkedDocument]) -> None:
         """Write a group, and embed it if this mode does."""
         sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
-        written, kept = await self._database.with_retries(
-            partial(self._write, chunked, defer=self._batched and not sync)
+        hours = self._resources.settings.batch_hours if self._batched and not sync else None
+        written = await self._database.with_retries(
+            lambda tx: self._chunker.write(tx, self._target.id, chunked, batch_hours=hours)
         )
-        self._count(written, kept)
+        self._count(written)
         if sync and written.pending:
             await self._embed(list(written.pending))
 
@@ -178,7 +174,7 @@ class _Ingestion:
                 reason="Pictures and sounds are described by batch jobs, and nothing describes them at once: ingest them "
                 "with mode 'async', and text with mode 'sync' in another call."
             )
-        changed = await media_jobs.take_in(self._resources, self._target, provider, files)
+        changed = await media_jobs.take_in(self._resources, self._target.id, provider, files)
         self.total.documents += len(files)
         self.total.documents_unchanged += len(files) - changed
         self.total.media += changed
@@ -198,20 +194,11 @@ class _Ingestion:
             case Mode.AUTO:
                 return self._local and chunks <= FEW_CHUNKS
 
-    async def _write(self, chunked: Sequence[Chunked], tx: Tx, *, defer: bool) -> tuple[WriteResult, int]:
-        if not await documents.lock_live_dataset(tx, self._target.id):
-            raise Refused(reason=f"Dataset {self._target.project}/{self._target.slug} was deleted meanwhile.")
-        written = await documents.replace(tx, self._target.id, chunked, self._chunker.recipe.key)
-        if not defer:
-            return written, 0
-        hours = self._resources.settings.batch_hours
-        return written, await batch_queue.mark(tx, CHUNK, list(written.pending), hours=hours)
-
-    def _count(self, written: WriteResult, kept: int) -> None:
+    def _count(self, written: WriteResult) -> None:
         for name in ("chunks_new", "chunks_updated", "chunks_skipped", "chunks_deleted"):
             setattr(self.total, name, getattr(self.total, name) + getattr(written.counts, name))
         self.total.pending += len(written.pending)
-        self.total.deferred += kept
+        self.total.deferred += written.batched
 
     async def _embed(self, chunk_ids: list[int]) -> None:
         counts = await embed_rows(self._resources, CHUNK, chunk_ids)

@@ -181,7 +181,7 @@ class _Keeper:
                 continue
             self._tell(run)
         if seen.everything and not self._started:
-            await asyncio.to_thread((await chunking.active(self._resources)).warm)
+            await asyncio.to_thread((await chunking.active(self._resources)).warm_up)
             await self._teller.started(self._target)
             self._started, self._progress = True, None
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.chunking import ChunkDraft
 from evervec.pipeline import chunking
-from evervec.pipeline.chunking import Chunker
+from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
@@ -73,19 +73,24 @@ async def _chunk_dataset(database: Database, chunker: Chunker, dataset_id: UUID,
             break
         chunked = await asyncio.to_thread(chunker.chunk, [one.document for one in read])
         pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
-        total += await _write(database, dataset_id, pairs, chunker.recipe.key)
+        total += await _write(database, chunker, dataset_id, pairs)
     return total
 
 
 async def _write(
-    database: Database, dataset_id: UUID, pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]], key: str
+    database: Database,
+    chunker: Chunker,
+    dataset_id: UUID,
+    pairs: Sequence[tuple[UnchunkedDocument, Sequence[ChunkDraft]]],
 ) -> int:
     async def once(tx: Tx) -> int:
-        if not await documents.lock_live_dataset(tx, dataset_id):
-            return 0
-        still = await documents.lock_unchanged(tx, [one for one, _ in pairs])
-        same = [(one.document, chunks) for one, chunks in pairs if one.id in still]
-        await documents.replace(tx, dataset_id, same, key)
+        await lock_dataset(tx, dataset_id)
+        unchanged = await documents.lock_unchanged(tx, [one for one, _ in pairs])
+        same = [(one.document, chunks) for one, chunks in pairs if one.id in unchanged]
+        await chunker.write(tx, dataset_id, same)
         return len(same)
 
-    return await database.with_retries(once)
+    try:
+        return await database.with_retries(once)
+    except DatasetGone:
+        return 0

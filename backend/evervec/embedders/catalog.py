@@ -70,8 +70,7 @@ def open_batch_client(
     require_batch(name, type)
     key = _key(name, api_key)
     if type == GEMINI.type:
-        with extra(GEMINI.type, f"A provider of type {GEMINI.type}"):
-            from evervec.embedders.gemini.batch import GeminiBatchClient
+        from evervec.embedders.gemini.batch import GeminiBatchClient
 
         return GeminiBatchClient(
             model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model

@@ -31,41 +31,96 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVERVEC_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    home: Path = Field(default_factory=default_home)
-    database_url: SecretStr | None = None
-    nats_url: SecretStr | None = None
-    nats_port: int | None = Field(default=None, ge=1, le=65535)
-    secret_key: SecretStr | None = None
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "WARNING"
-    log_json: bool = False
+    home: Path = Field(
+        default_factory=default_home,
+        description="Folder of the embedded servers' data, keys and logs; root: `/var/lib/evervec`, others: `$XDG_DATA_HOME/evervec` or `~/.local/share/evervec`.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL to use, as a `postgresql://` address. Unset: a PostgreSQL of our own is started.",
+    )
+    nats_url: SecretStr | None = Field(
+        default=None, description="NATS to use, as a `nats://` address. Unset: a NATS of our own is started."
+    )
+    nats_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of our own NATS. Unset: a free one, kept."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours.",
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
+        default="WARNING",
+        description="Least level of what is logged to stderr: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",
+    )
+    log_json: bool = Field(default=False, description="Log one JSON document a line.")
 
-    stream: str = Field(default="EVERVEC", pattern=r"^[A-Z0-9_]{1,32}$")
-    worker_tasks: int = Field(default=4, ge=1, le=256)
-    embed_batch: int = Field(default=256, ge=1, le=4096)
-    lease_seconds: float = Field(default=60, gt=0)
-    sweep_seconds: float = Field(default=3, gt=0)
-    stop_seconds: float = Field(default=20, gt=0)
-    pool_size: int = Field(default=8, ge=2, le=128)
-    connect_seconds: float = Field(default=10, gt=0)
+    stream: str = Field(
+        default="EVERVEC",
+        pattern=r"^[A-Z0-9_]{1,32}$",
+        description="Name of the NATS stream; one for each installation that shares a server.",
+    )
+    worker_tasks: int = Field(default=4, ge=1, le=256, description="Tasks that a worker runs at a time.")
+    embed_batch: int = Field(default=256, ge=1, le=4096, description="Rows that are claimed at a time to be embedded.")
+    lease_seconds: float = Field(
+        default=60, gt=0, description="Seconds until the rows of a dead worker are free again; a living worker renews."
+    )
+    sweep_seconds: float = Field(
+        default=3, gt=0, description="Seconds between two looks of a worker for rows that nobody has claimed."
+    )
+    stop_seconds: float = Field(
+        default=20, gt=0, description="Seconds that a stop waits for running tasks and servers."
+    )
+    pool_size: int = Field(default=8, ge=2, le=128, description="Most connections of a process to PostgreSQL.")
+    connect_seconds: float = Field(default=10, gt=0, description="Seconds to wait until PostgreSQL or NATS answers.")
 
-    index_cron: Annotated[str, AfterValidator(_cron)] = "0 3 * * 0"
-    file_mb: float = Field(default=20, gt=0)
+    index_cron: Annotated[str, AfterValidator(_cron)] = Field(
+        default="0 3 * * 0",
+        description="When every dataset with a source is compared in full, as cron has it, in UTC; `off` for never.",
+    )
+    file_mb: float = Field(default=20, gt=0, description="Largest file that is indexed, in MB.")
 
-    batch_cron: Annotated[str, AfterValidator(_cron)] = ""
-    batch_hours: float = Field(default=50, gt=0, le=8760)
-    batch_grace_seconds: float = Field(default=600, ge=0)
+    batch_cron: Annotated[str, AfterValidator(_cron)] = Field(
+        default="", description="When batch jobs are sent and collected, as cron has it, in UTC; `off` for never."
+    )
+    batch_hours: float = Field(
+        default=50, gt=0, le=8760, description="Hours that a row waits for a batch job before it is embedded at once."
+    )
+    batch_grace_seconds: float = Field(
+        default=600,
+        ge=0,
+        description="Seconds that a job may be missing in the provider's list before it is sent again.",
+    )
 
-    faiss_dir: Path | None = None
-    mirror_memory_mb: int = Field(default=4096, ge=1)
-    mirror_recall: float = Field(default=0.98, gt=0, le=1)
-    mirror_index: str | None = None
-    mirror_poll_seconds: float = Field(default=0.5, gt=0)
-    mirror_check_seconds: float = Field(default=3600, gt=0)
-    mirror_recall_seconds: float = Field(default=86_400, gt=0)
+    faiss_dir: Path | None = Field(default=None, description="Folder of the mirrors. Unset: `faiss` in `EVERVEC_HOME`.")
+    mirror_memory_mb: int = Field(
+        default=4096,
+        ge=1,
+        description="Memory that the mirrors of a process may take, in MB; above it the least used ones are dropped.",
+    )
+    mirror_recall: float = Field(
+        default=0.98, gt=0, le=1, description="Recall@10 that an index is tuned to, above 0 and at most 1."
+    )
+    mirror_index: str | None = Field(
+        default=None,
+        description="Index of every mirror as FAISS spells it: `SQfp16` (exact), `HNSW32,SQfp16`, `IVF{K},RaBitQfs,Refine(SQfp16)`. Unset: chosen by size.",
+    )
+    mirror_poll_seconds: float = Field(
+        default=0.5, gt=0, description="Seconds between two looks at the change feed when no doorbell rings."
+    )
+    mirror_check_seconds: float = Field(
+        default=3600, gt=0, description="Seconds between two comparisons of a mirror with the database."
+    )
+    mirror_recall_seconds: float = Field(
+        default=86_400, gt=0, description="Seconds between two measurements of a mirror's recall."
+    )
 
-    api_host: str = "127.0.0.1"
-    api_key: SecretStr | None = None
-    api_port: int = Field(default=8321, ge=0, le=65535)
+    api_host: str = Field(default="127.0.0.1", description="Address that the HTTP API listens on.")
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="Key that a request has to bring as `X-API-KEY`. Unset: none is asked for, and the API listens on the loopback alone.",
+    )
+    api_port: int = Field(default=8321, ge=0, le=65535, description="Port of the HTTP API; 0 for a free one.")
 
     @cached_property
     def embedded_database(self) -> bool:

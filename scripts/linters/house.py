@@ -1,101 +1,213 @@
-"""The laws of this house that no tool knows. Each rule says what it forbids, and why, in one line."""
+"""The rules of this project that no other tool checks. Each rule says what it forbids, and why, in one line."""
 
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "backend" / "evervec"
 MOST_LINES = 400
+MOST_ENDING = 5
 NAMELESS = {"utils", "util", "common", "helpers", "base", "misc"}
 TRANSACTION_VERBS = {"commit", "rollback", "transaction", "begin"}
+
+CLOCK_CALLS = re.compile(r"(\w+\.)*(time\.time|datetime\.now|datetime\.utcnow|datetime\.today|date\.today)")
+CLOCK_READERS = {
+    "vendors/http.py": "a vendor names a moment by a date",
+    "queue/depth.py": "NATS says when it last delivered a task, not how long ago",
+    "cli/commands/index.py": "a run of today is shown with its hour, an older one with its day",
+}
+
+SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCATE|LOCK|SET)\s+[\w\"'(*]")
+SQL_ROOMS = ("store/", "stack/postgres/")
+"""The second makes the embedded server's cluster and database, before anything can connect to it."""
+
+CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
+PRIVATE_WORDS = re.compile(r"kitchen|canary_sings|in_company|\bwish|left without a word", re.IGNORECASE)
 
 Finding = tuple[Path, int, str]
 
 
-def commits(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """The only commit is in store/session.py: whoever opens a transaction owns it (law 6)."""
-    if path == PACKAGE / "store" / "session.py":
+@dataclass(frozen=True)
+class Module:
+    """A file of the package with its source text."""
+
+    path: Path
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Return the path inside the package, with slashes."""
+        return self.path.relative_to(PACKAGE).as_posix()
+
+    @property
+    def place(self) -> tuple[Path, str]:
+        """Return the folder it is in and its name there; a package is in the folder above its own."""
+        at = self.path.parent if self.path.stem == "__init__" else self.path.with_suffix("")
+        return at.parent, at.name
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Return the parsed source."""
+        return ast.parse(self.text, str(self.path))
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Return every node of the parsed source."""
+        return list(ast.walk(self.tree))
+
+
+def commits(module: Module) -> Iterator[Finding]:
+    """Forbid commits outside of store/session.py: whoever opens a transaction owns it (law 6)."""
+    if module.name == "store/session.py":
         return
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if isinstance(node, ast.Attribute) and node.attr in TRANSACTION_VERBS:
             owner = ast.unparse(node.value)
             if not owner.endswith("database"):
-                yield path, node.lineno, f"{owner}.{node.attr}: transactions are opened by store/session.py's Database"
+                text = f"{owner}.{node.attr}: transactions are opened by store/session.py's Database"
+                yield module.path, node.lineno, text
 
 
-def tasks(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """Every task has a name from queue/names.py: a moved function must not orphan messages in flight."""
-    for node in ast.walk(tree):
+def statements(module: Module) -> Iterator[Finding]:
+    """Forbid SQL outside of the store: there it is read, named, and its plan is tested."""
+    if module.name.startswith(SQL_ROOMS):
+        return
+    docstrings = [node.value for node in module.nodes if isinstance(node, ast.Expr)]
+    for node in module.nodes:
+        if isinstance(node, ast.Constant) and SQL.match(str(node.value)) and node not in docstrings:
+            text = f"{str(node.value).split()[0]} …: SQL belongs into a function of the store"
+            yield module.path, node.lineno, text
+
+
+def tasks(module: Module) -> Iterator[Finding]:
+    """Require a name from queue/names.py for every task: a moved function must not orphan messages in flight."""
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for decorator in node.decorator_list:
                 text = ast.unparse(decorator)
                 if re.search(r"broker\.task\b", text) and "task_name=names." not in text:
-                    yield path, node.lineno, f"task {node.name} has no task_name from queue/names.py"
+                    yield module.path, node.lineno, f"task {node.name} has no task_name from queue/names.py"
 
 
-def clocks(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """No wall clock of a process decides anything: leases and delays live on PostgreSQL's clock."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.time", "datetime.utcnow"}:
-            yield path, node.lineno, f"{ast.unparse(node.func)}(): use PostgreSQL's now(), or time.monotonic()"
+def clocks(module: Module) -> Iterator[Finding]:
+    """Forbid the wall clock of a process to decide anything: leases and delays use PostgreSQL's clock."""
+    if module.name in CLOCK_READERS:
+        return
+    for node in module.nodes:
+        if isinstance(node, ast.Call) and CLOCK_CALLS.fullmatch(ast.unparse(node.func)):
+            text = f"{ast.unparse(node.func)}(): use PostgreSQL's now(), or time.monotonic()"
+            yield module.path, node.lineno, text
 
 
-def pickles(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """No pickle anywhere: whoever can write a bucket or a file could run code here."""
-    for node in ast.walk(tree):
+def pickles(module: Module) -> Iterator[Finding]:
+    """Forbid pickle: whoever can write a bucket or a file could run code here."""
+    for node in module.nodes:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if "pickle" in names or (isinstance(node, ast.ImportFrom) and node.module == "pickle"):
-            yield path, getattr(node, "lineno", 1), "pickle is not imported here"
+            yield module.path, getattr(node, "lineno", 1), "pickle is not imported here"
 
 
-def silences(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """An error is answered, not swallowed: no `except` whose body is `pass`."""
-    for node in ast.walk(tree):
+def silences(module: Module) -> Iterator[Finding]:
+    """Forbid an `except` whose body is `pass`: an error is answered, not swallowed."""
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler) and all(isinstance(line, ast.Pass) for line in node.body):
-            yield (
-                path,
-                node.lineno,
-                "an except that only passes: say what happens instead, or use suppress() for a named one",
-            )
+            text = "an except that only passes: say what happens instead, or use suppress() for a named one"
+            yield module.path, node.lineno, text
 
 
-def tree_texts(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """A tree's node is asked for its place, never for its text: the bytes behind that are gone, and the process with them."""
-    if any(isinstance(node, ast.ImportFrom) and node.module == "tree_sitter" for node in ast.walk(tree)):
-        for node in ast.walk(tree):
+def tree_texts(module: Module) -> Iterator[Finding]:
+    """Forbid `.text` of a tree-sitter node: the bytes behind it may be freed, and reading them crashes the process."""
+    if any(isinstance(node, ast.ImportFrom) and node.module == "tree_sitter" for node in module.nodes):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute) and node.attr == "text":
-                yield path, node.lineno, f"{ast.unparse(node)}: cut the text out of the parsed bytes"
+                yield module.path, node.lineno, f"{ast.unparse(node)}: cut the text out of the parsed bytes"
 
 
-def openings(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    """Each module opens with one sentence: what lives here and what does not. Its name says something, its size too."""
-    if not ast.get_docstring(tree):
-        yield path, 1, "no docstring: say in one sentence what lives here"
-    if path.stem in NAMELESS:
-        yield path, 1, f"a module named {path.stem} says nothing"
-    lines = len(path.read_text().splitlines())
+def openings(module: Module) -> Iterator[Finding]:
+    """Require a docstring that says what lives in a module, a name that says something, and a limited size."""
+    if not ast.get_docstring(module.tree):
+        yield module.path, 1, "no docstring: say in one sentence what lives here"
+    if module.path.stem in NAMELESS:
+        yield module.path, 1, f"a module named {module.path.stem} says nothing"
+    lines = len(module.text.splitlines())
     if lines > MOST_LINES:
-        yield path, 1, f"{lines} lines, {MOST_LINES} at most: it wants to be two"
+        yield module.path, 1, f"{lines} lines, {MOST_LINES} at most: it wants to be two"
 
 
-RULES = (commits, tasks, clocks, pickles, silences, tree_texts, openings)
+def private_words(module: Module) -> Iterator[Finding]:
+    """Forbid words that only the authors of this project understand."""
+    for number, line in enumerate(module.text.splitlines(), 1):
+        if found := PRIVATE_WORDS.search(line):
+            yield module.path, number, f"{found[0]!r} is a private word: use the one of docs/glossary.md"
 
 
-def findings(paths: list[Path]) -> list[Finding]:
-    """What every rule says of every file."""
-    found: list[Finding] = []
-    for path in paths:
-        tree = ast.parse(path.read_text(), str(path))
-        for rule in RULES:
-            found += rule(path, tree)
-    return found
+def class_names(modules: Sequence[Module]) -> Iterator[Finding]:
+    """Forbid two public classes of one name: a name means one thing in the whole package."""
+    seen: dict[str, Module] = {}
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                first = seen.setdefault(node.name, module)
+                if first is not module:
+                    yield module.path, node.lineno, f"class {node.name} is also in {first.name}: name one otherwise"
+
+
+def constants(modules: Sequence[Module]) -> Iterator[Finding]:
+    """Forbid two values for the name of a public constant: a reader who knows one would misread the other."""
+    seen: dict[str, tuple[Module, str]] = {}
+    for module in modules:
+        for name, line, value in _constants(module.tree):
+            first, other = seen.setdefault(name, (module, value))
+            if other != value:
+                yield module.path, line, f"{name} has another value in {first.name}: name one otherwise"
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        # another name as the value gives a constant a second place, not a second value
+        if isinstance(value, ast.expr) and not isinstance(value, ast.Name | ast.Attribute):
+            for target in targets:
+                if isinstance(target, ast.Name) and CONSTANT.fullmatch(target.id):
+                    yield target.id, node.lineno, ast.unparse(value)
+
+
+def siblings(modules: Sequence[Module]) -> Iterator[Finding]:
+    """Forbid two names in a folder that differ by an ending (run/runs, index/indexing): nobody remembers which is which."""
+    folders: dict[Path, dict[str, Module]] = defaultdict(dict)
+    for module in modules:
+        folder, name = module.place
+        folders[folder][name] = module
+    for names in folders.values():
+        for short, long in permutations(names, 2):
+            ending = long.removeprefix(short)
+            if ending != long and ending.isalpha() and len(ending) <= MOST_ENDING:
+                yield names[long].path, 1, f"{long} and {short} beside each other: name one by what only it does"
+
+
+RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
+    commits, statements, tasks, clocks, pickles, silences, tree_texts, openings,
+)  # fmt: skip
+PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (siblings,)
+
+
+def findings(paths: Sequence[Path]) -> list[Finding]:
+    """Return what every rule finds, in each file alone and in all of them together."""
+    modules = [Module(path, path.read_text()) for path in paths]
+    alone = [found for module in modules for rule in RULES for found in rule(module)]
+    return alone + [found for rule in PACKAGE_RULES for found in rule(modules)]
 
 
 def main() -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print what is wrong; return 1 if anything is."""
     found = findings(sorted(PACKAGE.rglob("*.py")))
     for path, line, text in found:
         print(f"{path.relative_to(ROOT)}:{line}: {text}")

@@ -1,6 +1,5 @@
 """The house linters can fail: each law is broken once, and the break is found where it is."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +29,14 @@ PLANTED = {
     "task named by hand": ("worker/tasks.py", "@broker.task(task_name='t')\nasync def t():\n    ...\n", "no task_name"),
     "wall clock": ("pipeline/upkeep/sweep.py", "import time\nx = time.time()\n", "PostgreSQL's now()"),
     "utcnow": ("store/rows.py", "from datetime import datetime\nx = datetime.utcnow()\n", "PostgreSQL's now()"),
+    "today": ("cli/commands/search.py", "from datetime import date\nx = date.today()\n", "PostgreSQL's now()"),
+    "now": ("worker/main.py", "from datetime import UTC, datetime\nx = datetime.now(UTC)\n", "PostgreSQL's now()"),
+    "a query": ("web/app.py", "async def f(tx):\n    await tx.fetch('SELECT 1')\n", "SQL belongs into"),
+    "a statement": (
+        "pipeline/upkeep/janitor.py",
+        'def f(table):\n    return f"""\n        DELETE FROM {table}\n    """\n',
+        "SQL belongs into",
+    ),
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
     "silent except": (
@@ -50,8 +57,66 @@ ALLOWED = {
     "a transaction of the database": ("pipeline/ingest/telegram.py", "async def f(r):\n    async with r.database.transaction():\n        ...\n"),
     "a task with its name": ("worker/tasks.py", "@broker.task(task_name=names.EMBED)\nasync def t():\n    ...\n"),
     "a clock that only measures": ("pipeline/upkeep/sweep.py", "from time import monotonic\nx = monotonic()\n"),
+    "the date in a header of HTTP": ("vendors/http.py", "from datetime import UTC, datetime\nx = datetime.now(UTC)\n"),
+    "SQL in the store": ("store/foreign/reader.py", "x = 'SELECT 1'\n"),
+    "SQL that makes the embedded database": ("stack/postgres/cluster.py", "x = f'CREATE DATABASE {NAME}'\n"),
+    "a docstring about SQL": ("pipeline/resources.py", "def f():\n    \"\"\"SELECT rows, as the store does.\"\"\"\n"),
+    "words in capitals": ("cli/terminal/output.py", "x = 'SET'\ny = 'DELETE, or not'\nz = 'SELECTED rows'\n"),
     "an except that answers": ("queue/jetstream/pull.py", "try:\n    x = 1\nexcept ValueError:\n    x = 2\n"),
 }  # fmt: skip
+
+
+PLANTED_IN_PACKAGE = {
+    "one class twice": (
+        house.class_names,
+        {"store/rows.py": "class Row:\n    ...\n", "mirror/index.py": "class Row:\n    ...\n"},
+        "store/rows.py:2: class Row is also in mirror/index.py",
+    ),
+    "one constant with two values": (
+        house.constants,
+        {"pipeline/a.py": "BATCH: int = 16\n", "pipeline/b.py": "BATCH = 100\n"},
+        "pipeline/b.py:2: BATCH has another value in pipeline/a.py",
+    ),
+    "a plural": (
+        house.siblings,
+        {"status/run.py": "", "status/runs.py": ""},
+        "status/runs.py:1: runs and run beside each other",
+    ),
+    "a gerund": (
+        house.siblings,
+        {"pipeline/index.py": "", "pipeline/indexing/__init__.py": ""},
+        "pipeline/indexing/__init__.py:1: indexing and index beside each other",
+    ),
+    "an agent": (
+        house.siblings,
+        {"mirror/publish.py": "", "mirror/publisher.py": ""},
+        "mirror/publisher.py:1: publisher and publish beside each other",
+    ),
+}
+ALLOWED_IN_PACKAGE = {
+    "private names": (
+        house.class_names,
+        {"store/rows.py": "class _Row:\n    ...\n", "mirror/index.py": "class _Row:\n    ...\n"},
+    ),
+    "a class inside another": (
+        house.class_names,
+        {"store/rows.py": "class Row:\n    ...\n", "mirror/index.py": "class Index:\n    class Row:\n        ...\n"},
+    ),
+    "private constants": (house.constants, {"pipeline/a.py": "_BATCH = 16\n", "pipeline/b.py": "_BATCH = 100\n"}),
+    "one value twice": (house.constants, {"pipeline/a.py": "BATCH = 16\n", "pipeline/b.py": "BATCH = 16\n"}),
+    "a constant of another module": (
+        house.constants,
+        {"pipeline/a.py": "BATCH = 16\n", "pipeline/b.py": "from evervec.pipeline import a\nBATCH = a.BATCH\n"},
+    ),
+    "names in two folders": (house.siblings, {"status/runs.py": "", "indexing/run.py": ""}),
+    "a name of two words": (house.siblings, {"store/batch.py": "", "store/batch_jobs.py": ""}),
+    "a long ending": (house.siblings, {"store/text.py": "", "store/textprocessing.py": ""}),
+}
+
+
+def planted_modules(sources: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> list[house.Module]:
+    monkeypatch.setattr(house, "PACKAGE", root)
+    return [house.Module(root / name, OPENING + source) for name, source in sorted(sources.items())]
 
 
 def findings(path: Path, source: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -81,13 +146,34 @@ def test_a_module_without_an_opening_sentence_is_found(tmp_path: Path, monkeypat
     assert "no docstring" in found
 
 
+@pytest.mark.parametrize("planted", PLANTED_IN_PACKAGE)
+def test_a_planted_break_between_files_is_found(planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, sources, said = PLANTED_IN_PACKAGE[planted]
+    ((path, line, text),) = rule(planted_modules(sources, tmp_path, monkeypatch))
+    assert f"{path.relative_to(tmp_path)}:{line}: {text}".startswith(said)
+
+
+@pytest.mark.parametrize("allowed", ALLOWED_IN_PACKAGE)
+def test_what_is_allowed_between_files_is_left_alone(
+    allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, sources = ALLOWED_IN_PACKAGE[allowed]
+    assert list(rule(planted_modules(sources, tmp_path, monkeypatch))) == []
+
+
+@pytest.mark.parametrize("word", ["Kitchen", "_canary_sings", "in_company", "wishes", "left without a word"])
+def test_a_private_word_is_found(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module,) = planted_modules({"store/rows.py": f"# {word}\n"}, tmp_path, monkeypatch)
+    ((_, line, text),) = house.private_words(module)
+    assert (line, "private word" in text) == (2, True)
+
+
 def test_every_rule_is_planted() -> None:
+    assert set(house.PACKAGE_RULES) <= {rule for rule, _, _ in PLANTED_IN_PACKAGE.values()}
     caught: set[str] = set()
     for name, source, _ in PLANTED.values():
-        path = house.PACKAGE / name
-        for rule in house.RULES:
-            if rule is not house.openings and list(rule(path, ast.parse(OPENING + source))):
-                caught.add(rule.__name__)
+        module = house.Module(house.PACKAGE / name, OPENING + source)
+        caught |= {rule.__name__ for rule in house.RULES if rule is not house.openings and list(rule(module))}
     assert caught == {rule.__name__ for rule in house.RULES} - {"openings"}
 
 

@@ -250,7 +250,7 @@ def test_paths_and_options_that_can_not_be_used_are_refused(evervec: Command, no
         ((notes, tmp_path / "nowhere"), "nowhere' can not be read"),
         (("",), "A PATH is empty. Give a file or folder"),
         ((), "Missing argument 'PATH'"),
-        ((notes, "--include", ""), "The glob '' says nothing."),
+        ((notes, "--include", ""), "The glob '' has no pattern."),
         ((notes, "--max-mb", "nan"), "--max-mb is nan."),
         ((notes, "--max-mb", "0"), "--max-mb is 0.0."),
         ((notes, "--dataset", "!!!"), "is not a usable name"),

@@ -13,7 +13,7 @@ from evervec.domain.document import IncomingDocument, Media, SkippedDocument
 from evervec.errors import UnreadablePathError
 from evervec.sources.files.media import (
     MOST_MEDIA_BYTES,
-    MediaFile,
+    MediaContent,
     is_media,
     media_document,
     media_type_of,
@@ -113,7 +113,7 @@ def test_a_picture_becomes_a_document_without_a_text(tmp_path: Path) -> None:
     media = Media(str(path), "image/png", 14, sha256(PNG + b"pixels").digest())
     assert media_document(path) == IncomingDocument(f"file://{path}", "a b", "", "image", "14:1000000000", media)
     content = read_media(path)
-    assert isinstance(content, MediaFile)
+    assert isinstance(content, MediaContent)
     assert (content.data, content.media) == (PNG + b"pixels", media)
 
 

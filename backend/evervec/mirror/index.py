@@ -54,9 +54,9 @@ class DatasetIndex:
     def repair(self, upserts: FeedVectors, deleted: Ids, *, compared: Snapshot | None = None) -> Snapshot:
         """Publish the differences that a check found: first remove `deleted`, then add `upserts`.
 
-        The watermark stays. A vector is replaced in the same version too: its numbers may be what was wrong. `compared` is the snapshot that
-        was checked, taken before the database was read: what changed here since then is newer than the check and stays
-        as it is. Raises `ValueError` as `apply` does.
+        The watermark stays. A vector is replaced in the same version too: its numbers may be what was wrong. `compared`
+        is the snapshot that was checked, taken before the database was read: what changed here since then is newer than
+        the check and stays as it is. Raises `ValueError` as `apply` does.
         """
         _check(upserts, self._snapshot.dimensions)
         with self._writer:

@@ -18,7 +18,7 @@ from evervec.pipeline import chunking
 from evervec.pipeline.batch.payload import BAD_INPUT, Intent, ReturnReason
 from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.resources import Resources
-from evervec.sources.files.media import MediaFile, read_media
+from evervec.sources.files.media import MediaContent, read_media
 from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
@@ -182,10 +182,10 @@ class MediaPayload:
             hours=self._resources.settings.batch_hours,
         )
 
-    async def _line(self, intent: Intent, key: str, medium: WaitingFile) -> tuple[MediaFile, bytes] | str:
+    async def _line(self, intent: Intent, key: str, medium: WaitingFile) -> tuple[MediaContent, bytes] | str:
         """A file as it is now and its line, or the reason why it has none."""
 
-        def once() -> tuple[MediaFile, bytes] | str:
+        def once() -> tuple[MediaContent, bytes] | str:
             found = read_media(Path(medium.path))
             if isinstance(found, SkippedDocument):
                 return f"{medium.path}: {found.reason}{f' ({found.detail})' if found.detail else ''}"

@@ -1,4 +1,4 @@
-"""What an event of the file system means for the files below some roots: which paths to look at, and when."""
+"""Translates events of the file system below some roots into paths to compare, now or later."""
 
 import os
 from collections import defaultdict
@@ -18,22 +18,22 @@ from evervec.sources.files.listing import FileTree, SkipReason
 from evervec.sources.files.roots import FileIdentity, Root, is_folder
 
 MOVED_SECONDS: Final = 0.5
-"""Seconds that a name may be gone: editors move the old file away before the new one is there."""
+"""Seconds that a name may be missing: editors move the old file away before they write the new one."""
 
 NEW_FOLDER_SECONDS: Final = 2.0
-"""Seconds after which a new folder is looked at again: it is announced before it is watched."""
+"""Seconds after which a new folder is listed again: its event comes before the watch on it is in place."""
 
 FileEvent = tuple[Change, str]
 
 Listings = Mapping[Path, tuple[FileIdentity, Mapping[str, str]]]
-"""By root: which file or folder it is, and the files in it by uri with their stamps."""
+"""By root: its identity, and the stamps of its files by uri."""
 
 
 @dataclass
 class ChangedPaths:
-    """What a batch of events comes to: paths to look at now, and those in so many seconds.
+    """The paths to compare after a batch of events: `now`, and `later` after so many seconds.
 
-    `everything` is to be compared where rules changed; `linked` says that there is a new link.
+    `everything` is set if all files are to be compared, as when rules changed; `linked` if there is a new link.
     """
 
     now: set[Path] = field(default_factory=set)
@@ -44,30 +44,33 @@ class ChangedPaths:
 
 @dataclass(frozen=True)
 class LinkedPaths:
-    """What lies beside the roots and belongs to them: linked folders, and by real path what is the name of it in a root."""
+    """What is outside the roots but linked: folders, and by real path the names a file has in the roots."""
 
     folders: frozenset[Path] = frozenset()
     names: Mapping[Path, frozenset[Path]] = field(default_factory=dict)
 
 
 class EventReader:
-    """Reads events as a listing of the roots would: what that leaves out concerns nobody. Blocking, as it looks at files."""
+    """A reader of events that applies the rules of a listing. Calls block, because they look at files.
+
+    Events of files that a listing leaves out are ignored.
+    """
 
     def __init__(self, roots: Sequence[Path], file_filter: FileFilter, most_bytes: int) -> None:
         self._roots = [Root.at(path) for path in roots]
         self._filter, self._most_bytes = file_filter, most_bytes
 
     def reachable_roots(self) -> dict[Root, FileIdentity]:
-        """The roots that can be looked into now, and which file or folder each of them is."""
+        """Return the roots that can be read now, each with its identity."""
         return {root: key for root in self._roots if (key := _key(root)) is not None}
 
     def missing_roots(self) -> list[Path]:
-        """The roots that can not be looked into now."""
+        """Return the roots that can not be read now."""
         there = self.reachable_roots()
         return [root.path for root in self._roots if root not in there]
 
     def read(self, events: Iterable[FileEvent], links: LinkedPaths) -> ChangedPaths:
-        """What the events come to. An event of what a link leads to is one of the link."""
+        """Return the paths to compare after some events. An event of a link's target counts for the link."""
         meaning = ChangedPaths()
         named = [(change, path) for change, name in events for path in {Path(name), *links.names.get(Path(name), ())}]
         for root in self._roots:
@@ -76,7 +79,7 @@ class EventReader:
                 for change, path in named:
                     if look.enters(path):
                         self._read_one(meaning, look, change, path)
-            except UnreadablePathError:  # the root is away: whoever indexes it says so
+            except UnreadablePathError:  # the root can not be read: the indexing run reports it
                 meaning.everything = True
         return meaning
 
@@ -99,7 +102,7 @@ class EventReader:
             meaning.now.add(path)
 
     def listings(self) -> Listings:
-        """Every file below the roots that are there, for a watch that the kernel does not help."""
+        """List every file below the reachable roots, for a watch without help from the kernel."""
         found = dict[Path, tuple[FileIdentity, dict[str, str]]]()
         for root, key in self.reachable_roots().items():
             tree = FileTree(root, self._filter, self._most_bytes)
@@ -109,7 +112,7 @@ class EventReader:
         return found
 
     def links(self) -> LinkedPaths:
-        """The links in the roots, and the roots that are files: of such a one its folder is watched."""
+        """Return the links in the roots, and the roots that are files: for such a root, its folder is watched."""
         folders, names = set[Path](), defaultdict[Path, set[Path]](set)
         for root in self._roots:
             paths = self._links_below(root.path) if root.is_folder else [root.path]
@@ -127,21 +130,21 @@ class EventReader:
             try:
                 with os.scandir(stack.pop()) as entries:
                     shown = [one for one in entries if self._filter.allows_name(one.name)]
-            except OSError:  # whoever indexes it says so
+            except OSError:  # the indexing run reports it
                 continue
             yield from (Path(one.path) for one in shown if one.is_symlink())
             stack += [Path(one.path) for one in shown if one.is_dir(follow_symlinks=False)]
 
 
 class _Look:
-    """One look at one root, which remembers the folders that it entered."""
+    """A look at one root that remembers which folders a listing enters."""
 
     def __init__(self, root: Root, tree: FileTree) -> None:
         self.root, self.tree = root, tree
         self._entered: dict[Path, bool] = {}
 
     def enters(self, path: Path) -> bool:
-        """Whether a path is the root, or in a folder that a listing enters."""
+        """Return whether a path is the root, or in a folder that a listing enters."""
         if path == self.root.path:
             return True
         if not self.root.is_folder or not path.is_relative_to(self.root.path):
@@ -160,7 +163,7 @@ def _key(root: Root) -> FileIdentity | None:
 
 
 def _young(path: Path) -> str:
-    """A sign for a file that has no stamp yet. When it has one that is another, so the file is looked at once more."""
+    """Return a stand-in for the stamp of a file that is too young to have one; it differs from every stamp."""
     try:
         status = path.stat()
     except OSError:
@@ -169,7 +172,10 @@ def _young(path: Path) -> str:
 
 
 def compare_listings(before: Listings, now: Listings) -> ChangedPaths:
-    """What two listings come to. Of a root that went, came or is another one nothing is told but that."""
+    """Return the paths that differ between two listings.
+
+    A root that went, came or was replaced only sets `everything`.
+    """
     meaning = ChangedPaths()
     for root in {*before, *now}:
         if root not in before or root not in now or before[root][0] != now[root][0]:

@@ -1,4 +1,4 @@
-"""Files as the source of a dataset: lists, names and reads them off the event loop; how a format is read is told elsewhere."""
+"""Files as the source of a dataset: lists, names and reads them off the event loop; formats are read in `readers`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class FileSource:
-    """The files at and below some roots, less what git ignores, what is hidden, and what a caller leaves out.
+    """The files at and below some roots, without those that git ignores, hidden ones, and those that a caller excludes.
 
-    `include` and `exclude` are gitignore patterns relative to each root; without `include` every known format is taken,
-    and a file that is a root by name whatever its format and though it be ignored. Files of more than `most_bytes` are
-    left out. With `checksum` no stamp is listed, so that whoever trusts no times reads everything again. Of `gone`, which
-    were roots, no document is left. `away` are those of the roots, folders or not, that can not be read now: they are
-    listed as unreadable, and nothing that lies there is its to say.
-    Raises `UnreadablePathError` for a root that is not there or may not be read, `Refused` for a glob that says nothing.
+    `include` and `exclude` are gitignore patterns relative to each root; without `include` every known format is read,
+    and a root that is a file is read in any format, even if git ignores it. Files of more than `most_bytes` are left
+    out. With `checksum` no stamp is listed, so that every file is read again. The roots in `gone` have no documents any
+    more. The roots in `away`, folders or files, can not be read now: they are listed as unreadable, and nothing below
+    them is reported as missing. Raises `UnreadablePathError` for a root that is not there or may not be read, `Refused`
+    for a glob without a pattern.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FileSource:
         away: Sequence[Root] = (),
     ) -> None:
         if not roots and not gone:
-            raise Refused(reason="There is no path to take files from. Give one file or folder at least.")
+            raise Refused(reason="There is no path to read files from. Give at least one file or folder.")
         self._away = {root.path: root for root in away}
         wanted = [self._away.get(path) or Root.at(path) for path in roots]
         self._there = [root for root in wanted if root.path not in self._away]
@@ -58,22 +58,28 @@ class FileSource:
 
     @property
     def where(self) -> str:
-        """The roots, for messages."""
+        """Return the roots, for messages."""
         return ", ".join(str(root.path) for root in self._roots)
 
     @property
     def folders(self) -> list[str]:
-        """The uris of the roots that are folders, each with its slash."""
+        """Return the uris of the roots that are folders, each with its slash."""
         return [root.uri.rstrip("/") + "/" for root in self._there if root.is_folder]
 
     def owns(self, uri: str) -> bool:
-        """Whether it lies at or below a root that is not away, and in no folder that the last listing was kept out of."""
+        """Return whether a uri is at or below a root that can be read.
+
+        False also for a uri in a folder that the last listing could not read.
+        """
         if self._away_with(uri) is not None or uri.startswith(self._blocked):
             return False
         return any(root.owns(uri) for root in self._roots)
 
     def exists(self, uri: str) -> bool:
-        """Whether there is something of this name; True too where the way there is closed, or the root itself is gone."""
+        """Return whether a file of this name exists; True too if that can not be known.
+
+        It can not be known where a folder on the way may not be read, or the root itself can not be read.
+        """
         if self._away_with(uri) is not None:
             return True
         try:
@@ -87,11 +93,11 @@ class FileSource:
         return True
 
     def named(self, changed: ChangedIds) -> list[str]:
-        """The uris of the table `files`, whose ids are paths or file URIs; a relative path begins at the first folder.
+        """Return the uris of the table `files`, whose ids are paths or file URIs.
 
-        A folder stands for the files in it; one that is gone for itself: everything below `{uri}/` is gone with it.
-        It looks at the file system: call it from a thread when there may be many.
-        Raises `UnknownTableError`, and `Refused` for what is no path or lies outside of every root.
+        A relative path begins at the first folder. A folder stands for the files in it; a folder that is gone stands
+        for itself: everything below `{uri}/` is gone with it. It looks at the file system: call it from a thread when
+        there may be many. Raises `UnknownTableError`, and `Refused` for what is no path or is outside of every root.
         """
         for table in changed:
             if table != FILES_TABLE:
@@ -101,22 +107,23 @@ class FileSource:
         return list(dict.fromkeys(uri for path in paths for uri in self._files(trees, path)))
 
     def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
-        """Files and what was left out, in the order of their uris, at most 64 and 16 MB at once.
+        """Yield files and what was left out, in the order of their uris, at most 64 files and 16 MB at once.
 
-        Raises `UnreadablePathError` when a root can not be looked into, or was not there to the end.
+        Raises `UnreadablePathError` when a root can not be read, or is no longer there at the end.
         """
         found = (one for one in self._found() if after is None or one[0].uri > after)
         return _off_loop(_batches(found, _FILES))
 
     def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
-        """Their documents, in order, about 16 MB of text at once; `gone` is what a listing would not have either.
+        """Yield the documents of files, in order, about 16 MB of text at once.
 
-        A document's stamp is of the version that was read. Raises `UnreadablePathError` when a root is gone.
+        The reason `gone` is that of a file that a listing would not have either. A document's stamp is of the version
+        that was read. Raises `UnreadablePathError` when a root is gone.
         """
         return _off_loop(_batches(self._outcomes([one.uri for one in listed]), _FILES))
 
     def uris(self) -> AsyncIterator[list[str]]:
-        """The uris of a new listing, less what was left out for good. Raises as `listing` does."""
+        """Yield the uris of a new listing, without what was left out for good. Raises as `listing` does."""
         there = (
             (one.uri, 0)
             for one, _ in self._found()
@@ -125,7 +132,7 @@ class FileSource:
         return _off_loop(_batches(there, _URIS))
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is kept open."""
 
     def _trees(self) -> list[tuple[Root, FileTree]]:
         return [(root, FileTree(root, self._filter, self._most_bytes)) for root in self._there]
@@ -141,7 +148,7 @@ class FileSource:
         self._blocked = tuple(uri for tree in trees for uri in tree.blocked)
 
     def _path(self, named: str) -> Path:
-        """The path that an id names, inside one of the roots."""
+        """Return the path that an id names, inside one of the roots."""
         first = next((root.path for root in self._roots if root.is_folder), self._roots[0].path.parent)
         path = path_of(named) if named.startswith("file:") else normalize(first / named)
         if not any(root.owns(uri_of(path)) for root in self._roots):
@@ -181,8 +188,8 @@ class FileSource:
         return next((one for one in told if isinstance(one, SkippedDocument)), otherwise)
 
     def _read(self, path: Path, uri: str) -> IncomingDocument | SkippedDocument:
-        """The document as it was at one moment: a file that changes while it is read is read again."""
-        # grammars, PDF and HTML take a second to import, which nobody waits for who reads no file
+        """Return the document as it was at one moment: a file that changes meanwhile is read again."""
+        # grammars, PDF and HTML take a second to import: only who reads a file waits for it
         from evervec.sources.files.readers.document import read_file
 
         try:
@@ -219,7 +226,7 @@ def _version(path: Path) -> tuple[FileIdentity, int, int, int]:
 
 
 def _batches(found: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
-    """As many together as are at most `most`, and not much more than 16 MB."""
+    """Group items, at most `most` and not much more than 16 MB together."""
     batch, total = list[T](), 0
     for one, size in found:
         if batch and (len(batch) >= most or total + size > _BYTES):
@@ -232,6 +239,6 @@ def _batches(found: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
 
 
 async def _off_loop(batches: Iterator[list[T]]) -> AsyncIterator[list[T]]:
-    """The same batches, each made in a thread: nothing here makes others wait for a disk."""
+    """Yield the same batches, each made in a thread, so that the event loop never waits for a disk."""
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         yield batch

@@ -1,4 +1,4 @@
-"""What a file is called, and how a version of it is told from the next: file URIs and stamps; no file is opened here."""
+"""The uri of a file, and the stamp that tells one version of it from the next; no file is opened here."""
 
 import os
 import time
@@ -13,9 +13,9 @@ _HOW_TO_NAME: Final = "Give an absolute path, or a URI like file:///home/mara/no
 
 
 def uri_of(path: Path) -> str:
-    """The file URI of a path made absolute, without `..`, links as they are: `file:///a/b%0Ac.md`.
+    """Return the file URI of a path made absolute, without `..`, links as they are: `file:///a/b%0Ac.md`.
 
-    It encodes the bytes that the file system keeps, so every name has one. Raises `Refused` for what no file is called.
+    It encodes the bytes of the file system, so every name has one. Raises `Refused` for an impossible file name.
     """
     try:
         return f"file://{encode(str(normalize(path)))}"
@@ -24,7 +24,7 @@ def uri_of(path: Path) -> str:
 
 
 def path_of(uri: str) -> Path:
-    """The path that `uri_of` made this of. Raises `Refused` for anything but a file URI of this machine."""
+    """Return the path of a uri of `uri_of`. Raises `Refused` for anything but a file URI of this machine."""
     try:
         scheme, path = uri[:8], os.fsdecode(unquote_to_bytes(uri[7:]))
     except ValueError:
@@ -35,23 +35,23 @@ def path_of(uri: str) -> Path:
 
 
 def normalize(path: Path) -> Path:
-    """The path, absolute and without `.` and `..`; links are not followed."""
+    """Return the path, absolute and without `.` and `..`; links are not followed."""
     return Path("/" + os.path.normpath(path.absolute()).lstrip("/"))
 
 
 def encode(name: str) -> str:
-    """A name, or a path, as it stands in a URI. Raises `ValueError` for what no file is called."""
+    """Return a name, or a path, encoded for a URI. Raises `ValueError` for an impossible file name."""
     if "\0" in name:
         raise ValueError("a name can not hold a NUL")
     return quote_from_bytes(os.fsencode(name))
 
 
 def stamp_of(found: os.stat_result) -> str | None:
-    """`size:mtime_ns`, taken before the file is read; None while the file is so young that its stamp promises nothing.
+    """Return `size:mtime_ns`, to be taken before the file is read; None for a file that changed in the last 2 s.
 
-    A second edit in the same tick of the file system's clock leaves size and time as they are. Ticks last 4 ms on ext4
-    and 2 s on FAT, so a file that was changed in the last 2 s (or in the future) is to be read again, as git does it.
-    File times come from the wall clock, so they are compared with it: a clock that is set back costs a reading.
+    A second edit within one tick of the file system's clock changes neither size nor time. Ticks last 4 ms on ext4 and
+    2 s on FAT, so a file that changed in the last 2 s (or in the future) must be read again, as git does it. File times
+    come from the wall clock, so they are compared with it: a clock that is set back costs one more reading.
     """
     if found.st_mtime_ns > time.time_ns() - _YOUNG_NS:
         return None

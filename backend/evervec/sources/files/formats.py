@@ -1,4 +1,4 @@
-"""Which format a file has, told by its name or its first line: one table; nothing is opened here."""
+"""The format of a file, by its name or its first line: one table; no file is opened here."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -67,17 +67,17 @@ _BY_INTERPRETER: Final = _turned(_INTERPRETERS)
 
 
 def format_of(path: PurePath) -> str | None:
-    """The format that the name promises (`python`, `html`, `pdf`, …), in any case of letters; None for an unknown one."""
+    """Return the format that a name promises (`python`, `html`, `pdf`, …), in any letter case; None if unknown."""
     return _BY_SUFFIX.get(path.suffix[1:].lower()) or _BY_NAME.get(path.name.lower())
 
 
 def is_known_format(path: PurePath) -> bool:
-    """Whether a file of this name is worth to be read without being asked for."""
+    """Return whether the format of this name is known, so that the file is read without being named."""
     return format_of(path) is not None
 
 
 def format_by_first_line(text: str) -> str:
-    """The format of a text whose name says nothing: by its `#!` line, else `plain`."""
+    """Return the format of a text whose name tells nothing: by its `#!` line, else `plain`."""
     if not text.startswith("#!"):
         return PLAIN
     words = text[2:256].partition("\n")[0].split()

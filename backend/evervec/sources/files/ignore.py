@@ -1,4 +1,4 @@
-"""Which names are left out: gitignore patterns, the .gitignore files that hold in a folder, and what a caller chose."""
+"""Which files are left out: gitignore patterns, the .gitignore files of a folder, and the globs of a caller."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from evervec.extras import extra
 _ALWAYS: Final = frozenset({"__pycache__", "node_modules"})
 _BOM: Final = b"\xef\xbb\xbf"
 
-# pathspec asks whether a file lies below what a pattern names. A walk from the top asks of each name alone, as git does.
+# pathspec's patterns also match files below a named folder. A walk from the top checks each name alone, as git does.
 _BELOW: Final = re.compile(r"/\*\*(/?)\s*$")
 _EVERYTHING: Final = {".": ".+", "(?P<ps_d>/)": ".+/"}
 _MISREAD: Final = re.compile(r"\[\[|&&|--|\|\||~~")
@@ -24,7 +24,7 @@ _MISREAD: Final = re.compile(r"\[\[|&&|--|\|\||~~")
 class Globs:
     """The patterns of one .gitignore file or option; the last one that matches decides.
 
-    A path is matched for itself, never for a folder above it: who leaves out a folder does not enter it.
+    Only the path itself is matched, not the folders above it: a folder that is left out is not entered.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -33,13 +33,13 @@ class Globs:
         self._expression = re.compile("|".join(f"({body})" for body, _ in told) or "(?!)", re.DOTALL)
 
     def verdict(self, path: str) -> bool | None:
-        """Whether a relative path (a folder's with `/` at its end) is meant: False where negated, None where not told."""
+        """Return whether a relative path (a folder's ends in `/`) matches: False if negated, None if no match."""
         match = self._expression.fullmatch(path)
         return self._wanted[match.lastindex - 1] if match and match.lastindex else None
 
 
 def _translated(line: str) -> tuple[str, bool] | None:
-    """A pattern's expression and whether it is a plain one; None for a comment, and for what git passes over too."""
+    """Return a pattern's expression and whether it is not negated; None for a comment and for what git ignores too."""
     with extra("files", "Reading a folder"):
         from pathspec.patterns.gitignore.base import GitIgnorePatternError
         from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
@@ -54,16 +54,16 @@ def _translated(line: str) -> tuple[str, bool] | None:
 
 
 Rules = tuple[tuple[int, Globs], ...]
-"""The .gitignore files that hold in a folder, nearest first: where the paths that they speak of begin, what they say."""
+"""The .gitignore files that apply in a folder, nearest first: where their relative paths begin, and their patterns."""
 
 
 def ignored(path: str, rules: Rules) -> bool:
-    """Whether the nearest rule that speaks of an absolute path (a folder's with `/` at its end) leaves it out."""
+    """Return whether the nearest rule that matches an absolute path (a folder's ends in `/`) leaves it out."""
     return next((said for start, globs in rules if (said := globs.verdict(path[start:])) is not None), False)
 
 
 def rules_in(folder: Path, above: Rules) -> Rules:
-    """The rules inside a folder, given those above it; a repository of its own begins anew, as in git.
+    """Return the rules inside a folder, given those above it; a nested repository starts without them, as in git.
 
     Raises `OSError` when there is a .gitignore that can not be read: what it would leave out is not known then.
     """
@@ -76,9 +76,9 @@ def rules_in(folder: Path, above: Rules) -> Rules:
 
 
 def rules_above(folder: Path) -> Rules:
-    """What the folders above say, from the repository's own on; nothing outside of a repository.
+    """Return the rules of the folders above, up to the root of the repository; none outside of a repository.
 
-    Nothing either for a folder that they leave out: who names it wants it. Raises `OSError` as `rules_in` does.
+    None either for a folder that they leave out: a user who names it wants it. Raises `OSError` as `rules_in` does.
     """
     way = [folder, *folder.parents]
     top = next((depth for depth, at in enumerate(way) if (at / ".git").exists()), 0)
@@ -103,11 +103,11 @@ def _read(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class FileFilter:
-    """What a caller wants of a folder's files, by globs relative to the root: a path must match one of `include`, where
-    there is any, and none of `exclude`. Raises `Refused` for a glob that says nothing.
+    """A caller's choice of files, by globs relative to the root. Raises `Refused` for a glob without a pattern.
 
-    `.git`, and the caches `__pycache__` and `node_modules`, which hold copies in any number, are never wanted. Hidden
-    names (`.x`) are where an included glob spells their dot: as in a shell, `*` does not stand for it.
+    A path must match one of `include`, where there is any, and none of `exclude`. `.git`, and the caches `__pycache__`
+    and `node_modules`, which may hold any number of copies, are never included. Hidden names (`.x`) are included where
+    an including glob spells their dot: as in a shell, `*` does not match it.
     """
 
     include: Sequence[str] = ()
@@ -116,7 +116,9 @@ class FileFilter:
     def __post_init__(self) -> None:
         for glob in (*self.include, *self.exclude):
             if _translated(glob) is None:
-                raise Refused(reason=f"The glob {glob!r} says nothing. Give one like '*.md', 'docs/**' or '!draft.md'.")
+                raise Refused(
+                    reason=f"The glob {glob!r} has no pattern. Give one like '*.md', 'docs/**' or '!draft.md'."
+                )
 
     @cached_property
     def _included(self) -> Globs:
@@ -127,17 +129,17 @@ class FileFilter:
         return Globs(self.exclude)
 
     def allows_name(self, name: str) -> bool:
-        """Whether a name (of a file or folder) may be looked at, before any glob is asked."""
+        """Return whether a name (of a file or folder) may be looked at, before any glob is checked."""
         if name in _ALWAYS or name == ".git":
             return False
         spelled = (part for glob in self.include for part in glob.split("/") if part.startswith("."))
         return not name.startswith(".") or any(fnmatchcase(name, part) for part in spelled)
 
     def excludes(self, path: str) -> bool:
-        """Whether an excluding glob names a path relative to the root."""
+        """Return whether an excluding glob matches a path relative to the root."""
         return self._excluded.verdict(path) is True
 
     def includes(self, path: str, *, above: bool) -> bool:
-        """Whether an including glob names a path relative to the root, or named the folder `above` it."""
+        """Return whether an including glob matches a path relative to the root, or matched the folder `above` it."""
         said = self._included.verdict(path)
         return above if said is None else said

@@ -1,4 +1,4 @@
-"""What files there are below a root, in the order of their uris, and what is left out why; none of them is opened."""
+"""The files below a root in the order of their uris, and what is left out and why; no file is opened here."""
 
 import errno
 import os
@@ -22,10 +22,10 @@ from evervec.sources.files.ignore import FileFilter, Rules
 from evervec.sources.files.roots import FileIdentity, Root, is_folder, system_reason
 
 _MOST_LINKS: Final = 16
-"""How often a folder is entered through links: folders that link to each other have more ways through them than atoms."""
+"""How often a folder is entered through links: between folders that link to each other there are endless paths."""
 
 ListingEntry = tuple[ListedDocument | SkippedDocument, int]
-"""What is said of a file, and its size in bytes; 0 for what is left out. The uri of a folder ends in `/`."""
+"""A file and its size in bytes; 0 for a file that is left out. The uri of a folder ends in `/`."""
 
 
 class SkipReason(StrEnum):
@@ -47,7 +47,7 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder on the way. `path` and `uri` end in `/`; paths relative to the root begin at `start`."""
+    """A folder on the walk. `path` and `uri` end in `/`; paths relative to the root begin at `start`."""
 
     path: str
     uri: str
@@ -58,7 +58,7 @@ class _Folder:
 
 
 class FileTree:
-    """One look at one root. `blocked` collects the uris of folders that could not be looked into."""
+    """The files below one root at one time. `blocked` collects the uris of folders that could not be read."""
 
     def __init__(self, root: Root, file_filter: FileFilter, most_bytes: int) -> None:
         self._root, self._filter, self._most_bytes = root, file_filter, most_bytes
@@ -68,17 +68,17 @@ class FileTree:
         self.blocked: list[str] = []
 
     def check_root(self) -> None:
-        """Raises `UnreadablePathError` when the root is no longer the folder that it was.
+        """Raise `UnreadablePathError` when the root is no longer the folder that it was.
 
-        An unmounted one leaves an empty folder behind, in which nothing would be left of all documents.
+        An unmounted file system leaves an empty folder behind: all documents would seem to be gone.
         """
         if self._key and self._root.identity() != self._key:
             raise UnreadablePathError(path=str(self._root.path), reason="another folder took its place meanwhile")
 
     def walk(self, at: Path | None = None) -> Iterator[ListingEntry]:
-        """Everything at or below the root, or below a folder in it, in the order of the uris.
+        """Yield everything at or below the root, or below a folder in it, in the order of the uris.
 
-        Raises `UnreadablePathError` when the root can not be looked into, or is not there any more at the end.
+        Raises `UnreadablePathError` when the root can not be read, or is no longer there at the end.
         """
         top = self.find(at or self._root.path)
         stack = [self._children(top) if isinstance(top, _Folder) else iter([top] if top else [])]
@@ -93,7 +93,7 @@ class FileTree:
         self.check_root()
 
     def find(self, path: Path) -> "_Folder | ListingEntry | None":
-        """What a listing would say of a path at or below the root: None when it would not have it."""
+        """Return what a listing would have for a path at or below the root; None if it would not have it."""
         node, at = self._top, self._root.path
         for name in path.relative_to(at).parts:
             if not isinstance(node, _Folder):
@@ -103,12 +103,12 @@ class FileTree:
         return node
 
     def reaches(self, path: Path) -> bool:
-        """Whether a listing comes to it: a folder that is entered, or a file that is taken."""
+        """Return whether a listing reaches a path: a folder that is entered, or a file that is included."""
         found = self.find(path)
         return isinstance(found[0], ListedDocument) if isinstance(found, tuple) else found is not None
 
     def _way(self, above: _Folder, at: Path) -> "_Folder | ListingEntry | None":
-        """A folder on the way to what is looked for, remembered, since many a file is looked for in it."""
+        """Return a folder on the way to a path, cached, because many paths are looked up in it."""
         if at not in self._ways:
             self._ways[at] = self._child(above, at.name, encode(at.name) + "/")
         return self._ways[at]
@@ -144,7 +144,7 @@ class FileTree:
                 yield child
 
     def _child(self, folder: _Folder, name: str, code: str) -> "_Folder | ListingEntry | None":
-        """What is said of a name in a folder; `code` is the name as it stands in a uri, a folder's with `/` at its end."""
+        """Return what a listing has for a name in a folder; `code` is the name in a uri, a folder's with `/`."""
         path, uri = folder.path + name + "/" * code.endswith("/"), folder.uri + code
         below = path[folder.start :]
         if not self._filter.allows_name(name) or self._filter.excludes(below) or ignore.ignored(path, folder.rules):
@@ -167,7 +167,7 @@ class FileTree:
         key = status.st_dev, status.st_ino
         self._links[key] += is_link
         if key in above.keys:
-            return SkippedDocument(uri, SkipReason.SYMLINK_LOOP, "it leads to a folder that it lies in"), 0
+            return SkippedDocument(uri, SkipReason.SYMLINK_LOOP, "it leads to a folder that contains it"), 0
         if is_link and self._links[key] > _MOST_LINKS:
             return SkippedDocument(
                 uri, SkipReason.SYMLINK_LOOP, f"{_MOST_LINKS} other links lead to the same folder"
@@ -175,7 +175,10 @@ class FileTree:
         return _Folder(path, uri, above.start, rules, above.keys | {key}, included)
 
     def _file(self, path: Path, uri: str, *, named: bool) -> ListingEntry | None:
-        """What is said of a file; one that was `named`, by an including glob or as the root, may have any format."""
+        """Return what a listing has for a file.
+
+        One that was `named`, by an including glob or as the root, may have any format.
+        """
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -204,7 +207,7 @@ class FileTree:
 
 
 def merge_walks(walks: Sequence[Iterator[ListingEntry]]) -> Iterator[ListingEntry]:
-    """Several walks as one, in the order of the uris; of what one walk leaves out and another has, the latter."""
+    """Merge several walks in the order of the uris; a file that one walk leaves out and another has is kept."""
     for _, same in groupby(merge(*walks, key=_uri), key=_uri):
         yield max(same, key=lambda found: isinstance(found[0], ListedDocument))
 

@@ -1,4 +1,4 @@
-"""Which files are pictures and sounds, and what is in them: told by the name and by the first bytes; nothing is decoded."""
+"""Images and audio files: which files they are, by name and first bytes, and their content; nothing is decoded."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from evervec.sources.files.readers.file_bytes import LONGEST_TITLE, read_content
 from evervec.sources.files.readers.unreadable import Unreadable
 
 MOST_MEDIA_BYTES: Final = 20_000_000
-"""What providers take of one file in a line."""
+"""The largest file that providers accept inside one line of a batch."""
 
 HEAD_BYTES: Final = 64
-"""First bytes that tell what a file is."""
+"""How many first bytes tell the type of a file."""
 
 _BY_SUFFIX: Final[Mapping[str, str]] = {
     "png": "image/png",
@@ -51,28 +51,28 @@ _SOUNDS: Final = frozenset({b"M4A ", b"M4B ", b"mp41", b"mp42", b"isom", b"iso2"
 """Brands of ISO base media files, four letters each. https://mp4ra.org/registered-types/brands"""
 
 _TAGGED: Final = frozenset({"audio/mpeg", "audio/aac", "audio/flac"})
-"""An ID3 tag may stand before any of these, and does not say before which."""
+"""An ID3 tag may precede any of these, and does not say which."""
 
 _BETWEEN_WORDS: Final = re.compile(r"[\s_+]+|(?<!\d)[-.]+|[-.]+(?!\d)")
 
 
 @dataclass(frozen=True)
-class MediaFile:
-    """A file as it was read: all its bytes, and what they are."""
+class MediaContent:
+    """A media file as it was read: all its bytes, and what they are."""
 
     data: bytes
     media: Media
 
 
 def is_media(path: PurePath) -> bool:
-    """Whether the name is that of a picture or a sound, in any case of letters."""
+    """Return whether a name is that of an image or an audio file, in any letter case."""
     return _suffix(path) in _BY_SUFFIX
 
 
 def media_type_of(name: PurePath, head: bytes) -> str | None:
-    """What a file is (`image/png`) by its name and its first `HEAD_BYTES` bytes, or None where they do not agree.
+    """Return the type of a file (`image/png`) by its name and its first `HEAD_BYTES` bytes.
 
-    Its name says picture or sound; which one is said by the bytes: a JPEG is often called .png.
+    None where they do not agree. The name tells image or audio; the bytes tell which: a JPEG is often called .png.
     """
     promised = _BY_SUFFIX.get(_suffix(name))
     if promised is None:
@@ -83,18 +83,18 @@ def media_type_of(name: PurePath, head: bytes) -> str | None:
     return found if found is not None and _kind(found) == _kind(promised) else None
 
 
-def read_media(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> MediaFile | SkippedDocument:
-    """A picture or a sound with its bytes. Blocking; at most `most_bytes` + 1 bytes are read.
+def read_media(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> MediaContent | SkippedDocument:
+    """Read an image or an audio file with its bytes. Blocking; at most `most_bytes` + 1 bytes are read.
 
-    Nothing that a file may hold raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
+    No content of a file raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
     `empty`, `not what its name says`.
     """
     try:
         data = read_content(path, most_bytes)
         media_type = media_type_of(path, data[:HEAD_BYTES])
         if media_type is None:
-            raise _stranger(path, data)
-        return MediaFile(data, Media(_stored(path), media_type, len(data), sha256(data).digest()))
+            raise _unknown_content(path, data)
+        return MediaContent(data, Media(_storable(path), media_type, len(data), sha256(data).digest()))
     except Unreadable as problem:
         return skipped(uri_of(path), problem)
     except OSError as error:
@@ -102,7 +102,10 @@ def read_media(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> MediaFile |
 
 
 def media_document(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> IncomingDocument | SkippedDocument:
-    """The document that a picture or a sound is: called like its file, without a text. Blocking; reasons as `read_media`."""
+    """Return the document of an image or an audio file: titled by its name, without a text. Blocking.
+
+    The reasons of a `SkippedDocument` are those of `read_media`.
+    """
     try:
         stamp = stamp_of(path.stat())
     except OSError as error:
@@ -115,7 +118,7 @@ def media_document(path: Path, *, most_bytes: int = MOST_MEDIA_BYTES) -> Incomin
 
 
 def title_of(path: PurePath) -> str:
-    """A file's name as words: `2026-05-01_team-photo.png` is `2026-05-01 team photo`."""
+    """Return a file's name as words: `2026-05-01_team-photo.png` is `2026-05-01 team photo`."""
     words = " ".join(_BETWEEN_WORDS.sub(" ", path.stem).split())
     return snippet(clean(words or path.stem), LONGEST_TITLE)
 
@@ -125,7 +128,7 @@ def _suffix(path: PurePath) -> str:
 
 
 def _kind(media_type: str) -> str:
-    """`image` or `audio`."""
+    """Return `image` or `audio`."""
     return media_type.partition("/")[0]
 
 
@@ -143,7 +146,7 @@ def _by_bytes(head: bytes) -> str | None:
 
 
 def _by_brand(head: bytes) -> str | None:
-    """An ISO base media file, by its brand; the general ones of still pictures by those that it is compatible with."""
+    """Tell an ISO base media file by its brand; general image brands by the brands they are compatible with."""
     brand = head[8:12]
     length = min(int.from_bytes(head[:4], "big"), len(head))
     others = {head[at : at + 4] for at in range(16, length, 4)}
@@ -153,14 +156,17 @@ def _by_brand(head: bytes) -> str | None:
 
 
 def _by_frame(second: int) -> str | None:
-    """The header of an MPEG frame: eleven bits set, then version and layer (ISO 11172-3, 2.4.2.3; ADTS has layer 0)."""
+    """Tell an MPEG frame by its header.
+
+    Eleven bits are set, then come version and layer (ISO 11172-3, 2.4.2.3; ADTS has layer 0).
+    """
     if second & 0xF6 == 0xF0:
         return "audio/aac"
     sound = second & 0xE0 == 0xE0 and second & 0x18 != 0x08 and second & 0x06 == 0x02
     return "audio/mpeg" if sound else None
 
 
-def _stranger(path: Path, data: bytes) -> Unreadable:
+def _unknown_content(path: Path, data: bytes) -> Unreadable:
     if not data:
         return Unreadable("empty", "it has no bytes")
     known = ", ".join(_BY_SUFFIX)
@@ -169,8 +175,8 @@ def _stranger(path: Path, data: bytes) -> Unreadable:
     )
 
 
-def _stored(path: Path) -> str:
-    """The path as PostgreSQL can keep it."""
+def _storable(path: Path) -> str:
+    """Return the path as PostgreSQL can store it."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Roots in other roots: what a folder reaches by itself is no root of its own."""
+"""Roots inside other roots: a root that an outer one already reaches is part of the outer one."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +15,11 @@ _EVERYTHING: Final = FileFilter((), ())
 
 
 def outermost_roots(uris: Iterable[str]) -> dict[str, str]:
-    """Each root with the outermost one that reaches it, which may be itself; the uri of a folder ends in a slash.
+    """Return each root with the outermost root that reaches it, which may be itself.
 
-    Filters do not count, so that those of the outer one hold. What git ignores, what is hidden or in no known format is
-    not reached: such a root was named on purpose. Nor is a disk, or the place of one: what is missing there is not gone.
+    The uri of a folder ends in a slash. Filters do not count: those of the outer root apply. Files that git ignores,
+    hidden ones and unknown formats are not reached: such a root was named on purpose. A mount point is not reached
+    either: files that are missing while nothing is mounted are not deleted.
     """
     roots = {uri: path_of(uri) for uri in uris}
     folders = [Root(path, True) for uri, path in roots.items() if uri.endswith("/")]
@@ -40,5 +41,8 @@ def _reaches(tree: FileTree, above: Path, path: Path) -> bool:
 
 
 def _is_disk(path: Path, above: Path) -> bool:
-    """Whether a folder is on another file system than the one above, or empty, as it is while none is mounted there."""
+    """Return whether a folder is on another file system than the one above.
+
+    An empty folder counts too: it may be a mount point while nothing is mounted.
+    """
     return path.is_dir() and (path.stat().st_dev != above.stat().st_dev or not any(path.iterdir()))

@@ -1,4 +1,4 @@
-"""The files and folders that were asked for by name: which uris are theirs, and whether they are still the same."""
+"""The files and folders that a user named: which uris belong to them, and whether they are still the same."""
 
 import errno
 import os
@@ -10,19 +10,19 @@ from evervec.errors import UnreadablePathError
 from evervec.sources.files.file_uris import normalize, uri_of
 
 FileIdentity = tuple[int, int]
-"""Which file or folder it is, whatever it is called: device and inode."""
+"""Device and inode: the same file or folder, whatever its name."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """A file or folder that was asked for by name; `path` is absolute, with the links as they were given."""
+    """A file or folder that a user named; `path` is absolute, with links as they were given."""
 
     path: Path
     is_folder: bool
 
     @classmethod
     def at(cls, path: Path) -> "Root":
-        """What there is at `path`. Raises `UnreadablePathError` when that is nothing, or nothing that this user may read."""
+        """Return the root at `path`. Raises `UnreadablePathError` when there is none, or none that this user may read."""
         uri_of(path)
         root = cls(normalize(path), is_folder(path))
         root.identity()
@@ -30,15 +30,15 @@ class Root:
 
     @cached_property
     def uri(self) -> str:
-        """Its uri; those of all that is below a folder begin with it and a `/`."""
+        """Return its uri; the uris of all that is below a folder begin with it and a `/`."""
         return uri_of(self.path)
 
     def owns(self, uri: str) -> bool:
-        """Whether a uri is this one, or below it."""
+        """Return whether a uri is this one, or below it."""
         return uri == self.uri or uri.startswith(self.uri.rstrip("/") + "/")
 
     def identity(self) -> FileIdentity:
-        """Which file or folder it is now. Raises `UnreadablePathError` as `at` does."""
+        """Return the identity of the present file or folder. Raises `UnreadablePathError` as `at` does."""
         try:
             found = self.path.stat()
             if self.is_folder:
@@ -50,7 +50,7 @@ class Root:
         return found.st_dev, found.st_ino
 
     def unreadable_reason(self) -> str:
-        """Why it can not be read now; nothing when it can."""
+        """Return why it can not be read now; an empty text when it can."""
         try:
             self.identity()
         except UnreadablePathError as error:
@@ -58,11 +58,11 @@ class Root:
         return ""
 
     def is_away(self) -> bool:
-        """Whether this is a folder that can not be looked into now, so that nothing is known of what is in it."""
+        """Return whether this is a folder that can not be read now, so that nothing is known of its files."""
         return self.is_folder and bool(self.unreadable_reason())
 
     def is_gone(self) -> bool:
-        """Whether this is a file, and the folder that it was in is there without it."""
+        """Return whether this is a file that was deleted: its folder is readable, and the file is not in it."""
         try:
             self.path.lstat()
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Root:
 
 
 def is_folder(one: "os.DirEntry[str] | Path") -> bool:
-    """Whether it is a folder, or a link to one; what can not be told is none."""
+    """Return whether a path is a folder, or a link to one; False when that is not known."""
     try:
         return one.is_dir()
     except OSError:
@@ -81,5 +81,5 @@ def is_folder(one: "os.DirEntry[str] | Path") -> bool:
 
 
 def system_reason(error: OSError) -> str:
-    """What the system says of a failed call, without the path."""
+    """Return the system's reason for a failed call, without the path."""
     return (error.strerror or str(error)).lower()

@@ -1,4 +1,4 @@
-"""Watches the files below some roots, and keeps what may have changed until somebody takes it; no file is read here."""
+"""Watches the files below some roots, and keeps the changed paths until they are taken; no file is read here."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -17,32 +17,32 @@ from evervec.sources.files.roots import FileIdentity, Root
 
 STEP_MS: Final = 50
 DEBOUNCE_MS: Final = 400
-"""Changes are handed on once it is quiet for one step, and while it is not every 400 ms."""
+"""Changes are reported after one quiet step, and every 400 ms while changes go on."""
 
 ROOT_CHECK_SECONDS: Final = 0.2
-"""Seconds between two looks whether the roots are still there."""
+"""Seconds between two checks that the roots are still there."""
 
 COMPARE_SECONDS: Final = 600.0
-"""Seconds between comparisons of everything: for what no kernel tells, such as a .gitignore above the folder."""
+"""Seconds between comparisons of everything: for what the kernel does not report, such as a .gitignore above a root."""
 
 MOST_CHANGED_PATHS: Final = 10_000
-"""Beyond so many paths everything is compared instead: it takes no longer then, and no memory."""
+"""Above this number of paths everything is compared instead: it takes no longer then, and no memory."""
 
 FLOOD_EVENTS: Final = 4_000
-"""So many changes without a pause may have been too many for the kernel, whose queue holds 16,384 events, four a file.
+"""So many changes without a pause may overflow the kernel's queue, which holds 16,384 events, four a file.
 
-What it drops it tells, but watchfiles does not pass that on: https://github.com/samuelcolvin/watchfiles/issues/348.
+The kernel reports an overflow, but watchfiles hides it: https://github.com/samuelcolvin/watchfiles/issues/348.
 """
 
 WATCH_POLL_SECONDS: Final = 5.0
-"""Seconds between two looks where the kernel can not watch."""
+"""Seconds between two listings where the kernel can not watch."""
 
 FolderIdentities = Mapping[Path, FileIdentity]
 
 
 @dataclass(frozen=True)
 class ChangedFiles:
-    """What may have changed: these paths, or everything below these roots. Other roots are `away`."""
+    """What may have changed: these paths, or everything below these roots. The roots in `away` can not be read."""
 
     paths: frozenset[Path]
     everything: bool
@@ -51,10 +51,10 @@ class ChangedFiles:
 
 
 class FileWatcher:
-    """Watches the files that a `FileSource` with the same arguments would list. `note` is told what a user should know.
+    """A watch on the files that a `FileSource` with the same arguments would list. `note` gets messages for the user.
 
-    With `poll` (seconds) it looks by itself instead of being told by the kernel, as network file systems need it.
-    Raises `UnreadablePathError` for a root that is not there, `Refused` for a glob that says nothing.
+    With `poll` (seconds) it compares listings instead of using the kernel's events, as network file systems need it.
+    Raises `UnreadablePathError` for a root that is not there, `Refused` for a glob without a pattern.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class FileWatcher:
         self._reader = EventReader(roots, FileFilter(tuple(include), tuple(exclude)), most_bytes)
         self._poll, self._note = poll, note
         self._links = LinkedPaths()
-        # only where a folder is closed to us: watchfiles then passes over every error, also that there are no more watches
+        # only if a folder may not be read: watchfiles then ignores every error, also that there are no watches left
         self._leniently = False
         self._paths, self._later, self._everything = set[Path](), dict[Path, float](), False
         self._compared, self._trusted = monotonic(), dict[Root, FileIdentity]()
         self.has_changes = asyncio.Event()
-        """Set while there is something to take."""
+        """Set while there are changes to take."""
 
     async def take(self) -> ChangedFiles:
-        """What may have changed since it was last taken.
+        """Return what may have changed since the last call.
 
-        A folder that is another one than when everything was taken last may be what is below a file system that is not
-        mounted: of what is gone in it nothing is told, but that everything is to be compared.
+        A folder with another identity than when everything was last compared may be an empty mount point: then missing
+        files are not reported one by one, but everything is to be compared.
         """
         there, away = await asyncio.to_thread(lambda: (self._reader.reachable_roots(), self._reader.missing_roots()))
         strange = [root.path for root, key in there.items() if root.is_folder and self._trusted.get(root) != key]
@@ -96,15 +96,15 @@ class FileWatcher:
         )
 
     def distrust(self, root: Path) -> None:
-        """Everything in it seems to be gone: compare it as a whole whenever something happens there."""
+        """Compare a root as a whole whenever something happens in it: all its files seem to be gone."""
         self._trusted = {one: key for one, key in self._trusted.items() if one.path != root}
 
     def put_back(self, seen: ChangedFiles) -> None:
-        """It is to be taken again: nothing came of it."""
+        """Report these changes again with the next `take`: they could not be handled."""
         self._add(seen.paths, everything=seen.everything)
 
     async def run(self) -> None:
-        """Watch until cancelled. Anything may have changed whenever a watch begins, so also at first."""
+        """Watch until cancelled. Anything may have changed before a watch begins, so everything is compared first."""
         if self._poll is None:
             self._links = await asyncio.to_thread(self._reader.links)
             try:
@@ -118,12 +118,12 @@ class FileWatcher:
         await self._look(self._poll or WATCH_POLL_SECONDS)
 
     async def _look(self, seconds: float) -> None:
-        """Compare listings; a quarter of the time at most."""
+        """Compare listings, for at most a quarter of the time."""
         before: Listings = {}
         while True:
             began = monotonic()
             now = await asyncio.to_thread(self._reader.listings)
-            self._mean(compare_listings(before, now))
+            self._add_changes(compare_listings(before, now))
             before = now
             await asyncio.sleep(max(seconds, 3 * (monotonic() - began)))
 
@@ -132,11 +132,11 @@ class FileWatcher:
         return roots | _keys(self._links.folders)
 
     def _beside(self) -> FolderIdentities:
-        """The folders of what is watched by its name: a file that is saved anew is another file."""
+        """Return the folders of the files that are watched by name: a saved file may be another inode."""
         return _keys({path.parent for path in self._links.names})
 
     async def _follow(self, places: Callable[[], FolderIdentities], *, recursive: bool) -> None:
-        """Watch some folders, and again whenever one of them is another one than before: a watch is one of an inode."""
+        """Watch some folders, and again whenever one has another identity: a watch belongs to an inode."""
         while True:
             there = await asyncio.to_thread(places)
             try:
@@ -144,7 +144,7 @@ class FileWatcher:
                     await self._follow_while(there, places, recursive=recursive)
                     self._add((), everything=True)
             except ExceptionGroup as group:
-                # it ends at a name that is no UTF-8; what begins again compares everything
+                # the watch ends at a name that is not UTF-8; the next watch compares everything
                 if group.split(WatchfilesRustInternalError)[1] is not None:
                     raise
             except FileNotFoundError:
@@ -153,7 +153,7 @@ class FileWatcher:
                 if self._leniently:
                     raise
                 self._leniently = True
-            self._ripen()
+            self._add_due()
             await asyncio.sleep(0 if there else ROOT_CHECK_SECONDS)
 
     async def _follow_while(
@@ -166,13 +166,13 @@ class FileWatcher:
                 burst = burst + len(events) if events else 0
                 self._add((), everything=flooded or not begun)
                 begun = True
-                await self._hear(events)
+                await self._handle_events(events)
                 left = any(change == Change.deleted and Path(name) in there for change, name in events)
                 if left or await asyncio.to_thread(places) != there:
                     return
 
     def _watch(self, there: FolderIdentities, *, recursive: bool) -> AsyncGenerator[set[FileEvent], None]:
-        """Batches of events, empty ones in between; the first comes once the watch is in place."""
+        """Yield batches of events, empty ones in between; the first comes once the watch is in place."""
         return awatch(
             *there,
             watch_filter=None,
@@ -185,21 +185,21 @@ class FileWatcher:
             ignore_permission_denied=self._leniently,
         )
 
-    async def _hear(self, events: set[FileEvent]) -> None:
+    async def _handle_events(self, events: set[FileEvent]) -> None:
         meaning = await asyncio.to_thread(self._reader.read, events, self._links) if events else ChangedPaths()
-        self._mean(meaning)
+        self._add_changes(meaning)
         if meaning.linked:
             self._links = await asyncio.to_thread(self._reader.links)
 
-    def _mean(self, meaning: ChangedPaths) -> None:
+    def _add_changes(self, meaning: ChangedPaths) -> None:
         for path in meaning.now:
             self._later.pop(path, None)
         self._later |= {path: monotonic() + seconds for path, seconds in meaning.later.items()}
         self._add(meaning.now, everything=meaning.everything)
-        self._ripen()
+        self._add_due()
 
-    def _ripen(self) -> None:
-        """What was put off, and the comparison of everything, when their time has come."""
+    def _add_due(self) -> None:
+        """Add the delayed paths, and the comparison of everything, when they are due."""
         now = monotonic()
         due = [path for path, at in self._later.items() if at <= now]
         for path in due:
@@ -226,7 +226,7 @@ def _keys(folders: Iterable[Path]) -> dict[Path, FileIdentity]:
 
 
 def _reason(group: BaseExceptionGroup[Exception]) -> str:
-    """The first error of some, without the paths that it is about."""
+    """Return the first error of a group, without the paths."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

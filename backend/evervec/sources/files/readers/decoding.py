@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8 first, then what the file declares, then what it looks like; no format is parsed here.
+"""Decodes bytes to text: UTF-8 first, then the charset that the file declares, then the most probable one.
 
 A charset is only guessed from lines with bytes outside ASCII, and only used when the whole file decodes with it.
 """
@@ -16,7 +16,7 @@ from charset_normalizer.constant import IANA_SUPPORTED
 
 from evervec.sources.files.readers.unreadable import Unreadable
 
-# UTF-32 before UTF-16: the mark of one begins like that of the other.
+# UTF-32 before UTF-16: the byte order mark of one begins like that of the other.
 _MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -24,13 +24,13 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-# Those in which files were really written; the detector is five times faster with them, and mistakes fewer for others.
+# The charsets in which files were really written; with these alone the detector is five times faster and errs less often.
 _CANDIDATES: Final = (
     "gb18030 big5 cp932 euc_jp cp949 cp1252 cp1251 koi8_r cp866 cp1250 iso8859_2 cp1253 cp1254 cp1255 cp1256 iso8859_5 "
     "mac_cyrillic mac_roman cp850"
 )
 
-# What a file may declare. Codecs such as punycode are no charsets and may take hours; UTF-16 is not declared in ASCII.
+# The charsets a file may declare. Codecs such as punycode may take hours; UTF-16 can not be declared in ASCII.
 _KNOWN: Final = {
     codecs.lookup(name).name for name in IANA_SUPPORTED if not name.startswith(("utf_7", "utf_16", "utf_32"))
 }
@@ -45,7 +45,7 @@ _BROKEN_SHARE: Final = 20
 
 
 def decode(data: bytes, format_: str = "") -> str:
-    """The text of a file, whole, without its byte order mark; line breaks as they are.
+    """Return the text of a file, complete, without its byte order mark; line breaks as they are.
 
     Python's coding cookie and a charset that HTML declares are followed. Raises `Unreadable`: `binary`, `not text`.
     """
@@ -59,7 +59,7 @@ def decode(data: bytes, format_: str = "") -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        return _mended(data, error.start) or _legacy(data, format_)
+        return _mostly_utf8(data, error.start) or _legacy(data, format_)
 
 
 def _refuse_binary(head: bytes) -> None:
@@ -71,7 +71,7 @@ def _refuse_binary(head: bytes) -> None:
 
 
 def _silent_utf16(head: bytes) -> str | None:
-    """UTF-16 without a mark: every second byte is often zero, and the other half of the pairs never."""
+    """Detect UTF-16 without a mark: every second byte is often zero, and the other half of the pairs never."""
     odd, even = head[1::2].count(0), head[0::2].count(0)
     if odd * 10 > len(head) // 2 and not even:
         return "utf-16-le"
@@ -81,17 +81,17 @@ def _silent_utf16(head: bytes) -> str | None:
 
 
 def _wide(data: bytes, charset: str) -> str:
-    """The text of a file in UTF-16 or UTF-32."""
+    """Return the text of a file in UTF-16 or UTF-32."""
     try:
         text = data.decode(charset)
     except UnicodeDecodeError as error:
-        raise Unreadable("not text", f"it begins as {charset.upper()}, but byte {error.start:,} is none") from None
+        raise Unreadable("not text", f"it begins as {charset.upper()}, but byte {error.start:,} is invalid") from None
     _refuse_binary(text[:_HEAD].encode())
     return text
 
 
 def _tried(data: bytes, charset: str) -> str | None:
-    """The text, if the charset is one of text files and the whole file is in it."""
+    """Return the text, if the charset is one of text files and the whole file decodes with it."""
     try:
         return data.decode(charset) if codecs.lookup(charset).name in _KNOWN else None
     except (LookupError, ValueError):
@@ -99,7 +99,7 @@ def _tried(data: bytes, charset: str) -> str | None:
 
 
 def _cookie(data: bytes) -> str | None:
-    """What Python source declares (PEP 263), if it is not UTF-8."""
+    """Return the charset that Python source declares (PEP 263), if it is not UTF-8."""
     try:
         charset, _ = tokenize.detect_encoding(io.BytesIO(data[:_HEAD]).readline)
     except SyntaxError:
@@ -107,8 +107,8 @@ def _cookie(data: bytes) -> str | None:
     return None if charset.startswith("utf-8") else charset
 
 
-def _mended(data: bytes, first_broken: int) -> str | None:
-    """UTF-8 with a few bytes that are none, or with its last character cut: U+FFFD in their place."""
+def _mostly_utf8(data: bytes, first_broken: int) -> str | None:
+    """Return a text of UTF-8 with a few invalid bytes, or with its last character cut, with U+FFFD in their place."""
     text = data.decode(errors="replace")
     broken = text.count("\ufffd")
     whole = len(text) - len(text.encode("ascii", "ignore")) - broken
@@ -120,23 +120,23 @@ def _legacy(data: bytes, format_: str) -> str:
     for charset in _charsets(data, format_):
         if (text := _tried(data, charset)) is not None:
             return text
-    raise Unreadable("not text", "it is in no encoding that is known: save it as UTF-8")
+    raise Unreadable("not text", "its encoding is unknown: save it as UTF-8")
 
 
 def _charsets(data: bytes, format_: str) -> Iterator[str]:
-    """What to try, in order, for bytes that are not UTF-8."""
+    """Yield the charsets to try, in order, for bytes that are not UTF-8."""
     if format_ == "html" and (declared := EncodingDetector.find_declared_encoding(data, is_html=True)):
         yield declared
     sample = _sample(data)
     high = len(sample) - len(sample.decode("ascii", "ignore"))
     if high < _FEW and not _RUN_OUTSIDE_ASCII.search(sample):
-        # a © or a name with é: nothing for a detector to see, and the rest of the world writes in runs
+        # a © or a name with é: too little for a detector; scripts other than Latin have runs of such bytes
         yield "cp1252"
     yield from (match.encoding for match in from_bytes(sample, cp_isolation=_CANDIDATES.split(), enable_fallback=False))
 
 
 def _sample(data: bytes) -> bytes:
-    """The lines that tell something, 64 KB of them at most."""
+    """Return the lines with bytes outside ASCII, 64 KB at most."""
     lines: list[bytes] = []
     size = 0
     for line in io.BytesIO(data):

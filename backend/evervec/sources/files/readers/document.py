@@ -1,4 +1,4 @@
-"""One file into one document, or the reason why not; how each format becomes text is told in the files beside."""
+"""Turns one file into one document, or tells why not; each format is read by the module of its name."""
 
 from pathlib import Path, PurePath
 from typing import Final
@@ -23,9 +23,9 @@ _TEXT_FORMATS: Final = {formats.HTML: _MARKDOWN, formats.NOTEBOOK: _MARKDOWN, fo
 
 
 def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocument:
-    """The document that a file is, without a stamp. Blocking; at most `most_bytes` + 1 bytes are read.
+    """Return the document of a file, without a stamp. Blocking; at most `most_bytes` + 1 bytes are read.
 
-    Nothing that a file may hold raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
+    No content of a file raises. The reasons of a `SkippedDocument`: `gone`, `unreadable`, `not a file`, `too large`,
     `binary`, `not text`, `torn`, `encrypted`, `no text`.
     """
     uri = uri_of(path)
@@ -38,7 +38,7 @@ def read_file(path: Path, *, most_bytes: int) -> IncomingDocument | SkippedDocum
 
 
 def read_bytes(data: bytes, name: str, uri: str) -> IncomingDocument | SkippedDocument:
-    """The document that a file of this name and content is; its title comes from the content, never from the name.
+    """Return the document of a file of this name and content; its title comes from the content, never from the name.
 
     A file that is moved or renamed is embedded with the same words as before.
     """
@@ -55,7 +55,7 @@ def _document(data: bytes, format_: str | None, uri: str) -> IncomingDocument:
 
 
 def _read(data: bytes, format_: str | None) -> tuple[str, str, str]:
-    """Title as far as the file itself names one, text, and the text's format."""
+    """Return the title as far as the file itself has one, the text, and the text's format."""
     match format_:
         case _ if not data:
             return "", "", _TEXT_FORMATS.get(format_, format_) if format_ else formats.PLAIN

@@ -1,4 +1,4 @@
-"""The bytes of one file, or why there are none; what they mean is told elsewhere, so nothing here takes long to load."""
+"""The bytes of one file, or why they can not be read; loads quickly, because formats are read elsewhere."""
 
 import errno
 import os
@@ -15,12 +15,12 @@ _LONGEST_DETAIL: Final = 300
 
 
 def skipped(uri: str, problem: Unreadable) -> SkippedDocument:
-    """What is said of a file that has no document."""
+    """Return the skipped document of a file that can not be read."""
     return SkippedDocument(uri, problem.reason, snippet(clean(problem.detail), _LONGEST_DETAIL))
 
 
 def unreadable_for(error: OSError) -> Unreadable:
-    """Why a file could not be opened, in our words."""
+    """Return why a file could not be opened, in our words."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return Unreadable("gone")
@@ -31,7 +31,7 @@ def unreadable_for(error: OSError) -> Unreadable:
 
 
 def read_content(path: Path, most_bytes: int) -> bytes:
-    """All bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
+    """Return all bytes of a regular file as it is now, however it grows. A pipe is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)

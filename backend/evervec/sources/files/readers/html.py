@@ -1,4 +1,4 @@
-"""HTML as Markdown: headings, code and tables kept; navigation, addresses of links and emphasis left out."""
+"""HTML as Markdown: headings, code and tables are kept; navigation, addresses of links and emphasis are left out."""
 
 from itertools import islice
 from typing import Final
@@ -20,9 +20,10 @@ _NEWLINES: Final = "\r\n"
 
 
 def html_markdown(html: str) -> tuple[str, str, str]:
-    """Title (`<title>`, else the first `<h1>`), text, and the text's format: `markdown`, for any HTML however broken.
+    """Return title (`<title>`, else the first `<h1>`), text, and the text's format: `markdown`.
 
-    What nests too deep to be converted is `plain`: what it says, line by line.
+    Any HTML is accepted, also invalid one. A page that nests too deep to be converted is `plain`: its text, line by
+    line.
     """
     page = HtmlTree(html)
     title = page.title_text.rstrip(_PERMALINKS)
@@ -39,7 +40,7 @@ class _BeyondBoundsError(Exception):
 
 
 class _Converter(MarkdownConverter):
-    """What is only for the eye, and addresses, are noise in a vector: they are left out."""
+    """A converter that leaves out addresses and decoration: they are noise in a vector."""
 
     def __init__(self, most_characters: int) -> None:
         super().__init__(
@@ -52,30 +53,33 @@ class _Converter(MarkdownConverter):
         self._most = most_characters
 
     def process_tag(self, node: Tag, parent_tags: set[str] | None = None) -> str:
-        """As inherited, within bounds: lists in lists are indented, and a line of two characters becomes one of fifty."""
+        """Convert a tag as inherited, within bounds: in nested lists a line of two characters is indented to fifty."""
         text: str = super().process_tag(node, parent_tags)  # type: ignore[misc]  # the library's stub leaves it out
         if len(text) > self._most:
             raise _BeyondBoundsError
         return text
 
     def convert_a(self, el: Tag, text: str, parent_tags: set[str]) -> str:
-        """The text of a link; nothing for the sign beside a heading that links to it."""
+        """Return the text of a link; nothing for the permalink sign beside a heading."""
         return text if text.strip(_PERMALINKS + "#") else ""
 
     def convert_img(self, el: Tag, text: str, parent_tags: set[str]) -> str:
-        """What the picture is said to show."""
+        """Return the alternative text of an image."""
         return " ".join(str(el.get("alt") or "").split())
 
     def convert_video(self, el: Tag, text: str, parent_tags: set[str]) -> str:
-        """What is said in its place."""
+        """Return the text in place of a video."""
         return text
 
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:
-        """A code block, with its language if the page tells it."""
+        """Return a code block, with its language if the page tells it."""
         return "" if is_blank(text) else f"\n\n{fence(text.strip(_NEWLINES), _language(el))}\n\n"
 
     def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:
-        """An item. Each step of a numbered list is `1.`: one put in between must not change all that follow."""
+        """Return a list item.
+
+        Each step of a numbered list is `1.`: an inserted one must not change all that follow.
+        """
         if is_blank(text):
             return "\n"
         bullet = "1. " if el.parent is not None and el.parent.name == "ol" else "- "
@@ -84,7 +88,10 @@ class _Converter(MarkdownConverter):
 
 
 def _language(pre: Tag) -> str:
-    """The language of a code block, as most generators write it: `class="language-python"`, `highlight-python`."""
+    """Return the language of a code block.
+
+    Most generators write it as `class="language-python"` or `highlight-python`.
+    """
     near = [pre, pre.find("code"), *islice(pre.parents, 2)]
     for element in near:
         for name in element.get_attribute_list("class") if isinstance(element, Tag) else []:

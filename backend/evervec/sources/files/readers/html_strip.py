@@ -1,4 +1,4 @@
-"""HTML before it is parsed: what is no page (comments, scripts, styles) is cut out in one pass, however it is broken."""
+"""Removes comments, declarations, scripts and styles from HTML before it is parsed, in one pass."""
 
 import re
 from typing import Final
@@ -13,10 +13,11 @@ _CODE_END: Final = {
 
 
 def strip_raw_parts(html: str) -> str:
-    """The page without comments, declarations, scripts and styles.
+    """Return the page without comments, declarations, scripts and styles.
 
-    Python's parser looks for the end of each of them anew, so that one torn page of 1 MB may keep it for minutes. Here
-    what never ends is looked for once: the mark of a comment goes, and a script goes on to the end.
+    Python's parser searches the end of each of them again, so that one broken page of 1 MB may keep it for minutes.
+    Here an end that does not exist is searched once: then the mark of a comment is removed, and a script goes on to the
+    end of the page.
     """
     kept: list[str] = []
     endless: set[re.Pattern[str]] = set()
@@ -34,11 +35,11 @@ def strip_raw_parts(html: str) -> str:
 
 
 def _not_opening(text: str) -> str:
-    """What comes before something that is cut out must not open a tag with what comes behind it."""
+    """Escape a final `<`: it must not open a tag with the text after the removed part."""
     return f"{text[:-1]}&lt;" if text.endswith("<") else text
 
 
 def _ended(html: str) -> str:
-    """No tag opens behind the last `>`: a `<` there is only a sign."""
+    """Escape every `<` behind the last `>`: no tag opens there."""
     end = html.rfind(">") + 1
     return html[:end] + html[end:].replace("<", "&lt;")

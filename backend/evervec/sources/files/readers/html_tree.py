@@ -1,4 +1,4 @@
-"""The tree of an HTML page as a browser builds it: end tags that may be left out are put in; nothing is converted here."""
+"""The tree of an HTML page as a browser builds it: omitted end tags are added; nothing is converted here."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -32,9 +32,9 @@ _NEAR: Final = 12
 
 
 class HtmlTree(BeautifulSoup):
-    """A page whose navigation, drawings and other things for the eye are gone. Any markup makes one.
+    """The tree of a page without navigation, drawings and other things for the eye. Any markup makes one.
 
-    `deep` is how many elements were open at once, `title_text` what `<title>` says, else the first `<h1>`.
+    `deep` is how many elements were open at once, `title_text` the text of `<title>`, else of the first `<h1>`.
     """
 
     deep: int
@@ -48,14 +48,14 @@ class HtmlTree(BeautifulSoup):
             tag.decompose()
 
     def reset(self) -> None:
-        """As inherited: called before anything is parsed."""
+        """Reset as inherited, before anything is parsed."""
         super().reset()
         self.deep = 0
         self._dropped: list[Tag] = []
         self._named: dict[str, Tag] = {}
 
     def handle_starttag(self, name: str, *args: Any, **more: Any) -> Tag | None:
-        """As inherited: called for each tag."""
+        """Handle a start tag as inherited, after ending the elements that it ends."""
         if name in _ENDS:
             self._end(*_ENDS[name])
         tag = super().handle_starttag(name, *args, **more)
@@ -67,7 +67,7 @@ class HtmlTree(BeautifulSoup):
         return tag
 
     def _end(self, ended: frozenset[str], inside: frozenset[str]) -> None:
-        """End the nearest of these that is open. Few elements are looked at, so that no nesting makes it slow."""
+        """End the nearest open element of these. Few elements are checked, so that no nesting makes it slow."""
         for tag in islice(reversed(self.tagStack), _NEAR):
             if tag.name in ended:
                 return self.handle_endtag(tag.name)

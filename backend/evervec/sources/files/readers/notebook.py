@@ -12,7 +12,7 @@ _LANGUAGE: Final = re.compile(r"[\w+#.-]+")
 
 
 def notebook_markdown(text: str) -> str:
-    """The Markdown of a notebook of nbformat 3 or 4 (https://nbformat.readthedocs.io); empty if its cells are.
+    """Return the Markdown of a notebook of nbformat 3 or 4 (https://nbformat.readthedocs.io); empty if its cells are.
 
     Raises `Unreadable`: `torn`, for what is no JSON or no notebook.
     """
@@ -39,7 +39,7 @@ def _torn(detail: str) -> Unreadable:
 
 
 def _cells(notebook: Mapping[str, object]) -> Iterator[object]:
-    """The cells: in the notebook itself, or in the worksheets that nbformat 3 had."""
+    """Yield the cells: in the notebook itself, or in the worksheets that nbformat 3 had."""
     sheets = notebook.get("worksheets", [notebook])
     for sheet in sheets if isinstance(sheets, list) else [None]:
         cells = sheet.get("cells") if isinstance(sheet, dict) else None
@@ -49,7 +49,7 @@ def _cells(notebook: Mapping[str, object]) -> Iterator[object]:
 
 
 def _language(notebook: Mapping[str, object]) -> str:
-    """What the kernel speaks, in one word; empty if that is not said."""
+    """Return the kernel's language, in one word; empty if the notebook does not tell it."""
     metadata = _object(notebook.get("metadata"))
     said = _object(metadata.get("language_info")).get("name") or _object(metadata.get("kernelspec")).get("language")
     return _word(said)
@@ -81,7 +81,7 @@ def _markdown(number: int, cell: object, language: str) -> str:
 
 
 def _source(number: int, cell: Mapping[str, object]) -> str:
-    """The text of a cell, a string or a list of lines; nbformat 3 has that of code under `input`."""
+    """Return the text of a cell, a string or a list of lines; nbformat 3 has that of code under `input`."""
     source = cell.get("source", cell.get("input"))
     lines = [source] if isinstance(source, str) else source
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):

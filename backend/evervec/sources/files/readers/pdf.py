@@ -1,4 +1,4 @@
-"""The text of a PDF, page by page, within bounds of time and size; pictures are not looked at, nothing is run."""
+"""The text of a PDF, page by page, within bounds of time and size; images are ignored, nothing is executed."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ MOST_SECONDS: Final = 60.0
 
 PAGE_BREAK: Final = "\n\f\n"
 
-# No page of text needs more, and what these stop costs a second, not minutes.
+# No page of text needs more; with these limits a hostile file costs a second, not minutes.
 _MOST_INFLATED: Final = 20_000_000
 _MOST_OPERANDS: Final = 1_000_000
 
@@ -28,12 +28,12 @@ _JUNK_TITLE: Final = re.compile(
     re.IGNORECASE,
 )
 
-# It reports each defect that it got over; what it did not get over is raised.
+# pypdf logs each defect that it could repair; the others are raised.
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
 
 def pdf_text(data: bytes, *, seconds: float = MOST_SECONDS) -> tuple[str, str]:
-    """Title (from its metadata, else empty) and text, pages parted by a form feed on a line of its own.
+    """Return title (from its metadata, else empty) and text; a form feed on a line of its own separates pages.
 
     Raises `Unreadable`: `encrypted`, `torn`, `no text`, `too large`.
     """
@@ -55,7 +55,7 @@ def pdf_text(data: bytes, *, seconds: float = MOST_SECONDS) -> tuple[str, str]:
         raise Unreadable("encrypted", "it opens only with a password") from None
     except LimitReachedError as error:
         raise Unreadable("too large", f"a part of it is out of bounds: {error}") from error
-    except Exception as error:  # a torn file may raise anything, says the library
+    except Exception as error:  # a broken file may raise anything, by the library's own documentation
         raise Unreadable("torn", f"{type(error).__name__}: {error}") from error
 
 
@@ -77,9 +77,9 @@ def _pages(reader: PdfReader, deadline: float) -> Iterator[str]:
         if monotonic() > deadline:
             raise Unreadable("too large", f"it took too long: {number:,} pages were read")
 
-    for number, page in enumerate(reader.pages):  # noqa: B007  # `watch` tells it
+    for number, page in enumerate(reader.pages):  # noqa: B007  # `watch` reports it
         watch()
-        # also called for every operand, since one page may be made to last for hours
+        # `watch` is called for every operand, because a hostile page may last for hours
         text = page.extract_text(visitor_operand_before=watch).rstrip()
         size += len(text)
         if size > MOST_CHARACTERS:
@@ -88,7 +88,7 @@ def _pages(reader: PdfReader, deadline: float) -> Iterator[str]:
 
 
 def _title(reader: PdfReader) -> str:
-    """The title that its author gave it, not one that a program left there."""
+    """Return the title that its author gave it, not a program's default."""
     metadata = reader.metadata
     title = " ".join((metadata.title or "").split()) if metadata else ""
     return "" if _JUNK_TITLE.fullmatch(title) else title

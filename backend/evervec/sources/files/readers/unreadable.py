@@ -1,4 +1,4 @@
-"""The one way in which a reader says that a file holds no text for us; who answers it is `reading.py`."""
+"""The error of a reader for a file that has no text for us."""
 
 from evervec.errors import EvervecError
 

@@ -183,7 +183,7 @@ class Story:
     async def _uris(self) -> Uris:
         found: Uris = {}
         for seller in SELLERS:
-            dataset = await requests.dataset(self._resources, f"{PROJECT}/{seller}")
+            dataset = await requests.dataset(self._resources.database, f"{PROJECT}/{seller}")
             async with self._resources.database.read() as tx:
                 found[seller] = {uri async for some in documents.every(tx, dataset.id) for _, uri in some}
         return found

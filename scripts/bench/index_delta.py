@@ -67,7 +67,7 @@ async def _measured(resources: Resources, name: str, count: int, *, changed: int
     await _fill(resources, name, count)
     description = parse(DESCRIPTION.format(name=name), name, {})
     record = await source_registry.register_sql(resources, description)
-    dataset = await requests.dataset(resources, f"bench/{name}")
+    dataset = await requests.dataset(resources.database, f"bench/{name}")
     first = await requests.index_dataset(resources, dataset.id, full_rebuild=True)
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE documents, chunks, embeddings")

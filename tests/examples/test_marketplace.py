@@ -170,7 +170,9 @@ async def indexed(resources: Resources, answer: dict[str, Any]) -> int:
     """Work off what a sync asked for; answers how many texts that sent."""
     done = []
     for seller in answer["datasets"]:
-        done += await requests.run_due(resources, (await requests.dataset(resources, f"marketplace/{seller}")).id)
+        done += await requests.run_due(
+            resources, (await requests.dataset(resources.database, f"marketplace/{seller}")).id
+        )
     assert [run.state for run in done] == ["done"] * len(answer["datasets"])
     return sum(run.counts.texts_sent for run in done)
 

@@ -54,7 +54,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
 
         One run at a time: while one is at work or waits, another is refused with the id of that one. With `wait` the answer
         is 202 all the same if the source went away meanwhile: the run is tried again later."""
-        found = await requests.dataset(resources, dataset)
+        found = await requests.dataset(resources.database, dataset)
         run_id = await requests.start(resources, found.id, _wish(asked, full_rebuild))
         run = await (runs.follow if wait else runs.one)(resources, run_id)
         response.status_code = 200 if run.finished_at is not None else 202
@@ -87,7 +87,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
     ) -> dict[str, Any]:
         """Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
         newest run that did everything from nothing, less the run's own; 0 for a slower one, null while none was measured."""
-        return await indexing.metrics(resources, dataset, newest=runs)
+        return await indexing.metrics(resources.database, dataset, newest=runs)
 
 
 def _wish(asked: IndexRequest, full_rebuild: bool) -> RunRequest:

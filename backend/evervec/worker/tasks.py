@@ -116,7 +116,7 @@ async def index_dataset_task(
     resources: Resources = OPEN_RESOURCES,
 ) -> dict[str, Any]:
     """Index a dataset (uuid or project/slug); ids that come while it is being indexed wait for the next run."""
-    found = await requests.dataset(resources, dataset_id)
+    found = await requests.dataset(resources.database, dataset_id)
     run_id = await requests.enqueue(resources, found.id, RunRequest(changed_ids, full_rebuild, trigger="task"))
     done = await requests.run_due(resources, found.id)
     return {"run": str(run_id), "runs": [{"id": str(run.id), "state": run.state} | asdict(run.counts) for run in done]}

@@ -229,7 +229,7 @@ async def test_a_removed_provider_gives_its_rows_to_the_next_one(
     (job,) = (await manager.flush_queue()).jobs
     type_ = (await lane.provider()).type
     await add(lane, fake, type_, name="another")
-    await providers.remove(lane, type_)
+    await providers.remove(lane.database, type_)
     with pytest.raises(Refused, match="was removed"):
         await manager.cancel(str(job.id))
     synced = await manager.check_and_sync()

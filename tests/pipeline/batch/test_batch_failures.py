@@ -99,7 +99,7 @@ async def test_of_a_thousand_rows_thirty_seven_are_refused_and_the_rest_is_ready
     assert all(f"nobody embeds {row['content']!r}" in row["error_message"] for row in told)
 
     fake.heal()
-    assert await failures.retry(lane) == 37
+    assert await failures.retry(lane.database) == 37
     assert (await BatchManager(lane).flush_queue()).rows == 37
     await to_the_end(lane, psql)
     assert await assert_every_vector_is_right(psql) == 1000

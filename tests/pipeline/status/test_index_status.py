@@ -69,7 +69,7 @@ async def test_a_file_source_shows_its_folders_even_if_they_are_gone(resources: 
     folders = [tmp_path / name for name in ("a b", "c")]
     for folder in folders:
         folder.mkdir()
-    await source_registry.register_files(resources, "p", "docs", FileSelection(folders))
+    await source_registry.register_files(resources.database, "p", "docs", FileSelection(folders))
     for folder in folders:
         folder.rmdir()
     source = (await indexing.status(resources, "p/docs"))["source"]
@@ -126,12 +126,12 @@ async def test_an_unknown_dataset_is_named(resources: Resources, orders: UUID) -
         with pytest.raises(UnknownDatasetError, match=name):
             await indexing.status(resources, name)
         with pytest.raises(UnknownDatasetError, match="p/orders"):
-            await indexing.metrics(resources, name)
+            await indexing.metrics(resources.database, name)
 
 
 async def test_without_a_measured_run_from_nothing_no_seconds_are_saved(resources: Resources, orders: UUID) -> None:
     await index_dataset(resources, orders, {"orders": [1]})
-    found = await indexing.metrics(resources, "orders")
+    found = await indexing.metrics(resources.database, "orders")
     assert (found["full_run"], found["runs"][0]["saved"]["seconds"], found["totals"]["saved"]["seconds"]) == (
         None,
         None,
@@ -147,7 +147,7 @@ async def test_seconds_saved_are_those_of_the_run_from_nothing_and_never_negativ
     quick, slow = [await index_dataset(resources, orders) for _ in range(2)]
     for run, seconds in ((full, 100), (quick, 4), (slow, 300)):
         await psql.execute("UPDATE index_runs SET seconds_total = $2 WHERE id = $1", run.id, seconds)
-    found = await indexing.metrics(resources, "orders")
+    found = await indexing.metrics(resources.database, "orders")
     assert found["full_run"]["run"] == str(full.id)
     assert [run["saved"]["seconds"] for run in found["runs"]] == [0, 96, 0]
     assert (found["totals"]["saved"]["seconds"], found["totals"]["seconds"]["total"]) == (96, 404)
@@ -162,7 +162,7 @@ async def test_runs_that_embedded_nothing_themselves_or_did_not_end_have_saved_n
         "VALUES ($1, 'compare', 'call', 'failed', now(), 'why', 5)",
         orders,
     )
-    found = await indexing.metrics(resources, "orders")
+    found = await indexing.metrics(resources.database, "orders")
     assert [run["saved"] for run in found["runs"]] == [None, None]
     assert (found["full_run"], found["totals"]["runs"], found["totals"]["texts_sent"]) == (None, 2, 5)
     assert found["totals"]["saved"] == {"texts": None, "tokens": None, "cost_usd": None, "seconds": None}
@@ -174,7 +174,7 @@ async def test_totals_are_of_all_kept_runs_and_the_list_of_the_newest(
     for _ in range(3):
         await index_dataset(resources, orders)
     waits = await requests.enqueue(resources, orders, RunRequest())
-    found = await indexing.metrics(resources, "orders", newest=2)
+    found = await indexing.metrics(resources.database, "orders", newest=2)
     assert found["runs"][0]["run"] == str(waits)
     assert (len(found["runs"]), found["totals"]["runs"]) == (2, 3)
     assert found["totals"]["chunks"] == {"new": 20, "updated": 0, "skipped": 40, "deleted": 0}

@@ -98,7 +98,7 @@ async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> No
 
 async def _knowledge(resources: Resources) -> None:
     _step("What was extracted, by rules and embeddings, without any LLM")
-    sample = await overview.extracted(resources)
+    sample = await overview.extracted(resources.database)
     for name, count, atoms in sample.topics:
         output.say(f"{name} ({count} atoms)", style="bold", indent=2)
         for type_, title, confidence in atoms:

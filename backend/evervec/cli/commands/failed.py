@@ -26,7 +26,7 @@ def group() -> None:
 @app.command("list")
 def list_(dataset: Dataset = None, k: Limit = 100, as_json: Json = False) -> None:
     """List rows that could not be embedded, and messages that could not be extracted."""
-    found = call(lambda r: overview.failed(r, dataset=dataset, most=k))
+    found = call(lambda r: overview.failed(r.database, dataset=dataset, most=k))
     if as_json:
         output.document({"failed": [asdict(failure) for failure in found]})
         return
@@ -47,12 +47,12 @@ def _show(failure: Failure) -> None:
 @app.command()
 def retry(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Make failed rows pending again."""
-    count = call(lambda r: failures.retry(r, dataset=dataset, one=failures.parse_failure_id(one)))
+    count = call(lambda r: failures.retry(r.database, dataset=dataset, one=failures.parse_failure_id(one)))
     output.document({"reopened": count}) if as_json else output.say(f"{count:,} reopened.")
 
 
 @app.command()
 def discard(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Leave failed rows alone for good: they count as empty until their text changes."""
-    count = call(lambda r: failures.discard(r, dataset=dataset, one=failures.parse_failure_id(one)))
+    count = call(lambda r: failures.discard(r.database, dataset=dataset, one=failures.parse_failure_id(one)))
     output.document({"discarded": count}) if as_json else output.say(f"{count:,} discarded.")

@@ -70,7 +70,7 @@ def _index_one(
 ) -> None:
     async def run(resources: Resources) -> tuple[Done, Left]:
         request = RunRequest(_changed_ids(changed), full, trigger=TRIGGER)
-        target = await indexing.dataset(resources, name)
+        target = await indexing.dataset(resources.database, name)
         if not wait:
             run_id = await indexing.start(resources, target.id, request)
             return (target, await index_runs.one(resources, run_id)), await left(resources, [target])
@@ -90,7 +90,7 @@ def _index_one(
 
 def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
     async def run(resources: Resources) -> tuple[list[Done], Left]:
-        datasets = await index_runs.sourced(resources)
+        datasets = await index_runs.sourced(resources.database)
         asked = await indexing.index_all_datasets(resources, full, trigger=TRIGGER)
         done: list[Done] = []
         with output.progress("datasets", len(asked)) as step:
@@ -111,7 +111,7 @@ def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
 
 def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
     """The index runs of a dataset, or of all: what each did, what it sent and saved, how it ended."""
-    found = call(lambda r: index_runs.recent(r, dataset, limit=k))
+    found = call(lambda r: index_runs.recent(r.database, dataset, limit=k))
     if as_json:
         output.document({"runs": [_document(*one) for one in found]})
     elif found:

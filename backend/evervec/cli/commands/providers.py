@@ -196,5 +196,5 @@ def use(name: Name, reembed: Reembed = False, deferred: Deferred = False, as_jso
 @app.command()
 def remove(name: Name, as_json: Json = False) -> None:
     """Forget a provider. Its vectors stay."""
-    call(lambda r: providers.remove(r, name))
+    call(lambda r: providers.remove(r.database, name))
     output.document({"removed": name}) if as_json else output.say(f"{name} is forgotten.")

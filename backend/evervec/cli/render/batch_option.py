@@ -43,7 +43,7 @@ async def kept(resources: Resources, datasets: Sequence[Dataset]) -> Kept:
     """What batch jobs would take of some datasets; nothing is sent."""
     manager = BatchManager(resources)
     planned = [await manager.flush_queue(dataset=str(one.id), dry_run=True) for one in datasets]
-    return Kept(await runs.pending(resources, [one.id for one in datasets]), planned)
+    return Kept(await runs.pending(resources.database, [one.id for one in datasets]), planned)
 
 
 def waiting_document(found: Left | Kept) -> dict[str, int]:

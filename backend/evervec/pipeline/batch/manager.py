@@ -284,7 +284,7 @@ class BatchManager:
 
     async def _count_undescribed(self, flushed: FlushResult, scope: Sequence[UUID]) -> None:
         """Files that wait for a model: a reason, where there is no other."""
-        flushed.files_waiting = await waiting_files(self._resources, scope)
+        flushed.files_waiting = await waiting_files(self._resources.database, scope)
         if flushed.files_waiting and flushed.reason is None:
             flushed.reason = (
                 f"{flushed.files_waiting:,} pictures and sounds wait: provider {flushed.provider!r} has no chat model; "

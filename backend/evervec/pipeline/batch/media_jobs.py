@@ -23,7 +23,7 @@ from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
 from evervec.store.providers import Provider
-from evervec.store.session import ReadTx, Tx
+from evervec.store.session import Database, ReadTx, Tx
 
 FILES_LISTED = 500
 """Files that are looked up together; each is read, held and written down by itself."""
@@ -41,13 +41,13 @@ def require_model(provider: Provider) -> None:
         )
 
 
-async def take_in(resources: Resources, dataset_id: UUID, provider: Provider, given: Sequence[IncomingDocument]) -> int:
+async def take_in(database: Database, dataset_id: UUID, provider: Provider, given: Sequence[IncomingDocument]) -> int:
     """Save files as documents that wait for a description; return how many are new or changed.
 
     Raises `NoMediaModelError` and `DatasetGone`.
     """
     require_model(provider)
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         same = await media.unchanged(tx, dataset_id, given)
     changed = [one for one in given if one.uri not in same]
 
@@ -56,7 +56,7 @@ async def take_in(resources: Resources, dataset_id: UUID, provider: Provider, gi
         await media.upsert(tx, dataset_id, changed)
 
     if changed:
-        await resources.database.with_retries(once)
+        await database.with_retries(once)
     return len(changed)
 
 
@@ -317,9 +317,9 @@ class MediaPayload:
             await batch_jobs.settle_items(tx, job_id, ids, returned=returned, failed=failed, dropped=dropped)
 
 
-async def waiting_files(resources: Resources, scope: Sequence[UUID]) -> int:
+async def waiting_files(database: Database, scope: Sequence[UUID]) -> int:
     """How many files wait in some datasets for a model that describes them."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         return sum(count for _, count in await media.waiting(tx, scope))
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from evervec.errors import Refused
-from evervec.pipeline.resources import Resources
 from evervec.store import datasets, messages, rows
 from evervec.store.schema.embeddables import BY_NAME
+from evervec.store.session import Database
 
 EXTRACTION = "extraction"
 _MOST = 2**63 - 1
@@ -34,9 +34,9 @@ def parse_failure_id(text: str | None) -> FailureId | None:
     return FailureId(BY_NAME[kind].kind if kind in BY_NAME else None, int(number))
 
 
-async def retry(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
+async def retry(database: Database, *, dataset: str | None = None, one: FailureId | None = None) -> int:
     """Make failed rows pending again, and messages that were given up extractable; return how many."""
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
         reopened = 0
         if one is None or one.kind is not None:
@@ -46,13 +46,13 @@ async def retry(resources: Resources, *, dataset: str | None = None, one: Failur
         return reopened
 
 
-async def discard(resources: Resources, *, dataset: str | None = None, one: FailureId | None = None) -> int:
+async def discard(database: Database, *, dataset: str | None = None, one: FailureId | None = None) -> int:
     """Count failed rows as empty until their text changes; return how many. Raises `Refused` for an extraction."""
     if one is not None and one.kind is None:
         raise Refused(
             reason="A message whose extraction failed is not tried again until it is edited, so there is nothing to discard."
         )
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         return await rows.discard(tx, [d.id for d in await datasets.find(tx, dataset)], row=_row(one))
 
 

@@ -15,6 +15,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.providers import Provider, ProviderDraft
+from evervec.store.session import Database
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
 
 
-async def remove(resources: Resources, name: str) -> None:
+async def remove(database: Database, name: str) -> None:
     """Forget a provider. Raises `Refused` for the last one of the active space while there are datasets."""
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
         others = [p for p in await providers.every(tx) if p.space.active and p.id != chosen.id]
         if chosen.space.active and not others and await datasets.live(tx):

@@ -15,7 +15,7 @@ from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 
 RING_AFTER_SECONDS: Final = 0.25
 
@@ -39,17 +39,17 @@ async def extract_knowledge(
     one before. A call that finds another one running leaves its messages to that one, or to the next sweep.
     """
     counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
-    for dataset_id in await _datasets(resources, ids):
+    for dataset_id in await _datasets(resources.database, ids):
         async with resources.database.advisory_lock(f"extract:{dataset_id}", wait=False) as alone:
             if alone:
                 await _extract_all(resources, dataset_id, counts, lane=lane, hooks=hooks)
     return counts
 
 
-async def _datasets(resources: Resources, ids: Sequence[int] | UUID) -> list[UUID]:
+async def _datasets(database: Database, ids: Sequence[int] | UUID) -> list[UUID]:
     if isinstance(ids, UUID):
         return [ids]
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         return await messages.datasets_of(tx, ids)
 
 
@@ -59,12 +59,12 @@ async def _extract_all(
     provider = await resources.provider()
     lease = MessageLease(resources, provider)
     async with _Hooks(resources.doorbell, provider.id, lane) as doorbells:
-        while await _is_due(resources, dataset_id) and (
+        while await _is_due(resources.database, dataset_id) and (
             claimed := await lease.claim("extract", dataset_id, EXTRACT_TOGETHER)
         ):
             saved: list[Extracted] = []
             for group in isolate_retries(claimed):
-                saved += await _extract_group(resources, lease, group)
+                saved += await _extract_group(resources.database, lease, group)
             for extracted in saved:
                 counts["messages"] += len(extracted.message_ids)
                 counts["atoms"] += len(extracted.version_created_atom_ids)
@@ -115,12 +115,12 @@ class _Hooks:
             await before
 
 
-async def _is_due(resources: Resources, dataset_id: UUID) -> bool:
+async def _is_due(database: Database, dataset_id: UUID) -> bool:
     """Return whether enough messages wait, or none of the dataset is still to be scored: topics need many messages.
 
     The worker that scores the last of them rings again.
     """
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         return await messages.extraction_is_due(tx, dataset_id, EXTRACT_TOGETHER)
 
 
@@ -135,20 +135,18 @@ def _rings(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ri
     return [Ring(task, {ids: found, "provider_id": provider}, lane) for task, ids, found in written if found]
 
 
-async def _extract_group(
-    resources: Resources, lease: MessageLease, claimed: Sequence[ClaimedMessage]
-) -> list[Extracted]:
+async def _extract_group(database: Database, lease: MessageLease, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:
     saved = []
     async with lease.working(claimed):
         for dataset_id in dict.fromkeys(c.dataset_id for c in claimed):
             part = [c for c in claimed if c.dataset_id == dataset_id]
             ids = [c.message.message_id for c in part]
-            async with resources.database.read() as tx:
+            async with database.read() as tx:
                 known = await knowledge.known(tx, dataset_id, ids)
             # a message that is noise now is here because atoms of an earlier revision have to go
             relevant = [c.message for c in part if c.signal != "noise"]
             found = await lease.extractor.extract(relevant, known) if relevant else Extraction()
-            async with resources.database.transaction() as tx:
+            async with database.transaction() as tx:
                 saved.append(await _save(tx, lease, dataset_id, part, found))
     return saved
 

@@ -18,7 +18,7 @@ from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.runs import RunRecord
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 
 logger = log.get("index")
 
@@ -76,10 +76,10 @@ async def index(
     async with resources.database.read() as tx:
         busy = await runs.is_indexing(tx, dataset_id)
     if busy:  # said at once, and not when it is this process's turn
-        raise await _busy(resources, dataset_id)
+        raise await _busy(resources.database, dataset_id)
     async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
         if not held:
-            raise await _busy(resources, dataset_id)
+            raise await _busy(resources.database, dataset_id)
         await _work_off(resources, dataset_id)
         async with resources.database.transaction() as tx:
             await runs.add(
@@ -97,12 +97,12 @@ async def index(
         if run is not None:
             await _perform(resources, run, options, progress)
             return run
-    raise await _busy(resources, dataset_id)
+    raise await _busy(resources.database, dataset_id)
 
 
-async def dataset(resources: Resources, name: str) -> Dataset:
+async def dataset(database: Database, name: str) -> Dataset:
     """One live dataset by uuid, slug or `project/slug`. Raises `UnknownDatasetError`, or `Refused` for several."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         found = await datasets.find(tx, name)
     if len(found) > 1:
         known = ", ".join(f"{one.project}/{one.slug}" for one in found)
@@ -194,40 +194,40 @@ async def _perform(
             chunker = await chunking.active(resources)
             await Indexing(resources, run, source, chunker, options, progress).perform()
             if lets_go:
-                await source_registry.forget_missing_roots(resources, run.dataset_id, source)
+                await source_registry.forget_missing_roots(resources.database, run.dataset_id, source)
         finally:
             await source.aclose()
     except (DatasetGone, UnknownDatasetError):
-        await _end(resources, run, "cancelled")
+        await _end(resources.database, run, "cancelled")
     except Exception as error:
-        await _failed(resources, run, error)
+        await _failed(resources.database, run, error)
         raise
     else:
-        await _end(resources, run, "done")
+        await _end(resources.database, run, "done")
 
 
-async def _failed(resources: Resources, run: RunRecord, error: Exception) -> None:
+async def _failed(database: Database, run: RunRecord, error: Exception) -> None:
     """What the caller did wrong has failed; what is only away is tried again."""
     later = isinstance(error, EvervecError) and not isinstance(error, Refused) and run.attempts < ATTEMPTS
     said = str(error) or type(error).__name__
     if not later:
-        await _end(resources, run, "failed", said)
+        await _end(database, run, "failed", said)
         return
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         await runs.postpone(tx, run, seconds=BACKOFF * 2 ** (run.attempts - 1), error=said)
 
 
-async def _end(resources: Resources, run: RunRecord, state: str, error: str | None = None) -> None:
+async def _end(database: Database, run: RunRecord, state: str, error: str | None = None) -> None:
     run.state, run.error = state, error
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         await runs.finish(tx, run)
 
 
-async def _busy(resources: Resources, dataset_id: UUID) -> IndexRunningError:
+async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:
     """Who has the lock of a dataset is just about to say which run is at work, or has just ended it."""
     busy: RunRecord | None = None
     for _ in range(RETRIES):
-        async with resources.database.read() as tx:
+        async with database.read() as tx:
             busy = await runs.active(tx, dataset_id)
         if busy is not None:
             break

@@ -22,6 +22,7 @@ from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
 from evervec.store.datasets import Dataset
 from evervec.store.foreign.reader import ForeignTables, open_foreign
+from evervec.store.session import Database
 from evervec.store.sources import SourceRecord
 
 NAMED_PATHS = 5
@@ -94,9 +95,9 @@ def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
     )
 
 
-async def without_missing(resources: Resources, project: str, dataset: str, files: FileSelection) -> FileSelection:
+async def without_missing(database: Database, project: str, dataset: str, files: FileSelection) -> FileSelection:
     """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
     known = {} if kept is None or kept.type != SourceType.FILES else _roots(kept.spec)
     paths = {normalize(path): path for path in files.roots}
@@ -104,15 +105,15 @@ async def without_missing(resources: Resources, project: str, dataset: str, file
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
 
 
-async def forget_missing_roots(resources: Resources, dataset_id: UUID, source: SourceReader) -> None:
+async def forget_missing_roots(database: Database, dataset_id: UUID, source: SourceReader) -> None:
     """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
-        await resources.database.with_retries(lambda tx: sources.remove_roots(tx, dataset_id, uris))
+        await database.with_retries(lambda tx: sources.remove_roots(tx, dataset_id, uris))
 
 
 async def register_files(
-    resources: Resources, project: str, dataset: str, files: FileSelection
+    database: Database, project: str, dataset: str, files: FileSelection
 ) -> tuple[Dataset, Sequence[str]]:
     """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
 
@@ -120,7 +121,7 @@ async def register_files(
     paths that are neither these nor in these: they would go as gone.
     """
     spec = files.spec()
-    async with resources.database.transaction() as tx:
+    async with database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
         kept = await sources.by_name(tx, target.project_id, target.slug)
         known = kept.spec if kept is not None and kept.type == SourceType.FILES else spec

@@ -174,7 +174,7 @@ class _Ingestion:
                 reason="Pictures and sounds are described by batch jobs, and nothing describes them at once: ingest them "
                 "with mode 'async', and text with mode 'sync' in another call."
             )
-        changed = await media_jobs.take_in(self._resources, self._target.id, provider, files)
+        changed = await media_jobs.take_in(self._resources.database, self._target.id, provider, files)
         self.total.documents += len(files)
         self.total.documents_unchanged += len(files) - changed
         self.total.media += changed

@@ -36,11 +36,11 @@ async def ingest_files(
     if deferred:
         await router.require_batch_api(resources)
     if options.allow_empty:
-        files = await source_registry.without_missing(resources, project, dataset, files)
+        files = await source_registry.without_missing(resources.database, project, dataset, files)
     source_registry.files_source(files)  # a path that is not there is refused before anything is made
     if options.dry:
         return await _counted(resources, project, dataset, files, options, progress)
-    target, scope = await source_registry.register_files(resources, project, dataset, files)
+    target, scope = await source_registry.register_files(resources.database, project, dataset, files)
     request = RunRequest(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
     return await requests.index(resources, target.id, request, options, progress)
 

@@ -15,7 +15,7 @@ from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets, documents, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.foreign.reader import Change, ForeignTables, open_foreign
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 OVERLAP = timedelta(seconds=60)
@@ -72,7 +72,7 @@ async def sync(
     async with aclosing(await source_registry.open_foreign_of(resources, record)) as foreign:
         # asked for before anything is read: what is written while we read is seen by the next sync
         horizon = await foreign.horizon()
-        synced, changed = await _seen(resources, description, record, foreign, full=full)
+        synced, changed = await _seen(resources.database, description, record, foreign, full=full)
     async with resources.database.transaction() as tx:
         for tenant in sorted(changed, key=str):
             dataset = await _dataset(tx, description, record, tenant)
@@ -86,13 +86,13 @@ async def sync(
     return synced
 
 
-async def look(resources: Resources, description: SourceDescription, *, full: bool = False) -> SourceSync:
+async def look(database: Database, description: SourceDescription, *, full: bool = False) -> SourceSync:
     """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         record = await sources.find(tx, slug("Project", description.project), description.name)
-    at = resources.database if description.url is None else description.url.get_secret_value()
+    at = database if description.url is None else description.url.get_secret_value()
     async with aclosing(await open_foreign(description, at)) as foreign:
-        synced, changed = await _seen(resources, description, record, foreign, full=full)
+        synced, changed = await _seen(database, description, record, foreign, full=full)
     for tenant in sorted(changed, key=str):
         project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
         synced.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
@@ -100,7 +100,7 @@ async def look(resources: Resources, description: SourceDescription, *, full: bo
 
 
 async def _seen(
-    resources: Resources,
+    database: Database,
     description: SourceDescription,
     record: SourceRecord | None,
     foreign: ForeignTables,
@@ -110,12 +110,12 @@ async def _seen(
     """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
     known: dict[str | None, UUID] = {}
     if record is not None:
-        async with resources.database.read() as tx:
+        async with database.read() as tx:
             known = await sources.tenants(tx, record.id)
     since = None if record is None else record.cursor.get("since")
     synced = SourceSync(description.name, None if since is None else datetime.fromisoformat(since))
     synced.warnings = await foreign.warnings()
-    changed = await _changed(resources, description, known, foreign, synced.since)
+    changed = await _changed(database, description, known, foreign, synced.since)
     if full:
         every = [None] if description.dataset is not None else [*await foreign.tenants(), *known]
         changed = {tenant: changed.get(tenant, {}) for tenant in every}
@@ -129,7 +129,7 @@ async def _dataset(tx: Tx, description: SourceDescription, record: SourceRecord,
 
 
 async def _changed(
-    resources: Resources,
+    database: Database,
     description: SourceDescription,
     known: dict[str | None, UUID],
     foreign: ForeignTables,
@@ -141,14 +141,14 @@ async def _changed(
         if described.updated_at is None:
             continue
         async for some in foreign.changed_since(table, since, OVERLAP):
-            for change in await _unknown(resources, description, known, table, some):
+            for change in await _unknown(database, description, known, table, some):
                 if described.dataset_column is None or change.tenant is not None:
                     found.setdefault(change.tenant, {}).setdefault(table, []).append(change.key)
     return found
 
 
 async def _unknown(
-    resources: Resources,
+    database: Database,
     description: SourceDescription,
     known: dict[str | None, UUID],
     table: str,
@@ -158,7 +158,7 @@ async def _unknown(
     for change in some:
         by_tenant.setdefault(change.tenant, {})[records.uri_of(table, change.key)] = change
     new: list[Change] = []
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         for tenant, changes in by_tenant.items():
             dataset_id = known.get(tenant)
             there = {} if dataset_id is None else await documents.by_uri(tx, dataset_id, list(changes))

@@ -77,7 +77,7 @@ async def watch(
         poll=poll,
         note=teller.note,
     )
-    target, _ = await source_registry.register_files(resources, project, dataset, files)
+    target, _ = await source_registry.register_files(resources.database, project, dataset, files)
     following = asyncio.create_task(watching.run())
     try:
         await _Keeper(resources, target, watching, teller, progress).keep(following, finish)

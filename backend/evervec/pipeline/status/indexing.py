@@ -18,7 +18,7 @@ from evervec.store.datasets import Dataset
 from evervec.store.monitor import Coverage
 from evervec.store.runs import RunCounts, RunRecord, RunSeconds
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import ReadTx, where
+from evervec.store.session import Database, ReadTx, where
 from evervec.store.sources import SourceRecord
 
 
@@ -28,7 +28,7 @@ async def status(resources: Resources, name: str) -> dict[str, Any]:
     Of the run at work `is_indexing` tells whether a process is at it; one that died is taken up by the next worker that looks.
     Raises `UnknownDatasetError`, or `Refused` for a name that several datasets have.
     """
-    dataset = await requests.dataset(resources, name)
+    dataset = await requests.dataset(resources.database, name)
     found = await _status(resources, dataset)
     if found["running"] is not None and not found["running"]["alive"]:
         # it may have ended between the look at its row and the look at its lock
@@ -100,15 +100,15 @@ async def _next_full_rebuild(resources: Resources, tx: ReadTx) -> datetime | Non
     return next_due(cron, await tx.now()) if cron else None
 
 
-async def metrics(resources: Resources, name: str, *, newest: int = 20) -> dict[str, Any]:
+async def metrics(database: Database, name: str, *, newest: int = 20) -> dict[str, Any]:
     """What the runs of a dataset did, cost and saved: all that are kept together, and the newest one by one.
 
     Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the newest
     run that did everything from nothing, less the run's own; never below 0, and None while no such run was measured.
     Only a run that came to its end and embedded by itself has saved anything. Raises as `status` does.
     """
-    dataset = await requests.dataset(resources, name)
-    async with resources.database.read() as tx:
+    dataset = await requests.dataset(database, name)
+    async with database.read() as tx:
         kept = await runs.finished(tx, dataset.id)
         shown = await runs.recent(tx, dataset.id, limit=newest)
         full = await runs.last_full(tx, dataset.id)

@@ -53,7 +53,7 @@ class Left:
 
 async def left(resources: Resources, targets: Sequence[Dataset]) -> Left:
     """What is still to be embedded in some datasets."""
-    pending = await runs.pending(resources, [one.id for one in targets])
+    pending = await runs.pending(resources.database, [one.id for one in targets])
     if not pending:
         return Left(0)
     found = await outlook(resources, targets[0].project, targets[0].slug)

@@ -9,6 +9,7 @@ from evervec.pipeline.status import mirrors
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
+from evervec.store.session import Database
 
 
 async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
@@ -78,10 +79,10 @@ async def queue(resources: Resources) -> dict[str, Any]:
 
 
 async def failed(
-    resources: Resources, *, dataset: str | None = None, kind: str | None = None, most: int = 100
+    database: Database, *, dataset: str | None = None, kind: str | None = None, most: int = 100
 ) -> list[Failure]:
     """What was given up on, with the reasons."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
         return await monitor.failures(tx, ids, kind=kind, most=most)
 
@@ -95,9 +96,9 @@ class Knowledge:
     links: list[tuple[str, str, str]]
 
 
-async def extracted(resources: Resources, *, dataset: str | None = None, topics: int = 4, atoms: int = 3) -> Knowledge:
+async def extracted(database: Database, *, dataset: str | None = None, topics: int = 4, atoms: int = 3) -> Knowledge:
     """A sample of what extraction found."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         dataset_ids = [d.id for d in await datasets.find(tx, dataset)]
         found = []
         for topic_id, name, count in await knowledge.largest_topics(tx, dataset_ids, most=topics):

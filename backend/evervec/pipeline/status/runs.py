@@ -12,6 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, monitor, runs, sources
 from evervec.store.datasets import Dataset
 from evervec.store.runs import RunRecord
+from evervec.store.session import Database
 
 POLL = 0.2
 """Seconds between two looks at a run that another process works on."""
@@ -76,18 +77,18 @@ def _saved(run: RunRecord) -> dict[str, Any] | None:
     }
 
 
-async def recent(resources: Resources, name: str | None, *, limit: int) -> list[tuple[Dataset, RunRecord]]:
+async def recent(database: Database, name: str | None, *, limit: int) -> list[tuple[Dataset, RunRecord]]:
     """The newest runs of one dataset, or of all, the newest first. Raises `UnknownDatasetError`."""
     found: list[tuple[Dataset, RunRecord]] = []
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         for one in await datasets.find(tx, name):
             found += [(one, run) for run in await runs.recent(tx, one.id, limit=limit)]
     return sorted(found, key=lambda pair: pair[1].created_at, reverse=True)[:limit]
 
 
-async def sourced(resources: Resources) -> list[Dataset]:
+async def sourced(database: Database) -> list[Dataset]:
     """The live datasets that have a source, by project and name."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         filled = set(await sources.assigned_datasets(tx))
         return [one for one in await datasets.live(tx) if one.id in filled]
 
@@ -115,7 +116,7 @@ async def follow(resources: Resources, run_id: UUID) -> RunRecord:
         await asyncio.sleep(POLL)
 
 
-async def pending(resources: Resources, dataset_ids: Sequence[UUID]) -> int:
+async def pending(database: Database, dataset_ids: Sequence[UUID]) -> int:
     """Rows of some datasets that still have to be embedded."""
-    async with resources.database.read() as tx:
+    async with database.read() as tx:
         return await monitor.pending(tx, dataset_ids)

@@ -61,7 +61,7 @@ def files(
             )
         if dry_run or done.state == "cancelled":
             return done, project, dataset, Left(0)
-        target = await requests.dataset(resources, str(done.dataset_id))
+        target = await requests.dataset(resources.database, str(done.dataset_id))
         return done, target.project, target.slug, await waiting(resources, [target], deferred=deferred)
 
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)

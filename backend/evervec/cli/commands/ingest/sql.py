@@ -45,7 +45,7 @@ def sql(
     async def run(resources: Resources) -> Answer:
         description = loading.load(path, os.environ)
         if dry_run:
-            synced = await look(resources, description, full=full)
+            synced = await look(resources.database, description, full=full)
             return synced, [None for _ in synced.datasets], Left(0)
         return await _sync(resources, description, full=full, work=work, deferred=deferred)
 
@@ -70,7 +70,7 @@ async def _sync(
         for one in synced.datasets:
             done.append(await _run_of(resources, one, work=work))
             step(1)
-    datasets = [await requests.dataset(resources, str(one.dataset_id)) for one in synced.datasets]
+    datasets = [await requests.dataset(resources.database, str(one.dataset_id)) for one in synced.datasets]
     return synced, done, await waiting(resources, datasets, deferred=deferred)
 
 

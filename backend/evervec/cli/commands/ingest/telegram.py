@@ -59,7 +59,7 @@ def telegram(
 
 
 async def _kept(resources: Resources, project: str, dataset: str) -> Kept:
-    target = await requests.dataset(resources, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+    target = await requests.dataset(resources.database, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
     return await kept(resources, [target])
 
 

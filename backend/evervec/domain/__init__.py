@@ -1,1 +1,1 @@
-"""The pure room: no await on the outside world, no SQL, no clock."""
+"""Pure functions and types: no I/O, no SQL, no clock."""

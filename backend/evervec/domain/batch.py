@@ -1,4 +1,4 @@
-"""A job of a provider's batch API, as both sides of the wire talk about it; no row of ours, no request."""
+"""A job of a provider's batch API, as both sides of its client see it; no database rows and no requests here."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ DISCOUNT = 0.5
 
 
 def new_intent(tag: bytes) -> UUID:
-    """The id of a new intent of the database with this tag of four bytes."""
+    """Return the id of a new intent of the database with this tag of four bytes."""
     return UUID(bytes=tag[:TAG] + uuid4().bytes[TAG:])
 
 
 def belongs_to(intent: UUID | None, tag: bytes) -> bool:
-    """Whether an intent belongs to the database with this tag."""
+    """Return whether an intent belongs to the database with this tag."""
     return intent is not None and intent.bytes[:TAG] == tag[:TAG]
 
 
 class JobType(StrEnum):
-    """What a job makes: vectors of texts, or texts about pictures and sounds."""
+    """The result of a job: vectors of texts, or descriptions of images and sounds."""
 
     EMBEDDING = "EMBEDDING"
     MEDIA_DESCRIPTION = "MEDIA_DESCRIPTION"
 
 
 class JobStatus(StrEnum):
-    """How far a job of ours is. `CREATED` is an intent: its rows are held, and perhaps it was sent already."""
+    """The state of a job in our database. `CREATED` is an intent: its rows are leased, and it may already have been sent."""
 
     CREATED = "CREATED"
     SUBMITTED = "SUBMITTED"
@@ -50,7 +50,7 @@ class JobStatus(StrEnum):
 
 
 class RemoteState(StrEnum):
-    """How far the provider is. `UNKNOWN` is a state that it has never told us of before: neither good nor over."""
+    """The state of a job at the provider. `UNKNOWN` is one that we do not know: it is neither good nor final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -63,7 +63,7 @@ class RemoteState(StrEnum):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Return whether the state is final."""
         return self in FINAL_STATES
 
 
@@ -74,11 +74,12 @@ FINAL_STATES = frozenset(
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job as the provider tells of it.
+    """A job as the provider describes it.
 
-    `said` is the state in its own word, `intent` the intent that it carries (None: not one of ours), `input_file` and
-    `result_files` are remote names, as `download` and `remove_file` take them. A job can be `SUCCEEDED` with lines that
-    failed, and `EXPIRED` with results. `error` says why a job failed, `no_room` that it was only for the quota: nothing was done.
+    `said` is the state in the provider's own word, `intent` the intent that the job carries (None: not one of ours),
+    `input_file` and `result_files` are remote names, as `download` and `remove_file` take them. A job can be `SUCCEEDED`
+    with lines that failed, and `EXPIRED` with results. `error` says why a job failed, `no_room` that it failed only for
+    lack of quota: nothing was done.
     """
 
     external_id: str
@@ -97,7 +98,7 @@ class RemoteJob:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at the provider. `intent` is the intent that its name carries, None for one that is not ours."""
+    """A file at the provider. `intent` is the one that its name carries, None for a file that is not ours."""
 
     name: str
     intent: UUID | None
@@ -106,8 +107,10 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What one job may hold (`rows`, `bytes` of its input file, `tokens`), and all jobs that run at a time together
-    (`jobs`, `queued_tokens`). None: the provider names no limit."""
+    """What one job may hold (`rows`, `bytes` of its input file, `tokens`), and all running jobs together.
+
+    The latter are `jobs` and `queued_tokens`. None: the provider names no limit.
+    """
 
     rows: int
     bytes: int
@@ -118,7 +121,7 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Line:
-    """One line to ask: `key` comes back with its answer."""
+    """One line of an input file; its answer carries the same `key`."""
 
     key: str
     text: str
@@ -126,7 +129,7 @@ class Line:
 
 @dataclass(frozen=True)
 class MediaLine:
-    """One picture or sound to describe: its bytes, and what they are (`image/png`)."""
+    """One image or sound to describe: its bytes, and their type (`image/png`)."""
 
     key: str
     media_type: str
@@ -135,11 +138,11 @@ class MediaLine:
 
 @dataclass(frozen=True)
 class Results:
-    """Answered lines of one piece of a result file.
+    """The answered lines in one part of a result file.
 
     `keys[i]` goes with row i of `vectors`, `(n, dim) float32` exactly as answered; or with `texts[i]` where texts were
-    asked for. `errors` are `(key, code, message)` of lines that the provider could not do, `code` being a rung of the
-    failure ladder (`bad_input`, `bad_response`, `transient`, …). `garbled` counts lines that have no key to be found by.
+    asked for. `errors` are `(key, code, message)` of lines that the provider could not process, `code` being a rung of the
+    failure ladder (`bad_input`, `bad_response`, `transient`, …). `garbled` counts lines whose key can not be read.
     """
 
     keys: Sequence[str]
@@ -150,7 +153,7 @@ class Results:
 
 
 class BatchClient(Protocol):
-    """A provider's batch API. No call is ever repeated in here: who calls knows what a second time would cost.
+    """A provider's batch API. It repeats no call: the caller knows what a second one would cost.
 
     Each call raises a `ProviderError` subclass. `TransientError` of `create_embedding_job` and `describe_media` means
     that nobody knows whether the job was made; any other error of theirs that it was not.
@@ -158,63 +161,68 @@ class BatchClient(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name in messages."""
         ...
 
     @property
     def limits(self) -> BatchLimits:
-        """What fits."""
+        """Return the limits of a job and of all running jobs."""
         ...
 
     def line(self, line: Line) -> bytes:
-        """One line of an input file that asks for a vector, with its line break."""
+        """Return one line of an input file that asks for a vector, with its line break."""
         ...
 
     def media_line(self, line: MediaLine) -> bytes:
-        """One line of an input file that asks for a description. Raises `BadInputError` for a kind of media that the
-        provider has no model for, `ConfigError` when no chat model is set."""
+        """Return one line of an input file that asks for a description.
+
+        Raises `BadInputError` for a kind of media that the provider has no model for, `ConfigError` if no chat model is set.
+        """
         ...
 
     async def upload(self, intent: UUID, path: Path) -> str:
-        """Bring an input file over, streamed from disk; answers its remote name. The name carries the intent: a file that
-        an earlier try left there is taken, or replaced."""
+        """Upload an input file, streamed from disk, and return its remote name.
+
+        The name carries the intent: a file that an earlier attempt left there is used, or replaced.
+        """
         ...
 
     async def create_embedding_job(self, intent: UUID, file: str) -> RemoteJob:
-        """Create a job that embeds the lines of an uploaded file; it carries the intent. Exactly one request."""
+        """Create a job that embeds the lines of an uploaded file; it carries the intent. Sends one request."""
         ...
 
     async def describe_media(self, intent: UUID, file: str) -> RemoteJob:
-        """The same for lines that ask for descriptions."""
+        """Create a job that describes the lines of an uploaded file, in the same way."""
         ...
 
     async def get_job_status(self, external_id: str) -> RemoteJob:
-        """How a job stands. One that is not there any more is `GONE`, and no error."""
+        """Return the present state of a job. A job that no longer exists is `GONE`, which is no error."""
         ...
 
     def jobs(self, since: datetime) -> AsyncIterator[RemoteJob]:
-        """Our jobs (those that carry an intent) created at or after a moment, newest first, page by page."""
+        """Yield our jobs (those that carry an intent) created at or after a moment, newest first, page by page."""
         ...
 
     def download_results(self, job: RemoteJob, *, lines: int, dimensions: int | None) -> AsyncIterator[Results]:
-        """The results of a job, streamed, `lines` of them at a time; never the whole in memory.
+        """Yield the results of a job, `lines` of them at a time; the whole is never in memory.
 
         `dimensions` is the width that vectors must have, None where texts were asked for. A line that can not be read is
-        counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises `ResultsDeletedError` when the file is not there any more; a connection that breaks in the
-        middle raises `TransientError` after everything before it was given out.
+        counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises
+        `ResultsGoneError` if the file no longer exists; a connection that breaks in the middle raises `TransientError` after
+        everything before it was yielded.
         """
         ...
 
     async def cancel(self, external_id: str) -> None:
-        """Ask for the end of a job; one that is over or gone is no error."""
+        """Request the end of a job; one that is finished or gone is no error."""
         ...
 
     async def remove_job(self, external_id: str) -> None:
-        """Forget a job that is over, where the provider can; one that is gone is no error."""
+        """Delete a finished job, where the provider can; one that is gone is no error."""
         ...
 
     def files(self) -> AsyncIterator[RemoteFile]:
-        """Our remote files (those whose name carries an intent), page by page."""
+        """Yield our remote files (those whose name carries an intent), page by page."""
         ...
 
     async def remove_file(self, name: str) -> None:
@@ -227,13 +235,15 @@ class BatchClient(Protocol):
 
 
 def remote_name(intent: UUID) -> str:
-    """How a remote file or job of an intent is called: `evervec-` and 32 hex digits, which every provider takes."""
+    """Return the name of a remote file or job: `evervec-` and the intent in 32 hex digits, valid at every provider."""
     return f"{PREFIX}{intent.hex}"
 
 
 def intent_of(name: str | None) -> UUID | None:
-    """The intent that a remote name carries, or None for one that is not ours. `files/` before it and an ending behind
-    it are allowed."""
+    """Return the intent that a remote name carries, or None for a name that is not ours.
+
+    `files/` before it and an ending after it are allowed.
+    """
     stem = (name or "").rpartition("/")[2].partition(".")[0]
     digits = stem.removeprefix(PREFIX)
     if stem == digits or len(digits) != 32:

@@ -1,7 +1,7 @@
-"""Text into chunks: cut where its structure allows, small enough for the model, and the same again after an edit elsewhere.
+"""Text into chunks: cut where its structure allows, small enough for the model, and stable under edits elsewhere.
 
-Which neighbours share a chunk depends on the text around them and never on what was counted before, so an edit
-touches the chunks that it is in, and the rest keep their identity (`docs/decisions/0010`).
+Whether neighbours share a chunk depends on the text around them and never on what was counted before, so an edit
+changes only the chunks that it touches (`docs/decisions/0010`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,9 +71,9 @@ class ChunkDraft:
 class Recipe:
     """How chunks are made for one embedding space: the template of the vector text and the most tokens it may have.
 
-    A template holds `{text}` once, and `{title}` and `{heading}` where they are wanted; `{{` and `}}` are braces. What
-    stands before its first field and behind its last one is always said. What stands between two is said in front of
-    the second, unless that is empty or nothing was said yet: no mark is left dangling.
+    A template holds `{text}` once, and `{title}` and `{heading}` if wanted; `{{` and `}}` are braces. The words before its
+    first field and after its last one are always there. The words between two fields stand before the second one, unless
+    that is empty or no field came before it: no separator is left over.
     """
 
     template: str = TEMPLATE
@@ -89,12 +89,12 @@ class Recipe:
 
     @cached_property
     def key(self) -> str:
-        """Equal for equal recipes: documents chunked by another one are chunked again."""
+        """Return an identifier that is equal for equal recipes: documents of another one are chunked again."""
         said = f"{CHUNKING_VERSION}\0{self.template}\0{self.tokens}\0{self.tokenizer}"
         return sha256(said.encode()).hexdigest()[:16]
 
     def vector_text(self, title: str, heading: str, text: str) -> str:
-        """What is embedded for a text in its place; a blank text has none."""
+        """Return what is embedded for a text with its title and heading; "" for a blank text."""
         if is_blank(text):
             return ""
         fields, closing = self._parsed
@@ -104,7 +104,7 @@ class Recipe:
 
     @cached_property
     def _parsed(self) -> tuple[list[tuple[str, str]], str]:
-        """Each field with the words in front of it, and the words at the end."""
+        """Return each field with the words before it, and the words at the end."""
         fields, words = list[tuple[str, str]](), ""
         try:
             for literal, name, spec, conversion in Formatter().parse(self.template):
@@ -123,7 +123,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is not cut any further: `mark` says how good a place its start is for a cut, `size` how many tokens it has."""
+    """A stretch that is not cut any further: `mark` rates its start as a place for a cut, `size` is its tokens."""
 
     start: int
     end: int
@@ -133,11 +133,11 @@ class _Piece:
 
 
 def chunk(document: IncomingDocument, blocks: Sequence[Block], recipe: Recipe, count: Count) -> list[ChunkDraft]:
-    """The chunks of a document, in order; their contents joined are its text. A document without text has none.
+    """Return the chunks of a document, in order; their contents joined are its text. A document without text has none.
 
-    The text is one that can be stored (`domain.text.clean`). `blocks` cover it, each with a part of it, else
-    `ValueError`. `count` gives the tokens of each text as the space's model counts them,
-    and takes nearly all of the time. Raises `Refused` when the recipe's template leaves no room for text.
+    The text must be one that can be stored (`domain.text.clean`). `blocks` must cover it, each with a part of it, else
+    `ValueError` is raised. `count` gives the tokens of each text as the space's model counts them, and takes nearly all of
+    the time. Raises `Refused` if the recipe's template leaves no room for text.
     """
     if not document.text:
         return []
@@ -152,7 +152,7 @@ _Part = tuple[int, int, str, str, int]
 
 
 class _Chunker:
-    """One document's way through: sections first, and only what is too large for the model is cut further."""
+    """Cuts one document: sections first, and only what is too large for the model is cut further."""
 
     def __init__(self, document: IncomingDocument, blocks: Sequence[Block], recipe: Recipe, count: Count) -> None:
         self._text, self._recipe, self._count = document.text, recipe, count
@@ -161,7 +161,7 @@ class _Chunker:
         self._title = self._short[document.title]
 
     def parts(self, blocks: Sequence[Block]) -> Iterator[_Part]:
-        """Sections whole where they fit, in parts where they do not."""
+        """Yield sections: whole where they fit, in parts where they do not."""
         sections = list(_sections(blocks))
         whole = [self._vector_text(start, end, held[0].heading) for start, end, held in sections]
         for (start, end, held), text, tokens in zip(sections, whole, self._tokens(whole), strict=True):
@@ -181,7 +181,7 @@ class _Chunker:
         yield from self._fitting(list(self._pieces(start, blocks, room)), room)
 
     def _fitting(self, pieces: Sequence[_Piece], room: int) -> Iterator[_Part]:
-        """Neighbours together up to `room`; less of it where a text has more tokens than its pieces have by themselves."""
+        """Yield neighbours together up to `room`; fewer where a text has more tokens than the sum of its pieces."""
         ranges = gather([piece.size for piece in pieces], [piece.mark for piece in pieces], room)
         texts = [self._vector_text(pieces[lo].start, pieces[hi - 1].end, pieces[lo].heading) for lo, hi in ranges]
         for (lo, hi), text, tokens in zip(ranges, texts, self._count(texts), strict=True):
@@ -210,7 +210,7 @@ class _Chunker:
                 yield from self._torn(piece, room // SPLIT_SHARE)
 
     def _torn(self, piece: _Piece, most: int) -> Iterator[_Piece]:
-        """A piece that is too large by itself, in stretches of at most `most` bytes: a token is a byte at least."""
+        """Split a piece that is too large by itself into parts of at most `most` bytes: a token has at least one byte."""
         bounds = [piece.start, *self._tears(piece, max(most, CHARACTER_BYTES)), piece.end]
         texts = [self._text[begin:end] for begin, end in pairwise(bounds)]
         for begin, end, text, size in zip(bounds, bounds[1:], texts, self._count(texts), strict=False):
@@ -218,7 +218,7 @@ class _Chunker:
             yield _Piece(begin, end, piece.heading, mark, size)
 
     def _tears(self, piece: _Piece, most: int) -> Iterator[int]:
-        """Places to tear a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
+        """Yield places to split a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
         begin = end = piece.start
         while end < piece.end:
             end = min(begin + SPLIT_CHARACTERS, piece.end)
@@ -231,7 +231,7 @@ class _Chunker:
             begin = tears[-1] if tears else end
 
     def _cut(self, at: int) -> Cut:
-        """How good a place within a block is: behind a line, behind a sentence, behind both, or behind neither."""
+        """Return how good a place within a block is: after a line, after a sentence, after both, or after neither."""
         before = self._text[max(0, at - 8) : at].rstrip(" \t")
         return Cut(before.endswith("\n") + before.rstrip(CLOSING).endswith(ENDS))
 
@@ -239,14 +239,14 @@ class _Chunker:
         return self._recipe.vector_text(self._title, self._short[heading], self._text[start:end])
 
     def _tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; of one that is far too long just that."""
+        """Count the tokens of each text; a text that is far too long is not counted, only marked as too long."""
         far = MOST_CHARACTERS_A_TOKEN * self._recipe.tokens
         counted = iter(self._count([text for text in texts if len(text) <= far]))
         return [next(counted) if len(text) <= far else maxsize for text in texts]
 
 
 def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
-    """Each title or heading on one line of at most `most` tokens."""
+    """Shorten each title or heading to one line of at most `most` tokens."""
     short = {line: snippet(line, MOST_CHARACTERS_A_TOKEN * most) for line in lines}
     # a token is a byte at least
     left = [line for line in short if _bytes(short[line]) > most]
@@ -272,16 +272,16 @@ def _bytes(text: str) -> int:
 
 
 def _mark(cut: Cut, text: str) -> int:
-    """Higher for a better place. Among equals the text that begins there decides, as good as chance and always the same."""
+    """Return a rating, higher for a better place. Among equals a hash of the text decides: evenly spread and reproducible."""
     return int(cut) << 32 | crc32(text.strip().encode())
 
 
 def gather(sizes: Sequence[int], marks: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Ranges `(first, end)` of neighbours with at most `room` together, all of them in order; one alone may have more.
+    """Return ranges `(first, end)` of neighbours with at most `room` together, in order; a single one may have more.
 
-    The boundary of the lowest mark goes first, then the next, wherever what it parts fits together. So a boundary's
-    fate hangs on those nearby with lower marks, on theirs in turn, and soon no further: a few chunks away nothing is
-    left of an edit. No two neighbours are left that would fit together.
+    The boundary of the lowest mark is removed first, then the next, wherever both sides fit together. So whether a boundary
+    stays depends on those nearby with lower marks, and on few others: a few chunks away an edit has no effect. No two
+    neighbours are left that would fit together.
     """
     firsts, ends, sums = list(range(len(sizes))), list(range(1, len(sizes) + 1)), list(sizes)
     for at in sorted(range(1, len(sizes)), key=marks.__getitem__):

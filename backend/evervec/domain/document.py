@@ -1,4 +1,4 @@
-"""Documents, whatever they came from: what a source lists, what it reads, why it left something out; no chunking here."""
+"""Documents of any source: what a source lists, what it reads, why it left something out; no chunking here."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Cut(IntEnum):
-    """How good a place a boundary is for a cut. At SECTION the text is always cut, elsewhere only where it must be."""
+    """A rating of a boundary as a place for a cut. At SECTION the text is always cut, elsewhere only where it must be."""
 
     WORD = 0
     SENTENCE = 1
@@ -19,7 +19,7 @@ class Cut(IntEnum):
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of text that is better not cut: a paragraph, a list item, a statement.
+    """A stretch of text that should not be cut: a paragraph, a list item, a statement.
 
     Blocks cover their text without gaps: each begins where the one before it ends, at `end` (exclusive, in characters).
     `heading` is its heading path (`Guide › Retrying`) or qualified name (`Task.cancel`), `cut` the boundary before it.
@@ -32,7 +32,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or a sound on disk: what it is (`image/png`), its size in bytes and the SHA-256 of them."""
+    """An image or a sound on disk: its type (`image/png`), its size in bytes and the SHA-256 of them."""
 
     path: str
     media_type: str
@@ -42,10 +42,10 @@ class Media:
 
 @dataclass(frozen=True)
 class IncomingDocument:
-    """A text with its identity. `format` tells how it is structured (`markdown`, `python`, `plain`, …).
+    """A text with its identity, from a source. `format` is its structure (`markdown`, `python`, `plain`, …).
 
-    `stamp` is the source's own sign of this version: equal stamps promise equal text. A document with `media` has no
-    text yet: its format is `image` or `audio`, and its text will be what a model says of the file.
+    `stamp` is the source's own version mark: equal stamps promise equal text. A document with `media` has no text yet: its
+    format is `image` or `audio`, and its text will be what a model says of the file.
     """
 
     uri: str
@@ -58,7 +58,7 @@ class IncomingDocument:
 
 @dataclass(frozen=True)
 class SkippedDocument:
-    """Something that was listed or named and has no document: `reason` is one of a few, `detail` says more."""
+    """Something that was listed or named but has no document: `reason` is one of a few, `detail` says more."""
 
     uri: str
     reason: str
@@ -67,7 +67,7 @@ class SkippedDocument:
 
 @dataclass(frozen=True)
 class ListedDocument:
-    """What a listing says of a document. A source that has to read in order to list hands the document over at once."""
+    """An entry of a listing. A source that has to read in order to list returns the document at once."""
 
     uri: str
     stamp: str | None = None
@@ -79,42 +79,42 @@ ChangedIds = Mapping[str, Sequence[str | int]]
 
 
 class SourceReader(Protocol):
-    """Where the documents of one dataset come from. A listing is complete, or it raises."""
+    """Reads the documents of one dataset from its source. A listing is complete, or it raises."""
 
     @property
     def where(self) -> str:
-        """The place, for messages; without credentials."""
+        """Return the place for messages, without credentials."""
         ...
 
     @property
     def folders(self) -> Sequence[str]:
-        """What the uris of its folders begin with: of each it is odd that nothing is in it any more."""
+        """Return what the URIs of its folders begin with; a folder that became empty deserves a warning."""
         ...
 
     def owns(self, uri: str) -> bool:
-        """Whether a document with this uri comes from here: only such a one is ever deleted."""
+        """Return whether a document with this URI comes from here: only such a document is ever deleted."""
         ...
 
     def exists(self, uri: str) -> bool:
-        """Whether the document may still be there; True where only a listing can tell."""
+        """Return whether the document may still exist; True where only a listing can tell."""
         ...
 
     def named(self, changed: ChangedIds) -> list[str]:
-        """The uris of changed ids, each once. Raises `Refused` for an unknown table or an id of a wrong type."""
+        """Return the URIs of changed ids, each once. Raises `Refused` for an unknown table or an id of a wrong type."""
         ...
 
     def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
-        """Everything there is, in an order that stays, batch by batch, from behind the uri `after` on."""
+        """Yield everything after the URI `after`, in batches, in an order that does not change."""
         ...
 
     def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
-        """The documents of one batch. A `SkippedDocument` whose reason is `gone` says that there is nothing any more."""
+        """Yield the documents of one batch. A `SkippedDocument` with the reason `gone` no longer exists."""
         ...
 
     def uris(self) -> AsyncIterator[list[str]]:
-        """The uris of everything there is, complete at its end. Raises rather than to leave out."""
+        """Yield the URIs of everything. Raises rather than leave one out."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections and files; may be called twice."""
+        """Release connections and files; may be called twice."""
         ...

@@ -1,4 +1,4 @@
-"""What the change feed says, as arrays: vectors with their versions, watermarks, digests and differences. No SQL here."""
+"""The change feed as arrays: vectors with their versions, watermarks, digests and differences. No SQL here."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ Ids = NDArray[np.int64]
 class Watermark:
     """The PostgreSQL snapshot that a reader has seen: exactly what was committed then, however late it commits.
 
-    Transaction ids below `xmin` are decided, those from `xmax` on had not begun, `in_progress` were open in between.
+    Transactions with an id below `xmin` had ended, those from `xmax` on had not begun, `in_progress` were open in between.
     """
 
     xmin: int
@@ -22,7 +22,7 @@ class Watermark:
     in_progress: tuple[int, ...] = ()
 
     def covers(self, xid: int) -> bool:
-        """Whether what this transaction committed was seen."""
+        """Return whether the reader has seen what this transaction committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
     def __str__(self) -> str:
@@ -30,16 +30,16 @@ class Watermark:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From PostgreSQL's own form, `xmin:xmax:xip,xip`. Raises `ValueError` for anything else."""
+        """Parse PostgreSQL's own form, `xmin:xmax:xip,xip`. Raises `ValueError` for anything else."""
         xmin, xmax, in_progress = text.split(":")
         return cls(int(xmin), int(xmax), tuple(int(xid) for xid in in_progress.split(",") if xid))
 
 
 @dataclass(frozen=True)
 class DatabaseIdentity:
-    """Which life of which database a watermark belongs to. In another one it means nothing: read everything again.
+    """The database, and its state of history, that a watermark belongs to; in another one it means nothing.
 
-    `cluster` is PostgreSQL's system identifier, `timeline` moves with every point-in-time recovery, `space_id` and
+    `cluster` is PostgreSQL's system identifier, `timeline` changes with every point-in-time recovery, `space_id` and
     `dimensions` are the active embedding space, `schema` is the schema's revision.
     """
 
@@ -51,11 +51,11 @@ class DatabaseIdentity:
     schema: str
 
     def same_database(self, other: "DatabaseIdentity") -> bool:
-        """Whether it is the same database, in whatever life."""
+        """Return whether it is the same database, whatever its timeline, space and schema."""
         return (self.cluster, self.database) == (other.cluster, other.database)
 
     def difference(self, other: "DatabaseIdentity") -> str | None:
-        """In words, the first thing in which the other life differs; None when it is the same."""
+        """Return, in words, the first field that differs; None if the identities are equal."""
         mine, others = asdict(self), asdict(other)
         for name, value in mine.items():
             if others[name] != value:
@@ -69,7 +69,7 @@ class FeedVectors:
 
     `ids` int64 `(n,)` are vector ids of PostgreSQL, unique. `versions` int64 `(n,)` are the transaction ids that wrote
     the vectors: same id and same version is the same vector. `kinds` int16 `(n,)`. `rows` float32 `(n, dim)`, of length 1
-    (a vector's direction is all that cosine similarity knows).
+    (cosine similarity depends on the direction alone).
     """
 
     ids: Ids
@@ -82,13 +82,13 @@ class FeedVectors:
 
     @classmethod
     def none(cls, dimensions: int) -> Self:
-        """No vector at all, of that width."""
+        """Return no vectors, of that width."""
         whole = np.empty(0, np.int64)
         return cls(whole, whole, np.empty(0, np.int16), np.empty((0, dimensions), np.float32))
 
     @classmethod
     def joined(cls, parts: Sequence["FeedVectors"], dimensions: int) -> Self:
-        """Parts after each other."""
+        """Return parts one after the other."""
         if not parts:
             return cls.none(dimensions)
         return cls(
@@ -99,13 +99,13 @@ class FeedVectors:
         )
 
     def take(self, places: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "FeedVectors":
-        """Those at some places, in a slice, or where a mask is true."""
+        """Return those at some positions, in a slice, or where a mask is true."""
         return FeedVectors(self.ids[places], self.versions[places], self.kinds[places], self.rows[places])
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened in a dataset between two watermarks: first `deleted` goes, then `upserts` comes."""
+    """The changes of a dataset between two watermarks: first remove `deleted`, then add `upserts`."""
 
     watermark: Watermark
     upserts: FeedVectors
@@ -120,7 +120,7 @@ class Digest:
     """A set of `(vector id, version)` in three numbers: two sets with equal digests are equal.
 
     `xor` and `total` are of the same 64-bit hash, PostgreSQL's `hashint8extended(vector_id # hashint8extended(version, 0), 0)`:
-    both sides compute it where their data is. `total` adds its upper 32 bits, and a count goes with it, because a
+    both sides compute it where their data is. `total` adds its upper 32 bits, and `count` is part of it, because a
     set that holds an id twice would cancel itself out of an xor.
     """
 
@@ -130,24 +130,24 @@ class Digest:
 
     @classmethod
     def of(cls, ids: Ids, versions: Ids) -> Self:
-        """The digest of parallel int64 arrays."""
+        """Return the digest of parallel int64 arrays."""
         if not len(ids):
             return cls(0, 0, 0)
         hashes = hash_int8(ids ^ hash_int8(versions))
         return cls(len(ids), int(np.bitwise_xor.reduce(hashes)), int((hashes >> 32).sum()))
 
     def __add__(self, other: "Digest") -> "Digest":
-        """Of two sets that share nothing."""
+        """Return the digest of the union of two sets that share nothing."""
         return Digest(self.count + other.count, self.xor ^ other.xor, self.total + other.total)
 
     def __sub__(self, other: "Digest") -> "Digest":
-        """Of what is left of a set without a part of it."""
+        """Return the digest of a set without a part of it."""
         return Digest(self.count - other.count, self.xor ^ other.xor, self.total - other.total)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Vector ids in which a mirror differs from the database: not there, there for nothing, there in an older version."""
+    """Vector ids in which a mirror differs from the database: missing there, extra there, or of an older version."""
 
     missing: Ids
     extra: Ids
@@ -158,7 +158,7 @@ class Difference:
 
 
 def compare(wanted: tuple[Ids, Ids], found: tuple[Ids, Ids]) -> Difference:
-    """Where `found` (ids, versions) of a mirror differs from `wanted` of the database. Both in any order, ids unique."""
+    """Return where `found` (ids, versions) of a mirror differs from `wanted` of the database; any order, ids unique."""
     ids, versions = _sorted(*wanted)
     mirrored, mirrored_versions = _sorted(*found)
     place = np.searchsorted(mirrored, ids)
@@ -179,7 +179,7 @@ def _sorted(ids: Ids, versions: Ids) -> tuple[Ids, Ids]:
 
 
 def hash_int8(values: Ids) -> Ids:
-    """PostgreSQL's `hashint8extended(value, 0)` of a whole array: what its hash partitioning froze for good.
+    """Return PostgreSQL's `hashint8extended(value, 0)` of an array; hash partitioning fixes it for all versions.
 
     Bob Jenkins' lookup3, as in PostgreSQL's `hash_bytes_uint32_extended`.
     """

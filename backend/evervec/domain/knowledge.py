@@ -1,4 +1,4 @@
-"""What is drawn out of messages: scores, topics, atoms and the links between atoms."""
+"""Knowledge extracted from messages: scores, topics, atoms and the links between atoms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Signal(StrEnum):
-    """How much a message has to say."""
+    """How much information a message has."""
 
     SIGNAL = "signal"
     WEAK_SIGNAL = "weak_signal"
@@ -15,7 +15,7 @@ class Signal(StrEnum):
 
 
 class AtomType(StrEnum):
-    """What one atom of knowledge states."""
+    """The kind of statement that an atom makes."""
 
     PROBLEM = "problem"
     SOLUTION = "solution"
@@ -29,7 +29,7 @@ class AtomType(StrEnum):
 
 
 class LinkType(StrEnum):
-    """How one atom stands to another: `source` <type> `target`."""
+    """The relation between two atoms: `source` <type> `target`."""
 
     SOLVES = "solves"
     CONTINUES = "continues"
@@ -53,7 +53,7 @@ class MessageText:
 
 @dataclass(frozen=True)
 class Score:
-    """`value` in [0, 1]; `factors` tell what led there, each with its share (they add up to `value` before clipping)."""
+    """A score in [0, 1]; `factors` give the share of each reason (they add up to `value` before clipping)."""
 
     message_id: int
     value: float
@@ -94,7 +94,7 @@ class LinkDraft:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one call of an extractor found."""
+    """The result of one call of an extractor."""
 
     topics: Sequence[TopicDraft] = ()
     atoms: Sequence[AtomDraft] = ()
@@ -103,7 +103,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class KnownTopic:
-    """A topic that the dataset has already."""
+    """A topic that the dataset already has."""
 
     topic_id: int
     name: str
@@ -112,7 +112,7 @@ class KnownTopic:
 
 @dataclass(frozen=True)
 class KnownAtom:
-    """An atom that the dataset has already, with the messages it was drawn from."""
+    """An atom that the dataset already has, with the messages it was drawn from."""
 
     atom_id: int
     type: AtomType
@@ -124,7 +124,7 @@ class KnownAtom:
 
 @dataclass(frozen=True)
 class DatasetKnowledge:
-    """What the dataset knows before a batch is extracted: all its topics, and the atoms nearest in time and thread."""
+    """What a dataset knows before a batch is extracted: all its topics, and the atoms nearest in time and thread."""
 
     topics: Sequence[KnownTopic] = ()
     atoms: Sequence[KnownAtom] = ()

@@ -1,4 +1,4 @@
-"""The failure ladder: how long a provider rests after an answer, and when a row is given up."""
+"""The failure ladder: how long a provider is paused after an error, and when a row has failed."""
 
 from datetime import datetime
 
@@ -24,7 +24,7 @@ LONGEST_ROW_DELAY = 300.0
 
 
 def pause(error: ProviderError, failures: int, *, now: datetime) -> tuple[float, bool]:
-    """`(seconds that the provider rests, whether it counts as a failure)` after `failures` counted ones in a row."""
+    """Return `(seconds to pause the provider, whether it counts as a failure)` after `failures` counted ones in a row."""
     match error:
         case RateLimitedError():
             return max(error.delay, 0.1), False
@@ -38,7 +38,7 @@ def pause(error: ProviderError, failures: int, *, now: datetime) -> tuple[float,
 
 
 def gives_up(error: ProviderError, attempts: int) -> bool:
-    """Whether a row that failed alone, while the provider served others, is given up."""
+    """Return whether a row has failed for good that failed alone, while the provider served others."""
     match error:
         case BadInputError() | TooLargeError():
             return True
@@ -49,5 +49,5 @@ def gives_up(error: ProviderError, attempts: int) -> bool:
 
 
 def row_delay(attempts: int) -> float:
-    """Seconds that a row rests after its failure number `attempts` + 1."""
+    """Return the seconds to delay a row after its failure number `attempts` + 1."""
     return min(LONGEST_ROW_DELAY, float(1 << min(attempts, 10)))

@@ -1,4 +1,4 @@
-"""A message on its way in, whatever the source, and the reasons why one is turned away."""
+"""A message as a source reads it, and the reasons why one is rejected or skipped."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ class IncomingMessage:
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that could not be taken. `place` finds it in the source, `reason` says what is wrong with it."""
+    """A message that could not be read. `place` finds it in the source, `reason` says what is wrong with it."""
 
     place: str
     reason: str
@@ -32,7 +32,7 @@ class RejectedMessage:
 
 @dataclass(frozen=True, slots=True)
 class SkippedMessage:
-    """A record that nobody wrote as a message: somebody joined, a title changed. Counted, never an error."""
+    """A record that is no message: somebody joined, a title changed. It is counted, and never an error."""
 
     place: str
     reason: str

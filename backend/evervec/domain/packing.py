@@ -1,4 +1,4 @@
-"""Texts into requests: as few as a provider's limits allow, texts of like length together."""
+"""Packs texts into requests: as few as a provider's limits allow, texts of similar length together."""
 
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -7,10 +7,10 @@ from evervec.domain.protocols import EmbedLimits
 
 
 def pack(sizes: Sequence[int], limits: EmbedLimits) -> Iterator[list[int]]:
-    """Indexes of texts, batch by batch, shortest first: padding is wasted work on a local model.
+    """Yield indexes of texts, batch by batch, shortest first: padding is wasted work on a local model.
 
     Every index comes once; a batch holds at most `limits.texts` texts and `limits.tokens` tokens, except that a
-    text longer than that travels alone. `sizes` are tokens; without a limit on tokens any measure of length will do.
+    longer text is alone in its batch. `sizes` are tokens; without a limit on tokens any measure of length will do.
     """
     most = inf if limits.tokens is None else limits.tokens
     batch: list[int] = []

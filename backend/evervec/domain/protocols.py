@@ -1,4 +1,4 @@
-"""The protocols that have two real implementations each: who embeds, and who extracts knowledge."""
+"""The protocols of the providers' clients: one embeds texts, one extracts knowledge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EmbedLimits:
-    """What one request to a provider may hold. `text_tokens` is the longest text that is embedded whole.
+    """The limits of one request to a provider. `text_tokens` is the longest text that is embedded whole.
 
-    `tokens` is None where a request may have any number of them, and nobody needs to count.
+    `tokens` is None where a request may have any number of them, so that nobody needs to count.
     """
 
     texts: int = 256
@@ -26,7 +26,7 @@ class EmbedLimits:
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a model turned out to be: the width of its vectors, and the longest text that it takes, if it tells."""
+    """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so."""
 
     dimensions: int
     text_tokens: int | None = None
@@ -37,21 +37,21 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call this provider, for example `ollama`."""
+        """Return the provider's name in messages, for example `ollama`."""
         ...
 
     @property
     def model(self) -> str:
-        """The model's name at the provider."""
+        """Return the model's name at the provider."""
         ...
 
     @property
     def limits(self) -> EmbedLimits:
-        """The packing limits of one request."""
+        """Return the packing limits of one request."""
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text: exact where the tokenizer is at hand, else an upper estimate.
+        """Count the tokens of each text: exactly where the tokenizer is available, else an upper estimate.
 
         Takes its time and blocks: call it in a thread for more than a few texts. May raise a `ProviderError` subclass.
         """
@@ -61,13 +61,15 @@ class Embedder(Protocol):
         """Embed 1..limits.texts texts.
 
         Returns `(n, dim) float32`, one row per text in the order given, exactly as the provider answered: the
-        engine's sanity gate (count, width, finite, non-zero) judges it. Raises a `ProviderError` subclass.
+        check of `domain.vectors` (count, width, finite, non-zero) judges it. Raises a `ProviderError` subclass.
         """
         ...
 
     async def probe(self) -> ModelProbe:
-        """Find out by asking what the model is; `limits.text_tokens` is known from then on. Raises a `ProviderError`
-        subclass; `ConfigError` says what to type next."""
+        """Find out by a request what the model is; afterwards `limits.text_tokens` is known.
+
+        Raises a `ProviderError` subclass; `ConfigError` says what to type next.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -76,21 +78,21 @@ class Embedder(Protocol):
 
 
 class Extractor(Protocol):
-    """Scores messages and draws knowledge out of them."""
+    """Scores messages and extracts knowledge from them."""
 
     @property
     def name(self) -> str:
-        """How messages call this extractor, for example `local`."""
+        """Return the extractor's name in messages, for example `local`."""
         ...
 
     async def score(self, messages: Sequence[MessageText]) -> list[Score]:
-        """One score per message, in the order given. Raises a `ProviderError` subclass."""
+        """Return one score per message, in the order given. Raises a `ProviderError` subclass."""
         ...
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
-        """Topics, atoms and links found in the messages, given what the dataset knows already.
+        """Return topics, atoms and links found in the messages, given what the dataset already knows.
 
-        Raises a `ProviderError` subclass; `BadResponseError` when the answer could not be repaired.
+        Raises a `ProviderError` subclass; `BadResponseError` if the answer could not be repaired.
         """
         ...
 

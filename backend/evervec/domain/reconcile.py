@@ -1,4 +1,4 @@
-"""What a new extraction means for the atoms that are there: which stay, change, come and go."""
+"""Compares an extraction with the atoms that exist: which stay, change, are created or deleted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class AtomPlan:
 
 
 def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_ids: Sequence[int]) -> AtomPlan:
-    """Match drafts with known atoms: equal statements first, then the most alike of the same message.
+    """Match drafts with known atoms: equal statements first, then the most similar of the same message.
 
-    `message_ids` are the messages that were extracted; an atom drawn from them that no draft states any more goes.
+    `message_ids` are the messages that were extracted; an atom drawn from them that no draft states any more is retired.
     """
     extracted = set(message_ids)
     kept = _equal(drafts, known)
@@ -51,7 +51,7 @@ def reconcile(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], message_i
 
 
 def _equal(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom]) -> dict[int, int]:
-    """Drafts that say what an atom says already: of the same messages first, then in turn; the last atom is shared."""
+    """Match drafts with equal atoms: of the same messages first, then in turn; drafts may share the last atom."""
     atoms: dict[tuple[str, str], list[KnownAtom]] = {}
     for atom in known:
         atoms.setdefault((atom.type, atom.content), []).append(atom)
@@ -72,7 +72,7 @@ def _equal(drafts: Sequence[AtomDraft], known: Sequence[KnownAtom]) -> dict[int,
 def _detached(
     drafts: Sequence[AtomDraft], known: Sequence[KnownAtom], stated: dict[int, int], extracted: set[int]
 ) -> list[tuple[int, int]]:
-    """Which atoms that stay are no longer stated by which of their messages."""
+    """Return which atoms that stay are no longer stated by which of their messages."""
     says: dict[int, set[int]] = {}
     for index, atom_id in stated.items():
         # a draft that does not tell its messages may stand for any of them
@@ -83,7 +83,7 @@ def _detached(
 
 
 def _same_words(draft: AtomDraft, candidates: Mapping[int, KnownAtom]) -> int | None:
-    """An atom of the same words: its type was judged anew, or its letter case and spaces changed."""
+    """Return an atom with the same words: only its type, letter case or spaces changed."""
     words = _folded(draft.content)
     return next((atom_id for atom_id, atom in candidates.items() if _folded(atom.content) == words), None)
 

@@ -1,4 +1,4 @@
-"""What a new version of a document does to its chunks: which stay, which are written anew, which come and go."""
+"""Compares a new version of a document with its chunks: which stay, change, are added or deleted."""
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -22,9 +22,10 @@ class StoredChunk:
 
 @dataclass(frozen=True)
 class Revision:
-    """`kept` counts chunks whose vector stays; of these `moved` have another place, `reworded` other white space around.
+    """The changes of a document's chunks.
 
-    `updated` get another text in the place of the old one, `new` come, `gone` go.
+    `kept` counts chunks whose vector stays; of these `moved` have another position, `reworded` other white space around.
+    `updated` have another text in place of the old one, `new` are added, `gone` are deleted.
     """
 
     kept: int
@@ -36,7 +37,7 @@ class Revision:
 
 
 def revise(stored: Sequence[StoredChunk], chunks: Sequence[ChunkDraft]) -> Revision:
-    """Chunks with equal digests are the same chunk, wherever they moved; of the rest, one takes the place of another."""
+    """Match chunks by digest, wherever they moved; match the rest in order, one new chunk for one old."""
     rows: dict[bytes, deque[StoredChunk]] = defaultdict(deque)
     for one in stored:
         rows[one.digest].append(one)

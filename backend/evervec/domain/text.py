@@ -1,4 +1,4 @@
-"""What happens to text before anything else: cleaning, blankness, snippets and token estimates; no chunking here."""
+"""The first steps with any text: cleaning, blankness, snippets and token estimates; no chunking here."""
 
 import re
 import string
@@ -35,7 +35,7 @@ _NOT_MARKS: Final = _LETTERS + string.whitespace.encode() + bytes(range(128, 256
 
 
 def clean(text: str) -> str:
-    """The nearest text that PostgreSQL can store: NUL removed, lone surrogates turned into U+FFFD.
+    """Return the nearest text that PostgreSQL can store: NUL removed, lone surrogates turned into U+FFFD.
 
     Two surrogates that make a pair become the character they stand for.
     """
@@ -47,12 +47,12 @@ def clean(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to embed: only white space and zero-width characters, or nothing at all."""
+    """Return whether there is nothing to embed: only white space and zero-width characters, or nothing at all."""
     return not text.strip(BLANK_CHARACTERS)
 
 
 def snippet(text: str, width: int) -> str:
-    """The text on one line in at most `width` >= 1 characters, cut at a word where that costs less than a third."""
+    """Return the text on one line of at most `width` >= 1 characters, cut at a word where that loses less than a third."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
@@ -64,10 +64,10 @@ def snippet(text: str, width: int) -> str:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of the text, on the high side for the usual tokenizers, without any of them.
+    """Estimate the tokens of a text, on the high side for the usual tokenizers, without any of them.
 
     A token for two letters of an ASCII word, for a digit, a mark, a letter of two bytes; two for a character of three
-    bytes, four for one of four (emoji fall apart into bytes); two for the begin and the end.
+    bytes, four for one of four (emoji are split into bytes); two for the begin and the end.
     """
     data = text.encode("utf-8", "replace")
     letters = len(data.translate(None, _NOT_LETTERS))

@@ -1,4 +1,4 @@
-"""The sanity gate: nothing that a provider answers reaches the database unless it passes here."""
+"""The check of vectors: nothing that a provider answers reaches the database unless it passes here."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ from evervec.errors import BadResponseError, ConfigError
 
 
 def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
-    """Judge an answer to `count` texts; answers `(count,) bool`: which rows are finite and not zero.
+    """Check an answer to `count` texts; return `(count,) bool`: which rows are finite and not zero.
 
-    Both are judged in half precision, as the search index keeps them: a number above 65,504 is refused by it, and a
+    Both are checked in half precision, as the search index stores them: it rejects a number above 65,504, and a
     vector that rounds to zero would never be found.
 
-    Raises `BadResponseError` when rows and texts can not be matched, `ConfigError` when the width is another
+    Raises `BadResponseError` if rows and texts can not be matched, `ConfigError` if the width is another
     space's: no vector is ever padded or cut.
     """
     if vectors.ndim != 2 or vectors.shape[0] != count:

@@ -30,13 +30,13 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the life that runs."""
+        """Return the id of the running process."""
         if self._process is None:
             raise ChildError(f"{self.name} was not started")
         return self._process.pid
 
     async def start(self) -> None:
-        """Begin a life."""
+        """Start the process."""
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "scripts.soaking.follower", *self._arguments)
         environment = {**os.environ, **self._environment}
@@ -46,7 +46,7 @@ class Child:
             )
 
     async def ask(self, what: str, **values: object) -> dict[str, Any]:
-        """One question, one answer. Raises `ChildError`."""
+        """Ask one question and return its answer. Raises `ChildError`."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise ChildError(f"{self.name} was not started")
@@ -62,7 +62,7 @@ class Child:
         return answer
 
     async def kill(self) -> None:
-        """SIGKILL, and a new life at once."""
+        """Send SIGKILL and start the process again at once."""
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGKILL)
             await self._process.wait()
@@ -70,7 +70,7 @@ class Child:
         await self.start()
 
     async def stop(self) -> int | None:
-        """Let it come to its end; answers its exit code, None when it had to be killed."""
+        """Let it finish and return its exit code, None if it had to be killed."""
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return 0
@@ -83,12 +83,12 @@ class Child:
             return None
 
     def logged(self) -> Counter[str]:
-        """How often it said what, in all its lives."""
+        """Count its log lines by event, over all its processes."""
         return events(self._log.read_text(errors="replace").splitlines() if self._log.exists() else [])
 
 
 def events(lines: Iterable[str]) -> Counter[str]:
-    """Log lines by what they tell; a line that is no document of ours counts as what it begins with."""
+    """Count log lines by event; a line that is no log document counts under its first words."""
     found: Counter[str] = Counter()
     for line in filter(None, map(str.strip, lines)):
         try:
@@ -99,6 +99,6 @@ def events(lines: Iterable[str]) -> Counter[str]:
 
 
 def _told(document: dict[str, str]) -> str:
-    """The event, and the last line of the exception behind it."""
+    """Return the event, and the last line of the exception behind it."""
     trouble = document.get("exception", "").strip().splitlines()
     return f"{document['event']}: {trouble[-1]}" if trouble else document["event"]

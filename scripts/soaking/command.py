@@ -21,8 +21,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Soak the mirrors in random writes on a throw-away stack. Exits 1 when a mirror was ever not what the database said,
-    a search failed, or memory grew."""
+    """Soak the mirrors in random writes on a throw-away stack.
+
+    Exits 1 if a mirror ever differed from the database, a search failed, or memory grew.
+    """
     log.configure("ERROR")
     plan = Plan(minutes, rate, rows, seed)
     with tempfile.TemporaryDirectory(prefix="evervec-soak-", ignore_cleanup_errors=True) as folder:
@@ -36,7 +38,7 @@ def main(
 
 
 def document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
-    """The run as one document."""
+    """Return the run as one JSON document."""
     return {
         "holds": outcome.holds,
         "failures": outcome.failures,
@@ -48,7 +50,7 @@ def document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """For people."""
+    """Return the run as text for people."""
     facts, held = outcome.facts, outcome.memory
     lines = [f"FAILED: {failure}" for failure in outcome.failures]
     if "rows_written" in facts:

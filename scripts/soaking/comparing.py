@@ -18,7 +18,7 @@ TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
-class Truth:
+class Expected:
     """One snapshot of the database: its vectors, and which vector ids left the dataset in which transaction, `(m,)` each."""
 
     watermark: Watermark
@@ -41,29 +41,29 @@ class Verdict:
 
     @property
     def equal(self) -> bool:
-        """Whether the mirror is exactly what the database said at the mirror's watermark."""
+        """Return whether the mirror is exactly what the database was at the mirror's watermark."""
         return not (self.missing or self.extra or self.stale or self.other_numbers or self.digest_differs)
 
     def answer(self) -> dict[str, Any]:
-        """As a document."""
+        """Return the verdict as a JSON document."""
         return asdict(self) | {"equal": self.equal}
 
 
-async def truth(database: Database, dataset: Dataset, dimensions: int) -> Truth:
-    """All of a dataset, read in one REPEATABLE READ transaction."""
+async def expected(database: Database, dataset: Dataset, dimensions: int) -> Expected:
+    """Read all of a dataset in one REPEATABLE READ transaction."""
     async with database.read() as tx:
         vectors = await changes.all_vectors(tx, dataset.id, dimensions)
         gone = await tx.fetch(GONE, dataset.id)
         watermark = await changes.watermark(tx)
     pairs = np.array([(row["vector_id"], row["deleted_xid"]) for row in gone], np.int64).reshape(-1, 2)
-    return Truth(watermark, vectors, pairs[:, 0].copy(), pairs[:, 1].copy())
+    return Expected(watermark, vectors, pairs[:, 0].copy(), pairs[:, 1].copy())
 
 
-def compared(wanted: Truth, snapshot: Snapshot) -> Verdict:
-    """A mirror against the database, which was read after the mirror's snapshot was taken.
+def compared(wanted: Expected, snapshot: Snapshot) -> Verdict:
+    """Compare a mirror with the database, which was read after the mirror's snapshot was taken.
 
     Each vector that the watermark of the mirror has seen must be there, in that version and with those numbers; each
-    one that is there must be one of these, or have been written or have left after the watermark.
+    one that is there must be one of these, or have been written or deleted after the watermark.
     """
     seen = covered(snapshot.watermark, wanted.vectors.versions)
     decided, in_flight = wanted.vectors.take(seen), wanted.vectors.ids[~seen]
@@ -84,7 +84,7 @@ def compared(wanted: Truth, snapshot: Snapshot) -> Verdict:
 
 
 def covered(watermark: Watermark, xids: Ids) -> NDArray[np.bool_]:
-    """Which of many transactions a watermark has seen, `(n,)`."""
+    """Return which of many transactions a watermark has seen, `(n,)`."""
     begun = (xids < watermark.xmax) & ~np.isin(xids, np.array(watermark.in_progress, np.int64))
     return (xids < watermark.xmin) | begun
 

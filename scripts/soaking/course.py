@@ -43,12 +43,12 @@ class Plan:
     seed: int
 
     def sizes(self) -> tuple[int, int]:
-        """Rows that the large and the small dataset come to have."""
+        """Return the rows that the large and the small dataset come to have."""
         large = round(self.rows * LARGE)
         return large, self.rows - large
 
     def moments(self, chance: random.Random) -> list[tuple[float, str]]:
-        """`(second, "compare" or "kill")` in order of time."""
+        """Return `(second, "compare" or "kill")` in order of time."""
         seconds = self.minutes * 60
         due = [(chance.uniform(0.03, 1) * seconds, "compare") for _ in range(MOMENTS)]
         at = chance.uniform(*KILL_EVERY)
@@ -69,11 +69,11 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing failed."""
+        """Return whether nothing failed."""
         return not self.failures
 
     def judge(self, where: str, answer: dict[str, Any]) -> None:
-        """Take one answer to "compare"; every dataset in it must be equal."""
+        """Judge one answer to "compare"; every dataset in it must be equal."""
         if "error" in answer:
             self.failures.append(f"{where}: {answer['error']}")
             return
@@ -84,7 +84,7 @@ class Outcome:
 
 
 async def soak(plan: Plan, home: Path, say: Say) -> Outcome:
-    """All of it on a stack of its own in that folder."""
+    """Run the whole soak on a stack of its own in that folder."""
     outcome = Outcome()
     settings = Settings(home=home, database_url=None, nats_url=None, nats_port=None)
     async with open_runtime(settings, worker=True) as runtime:
@@ -100,7 +100,7 @@ async def soak(plan: Plan, home: Path, say: Say) -> Outcome:
 
 
 async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[Dataset, int]:
-    """Two datasets, embedded. Without HNSW it takes seconds instead of minutes; it is built afterwards."""
+    """Make two datasets and embed them. HNSW is built afterwards: that takes seconds instead of minutes."""
     space = (await resources.provider()).space
     await vectors.drop_indexes(resources.database, space.id)
     chance = random.Random(plan.seed)
@@ -126,7 +126,7 @@ async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[Dataset, i
 async def _children(
     plan: Plan, home: Path, addresses: dict[str, str], outcome: Outcome
 ) -> AsyncIterator[dict[str, Child]]:
-    """A worker that follows, and a second process with a folder of its own, as on another machine."""
+    """Start a worker that follows, and a second process with a folder of its own, as on another machine."""
     children: dict[str, Child] = {}
     for number, (name, more) in enumerate({"worker": ["--worker"], "follower": []}.items()):
         environment = {**addresses, **CHECKED, "EVERVEC_HOME": str(home / name)}
@@ -180,11 +180,11 @@ class _Samples:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Return the seconds since the begin."""
         return perf_counter() - self._started
 
     async def take(self) -> None:
-        """Until cancelled."""
+        """Take samples until cancelled."""
         while True:
             self.megabytes.append(memory.anonymous(self._pid))
             self.times.append(self.seconds)
@@ -194,7 +194,7 @@ class _Samples:
 async def _moments(
     plan: Plan, resources: Resources, writers: Writers, children: dict[str, Child], outcome: Outcome, say: Say
 ) -> None:
-    """Wait for one moment after the other. Who writes and searches goes on all the while."""
+    """Wait for one moment after the other, while others write and search."""
     started, number = perf_counter(), 0
     for second, what in plan.moments(random.Random(plan.seed)):
         await asyncio.sleep(max(0.0, started + second - perf_counter()))
@@ -218,7 +218,7 @@ async def _compare(
     *,
     nothing_in_flight: bool = False,
 ) -> None:
-    """Every process, at a watermark that has seen all that was committed until now."""
+    """Compare every process, at a watermark that has seen all that was committed until now."""
     async with resources.database.transaction() as tx:
         seen = int(await tx.fetchval("SELECT pg_current_xact_id()::text"))
     for name, child in children.items():
@@ -248,7 +248,7 @@ async def _embedded(resources: Resources, outcome: Outcome) -> None:
 
 
 async def _searched(child: Child, outcome: Outcome) -> dict[str, Any]:
-    """What a process did so far; a search that failed or a check that found something is a failure of the soak."""
+    """Read what a process did so far; a search that failed or a check that found something fails the soak."""
     try:
         told = await child.ask("report")
     except ChildError as error:

@@ -50,7 +50,7 @@ class Searches:
         self._taken: list[float] = []
 
     async def ask(self, finish: asyncio.Event) -> None:
-        """Until the end; whatever an answer may raise is kept, and the next question asked."""
+        """Search until the end; record whatever a search raises, and go on."""
         while not finish.is_set():
             started = perf_counter()
             try:
@@ -70,7 +70,7 @@ class Searches:
             raise AssertionError(f"{len(scores)} of {k} hits from {answer.engine}, in order: {scores}")
 
     def report(self) -> dict[str, Any]:
-        """What was asked and answered so far."""
+        """Return what was asked and answered so far."""
         slow = [round(float(np.percentile(self._taken, q)), 2) for q in (50, 99)] if self._taken else [0.0, 0.0]
         return {
             "searches": len(self._taken),
@@ -94,7 +94,7 @@ class Watch:
         self._check: dict[UUID, MirrorDifference] = {}
 
     async def look(self, finish: asyncio.Event) -> None:
-        """Until the end."""
+        """Look until the end."""
         while not finish.is_set():
             async with self._resources.database.read() as tx:
                 live = await datasets.live(tx)
@@ -115,12 +115,12 @@ class Watch:
                 self.not_in_sync.append(f"{dataset.slug} {mirror.last_check}")
 
     def report(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """Return what was seen so far."""
         return {"builds": self.builds, "checks": self.checks, "not_in_sync": self.not_in_sync}
 
 
 async def compare(resources: Resources, seen: int) -> dict[str, Any]:
-    """Every dataset, once what that transaction committed is in its mirror; the product's own deep check beside it."""
+    """Compare every dataset, once what that transaction committed is in its mirror; run the product's deep check beside it."""
     async with resources.database.read() as tx:
         live = await datasets.live(tx)
     return {dataset.slug: await _compared(resources, dataset, seen) for dataset in live}
@@ -131,14 +131,14 @@ async def _compared(resources: Resources, dataset: Dataset, seen: int) -> dict[s
     async with asyncio.timeout(PATIENCE):
         snapshot = await _brought_to(resources, dataset, seen)
     waited = perf_counter() - started
-    wanted = await comparing.truth(resources.database, dataset, snapshot.dimensions)
+    wanted = await comparing.expected(resources.database, dataset, snapshot.dimensions)
     verdict = await asyncio.to_thread(comparing.compared, wanted, snapshot)
     check = await resources.mirrors.check(dataset, deep=True, repair=False)
     return verdict.answer() | {"waited_ms": round(waited * 1000), "check": check.in_sync, "said": str(check)}
 
 
 async def _brought_to(resources: Resources, dataset: Dataset, seen: int) -> Snapshot:
-    """What is searched once following has brought all that a transaction committed; who only looks does not help it.
+    """Return what is searched once following has brought all that a transaction committed; do not help it.
 
     Where nothing happened since, following has nothing to do, and a search with a `min_watermark` moves the mark itself.
     """
@@ -173,7 +173,7 @@ async def _answer(questions: AsyncIterator[dict[str, Any]], asked: dict[str, Cal
 
 
 async def _live(runtime: Runtime, seed: int, *, worker: bool) -> None:
-    """Until stdin ends."""
+    """Answer until stdin ends."""
     resources, finish = runtime.resources, asyncio.Event()
     searches, watch = Searches(resources, seed), Watch(resources)
     following = work(runtime, finish) if worker else follow(resources.mirrors, runtime.broker, finish)

@@ -25,13 +25,13 @@ class Memory:
 
 
 def anonymous(pid: int) -> float:
-    """MB that a process holds for itself: without mapped files, which the system takes back as it likes."""
+    """Return the MB that a process holds for itself: without mapped files, which the system takes back as it likes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
 
 def judged(times: Sequence[float], megabytes: Sequence[float]) -> Memory:
-    """Seconds and MB, sample by sample. Medians, because a build holds its vectors for a moment."""
+    """Judge memory by seconds and MB, sample by sample. It takes medians, because a build holds its vectors for a moment."""
     third = len(times) // 3
     if len(times) < LEAST:
         return Memory(0.0, 0.0, max(megabytes, default=0.0), 0.0, True, len(times))

@@ -16,12 +16,12 @@ CENTRES, SPREAD = 100, np.float32(0.7)
 
 
 def text(chance: random.Random) -> str:
-    """A sentence of 4 to 20 words; hardly ever the same twice."""
+    """Make a sentence of 4 to 20 words; hardly ever the same twice."""
     return f"{' '.join(chance.choices(WORDS, k=chance.randint(4, 20)))} {chance.randint(0, 10**9)}"
 
 
 def vectors(chance: random.Random, count: int, dimensions: int) -> NDArray[np.float32]:
-    """`(count, dimensions)`, of length 1, around a hundred centres: without any, no index would be better than a scan."""
+    """Make `(count, dimensions)` of length 1 around a hundred centres: without any, no index would be better than a scan."""
     centres = np.random.default_rng(1).standard_normal((CENTRES, dimensions), np.float32)
     drawn = np.random.default_rng(chance.getrandbits(32))
     made = centres[drawn.integers(CENTRES, size=count)] + SPREAD * drawn.standard_normal(

@@ -58,11 +58,11 @@ class Writers:
 
     @property
     def rows(self) -> int:
-        """How many rows were written so far."""
+        """Return how many rows were written so far."""
         return sum(self.done.values())
 
     async def write(self, finish: asyncio.Event) -> None:
-        """Until the end, as many rows a second as were asked for. Raises what the database refuses, but for deadlocks."""
+        """Write until the end, at the planned number of rows a second. Raises what the database refuses, except deadlocks."""
         self._dimensions = (await self._resources.provider()).space.dimensions
         async with self._resources.database.read() as tx:
             counted = await tx.fetch("SELECT dataset_id, count(*) AS n FROM messages GROUP BY 1")
@@ -85,7 +85,7 @@ class Writers:
                 self.deadlocks += 1
 
     async def _transaction(self, count: int) -> None:
-        """One kind of change to some rows of one dataset, and the bell, or not: nobody has to ring it."""
+        """Change some rows of one dataset in one way, and ring the doorbell or not: nobody has to."""
         dataset = self._chance.choices(list(self._sizes), [3, 2])[0]
         what, do = self._chosen(dataset)
         async with self._resources.database.transaction() as tx:

@@ -20,12 +20,12 @@ local = LocalEmbedder().count_tokens
 
 
 def words(texts: Sequence[str]) -> list[int]:
-    """A toy counter: a token for four letters of a word, and one for a line's end."""
+    """Count like a toy tokenizer: a token for four letters of a word, and one for a line's end."""
     return [sum(1 + len(word) // 4 for word in text.split()) + text.count("\n") for text in texts]
 
 
 def characters(texts: Sequence[str]) -> list[int]:
-    """A toy counter: a token a byte, the most there can be."""
+    """Count like a toy tokenizer: a token a byte, the most there can be."""
     return [len(text.encode()) for text in texts]
 
 

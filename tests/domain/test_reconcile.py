@@ -30,7 +30,7 @@ def atom(atom_id: int, content: str, *sources: int, type_: AtomType = AtomType.I
 
 
 def carried_out(plan: AtomPlan, known: Sequence[KnownAtom]) -> list[KnownAtom]:
-    """What the store holds after a plan."""
+    """Return what the store holds after a plan."""
     atoms = {one.atom_id: one for one in known if one.atom_id not in plan.retired}
     for atom_id, message_id in plan.detached:
         sources = tuple(m for m in atoms[atom_id].message_ids if m != message_id)

@@ -22,7 +22,7 @@ def tables() -> list[str]:
 
 
 def missing(words: list[str], page: str) -> list[str]:
-    """The words that do not stand on a page in backticks."""
+    """Return the words that do not stand on a page in backticks."""
     return [word for word in words if f"`{word}`" not in page]
 
 

@@ -39,7 +39,7 @@ PLANTED = {
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    """A copy of the package with its contracts."""
+    """Copy the package with its contracts."""
     shutil.copytree(ROOT / "backend", tmp_path / "backend", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path

@@ -27,7 +27,7 @@ NOT_PURGED_BY_THE_PIECE = ("index_runs", "media", "mirrors", "recall_checks")
 
 
 async def allowed(psql: Any, table: str, constraint: str) -> set[str]:
-    """The words that a CHECK constraint of the migrated database allows."""
+    """Return the words that a CHECK constraint of the migrated database allows."""
     definition = await psql.fetchval(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = $1::text::regclass AND conname = $2",
         table,
@@ -37,7 +37,7 @@ async def allowed(psql: Any, table: str, constraint: str) -> set[str]:
 
 
 def option(path: str, name: str) -> typer.core.TyperOption:
-    """An option of a command."""
+    """Return an option of a command."""
     command: Any = get_command(app)
     for word in path.split():
         command = command.commands[word]

@@ -39,7 +39,7 @@ ORDER BY 1, 2
 
 @pytest.fixture
 async def empty(servers: Servers) -> AsyncIterator[Database]:
-    """A database with nothing in it."""
+    """Make an empty database."""
     name = f"empty_{next(NUMBERS)}"
     await _sql(servers.database_url, f"CREATE DATABASE {name}")
     opened = await Database(servers.database(name)).open(check=False)
@@ -80,7 +80,7 @@ async def test_the_migrations_make_what_the_tables_declare(database: Database) -
 async def test_the_models_alone_make_the_same_tables_constraints_and_indexes(
     empty: Database, database: Database
 ) -> None:
-    """Alembic compares neither checks nor defaults: here PostgreSQL's own words for both are compared."""
+    """Compare PostgreSQL's own words for checks and defaults: Alembic compares neither."""
     engine = create_async_engine(f"postgresql+asyncpg{empty.url.removeprefix('postgresql')}", poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("CREATE EXTENSION vector")
@@ -90,7 +90,7 @@ async def test_the_models_alone_make_the_same_tables_constraints_and_indexes(
 
 
 def _declared(found: list[Any]) -> list[Any]:
-    """Leave out what a model cannot say: the fill factor of a constraint's index, and that a 0 was written as '0'."""
+    """Remove what a model cannot say: the fill factor of a constraint's index, and that a 0 was written as '0'."""
     kept = [one for one in found if one[1] in ("r", "i", "column", "constraint") and "alembic_version" not in one[0]]
     return [(*one[:2], re.sub(r"'0'::\w+( precision)?$| WITH \(fillfactor='50'\)", _plain, one[2])) for one in kept]
 

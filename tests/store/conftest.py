@@ -59,7 +59,7 @@ SELECT dataset_id, id, 0, 'part', 'chunk ' || id FROM documents;
 
 @pytest.fixture(scope="session")
 def tall(servers: Servers, template: str) -> Iterator[str]:
-    """The address of a database of 200,000 records and 50,000 messages, hardly any of which wait for something."""
+    """Return the address of a database of 200,000 records and 50,000 messages, hardly any of which wait for something."""
 
     async def fill(url: str) -> None:
         await _sql(url, TALL, *(f"VACUUM ANALYZE {table}" for table in SCANNED))
@@ -69,7 +69,7 @@ def tall(servers: Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def library(servers: Servers, template: str) -> Iterator[str]:
-    """The address of a database of 2,000 rows of each kind, embedded at random into 32 dimensions and indexed."""
+    """Return the address of a database of 2,000 rows of each kind, with random vectors of 32 dimensions, indexed."""
 
     async def fill(url: str) -> None:
         await _sql(url, LIBRARY)
@@ -93,7 +93,7 @@ def library(servers: Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def furnished(servers: Servers, template: str) -> Iterator[str]:
-    """The address of a database with one embedded row of each kind."""
+    """Return the address of a database with one embedded row of each kind."""
 
     async def fill(url: str) -> None:
         await _sql(url, DATASETS)
@@ -108,7 +108,7 @@ def furnished(servers: Servers, template: str) -> Iterator[str]:
 
 
 def filled(servers: Servers, template: str, fill: Callable[[str], Coroutine[Any, Any, None]]) -> Iterator[str]:
-    """A cloned database for a fixture that outlives its event loop."""
+    """Clone a database for a fixture that outlives its event loop."""
     name = f"filled_{next(NUMBERS)}"
     asyncio.run(_sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
     try:
@@ -120,7 +120,7 @@ def filled(servers: Servers, template: str, fill: Callable[[str], Coroutine[Any,
 
 @pytest.fixture
 async def tall_psql(tall: str) -> AsyncIterator[Any]:
-    """A connection to the tall database."""
+    """Connect to the tall database."""
     connection = await asyncpg.connect(tall)
     yield connection
     await connection.close()
@@ -128,7 +128,7 @@ async def tall_psql(tall: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def reader(library: str) -> AsyncIterator[Database]:
-    """The library, opened."""
+    """Open the library."""
     opened = await Database(library).open()
     yield opened
     await opened.aclose()

@@ -7,12 +7,12 @@ NUMBERS = itertools.count()
 
 
 async def plans(connection: Any, sql: str, *values: object) -> list[str]:
-    """The plan for these values, then the plan for any: what a pooled connection uses after a few calls."""
+    """Return the plan for these values, then the plan for any: what a pooled connection uses after a few calls."""
     return [lines(await connection.fetch(f"EXPLAIN {sql}", *values)), await generic(connection, sql)]
 
 
 async def generic(connection: Any, sql: str) -> str:
-    """The plan for any values."""
+    """Return the plan for any values."""
     name = f"plan_{next(NUMBERS)}"
     await connection.execute(f"PREPARE {name} AS {sql}")
     types = await connection.fetchval(
@@ -27,5 +27,5 @@ async def generic(connection: Any, sql: str) -> str:
 
 
 def lines(rows: list[Any]) -> str:
-    """The rows of an EXPLAIN as one text."""
+    """Join the rows of an EXPLAIN to one text."""
     return "\n".join(row[0] for row in rows)

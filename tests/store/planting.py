@@ -26,7 +26,7 @@ OTHER_COLUMN = {MESSAGE: "author", TOPIC: "updated_at", ATOM: "title", CHUNK: "c
 
 
 async def plant(psql: Any, embeddable: Embeddable, dataset_id: UUID, text: str) -> int:
-    """One row with this vector text; answers its id."""
+    """Insert one row with this vector text and return its id."""
     row_id: int = await psql.fetchval(INSERTS[embeddable], dataset_id, text)
     return row_id
 
@@ -37,7 +37,7 @@ async def edit(psql: Any, embeddable: Embeddable, row_id: int, text: str) -> Non
 
 
 async def record(psql: Any, embeddable: Embeddable, row_id: int) -> Any:
-    """The row's record in `embeddings`, with what PostgreSQL knows about that version of it; None if there is none."""
+    """Return the row's record in `embeddings`, with what PostgreSQL knows of that version of it; None if there is none."""
     return await psql.fetchrow(
         "SELECT *, xmin::text AS version, ctid::text AS place FROM embeddings WHERE kind = $1 AND row_id = $2",
         embeddable.kind,
@@ -46,7 +46,7 @@ async def record(psql: Any, embeddable: Embeddable, row_id: int) -> Any:
 
 
 async def embed_all(psql: Any, *, space_id: int = 1, vector: str = "[1,2,3]") -> None:
-    """Every pending row gets the same vector."""
+    """Give every pending row the same vector."""
     await psql.execute(
         "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, space_id = $2, "
         "embedded_at = now() WHERE content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash",
@@ -56,12 +56,12 @@ async def embed_all(psql: Any, *, space_id: int = 1, vector: str = "[1,2,3]") ->
 
 
 async def tombstones(psql: Any) -> list[tuple[int, UUID]]:
-    """`(vector id, dataset id)` of every tombstone, in order."""
+    """Return `(vector id, dataset id)` of every tombstone, in order."""
     return [tuple(row) for row in await psql.fetch("SELECT vector_id, dataset_id FROM vector_tombstones ORDER BY id")]
 
 
 async def space(database: Database, dimensions: int, *, model: str = "model", indexed: bool = False) -> Space:
-    """An active space of that width."""
+    """Make an active space of that width."""
     async with database.transaction() as tx:
         added = await providers.add(tx, ProviderDraft(model, "ollama", model=model), ModelProbe(dimensions))
         await providers.activate(tx, added.space)
@@ -71,6 +71,6 @@ async def space(database: Database, dimensions: int, *, model: str = "model", in
 
 
 def unit(count: int, dimensions: int, *, seed: int = 7) -> NDArray[np.float32]:
-    """`(count, dimensions) float32` random directions, the same for the same seed."""
+    """Return `(count, dimensions) float32` random directions, the same for the same seed."""
     drawn = np.random.default_rng(seed).standard_normal((count, dimensions)).astype(np.float32)
     return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)

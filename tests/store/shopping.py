@@ -49,24 +49,24 @@ ORDERS = {
 
 
 def described(**changes: Any) -> SourceDescription:
-    """The orders, described in another way than usual."""
+    """Return the orders, described in another way than usual."""
     return tables(orders={**ORDERS, **changes})
 
 
 def tables(**given: Any) -> SourceDescription:
-    """A source of these tables."""
+    """Describe a source of these tables."""
     split = any(table.get("dataset_column") for table in given.values())
     belonging = {} if split else {"dataset": "main"}
     return loading.describe({"name": "shop", "project": "p", "tables": given, **belonging}, "s.yaml")
 
 
 async def gathered(batches: AsyncIterator[list[Any]]) -> list[Any]:
-    """Everything that a reader hands on."""
+    """Return everything that a reader yields."""
     return [item async for batch in batches for item in batch]
 
 
 async def refusal(url: str, description: SourceDescription) -> str:
-    """What is said of a description that does not fit."""
+    """Return the error for a description that does not fit."""
     with pytest.raises(SourceError) as refused:
         await open_foreign(description, url)
     return str(refused.value)

@@ -43,7 +43,7 @@ ANALYZE batch_jobs, batch_items, embed_work, embeddings;
 
 @pytest.fixture
 async def tried(furnished: str) -> AsyncIterator[Any]:
-    """A connection to a database with a row of every kind; whatever a test does there is taken back."""
+    """Connect to a database with a row of every kind; roll back whatever a test does there."""
     connection = await asyncpg.connect(furnished)
     undone = connection.transaction()
     await undone.start()
@@ -54,7 +54,7 @@ async def tried(furnished: str) -> AsyncIterator[Any]:
 
 @pytest.fixture(scope="module")
 def running(servers: Servers, template: str) -> Iterator[str]:
-    """The address of a database as tall as `tall`, in which a job of 20,000 rows runs."""
+    """Return the address of a database as tall as `tall`, in which a job of 20,000 rows runs."""
 
     async def fill(url: str) -> None:
         connection = await asyncpg.connect(url)
@@ -67,7 +67,7 @@ def running(servers: Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture
 async def busy(running: str) -> AsyncIterator[Any]:
-    """A connection to that database; whatever a test does there is taken back."""
+    """Connect to that database; roll back whatever a test does there."""
     connection = await asyncpg.connect(running)
     undone = connection.transaction()
     await undone.start()
@@ -133,7 +133,7 @@ def texts(found: list[ClaimedRow]) -> set[str]:
 
 @pytest.fixture
 async def messages(psql: Any, dataset: Dataset) -> dict[str, int]:
-    """Three that wait."""
+    """Save three messages that wait."""
     return {text: await plant(psql, MESSAGE, dataset.id, text) for text in ("one", "two", "three")}
 
 
@@ -239,7 +239,7 @@ async def test_what_is_embedded_or_deleted_is_in_no_job(
 
 
 async def filled_job(database: Database, dataset: Dataset) -> UUID:
-    """An intent that holds everything there is."""
+    """Make an intent that holds every row."""
     async with database.transaction() as tx:
         job = new_intent(await batch_jobs.database_tag(tx))
         found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)

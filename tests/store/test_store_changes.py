@@ -23,25 +23,25 @@ BEGINNING = Watermark(1, 1)
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[Any]:
-    """A second connection of somebody else."""
+    """Open a second connection."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 async def read(database: Database, dataset: Dataset, seen: Watermark = BEGINNING) -> changes.Changes:
-    """What the feed says now to a reader at `seen`."""
+    """Return what the feed now gives to a reader at `seen`."""
     async with database.read() as tx:
         return await changes.since(tx, dataset.id, seen, 3)
 
 
 async def ids(psql: Any) -> dict[str, int]:
-    """Vector ids by text."""
+    """Return vector ids by text."""
     return dict(await psql.fetch("SELECT m.content, e.vector_id FROM embeddings e JOIN messages m ON m.id = e.row_id"))
 
 
 async def embedded(psql: Any, dataset: Dataset, *texts: str) -> list[int]:
-    """Messages with vectors, committed; answers their vector ids."""
+    """Commit messages with vectors and return their vector ids."""
     for text in texts:
         await plant(psql, MESSAGE, dataset.id, text)
     await embed_all(psql)
@@ -255,7 +255,7 @@ async def test_pruned_tombstones_are_told_of(database: Database, dataset: Datase
 async def test_random_writers_and_a_reader_agree_at_every_moment(
     database: Database, database_url: str, dataset: Dataset, psql: Any
 ) -> None:
-    """Four writers with transactions of any length; a reader that follows must hold what a fresh reader reads."""
+    """Let four writers work in transactions of any length; a reader that follows must hold what a fresh reader reads."""
     await space(database, 3)
     chance = np.random.default_rng(5)
     await embedded(psql, dataset, *(f"row {n}" for n in range(40)))

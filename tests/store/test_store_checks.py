@@ -16,7 +16,7 @@ class Says:
         self.answers: dict[str, object] = {"server_version_num": postgres, "server_version": "14.2", "vector": pgvector}
 
     async def fetchval(self, sql: str, *values: object) -> object:
-        """The answer whose name the question ends with, or holds."""
+        """Return the answer whose name the question ends with, or contains."""
         exact = sql.rsplit(" ", 1)[-1]
         return self.answers.get(exact, self.answers["vector"])
 

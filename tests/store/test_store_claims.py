@@ -25,7 +25,7 @@ async def claimed_by(database: Database, dataset: Dataset, owner: UUID, **option
 
 
 async def work(psql: Any) -> Any:
-    """The only record of `embed_work`, or None."""
+    """Return the only record of `embed_work`, or None."""
     (*found,) = await psql.fetch("SELECT * FROM embed_work")
     assert len(found) <= 1
     return found[0] if found else None
@@ -33,7 +33,7 @@ async def work(psql: Any) -> Any:
 
 @pytest.fixture
 async def message(psql: Any, dataset: Dataset) -> int:
-    """A pending message."""
+    """Insert a pending message."""
     return await plant(psql, MESSAGE, dataset.id, "hello")
 
 

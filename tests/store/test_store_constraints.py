@@ -114,7 +114,7 @@ IMPOSSIBLE = {
 
 @pytest.fixture
 async def tried(furnished: str) -> AsyncIterator[Any]:
-    """A connection to a database with a row in every table; whatever a test does there is taken back."""
+    """Connect to a database with a row in every table; roll back whatever a test does there."""
     connection = await asyncpg.connect(furnished)
     transaction = connection.transaction()
     await transaction.start()

@@ -17,7 +17,7 @@ from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, table
 
 @pytest.fixture
 async def shop(psql: Any) -> Any:
-    """A connection to a database with three orders of two sellers."""
+    """Connect to a database with three orders of two sellers."""
     await psql.execute(THREE_ORDERS)
     return psql
 

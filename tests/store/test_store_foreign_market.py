@@ -36,7 +36,7 @@ CLOSED = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE app
 
 @pytest.fixture(scope="module")
 def market(servers: Servers, template: str) -> Iterator[str]:
-    """The address of a database with 500,000 orders of 1,000 sellers, and 100,000 rows with other keys."""
+    """Return the address of a database with 500,000 orders of 1,000 sellers, and 100,000 rows with other keys."""
 
     async def fill(url: str) -> None:
         await _sql(url, MARKET, *(f"VACUUM ANALYZE shop.{name}" for name in ("orders", "texts", "uuids")))

@@ -20,7 +20,7 @@ def draft(content: str, *sources: int, type_: AtomType = AtomType.INSIGHT, topic
 
 @pytest.fixture
 async def said(psql: Any, dataset: Dataset) -> list[int]:
-    """Ids of three messages."""
+    """Return the ids of three messages."""
     return [await plant(psql, MESSAGE, dataset.id, f"message {number}") for number in range(3)]
 
 

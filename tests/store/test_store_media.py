@@ -29,7 +29,7 @@ def picture(name: str, digest: bytes = OLD, title: str | None = None) -> Incomin
 
 @pytest.fixture
 async def job(database: Database) -> UUID:
-    """A job of media at a provider."""
+    """Make a job of media at a provider."""
     return await made(database)
 
 
@@ -49,14 +49,14 @@ async def made(database: Database) -> UUID:
 
 
 async def taken(database: Database, dataset: Dataset, *given: IncomingDocument) -> list[int]:
-    """Take pictures in; the ids of their documents, in the order of their uris."""
+    """Save images and return the ids of their documents, in the order of their URIs."""
     async with database.transaction() as tx:
         await media.upsert(tx, dataset.id, given)
         return [row["id"] for row in await tx.fetch("SELECT id FROM documents ORDER BY uri")]
 
 
 async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> None:
-    """Put free pictures into a job."""
+    """Put free images into a job."""
     async with database.transaction() as tx:
         for one in ids:
             assert await media.lock_free(tx, one, digest)

@@ -20,7 +20,7 @@ SENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def incoming(number: int, text: str, *, edited: int | None = None, reply_to: int | None = None) -> IncomingMessage:
-    """A message of a chat; `edited` hours after it was sent."""
+    """Make a message of a chat; `edited` hours after it was sent."""
     at = None if edited is None else SENT + timedelta(hours=edited)
     reply = None if reply_to is None else str(reply_to)
     return IncomingMessage("chat", str(number), "dev", SENT, text, edited_at=at, reply_to=reply)
@@ -39,7 +39,7 @@ async def claim(
 
 
 async def score(database: Database, dataset: Dataset, signal: Signal = Signal.SIGNAL) -> list[int]:
-    """Score what waits; answers what is worth extracting."""
+    """Score what waits and return what is worth extracting."""
     owner = uuid4()
     claimed = await claim(database, "score", dataset.id, owner)
     scores = [Score(c.message.message_id, 0.5, signal, {"length": 0.5}) for c in claimed]

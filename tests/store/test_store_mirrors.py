@@ -18,7 +18,7 @@ LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
 
 
 def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> MirrorProgress:
-    """What a holder says of a mirror with three vectors."""
+    """Make the report of a mirror with three vectors."""
     return MirrorProgress(dataset.id, state, "because", 3, 4096, watermark)
 
 
@@ -43,14 +43,14 @@ async def unanswered(database: Database, folder: str = "/folder") -> int:
 
 
 async def mark(database: Database) -> str:
-    """The watermark of a mirror that is up to date."""
+    """Return the watermark of a mirror that is up to date."""
     async with database.read() as tx:
         return str(await changes.watermark(tx))
 
 
 @pytest.fixture
 async def second(database: Database) -> Dataset:
-    """Another dataset."""
+    """Make another dataset."""
     async with database.transaction() as tx:
         return await datasets.ensure(tx, "sea", "notes")
 

@@ -86,7 +86,7 @@ def made(model: type[Model]) -> set[str]:
 
 @pytest.fixture
 async def session(database_url: str) -> AsyncIterator[AsyncSession]:
-    """A session of a program that is not Evervec."""
+    """Open a session of a program that is not Evervec."""
     engine = create_async_engine(f"postgresql+asyncpg{database_url.removeprefix('postgresql')}", poolclass=NullPool)
     async with AsyncSession(engine, expire_on_commit=False) as opened:
         yield opened
@@ -95,7 +95,7 @@ async def session(database_url: str) -> AsyncIterator[AsyncSession]:
 
 @pytest.fixture
 async def stocked(library: str) -> AsyncIterator[AsyncSession]:
-    """The same on the library's rows."""
+    """Open such a session on the library's rows."""
     engine = create_async_engine(f"postgresql+asyncpg{library.removeprefix('postgresql')}", poolclass=NullPool)
     async with AsyncSession(engine) as opened:
         yield opened

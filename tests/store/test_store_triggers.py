@@ -25,7 +25,7 @@ def digest(text: str) -> bytes:
 
 @pytest.fixture
 async def elsewhere(database: Database) -> UUID:
-    """Another dataset of the same project."""
+    """Make another dataset of the same project."""
     async with database.transaction() as tx:
         return (await datasets.ensure(tx, "river", "elsewhere")).id
 

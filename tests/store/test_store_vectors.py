@@ -27,7 +27,7 @@ DIM = 4
 
 @pytest.fixture
 async def active(database: Database) -> Space:
-    """The active space, four numbers wide."""
+    """Make the active space, four numbers wide."""
     return await space(database, DIM)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from evervec.cli import app as commands
+from evervec.cli.commands import version as commands
 from evervec.cli.terminal import faults
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
 from evervec.pipeline.status import overview

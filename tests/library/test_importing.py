@@ -10,6 +10,26 @@ BACKEND = Path(__file__).parents[2] / "backend"
 HEAVY = ("numpy", "asyncpg", "faiss", "sqlalchemy", "google.genai", "openai", "httpx", "wordllama", "nats", "pydantic")
 PARSERS = ("bs4", "pypdf", "markdown_it", "tree_sitter", "charset_normalizer")
 FOR_SOME = ("faiss", "google.genai", "openai", "httpx", "wordllama", "tokenizers", "fastapi", "uvicorn", "alembic")
+FOR_HELP = (
+    "asyncio",
+    "uvloop",
+    "structlog",
+    "orjson",
+    "taskiq",
+    "evervec.settings",
+    "evervec.runtime",
+    "evervec.pipeline",
+)
+    "numpy",
+    "sqlalchemy",
+    "sqlmodel",
+    "cryptography",
+    "taskiq",
+    "semchunk",
+    "psutil",
+    "yaml",
+    "rich.progress",
+)
 PROBE = """
 import sys
 opened = []
@@ -44,6 +64,13 @@ def test_importing_is_light_and_starts_nothing(statement: str) -> None:
 
 def test_the_command_line_loads_nothing_that_only_some_commands_need() -> None:
     assert told("import evervec.cli.app", (*PARSERS, *FOR_SOME)) == ("", "[] []")
+
+
+def test_the_help_of_the_command_line_loads_no_command_and_no_library_of_ours() -> None:
+    run = "import sys; sys.argv = ['evervec', '--help']\nfrom evervec.cli.main import main\ntry:\n    main()\nexcept SystemExit: pass"
+    out, told_of_itself = told(run, (*HEAVY, *FOR_HELP))
+    assert "Start with" in out
+    assert told_of_itself == "[] []"
 
 
 @pytest.mark.parametrize(

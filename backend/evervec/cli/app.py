@@ -1,21 +1,88 @@
-"""The `evervec` command: its commands, in the groups that its help shows."""
+"""The `evervec` command: what there is, in the panels that its help shows. A command is imported when it is run."""
 
-from importlib.metadata import version as installed
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from evervec.cli.commands import backfill, batch, failed, index, mirror, providers, search, serve, status
-from evervec.cli.commands.demo import demo
-from evervec.cli.commands.ingest import app as ingest
-from evervec.cli.commands.ingest.watch import watch
-from evervec.cli.terminal import output
-from evervec.cli.terminal.options import Json
+from evervec.cli.terminal.lazy import Listed, lazy_group
 
 START, TEXT, CARE, RUN = "Start", "Text in, answers out", "Keep it whole", "Run it on servers"
 
+# What is listed here says the same as the command itself; a test compares them.
+COMMANDS: Final = {
+    "demo": Listed(
+        "evervec.cli.commands.demo:demo",
+        START,
+        "A team's chat comes in, knowledge is extracted, every row is embedded, questions are answered. Nothing stays.",
+    ),
+    "up": Listed(
+        "evervec.cli.commands.serve:up",
+        START,
+        "Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all.",
+    ),
+    "version": Listed("evervec.cli.commands.version:version", START, "Print the version."),
+    "index": Listed(
+        "evervec.cli.commands.index:index",
+        TEXT,
+        "Index a dataset from its source: what changed is chunked and embedded, the rest is left as it is.",
+    ),
+    "watch": Listed(
+        "evervec.cli.commands.ingest.watch:watch",
+        TEXT,
+        "Index files and folders, and from then on what changes in them, until Ctrl-C. A worker embeds it.",
+    ),
+    "search": Listed("evervec.cli.commands.search:search", TEXT, "Find the rows nearest in meaning to a text."),
+    "similar": Listed("evervec.cli.commands.search:similar", TEXT, "Find rows that say nearly the same as one row."),
+    "duplicates": Listed("evervec.cli.commands.search:duplicates", TEXT, "Find pairs of rows that say the same."),
+    "status": Listed(
+        "evervec.cli.commands.status:status",
+        CARE,
+        "Coverage by dataset and kind, mirrors, extraction, provider and queue.",
+    ),
+    "runs": Listed(
+        "evervec.cli.commands.index:runs",
+        CARE,
+        "The index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
+    ),
+    "backfill": Listed(
+        "evervec.cli.commands.backfill:backfill",
+        CARE,
+        "Embed whatever is missing or stale. Running it twice costs nothing the second time.",
+    ),
+    "migrate": Listed(
+        "evervec.cli.commands.serve:migrate",
+        RUN,
+        "Bring the database to this version's schema, and take in rows that no trigger saw. Safe to run again.",
+    ),
+    "worker": Listed(
+        "evervec.cli.commands.serve:worker",
+        RUN,
+        "Run tasks for all projects and datasets, also ones made later, until told to stop.",
+    ),
+    "api": Listed(
+        "evervec.cli.commands.serve:api", RUN, "Serve status and search over HTTP at EVERVEC_API_HOST:EVERVEC_API_PORT."
+    ),
+    "scheduler": Listed(
+        "evervec.cli.commands.serve:scheduler", RUN, "Ring for what is due by the clock. One is enough; two do no harm."
+    ),
+    "ingest": Listed("evervec.cli.commands.ingest.app:app", TEXT, "Take text in."),
+    "batch": Listed(
+        "evervec.cli.commands.batch:app",
+        CARE,
+        "Embed at half the price, within a day: batch jobs of Gemini and OpenAI.",
+    ),
+    "mirror": Listed(
+        "evervec.cli.commands.mirror:app",
+        CARE,
+        "Mirrors: the copies in memory and on disk that hot searches are answered from.",
+    ),
+    "failed": Listed("evervec.cli.commands.failed:app", CARE, "See what was given up on, and why."),
+    "providers": Listed("evervec.cli.commands.providers:app", CARE, "Choose who embeds and extracts."),
+}
+
 app = typer.Typer(
     name="evervec",
+    cls=lazy_group(COMMANDS),
     help="Keeps the text in PostgreSQL embedded and searchable. Every row embedded, every mirror true.",
     epilog="Start with `evervec demo`. Each command explains itself: `evervec search --help`.",
     no_args_is_help=True,
@@ -25,14 +92,10 @@ app = typer.Typer(
 )
 
 
-def version(as_json: Json = False) -> None:
-    """Print the version."""
-    found = installed("evervec")
-    output.document({"version": found}) if as_json else output.say(f"evervec {found}")
-
-
 def _print_and_exit(wanted: bool) -> None:
     if wanted:
+        from evervec.cli.commands.version import version
+
         version()
         raise typer.Exit
 
@@ -47,25 +110,3 @@ def options(
     ] = False,
 ) -> None:
     """Options that stand before any command."""
-
-
-app.command(rich_help_panel=START)(demo)
-app.command(rich_help_panel=START)(serve.up)
-app.command(rich_help_panel=START)(version)
-app.add_typer(ingest.app, name="ingest", rich_help_panel=TEXT)
-app.command(rich_help_panel=TEXT)(index.index)
-app.command(rich_help_panel=TEXT)(watch)
-app.command(rich_help_panel=TEXT)(search.search)
-app.command(rich_help_panel=TEXT)(search.similar)
-app.command(rich_help_panel=TEXT)(search.duplicates)
-app.command(rich_help_panel=CARE)(status.status)
-app.command(rich_help_panel=CARE)(index.runs)
-app.command(rich_help_panel=CARE)(backfill.backfill)
-app.add_typer(batch.app, name="batch", rich_help_panel=CARE)
-app.add_typer(mirror.app, name="mirror", rich_help_panel=CARE)
-app.add_typer(failed.app, name="failed", rich_help_panel=CARE)
-app.add_typer(providers.app, name="providers", rich_help_panel=CARE)
-app.command(rich_help_panel=RUN)(serve.migrate)
-app.command(rich_help_panel=RUN)(serve.worker)
-app.command(rich_help_panel=RUN)(serve.api)
-app.command(rich_help_panel=RUN)(serve.scheduler)

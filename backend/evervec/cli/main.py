@@ -8,10 +8,11 @@ def main() -> None:
     try:
         # Inside the `try`: loading everything takes a moment, in which a Ctrl-C is no reason for a traceback either.
         from evervec.cli.app import app
-        from evervec.cli.terminal.faults import tell
     except KeyboardInterrupt:
         sys.exit(130)
     try:
         app(prog_name="evervec")
     except Exception as error:
+        from evervec.cli.terminal.faults import tell
+
         sys.exit(tell(error))

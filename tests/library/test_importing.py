@@ -20,16 +20,6 @@ FOR_HELP = (
     "evervec.runtime",
     "evervec.pipeline",
 )
-    "numpy",
-    "sqlalchemy",
-    "sqlmodel",
-    "cryptography",
-    "taskiq",
-    "semchunk",
-    "psutil",
-    "yaml",
-    "rich.progress",
-)
 PROBE = """
 import sys
 opened = []

@@ -48,7 +48,7 @@ async def main() -> None:
 
 
 async def embed(core: SemanticCore, documents: list[Document], pause: float) -> None:
-    """The whole of it: documents go in without a request, and come back as vectors at half the price."""
+    """Run the example: write documents without a request, then embed them by batch jobs at half the price."""
     ingested = await core.ingest(documents, mode="async")
     say(f"1. {ingested.documents} documents are {ingested.chunks_new:,} chunks, and wait. Nothing was sent so far.")
 
@@ -80,7 +80,7 @@ async def search(core: SemanticCore, *, real: bool) -> None:
 
 
 def show(jobs: list[BatchJob]) -> None:
-    """What each job cost, and what it would have cost online."""
+    """Print what each job cost, and what it would have cost online."""
     table = Table("job", "status", title="What it came to", title_justify="left")
     for column in ("texts", "tokens", "online", "deferred", "saved"):
         table.add_column(column, justify="right")
@@ -115,7 +115,7 @@ def documentation() -> Iterator[Document]:
 
 
 def docstrings() -> Iterator[tuple[str, str, str]]:
-    """`(module, name, documentation)` of what the standard library defines."""
+    """Yield `(module, name, documentation)` of what the standard library defines."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.glob("*.py")) + sorted(library.glob("[a-z]*/*.py")):
         if path.parent.name in ("site-packages", "test", "lib2to3"):
@@ -129,7 +129,7 @@ def docstrings() -> Iterator[tuple[str, str, str]]:
 
 @asynccontextmanager
 async def gemini(key: str | None) -> AsyncIterator[dict[str, Any]]:
-    """The real one for whoever has a key; else a pretended one, in a process of its own."""
+    """Return the real provider if there is a key; else start a fake one in a process of its own."""
     if key:
         yield {"api_key": key}
         return

@@ -28,21 +28,21 @@ class Lookout:
         runtime.broker.with_result_backend(InmemoryResultBackend())
 
     async def result(self, sent: AsyncTaskiqTask[Any]) -> TaskiqResult[Any]:
-        """What became of a task, once it ended: its answer, or its error."""
+        """Wait until a task ended, and return its result, which has its answer or its error."""
         ends = monotonic() + PATIENCE
         while not await sent.is_ready():
             await self._look_again(ends, f"Task {sent.task_id}")
         return await sent.get_result()
 
     async def answer(self, sent: AsyncTaskiqTask[Any]) -> Any:
-        """What a task answered, once it has. Raises what the task raised."""
+        """Wait until a task ended, and return its answer. Raises what the task raised."""
         result = await self.result(sent)
         if result.error is not None:
             raise result.error
         return result.return_value
 
     async def finished(self, run_ids: Sequence[str]) -> list[RunRecord]:
-        """Some runs, once all of them are done. Raises `StackError` for one that is not done but ended."""
+        """Wait until all of these runs are done, and return them. Raises `StackError` for a run that failed."""
         ends = monotonic() + PATIENCE
         while True:
             found = [await runs.one(self._resources, UUID(run_id)) for run_id in run_ids]
@@ -55,7 +55,7 @@ class Lookout:
         return found
 
     async def _look_again(self, ends: float, what: str) -> None:
-        """A moment later. Raises what ended the worker, or `StackError` when patience has."""
+        """Wait for a moment. Raises what ended the worker, or `StackError` when the deadline is over."""
         await asyncio.wait({self._working}, timeout=LOOK)
         if self._working.done():
             self._working.result()

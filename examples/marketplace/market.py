@@ -59,7 +59,7 @@ class Market:
         return dict(zip(TABLES, (products, orders, stocks, reviews, sales), strict=True))
 
     async def changes(self, day: int) -> AsyncIterator[Page]:
-        """What happened on a day, page by page; nothing on day 0.
+        """Yield the changes of a day, page by page; none on day 0.
 
         Raises `MarketDownError` on a bad day.
         """
@@ -70,7 +70,7 @@ class Market:
                 yield Page(table, rows[start : start + PAGE])
 
     def withdrawn(self) -> dict[str, list[int]]:
-        """What the sellers take off the market later, by table: one product and five orders of each."""
+        """Return the ids that the sellers delete later, by table: one product and five orders of each seller."""
         gone: dict[str, list[int]] = {"products": [], "orders": []}
         recent = self._now - timedelta(days=DAYS // 2)
         for seller in GOODS:
@@ -156,7 +156,7 @@ def _stocks(random: Random, products: list[Row]) -> Iterator[Row]:
 
 
 def _sales(orders: list[Row], since: datetime | None = None) -> Iterator[Row]:
-    """What was ordered, by day and product."""
+    """Return what was ordered, by day and product."""
     sold: dict[tuple[Any, ...], tuple[int, Decimal]] = {}
     for order in orders:
         if since is None or order["placed_at"] >= since:

@@ -29,7 +29,7 @@ class Report:
         }
 
     def opened(self, rows: int) -> None:
-        """The shop stands."""
+        """Report that the shop is filled."""
         self.document["rows"] = rows
         self._say(
             "A shop with two sellers: products, orders, stocks, reviews and sales",
@@ -37,7 +37,7 @@ class Report:
         )
 
     def step(self, step: Step, title: str) -> None:
-        """Runs came to their end."""
+        """Report runs that are done."""
         found = step_document(step, self._price)
         self._steps.append(found)
         by_table = ", ".join(f"{len(ids)} {table}" for table, ids in step.synced.get("changed_ids", {}).items())
@@ -47,7 +47,7 @@ class Report:
         self._say(title, *synced, *warned, sent)
 
     def broken(self, broken: BrokenSync) -> None:
-        """A sync came to a bad end."""
+        """Report a sync that failed."""
         self.document["broken_sync"] = broken._asdict()
         self._say(
             "A day passes, but its sync breaks off half-way",
@@ -75,14 +75,14 @@ class Report:
         self.step(found.step, f"The weekly full rebuild removes {'exactly them' if exact else 'OTHER RECORDS'}")
 
     def schedule(self, due: Sequence[Due]) -> None:
-        """What comes by the clock."""
+        """Report the schedule."""
         self.document["schedule"] = [one._asdict() for one in due]
         self._say("What the scheduler of `evervec up` sends", *(
             f"{one.task:<24} {one.cron:<10} next {one.next:%A %Y-%m-%d %H:%M %Z}" for one in due if one.next is not None
         ))  # fmt: skip
 
     def search(self, seller: str, question: str, answer: SearchAnswer, told: str | None = None) -> None:
-        """A question to one seller's dataset. `told` is what was written a moment ago and should come first."""
+        """Report a search of one seller's dataset. `told` is what was written a moment ago and should come first."""
         hits = [{"dataset": hit.dataset, "score": round(hit.score, 3), "text": hit.text} for hit in answer.hits]
         self._searches.append({"dataset": seller, "question": question, "told": told, "hits": hits})
         lines = [f"{hit.score:.2f}  {hit.dataset:<5}  {output.cut(hit.text, taken=15)}" for hit in answer.hits]
@@ -114,7 +114,7 @@ class Report:
 
 
 def step_document(step: Step, price: float) -> dict[str, Any]:
-    """A step's runs together; `saved_share` is the part of all chunks that was not sent."""
+    """Return the sums of a step's runs; `saved_share` is the part of all chunks that was not sent."""
     found = [run_document(run) for run in step.runs]
     started = [run.started_at for run in step.runs if run.started_at is not None]
     ended = [run.finished_at for run in step.runs if run.finished_at is not None]

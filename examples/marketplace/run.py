@@ -24,7 +24,7 @@ from examples.marketplace.words import TOLD_TODAY
 EVERYBODY_ASKS = "parcel arrived damaged"
 ASKED_TODAY = {"north": "zip of the tent broke, it rained in", "south": "kettle leaks water"}
 PLAIN: dict[str, Any] = {"index_cron": Settings.model_fields["index_cron"].default}
-"""The weekly schedule as it comes, and no sweeper for as long as this lasts: what that embeds is in no run's count."""
+"""The weekly schedule as shipped, and no sweep meanwhile, because what a sweep embeds is in no run's counts."""
 
 Price = Annotated[
     float,
@@ -73,7 +73,7 @@ async def _tell(throwaway: Settings, report: Report) -> None:
 
 @asynccontextmanager
 async def _opened(throwaway: Settings) -> AsyncIterator[Story]:
-    """A stack with a worker in this process, and the story that it is to see through."""
+    """Open a stack with a worker in this process, and yield the story to run on it."""
     async with open_runtime(throwaway, worker=True) as runtime:
         attach(runtime.broker, runtime.resources)  # the worker does so too; here it lets tasks be sent from now on
         finish = asyncio.Event()

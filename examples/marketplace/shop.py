@@ -20,14 +20,14 @@ async def create(tx: Tx) -> None:
 async def take(tx: Tx, table: str, rows: Sequence[Row]) -> None:
     """Take in rows of one table. One that is there already is only written, with a new time, where it differs."""
     columns = list(rows[0])
-    # when an order was placed is no news
-    news = [name for name in columns if name not in ("id", "placed_at")]
+    # when an order was placed is not a change
+    changing = [name for name in columns if name not in ("id", "placed_at")]
     await tx.execute(
         f"INSERT INTO shop.{table} AS old ({', '.join(columns)}) SELECT {', '.join(columns)} "
         f"FROM jsonb_populate_recordset(NULL::shop.{table}, $1) ON CONFLICT (id) DO UPDATE SET updated_at = now(), "
-        f"{', '.join(f'{name} = EXCLUDED.{name}' for name in news)} "
-        f"WHERE ({', '.join(f'old.{name}' for name in news)}) IS DISTINCT FROM "
-        f"({', '.join(f'EXCLUDED.{name}' for name in news)})",
+        f"{', '.join(f'{name} = EXCLUDED.{name}' for name in changing)} "
+        f"WHERE ({', '.join(f'old.{name}' for name in changing)}) IS DISTINCT FROM "
+        f"({', '.join(f'EXCLUDED.{name}' for name in changing)})",
         orjson.dumps(rows, default=str).decode(),
     )
 

@@ -37,7 +37,7 @@ Uris = dict[str, set[str]]
 
 @dataclass(frozen=True)
 class Step:
-    """The runs that came of one wish. `synced` is what the sync answered, after so many seconds; empty without one."""
+    """The runs of one request. `synced` is the answer of the sync, after `sync_seconds`; empty without a sync."""
 
     name: str
     runs: Sequence[RunRecord]
@@ -55,8 +55,10 @@ class BrokenSync(NamedTuple):
 
 
 class Withdrawal(NamedTuple):
-    """What the sellers took away, what a sync saw of it, how much of it was still indexed after that; and what the full
-    rebuild removed and added."""
+    """The rows that the sellers deleted: what a sync saw of them, and how many were still indexed after it.
+
+    Also what the full rebuild removed and added.
+    """
 
     withdrawn: Uris
     seen_by_sync: int
@@ -101,7 +103,7 @@ class Story:
         return await self._sync("first run", day=0, full_rebuild=True)
 
     async def broken_sync(self) -> BrokenSync:
-        """The marketplace goes away in the middle of a day's changes."""
+        """Sync while the marketplace fails in the middle of a day's changes."""
         before = await self._mark()
         self._runtime.broker.state.market = Market(self._began, breaks_at="reviews")
         with _no_traceback():
@@ -113,11 +115,11 @@ class Story:
         return BrokenSync(str(result.error), written, after.runs - before.runs, after.cursor != before.cursor)
 
     async def a_day(self) -> Step:
-        """The same day, and the marketplace answers: what the broken sync had written is in the delta too."""
+        """Sync the same day again with the marketplace back: the delta has what the failed sync had written, too."""
         return await self._sync("a day later", day=1)
 
     async def again(self, day: Step) -> Step:
-        """The same delta once more, asked for by hand."""
+        """Index the same delta once more, on request."""
         sent = [
             await index_dataset_task.kiq(dataset_id=f"{PROJECT}/{seller}", changed_ids=one["changed_ids"])
             for seller, one in day.synced["datasets"].items()
@@ -143,7 +145,7 @@ class Story:
         )
 
     async def schedule(self) -> list[Due]:
-        """What the scheduler sends, and when next, by the database's clock."""
+        """Return what the scheduler sends, and when next, by the database's clock."""
         async with self._resources.database.read() as tx:
             now = await runs.now(tx)
         due = [(one.task_name, one.cron or "") for one in schedules(self._runtime.settings)]

@@ -17,7 +17,7 @@ DESCRIPTION = Path(__file__).with_name("marketplace.yaml")
 
 
 def opened_market(context: Annotated[Context, TaskiqDepends()]) -> Market:
-    """The client of the marketplace that this worker was started with."""
+    """Return the client of the marketplace that this worker was started with."""
     market: Market = context.state.market
     return market
 

@@ -29,7 +29,7 @@ async def rounds(count: int, variants: Mapping[str, Timed]) -> dict[str, list[fl
 
 
 def interval(values: Sequence[float], *, draws: int = 2000) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the median."""
+    """Return a 95 % bootstrap interval of the median."""
     chance = random.Random(1)
     medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(draws))
     return medians[int(draws * 0.025)], medians[int(draws * 0.975)]

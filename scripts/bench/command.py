@@ -91,7 +91,7 @@ def main(
 
 
 def _named(group: str | None, only: list[str] | None) -> list[str]:
-    """The benchmarks that were asked for."""
+    """Return the benchmarks that were asked for."""
     if group is not None and group not in GROUPS:
         raise typer.BadParameter(f"there is no group {group}. Known: {', '.join(GROUPS)}.")
     unknown = set(only or ()) - BENCHMARKS.keys()

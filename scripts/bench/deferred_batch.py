@@ -40,14 +40,14 @@ async def _there_and_back(bench: Bench, stage: Stage, type_: str, count: int) ->
     """Each step in a process of its own; answers what they said. Raises `RuntimeError` when a row is missing."""
     async with bench.resources(f"deferred_{type_}") as resources:
         texts = await _waiting(resources, stage, type_, count)
-        told = {"send": await _sent(resources, stage, texts)}
-        told |= {step: await stage.told(resources, step) for step in STEPS}
+        reported = {"send": await _sent(resources, stage, texts)}
+        reported |= {step: await stage.run_child(resources, step) for step in STEPS}
         async with resources.database.read() as tx:
             pieces = [row["rows"] for row in await tx.fetch(PIECES)]
-    seen = (told["flush"]["rows"], told["read"]["lines"], told["sync"]["ready"], sum(pieces))
+    seen = (reported["flush"]["rows"], reported["read"]["lines"], reported["sync"]["ready"], sum(pieces))
     if set(seen) != {count}:
-        raise RuntimeError(f"{count} rows; sent, read, taken in, written: {seen}. {told['sync']['problems']}")
-    return told | {"pieces": pieces}
+        raise RuntimeError(f"{count} rows; sent, read, taken in, written: {seen}. {reported['sync']['problems']}")
+    return reported | {"pieces": pieces}
 
 
 async def _waiting(resources: Resources, stage: Stage, type_: str, count: int) -> list[str]:
@@ -73,14 +73,14 @@ async def _sent(resources: Resources, stage: Stage, texts: list[str]) -> dict[st
     with TemporaryDirectory(prefix="evervec-bench-") as folder:
         file = Path(folder) / "texts"
         file.write_text("\n".join(texts))
-        return await stage.told(resources, "send", str(file))
+        return await stage.run_child(resources, "send", str(file))
 
 
-def _lines(name: str, count: int, told: dict[str, Any]) -> list[Line]:
-    flush, read, sync, pieces = told["flush"], told["read"], told["sync"], told["pieces"]
+def _lines(name: str, count: int, reported: dict[str, Any]) -> list[Line]:
+    flush, read, sync, pieces = reported["flush"], reported["read"], reported["sync"], reported["pieces"]
     rows, wide = f"{name}, {count:,} rows", f"x {DIMENSIONS}"
     return [
-        _over(f"{rows}: flush, the same lines made and sent and nothing else", flush, told["send"]["seconds"]),
+        _over(f"{rows}: flush, the same lines made and sent and nothing else", flush, reported["send"]["seconds"]),
         _over(f"{rows} {wide}: sync, its statements that write vectors", sync, sync["write"]),
         _over(f"{rows} {wide}: sync, the same results read and thrown away", sync, read["seconds"]),
         _over(f"{rows} {wide}: sync, both of these", sync, sync["write"] + read["seconds"]),

@@ -26,27 +26,27 @@ async def run(bench: Bench) -> list[Line]:
 
 
 async def _told(bench: Bench, stage: Stage, *arguments: str) -> dict[str, Any]:
-    """What one process said that took the documents into an empty database."""
+    """Ingest the documents into an empty database in a process of its own, and return what it printed."""
     async with bench.resources("deferred_ingest") as resources:
         await stage.add(resources, "gemini")
-        told = await stage.told(resources, "ingest", *arguments)
-    if told["deferred"] != told["rows"][-1]:
-        raise RuntimeError(f"{told['rows'][-1]} chunks, {told['deferred']} of them in the batch lane")
-    return told
+        reported = await stage.run_child(resources, "ingest", *arguments)
+    if reported["deferred"] != reported["rows"][-1]:
+        raise RuntimeError(f"{reported['rows'][-1]} chunks, {reported['deferred']} of them in the batch lane")
+    return reported
 
 
-def _rate(told: dict[str, Any]) -> Line:
-    rows, ours, bare = told["rows"][-1], sum(told["ours"]), sum(told["bare"])
-    ratios = sorted(b / o for o, b in zip(told["ours"], told["bare"], strict=True))
-    note = f"{told['documents']:,} documents; by part {ratios[0]:.2f} to {ratios[-1]:.2f}; {told['chunking']:.1f} of the {bare:.1f} s are chunking"
+def _rate(reported: dict[str, Any]) -> Line:
+    rows, ours, bare = reported["rows"][-1], sum(reported["ours"]), sum(reported["bare"])
+    ratios = sorted(b / o for o, b in zip(reported["ours"], reported["bare"], strict=True))
+    note = f"{reported['documents']:,} documents; by part {ratios[0]:.2f} to {ratios[-1]:.2f}; {reported['chunking']:.1f} of the {bare:.1f} s are chunking"
     name = f"{rows:,} chunks, chunked and copied without triggers and indexes"
     return Line(name, rows / ours, rows / bare, "rows/s", bare / ours, at_least(0.7), note)
 
 
-def _memory(told: dict[str, Any], both: dict[str, Any]) -> Line:
-    rows, held = told["rows"], told["megabytes"]
+def _memory(reported: dict[str, Any], both: dict[str, Any]) -> Line:
+    rows, held = reported["rows"], reported["megabytes"]
     note = (
-        f"resident; part by part {_grown(held)} MB, peak {told['peak']:,.0f} MB; "
+        f"resident; part by part {_grown(held)} MB, peak {reported['peak']:,.0f} MB; "
         f"in the process that copies bare as well {_grown(both['megabytes'])} MB"
     )
     name = f"memory after {rows[-1]:,} chunks, after {rows[0]:,}"

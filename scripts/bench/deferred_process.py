@@ -111,8 +111,8 @@ async def _sync() -> dict[str, Any]:
         before, started = _megabytes("VmRSS"), perf_counter()
         synced = await BatchManager(runtime.resources).check_and_sync()
         seconds = perf_counter() - started
-        told = {"ready": synced.ready, "problems": synced.problems, "seconds": seconds, "write": sum(written)}
-        return {**told, **_memory(before)}
+        reported = {"ready": synced.ready, "problems": synced.problems, "seconds": seconds, "write": sum(written)}
+        return {**reported, **_memory(before)}
 
 
 def _timed_writes() -> list[float]:
@@ -140,7 +140,7 @@ async def _ingest(share: float, *, alone: bool) -> dict[str, Any]:
     parts, counted = await asyncio.to_thread(_parts, share), 0
     async with _opened() as runtime:
         sides = await _Sides.over(runtime)
-        told: dict[str, list[float]] = {"ours": [], "bare": [], "rows": [], "megabytes": []}
+        reported: dict[str, list[float]] = {"ours": [], "bare": [], "rows": [], "megabytes": []}
         for number, paths in enumerate(parts):
             documents = await asyncio.to_thread(_read_files, paths)
             counted += len(documents)
@@ -148,12 +148,12 @@ async def _ingest(share: float, *, alone: bool) -> dict[str, Any]:
             for name, side in turn if number % 2 == 0 else reversed(turn):
                 started = perf_counter()
                 await side(documents)
-                told[name].append(perf_counter() - started)
-            told["rows"].append(sides.rows)
+                reported[name].append(perf_counter() - started)
+            reported["rows"].append(sides.rows)
             del documents  # what the benchmark holds is not what is measured
-            told["megabytes"].append(_megabytes("VmRSS"))
+            reported["megabytes"].append(_megabytes("VmRSS"))
         counts = {"documents": counted, "deferred": sides.deferred, "copied": sides.copied}
-        return {**told, **counts, "chunking": sides.chunking, "peak": _megabytes("VmHWM")}
+        return {**reported, **counts, "chunking": sides.chunking, "peak": _megabytes("VmHWM")}
 
 
 class _Sides:
@@ -199,7 +199,7 @@ class _Sides:
 
 
 def _parts(share: float) -> list[list[Path]]:
-    """A share of the files of Python's standard library in parts of about equal size, each file drawn by lot. Blocking."""
+    """Return a random share of the files of Python's standard library, in parts of about equal size. Blocking."""
     folder = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path for path in folder.rglob("*.py") if "site-packages" not in path.parts)
     random.Random(1).shuffle(paths)
@@ -214,7 +214,7 @@ def _parts(share: float) -> list[list[Path]]:
 
 
 def _read_files(paths: Sequence[Path]) -> list[IncomingDocument]:
-    """The documents that files are, without those that are none. Blocking."""
+    """Read files as documents, without those that are none. Blocking."""
     found = [read_file(path, most_bytes=MOST_BYTES) for path in paths]
     return [one for one in found if isinstance(one, IncomingDocument)]
 

@@ -37,7 +37,7 @@ class Stage:
             ProviderDraft(type_, type_, base_url=self.url, model=MODEL, api_key="any", usd_per_million_tokens=0.15),
         )
 
-    async def told(self, resources: Resources, *arguments: str) -> dict[str, Any]:
+    async def run_child(self, resources: Resources, *arguments: str) -> dict[str, Any]:
         """Run one command of `deferred_process` on this database; answers what it said. Raises `RuntimeError`."""
         environment = {
             **os.environ,
@@ -55,7 +55,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(dimensions: int) -> AsyncIterator[Stage]:
-    """The fake provider of the tests, whose jobs are done as they are created; ended with the block."""
+    """Start the fake provider of the tests, whose jobs are done when they are created; stop it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.fakes", "--dims", str(dimensions), stdout=asyncio.subprocess.PIPE
     )

@@ -34,7 +34,7 @@ class KeepingDoorbell(Doorbell):
         self.rung: list[list[Ring]] = []
 
     async def ring_many(self, rings: Iterable[Ring]) -> int:
-        """Ring. Raises when the queue did not take it all: a bell that nobody hears costs nothing."""
+        """Ring. Raises when the queue did not take it all: a doorbell that nobody hears costs nothing."""
         listed = list(rings)
         if await super().ring_many(listed) != len(listed):
             raise RuntimeError("the queue did not take every task")
@@ -51,20 +51,20 @@ class Sides:
 
 
 async def run(bench: Bench) -> list[Line]:
-    """The same chat again and again, with hooks and without in turns; then the same bells again, alone."""
+    """Extract the same chat many times, with hooks and without in turns; then send the same doorbells again, alone."""
     sides = Sides()
     rounds = 4 if bench.quick else 80
     async with bench.resources("hooks", queue=True) as opened:
-        bell = KeepingDoorbell(opened)
-        resources = replace(opened, doorbell=bell)
+        doorbell = KeepingDoorbell(opened)
+        resources = replace(opened, doorbell=doorbell)
         with _one_blas_thread():
-            await _extract(resources, bell, Sides(), hooks=True)  # the first one is slower
-            bell.rung.clear()
+            await _extract(resources, doorbell, Sides(), hooks=True)  # the first one is slower
+            doorbell.rung.clear()
             for number in range(rounds):
                 # there and back: what drifts meets both sides alike
                 for hooks in (True, False, False, True) if number % 2 else (False, True, True, False):
-                    await _extract(resources, bell, sides, hooks=hooks)
-            alone = await _ringing(opened.doorbell, bell.rung, sides.busy[False])
+                    await _extract(resources, doorbell, sides, hooks=hooks)
+            alone = await _ringing(opened.doorbell, doorbell.rung, sides.busy[False])
         return [_share(sides.wall), _same(sides.wall), alone]
 
 
@@ -84,20 +84,20 @@ def _one_blas_thread() -> Iterator[None]:
         blas.scipy_openblas_set_num_threads64_(before)
 
 
-async def _extract(resources: Resources, bell: KeepingDoorbell, sides: Sides, *, hooks: bool) -> None:
-    """The chat in a database without any other, scored before, extracted in the pipeline's own batches."""
+async def _extract(resources: Resources, doorbell: KeepingDoorbell, sides: Sides, *, hooks: bool) -> None:
+    """Extract the chat in a database of its own, scored before, in the pipeline's own batches."""
     await _clean(resources)
     target = await dataset(resources, f"chat-{next(NUMBERS)}")
     await copy_messages(resources, target, texts.chat() * COPIES)
     await score_messages(resources, target.id)
-    rung = len(bell.rung)
+    rung = len(doorbell.rung)
     gc.collect()
     started, worked = perf_counter(), process_time()
     counts = await extract_knowledge(resources, target.id, hooks=hooks)
     sides.wall[hooks].append(perf_counter() - started)
     sides.busy[hooks].append(process_time() - worked)
-    if not counts["messages"] or (len(bell.rung) > rung) != hooks:
-        raise RuntimeError(f"extracted {counts}, rang {len(bell.rung) - rung} times")
+    if not counts["messages"] or (len(doorbell.rung) > rung) != hooks:
+        raise RuntimeError(f"extracted {counts}, rang {len(doorbell.rung) - rung} times")
 
 
 async def _clean(resources: Resources) -> None:
@@ -109,7 +109,7 @@ async def _clean(resources: Resources) -> None:
 
 
 def _share(wall: dict[bool, list[float]]) -> Line:
-    """What the hooks add, round by round."""
+    """Return what the hooks add, round by round."""
     both = {hooks: [sum(two) for two in zip(taken[::2], taken[1::2], strict=True)] for hooks, taken in wall.items()}
     shares = [ours / bare - 1 for ours, bare in zip(both[True], both[False], strict=True)]
     low, high = clock.interval(shares)
@@ -120,7 +120,7 @@ def _share(wall: dict[bool, list[float]]) -> Line:
 
 
 def _same(wall: dict[bool, list[float]]) -> Line:
-    """The same comparison where nothing differs: what chance and order alone make of it."""
+    """Return the same comparison where nothing differs, which shows the effect of chance and order alone."""
     pairs = [pair for taken in wall.values() for pair in zip(taken[::2], taken[1::2], strict=True)]
     apart = [later / earlier - 1 for earlier, later in pairs]
     low, high = clock.interval(apart)
@@ -130,7 +130,7 @@ def _same(wall: dict[bool, list[float]]) -> Line:
 
 
 async def _ringing(doorbell: Doorbell, rung: Sequence[Sequence[Ring]], busy: Sequence[float]) -> Line:
-    """Where it goes: what the same bells take of the processor when nothing else runs."""
+    """Where it goes: what the same doorbells take of the processor when nothing else runs."""
     started, worked = perf_counter(), process_time()
     for rings in rung:
         await doorbell.ring_many(rings)
@@ -138,4 +138,6 @@ async def _ringing(doorbell: Doorbell, rung: Sequence[Sequence[Ring]], busy: Seq
     count = sum(map(len, rung))
     whole = statistics.median(busy)
     note = f"{taken / count * 1e6:.0f} microseconds a ring by the clock, {count / len(busy):.0f} rings an extraction"
-    return Line("processor time of the bells alone", ringing * 1000, whole * 1000, "ms", ringing / whole, None, note)
+    return Line(
+        "processor time of the doorbells alone", ringing * 1000, whole * 1000, "ms", ringing / whole, None, note
+    )

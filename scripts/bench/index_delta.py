@@ -63,7 +63,7 @@ def _compared(name: str, one: RunRecord, other: RunRecord, promise: Promise) -> 
 
 
 async def _measured(resources: Resources, name: str, count: int, *, changed: int, again: bool) -> Runs:
-    """The first run over everything, some deltas, each of other records, and everything again."""
+    """Run once over everything, then over some deltas, each of other records, then over everything again."""
     await _fill(resources, name, count)
     description = parse(DESCRIPTION.format(name=name), name, {})
     record = await source_registry.register_sql(resources, description)

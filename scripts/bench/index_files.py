@@ -25,7 +25,7 @@ MEGABYTE = 1_000_000
 
 
 async def run(bench: Bench) -> list[Line]:
-    """The second run over the same files against the first, and what of chunking the standard library is chunking."""
+    """Compare the second run over the same files with the first, and measure the share of chunking in a run."""
     async with bench.resources("index_files") as resources:
         with tempfile.TemporaryDirectory(prefix="evervec-bench-files-") as folder:
             lines = await _again(resources, Path(folder), bench.rows(FILES))
@@ -62,7 +62,7 @@ def _write(folder: Path, count: int) -> None:
         path = folder / f"{number // 100:02}" / f"page{number}.md"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"# Page {number}\n\n" + "".join(f"## Part {n}\n\n{text}\n\n" for n, text in enumerate(parts)))
-        os.utime(path, (OLD, OLD))  # nobody has touched it for years: its stamp is believed
+        os.utime(path, (OLD, OLD))  # unchanged for years, so that its stamp is trusted
 
 
 async def _ingest(resources: Resources, *paths: Path) -> RunRecord:

@@ -19,7 +19,7 @@ SPOILT = 100
 
 
 async def run(bench: Bench) -> list[Line]:
-    """A mirror of 1,000,000 narrow vectors, and 50 of 20,000 x 384."""
+    """Check a mirror of 1,000,000 narrow vectors, and 50 mirrors of 20,000 x 384."""
     return [*await _checks(bench), await _start(bench)]
 
 
@@ -70,7 +70,7 @@ def _line(name: str, found: Sequence[MirrorDifference], bound: float) -> Line:
 
 
 async def _start(bench: Bench) -> Line:
-    """The files are there from a process before; the one that is measured is a new one."""
+    """Measure in a new process, with the files that a process before has written."""
     each = bench.rows(20_000)
     async with bench.resources("start50", queue=True) as resources:
         targets = [await dataset(resources, f"bench-{number}") for number in range(50)]
@@ -82,7 +82,7 @@ async def _start(bench: Bench) -> Line:
         for target in targets:
             await resources.mirrors.rebuild(target, "measured")
             resources.mirrors.mirror(target).drop("measured")
-        taken = [(await mirror_process.told(resources, "start"))["seconds"] for _ in range(3)]
+        taken = [(await mirror_process.run_child(resources, "start"))["seconds"] for _ in range(3)]
     name = f"start with 50 mirrors of {each:,}, all checked; promised"
     note = f"the slowest of three: {max(taken):.2f} s"
     return Line(name, median(taken), START_SECONDS, "s", median(taken) / START_SECONDS, at_most(1), note)

@@ -97,33 +97,33 @@ async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seco
 
 
 async def _at_hand(main: Segment, made: Made, seconds: float) -> Line:
-    """The same with nothing else on the machine: no writer, no database, the changes and the vectors are at hand."""
-    index, workshop = DatasetIndex(main), Executors()
+    """Measure the same alone on the machine: no writer, no database, changes and vectors in memory."""
+    index, executors = DatasetIndex(main), Executors()
     async with Searcher() as searcher:
 
         async def search(query: Row) -> None:
             await searcher.search(index.snapshot, query, 10)
 
         idle = await _singles(search, made.queries, seconds)
-        applying = asyncio.create_task(_applying(index, workshop, made.rows))
+        applying = asyncio.create_task(_applying(index, executors, made.rows))
         whole = FeedVectors(main.ids, main.versions, main.kinds, made.rows)
-        compaction = asyncio.create_task(workshop.slow(build, whole, main.identity, main.watermark))
+        compaction = asyncio.create_task(executors.slow(build, whole, main.identity, main.watermark))
         busy = await _singles(search, made.queries, seconds, compaction)
         await compaction
         applying.cancel()
-    await asyncio.to_thread(workshop.close)
+    await asyncio.to_thread(executors.close)
     return _line("both in a process with the machine to itself, idle", busy, idle)
 
 
-async def _applying(index: DatasetIndex, workshop: Executors, rows: Rows) -> None:
-    """New vectors for old ids, until cancelled."""
+async def _applying(index: DatasetIndex, executors: Executors, rows: Rows) -> None:
+    """Write new vectors for old ids until cancelled."""
     mark = index.snapshot.watermark
     for turn in count(1):
         ids = index.snapshot.main.ids[(turn * SIZE + np.arange(SIZE)) % len(index.snapshot.main)]
         versions = np.full(SIZE, mark.xmax + turn)
         vectors = FeedVectors(ids, versions, np.ones(SIZE, np.int16), rows[turn % len(rows) :][:SIZE])
         now = Watermark(mark.xmin + turn, mark.xmax + turn)
-        await workshop.quick(index.apply, Changes(now, vectors, np.empty(0, np.int64)))
+        await executors.quick(index.apply, Changes(now, vectors, np.empty(0, np.int64)))
         await asyncio.sleep(SIZE / RATE)
 
 

@@ -32,7 +32,7 @@ PAUSE = (0.01, 0.05)
 
 
 async def run(bench: Bench) -> list[Line]:
-    """A mirror of 20,000 x 384 in a process of its own side; then texts with the local embedder and a worker."""
+    """Measure a mirror of 20,000 x 384 that follows a writer; then texts with the local embedder and a worker."""
     return [*await _vectors(bench), *await _texts(bench)]
 
 
@@ -44,7 +44,7 @@ class Seen:
     times: list[float] = field(default_factory=list)
 
     def when(self, xid: int, committed: float) -> float:
-        """The moment at which a transaction's vectors were searchable. Raises `RuntimeError` when they never were."""
+        """Return when a transaction's vectors became searchable. Raises `RuntimeError` if they never did."""
         # nothing that stood before the commit has it, and it was in every state since it first was
         at = bisect_left(self.marks, True, lo=0, key=lambda mark: mark.covers(xid))
         if at == len(self.marks):
@@ -87,20 +87,22 @@ async def _written(resources: Resources, target: Dataset, *, rate: int, seconds:
     watching = asyncio.create_task(seen.watch(resources.mirrors, target))
     arguments = ["write", target.slug, "--rate", str(rate), "--seconds", str(seconds), "--size", str(size)]
     try:
-        told = await mirror_process.told(resources, *arguments, "--connections", "1" if rate < 100 else "4")
+        reported = await mirror_process.run_child(resources, *arguments, "--connections", "1" if rate < 100 else "4")
         await mirror_rows.until(
-            lambda: bool(seen.marks) and all(seen.marks[-1].covers(xid) for xid in told["xids"]), PATIENCE, every=LOOK
+            lambda: bool(seen.marks) and all(seen.marks[-1].covers(xid) for xid in reported["xids"]),
+            PATIENCE,
+            every=LOOK,
         )
     finally:
         watching.cancel()
-    if len(told["xids"]) * size < 0.9 * rate * seconds:
-        raise RuntimeError(f"only {len(told['xids']) * size / seconds:.0f} of {rate} vectors a second were written")
-    pairs = zip(told["xids"], told["times"], strict=True)
+    if len(reported["xids"]) * size < 0.9 * rate * seconds:
+        raise RuntimeError(f"only {len(reported['xids']) * size / seconds:.0f} of {rate} vectors a second were written")
+    pairs = zip(reported["xids"], reported["times"], strict=True)
     return [(seen.when(xid, committed) - committed) * 1000 for xid, committed in pairs]
 
 
 async def _true(resources: Resources, target: Dataset) -> None:
-    """What was called searchable has to be what the database says."""
+    """Check that what counts as searchable is equal to the database."""
     found = await resources.mirrors.check(target, repair=False)
     if not found.in_sync:
         raise RuntimeError(f"the mirror is not in sync: {found}")
@@ -147,7 +149,7 @@ def _there(mirrors: Mirrors, target: Dataset, ids: Ids) -> bool:
 
 
 def _percentiles(name: str, taken: Sequence[float], promise: Callable[[float], Promise], **bounds: float) -> list[Line]:
-    """A line for each bound (milliseconds by percentile)."""
+    """Return a line for each bound (milliseconds by percentile)."""
     values = {which: float(np.percentile(taken, int(which[1:]))) for which in bounds}
     note = f"{len(taken):,} commits, median {np.median(taken):.2f}, slowest {max(taken):.1f} ms"
     return [

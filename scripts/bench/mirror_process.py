@@ -40,7 +40,7 @@ POOL = 1000
 command = typer.Typer(add_completion=False)
 
 
-async def told(resources: Resources, *arguments: str) -> dict[str, Any]:
+async def run_child(resources: Resources, *arguments: str) -> dict[str, Any]:
     """Run one command in a process of its own; answers what it printed. Raises `RuntimeError` when it fails."""
     return await answer(await started(resources, *arguments))
 
@@ -61,7 +61,7 @@ async def started(resources: Resources, *arguments: str) -> asyncio.subprocess.P
 
 
 async def answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    """What a process printed at its end. Raises `RuntimeError` when it failed."""
+    """Return what a process printed at its end. Raises `RuntimeError` if it failed."""
     said, trouble = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"a process of the benchmark failed: {trouble.decode()[-2000:]}")
@@ -129,7 +129,7 @@ def write(
     seconds: Annotated[float, typer.Option(help="For so long.")] = 10,
     connections: Annotated[int, typer.Option(help="So many transactions at a time.")] = 4,
 ) -> None:
-    """Give vectors of a dataset new values, each transaction followed by the bell; says when each had committed."""
+    """Give vectors of a dataset new values, each transaction followed by the doorbell; print when each was committed."""
     _run(_write(dataset, rate, size, seconds, connections))
 
 
@@ -185,7 +185,7 @@ async def _find(resources: Resources, name: str) -> Dataset:
 
 @asynccontextmanager
 async def _opened(*, queue: bool) -> AsyncIterator[Resources]:
-    """What a runtime opens, but for its care for a space without HNSW indexes: it would build them before all else."""
+    """Open what a runtime opens, without building the HNSW indexes that a space lacks."""
     settings = Settings()
     async with AsyncExitStack() as closing:
         database = await Database(_secret(settings.database_url)).open()

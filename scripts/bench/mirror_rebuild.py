@@ -25,8 +25,8 @@ async def run(bench: Bench) -> list[Line]:
         await mirror_rows.fill(resources, target, await mirror_rows.space(resources, made.shape[1]), made)
         await mirror_rows.settled(resources)
         read = await _read(resources, target, len(made), made.shape[1])
-        told = [await mirror_process.told(resources, "rebuild", target.slug) for _ in range(3)]
-    return [read, *_whole(told, made.nbytes)]
+        reported = [await mirror_process.run_child(resources, "rebuild", target.slug) for _ in range(3)]
+    return [read, *_whole(reported, made.nbytes)]
 
 
 async def _read(resources: Resources, target: Dataset, count: int, dimensions: int) -> Line:
@@ -48,7 +48,7 @@ async def _everything(resources: Resources, target: Dataset, count: int, dimensi
 
 
 async def _raw(resources: Resources, target: Dataset) -> float:
-    """What asyncpg hands out, piece by piece, and nobody looks at."""
+    """Discard what asyncpg returns, piece by piece."""
     connection = await asyncpg.connect(resources.database.url)
     try:
         started = perf_counter()
@@ -62,10 +62,10 @@ async def _thrown_away(_: bytes) -> None:
     return
 
 
-def _whole(told: list[dict[str, Any]], vectors_bytes: int) -> list[Line]:
-    count, first = told[0]["vectors"], told[0]
-    speeds = sorted(count / one["seconds"] for one in told)
-    peak = median(one["peak_bytes"] for one in told)
+def _whole(reported: list[dict[str, Any]], vectors_bytes: int) -> list[Line]:
+    count, first = reported[0]["vectors"], reported[0]
+    speeds = sorted(count / one["seconds"] for one in reported)
+    peak = median(one["peak_bytes"] for one in reported)
     note = (
         f"{first['factory']}, recall@10 {first['recall']:.3f}; of three: {speeds[0]:,.0f} to {speeds[-1]:,.0f} rows/s"
     )

@@ -28,7 +28,7 @@ PATIENCE = 300.0
 
 
 async def space(resources: Resources, dimensions: int) -> int:
-    """An active space of that width and without HNSW indexes; answers its id."""
+    """Make an active space of that width without HNSW indexes; return its id."""
     await without_hnsw(resources)  # those of the space before, which take no other width
     async with resources.database.transaction() as tx:
         added = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(dimensions))
@@ -55,7 +55,7 @@ async def settled(resources: Resources) -> None:
 
 
 async def _pieces(dataset_id: UUID, space_id: int, vectors: Rows, first: int) -> AsyncIterator[bytes]:
-    """The rows in PostgreSQL's binary COPY format: the length of each field, and the field, all big-endian."""
+    """Yield the rows in PostgreSQL's binary COPY format: the length of each field, and the field, all big-endian."""
     row = _row(vectors.shape[1])
     yield HEADER
     for start in range(0, len(vectors), SLICE):
@@ -122,7 +122,7 @@ async def ready(mirrors: Mirrors, *wanted: Dataset) -> None:
 async def until(holds: Callable[[], bool], seconds: float, *, every: float) -> None:
     """Wait for something to hold, looking again and again. Raises `TimeoutError`."""
     async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110  # what is waited for rings no bell
+        while not holds():  # noqa: ASYNC110  # what is waited for rings no doorbell
             await asyncio.sleep(every)
 
 

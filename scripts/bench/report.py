@@ -46,17 +46,17 @@ class Line:
 
 
 def at_least(bound: float) -> Promise:
-    """The ratio is promised not to fall below."""
+    """Return the promise that the ratio does not fall below `bound`."""
     return Promise("≥", bound)
 
 
 def at_most(bound: float) -> Promise:
-    """The ratio is promised not to rise above."""
+    """Return the promise that the ratio does not rise above `bound`."""
     return Promise("≤", bound)
 
 
 def below(bound: float) -> Promise:
-    """The ratio is promised to stay under."""
+    """Return the promise that the ratio stays under `bound`."""
     return Promise("<", bound)
 
 
@@ -82,7 +82,7 @@ def held(findings: Findings) -> bool:
 
 
 def show(findings: Findings, facts: dict[str, object]) -> None:
-    """A table for people, on stderr."""
+    """Print a table for people, on stderr."""
     console = Console(stderr=True, highlight=False)
     table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
     for column in (2, 3, 5):
@@ -96,7 +96,7 @@ def show(findings: Findings, facts: dict[str, object]) -> None:
 
 
 def document(findings: Findings, facts: dict[str, object]) -> dict[str, Any]:
-    """The run as one JSON document."""
+    """Return the run as one JSON document."""
     listed = {
         name: [asdict(line) | {"verdict": line.verdict or None} for line in lines] for name, lines in findings.items()
     }

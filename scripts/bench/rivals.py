@@ -44,9 +44,9 @@ class Engine:
 
 
 async def ours(made: Made, folder: Path) -> tuple[Engine, Segment]:
-    """The main segment, tuned when it was built; its efforts are multiples of the lists it chose."""
+    """Return the main segment, tuned when it was built; its efforts are multiples of the lists it chose."""
     started = perf_counter()
-    segment = build(vectors(made.rows), LIFE, Watermark(1, 1), target=0.99, threads=THREADS)
+    segment = build(vectors(made.rows), IDENTITY, Watermark(1, 1), target=0.99, threads=THREADS)
     seconds = perf_counter() - started
     searched = [segment]
 
@@ -74,7 +74,7 @@ async def ours(made: Made, folder: Path) -> tuple[Engine, Segment]:
     ), segment
 
 
-LIFE = DatabaseIdentity("bench", 1, 1, 1, DIMENSIONS, "bench")
+IDENTITY = DatabaseIdentity("bench", 1, 1, 1, DIMENSIONS, "bench")
 
 
 def vectors(rows: Rows) -> FeedVectors:
@@ -133,7 +133,7 @@ def usearch(made: Made, folder: Path) -> Engine:
 
 @asynccontextmanager
 async def server(home: Path) -> AsyncIterator[asyncpg.Connection]:
-    """A PostgreSQL of its own, with room for the whole index in its buffers, and one connection to it."""
+    """Start a PostgreSQL with room for the whole index in its buffers; yield one connection to it."""
     settings = Settings(home=home, database_url=None, nats_url=None, nats_port=None)
     async with open_stack(settings) as stack:
         await _run(stack.urls.database_url, "ALTER SYSTEM SET shared_buffers = '2GB'")
@@ -182,7 +182,7 @@ async def pgvector(connection: asyncpg.Connection, made: Made, masks: dict[str, 
 
 
 def half(query: Rows) -> bytes:
-    """A vector as PostgreSQL sends a halfvec."""
+    """Return a vector as PostgreSQL sends a halfvec."""
     return struct.pack(">hh", len(query), 0) + query.astype(">f2").tobytes()
 
 

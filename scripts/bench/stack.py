@@ -36,7 +36,7 @@ class Bench:
 
     @asynccontextmanager
     async def runtime(self, name: str, *, queue: bool = False, worker: bool = False) -> AsyncIterator[Runtime]:
-        """A migrated database with the local provider, opened as a worker or a command opens it; dropped afterwards."""
+        """Open a migrated database with the local provider as a worker or a command does; drop it afterwards."""
         await self._server(f"CREATE DATABASE bench_{name}")
         url = urlsplit(self.urls.database_url)._replace(path=f"/bench_{name}").geturl()
         settings = Settings(
@@ -52,7 +52,7 @@ class Bench:
 
     @asynccontextmanager
     async def resources(self, name: str, *, queue: bool = False) -> AsyncIterator[Resources]:
-        """The same, where its resources are all that is needed."""
+        """Open the same, and yield its resources alone."""
         async with self.runtime(name, queue=queue) as runtime:
             yield runtime.resources
 
@@ -64,7 +64,7 @@ class Bench:
             await connection.close()
 
     async def facts(self) -> dict[str, object]:
-        """The machine and the versions."""
+        """Return the machine and the versions."""
         connection = await asyncpg.connect(self.urls.database_url)
         try:
             server = await connection.fetchval("SHOW server_version")
@@ -99,7 +99,7 @@ async def without_hnsw(resources: Resources) -> None:
 
 
 async def dataset(resources: Resources, name: str = "bench") -> Dataset:
-    """A dataset to put rows into."""
+    """Make a dataset to put rows into."""
     async with resources.database.transaction() as tx:
         return await datasets.ensure(tx, "bench", name)
 

@@ -13,7 +13,7 @@ SHORTEST, MEDIAN, LONGEST = 15, 60, 120
 
 
 def chat() -> list[str]:
-    """The messages of the demo chat."""
+    """Return the messages of the demo chat."""
     return [entry.text for entry in read_export(demo_chat_path()) if isinstance(entry, IncomingMessage) and entry.text]
 
 
@@ -29,6 +29,6 @@ def _length(chance: random.Random) -> int:
 
 
 def described(texts: Sequence[str]) -> str:
-    """What the texts are like, for the report."""
+    """Describe the texts for the report."""
     words = [len(text.split()) for text in texts]
     return f"{len(texts):,} texts of {min(words)} to {max(words)} words, median {statistics.median(words):.0f}"

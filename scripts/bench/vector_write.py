@@ -103,7 +103,7 @@ async def _line(name: str, tables: Tables, rounds: int, promise: Promise | None 
 
 
 async def _space(resources: Resources) -> Space:
-    """The active space, made as wide as the vectors that are written here."""
+    """Make the active space as wide as the vectors that are written here, and return it."""
     async with resources.database.transaction() as tx:
         wide = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(DIMENSIONS))
         await providers.activate(tx, wide.space)

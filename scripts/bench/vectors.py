@@ -18,8 +18,11 @@ SLICE = 50_000
 
 @dataclass(frozen=True)
 class Made:
-    """`rows (n, dim)` to be stored, `queries (1000, dim)` of the same kind that are not among them, and in which
-    cluster each row lies, `(n,)`."""
+    """Vectors for a benchmark.
+
+    `rows (n, dim)` are stored, `queries (1000, dim)` are of the same kind but not among them, and a cluster `(n,)` is given
+    for each row.
+    """
 
     shape: Shape
     rows: Rows

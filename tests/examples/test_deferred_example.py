@@ -16,7 +16,7 @@ MONEY = r"\$(\d+\.\d{4})"
 
 
 def run(folder: Path, said: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The example, started from anywhere, with a folder of its own for what it makes on the way."""
+    """Start the example from any folder, with a folder of its own for its files."""
     surroundings = bare_environment(TMPDIR=str(folder), COLUMNS="100")
     surroundings.pop("GEMINI_API_KEY", None)
     surroundings |= environment
@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(folder: Path) -> str:
-    """What one run prints."""
+def printed(folder: Path) -> str:
+    """Return what one run prints."""
     done = run(folder)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
@@ -44,21 +44,21 @@ def numbers(pattern: str, text: str) -> list[int]:
     return [int(found.replace(",", "")) for found in re.findall(pattern, text)]
 
 
-def test_about_five_thousand_chunks_wait_and_all_of_them_come_back(told: str) -> None:
-    (chunks,) = numbers(r"are ([\d,]+) chunks, and wait", told)
+def test_about_five_thousand_chunks_wait_and_all_of_them_come_back(printed: str) -> None:
+    (chunks,) = numbers(r"are ([\d,]+) chunks, and wait", printed)
     assert 4_500 <= chunks <= 5_500
-    assert sum(numbers(r"3\. ([\d,]+) vectors are there, 0 texts failed", told)) <= chunks
-    assert numbers(r"([1-9]\d*) texts failed", told) == []
-    sent = sum(numbers(r"is sent: ([\d,]+) texts", told))
+    assert sum(numbers(r"3\. ([\d,]+) vectors are there, 0 texts failed", printed)) <= chunks
+    assert numbers(r"([1-9]\d*) texts failed", printed) == []
+    sent = sum(numbers(r"is sent: ([\d,]+) texts", printed))
     assert chunks * 0.9 <= sent <= chunks, "equal texts are sent once"
 
 
-def test_what_it_knows_is_found_again(told: str) -> None:
-    assert "   1.00  " in told.split("is nearest to:")[1]
+def test_what_it_knows_is_found_again(printed: str) -> None:
+    assert "   1.00  " in printed.split("is nearest to:")[1]
 
 
-def test_the_table_adds_up_to_half_the_price(told: str) -> None:
-    rows = re.findall(rf"│ (\S+) +│ (\w*) +│ +([\d,]+) │ +([\d,]+) │ +{MONEY} │ +{MONEY} │ +{MONEY} │", told)
+def test_the_table_adds_up_to_half_the_price(printed: str) -> None:
+    rows = re.findall(rf"│ (\S+) +│ (\w*) +│ +([\d,]+) │ +([\d,]+) │ +{MONEY} │ +{MONEY} │ +{MONEY} │", printed)
     *jobs, together = [(name, status, int(t.replace(",", "")), int(n.replace(",", "")), *map(float, usd)) for name, status, t, n, *usd in rows]  # fmt: skip
     assert jobs
     assert together[0] == "together"
@@ -78,6 +78,6 @@ def test_a_real_key_is_asked_about_before_anything_starts(folder: Path, said: st
     assert "a-real-key" not in done.stdout
 
 
-def test_nothing_stays(told: str, folder: Path) -> None:
+def test_nothing_stays(printed: str, folder: Path) -> None:
     assert list(folder.iterdir()) == []
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]

@@ -28,7 +28,7 @@ SELLERS = {"north", "south"}
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command, with a folder of its own for what it makes on the way."""
+    """Return the command, with a folder of its own for its files."""
     environment = bare_environment(TMPDIR=str(folder), COLUMNS="80")
     return subprocess.run([COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=110)
 
@@ -40,21 +40,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(folder: Path) -> dict[str, Any]:
-    """The whole story of one run."""
+def document(folder: Path) -> dict[str, Any]:
+    """Return the whole story of one run."""
     done = run(folder, "--json", "--price", "0.5")
     assert (done.returncode, done.stderr) == (0, ""), done
     found: dict[str, Any] = orjson.loads(done.stdout)
     return found
 
 
-def step(told: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = [one for one in told["steps"] if one["step"] == name]
+def step(document: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [one for one in document["steps"] if one["step"] == name]
     return dict(found)
 
 
-def test_the_first_run_sends_every_text_once_into_a_dataset_a_seller(told: dict[str, Any]) -> None:
-    first = step(told, "first run")
+def test_the_first_run_sends_every_text_once_into_a_dataset_a_seller(document: dict[str, Any]) -> None:
+    first = step(document, "first run")
     assert 1_400 <= first["texts_sent"] <= 1_600
     assert first["texts_sent"] == first["full_texts"] == first["chunks"]["new"] == first["records"]["new"]
     assert [one["mode"] for one in first["runs"]] == ["full", "full"]
@@ -62,8 +62,8 @@ def test_the_first_run_sends_every_text_once_into_a_dataset_a_seller(told: dict[
     assert first["cost_usd"] == pytest.approx(first["tokens"] * 0.5e-6)
 
 
-def test_a_day_sends_what_changed_and_nothing_else(told: dict[str, Any]) -> None:
-    first, day = step(told, "first run"), step(told, "a day later")
+def test_a_day_sends_what_changed_and_nothing_else(document: dict[str, Any]) -> None:
+    first, day = step(document, "first run"), step(document, "a day later")
     changed = sum(len(ids) for ids in day["changed_ids"].values())
     assert set(day["changed_ids"]) == set(TABLES)
     assert day["texts_sent"] == changed == day["chunks"]["new"] + day["chunks"]["updated"] > 0
@@ -72,61 +72,61 @@ def test_a_day_sends_what_changed_and_nothing_else(told: dict[str, Any]) -> None
     assert (day["chunks"]["deleted"], day["records"]["skipped"]) == (0, 0)
 
 
-def test_the_same_delta_again_sends_nothing(told: dict[str, Any]) -> None:
-    day, again = step(told, "a day later"), step(told, "same again")
+def test_the_same_delta_again_sends_nothing(document: dict[str, Any]) -> None:
+    day, again = step(document, "a day later"), step(document, "same again")
     assert (again["texts_sent"], again["requests"], again["tokens"]) == (0, 0, 0)
     assert again["chunks"] == {"new": 0, "updated": 0, "skipped": day["texts_sent"], "deleted": 0}
 
 
-def test_a_sync_that_broke_off_wrote_rows_and_triggered_nothing(told: dict[str, Any]) -> None:
-    broken = told["broken_sync"]
+def test_a_sync_that_broke_off_wrote_rows_and_triggered_nothing(document: dict[str, Any]) -> None:
+    broken = document["broken_sync"]
     assert "503" in broken["error"]
     assert broken["rows_written"] > 0
     assert (broken["runs_triggered"], broken["cursor_moved"]) == (0, False)
 
 
-def test_a_full_rebuild_removes_what_is_gone_and_nothing_else(told: dict[str, Any]) -> None:
-    found, rebuild = told["withdrawal"], step(told, "full rebuild")
+def test_a_full_rebuild_removes_what_is_gone_and_nothing_else(document: dict[str, Any]) -> None:
+    found, rebuild = document["withdrawal"], step(document, "full rebuild")
     withdrawn = sum(map(len, found["withdrawn"].values()))
     assert set(found["withdrawn"]) == SELLERS
     assert (found["seen_by_sync"], found["still_indexed"]) == (0, withdrawn)
     assert found["removed"] == found["withdrawn"]
     assert found["added"] == {"north": [], "south": []}
     assert rebuild["records"]["deleted"] == rebuild["chunks"]["deleted"] == withdrawn > 0
-    assert rebuild["full_texts"] == step(told, "same again")["full_texts"] - withdrawn
+    assert rebuild["full_texts"] == step(document, "same again")["full_texts"] - withdrawn
     assert (rebuild["texts_sent"], rebuild["chunks"]["new"], rebuild["chunks"]["updated"]) == (0, 0, 0)
     assert [(one["mode"], one["trigger"]) for one in rebuild["runs"]] == [("full", "schedule")] * 2
 
 
-def test_the_full_rebuild_is_due_on_sundays_at_three(told: dict[str, Any]) -> None:
-    (weekly,) = [one for one in told["schedule"] if one["task"] == "index_all_datasets_task"]
+def test_the_full_rebuild_is_due_on_sundays_at_three(document: dict[str, Any]) -> None:
+    (weekly,) = [one for one in document["schedule"] if one["task"] == "index_all_datasets_task"]
     due = datetime.fromisoformat(weekly["next"])
     assert weekly["cron"] == "0 3 * * 0"
     assert (due.isoweekday(), due.hour, due.minute, due.utcoffset()) == (7, 3, 0, timedelta(0))
 
 
-def test_a_search_stays_inside_its_seller(told: dict[str, Any]) -> None:
+def test_a_search_stays_inside_its_seller(document: dict[str, Any]) -> None:
     products = {
         seller: [f"{model} {line.noun}" for line in lines for model in line.models] for seller, lines in GOODS.items()
     }
-    assert {one["dataset"] for one in told["searches"]} == SELLERS
-    for found in told["searches"]:
+    assert {one["dataset"] for one in document["searches"]} == SELLERS
+    for found in document["searches"]:
         assert len(found["hits"]) == 3
         for hit in found["hits"]:
             assert hit["dataset"] == found["dataset"]
             assert any(name in hit["text"] for name in products[found["dataset"]]), hit
-    for found in told["searches"][:2]:
+    for found in document["searches"][:2]:
         assert "The parcel arrived damaged" in found["hits"][0]["text"]
 
 
-def test_a_review_of_the_day_is_found_first(told: dict[str, Any]) -> None:
-    asked = [one for one in told["searches"] if one["told"]]
+def test_a_review_of_the_day_is_found_first(document: dict[str, Any]) -> None:
+    asked = [one for one in document["searches"] if one["told"]]
     assert {one["dataset"] for one in asked} == SELLERS
     for found in asked:
         assert found["told"] in found["hits"][0]["text"]
 
 
-def test_nothing_stays(told: dict[str, Any], folder: Path) -> None:
+def test_nothing_stays(document: dict[str, Any], folder: Path) -> None:
     assert list(folder.iterdir()) == []
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
 

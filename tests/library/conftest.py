@@ -14,27 +14,27 @@ from tests.fakes.server import FakeProvider
 
 @pytest.fixture(autouse=True)
 def quiet_again() -> Iterator[None]:
-    """Opening sets up the log of a program that has none; the next test finds it as it was."""
+    """Reset the log, which opening configures in a program that has none, for the next test."""
     yield
     structlog.reset_defaults()
 
 
 @pytest.fixture
 def how(tmp_path: Path) -> dict[str, Any]:
-    """What is given to `open` beside the address."""
+    """Return what is given to `open` beside the address."""
     return {"home": tmp_path, "secret_key": secrets.new_key(), "batch_grace_seconds": 0}
 
 
 @pytest.fixture
 async def local(database_url: str, how: dict[str, Any]) -> AsyncIterator[SemanticCore]:
-    """A core as it is on an empty database: with the local model."""
+    """Open a core on an empty database, which has the local model."""
     async with SemanticCore.open(database_url, **how) as core:
         yield core
 
 
 @pytest.fixture(params=["gemini", "openai"])
 async def core(local: SemanticCore, fake: FakeProvider, request: pytest.FixtureRequest) -> SemanticCore:
-    """A core whose provider has a batch API."""
+    """Return a core whose provider has a batch API."""
     await local.add_provider(
         "fake", request.param, model="embedder", api_key="k", base_url=fake.url, price=0.15, use=True
     )

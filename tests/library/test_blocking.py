@@ -29,7 +29,7 @@ def test_the_twin_has_every_public_coroutine(asynchronous: type, blocking: type)
 
 
 def used(url: str, how: dict[str, Any]) -> str:
-    """What a script does with it; answers the text that is found."""
+    """Use it as a script does; return the text that is found."""
     with SyncSemanticCore.open(url, **how) as core:
         done = core.ingest([Document.from_text("a", "birds sing in the morning"), Document.from_text("b", "cold soup")])
         assert (done.documents, done.pending) == (2, 0)

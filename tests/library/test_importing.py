@@ -31,8 +31,8 @@ sys.stderr.write(f"{{opened}} {{loaded}}")
 """
 
 
-def told(statement: str, names: tuple[str, ...] = HEAVY) -> tuple[str, str]:
-    """What a process that runs this writes to stdout, and what it then tells of itself: doors opened, modules loaded."""
+def run(statement: str, names: tuple[str, ...] = HEAVY) -> tuple[str, str]:
+    """Run this in a process; return its stdout, and on stderr what it opened and which modules it loaded."""
     program = PROBE.format(statement=statement, names=names)
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(BACKEND)!r})\n{program}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -49,28 +49,28 @@ def told(statement: str, names: tuple[str, ...] = HEAVY) -> tuple[str, str]:
     ],
 )
 def test_importing_is_light_and_starts_nothing(statement: str) -> None:
-    assert told(statement) == ("", "[] []")
+    assert run(statement) == ("", "[] []")
 
 
 def test_the_command_line_loads_nothing_that_only_some_commands_need() -> None:
-    assert told("import evervec.cli.app", (*PARSERS, *FOR_SOME)) == ("", "[] []")
+    assert run("import evervec.cli.app", (*PARSERS, *FOR_SOME)) == ("", "[] []")
 
 
 def test_the_help_of_the_command_line_loads_no_command_and_no_library_of_ours() -> None:
-    run = "import sys; sys.argv = ['evervec', '--help']\nfrom evervec.cli.main import main\ntry:\n    main()\nexcept SystemExit: pass"
-    out, told_of_itself = told(run, (*HEAVY, *FOR_HELP))
+    statement = "import sys; sys.argv = ['evervec', '--help']\nfrom evervec.cli.main import main\ntry:\n    main()\nexcept SystemExit: pass"
+    out, seen = run(statement, (*HEAVY, *FOR_HELP))
     assert "Start with" in out
-    assert told_of_itself == "[] []"
+    assert seen == "[] []"
 
 
 @pytest.mark.parametrize(
     ("statement", "seen"), [("import socket; socket.socket()", "socket.__new__"), ("import numpy", "numpy")]
 )
 def test_the_probe_sees_what_it_looks_for(statement: str, seen: str) -> None:
-    assert seen in told(statement)[1]
+    assert seen in run(statement)[1]
 
 
 def test_a_name_that_is_not_there_is_told_as_python_does() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        told("import evervec; evervec.Nothing")
+        run("import evervec; evervec.Nothing")
     assert "module 'evervec' has no attribute 'Nothing'" in failed.value.stderr

@@ -18,12 +18,12 @@ LAG = 10.0
 
 
 def sections(count: int, word: str) -> str:
-    """A Markdown text of so many sections, each of which is a chunk."""
+    """Return a Markdown text of so many sections, each of which is a chunk."""
     return "\n".join(f"## {word} {n}\n\nWhat is to be said about {word} number {n}.\n" for n in range(1, count + 1))
 
 
 def written(folder: Path, files: int, each: int) -> list[Path]:
-    """A folder of Markdown files with so many sections each."""
+    """Write a folder of Markdown files with so many sections each."""
     paths = [folder / f"page-{n}.md" for n in range(files)]
     for path in paths:
         path.write_text(sections(each, f"{path.stem} topic"))

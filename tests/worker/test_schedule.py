@@ -23,7 +23,7 @@ PATIENCE = 30.0
 
 
 def due(**settings: Any) -> dict[str, str | None]:
-    """What is sent, by the name of the task: when."""
+    """Return when each task is sent, by its name."""
     return {one.task_name: one.cron for one in schedules(Settings(**settings))}
 
 
@@ -47,7 +47,7 @@ def test_every_schedule_has_an_id_of_its_own() -> None:
 
 @pytest.fixture
 async def working(bare: Resources, fake: FakeProvider) -> AsyncIterator[Resources]:
-    """A worker whose provider has a batch API, and that only hears the doorbell: nothing is swept."""
+    """Run a worker whose provider has a batch API, and that only hears the doorbell, without a sweep."""
     finish = asyncio.Event()
     async with batched(bare, fake, "gemini") as resources:
         tasks.attach(resources.broker, resources)

@@ -31,7 +31,7 @@ async def until(holds: Callable[[], Any], seconds: float = 20) -> None:
 
 @pytest.fixture
 async def working(local: Resources) -> Any:
-    """A worker that only hears the doorbell: nothing is swept."""
+    """Run a worker that only hears the doorbell, without a sweep."""
     finish = asyncio.Event()
     local.broker.is_worker_process = True
     await local.broker.shutdown()

@@ -1,4 +1,4 @@
-"""What the tests of mirrors share: many vectors at once, processes that follow, and waiting for the truth."""
+"""What the tests of mirrors share: many vectors at once, processes that follow, and waiting until mirrors are up to date."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -73,7 +73,7 @@ async def process(resources: Resources, **changed: Any) -> AsyncIterator[Resourc
 
 @asynccontextmanager
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
-    """The process follows, as a worker does."""
+    """Follow with this process, as a worker does."""
     finish = asyncio.Event()
     task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
     try:
@@ -122,6 +122,6 @@ async def until_true(resources: Resources, dataset: Dataset, seconds: float = 20
 
 
 async def ids_in(resources: Resources, dataset: Dataset) -> list[int]:
-    """The vector ids of a dataset that have a vector, rising."""
+    """Return the ids of a dataset's vectors, sorted."""
     async with resources.database.read() as tx:
         return sorted((await changes.versions(tx, dataset.id))[0].tolist())

@@ -33,13 +33,13 @@ EMPTY = "DELETE FROM messages"
 
 @pytest.fixture
 async def wide() -> AsyncIterator[FakeProvider]:
-    """A provider with wider vectors."""
+    """Start a provider with wider vectors."""
     async with FakeProvider(dims=48) as provider:
         yield provider
 
 
 def files(resources: Resources) -> list[Path]:
-    """The mirrors on disk, their manifests and locks."""
+    """Return the files of mirrors on disk, with their manifests and locks."""
     return [path for path in resources.settings.mirrors.rglob("*") if path.is_file()]
 
 

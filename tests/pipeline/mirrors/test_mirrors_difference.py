@@ -33,7 +33,7 @@ from tests.pipeline.mirrors.mirroring import (
 
 
 async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, FeedVectors]:
-    """The truth, and what stands above it."""
+    """Return the feed state and all vectors of a dataset."""
     async with resources.database.read() as tx:
         heading = await changes.feed_state(tx, dataset.id)
         assert heading is not None
@@ -64,7 +64,7 @@ def generation(resources: Resources, dataset: Dataset) -> int:
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[Any]:
-    """A second connection of somebody else."""
+    """Open a second connection, as another client."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -366,7 +366,7 @@ async def test_a_dataset_of_its_own_is_checked_only_while_it_lives(
 async def test_a_dataset_without_bells_is_looked_at_while_others_ring_all_the_time(
     resources: Resources, dataset: Dataset, psql: Any
 ) -> None:
-    """Bells wake the loop, but only looking finds what nobody rang for: one must not keep the other away."""
+    """The doorbell wakes the loop, but only polling finds changes that rang for nothing: one must not delay the other."""
     await stored(resources, dataset, TEXTS)
     async with worker(resources, mirror_poll_seconds=0.2) as following:
         mirror = await until_true(following, dataset)

@@ -35,7 +35,7 @@ def file_of(resources: Resources, dataset: Dataset) -> Path:
 
 
 async def right(resources: Resources, *engines: str) -> None:
-    """A search finds what it must, and one of these engines answers."""
+    """Check that a search finds what it must, and that one of these engines answers."""
     for text in TEXTS[::7]:
         answer = await search(resources, text, k=5)
         assert answer.hits[0].text == text

@@ -22,7 +22,7 @@ from tests.queue.servers import NatsServer
 
 @pytest.fixture
 def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    """A nats-server of this test's own, to be killed."""
+    """Start a nats-server of this test's own, to be killed."""
     folder = tmp_path / "nats"
     folder.mkdir()
     server = NatsServer(folder)
@@ -33,7 +33,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def heard_by(nats: NatsServer) -> AsyncIterator[JetStreamBroker]:
-    """A broker on that server."""
+    """Connect a broker to that server."""
     broker = JetStreamBroker(nats.url, stream="MIRRORS")
     await broker.startup()
     yield broker
@@ -42,7 +42,7 @@ async def heard_by(nats: NatsServer) -> AsyncIterator[JetStreamBroker]:
 
 @pytest.fixture
 async def admin(servers: Any) -> AsyncIterator[Any]:
-    """A connection to another database of the same server."""
+    """Open a connection to another database of the same server."""
     connection = await asyncpg.connect(servers.database_url)
     yield connection
     await connection.close()
@@ -127,7 +127,7 @@ async def test_connections_that_are_cut_again_and_again_cost_nothing(
 
 
 async def tried(resources: Resources) -> None:
-    """A search that may be refused in words, and never lies."""
+    """Search; accept an error of Evervec, but no wrong answer."""
     try:
         answer = await search(resources, TEXTS[20], k=1)
     except EvervecError as error:

@@ -23,7 +23,7 @@ from tests.store.planting import edit, plant, unit
 
 
 async def written(psql: Any, dataset: Dataset, text: str) -> int:
-    """A message by plain SQL; the transaction that wrote it."""
+    """Write a message by plain SQL; return the id of its transaction."""
     async with psql.transaction():
         await plant(psql, MESSAGE, dataset.id, text)
         return int(await psql.fetchval("SELECT pg_current_xact_id()::text"))

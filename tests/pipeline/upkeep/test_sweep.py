@@ -1,4 +1,4 @@
-"""The sweeper: what no task finished is found, in every project, smallest first."""
+"""The sweep: what no task finished is found, in every project, smallest first."""
 
 from datetime import UTC, datetime
 from typing import Any

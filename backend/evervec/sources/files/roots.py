@@ -22,7 +22,7 @@ class Root:
 
     @classmethod
     def at(cls, path: Path) -> "Root":
-        """Return the root at `path`. Raises `UnreadablePathError` when there is none, or none that this user may read."""
+        """Return the root at `path`. Raises `UnreadablePathError` when there is none that this user may read."""
         uri_of(path)
         root = cls(normalize(path), is_folder(path))
         root.identity()

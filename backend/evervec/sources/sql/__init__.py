@@ -1,1 +1,4 @@
-"""SQL sources: how tables are described, and how a record becomes a document; the reading itself is `store/foreign`."""
+"""SQL sources: descriptions of tables, and how a record becomes a document. `store/foreign` reads the rows.
+
+Read `description`, then `loading` (from YAML), `template` and `records`.
+"""

@@ -1,4 +1,4 @@
-"""How an SQL source is described: its tables, keys, templates and datasets, each checked by itself; no SQL here."""
+"""The description of an SQL source: its tables, keys, templates and datasets, each with its checks; no SQL here."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from evervec.domain.text import is_blank
 from evervec.sources.sql import template as templates
 
 LONGEST_NAME: Final = 63
-"""Bytes: PostgreSQL cuts longer names off without a word."""
+"""Bytes: PostgreSQL truncates longer names silently."""
 
 _PART: Final = r'"(?:[^"]|"")+"|[^".][^.]*'
 _RELATION: Final = re.compile(rf"({_PART})(?:\.({_PART}))?", re.DOTALL)
@@ -38,15 +38,15 @@ def _identifier(name: str) -> str:
         or len(name.encode("utf-8", "replace")) > LONGEST_NAME
         or re.search("[\ud800-\udfff]", name)
     ):
-        raise ValueError(f"{name[:80]!r} is no name that PostgreSQL takes: give 1 to {LONGEST_NAME} bytes of text")
+        raise ValueError(f"{name[:80]!r} is not a name for PostgreSQL: give 1 to {LONGEST_NAME} bytes of text")
     return name
 
 
 def _relation(written: str) -> tuple[str, ...]:
-    """`shop.orders` in its parts, taken as they are written; a part with a dot in it stands in double quotes."""
+    """Split `shop.orders` into its parts, as they are written; a part with a dot in it needs double quotes."""
     match = _RELATION.fullmatch(written)
     if match is None:
-        raise ValueError(f'{written[:200]!r} is no table: write orders, shop.orders or shop."odd.name"')
+        raise ValueError(f'{written[:200]!r} is not a table: write orders, shop.orders or shop."odd.name"')
     parts = (part for part in match.groups() if part is not None)
     return tuple(_identifier(part[1:-1].replace('""', '"') if part.startswith('"') else part) for part in parts)
 
@@ -67,7 +67,7 @@ class _Described(BaseModel):
 
 
 class TableDescription(_Described):
-    """One table: where it is, what tells its rows apart, and how a row becomes text.
+    """One table: where it is, what identifies its rows, and how a row becomes text.
 
     `table` may name a schema; `filter` is a condition in SQL, written by the operator and never by a reader.
     """
@@ -89,19 +89,19 @@ class TableDescription(_Described):
 
     @property
     def relation(self) -> tuple[str, ...]:
-        """The table's name, with its schema before it if one is given; unquoted."""
+        """Return the table's name, with its schema before it if one is given; unquoted."""
         return _relation(self.table or "")
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The columns that its templates name, each once."""
+        """Return the columns that its templates name, each once."""
         return tuple(dict.fromkeys(templates.fields(self.template) + templates.fields(self.title or "")))
 
 
 class SourceDescription(_Described):
-    """A source: its tables, and which dataset their rows belong to; either `dataset` for all of them, or `dataset_column`.
+    """A source: its tables, and the dataset of their rows; either `dataset` for all of them, or `dataset_column`.
 
-    The URL holds a password, so it is in no dump: whoever keeps a description seals it apart.
+    The URL holds a password, so it is in no dump: the code that stores a description encrypts the URL separately.
     """
 
     name: NonBlank
@@ -139,7 +139,7 @@ class SourceDescription(_Described):
             for name, table in tables.items()
         }
         for table in filled.values():
-            _relation(table.table or "")  # a name that is a table's too has to be one
+            _relation(table.table or "")  # a name that is also the table's must be a valid one
         return filled
 
     @model_validator(mode="after")
@@ -153,7 +153,7 @@ class SourceDescription(_Described):
         return self
 
     def dataset_of(self, tenant: str | None) -> str:
-        """The name of the dataset that a tenant's rows belong to; None where all rows belong to one."""
+        """Return the name of the dataset of a tenant's rows; None where all rows belong to one dataset."""
         if self.dataset is not None:
             return self.dataset
         return templates.render(self.dataset_name, {"value": tenant})

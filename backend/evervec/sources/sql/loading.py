@@ -1,4 +1,4 @@
-"""Descriptions from YAML, from JSON and from Python, refused in words that name the file, the table and the field."""
+"""Reads descriptions from YAML, JSON and Python; an error names the file, the table and the field."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _KNOWN: Final = {"tables": ", ".join(TableDescription.model_fields), "": ", ".jo
 
 
 def load(path: Path, environ: Mapping[str, str]) -> SourceDescription:
-    """The description in a YAML file; `${NAME}` in its url is taken from `environ`. Raises `SourceError`."""
+    """Read the description in a YAML file; `${NAME}` in its url is taken from `environ`. Raises `SourceError`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -28,14 +28,14 @@ def load(path: Path, environ: Mapping[str, str]) -> SourceDescription:
 
 
 def parse(text: str, where: str, environ: Mapping[str, str]) -> SourceDescription:
-    """The description in a YAML text; `where` is what errors call it. Raises `SourceError`."""
+    """Read the description in a YAML text; `where` is its name in errors. Raises `SourceError`."""
     try:
         found = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise SourceError(where=where, reason=f"{line}{error.problem or error.context}.") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SourceError(where=where, reason=f"this is no YAML ({_first_line(error)}).") from None
+        raise SourceError(where=where, reason=f"this is not YAML ({_first_line(error)}).") from None
     if not isinstance(found, dict):
         raise SourceError(where=where, reason="this describes no source: give name, project, dataset and tables.")
     if isinstance(found.get("url"), str):
@@ -44,7 +44,7 @@ def parse(text: str, where: str, environ: Mapping[str, str]) -> SourceDescriptio
 
 
 def describe(fields: Mapping[str, Any], where: str) -> SourceDescription:
-    """A description made of plain values, as they are in YAML or in a dump. Raises `SourceError`."""
+    """Make a description of plain values, as they are in YAML or in a dump. Raises `SourceError`."""
     try:
         return SourceDescription.model_validate(dict(fields))
     except ValidationError as error:
@@ -62,7 +62,7 @@ def _expanded(url: str, where: str, environ: Mapping[str, str]) -> str:
 
 
 def _sentence(error: dict[str, Any]) -> str:
-    """One mistake: where it is, and what is wrong there."""
+    """Describe one mistake: where it is, and what is wrong."""
     place = list(error["loc"])
     known = _KNOWN["tables" if len(place) == 3 else ""]
     named = [f"table {place.pop(1)!r}"] if len(place) > 1 else []
@@ -84,7 +84,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key that is given twice is a mistake: the second one would silently win."""
+    """A loader of safe YAML in which a repeated key is an error: the second value would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()

@@ -1,4 +1,4 @@
-"""What a record is called and what document it makes: uris, stamps, texts, and the ids that a caller names; no SQL here."""
+"""Turns records into documents: their uris, stamps and texts, and the ids that a caller names; no SQL here."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,12 +21,12 @@ _DIGITS: Final = frozenset("0123456789")
 
 
 def uri_of(table: str, key: int | str) -> str:
-    """What a record is called: `orders/17`, `reviews/a%2Fb`."""
+    """Return the uri of a record: `orders/17`, `reviews/a%2Fb`."""
     return f"{quote(table, safe='')}/{quote(str(key), safe='')}"
 
 
 def key_of(uri: str) -> tuple[str, str]:
-    """The table and the key, as text, in a uri of `uri_of`. Raises `ValueError` for another uri."""
+    """Return the table and the key, as text, of a uri of `uri_of`. Raises `ValueError` for another uri."""
     table, slash, key = uri.partition("/")
     if not slash or "/" in key:
         raise ValueError(f"{uri!r} is not the uri of a record")
@@ -34,13 +34,13 @@ def key_of(uri: str) -> tuple[str, str]:
 
 
 def owns(description: SourceDescription, uri: str) -> bool:
-    """Whether this is the uri of a record of one of the described tables."""
+    """Return whether this is the uri of a record of one of the described tables."""
     table, slash, key = uri.partition("/")
     return bool(slash) and "/" not in key and unquote(table) in description.tables
 
 
 def stamp_of(description: SourceDescription, table: str, updated_at: datetime | None) -> str | None:
-    """The version of a record's text: when it was written, and how it is rendered. None when that is not known."""
+    """Return the version of a record's text: its time of change, and how it is rendered. None if that is not known."""
     if updated_at is None:
         return None
     described = description.tables[table]
@@ -55,7 +55,7 @@ def document_of(
     updated_at: datetime | None,
     values: Mapping[str, object],
 ) -> IncomingDocument:
-    """A record as a document; its text is "" when the record has nothing in the template's fields."""
+    """Return a record as a document; its text is "" when the record has no values for the template's fields."""
     described = description.tables[table]
     title = render(described.title, values) if described.title is not None else ""
     return IncomingDocument(
@@ -70,9 +70,9 @@ def document_of(
 def check_ids(
     description: SourceDescription, changed: ChangedIds, key_types: Mapping[str, KeyType]
 ) -> dict[str, list[int | str]]:
-    """The ids that a caller names, by table, each once and as the table's key has it: "17" is 17 where keys are numbers.
+    """Return the ids that a caller names, by table, each once and in the type of the table's key.
 
-    Raises `UnknownTableError`, and `SourceError` for an id of a wrong type.
+    "17" is 17 where keys are numbers. Raises `UnknownTableError`, and `SourceError` for an id of a wrong type.
     """
     for table in changed:
         if table not in description.tables:

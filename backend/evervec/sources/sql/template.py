@@ -1,4 +1,4 @@
-"""Templates that turn a record into text: `Order {number}: {status}` is filled in, nothing is computed; no SQL here."""
+"""Templates that turn a record into text: `Order {number}: {status}` is filled in, nothing is computed."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -10,29 +10,29 @@ import orjson
 from evervec.domain.text import clean, is_blank
 
 _Parts = tuple[tuple[str, str | None], ...]
-"""What stands before a field, and the field's name; None behind the last one."""
+"""The text before a field, and the field's name; None after the last field."""
 
 
 def fields(template: str) -> tuple[str, ...]:
-    """The columns that a template names, each once, in order.
+    """Return the columns that a template names, each once, in order.
 
-    Raises `ValueError` for one that can not be used: a brace too many, a field without a name, a format, an attribute.
+    Raises `ValueError` for an invalid one: an unmatched brace, a field without a name, a format, an attribute.
     """
     return tuple(dict.fromkeys(name for line in _lines(template) for _, name in line if name is not None))
 
 
 def render(template: str, record: Mapping[str, object]) -> str:
-    """The template filled in with a record's values. A line whose fields are all empty is left out.
+    """Return the template filled in with a record's values. A line whose fields are all empty is left out.
 
-    A record that has nothing in any field has no text: "". Raises `KeyError` for a field that the record lacks.
+    A record without a value in any field gives "". Raises `KeyError` for a field that the record lacks.
     """
     shown = {name: _shown(record[name]) for name in fields(template)}
     if all(map(is_blank, shown.values())):
         return ""
-    return clean("\n".join(_filled(line, shown) for line in _lines(template) if _says_something(line, shown)))
+    return clean("\n".join(_filled(line, shown) for line in _lines(template) if _has_values(line, shown)))
 
 
-def _says_something(line: _Parts, shown: Mapping[str, str]) -> bool:
+def _has_values(line: _Parts, shown: Mapping[str, str]) -> bool:
     names = [name for _, name in line if name is not None]
     return not names or any(not is_blank(shown[name]) for name in names)
 
@@ -60,7 +60,7 @@ def _part(literal: str, name: str | None, spec: str | None, conversion: str | No
 
 
 def _shown(value: object) -> str:
-    """A value for people to read, the same on every machine."""
+    """Return a value for people to read, the same on every machine."""
     match value:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""Marks, the places where blocks begin, and the blocks that they make; where to put them is each format's own file."""
+"""Where the blocks of a text begin, and the blocks between; each format's module finds the places."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -6,18 +6,19 @@ from operator import itemgetter
 from evervec.domain.document import Block, Cut
 
 BlockStart = tuple[int, str, Cut]
-"""Where a block begins (in characters), its heading, and how good a place that is for a cut."""
+"""Where a block begins (in characters), its heading, and how good this place is for a cut."""
 
 SECTION, PART, PARAGRAPH, LINE, SENTENCE, WORD = Cut.SECTION, Cut.PART, Cut.PARAGRAPH, Cut.LINE, Cut.SENTENCE, Cut.WORD
 
 LARGE_TEXT = 1_000
-"""Characters of what is better not cut, until it is larger than that: about the 256 tokens of a chunk."""
+"""Characters up to which a text is better not cut: about the 256 tokens of a chunk."""
 
 
 def blocks_between(text: str, marks: Iterable[BlockStart]) -> list[Block]:
-    """The blocks between the marks, which may come in any order; of two at one place the stronger holds.
+    """Return the blocks between the starts, which may come in any order.
 
-    A section begins wherever the heading changes. Blanks before the first mark are its own.
+    Of two starts at one place the stronger cut counts. A section begins wherever the heading changes. Blanks before the
+    first start belong to the first block.
     """
     if not text:
         return []
@@ -32,7 +33,7 @@ def blocks_between(text: str, marks: Iterable[BlockStart]) -> list[Block]:
 
 def _ordered(text: str, marks: Iterable[BlockStart]) -> list[BlockStart]:
     kept: list[BlockStart] = []
-    inside = (mark for mark in marks if mark[0] < len(text))  # a parser may see something of no length at the end
+    inside = (mark for mark in marks if mark[0] < len(text))  # a parser may report an empty node at the end
     for mark in sorted(inside, key=itemgetter(0)):
         if not kept or mark[0] != kept[-1][0]:
             kept.append(mark)

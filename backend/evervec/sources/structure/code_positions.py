@@ -1,4 +1,4 @@
-"""Where in source code a block may begin, told by the characters before it; what begins there is another file's."""
+"""Where in source code a block may begin, by the characters before that place."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -9,26 +9,26 @@ from tree_sitter import Node
 from evervec.sources.structure.grammars import ATTACHED_ABOVE
 
 _LOOK_BACK: Final = 80
-"""Bytes before a place that are looked at; white space longer than that is as good as a new line."""
+"""Bytes before a place that are checked; longer white space counts as a new line."""
 
 
 def block_start(data: bytes, at: int) -> int | None:
-    """Where a block that holds the byte `at` first begins: with its line, or behind `;` or a brace; else None."""
+    """Return where a block whose first byte is `at` begins: with its line, or after `;` or a brace; else None."""
     low = max(0, at - _LOOK_BACK)
     before = data[low:at].rstrip(b" \t\f")
     return low + len(before) if before[-1:] in b"\r\n;{}" else None
 
 
 def follows_blank(data: bytes, start: int) -> bool:
-    """Whether the line that begins at `start` has a blank one above it."""
+    """Return whether the line that begins at `start` has a blank line above it."""
     before = data[max(0, start - _LOOK_BACK) : start]
     return before.endswith(b"\n") and before[:-1].rstrip(b" \t\f\r").endswith(b"\n")
 
 
 def nodes_with_starts(data: bytes, nodes: Iterable[Node]) -> Iterator[tuple[int | None, Node]]:
-    """The nodes with their beginnings.
+    """Yield the nodes with their starts.
 
-    Comments and attributes are part of what stands directly below them, else of what stands directly above.
+    Comments and attributes belong to the node directly below them, else to the node directly above.
     """
     above: tuple[int, Node] | None = None
     for node in nodes:
@@ -50,7 +50,7 @@ def _alone(data: bytes, above: tuple[int, Node]) -> list[tuple[int, Node]]:
 
 
 def character_offsets(data: bytes, offsets: Sequence[int]) -> Sequence[int]:
-    """Offsets in characters for offsets in bytes of UTF-8."""
+    """Return offsets in characters for offsets in bytes of UTF-8."""
     if data.isascii():
         return offsets
     firsts = np.flatnonzero((np.frombuffer(data, np.uint8) & 0xC0) != 0x80)

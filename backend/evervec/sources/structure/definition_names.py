@@ -1,4 +1,4 @@
-"""Which node of a tree is a definition, and what it is called; where its section begins is another file's."""
+"""Which node of a tree is a definition, and its name."""
 
 import re
 from typing import Final
@@ -14,7 +14,7 @@ _SEPARATOR: Final = re.compile(r"::|\\")
 
 
 def definition_of(node: Node, kinds: NodeTypes) -> Node | None:
-    """The definition that a node is, or is wrapped around; None if it is none, or several."""
+    """Return the definition that a node is, or is wrapped around; None if it is none, or several."""
     while node.type in kinds.wraps:
         inner = [child for child in node.named_children if child.type not in ATTACHED_ABOVE]
         if not inner or (len(inner) > 1 and inner[-2].type == inner[-1].type):
@@ -26,7 +26,7 @@ def definition_of(node: Node, kinds: NodeTypes) -> Node | None:
 
 
 def _whole(node: Node) -> bool:
-    """Not a variable with a plain value, nor another name for a type."""
+    """Return False for a variable with a plain value, and for another name of a type."""
     if node.type == "type_definition":
         named = node.child_by_field_name("type")
         return named is not None and body(named) is not None
@@ -41,7 +41,7 @@ def _value(node: Node) -> Node | None:
 
 
 def body(node: Node) -> Node | None:
-    """What holds the members or statements of a definition."""
+    """Return the node that holds the members or statements of a definition."""
     found = node.child_by_field_name("body")
     if found is None and (value := _value(node)) is not None:
         found = value.child_by_field_name("body")
@@ -54,7 +54,7 @@ def body(node: Node) -> Node | None:
 
 
 def qualified_name(data: bytes, node: Node, within: str) -> str:
-    """`Task.cancel` for whatever the language writes, of bounded length; the node is one of the tree of `data`."""
+    """Return `Task.cancel`, whatever the language writes, of bounded length; the node is of the tree of `data`."""
     own = _text(data, _named(node)) or node.type.partition("_")[0]
     receiver = node.child_by_field_name("receiver")
     if receiver is not None and (found := _RECEIVER.match(_text(data, receiver))):
@@ -63,7 +63,7 @@ def qualified_name(data: bytes, node: Node, within: str) -> str:
 
 
 def _named(node: Node) -> Node | None:
-    """The node that holds the name; in C it is inside the declarator, in Rust an `impl` is called as its type is."""
+    """Return the node that holds the name; in C it is inside the declarator, in Rust an `impl` has its type's name."""
     for field in ("name", "property", "left", "type" if node.type == "impl_item" else "declarator"):
         found = node.child_by_field_name(field)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Source code: a section for each definition and the statements inside; names, places and grammars are files beside."""
+"""Source code: a section for each definition, and the starts of the statements inside."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -22,7 +22,7 @@ from evervec.sources.structure.grammars import ATTACHED_ABOVE, GRAMMARS, Grammar
 from evervec.sources.structure.plain_text import block_starts_within
 
 SMALL_BODY: Final = 400
-"""Bytes of a body whose statements are not looked at: it fits into a chunk."""
+"""Bytes up to which a body's statements are not marked: it fits into a chunk."""
 
 LONG_DOCSTRING: Final = 1_500
 _CUTS: Final = ((PARAGRAPH, LINE), (LINE, SENTENCE), (SENTENCE, WORD))
@@ -30,7 +30,7 @@ _LISTS: Final = ("block", "body", "list", "statements", "compound_statement")
 
 
 def block_starts(text: str, language: str) -> Iterator[BlockStart]:
-    """A section for each definition, headed by its qualified name. Raises ValueError for what is no code."""
+    """Yield a section for each definition, headed by its qualified name. Raises ValueError for what is not code."""
     data = text.encode("utf-8", "replace")
     walk = _Walk(data, GRAMMARS[language], language == "python")
     offsets = [*walk.marks, *(at for start, end, _, _ in walk.solid for at in (start, end))]
@@ -42,19 +42,25 @@ def block_starts(text: str, language: str) -> Iterator[BlockStart]:
 
 
 class _Walk:
-    """One way through a tree, without recursion: `block_starts` by byte, and `solid`, the large ranges that have no parts."""
+    """One walk through a tree, without recursion.
+
+    `block_starts` are by byte, and `solid` are the large ranges that have no parts.
+    """
 
     def __init__(self, data: bytes, grammar: Grammar, docstrings: bool) -> None:
         self._data, self._kinds, self._docstrings = data, grammar.kinds, docstrings
         self.marks = dict[int, tuple[str, Cut]]()
-        self._opened = dict[int, int]()  # where what begins there ends, if there are definitions inside
+        self._opened = dict[int, int]()  # by start, the end of a node that contains definitions
         self.solid = list[tuple[int, int, str, Cut]]()
         left = [(grammar.parse(data), "", SECTION)]
         while left:
             left += self._scope(*left.pop())
 
     def sections(self) -> list[BlockStart]:
-        """The marks, by byte, from last to first. A line that only opens (`class A:`) is part of what it opens."""
+        """Return the starts, by byte, from last to first.
+
+        A line that only opens a body (`class A:`) belongs to the first definition in it.
+        """
         kept: list[BlockStart] = []
         for start, (heading, cut) in sorted(self.marks.items(), reverse=True):
             if kept and kept[-1][2] is SECTION and kept[-1][0] < self._opened.get(start, 0):
@@ -65,7 +71,7 @@ class _Walk:
         return kept
 
     def _scope(self, scope: Node, name: str, after_docstring: Cut) -> Iterator[tuple[Node, str, Cut]]:
-        """Mark what a module or class consists of; the scopes inside are given back."""
+        """Mark the parts of a module or class; the scopes inside are returned."""
         for start, node, cut in self._parts(scope, name, after_docstring):
             definition = definition_of(node, self._kinds)
             if definition is not None:
@@ -79,7 +85,10 @@ class _Walk:
                 self._statements(node, name)
 
     def _definition(self, start: int, node: Node, scope: str) -> Iterator[tuple[Node, str, Cut]]:
-        """A section for the definition. The docstring of a large function is one by itself: it is what is searched for."""
+        """Mark a definition as a section.
+
+        The docstring of a large function is a section of its own: it is what people search for.
+        """
         name, inside = qualified_name(self._data, node, scope), body(node)
         self._mark(start, name, SECTION)
         if inside is None:
@@ -93,7 +102,10 @@ class _Walk:
                 self._statements(statement, name)
 
     def _parts(self, node: Node, name: str, after_docstring: Cut) -> Iterator[tuple[int | None, Node, Cut | None]]:
-        """The children with their beginnings and cuts. What opens a body has none: it stays with the line above it."""
+        """Yield the children with their starts and cuts.
+
+        The first child has no cut: it stays with the line above it.
+        """
         forced: Cut | None = None
         opening = self._docstrings
         for at, (start, child) in enumerate(code_positions.nodes_with_starts(self._data, node.named_children)):
@@ -106,7 +118,7 @@ class _Walk:
             opening = opening and child.type in ATTACHED_ABOVE
 
     def _statements(self, statement: Node, name: str) -> None:
-        """Mark the parts of a large statement, weaker the deeper they are."""
+        """Mark the parts of a large statement, with weaker cuts the deeper they are."""
         left = [(statement, 1)] if statement.end_byte - statement.start_byte > LARGE_TEXT else []
         while left:
             node, depth = left.pop()

@@ -1,4 +1,4 @@
-"""The docstring of a Python module without parsing the module; those of its definitions are found by `definitions`."""
+"""Finds the docstring of a Python module without parsing the module; `definitions` finds those of its definitions."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ _MODULE: Final = re.compile(
 
 
 def title(text: str) -> str:
-    """The first line of a Python module's docstring, "" without one."""
+    """Return the first line of a Python module's docstring, "" without one."""
     found = _MODULE.match(text)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""The languages that tree-sitter parses for us: what their definitions are called and how they are named."""
+"""The languages that tree-sitter parses: the node types of their definitions, and how they are named."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ATTACHED_ABOVE: Final = frozenset(
     ["comment", "line_comment", "block_comment", "multiline_comment", "decorator", "attribute_item", "annotation"]
 )
-"""What belongs to the definition or statement directly below it."""
+"""Node types that belong to the definition or statement directly below them."""
 
 CALLABLE_VALUES: Final = frozenset(["arrow_function", "function_expression", "generator_function", "function", "class"])
 """The values that make an assignment in JavaScript a definition."""
@@ -23,7 +23,7 @@ CALLABLE_VALUES: Final = frozenset(["arrow_function", "function_expression", "ge
 ONLY_WITH_BODY: Final = frozenset(
     ["struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "namespace_definition", "mod_item"]
 )
-"""What is a definition only with a body: without one it names a type or a file."""
+"""Node types that are definitions only with a body: without one they name a type or a file."""
 
 
 BODY_NODES: Final = frozenset(
@@ -34,18 +34,18 @@ BODY_NODES: Final = frozenset(
 
 LEAST_PARSE_SECONDS: Final = 0.5
 PARSE_SECONDS_PER_BYTE: Final = 3e-6
-"""Code takes a tenth of it."""
+"""Ordinary code takes a tenth of it."""
 
 MOST_PARSED_BYTES: Final = 2_000_000
-"""A parser takes about a second for it, in which nothing else runs."""
+"""A parser takes about a second for so much, and blocks everything else meanwhile."""
 
 MOST_COMPRESSION: Final = 50
-"""How much smaller a file may become when it is compressed; code becomes three to ten times smaller. What repeats a few
-characters for ever is where a parser finds many meanings: ten kilobytes of `a=>a=>…` in Java take it 4 GB."""
+"""How many times smaller a file may become when it is compressed; code becomes three to ten times smaller. Endless
+repetition of a few characters is ambiguous for a parser: for ten kilobytes of `a=>a=>…` in Java it takes 4 GB."""
 
 
 class NodeTypes(NamedTuple):
-    """The node types that matter of a language."""
+    """The node types of a language that matter here."""
 
     scopes: frozenset[str]
     leaves: frozenset[str]
@@ -55,7 +55,7 @@ class NodeTypes(NamedTuple):
 
 @dataclass(frozen=True)
 class Grammar:
-    """A language: node types, by words. `scopes` are definitions with members, `leaves` those without.
+    """A language: node types, as words.
 
     `wraps` are what a definition may be wrapped in (a decorator, an export), `through` the statements that may hold
     definitions without being one (`if` at the top of a module).
@@ -70,7 +70,7 @@ class Grammar:
 
     @cached_property
     def language(self) -> "Language":
-        """The parser's tables, loaded when the first file of the language comes."""
+        """Return the parser's tables, loaded when the first file of the language comes."""
         with extra("code", "Reading source code"):
             from tree_sitter import Language
 
@@ -78,15 +78,15 @@ class Grammar:
 
     @cached_property
     def kinds(self) -> NodeTypes:
-        """The words as sets. What does not parse may hold definitions as well."""
+        """Return the words as sets. A node that does not parse may contain definitions as well."""
         sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
         return NodeTypes(*sets)
 
     def parse(self, data: bytes) -> "Node":
-        """The root of the tree; what does not parse is an ERROR node in it. Texts are cut out of `data`, by the nodes'
-        places: a node's own `text` would read what is let go here.
+        """Return the root of the tree; what does not parse is an ERROR node in it.
 
-        Raises ValueError for what is no code: too large, the same again and again, or far slower to parse than code is.
+        Cut texts out of `data` by the nodes' positions: a node's own `text` would read memory that is released here.
+        Raises ValueError for what is not code: too large, too repetitive, or far slower to parse than code is.
         """
         if len(data) > MOST_PARSED_BYTES or len(compress(data, 1)) * MOST_COMPRESSION < len(data):
             raise ValueError(f"{len(data)} bytes that are packed or generated, not written")
@@ -103,7 +103,7 @@ class Grammar:
         try:
             tree = Parser(language).parse(read, progress_callback=lambda _at, _failed: thread_time() > end)
         finally:
-            # the library keeps for ever what it was given to read (0.26): at least the text behind it is let go
+            # the library (0.26) never frees the buffers that it was given: at least the text behind them is released
             for view in views:
                 view.release()
         return tree.root_node

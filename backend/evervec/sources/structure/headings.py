@@ -1,4 +1,4 @@
-"""What formats with headings share: a heading path for each stretch of text; how a heading looks is the format's file."""
+"""What formats with headings share: the heading path of each part of a text."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from evervec.sources.structure.plain_text import block_starts_within
 
 HEADING_SEPARATOR = " › "
 LONGEST_HEADING = 200
-"""Characters of a heading or a name that are kept: what is longer is no heading, though it is marked as one."""
+"""Characters of a heading or a name that are kept: a longer one is not a real heading."""
 
 TITLE_WITHIN = 20_000
-"""Characters at the top of a document in which its title is looked for."""
+"""Characters at the top of a document in which its title is searched."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Passage:
-    """Text that is better not cut: a paragraph, a list item, a table."""
+    """A part of a text that is better not cut: a paragraph, a list item, a table."""
 
     start: int
     end: int
@@ -38,20 +38,20 @@ OutlinePart = Heading | Passage
 
 
 def top(text: str) -> str:
-    """Whole lines from the top of the document, enough to find its title."""
+    """Return whole lines from the top of the document, enough to find its title."""
     return text if len(text) <= TITLE_WITHIN else text[: text.rfind("\n", 0, TITLE_WITHIN) + 1]
 
 
 def first_title(parts: Iterable[OutlinePart]) -> str:
-    """The first heading, if it is of the highest level."""
+    """Return the first heading, if it is of the highest level."""
     first = next((part for part in parts if isinstance(part, Heading)), None)
     return first.text if first and first.level == 1 else ""
 
 
 def block_starts(text: str, parts: Iterable[OutlinePart], title: str) -> Iterator[BlockStart]:
-    """A section for each heading that has text below it; headings right above each other begin one section together.
+    """Yield a section for each heading that has text below it; consecutive headings begin one section together.
 
-    The first heading stands in no path if it is the title.
+    The first heading is in no path if it is the title.
     """
     path, waiting, first = dict[int, str](), list[int](), True
     for part in parts:

@@ -1,4 +1,4 @@
-"""Markdown (CommonMark with tables): front matter, headings and the blocks between them, as markdown-it sees them."""
+"""Markdown (CommonMark with tables): front matter, headings and the blocks between them, by markdown-it."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from evervec.sources.structure.headings import LONGEST_HEADING, Heading, Outline
 from evervec.sources.structure.plain_text import follows_blank
 
 MOST_MARKDOWN_LINES = 100_000
-"""A file with more lines is no document, and markdown-it takes up to 30 µs for each."""
+"""A file with more lines is not a document, and markdown-it takes up to 30 µs for each."""
 
 _BLOCKS: Final = MarkdownIt("commonmark").enable("table").disable("inline")
 _INLINE: Final = MarkdownIt("commonmark")
@@ -28,7 +28,7 @@ _ATTRIBUTES: Final = re.compile(r"\s*\{[:#.][^{}]*\}$")
 
 
 def block_starts(text: str) -> Iterator[BlockStart]:
-    """Front matter, then a section for each heading. Raises ValueError for a file with too many lines."""
+    """Yield the front matter, then a section for each heading. Raises ValueError for a file with too many lines."""
     front = _FRONT.match(text)
     begin = front.end() if front else 0
     if front:
@@ -39,7 +39,7 @@ def block_starts(text: str) -> Iterator[BlockStart]:
 
 
 def title(text: str) -> str:
-    """The front matter's title, else the first heading if it is of level 1, without markup."""
+    """Return the front matter's title, else the first heading if it is of level 1, without markup."""
     front = _FRONT.match(text)
     return _front_title(front) or headings.first_title(_parts(headings.top(text), front.end() if front else 0))
 
@@ -80,7 +80,7 @@ def _cut(text: str, start: int) -> Cut:
 
 
 def _text(content: str) -> str:
-    """A heading without its markup and without `{#anchor}`."""
+    """Return a heading without its markup and without `{#anchor}`."""
     content = _ATTRIBUTES.sub("", content[: 4 * LONGEST_HEADING])
     if _MARKED.search(content):
         inline = _INLINE.parseInline(content)[0].children or []

@@ -1,4 +1,4 @@
-"""The one entry: which file knows the structure of a format, and what happens to a text that it can not take."""
+"""The entry to this package: picks the module of a format, and falls back to plain text when a parser fails."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -23,23 +23,23 @@ _TITLES: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def blocks(text: str, format: str) -> list[Block]:  # noqa: A002  # the word of a document's record
-    """The blocks of a text. They cover it; an empty one has none.
+def blocks(text: str, format: str) -> list[Block]:  # noqa: A002  # the name of the field in a document's record
+    """Return the blocks of a text. They cover it; an empty text has none.
 
-    A format that is unknown, and a text that its parser can not take, are given out as `plain`. Raises
+    A format that is unknown, and a text that its parser can not take, are treated as `plain`. Raises
     `MissingExtraError` for source code when its parsers are not installed, and nothing else.
     """
     try:
         return blocks_between(text, _marks(text, format))
     except MissingExtraError:
         raise
-    except Exception as problem:  # a parser's fault must not keep a text from being found
+    except Exception as problem:  # a defect of a parser must not prevent that a text is found
         log.get("sources").warning("structure not read", format=format, characters=len(text), error=repr(problem))
         return blocks_between(text, plain_text.block_starts(text))
 
 
 def title(text: str, format: str) -> str:  # noqa: A002
-    """What a text calls itself on one line, or "": its first heading, or a Python module's first line."""
+    """Return a text's title on one line, or "": its first heading, or the first line of a Python module's docstring."""
     if format not in _TITLES:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Text without markup: its paragraphs, and the lines and sentences of a large one."""
+"""Text without markup: its paragraphs, and the lines and sentences of a large paragraph."""
 
 import re
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from evervec.domain.document import Cut
 from evervec.sources.structure.block_starts import LARGE_TEXT, LINE, PARAGRAPH, PART, SECTION, SENTENCE, BlockStart
 
 SHORT_LINE: Final = 40
-"""Characters that a line or sentence has at least to be a block: a file of numbers is no million blocks."""
+"""The fewest characters of a line or sentence that is a block: a file of numbers must not become a million blocks."""
 
 _GAP: Final = re.compile(r"\n\s*\n|\f\s*")
 _SENTENCE_END: Final = re.compile(r"""[.!?…]["'”’»)\]]*\s+|[。！？]+\s*""")
 _ENDING: Final = frozenset(".!?…。！？")
-"""What a sentence ends with: a line that ends so is a better place for a cut than one that was wrapped."""
+"""The ends of a sentence: after a line that ends so, a cut is better than after a wrapped one."""
 
 
 def block_starts(text: str) -> Iterator[BlockStart]:
-    """A mark for each paragraph, stronger where a page begins (form feed), weaker ones inside a large paragraph."""
+    """Yield each paragraph, with a stronger cut where a page begins (form feed), weaker ones inside a large one."""
     before = 0
     for start, end in paragraphs(text, 0, len(text)):
         cut = PART if "\f" in text[before:start] else PARAGRAPH
@@ -28,7 +28,7 @@ def block_starts(text: str) -> Iterator[BlockStart]:
 
 
 def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Start and end of what blank lines or form feeds keep apart, without them."""
+    """Yield start and end of the parts that blank lines or form feeds separate, without the separators."""
     for gap in _GAP.finditer(text, start, end):
         if gap.start() > start:
             yield start, gap.start()
@@ -38,7 +38,10 @@ def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def block_starts_within(text: str, start: int, end: int, heading: str, after_blank: Cut = LINE) -> Iterator[BlockStart]:
-    """Marks inside `text[start:end]` if that is large: its paragraphs, the lines of a large one, their sentences."""
+    """Yield the starts inside `text[start:end]` if that is large.
+
+    They are those of its paragraphs, of the lines of a large paragraph, and of the sentences of large lines.
+    """
     if end - start <= LARGE_TEXT:
         return
     for begin, stop in paragraphs(text, start, end):
@@ -49,12 +52,15 @@ def block_starts_within(text: str, start: int, end: int, heading: str, after_bla
 
 
 def follows_blank(text: str, start: int) -> bool:
-    """Whether the line that begins at `start` has a blank one above it."""
+    """Return whether the line that begins at `start` has a blank line above it."""
     return text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start].isspace()
 
 
 def _lines(text: str, start: int, end: int, heading: str) -> Iterator[BlockStart]:
-    """Where lines begin. Of short ones some are chosen by what they say, so that an edit moves only its neighbours."""
+    """Yield where lines begin.
+
+    Some of the short ones are chosen by their content, so that an edit moves only its neighbours.
+    """
     began = at = start
     while at := text.find("\n", max(at, began + SHORT_LINE - 1), end) + 1:
         if at == end:

@@ -21,18 +21,18 @@ _SHORTEST_LINE: Final = 4
 
 
 def block_starts(text: str) -> Iterator[BlockStart]:
-    """A section for each title."""
+    """Yield a section for each title."""
     parts = list(_parts(text))
     yield from headings.block_starts(text, parts, headings.first_title(parts))
 
 
 def title(text: str) -> str:
-    """The first title, without markup."""
+    """Return the first title, without markup."""
     return headings.first_title(_parts(headings.top(text)))
 
 
 def _parts(text: str) -> Iterator[OutlinePart]:
-    """A link target (`.. _name:`) belongs to the title below it."""
+    """Yield the titles and paragraphs. A link target (`.. _name:`) belongs to the title below it."""
     levels = dict[tuple[str, bool], int]()
     targets = list[Passage]()
     for start, end in paragraphs(text, 0, len(text)):

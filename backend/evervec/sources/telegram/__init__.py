@@ -1,1 +1,4 @@
-"""Telegram Desktop exports and Bot API messages, read one message at a time."""
+"""Telegram Desktop exports and Bot API messages, read one message at a time.
+
+Read `reader` first: it uses `export_stream` for the file and `fields` for a message.
+"""

@@ -1,4 +1,4 @@
-"""The chat that `evervec demo` imports, as a file of this package, and three questions that it answers."""
+"""The chat that `evervec demo` imports, a file of this package, and three questions that it answers."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class DemoQuestion:
-    """A question in other words than the chat's; `answers` are ids of the messages that should be among the top hits."""
+    """A question in other words than the chat's; `answers` are ids of messages that should be among the top hits."""
 
     text: str
     answers: tuple[str, ...]
@@ -22,5 +22,8 @@ DEMO_QUESTIONS: Final = (
 
 
 def demo_chat_path() -> Path:
-    """A Telegram Desktop export of one team chat, about three quarters English and one quarter German."""
+    """Return the path of a Telegram Desktop export of one team chat.
+
+    About three quarters of it are English and one quarter is German.
+    """
     return Path(str(resources.files(__package__) / "demo_chat.json"))

@@ -1,4 +1,4 @@
-"""Whether a path can be a Telegram export at all, told from the file system and its first bytes; no JSON here."""
+"""Checks by the file system and the first bytes whether a path can be a Telegram export; no JSON here."""
 
 import codecs
 import errno
@@ -18,7 +18,7 @@ _LOOK: Final = 4096
 
 
 def check(path: Path) -> None:
-    """Raises ExportError when the path is no readable file, or its first bytes are not those of a JSON object."""
+    """Raise ExportError when the path is no readable file, or its first bytes are not those of a JSON object."""
     try:
         head = _head(path)
     except IsADirectoryError:
@@ -33,39 +33,39 @@ def check(path: Path) -> None:
 
 
 def refuse(path: Path, sentences: str) -> ExportError:
-    """The error for a file of which nothing was taken."""
+    """Return the error for a file of which nothing was imported."""
     return ExportError(path=path, reason=f"{sentences} Nothing was imported.")
 
 
 def not_an_export(path: Path) -> ExportError:
-    """The error for JSON without any list of messages."""
+    """Return the error for JSON without any list of messages."""
     return refuse(path, f"this is JSON, but there is no list of messages in it. {_HOW_TO_EXPORT}")
 
 
 def without_messages(path: Path) -> ExportError:
-    """The error for an export whose lists are all empty."""
+    """Return the error for an export whose lists are all empty."""
     return refuse(path, "the export holds no messages. Export again with a chat and a time range that have some.")
 
 
 def without_chat_id(path: Path) -> ExportError:
-    """The error for a chat that can not be told from other chats."""
+    """Return the error for a chat that can not be told from other chats."""
     return refuse(path, 'the chat has no "id", so a second import could not recognise its messages. Export it again.')
 
 
 def broken(path: Path, *, taken: int, position: int, detail: str) -> ExportError:
-    """The error for JSON that stops being JSON, after `taken` messages."""
+    """Return the error for JSON that becomes invalid after `taken` messages."""
     what = f"the JSON is broken before byte {position:,} ({detail})"
     return _stopped(path, what, taken)
 
 
 def cut_off(path: Path, *, taken: int, position: int) -> ExportError:
-    """The error for JSON that ends in the middle, after `taken` messages."""
+    """Return the error for JSON that ends in the middle, after `taken` messages."""
     return _stopped(path, f"the file is cut off at byte {position:,}", taken)
 
 
 def _stopped(path: Path, what: str, taken: int) -> ExportError:
     if taken == 0:
-        return refuse(path, f"{what}, before the first whole message. Export it again.")
+        return refuse(path, f"{what}, before the first complete message. Export it again.")
     messages = "message" if taken == 1 else "messages"
     return ExportError(
         path=path,
@@ -82,7 +82,7 @@ def _head(path: Path) -> bytes:
 
 
 def _defect(head: bytes) -> str | None:
-    """What the first bytes give away, or None when they may begin an export."""
+    """Return what is wrong with the first bytes, or None when they may begin an export."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not text:
         return f"the file is empty. {_HOW_TO_EXPORT}"

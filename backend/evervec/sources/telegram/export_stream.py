@@ -1,4 +1,4 @@
-"""The messages of an export one after another, whatever its size, each with its chat; not what they mean."""
+"""The messages of an export one after another, each with its chat, for files of any size."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ from evervec.sources.telegram.repair import RepairedBytes
 _JsonEvent = tuple[str, str, Any]
 _Node = dict[str, Any] | list[Any]
 
-# Where a chat stands in the file: the file itself, or an item of one of an account's two lists.
+# Where a chat is in the file: the file itself, or an item of one of an account's two lists.
 _CHATS: Final = frozenset({"", "chats.list.item", "left_chats.list.item"})
 _IDS: Final = frozenset({"id", "chats.list.item.id", "left_chats.list.item.id"})
 _LISTS: Final = frozenset({"messages", "chats.list.item.messages", "left_chats.list.item.messages"})
@@ -28,7 +28,7 @@ _CUT: Final = ("premature EOF", "Incomplete JSON content")
 
 @dataclass(frozen=True, slots=True)
 class RawMessage:
-    """One item of a list of messages. `number` counts from 1 in its chat; `value` is whatever the JSON holds."""
+    """One item of a list of messages. `number` counts from 1 in its chat; `value` is any JSON value."""
 
     chat_id: int | None
     number: int
@@ -36,9 +36,9 @@ class RawMessage:
 
 
 class ExportStream:
-    """Iterate once over a file's RawMessages; `lists` tells how many lists of messages have come by so far.
+    """An iterator over a file's RawMessages, to be used once; `lists` counts the lists of messages so far.
 
-    Raises ExportError where the JSON ends or breaks; everything before that place has been given out by then.
+    Raises ExportError where the JSON ends or breaks, after every message before that place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class ExportStream:
                 self._chat_id = self._late_id()
 
     def _late_id(self) -> int | None:
-        """The id of a chat whose messages come first, found by reading ahead through the file, once."""
+        """Return the id of a chat whose messages come first, found by reading ahead through the file, once."""
         if self._late_ids is None:
             self._late_ids = _chat_ids(self.path)
         return self._late_ids[self._chat] if self._chat < len(self._late_ids) else None
@@ -98,7 +98,7 @@ class ExportStream:
 
 
 def _value(event: _JsonEvent, events: Iterator[_JsonEvent]) -> object:
-    """The whole JSON value that begins with `event`. No recursion: nesting may be as deep as a hostile file likes."""
+    """Return the whole JSON value that begins with `event`. No recursion: a hostile file may nest without limit."""
     _, kind, value = event
     if kind not in _OPENING:
         return value
@@ -129,7 +129,7 @@ def _empty(kind: str) -> _Node:
 
 
 def _chat_ids(path: Path) -> list[int | None]:
-    """The id of every chat of the file in order, as far as the file can be read."""
+    """Return the id of every chat of the file in order, as far as the file can be read."""
     ids: list[int | None] = []
     with path.open("rb") as file, suppress(ijson.JSONError, ValueError):
         for place, kind, value in ijson.parse(RepairedBytes(file), buf_size=_BUFFER):

@@ -1,4 +1,4 @@
-"""The single fields of a Telegram message, in the shapes of the export and the Bot API; nothing about the whole."""
+"""The single fields of a Telegram message, in the shapes of the export and the Bot API."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,11 +15,11 @@ _CHANNEL_OFFSET: Final = 10**12
 
 
 class FieldError(ValueError):
-    """A field without which a message can not be taken; the text is the reason shown to people."""
+    """A field without which a message can not be imported; the text is the reason shown to people."""
 
 
 def message_id(raw: Raw) -> int:
-    """The id inside the chat; negative ones are real: messages from before a group became a supergroup."""
+    """Return the id inside the chat; negative ones are valid: messages from before a group became a supergroup."""
     value = raw.get("id", raw.get("message_id"))
     if value is None:
         raise FieldError("it has no id")
@@ -29,14 +29,17 @@ def message_id(raw: Raw) -> int:
 
 
 def chat_name(chat_id: int) -> str:
-    """The stable name of a chat. The Bot API's -100… id of a channel becomes the id that exports use."""
+    """Return the stable name of a chat. The Bot API's -100… id of a channel becomes the id that exports use."""
     if chat_id <= -_CHANNEL_OFFSET:
         chat_id = -chat_id - _CHANNEL_OFFSET
     return f"telegram:{chat_id}"
 
 
 def sent_at(raw: Raw) -> datetime:
-    """When it was sent, in UTC. `date` of an export is local time without a zone, so `date_unixtime` goes first."""
+    """Return when it was sent, in UTC.
+
+    `date` of an export is local time without a zone, so `date_unixtime` goes first.
+    """
     value = raw.get("date_unixtime")
     value = raw.get("date") if value is None else value
     if value is None:
@@ -48,7 +51,7 @@ def sent_at(raw: Raw) -> datetime:
 
 
 def edited_at(raw: Raw) -> datetime | None:
-    """When it was last edited. Older exports write 1970 for never; a time that can not be read counts as never."""
+    """Return when it was last edited. Older exports write 1970 for never; an unreadable time counts as never."""
     value = raw.get("edited_unixtime") or raw.get("edited") or raw.get("edit_date")
     try:
         edited = _instant(value)
@@ -58,7 +61,7 @@ def edited_at(raw: Raw) -> datetime | None:
 
 
 def text(raw: Raw) -> str:
-    """The text or caption: a string, or a list of strings and entities, joined and cleaned."""
+    """Return the text or caption: a string, or a list of strings and entities, joined and cleaned."""
     value = raw.get("text")
     value = raw.get("caption") if value is None else value
     if value is None:
@@ -71,7 +74,7 @@ def text(raw: Raw) -> str:
 
 
 def author(raw: Raw) -> str:
-    """Who wrote it: the name; without one (deleted accounts have none) the id."""
+    """Return the author's name, or the id of an author without one (a deleted account)."""
     for key in ("from", "sender_chat", "actor"):
         if name := _name(raw.get(key)):
             return name
@@ -79,7 +82,7 @@ def author(raw: Raw) -> str:
 
 
 def reply_to(raw: Raw) -> str | None:
-    """The id of the message it answers, if that is in the same chat."""
+    """Return the id of the message that it answers, if that is in the same chat."""
     if raw.get("reply_to_peer_id") is not None:
         return None
     answered = raw.get("reply_to_message")
@@ -88,7 +91,7 @@ def reply_to(raw: Raw) -> str | None:
 
 
 def forwarded_from(raw: Raw) -> str | None:
-    """Who wrote it first, when it was forwarded."""
+    """Return the author of the original, when it was forwarded."""
     origin = raw.get("forward_origin")
     if isinstance(origin, dict):
         keys = ("sender_user", "sender_user_name", "sender_chat", "chat")
@@ -101,7 +104,7 @@ def _is_id(value: object) -> TypeGuard[int]:
 
 
 def _instant(value: object) -> datetime:
-    """Seconds since 1970 as a number or in digits, or ISO 8601. Raises ValueError, OverflowError or OSError."""
+    """Parse seconds since 1970 as a number or in digits, or ISO 8601. Raises ValueError, OverflowError or OSError."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(value)
     if isinstance(value, str) and not value.removeprefix("-").isdecimal():
@@ -115,7 +118,7 @@ def _instant(value: object) -> datetime:
 
 
 def _part(part: object) -> str:
-    """The text of one piece of a list: plain, or an entity (bold, code, link …)."""
+    """Return the text of one piece of a list: plain, or an entity (bold, code, link …)."""
     inner = part.get("text") if isinstance(part, dict) else part
     if not isinstance(inner, str):
         raise FieldError(f"a part of its text is {_shown(part)}, neither a string nor an entity with text")
@@ -123,7 +126,7 @@ def _part(part: object) -> str:
 
 
 def _name(value: object) -> str | None:
-    """A name as the export writes it (a string) or as the Bot API does (a user or chat object)."""
+    """Return a name as the export writes it (a string) or as the Bot API does (a user or chat object)."""
     if isinstance(value, dict):
         names = (value.get("first_name"), value.get("last_name"))
         full = " ".join(name for name in names if isinstance(name, str) and name)
@@ -134,5 +137,5 @@ def _name(value: object) -> str | None:
 
 
 def _shown(value: object) -> str:
-    """A value as a reason may quote it: short and printable."""
+    """Return a value for a reason: short and printable."""
     return snippet(str(value) if isinstance(value, Decimal) else repr(value), 60)

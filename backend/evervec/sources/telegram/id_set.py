@@ -1,4 +1,4 @@
-"""A set of message ids that stays small: bits in blocks, because the ids of a chat lie close together."""
+"""A set of message ids that stays small: bits in blocks, because the ids of a chat are close together."""
 
 from typing import Final
 
@@ -6,13 +6,13 @@ _BLOCK: Final = 1024
 
 
 class IdSet:
-    """Integers of any sign; a million neighbouring ids take about 200 kB."""
+    """A set of integers of any sign; a million neighbouring ids take about 200 kB."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, int] = {}
 
     def add(self, number: int) -> bool:
-        """Put the number in; False when it was there already."""
+        """Add a number; return False when it was there already."""
         block, bit = divmod(number, _BLOCK)
         bits = self._blocks.get(block, 0)
         if bits >> bit & 1:

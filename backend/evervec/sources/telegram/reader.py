@@ -1,4 +1,4 @@
-"""Telegram messages, from Telegram Desktop exports and webhooks, as messages of the domain; nothing is stored here."""
+"""Reads Telegram messages, from Telegram Desktop exports and webhooks, as messages of the domain."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from evervec.sources.telegram import export_file, fields
 from evervec.sources.telegram.export_stream import ExportStream, RawMessage
 from evervec.sources.telegram.id_set import IdSet
 
-# The Bot API has no type "service": such a message is told by the one field it carries.
+# The Bot API has no type "service": such a message is recognised by its one field.
 _SERVICE_FIELDS: Final = frozenset(
     {
         "new_chat_members",
@@ -42,18 +42,18 @@ _SERVICE_FIELDS: Final = frozenset(
 
 
 def read_export(path: Path) -> Iterator[ReadMessage]:
-    """Every message of a Telegram Desktop export (one chat, or a whole account), in the order of the file.
+    """Yield every message of a Telegram Desktop export (one chat, or a whole account), in the order of the file.
 
-    Streams: memory does not grow with the file. Raises ExportError at the call when the file can not be an export,
-    at the first `next` when there is nothing in it, and later where it is cut off or broken; what was given out
-    until then is good.
+    Streams: memory does not grow with the file. Raises ExportError at the call when the file can not be an export, at
+    the first `next` when it has no messages, and later where it is cut off or broken; the messages before that are
+    valid.
     """
     export_file.check(path)
     return _read(path)
 
 
 def parse_message(raw: object, chat: str, place: str) -> ReadMessage:
-    """One message in the shape of an export or of the Bot API.
+    """Read one message in the shape of an export or of the Bot API.
 
     `chat` is its chat's stable name (`bot_chat` gives it for a webhook), `place` says where it was found.
     """
@@ -68,7 +68,7 @@ def parse_message(raw: object, chat: str, place: str) -> ReadMessage:
 
 
 def bot_chat(raw: Mapping[str, object]) -> str | None:
-    """The stable name of the chat that a Bot API message came from; None when it does not say."""
+    """Return the stable name of the chat that a Bot API message came from; None when the message has none."""
     chat = raw.get("chat")
     chat_id = chat.get("id") if isinstance(chat, Mapping) else None
     return fields.chat_name(chat_id) if isinstance(chat_id, int) else None
@@ -88,7 +88,7 @@ def _incoming(raw: fields.Raw, chat: str) -> IncomingMessage:
 
 
 def _service(raw: fields.Raw) -> str | None:
-    """What a record is that nobody wrote; None for a message."""
+    """Return what kind of service record this is; None for a message that somebody wrote."""
     match raw.get("type"):
         case "service":
             return f"service message ({snippet(clean(str(raw.get('action', 'unknown'))), 60)})"
@@ -112,7 +112,7 @@ def _read(path: Path) -> Iterator[ReadMessage]:
 
 
 def _checked(raw: RawMessage, seen: dict[str, IdSet]) -> ReadMessage:
-    """The message, unless its chat has no id or had the same message before."""
+    """Return the message, unless its chat has no id or had the same message before."""
     place = _place(raw)
     if raw.chat_id is None:
         return RejectedMessage(place, "its chat has no id")

@@ -1,4 +1,4 @@
-"""Bytes of a JSON file on their way to the parser, with the known defects of real exports mended; no parsing here."""
+"""Repairs the known defects of real exports in the bytes of a JSON file before they are parsed."""
 
 import re
 from typing import BinaryIO, Final
@@ -32,7 +32,7 @@ class RepairedBytes:
         self.ended = False
 
     def read(self, size: int) -> bytes:
-        """The next bytes, mended. Raises OSError."""
+        """Return the next bytes, repaired. Raises OSError."""
         if size == 0:
             return b""
         while not self.ended:
@@ -42,7 +42,7 @@ class RepairedBytes:
         return b""
 
     def _next_piece(self, size: int) -> bytes:
-        """Bytes up to a place where no character, escape or line is cut in two."""
+        """Return bytes up to a place where no character, escape or line is cut in two."""
         chunk = self._file.read(max(size, len(_BOM)))
         self.ended = not chunk
         data = self._rest + (chunk if self._file.tell() > len(chunk) else chunk.removeprefix(_BOM))
@@ -53,22 +53,22 @@ class RepairedBytes:
 
 
 def _safe_cut(data: bytes) -> int:
-    """After the last line; where a file has no lines, after the last brace; 0 when there is none of them."""
+    """Return the end of the last line; where a file has no lines, of the last brace; 0 when there is neither."""
     return data.rfind(b"\n") + 1 or data.rfind(b"}") + 1
 
 
 def repair(data: bytes) -> bytes:
-    r"""The same JSON with what a parser stops at made harmless.
+    r"""Return the same JSON without the defects that stop a parser.
 
     Telegram Desktop writes control characters as `\x01`, which JSON does not know, and some of its versions wrote the
     `document_id` of custom emoji without quotes. Lone surrogates and bytes that are not UTF-8 become U+FFFD, raw
-    control characters go, NaN and Infinity (Python's `json` writes them) become null.
+    control characters are removed, NaN and Infinity (Python's `json` writes them) become null.
     """
     data = data.translate(None, _RAW_CONTROLS)
     if not data.isascii():
         data = _valid_utf8(data)
     if _SUSPECT_ESCAPE.search(data):
-        data = _ESCAPE.sub(_mend_escape, data)
+        data = _ESCAPE.sub(_repair_escape, data)
     if b'"document_id": ' in data:
         data = _BARE_DOCUMENT.sub(rb'\1"\2"\3', data)
     if b"NaN" in data or b"Infinity" in data:
@@ -84,7 +84,7 @@ def _valid_utf8(data: bytes) -> bytes:
     return data
 
 
-def _mend_escape(match: re.Match[bytes]) -> bytes:
+def _repair_escape(match: re.Match[bytes]) -> bytes:
     if match["lone"]:
         return rb"\ufffd"
     if match["control"]:

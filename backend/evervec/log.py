@@ -1,4 +1,4 @@
-"""Logging for every process: structlog on stderr, so that stdout stays for answers."""
+"""Logging for every process: structlog on stderr, because stdout is for results."""
 
 import logging
 import sys
@@ -10,13 +10,13 @@ from structlog.typing import FilteringBoundLogger
 def configure(level: str = "WARNING", *, as_json: bool = False) -> None:
     """Set up structlog and route the standard library's loggers (taskiq, nats) through the same level."""
     number = _structlog(level, as_json)
-    # one line per request of a provider is for those who debug
+    # httpx logs one line per request: only when debugging
     logging.getLogger("httpx").setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     logging.basicConfig(stream=sys.stderr, level=number, format="%(levelname)s %(name)s %(message)s")
 
 
 def configure_quietly(level: str = "WARNING", *, as_json: bool = False) -> None:
-    """For a program that we are only a part of: what it has set up stays, and nothing is said on stdout."""
+    """Set up structlog inside another program: its own logging setup stays, and nothing is written to stdout."""
     if not structlog.is_configured():
         _structlog(level, as_json)
 
@@ -42,6 +42,6 @@ def _structlog(level: str, as_json: bool) -> int:
 
 
 def get(name: str) -> FilteringBoundLogger:
-    """A logger bound to the room that speaks."""
+    """Return a logger bound to the name of a package."""
     logger: FilteringBoundLogger = structlog.get_logger(room=name)
     return logger

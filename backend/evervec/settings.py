@@ -1,4 +1,4 @@
-"""Every knob of Evervec, read once from the environment (EVERVEC_*) and frozen; nothing else reads it."""
+"""Every setting of Evervec, read once from the environment (EVERVEC_*) and frozen."""
 
 import os
 from functools import cached_property
@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def default_home() -> Path:
-    """Where the embedded stack keeps its data: /var/lib for root, the XDG data folder for everybody else."""
+    """Return the folder of the embedded servers' data: /var/lib for root, the XDG data folder for other users."""
     if os.geteuid() == 0:
         return Path("/var/lib/evervec")
     data = os.environ.get("XDG_DATA_HOME")
@@ -22,12 +22,12 @@ def _upper(value: object) -> object:
 
 
 def _cron(value: str) -> str:
-    """A time as cron has it, or "off", which becomes nothing; whether it is one, the scheduler says."""
+    """Return a cron expression, or "" for "off"; the scheduler checks the expression."""
     return "" if value.strip().lower() == "off" else value.strip()
 
 
 class Settings(BaseSettings):
-    """Frozen settings; seconds for every duration."""
+    """The settings of a process, frozen; durations are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="EVERVEC_", env_ignore_empty=True, frozen=True, extra="ignore")
 
@@ -124,15 +124,15 @@ class Settings(BaseSettings):
 
     @cached_property
     def embedded_database(self) -> bool:
-        """Whether we start PostgreSQL ourselves."""
+        """Return whether we start PostgreSQL ourselves."""
         return self.database_url is None
 
     @cached_property
     def mirrors(self) -> Path:
-        """Where the mirrors are kept on disk."""
+        """Return the folder of the mirrors on disk."""
         return self.faiss_dir if self.faiss_dir is not None else self.home / "faiss"
 
     @cached_property
     def embedded_nats(self) -> bool:
-        """Whether we start NATS ourselves."""
+        """Return whether we start NATS ourselves."""
         return self.nats_url is None

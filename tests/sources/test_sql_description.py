@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there_or_not_utf8_or_empty_is_refused_by_its_name(tm
         (YAML.replace("name: marketplace", "name: 7"), "field 'name' must be text"),
         (YAML.replace("name: marketplace", "name: ' '"), "field 'name': is empty"),
         (YAML.replace("project: shop\n", ""), "field 'project' is missing"),
-        (YAML.replace("key: id", "key: ''", 1), "table 'orders', field 'key': '' is no name"),
+        (YAML.replace("key: id", "key: ''", 1), "table 'orders', field 'key': '' is not a name"),
         (YAML.replace("shop.orders", "a.b.c"), "table 'orders', field 'table': 'a.b.c' is not a table"),
         (YAML.replace("{note}", "{note"), "table 'orders', field 'template': expected '}'"),
         (YAML.replace("{note}", "{}"), "needs a column's name"),

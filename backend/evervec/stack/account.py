@@ -1,4 +1,4 @@
-"""The operating system user that runs the servers (PostgreSQL refuses root), and what has to be handed to it."""
+"""The operating system user that runs the servers (PostgreSQL refuses root), and the files it must own."""
 
 import os
 import pwd
@@ -19,25 +19,25 @@ class ProcessUser(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Account:
-    """The user of the servers; without a uid it is the one we run as, and nothing has to be handed over."""
+    """The user of the servers; without a uid it is the present user, and no ownership changes."""
 
     uid: int | None = None
     gid: int | None = None
 
     @property
     def process_user(self) -> ProcessUser:
-        """What to pass to `subprocess` for a process of this user, without any of our groups."""
+        """Return the `subprocess` arguments for a process of this user, without any of our groups."""
         if self.uid is None or self.gid is None:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path) -> None:
-        """Hand `path` over to this user."""
+        """Make this user the owner of `path`."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def make_folder(self, path: Path) -> None:
-        """A folder that only this user (and root) can look into."""
+        """Create a folder that only this user (and root) can read."""
         path.mkdir(mode=0o700, exist_ok=True)
         self.own(path)
 
@@ -52,10 +52,10 @@ class Account:
 
 
 def server_account(home: Path, data: Path) -> Account:
-    """Who runs the servers of `home`: ourselves, or, when we are root, the owner of the database folder `data` if there
-    is one, else the owner of `home` if that is a known user, else `nobody`.
+    """Return the user that runs the servers of `home`.
 
-    Raises StackError when root has nobody to hand the servers to.
+    It is the present user or, for root, the owner of the database folder `data` if there is one, else the owner of
+    `home` if that is a known user, else `nobody`. Raises StackError when root has no user to run the servers as.
     """
     if os.geteuid() != 0:
         return Account()
@@ -70,7 +70,7 @@ def server_account(home: Path, data: Path) -> Account:
 def _known_user(uid: int) -> Account | None:
     try:
         return Account(uid, pwd.getpwuid(uid).pw_gid)
-    except KeyError:  # a volume of another machine: initdb refuses a user without a name
+    except KeyError:  # the owner is a user of another machine: initdb refuses a user without a name
         return None
 
 

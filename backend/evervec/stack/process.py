@@ -1,8 +1,8 @@
-"""A server as a process: launched into a session of its own, recognised without doubt, stopped to the last child.
+"""A server as a process: started in a session of its own, identified safely, stopped with all its children.
 
-Its folder is the working directory, so neither the length nor the letters of the path reach its command line, and no
-folder above has to be open to its user. It holds a lock as long as any of its processes lives: that, and not a number
-in a file, says whether a server is really gone.
+Its folder is the working directory, so that neither the length nor the characters of the path reach its command line,
+and no folder above has to be open to its user. It holds a lock as long as any of its processes lives: the lock, and not
+a number in a file, tells whether a server is really gone.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 20
 ORPHAN_SECONDS = 1
 KILL_SECONDS = 5
 
-# The shell leaves at once, so the server is nobody's child: no zombie, no warning, and it outlives whoever started it.
+# The shell exits at once, so the server is not our child: no zombie, no warning, and it outlives the process that started it.
 _DETACH = '"$@" >&2 </dev/null &'
 # Nothing of the caller's environment (PGPORT, PGOPTIONS, LD_LIBRARY_PATH …) reaches a server.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
@@ -34,7 +34,7 @@ ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """Where one server runs (`folder`), what proves that it lives (`lock`, `pid_file`), and where it speaks (`log`)."""
+    """One server process: where it runs (`folder`), what proves that it lives (`lock`, `pid_file`), and its `log`."""
 
     name: str
     program: str
@@ -44,7 +44,10 @@ class ServerProcess:
     log: ServerLog
 
     def find(self) -> psutil.Process | None:
-        """The running server: the process of the pid file, if it bears the program's name and works in the folder."""
+        """Return the running server, None if there is none.
+
+        It is the process of the pid file, if it has the program's name and works in the folder.
+        """
         try:
             pid = int(self.pid_file.read_text().split(maxsplit=1)[0])
             return self._if_ours(psutil.Process(pid))
@@ -52,7 +55,7 @@ class ServerProcess:
             return None
 
     def gone(self) -> bool:
-        """Whether no process of this server is left, children included."""
+        """Return whether no process of this server is left, children included."""
         return self.find() is None and not is_held(self.lock)
 
     def launch(self, command: Sequence[str | Path], account: Account) -> None:
@@ -80,10 +83,10 @@ class ServerProcess:
             os.close(descriptor)
 
     async def settle(self) -> bool:
-        """Wait until it is clear whether this server runs: True if it does, False once nothing of it is left.
+        """Wait until it is known whether this server runs: True if it does, False once no process of it is left.
 
-        Children that outlive their server are ended: they work for nobody and keep its memory and files.
-        Raises StackError when processes that can not be seen from here keep the folder.
+        Children that outlive their server are killed: they serve no client and keep its memory and files. Raises
+        StackError when processes that can not be seen from here keep the folder.
         """
         start = time.monotonic()
         while self.find() is None:
@@ -102,11 +105,11 @@ class ServerProcess:
         return True
 
     async def stop(self, polite: signal.Signals, seconds: float) -> None:
-        """Stop the server and its children: `polite` first, SIGKILL for whatever is left after `seconds`."""
+        """Stop the server and its children: `polite` first, SIGKILL for those left after `seconds`."""
         told: psutil.Process | None = None
         deadline = time.monotonic() + seconds
         while not self.gone() and time.monotonic() < deadline:
-            server = self.find()  # one that is just starting is found as soon as it has written its pid
+            server = self.find()  # a starting server is found as soon as it has written its pid
             if server is not None and server != told:
                 _send(server, polite)
                 told = server
@@ -121,7 +124,7 @@ class ServerProcess:
         return process if named and Path(process.cwd()).samefile(self.folder) else None
 
     def _all(self) -> Iterator[psutil.Process]:
-        """The server and its children, found by where they work."""
+        """Yield the server and its children, found by their working directory."""
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):
                 if self._if_ours(process):
@@ -134,7 +137,7 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for `condition`; False when it does not hold after `seconds`."""
+    """Wait for `condition`; return False when it does not hold after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The file that a server speaks into: its last words, and a limit to its size."""
+"""The log file of a server: its last lines, and a limit to its size."""
 
 import os
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ class ServerLog:
     path: Path
 
     def open(self) -> int:
-        """A descriptor to append with; only we can read the file."""
+        """Return a descriptor to append with; only we can read the file."""
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def size(self) -> int:
-        """In bytes; 0 when nothing was ever said."""
+        """Return the size in bytes; 0 when there is no log."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def tail(self, since: int, lines: int = 8) -> str:
-        """The last lines written after byte `since`."""
+        """Return the last lines written after byte `since`."""
         with self.path.open("rb") as file:
             file.seek(since)
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP, turned into the cancellation that Ctrl-C already is, so that what was started is stopped."""
+"""Turns SIGTERM and SIGHUP into a cancellation, as Ctrl-C is, so that the servers are stopped properly."""
 
 import asyncio
 import os
@@ -12,10 +12,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def cancel_on_end_signals() -> Iterator[None]:
-    """While the block runs, a signal that would end this process at once cancels the block's task instead; the process
-    then ends with the exit code that shells know, 128 + the signal's number.
+    """Cancel the block's task on a signal that would end this process at once.
 
-    A handler that the process has set itself is left alone.
+    The process then ends with the exit code that shells use, 128 + the signal's number. A handler that the process has
+    set itself is left alone.
     """
     ours = [number for number in SIGNALS if _is_default(number)]
     if not ours:
@@ -46,7 +46,7 @@ class _Ending:
             self.signal = number
             self._task.cancel()
             return
-        # Nobody is left to cancel: the process ends as it would have without us.
+        # There is no task to cancel: the process ends as it would have without us.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -1,5 +1,7 @@
-"""The embedded stack of one machine as a whole: attach to what runs in EVERVEC_HOME, start what is missing, and stop it
-all when the last process leaves."""
+"""The embedded stack of one machine as a whole.
+
+Attach to the servers that run in EVERVEC_HOME, start the missing ones, and stop all when the last process leaves.
+"""
 
 import asyncio
 import os
@@ -20,21 +22,21 @@ from evervec.stack.postgres.server import Postgres
 from evervec.stack.signals import cancel_on_end_signals
 from evervec.stack.supervisor import keep_alive, pause
 
-# Another process may be making a cluster, replaying a log after a crash, or closing large streams.
+# Another process may be creating a cluster, replaying a log after a crash, or closing large streams.
 START_LOCK_SECONDS = 330
 MAINTAIN_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class StackUrls:
-    """What the runtime connects to; empty for a server that was not asked for. Both may hold secrets."""
+    """The addresses the runtime connects to; empty for a server that was not asked for. Both may hold secrets."""
 
     database_url: str
     nats_url: str
 
 
 class Stack:
-    """PostgreSQL and NATS for this process: those of the settings where they name one, our own where they do not.
+    """PostgreSQL and NATS for this process: the servers that the settings name, and our own for the others.
 
     Many processes may have the same EVERVEC_HOME open, and one process may open it many times.
     """
@@ -49,22 +51,22 @@ class Stack:
 
     @property
     def home(self) -> Path:
-        """The folder of the embedded servers."""
+        """Return the folder of the embedded servers."""
         return self._home.path if self._home else self._settings.home
 
     @property
     def urls(self) -> StackUrls:
-        """The addresses; known once the stack is open."""
+        """Return the addresses; known once the stack is open."""
         return StackUrls(
             database_url=self._url(self._wants_database, self._settings.database_url, Postgres.key),
             nats_url=self._url(self._wants_nats, self._settings.nats_url, Nats.key),
         )
 
     async def open(self) -> None:
-        """Attach to the running servers and start the missing ones; nothing when the settings name every one wanted.
+        """Attach to the running servers and start the missing ones.
 
-        Raises HomeNotWritableError, PortTakenError, ServerStartError or another StackError; nothing is left running
-        then that was not before.
+        Does nothing when the settings name every wanted server. Raises HomeNotWritableError, PortTakenError,
+        ServerStartError or another StackError; then no server is left running that did not run before.
         """
         if self._user_lock is not None or not self._embedded():
             return
@@ -76,12 +78,12 @@ class Stack:
                 self._user_lock = await lock(home.users_lock, START_LOCK_SECONDS, shared=True)
                 await _run_all(self._ensure(home, server) for server in self._servers.values())
         except BaseException:
-            with suppress(StackError):  # why it can not be opened says more than why it can not be closed
+            with suppress(StackError):  # the error of opening is more useful than that of closing
                 await self.close()
             raise
 
     async def close(self) -> None:
-        """Leave. The last one stops the servers, which is not interrupted by a second Ctrl-C. May be called twice."""
+        """Leave. The last process stops the servers, which a second Ctrl-C does not interrupt. May be called twice."""
         leaving = asyncio.ensure_future(self._leave())
         try:
             await asyncio.shield(leaving)
@@ -143,7 +145,7 @@ class Stack:
 
 @asynccontextmanager
 async def open_stack(settings: Settings, *, database: bool = True, nats: bool = True) -> AsyncIterator[Stack]:
-    """The stack, open for the length of the block and left after it, also on Ctrl-C, SIGTERM and SIGHUP.
+    """Open the stack for the length of the block, and leave it also on Ctrl-C, SIGTERM and SIGHUP.
 
     Raises what `Stack.open` raises.
     """
@@ -158,7 +160,7 @@ async def open_stack(settings: Settings, *, database: bool = True, nats: bool = 
 
 @asynccontextmanager
 async def _start_lock(home: Home) -> AsyncIterator[None]:
-    """Be the only one who starts or stops servers in this home."""
+    """Hold the lock with which only one process starts or stops servers in this home."""
     try:
         descriptor = await lock(home.start_lock, START_LOCK_SECONDS)
     except TimeoutError:
@@ -179,7 +181,7 @@ async def _stop(home: Home, server: EmbeddedServer) -> None:
 
 
 async def _run_all(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Do everything at once and to the end, then raise the first failure."""
+    """Run all at once and to the end, then raise the first failure."""
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

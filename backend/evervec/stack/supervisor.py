@@ -1,4 +1,4 @@
-"""Keeping a server alive while somebody watches: start it again when it dies, slower and slower if it won't."""
+"""Keeps a server alive: starts it again when it dies, with growing delays when it keeps dying."""
 
 import asyncio
 import time

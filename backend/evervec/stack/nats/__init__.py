@@ -1,1 +1,1 @@
-"""The embedded NATS server: its configuration, its process, whether it answers."""
+"""The embedded NATS server: its configuration, its process, and its health check."""

@@ -1,4 +1,4 @@
-"""One question to a NATS server, in its own protocol: would you serve a client with this token?"""
+"""Asks a NATS server, in its own protocol, whether it would serve a client with this token."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ PROBE_SECONDS = 2.0
 
 
 async def answers(host: str, port: int, token: str) -> bool:
-    """Whether a server at this address greets us, accepts the token and has JetStream on. Never raises."""
+    """Return whether a server at this address greets us, accepts the token and has JetStream on. Never raises."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)

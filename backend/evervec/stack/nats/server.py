@@ -17,11 +17,11 @@ from evervec.stack.process import ServerProcess
 from evervec.stack.server_log import ServerLog
 
 HOST = "127.0.0.1"
-# Below the ports that Linux gives to outgoing connections, so that nobody sits on ours while the server restarts.
+# Below the ports of Linux's outgoing connections, so that none takes our port while the server restarts.
 PORTS = range(20_000, 32_000)
 
-# sync_interval: PostgreSQL holds the truth, so a doorbell that a power cut swallows is rung again by the sweeper.
-# Measured: `always` costs 60-80 % of the publishing rate, 2 s costs nothing. kill -9 of the server loses neither way.
+# sync_interval: PostgreSQL holds the truth, so a doorbell that is lost in a power cut is rung again by the sweep.
+# Measured: `always` costs 60-80 % of the publishing rate, 2 s costs nothing. kill -9 of the server loses nothing either way.
 # max_payload: a task may carry a message of 1 MB and the envelope around it.
 NATS_CONFIGURATION = """\
 # Written by Evervec at every start.
@@ -35,7 +35,7 @@ jetstream: {{ store_dir: ".", sync_interval: "2s" }}
 
 
 class Nats(EmbeddedServer):
-    """nats-server in EVERVEC_HOME/nats, on the loopback alone, behind a random token."""
+    """The server nats-server in EVERVEC_HOME/nats, on the loopback alone, with a random token."""
 
     key = "nats"
     start_seconds = 60
@@ -57,12 +57,12 @@ class Nats(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """A NATS URL with the token in it: a secret."""
+        """Return a NATS URL with the token in it: a secret."""
         port, token = self._known_address()
         return f"nats://{token}@{HOST}:{port}"
 
     async def ensure(self) -> None:
-        """Attach to the running server, or start it; one whose token was forgotten is replaced."""
+        """Attach to the running server, or start it; one whose token is unknown is replaced."""
         self._address = self._remembered()
         if self._address is None:
             await self.stop()
@@ -70,12 +70,12 @@ class Nats(EmbeddedServer):
         self._say_other_port()
 
     async def answers(self) -> bool:
-        """Whether the server takes a client with our token."""
+        """Return whether the server accepts a client with our token."""
         port, token = self._known_address()
         return await health.answers(HOST, port, token)
 
     async def launch(self) -> None:
-        """Write the configuration and start the server, on the port of last time if that is still free."""
+        """Write the configuration and start the server, on its last port if that is still free."""
         port = self._choose_port()
         token = self._address[1] if self._address else secrets.token_hex(24)
         self._address = (port, token)
@@ -87,11 +87,11 @@ class Nats(EmbeddedServer):
         self.process.launch([program.executable, "-c", "nats.conf"], account)
 
     async def stop(self) -> None:
-        """Let the server close its streams and go."""
+        """Let the server close its streams and exit."""
         await self.process.stop(signal.SIGTERM, self._stop_seconds)
 
     def describe(self) -> dict[str, Any]:
-        """The pid, version, port and token."""
+        """Return the pid, version, port and token."""
         port, token = self._known_address()
         running = self.process.find()
         version = self._version or self._home.read_record().get(self.key, {}).get("version")
@@ -124,9 +124,9 @@ class Nats(EmbeddedServer):
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on `port` of the loopback."""
+    """Return whether no process listens on `port` of the loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As nats-server does it: connections of a former server that the kernel still remembers are no obstacle.
+        # As nats-server does it: connections of a former server in TIME_WAIT are no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

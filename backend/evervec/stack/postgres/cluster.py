@@ -1,4 +1,4 @@
-"""Making PostgreSQL's data folder: whole or not at all, whatever kills us in between."""
+"""Creates PostgreSQL's data folder: complete or not at all, even if the process is killed meanwhile."""
 
 import os
 import shutil
@@ -18,23 +18,23 @@ USER = "evervec"
 DATABASE = "evervec"
 CONFIGURATION_FILE = "evervec.conf"
 STEP_SECONDS = 120
-# The working directory under a name that needs no folder above it to be open to the server's user.
+# The working directory by a path that does not need the folders above it to be open to the server's user.
 HERE = "/proc/self/cwd" if Path("/proc/self/cwd").exists() else "."
 
 _INITDB = (
     "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C",
     "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-instructions",
 )  # fmt: skip
-# The socket is in the data folder, which nobody but the server's user and root can enter.
+# The socket is in the data folder, which only the server's user and root can enter.
 _ACCESS = "local all all trust\n"
 
 
 async def create(home: Home, postgres: Path, account: Account) -> None:
-    """Make the cluster with its database beside its place and rename it into it.
+    """Create the cluster with its database beside its place and rename it into it.
 
-    Raises StackError with initdb's own words when it fails, or when other files are in the place.
+    Raises StackError with initdb's own output when it fails, or when other files are in the place.
     """
-    _sweep(home.path)
+    _remove_leftovers(home.path)
     fresh = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=home.path))
     try:
         account.own(fresh)
@@ -52,32 +52,34 @@ async def create(home: Home, postgres: Path, account: Account) -> None:
         raise
 
 
-async def _run(command: list[str], folder: Path, account: Account, typed: str = "") -> None:
-    with tempfile.TemporaryFile() as said:
-        process = _spawn(command, folder, account, typed, said)
+async def _run(command: list[str], folder: Path, account: Account, stdin_text: str = "") -> None:
+    with tempfile.TemporaryFile() as output:
+        process = _spawn(command, folder, account, stdin_text, output)
         try:
             await until(lambda: process.poll() is not None, STEP_SECONDS)
         finally:
             _end(process)
-        said.seek(0)
-        words = "\n".join(said.read().decode(errors="replace").splitlines()[-8:])
+        output.seek(0)
+        words = "\n".join(output.read().decode(errors="replace").splitlines()[-8:])
     if process.returncode != 0:
         raise StackError(
-            reason=f"PostgreSQL could not make its data folder in {folder.parent}. Its last words: {words}"
+            reason=f"PostgreSQL could not create its data folder in {folder.parent}. Its last output: {words}"
         )
 
 
-def _spawn(command: list[str], folder: Path, account: Account, typed: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
-    """By `subprocess`, since not every event loop can switch the user of a child."""
-    with tempfile.TemporaryFile() as keyboard:
-        keyboard.write(typed.encode())
-        keyboard.seek(0)
+def _spawn(
+    command: list[str], folder: Path, account: Account, stdin_text: str, output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start it by `subprocess`, because not every event loop can switch the user of a child."""
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(stdin_text.encode())
+        stdin.seek(0)
         return subprocess.Popen(
             command,
             cwd=folder,
             env=ENVIRONMENT,
-            stdin=keyboard,
-            stdout=said,
+            stdin=stdin,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             **account.process_user,
@@ -85,7 +87,7 @@ def _spawn(command: list[str], folder: Path, account: Account, typed: str, said:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it with its children if we were called away before it was done."""
+    """Kill it with its children if we were cancelled before it was done."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -97,7 +99,7 @@ def _put_in_place(fresh: Path, place: Path) -> None:
         fresh.rename(place)
     except OSError as error:
         raise StackError(
-            reason=f"{place} is no PostgreSQL data folder, and it is in the way ({error.strerror}). Move it elsewhere."
+            reason=f"{place} is not a PostgreSQL data folder, and it is in the way ({error.strerror}). Move it elsewhere."
         ) from None
     descriptor = os.open(place.parent, os.O_RDONLY)
     try:
@@ -106,7 +108,7 @@ def _put_in_place(fresh: Path, place: Path) -> None:
         os.close(descriptor)
 
 
-def _sweep(home: Path) -> None:
-    """Remove what a killed process left half made; the start lock says that nobody else is at it."""
+def _remove_leftovers(home: Path) -> None:
+    """Remove what a killed process left incomplete; with the start lock, no other process is creating one."""
     for leftover in home.glob("postgres.new-*"):
         shutil.rmtree(leftover, ignore_errors=True)

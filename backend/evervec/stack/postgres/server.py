@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: its configuration, its start, its address. How the data folder is made is in `cluster`."""
+"""The embedded PostgreSQL: its configuration, its start, its address. `cluster` creates the data folder."""
 
 import asyncio
 import os
@@ -38,12 +38,12 @@ log_timezone = 'UTC'
 log_checkpoints = off
 cluster_name = 'evervec'
 """
-# A parallel HNSW build keeps maintenance_work_mem there, and containers give 64 MB by default.
+# A parallel HNSW build keeps maintenance_work_mem there, and containers have 64 MB by default.
 LEAST_POSIX_MEMORY = 2**30
 
 
 class Postgres(EmbeddedServer):
-    """PostgreSQL 18 with pgvector in EVERVEC_HOME/postgres, reachable by a socket in that folder alone."""
+    """The server PostgreSQL 18 with pgvector in EVERVEC_HOME/postgres, reachable by a socket in that folder alone."""
 
     key = "postgres"
     start_seconds = 300  # after a crash it first replays up to max_wal_size of log, and must be let finish
@@ -63,22 +63,25 @@ class Postgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """A libpq URL; asyncpg, SQLAlchemy and psql take it. It is plain text whatever letters EVERVEC_HOME has, and
-        complete, so that a PGPORT or PGUSER of the environment leads no client elsewhere."""
+        """Return a libpq URL; asyncpg, SQLAlchemy and psql accept it.
+
+        It is plain ASCII whatever characters EVERVEC_HOME has, and complete, so that a PGPORT or PGUSER of the
+        environment leads no client to another server.
+        """
         folder = quote(str(self.socket_folder()))
         return f"postgresql://{cluster.USER}@/{cluster.DATABASE}?host={folder}&port={PORT}"
 
     def socket_folder(self) -> Path:
-        """The folder to connect to; makes the short link to it when one is needed and was swept away."""
+        """Return the folder to connect to; create the short link to it when one is needed and was removed."""
         return socket_folder.plain_name(self._home.postgres)
 
     def maintain(self) -> None:
-        """Keep the log short, and the short name of the socket from being swept out of /tmp."""
+        """Keep the log short, and the short link to the socket from being removed by a cleaner of /tmp."""
         super().maintain()
         self.socket_folder()
 
     async def answers(self) -> bool:
-        """Whether the postmaster takes connections, asked the way a client would."""
+        """Return whether the postmaster accepts connections, asked as a client would."""
         if not _says_ready(self.process.pid_file):
             return False
         asker = str(binaries.postgres().executable.with_name("pg_isready"))
@@ -87,7 +90,7 @@ class Postgres(EmbeddedServer):
         return await probe.wait() == 0
 
     async def launch(self) -> None:
-        """Make the cluster if there is none, write the configuration, start the postmaster."""
+        """Create the cluster if there is none, write the configuration, start the postmaster."""
         account = server_account(self._home.path, self._home.postgres)
         program, self._version = binaries.runnable_copy(binaries.postgres(), account)
         if not (self._home.postgres / "PG_VERSION").exists():
@@ -97,18 +100,21 @@ class Postgres(EmbeddedServer):
         self.process.launch([program.executable, "-D", cluster.HERE], account)
 
     def _clear_stale_locks(self) -> None:
-        """Remove what a killed postmaster left. It is known to be gone, but its number may have a new owner or be a
-        zombie's, and PostgreSQL would take either for itself."""
+        """Remove what a killed postmaster left.
+
+        It is known to be gone, but its pid may belong to a new process or a zombie, and PostgreSQL would mistake either
+        for itself.
+        """
         for name in ("postmaster.pid", f".s.PGSQL.{PORT}.lock"):
             (self._home.postgres / name).unlink(missing_ok=True)
 
     async def stop(self) -> None:
-        """Fast shutdown: clients are cut off, what is committed is safe."""
+        """Stop fast: clients are disconnected, committed data is safe."""
         await self.process.stop(signal.SIGINT, self._stop_seconds)
         socket_folder.forget(self._home.postgres)
 
     def describe(self) -> dict[str, Any]:
-        """The pid, the version, and the folder to give to `psql -h`."""
+        """Return the pid, the version, and the folder for `psql -h`."""
         running = self.process.find()
         recorded = self._home.read_record().get(self.key, {})
         return {

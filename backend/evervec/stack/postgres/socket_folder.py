@@ -1,4 +1,4 @@
-"""A name for PostgreSQL's socket folder that every client can use: short, and of plain letters."""
+"""A path to PostgreSQL's socket folder that every client can use: short, and of plain characters."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 
 
 def plain_name(folder: Path) -> Path:
-    """`folder` itself when clients can name it in a URL, else a symbolic link to it in the runtime folder.
+    """Return `folder` itself when clients can name it in a URL, else a symbolic link to it in the runtime folder.
 
     Raises HomeNotWritableError when such a link can not be made.
     """
@@ -38,7 +38,7 @@ def forget(folder: Path) -> None:
 
 
 def _runtime_folders() -> list[Path]:
-    # The same for every process of this user, whatever its session's environment says.
+    # The same for every process of this user, whatever its environment.
     candidates = [Path("/run") if os.geteuid() == 0 else Path("/tmp"), Path("/tmp"), Path(tempfile.gettempdir())]
     return [place for place in candidates if os.access(place, os.W_OK | os.X_OK) and len(str(place)) < 60]
 
@@ -49,6 +49,6 @@ def _linked(link: Path, folder: Path) -> bool:
             return True
         link.unlink(missing_ok=True)
         link.symlink_to(folder)
-    except OSError:  # somebody else's file of that name in a folder that all may write
+    except OSError:  # another user's file of that name in a folder that all may write
         return False
     return True

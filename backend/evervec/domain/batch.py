@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 from evervec.domain.protocols import Vectors
 
 PREFIX = "evervec-"
-"""What the names of all our remote files and jobs begin with; the rest is the id of the intent, 32 hex digits."""
+"""The begin of the names of all our remote files and jobs; the rest is the id of the intent, 32 hex digits."""
 
 TAG = 4
-"""Bytes at the begin of an intent that tell the database it belongs to: several may share one key."""
+"""Bytes at the begin of an intent that identify its database: several databases may share one API key."""
 
 DISCOUNT = 0.5
-"""Both providers ask half the online price (`docs/deferred.md`)."""
+"""Both providers charge half the online price (`docs/deferred.md`)."""
 
 
 def new_intent(tag: bytes) -> UUID:

@@ -21,7 +21,7 @@ from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
 
 CHUNKING_VERSION = 1
-"""Goes up when the same text and recipe give other chunks."""
+"""Increased when the same text and recipe give other chunks."""
 
 FIELDS = ("title", "heading", "text")
 TEMPLATE = "{title} › {heading}\n\n{text}"
@@ -34,19 +34,19 @@ HEAD_SHARE = 8
 LEAST_TEXT_TOKENS = LEAST_TOKENS // 4
 
 MOST_CHARACTERS_A_TOKEN = 8
-"""More characters than usual text has a token: what is longer by this measure is too large, and not counted to find out."""
+"""Characters of a token, more than in any usual text: a text that is longer by this measure is too large without counting."""
 
 SPLIT_CHARACTERS = 16_384
-"""Characters of a single block that are torn together, so that a word of 10 MB is not gone through again and again."""
+"""Characters of a single block that are split at a time, so that a word of 10 MB is not searched again and again."""
 
 SPLIT_SHARE = 2
-"""A block that is too large is torn into stretches of half the room at most: about a sentence, so that an edit stays near."""
+"""A block that is too large is split into parts of at most half the room, about a sentence, so that an edit affects few."""
 
 CHARACTER_BYTES = 4
 
 CLOSING = "\n\"')]}”’»*_"
 ENDS = (".", "!", "?", "…", ":", "。", "！", "？", "؟", "।")
-"""What a sentence ends with, and what may follow it."""
+"""The ends of a sentence, which characters of `CLOSING` may follow."""
 
 Count = Callable[[Sequence[str]], list[int]]
 
@@ -110,7 +110,7 @@ class Recipe:
             for literal, name, spec, conversion in Formatter().parse(self.template):
                 words += literal
                 if name is not None:
-                    # no index, conversion or format: a template fills in, it does not compute
+                    # no index, conversion or format: a template only inserts values
                     fields.append((words, "?" if spec or conversion else name))
                     words = ""
         except ValueError as problem:
@@ -163,12 +163,12 @@ class _Chunker:
     def parts(self, blocks: Sequence[Block]) -> Iterator[_Part]:
         """Yield sections: whole where they fit, in parts where they do not."""
         sections = list(_sections(blocks))
-        whole = [self._vector_text(start, end, held[0].heading) for start, end, held in sections]
-        for (start, end, held), text, tokens in zip(sections, whole, self._tokens(whole), strict=True):
+        whole = [self._vector_text(start, end, section[0].heading) for start, end, section in sections]
+        for (start, end, section), text, tokens in zip(sections, whole, self._tokens(whole), strict=True):
             if tokens <= self._recipe.tokens:
-                yield start, end, held[0].heading, text, tokens
+                yield start, end, section[0].heading, text, tokens
             else:
-                yield from self._in_parts(start, held)
+                yield from self._in_parts(start, section)
 
     def _in_parts(self, start: int, blocks: Sequence[Block]) -> Iterator[_Part]:
         head = self._recipe.vector_text(self._title, self._short[blocks[0].heading], "x")
@@ -197,7 +197,7 @@ class _Chunker:
         if len(pieces) > 1:
             return pieces
         text = self._text[pieces[0].start : pieces[0].end]
-        return list(self._torn(pieces[0], _bytes(text.strip()) // 2))
+        return list(self._split(pieces[0], _bytes(text.strip()) // 2))
 
     def _pieces(self, start: int, blocks: Sequence[Block], room: int) -> Iterator[_Piece]:
         bounds = [start, *(block.end for block in blocks)]
@@ -207,28 +207,28 @@ class _Chunker:
             if size <= room:
                 yield piece
             else:
-                yield from self._torn(piece, room // SPLIT_SHARE)
+                yield from self._split(piece, room // SPLIT_SHARE)
 
-    def _torn(self, piece: _Piece, most: int) -> Iterator[_Piece]:
+    def _split(self, piece: _Piece, most: int) -> Iterator[_Piece]:
         """Split a piece that is too large by itself into parts of at most `most` bytes: a token has at least one byte."""
-        bounds = [piece.start, *self._tears(piece, max(most, CHARACTER_BYTES)), piece.end]
+        bounds = [piece.start, *self._split_points(piece, max(most, CHARACTER_BYTES)), piece.end]
         texts = [self._text[begin:end] for begin, end in pairwise(bounds)]
         for begin, end, text, size in zip(bounds, bounds[1:], texts, self._count(texts), strict=False):
             mark = piece.mark if begin == piece.start else _mark(self._cut(begin), text)
             yield _Piece(begin, end, piece.heading, mark, size)
 
-    def _tears(self, piece: _Piece, most: int) -> Iterator[int]:
+    def _split_points(self, piece: _Piece, most: int) -> Iterator[int]:
         """Yield places to split a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
         begin = end = piece.start
         while end < piece.end:
             end = min(begin + SPLIT_CHARACTERS, piece.end)
             found = semchunk(self._text[begin:end], most, _bytes, memoize=False, offsets=True)
-            tears = [begin + start for start, _ in cast(_Spans, found)[1][1:]]
-            if not tears and end < piece.end:
-                tears = [end]
-            yield from tears
-            # what stands behind the last tear may go on beyond the end
-            begin = tears[-1] if tears else end
+            points = [begin + start for start, _ in cast(_Spans, found)[1][1:]]
+            if not points and end < piece.end:
+                points = [end]
+            yield from points
+            # the part after the last split may continue beyond the end
+            begin = points[-1] if points else end
 
     def _cut(self, at: int) -> Cut:
         """Return how good a place within a block is: after a line, after a sentence, after both, or after neither."""
@@ -248,7 +248,7 @@ class _Chunker:
 def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
     """Shorten each title or heading to one line of at most `most` tokens."""
     short = {line: snippet(line, MOST_CHARACTERS_A_TOKEN * most) for line in lines}
-    # a token is a byte at least
+    # a token has at least one byte
     left = [line for line in short if _bytes(short[line]) > most]
     while left:
         tokens = count([short[line] for line in left])
@@ -258,13 +258,13 @@ def _shortened(lines: Iterable[str], most: int, count: Count) -> dict[str, str]:
 
 
 def _sections(blocks: Sequence[Block]) -> Iterator[tuple[int, int, list[Block]]]:
-    start, held = 0, list[Block]()
+    start, section = 0, list[Block]()
     for block in blocks:
-        if held and block.cut is Cut.SECTION:
-            yield start, held[-1].end, held
-            start, held = held[-1].end, []
-        held.append(block)
-    yield start, held[-1].end, held
+        if section and block.cut is Cut.SECTION:
+            yield start, section[-1].end, section
+            start, section = section[-1].end, []
+        section.append(block)
+    yield start, section[-1].end, section
 
 
 def _bytes(text: str) -> int:

@@ -75,7 +75,7 @@ class ListedDocument:
 
 
 ChangedIds = Mapping[str, Sequence[str | int]]
-"""What changed, by table (`files` for a file source): `{"orders": [17, 23], "reviews": [4]}`."""
+"""Changed ids, by table (`files` for a file source): `{"orders": [17, 23], "reviews": [4]}`."""
 
 
 class SourceReader(Protocol):

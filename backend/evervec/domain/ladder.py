@@ -15,9 +15,9 @@ from evervec.errors import (
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
-"""So that work goes on within seconds after the provider is back; all workers together ask no more often."""
+"""Work continues within seconds after the provider is back; all workers together call it no more often."""
 OPERATOR_PAUSE = 15.0
-"""What a person has to mend (a key, a model's name) is tried again this often."""
+"""Seconds between two calls while a person has to correct something (a key, a model's name)."""
 QUOTA_PAUSE = 900.0
 BAD_RESPONSES = 3
 LONGEST_ROW_DELAY = 300.0

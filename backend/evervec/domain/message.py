@@ -39,4 +39,4 @@ class SkippedMessage:
 
 
 ReadMessage = IncomingMessage | RejectedMessage | SkippedMessage
-"""What a source makes of one record."""
+"""The result of reading one record of a source."""

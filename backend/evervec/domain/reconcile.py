@@ -8,7 +8,7 @@ from functools import partial
 from evervec.domain.knowledge import AtomDraft, KnownAtom
 
 SAME_STATEMENT = 0.55
-"""Two texts of one message that share this much are versions of one statement, not two statements."""
+"""Two texts of one message whose similarity is at least this are versions of one statement."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _detached(
     """Return which atoms that stay are no longer stated by which of their messages."""
     says: dict[int, set[int]] = {}
     for index, atom_id in stated.items():
-        # a draft that does not tell its messages may stand for any of them
+        # a draft without messages may come from any of them
         says.setdefault(atom_id, set()).update(drafts[index].message_ids or extracted)
     return [
         (a.atom_id, m) for a in known for m in a.message_ids if m in extracted and m not in says.get(a.atom_id, set())
@@ -92,7 +92,7 @@ def _most_alike(draft: AtomDraft, candidates: Mapping[int, KnownAtom], extracted
     best, best_ratio = None, SAME_STATEMENT
     for atom in candidates.values():
         sources = set(atom.message_ids)
-        # only an atom that this draft's messages alone stated may be rewritten by them
+        # an atom may be changed only by a draft that has all the atom's messages
         if sources & extracted and sources <= set(draft.message_ids):
             ratio = SequenceMatcher(None, atom.content, draft.content, autojunk=False).ratio()
             if ratio > best_ratio:

@@ -22,9 +22,9 @@ _BLANK_RANGES: Final = (
 )
 
 BLANK_CHARACTERS: Final = "".join(chr(code) for first, last in _BLANK_RANGES for code in range(first, last + 1))
-"""Every character that shows nothing; a text made of these alone is blank."""
+"""Every invisible character; a text made of these alone is blank."""
 
-# Code points are listed one by one, so that no locale of the database has a say.
+# Code points are listed one by one, so that the result does not depend on the database's locale.
 BLANK_PATTERN: Final = "^[" + "".join(rf"\u{first:04X}-\u{last:04X}" for first, last in _BLANK_RANGES) + "]*$"
 r"""`text ~ BLANK_PATTERN` in PostgreSQL (an ARE, database encoding UTF8) holds exactly when `is_blank(text)` does."""
 

@@ -30,14 +30,14 @@ WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 """
 
 
-# projects are locked before datasets, here and wherever both are
+# projects are locked before datasets, everywhere
 THERE = LIVE + "AND p.slug = $1 AND d.slug = $2 AND ($3::text IS NULL OR p.root_path = $3) FOR KEY SHARE OF p, d"
 
 
 async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) -> UUID:
     """Return the id of the project with this name; create it, or restore a deleted one. Raises `InvalidNameError`."""
     project_id: UUID = await tx.fetchval(
-        # The update does nothing but make RETURNING answer for a project that was there.
+        # The update is there so that RETURNING also answers for an existing project.
         "INSERT INTO projects (slug, name, root_path) VALUES ($1, $2, $3) ON CONFLICT (slug) DO UPDATE "
         "SET deleted_at = NULL, root_path = coalesce(EXCLUDED.root_path, projects.root_path) RETURNING id",
         slug("Project", project),
@@ -52,7 +52,7 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
 
     Raises `InvalidNameError` for a name without a letter or digit.
     """
-    # nearly always it is there: then nothing is written, and nobody who works in it is waited for
+    # nearly always it exists: then nothing is written, and no lock is waited for
     found = await tx.fetchrow(THERE, slug("Project", project), slug("Dataset", dataset), root_path)
     if found is not None:
         return Dataset(*found)

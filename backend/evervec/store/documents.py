@@ -77,7 +77,7 @@ async def by_digest(tx: ReadTx, dataset_id: UUID, digests: Iterable[bytes]) -> l
     ]
 
 
-# the project first, as whoever creates or revives both
+# the project first, as in `datasets.ensure`: the same order everywhere prevents deadlocks
 LOCK_LIVE_DATASET = """
 SELECT true FROM datasets d JOIN projects p ON p.id = d.project_id
 WHERE d.id = $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL FOR SHARE OF p, d
@@ -130,9 +130,7 @@ async def replace(
     written = WriteResult()
     if not chunked:
         return written
-    ordered = sorted(
-        chunked, key=lambda pair: pair[0].uri
-    )  # one order for everybody, so that no two wait for each other
+    ordered = sorted(chunked, key=lambda pair: pair[0].uri)  # the same order everywhere prevents deadlocks
     rows = await tx.fetch(
         UPSERT_DOCUMENTS,
         dataset_id,
@@ -182,7 +180,7 @@ def _counts(revisions: Iterable[Revision]) -> RunCounts:
 
 
 async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[StoredChunk]]:
-    # a chunk that was written by somebody else may have no hash yet
+    # a chunk that another program wrote may have no hash yet
     rows = await tx.fetch(
         "SELECT document_id, id, ordinal, content, heading, line_start, line_end, "
         "coalesce(content_hash, sha256(convert_to(vector_text, 'UTF8'))) AS digest "
@@ -276,7 +274,7 @@ async def every(tx: ReadTx, dataset_id: UUID, *, batch: int = 5000) -> AsyncIter
     """Yield `(id, uri)` of every text document of a dataset, in batches ordered by URI."""
     reached = ""
     while rows := await tx.fetch(
-        # no listing has pictures and sounds: whoever handed them over takes them away
+        # no listing has images and sounds: whoever added them removes them
         "SELECT id, uri FROM documents d WHERE dataset_id = $1 AND uri > $2 "
         "AND NOT EXISTS (SELECT FROM media m WHERE m.document_id = d.id) ORDER BY uri LIMIT $3",
         dataset_id,
@@ -327,7 +325,7 @@ class UnchunkedDocument:
     document: IncomingDocument
 
 
-# three looks, each at an index of its own: of an OR the planner would rather walk the table
+# three queries, each by an index of its own: for an OR the planner would scan the table
 SELECT_UNCHUNKED = """
 WITH due AS (
     (SELECT id FROM documents WHERE dataset_id = $1 AND content IS NOT NULL ORDER BY id LIMIT $3)
@@ -366,7 +364,7 @@ async def lock_unchanged(tx: Tx, read: Sequence[UnchunkedDocument]) -> set[int]:
     return {row["id"] for row in rows}
 
 
-# the halves are counted apart, each in an index of its own: most documents are of this recipe
+# counted apart, each by an index of its own: most documents are of this recipe
 COUNT_UNCHUNKED = """
 SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT NULL)
      + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe < $2)

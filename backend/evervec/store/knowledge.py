@@ -55,7 +55,7 @@ async def save_topics(tx: Tx, dataset_id: UUID, drafts: Sequence[TopicDraft]) ->
         names,
         [draft.description for draft in drafts],
     )
-    # PostgreSQL decides which names are equal (its lower() knows fewer letters), Python's lower() is only our key
+    # PostgreSQL decides which names are equal (its lower() knows fewer letters), Python's lower() only makes our key
     rows = await tx.fetch(
         "SELECT v.name, t.id FROM unnest($2::text[]) AS v (name) "
         "JOIN topics t ON t.dataset_id = $1 AND lower(t.name) = lower(v.name)",
@@ -148,7 +148,7 @@ async def _save_sources(tx: Tx, atom_ids: Mapping[int, int], drafts: Sequence[At
     await tx.execute(
         "INSERT INTO atom_sources (atom_id, message_id) SELECT v.atom_id, v.message_id "
         "FROM unnest($1::bigint[], $2::bigint[]) AS v (atom_id, message_id) "
-        # a source or an atom may have been deleted while the extractor was thinking
+        # a source or an atom may have been deleted during the extraction
         "JOIN messages m ON m.id = v.message_id JOIN atoms a ON a.id = v.atom_id ON CONFLICT DO NOTHING",
         [atom_id for atom_id, _ in pairs],
         [message_id for _, message_id in pairs],

@@ -17,7 +17,7 @@ SELECT $1, v.* FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]
 ON CONFLICT (dataset_id, chat, external_id) DO UPDATE SET
     author = EXCLUDED.author, sent_at = EXCLUDED.sent_at, edited_at = EXCLUDED.edited_at,
     reply_to = EXCLUDED.reply_to, content = EXCLUDED.content
--- nothing is written for a message that is the same, and an older export never undoes a later edit
+-- an equal message is not written, and an older export never undoes a later edit
 WHERE (m.content, m.edited_at, m.author, m.sent_at, m.reply_to)
       IS DISTINCT FROM (EXCLUDED.content, EXCLUDED.edited_at, EXCLUDED.author, EXCLUDED.sent_at, EXCLUDED.reply_to)
   AND coalesce(EXCLUDED.edited_at, EXCLUDED.sent_at) >= coalesce(m.edited_at, m.sent_at)
@@ -83,9 +83,9 @@ WITH picked AS (
        OR (w.dead_at IS NULL AND w.not_before <= now() AND (w.lease_until IS NULL OR w.lease_until < now()))
     RETURNING message_id, attempts
 )
--- the texts are those of the locked rows: an edit between snapshot and lock is seen, not missed
+-- the texts are those of the locked rows, so that an edit between snapshot and lock is not missed
 SELECT m.id, m.dataset_id, m.content, m.author, m.sent_at, m.revision, m.signal, l.attempts, (
-    -- looked up one by one: a join might read all messages for the few that answer one
+    -- looked up one by one: a join might read all messages for the few that are replies
     SELECT a.id FROM messages a WHERE a.dataset_id = m.dataset_id AND a.chat = m.chat AND a.external_id = m.reply_to
 ) AS answers
 FROM leased l JOIN picked m ON m.id = l.message_id
@@ -135,7 +135,7 @@ async def extraction_is_due(tx: ReadTx, dataset_id: UUID, size: int) -> bool:
                                       LIMIT $2) s) = $2
             OR NOT EXISTS (SELECT FROM messages m LEFT JOIN extract_work w ON w.message_id = m.id
                            WHERE m.dataset_id = $1 AND m.unscored_id IS NOT NULL
-                             -- what rests after a failure is not on its way
+                             -- a message that waits after a failure is not on its way
                              AND (w.message_id IS NULL OR w.revision <> m.revision OR w.last_error IS NULL))
         """,
         dataset_id,

@@ -9,7 +9,7 @@ from evervec.store.changes import HAS_UNSEEN
 from evervec.store.session import ReadTx, Tx
 
 HOLDER_TIMEOUT = "interval '15 seconds'"
-"""A holder that was not seen for so long is dead, or as good as."""
+"""A holder that has not reported for this long counts as dead."""
 HOLDER_KEPT = "interval '1 day'"
 
 

@@ -12,7 +12,7 @@ UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection that broke between two messages of one operation
-    # the server goes, comes, or was killed beside this connection
+    # the server shuts down, starts, or crashed
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
@@ -20,7 +20,7 @@ UNREACHABLE = (
 
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
-LOG = "The server's log tells more."
+LOG = "See the server's log for more."
 ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."
 ADVICE_BY_SQLSTATE = {
     "3D000": "Make it with `createdb`, or name another one in EVERVEC_DATABASE_URL.",
@@ -56,7 +56,7 @@ def refusal(error: Exception, where: str, advice: str = LOG) -> DatabaseRefusedE
 
 
 def _reason(error: Exception) -> str:
-    if "the underlying connection is closed" in str(error):  # what the driver was about to do is nobody's concern
+    if "the underlying connection is closed" in str(error):  # the rest of the text is about the driver's internals
         return "the connection was closed in the middle"
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
 
@@ -67,4 +67,4 @@ def unusable_address(error: ValueError) -> DatabaseAddressError:
     Only the driver's own words are safe to repeat: Python's quote parts of the address, and a password may be in them.
     """
     known = isinstance(error, asyncpg.ClientConfigurationError)
-    return DatabaseAddressError(reason=str(error) if known else "its user, host or port can not be told apart")
+    return DatabaseAddressError(reason=str(error) if known else "its user, host and port can not be separated")

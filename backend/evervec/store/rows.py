@@ -25,11 +25,11 @@ class ClaimedRow:
     text: str
 
 
-# What rests is due when its time has come: for the batch lane also what was put there and waits for that lane alone.
+# A delayed row is due after `not_before`; a job may also take a row that is delayed only because it waits for a job.
 DUE = "w.not_before <= now()"
 DUE_FOR_BATCH = "(w.deferred OR w.not_before <= now())"
 
-# A lease is free when nobody holds it, when its time is up, or when the text under it was edited since.
+# A row can be claimed if it has no lease, if its lease expired, or if its text changed since it was leased.
 CLAIMABLE = "(w.content_hash <> e.content_hash OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now())))"
 CLAIMABLE_NOW = CLAIMABLE.format(due=DUE)
 
@@ -46,16 +46,16 @@ WITH picked AS (
 ), leased AS (
     INSERT INTO embed_work AS w (vector_id, content_hash, lease_owner, lease_until, deferred)
     SELECT vector_id, content_hash, $4, now() + $5, {for_batch} FROM picked p
-    -- what somebody embeds at this moment is copied when it is there, not sent a second time (but who embeds at once
-    -- does not wait a day for a batch job); asked of the picked rows alone, or each claim would ask it of all that wait
+    -- a text that another worker embeds now is not sent a second time, its vector is copied later; but online embedding
+    -- does not wait a day for a batch job. Checked for the picked rows alone, since many rows may wait
     WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
                       AND o.lease_until > now() AND o.lease_owner <> $4 AND o.deferred <= {for_batch})
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
-        -- a lease that ran out without a word means that the holder died: it counts, a text may be killing workers
+        -- a lease that expired means that its owner died: that counts as a failure, since the text may crash workers
         attempts = CASE WHEN w.content_hash = EXCLUDED.content_hash
                         THEN w.attempts + (w.lease_until IS NOT NULL)::int ELSE 0 END,
-        -- what was held against the text that stood here before is not held against this one
+        -- delays and errors belong to a text, not to the row: another text starts without them
         not_before = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.not_before ELSE now() END,
         last_code = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_code END,
         last_error = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.last_error END,
@@ -76,8 +76,8 @@ CLAIM_IDS = CLAIM_ROWS.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=C
 CLAIM_DATASET = CLAIM_ROWS.format(scope=OF_DATASET, free=CLAIMABLE_NOW, due=DUE, for_batch=False)
 
 
-# One claim at a time in a dataset, for a moment: two could not see that they take the same text. And planned anew each
-# time: a plan that was kept from when nothing was in flight takes seconds once thousands are.
+# One claim at a time in a dataset: two concurrent ones could not see that they take the same text. And a custom plan each
+# time: one that was cached while no row was leased takes seconds once thousands are.
 LOCK_CLAIMS = """
 SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2)), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
@@ -179,17 +179,17 @@ class FailedRow:
 
 
 GIVE_UP = """
-WITH told AS (
+WITH given AS (
     SELECT * FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[]) AS t (vector_id, hash, code, error)
 ), marked AS (
-    UPDATE embeddings e SET failed_hash = e.content_hash FROM told t
+    UPDATE embeddings e SET failed_hash = e.content_hash FROM given t
     WHERE e.vector_id = t.vector_id AND e.vector_id = ANY($2) AND e.content_hash = t.hash AND e.pending_id IS NOT NULL
       AND EXISTS (SELECT FROM embed_work w WHERE w.vector_id = e.vector_id AND w.lease_owner = $1)
     RETURNING e.vector_id
 )
 UPDATE embed_work w SET attempts = w.attempts + 1, not_before = now(), last_code = t.code, last_error = t.error,
     lease_owner = NULL, lease_until = NULL, deferred = false
-FROM told t WHERE w.vector_id = t.vector_id AND t.vector_id IN (SELECT vector_id FROM marked) AND w.lease_owner = $1
+FROM given t WHERE w.vector_id = t.vector_id AND t.vector_id IN (SELECT vector_id FROM marked) AND w.lease_owner = $1
 """
 
 

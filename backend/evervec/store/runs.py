@@ -13,7 +13,7 @@ from evervec.store.session import ReadTx, Tx
 
 EXAMPLES_KEPT = 50
 RUNS_KEPT = 200
-"""So many finished runs of a dataset are kept."""
+"""How many finished runs of a dataset are kept."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class RunRecord:
         self.cursor = cursor
         self.counts += counts + RunCounts(documents_skipped=len(skipped))
         for one in skipped:
-            reason = str(one.reason)  # a source may name it by an enum, whose members are no keys of JSON
+            reason = str(one.reason)  # a source may use an enum, whose members can not be keys in JSON
             self.skipped[reason] = self.skipped.get(reason, 0) + 1
             if len(self.examples) < EXAMPLES_KEPT:
                 self.examples.append({"uri": one.uri, "reason": reason, "detail": one.detail})
@@ -356,7 +356,7 @@ async def of_dataset(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
     return DatasetRuns(found.get("running"), found.get("queued"), found.get("last"))
 
 
-# a key of 64 bits is shown in two halves
+# pg_locks shows a key of 64 bits in two halves
 INDEX_LOCK_HELD = """
 EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
@@ -370,8 +370,8 @@ EMBEDDING_DATASETS = f"SELECT dataset_id FROM index_runs r WHERE state = 'runnin
 
 async def is_indexing(tx: ReadTx, dataset_id: UUID) -> bool:
     """Return whether a process is indexing this dataset now: it holds the lock (see `pipeline.indexing.run`)."""
-    held: bool = await tx.fetchval(IS_INDEXING, dataset_id)
-    return held
+    exists: bool = await tx.fetchval(IS_INDEXING, dataset_id)
+    return exists
 
 
 async def embedding_datasets(tx: ReadTx) -> set[UUID]:

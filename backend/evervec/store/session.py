@@ -19,10 +19,10 @@ LOCK_SECONDS = 0.1
 STARTING_PAUSE = 0.2
 
 MOST_CONFLICTS = 5
-"""So often a transaction gives way to others before it is somebody's trouble; PostgreSQL takes a second for each."""
+"""How many deadlocks a transaction is retried after; PostgreSQL needs a second to detect each."""
 
 DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
-"""Whatever the driver raises while a server is away, starting, refusing, or gone in the middle."""
+"""What the driver raises if a server is unreachable, starting, refusing, or lost during a call."""
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Database:
         self._connect_seconds = connect_seconds
         self._pool: Any = None
         self.lost_connections = 0
-        """How many connections ended so far, whoever ended them: after a crash of the server it has moved."""
+        """Connections that ended so far, on either side: a crash of the server changes the number."""
 
     @property
     def where(self) -> str:
@@ -187,16 +187,16 @@ class Database:
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:
         """Hold a session lock by name, one holder in this database; yield whether it was acquired."""
         async with self._connection() as connection:
-            held = await _try_lock(connection, name)
-            while wait and not held:
-                # asking again instead of pg_advisory_lock: whoever waits inside a statement has a snapshot, and
-                # the holder's CREATE INDEX CONCURRENTLY would wait for that in turn
+            acquired = await _try_lock(connection, name)
+            while wait and not acquired:
+                # polling instead of pg_advisory_lock: a statement that waits has a snapshot, and the holder's
+                # CREATE INDEX CONCURRENTLY would wait for that snapshot: a deadlock
                 await asyncio.sleep(LOCK_SECONDS)
-                held = await _try_lock(connection, name)
+                acquired = await _try_lock(connection, name)
             try:
-                yield held
+                yield acquired
             finally:
-                if held and not connection.is_closed():
+                if acquired and not connection.is_closed():
                     await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", f"evervec:{name}")
 
     async def _prepare(self, connection: Any) -> None:
@@ -227,7 +227,7 @@ class Database:
             raise SchemaMismatchError(found="none", wanted="its tables") from error
         except DRIVER_ERRORS as error:
             ours = None if error is own else translate(error, self.where)
-            if ours is None:  # a mistake in our own SQL stays what it is, and so does an error of the caller's body
+            if ours is None:  # a mistake in our own SQL, or an error of the caller's own code
                 raise
             raise ours from error
 

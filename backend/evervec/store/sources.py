@@ -97,7 +97,7 @@ async def assign(tx: Tx, dataset_id: UUID, source_id: UUID, tenant: str | None =
     )
     if not done:
         raise Refused(
-            reason="This dataset is filled from another source already: what one source lacks would be deleted as gone. "
+            reason="Another source fills this dataset already, and each would delete the documents of the other. "
             "Give this one a dataset of its own."
         )
 

@@ -18,23 +18,23 @@ WITH written AS (
     SET embedding = v.vector, embedded_hash = v.hash, space_id = $4, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
-    -- compare and set: an edit, a deletion or a change of space meanwhile makes this vector nobody's
+    -- compare and set: after an edit, a deletion or a change of space this vector is not written
     WHERE e.vector_id = v.id AND e.content_hash = v.hash
-      -- said twice: the array leads through the primary key, where the join alone may read the whole table
+      -- redundant, but with the array the planner uses the primary key, where the join alone may scan the table
       AND e.vector_id = ANY($1)
       AND EXISTS (SELECT FROM embedding_spaces s WHERE s.id = $4 AND s.state = 'active')
     RETURNING e.vector_id
 ), done AS (
     DELETE FROM embed_work WHERE vector_id = ANY(ARRAY(SELECT vector_id FROM written))
 )
--- one row to send and to read instead of hundreds
+-- one row to transfer instead of hundreds
 SELECT array_agg(vector_id) FROM written
 """
 
 REUSE = """
 WITH same AS MATERIALIZED (
     SELECT wanted.hash, found.embedding FROM unnest($2::bytea[]) AS wanted (hash)
-    -- one of them is enough, where a hundred thousand rows say "ok"
+    -- one match is enough: a hundred thousand rows may have the same text, such as "ok"
     CROSS JOIN LATERAL (SELECT embedding FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = $3 LIMIT 1) found
 ), written AS (
     UPDATE embeddings e
@@ -119,7 +119,7 @@ def index_name(embeddable: Embeddable, space_id: int) -> str:
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
     """Build one HNSW index a kind without blocking writers; an invalid one left by a crash is built again."""
-    # one builder at a time: to a second one, an index that is being built looks like a leftover
+    # one builder at a time: to a second one, an unfinished index looks like one left by a crash
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await _build_index(connection, embeddable, space_id, dimensions)
@@ -184,7 +184,7 @@ def _of_kind(column: str) -> str:
     return f"CASE e.kind {' '.join(cases)} END"
 
 
-# what a mirror found, as it is now: a row that went is not here, and the score is that of the vector of today
+# the present state of what a mirror found: deleted rows are left out, and the score is that of the present vector
 REJOIN = f"""
 SELECT e.kind, e.row_id AS id, d.slug AS dataset, 1 - (e.embedding <=> $1::vector) AS score, {_of_kind("text")} AS text,
        e.embedded_hash IS DISTINCT FROM e.content_hash AS stale, {_of_kind("place")} AS place
@@ -261,7 +261,7 @@ async def nearest(
     sql = nearest_sql(embeddable, query.shape[0], exact=exact)
     packed = pack(query.reshape(1, -1))[0]
     scope = None if dataset_ids is None else list(dataset_ids)
-    # deleted datasets are left out before the k are counted, or they would use them up
+    # deleted datasets are left out before the limit, or their rows would take places of others
     rows = await tx.fetch(sql, packed, scope, k, await datasets.deleted(tx))
     return [_hit(row, embeddable) for row in rows]
 

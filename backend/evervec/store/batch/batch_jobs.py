@@ -15,8 +15,8 @@ from evervec.store.rows import ClaimedRow
 from evervec.store.session import ReadTx, Tx
 
 JOB_COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
-"""What `stats` tells: rows held, texts sent for them; rows that got a vector, that were given up, whose text was edited
-or that vanished meanwhile, that went back to the queue; lines of the answer that nobody had asked for. And what the input file weighs: see `InputFileSize`."""
+"""The counters in `stats`: rows in the job and texts sent for them; rows that got a vector, that failed, that changed or
+vanished meanwhile, that went back to the queue; lines of the answer with an unknown key. See also `InputFileSize`."""
 
 JOB_COLUMNS = (
     "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
@@ -228,7 +228,7 @@ async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
     """Return whether any row of a job still waits for the vector of the text that was sent."""
     return bool(
         await tx.fetchval(
-            # row by row through the keys, since the first one mostly tells: a plain join would read both tables whole
+            # row by row by key, since the first row usually decides: a plain join would scan both tables
             "SELECT EXISTS (SELECT FROM (SELECT vector_id, content_hash FROM batch_items WHERE job_id = $1 "
             "ORDER BY vector_id) i CROSS JOIN LATERAL (SELECT FROM embeddings e "
             "JOIN datasets d ON d.id = e.dataset_id JOIN projects p ON p.id = d.project_id "

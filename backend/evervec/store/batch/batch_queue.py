@@ -13,8 +13,8 @@ from evervec.store.session import ReadTx, Tx
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
 MARKED = "(w.deferred AND w.content_hash = e.content_hash)"
 FREE_FOR_BATCH = CLAIMABLE.format(due=DUE_FOR_BATCH)
-# Asked before the limit is counted: a job takes a day, and so long would many rows of its text keep everybody behind them
-# from being sent.
+# Checked before the limit is applied: a job takes a day, and for so long many rows with its text would fill every claim and
+# keep the rows behind them from being sent.
 NOT_IN_FLIGHT = (
     "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
     "AND o.lease_until > now() AND o.lease_owner <> $4)"
@@ -26,7 +26,7 @@ CLAIM_FOR_BATCH = CLAIM_ROWS.format(
     for_batch=True,
 )
 
-# A row that rests after a failure, or that somebody holds, stays what it is.
+# A row that is delayed after a failure, or leased, is not changed.
 MARK = f"""
 INSERT INTO embed_work AS w (vector_id, content_hash, deferred, not_before)
 SELECT e.vector_id, e.content_hash, true, now() + $1 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
@@ -76,7 +76,7 @@ async def claim(
     return await rows.with_text(tx, picked, owner)
 
 
-# The first time a row comes back it waits for a smaller job, then it is embedded online like any other.
+# A row that is returned once waits for a smaller job; the second time it is embedded online like any other.
 RETURN_ROWS = """
 UPDATE embed_work SET batch_tries = least(batch_tries + $4, 100), deferred = batch_tries + $4 < 2,
     not_before = CASE WHEN batch_tries + $4 < 2 THEN now() + $3 ELSE now() END,

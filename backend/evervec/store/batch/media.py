@@ -8,7 +8,7 @@ from evervec.domain.document import IncomingDocument, Media
 from evervec.store.session import ReadTx, Tx
 
 MOST_DESCRIBING_JOBS = 2
-"""So many jobs may fail to describe a file."""
+"""How many jobs may fail to describe a file."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RequestedFile:
 
 UNDESCRIBED = "m.described_hash IS DISTINCT FROM m.content_hash"
 
-# a document that became a text meanwhile is described by nobody
+# a document that became a text meanwhile needs no description
 OF_LIVE_DATASET = """
 EXISTS (SELECT FROM documents d JOIN datasets s ON s.id = d.dataset_id JOIN projects p ON p.id = s.project_id
         WHERE d.id = m.document_id AND d.format IN ('image', 'audio') AND s.deleted_at IS NULL AND p.deleted_at IS NULL)
@@ -44,7 +44,7 @@ CLAIMABLE_FILES = (
 )
 
 
-# --- in ------------------------------------------------------------------------------------------------------------
+# --- add ------------------------------------------------------------------------------------------------------------
 
 
 async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[IncomingDocument]) -> set[str]:
@@ -60,13 +60,13 @@ async def unchanged(tx: ReadTx, dataset_id: UUID, given: Sequence[IncomingDocume
     return {one.uri for one in given if known.get(one.uri) == (one.title, one.format, one.media)}
 
 
-# A text that stood in between has left its chunks: the same file is described again.
+# After a text in between, its chunks are still there: the same file is described again.
 FORGET_TEXTS = """
 DELETE FROM media m USING documents d
 WHERE d.id = m.document_id AND d.dataset_id = $1 AND d.uri = ANY($2) AND d.format NOT IN ('image', 'audio')
 """
 
-# The chunks of what was there before stay until the description is there, and so does the recipe that they were made by.
+# Old chunks and their recipe stay until the description arrives.
 UPSERT_MEDIA_DOCUMENTS = """
 INSERT INTO documents AS d (dataset_id, uri, title, format, stamp)
 SELECT $1, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) n
@@ -75,7 +75,7 @@ ON CONFLICT (dataset_id, uri) DO UPDATE SET title = EXCLUDED.title, format = EXC
 RETURNING id, uri
 """
 
-# Only another file leaves the job that holds it: what is answered for this one is still to come.
+# Only a replaced file leaves its job: the answer for an unchanged one is still to come.
 UPSERT_FILES = """
 INSERT INTO media AS m (document_id, dataset_id, path, media_type, bytes, content_hash)
 SELECT n.id, $1, n.path, n.media_type, n.bytes, n.hash
@@ -93,7 +93,7 @@ async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) ->
 
     A file that failed before waits again.
     """
-    # one order for everybody, so that no two wait for each other
+    # the same order everywhere prevents deadlocks
     files = sorted(((one, one.media) for one in given if one.media is not None), key=lambda pair: pair[0].uri)
     uris = [one.uri for one, _ in files]
     await tx.execute(FORGET_TEXTS, dataset_id, uris)
@@ -117,7 +117,7 @@ async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) ->
     )
 
 
-# --- out -----------------------------------------------------------------------------------------------------------
+# --- claim -----------------------------------------------------------------------------------------------------------
 
 
 async def waiting(tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int | None = None) -> list[tuple[UUID, int]]:
@@ -196,7 +196,7 @@ async def replace_file(tx: Tx, medium: WaitingFile, found: Media) -> None:
     )
 
 
-# --- back ----------------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 async def is_wanted(tx: ReadTx, job_id: UUID) -> bool:
@@ -235,7 +235,7 @@ async def lock_undescribed(tx: Tx, given: Sequence[RequestedFile]) -> set[int]:
     rows = await tx.fetch(
         "SELECT m.document_id FROM documents d JOIN media m ON m.document_id = d.id "
         "JOIN unnest($1::bigint[], $2::bytea[]) n (id, hash) ON n.id = d.id "
-        # the format is asked of the locked row too: a text may have been on its way
+        # the format of the locked row is checked too: a text may have replaced it meanwhile
         f"WHERE d.id = ANY($1) AND m.content_hash = n.hash AND {UNDESCRIBED} AND d.format IN ('image', 'audio') AND {OF_LIVE_DATASET} "
         "ORDER BY d.id FOR UPDATE OF d, m",
         [one.document_id for one in given],
@@ -255,14 +255,14 @@ async def mark_described(tx: Tx, document_ids: Sequence[int]) -> None:
 
 async def give_up(tx: Tx, document_id: int, content_hash: bytes, error: str) -> bool:
     """Mark a file as failed until it is replaced or added again; return False if it was replaced or described already."""
-    gone = await tx.fetchval(
+    marked = await tx.fetchval(
         "UPDATE media m SET failed_hash = m.content_hash, error = $3, job_id = NULL "
         f"WHERE m.document_id = $1 AND m.content_hash = $2 AND {UNDESCRIBED} RETURNING true",
         document_id,
         content_hash,
         error[:500],
     )
-    return bool(gone)
+    return bool(marked)
 
 
 async def release(tx: Tx, job_id: UUID, document_ids: Sequence[int]) -> int:

@@ -25,12 +25,12 @@ from evervec.store.foreign.tables import INDEXED, Columns, DescribedTable, Query
 from evervec.store.session import Database, ReadTx
 
 RECORD_BATCH: Final = 1_000
-"""Records that are handed on at a time, and ids that are looked up by one query."""
+"""Records that are yielded at a time, and ids that one query looks up."""
 
 POOL: Final = 4
 
-# What a transaction wrote bears the time of its beginning and is seen at its end. So a cursor stays behind the oldest
-# one that the server lets us see, and behind what a standby has not replayed.
+# Rows have the time at which their transaction began, and become visible when it ends. So a cursor stays before the begin
+# of the oldest open transaction that the server shows us, and before what a standby has not replayed.
 HORIZON: Final = """
 SELECT least(
     now(),
@@ -178,9 +178,7 @@ class ForeignTables:
         """
         columns = self.columns[table]
         if columns.described.updated_at is None:
-            raise SourceError(
-                where=columns.where, reason="it has no updated_at, so only a full run finds what changed."
-            )
+            raise SourceError(where=columns.where, reason="it has no updated_at, so only a full run finds its changes.")
         query = columns.changed(None if since is None else since - overlap, tenant)
         async with aclosing(self._stream(table, query)) as batches:
             async for rows in batches:
@@ -207,7 +205,7 @@ class ForeignTables:
 
     async def _stream(self, table: str, query: Query) -> AsyncGenerator[list[Any], None]:
         """Yield the rows of a query through a cursor: neither side ever holds all of them."""
-        # a name of its own each time: the driver remembers what a FETCH from this name returned
+        # a new name each time: the driver caches the result types of a FETCH from a name
         cursor = f"evervec_{next(_CURSORS)}"
         async with self._reading(table) as tx:
             await tx.execute(f"DECLARE {cursor} NO SCROLL CURSOR FOR {query.sql}", *query.values)
@@ -242,9 +240,9 @@ class ForeignTables:
         try:
             yield
         except (*_OURS, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OverflowError) as error:
-            raise self._told(error, place) from error
+            raise self._translate(error, place) from error
 
-    def _told(self, error: Exception, place: str) -> SourceError | SourceDownError:
+    def _translate(self, error: Exception, place: str) -> SourceError | SourceDownError:
         """Return our error: the database is unavailable, or rejects what was described."""
         if isinstance(error, DatabaseAddressError):
             return SourceError(where=place, reason=f"its url can not be used: {error.values['reason']}.")

@@ -12,7 +12,7 @@ from evervec.store.session import ReadTx
 
 KeyType = Literal["integer", "text", "uuid"]
 
-KEY_TYPES: Final[Mapping[str, KeyType]] = {
+COLUMN_KEY_TYPES: Final[Mapping[str, KeyType]] = {
     "smallint": "integer",
     "integer": "integer",
     "bigint": "integer",
@@ -20,7 +20,7 @@ KEY_TYPES: Final[Mapping[str, KeyType]] = {
     "character varying": "text",
     "uuid": "uuid",
 }
-# whatever the width of an integer column, its index is searched for a bigint: both belong to one operator family
+# an index on an integer column of any width can be searched for a bigint: both belong to one operator family
 CASTS: Final[Mapping[KeyType, str]] = {"integer": "bigint", "text": "text", "uuid": "uuid"}
 NAIVE: Final = "timestamp without time zone"
 TIMESTAMP_TYPES: Final = ("timestamp with time zone", NAIVE)
@@ -29,7 +29,7 @@ READABLE_KINDS: Final = "rpvmf"
 """pg_class.relkind of what can be read: tables, partitioned ones, views, materialized ones, foreign ones."""
 
 RELATION = "SELECT oid, relkind::text FROM pg_class WHERE oid = to_regclass($1::text)"
-# typmod -1: the type without a length, so that a cast to it cuts nothing off
+# typmod -1: the type without a length, so that a cast to it truncates nothing
 SELECT_COLUMNS = """
 SELECT a.attname, a.attnotnull,
        format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, -1) AS type
@@ -37,7 +37,7 @@ FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
-# a deferred constraint and an index of some rows prove nothing about all rows at once
+# a deferred constraint or a partial index does not prove that all rows are unique now
 UNIQUE = """
 SELECT EXISTS (
     SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -200,7 +200,7 @@ class Columns:
         if tenant is not None:
             if column is None:
                 raise SourceError(where=self.where, reason=f"no dataset_column tells what belongs to {tenant!r}.")
-            # the value becomes what the column is, and not the column text: an index on it stays of use
+            # the value is cast to the column's type, not the column to text, so that its index is used
             where.add_value(lambda it: f"{quoted(column)} = {it}::text::{self.types[column]}", tenant)
         if self.described.filter is not None:
             where.add(f"({self.described.filter}\n)")
@@ -209,7 +209,7 @@ class Columns:
     def _moment(self, it: str) -> str:
         if self.types[self.described.updated_at or ""] != NAIVE:
             return f"{it}::timestamptz"
-        # nobody knows in which zone such times were written: in UTC, or in the server's own
+        # the time zone of such values is unknown: UTC, or the server's own
         return f"least({it}::timestamptz AT TIME ZONE 'UTC', {it}::timestamptz::timestamp)"
 
 
@@ -240,9 +240,9 @@ async def inspect(tx: ReadTx, where: str, described: DescribedTable) -> Columns:
             "unique index on that column alone.",
         )
     nullable = frozenset(row["attname"] for row in found if not row["attnotnull"])
-    key_type = KEY_TYPES[types[described.key]]
+    key_type = COLUMN_KEY_TYPES[types[described.key]]
     columns = Columns(where, relation["oid"], described, types, key_type, unique, nullable)
-    await tx.fetch(f"EXPLAIN SELECT {columns.record} FROM {columns.relation}")  # answers whether we may read it
+    await tx.fetch(f"EXPLAIN SELECT {columns.record} FROM {columns.relation}")  # fails if we may not read it
     await _require_filter(tx, columns)
     return columns
 
@@ -252,10 +252,10 @@ def _require_columns(where: str, described: DescribedTable, types: Mapping[str, 
     for what, name in named + [("template", field) for field in described.fields]:
         if name is not None and name not in types:
             raise SourceError(where=where, reason=f"its {what} names {name!r}; its columns are {', '.join(types)}.")
-    if types[described.key] not in KEY_TYPES:
+    if types[described.key] not in COLUMN_KEY_TYPES:
         raise SourceError(
             where=where,
-            reason=f"its key {described.key!r} is of type {types[described.key]}; a key is one of {', '.join(KEY_TYPES)}.",
+            reason=f"its key {described.key!r} is of type {types[described.key]}; a key is one of {', '.join(COLUMN_KEY_TYPES)}.",
         )
     written = described.updated_at
     if written is not None and types[written] not in TIMESTAMP_TYPES:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from sqlalchemy import Column, NullPool, event, inspect, text
+from sqlalchemy import Column, NullPool, event, func, inspect
 from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import select
@@ -164,6 +164,6 @@ async def test_the_example_of_the_page_reads_the_hnsw_index(stocked: AsyncSessio
     await example()["nearest"](stocked, [1.0] * WIDTH, BIG)
     (statement, values) = next((sql, values) for sql, values in sent if "halfvec" in sql.lower())
     for setting in ("enable_seqscan", "enable_bitmapscan"):  # 2,000 rows are few: PostgreSQL would compare them all
-        await stocked.exec(text(f"SET LOCAL {setting} = off"))
+        await stocked.exec(select(func.set_config(setting, "off", True)))
     plan = lines((await connection.exec_driver_sql(f"EXPLAIN {statement}", values)).all())
     assert re.search(r"Index Scan using embeddings_hnsw_message_\d+", plan), plan

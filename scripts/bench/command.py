@@ -26,6 +26,7 @@ from scripts.bench import (
     pending,
     report,
     start,
+    vector_wire,
     vector_write,
 )
 from scripts.bench.report import Findings, Line
@@ -37,6 +38,7 @@ GROUPS: dict[str, dict[str, Run]] = {
     "pipeline": {
         "embed_pipeline": embed_pipeline.run,
         "vector_write": vector_write.run,
+        "vector_wire": vector_wire.run,
         "import_copy": import_copy.run,
         "hook_cost": hook_cost.run,
         "pending": pending.run,

@@ -22,7 +22,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
-from evervec.store import datasets, vectors
+from evervec.store import datasets, vector_wire
 from evervec.store.datasets import Dataset
 from evervec.store.session import Database
 from scripts.bench import mirror_rows
@@ -150,7 +150,7 @@ class _Writing:
     def __init__(self, resources: Resources, dataset: Dataset, ids: Sequence[int], values: Rows, size: int) -> None:
         self.commits: list[tuple[int, float]] = []
         self._resources, self._dataset = resources, dataset
-        self._ids, self._packed, self._size = ids, vectors.pack(values), size
+        self._ids, self._packed, self._size = ids, vector_wire.pack(values), size
 
     @classmethod
     async def over(cls, resources: Resources, dataset: Dataset, size: int) -> "_Writing":

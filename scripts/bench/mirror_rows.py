@@ -13,7 +13,7 @@ from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.store import providers
+from evervec.store import providers, vector_wire
 from evervec.store.datasets import Dataset
 from evervec.store.providers import ProviderDraft
 from scripts.bench.stack import without_hnsw
@@ -64,7 +64,7 @@ async def _pieces(dataset_id: UUID, space_id: int, vectors: Rows, first: int) ->
         numbers = np.arange(first + start, first + start + len(part))
         rows["fields"], rows["kind"], rows["row_id"], rows["space_id"] = len(COLUMNS), 1, numbers, space_id
         rows["dataset_id"] = np.void(dataset_id.bytes)
-        rows["width"], rows["vector"] = vectors.shape[1], part
+        rows["dimensions"], rows["vector"] = vectors.shape[1], part
         rows["hash"]["number"] = rows["embedded"]["number"] = numbers
         for name, size in _sizes(vectors.shape[1]).items():
             rows[f"{name}_bytes"] = size
@@ -94,7 +94,7 @@ def _row(width: int) -> np.dtype[np.void]:
             *(("row_id_bytes", ">i4"), ("row_id", ">i8")),
             *(("dataset_id_bytes", ">i4"), ("dataset_id", "V16")),
             *(("hash_bytes", ">i4"), ("hash", digest)),
-            *(("vector_bytes", ">i4"), ("width", ">i2"), ("unused", ">i2"), ("vector", ">f4", (width,))),
+            *(("vector_bytes", ">i4"), *vector_wire.fields(width)),
             *(("embedded_bytes", ">i4"), ("embedded", digest)),
             *(("space_id_bytes", ">i4"), ("space_id", ">i4")),
             *(("embedded_at_bytes", ">i4"), ("embedded_at", ">i8")),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
-from evervec.store import providers, rows, vectors
+from evervec.store import providers, rows, vector_wire, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.rows import ClaimedRow
@@ -74,7 +74,7 @@ class Tables:
     async def _bare(self, ids: Sequence[int], answers: NDArray[np.float32]) -> None:
         """As anybody would write, into a table with nothing but its key."""
         async with self.resources.database.transaction() as tx:
-            await tx.execute(BARE, list(ids), vectors.pack(answers))
+            await tx.execute(BARE, list(ids), vector_wire.pack(answers))
 
 
 async def run(bench: Bench) -> list[Line]:

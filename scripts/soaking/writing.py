@@ -11,7 +11,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, Lane
 from evervec.store.datasets import Dataset
 from evervec.store.session import Tx
-from evervec.store.vectors import pack
+from evervec.store.vector_wire import pack
 from scripts.soaking import texts
 
 WRITERS = 4

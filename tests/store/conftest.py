@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from evervec.store import vectors
+from evervec.store import vector_wire, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
 from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
@@ -81,7 +81,7 @@ def library(servers: Servers, template: str) -> Iterator[str]:
                 "UPDATE embeddings e SET embedding = v.vector, embedded_hash = content_hash, space_id = $3, "
                 "embedded_at = now() FROM unnest($1::bigint[], $2::vector[]) AS v (id, vector) WHERE e.vector_id = v.id",
                 ids,
-                vectors.pack(unit(len(ids), WIDTH)),
+                vector_wire.pack(unit(len(ids), WIDTH)),
                 chosen.id,
             )
         await vectors.build_indexes(database, chosen.id, WIDTH)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from evervec.domain.vectors import check_vectors
-from evervec.store import datasets, providers, rows, vectors
+from evervec.store import datasets, providers, rows, vector_wire, vectors
 from evervec.store.datasets import Dataset
 from evervec.store.providers import Space
 from evervec.store.rows import ClaimedRow
@@ -129,7 +129,7 @@ async def test_an_equal_text_gets_the_vector_that_is_there(
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 40)), elements=st.floats(width=32)))
 def test_packed_vectors_have_one_row_of_their_width_each(given_vectors: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    packed = vectors.pack(given_vectors)
+    packed = vector_wire.pack(given_vectors)
     width = given_vectors.shape[1]
     assert [len(row) for row in packed] == [4 + 4 * width] * len(given_vectors)
     for row, vector in zip(packed, given_vectors, strict=True):
@@ -140,7 +140,7 @@ def test_packed_vectors_have_one_row_of_their_width_each(given_vectors: np.ndarr
 async def test_pgvector_reads_our_bytes_as_the_numbers_they_are(database: Database, psql: Any) -> None:
     given_vectors = unit(5, 7) * 1000
     async with database.read() as tx:
-        for vector, packed in zip(given_vectors, vectors.pack(given_vectors), strict=True):
+        for vector, packed in zip(given_vectors, vector_wire.pack(given_vectors), strict=True):
             text = await tx.fetchval("SELECT $1::vector::text", packed)
             np.testing.assert_array_equal(np.array(text.strip("[]").split(","), np.float32), vector)
             back = await tx.fetchval("SELECT $1::text::vector", text)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.errors import FeedError
+from evervec.store import vector_wire
 from evervec.store.session import ReadTx, Tx
 
 PARSE_BYTES = 1 << 17
@@ -283,8 +284,8 @@ class _Rows(_Copied):
                         ("version_bytes", ">i4"),
                         ("version", ">i8"),
                     ),
-                    *(("kind_bytes", ">i4"), ("kind", ">i2"), ("vector_bytes", ">i4"), ("dimensions", ">i2")),
-                    *(("unused", ">i2"), ("vector", ">f4", (dimensions,))),
+                    *(("kind_bytes", ">i4"), ("kind", ">i2"), ("vector_bytes", ">i4")),
+                    *vector_wire.fields(dimensions),
                 ]
             )
         )
@@ -313,11 +314,7 @@ class _Rows(_Copied):
 
 def _of_records(records: Sequence[Mapping[str, Any]], dimensions: int) -> FeedVectors:
     """Return the vectors of rows that were fetched."""
-    row = np.dtype([("dimensions", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dimensions,))])
-    packed = [record["embedding"] for record in records]
-    if any(len(vector) != row.itemsize for vector in packed):
-        raise FeedError(reason=f"a vector is not {dimensions} wide, as the space's are")
-    vectors = np.frombuffer(b"".join(packed), row)["vector"].astype(np.float32)
+    vectors = vector_wire.unpack([record["embedding"] for record in records], dimensions)
     _to_length_1(vectors)
     numbers = np.array([(record["vector_id"], record["changed_xid"], record["kind"]) for record in records], np.int64)
     ids, versions, kinds = numbers.reshape(-1, 3).T.copy()

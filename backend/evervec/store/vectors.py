@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.store import datasets
+from evervec.store import datasets, vector_wire
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.session import AutocommitConnection, Database, ReadTx, Tx
 
@@ -86,24 +86,12 @@ class SearchHit:
     place: ChunkPlace | None = None
 
 
-def pack(vectors: NDArray[np.float32]) -> list[bytes]:
-    """Return `(n, dim) float32` in pgvector's binary form, one `bytes` a row.
-
-    The form is int16 width, int16 zero, then big-endian floats.
-    """
-    count, width = vectors.shape
-    rows = np.zeros(count, dtype=[("width", ">i2"), ("unused", ">i2"), ("vector", ">f4", (width,))])
-    rows["width"], rows["vector"] = width, vectors
-    blob, size = rows.tobytes(), rows.dtype.itemsize
-    return [blob[start : start + size] for start in range(0, len(blob), size)]
-
-
 async def update_vectors_bulk(
     tx: Tx, space_id: int, rows: Sequence[HashedRow], vectors: NDArray[np.float32]
 ) -> set[int]:
     """Write `(n, dim) float32` of n claimed rows in one statement; return the ids whose text still matched."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
-    return set(await tx.fetchval(WRITE, ids, hashes, pack(vectors), space_id) or ())
+    return set(await tx.fetchval(WRITE, ids, hashes, vector_wire.pack(vectors), space_id) or ())
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
@@ -203,7 +191,7 @@ async def rejoin(
     kinds: Sequence[Embeddable],
 ) -> list[SearchHit]:
     """Return the rows of vector ids that still exist, with their exact score for a `(dim,) float32` query, best first."""
-    packed = pack(query.reshape(1, -1))[0]
+    packed = vector_wire.pack_one(query)
     listed = [embeddable.kind for embeddable in kinds]
     rows = await tx.fetch(REJOIN, packed, list(vector_ids), list(dataset_ids), listed)
     return [_hit(row, BY_KIND[row["kind"]]) for row in rows]
@@ -236,7 +224,7 @@ async def nearest_ids(
 ) -> list[int]:
     """Return the vector ids of the k rows of a kind in a dataset nearest to a `(dim,) float32` query, best first."""
     sql = f"SELECT vector_id FROM ({_nearest(embeddable, query.shape[0], exact=exact)}) n ORDER BY distance"
-    rows = await tx.fetch(sql, pack(query.reshape(1, -1))[0], [dataset_id], k, [])
+    rows = await tx.fetch(sql, vector_wire.pack_one(query), [dataset_id], k, [])
     return [row["vector_id"] for row in rows]
 
 
@@ -259,7 +247,7 @@ async def nearest(
 ) -> list[SearchHit]:
     """Return the k rows of a kind nearest to a `(dim,) float32` query, best first."""
     sql = nearest_sql(embeddable, query.shape[0], exact=exact)
-    packed = pack(query.reshape(1, -1))[0]
+    packed = vector_wire.pack_one(query)
     scope = None if dataset_ids is None else list(dataset_ids)
     # deleted datasets are left out before the limit, or their rows would take places of others
     rows = await tx.fetch(sql, packed, scope, k, await datasets.deleted(tx))
@@ -277,7 +265,7 @@ def _place(row: Any) -> ChunkPlace | None:
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
     """Return PostgreSQL's plan of a search."""
     sql = nearest_sql(embeddable, query.shape[0])
-    rows = await tx.fetch(f"EXPLAIN {sql}", pack(query.reshape(1, -1))[0], None, k, [])
+    rows = await tx.fetch(f"EXPLAIN {sql}", vector_wire.pack_one(query), None, k, [])
     return "\n".join(row[0] for row in rows)
 
 
@@ -298,7 +286,7 @@ async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[
     packed = await tx.fetchval(
         "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id
     )
-    return None if packed is None else np.frombuffer(packed, dtype=">f4", offset=4).astype(np.float32)
+    return None if packed is None else vector_wire.unpack_one(packed)
 
 
 async def texts_of(

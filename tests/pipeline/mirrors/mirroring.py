@@ -15,7 +15,7 @@ from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.store import changes, vectors
+from evervec.store import changes, vector_wire
 from evervec.store.datasets import Dataset
 from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.vectors import expected_vectors
@@ -54,7 +54,7 @@ async def stored(
             "FROM unnest($1::bigint[], $2::vector[]) AS v (id, vector) WHERE e.kind = 1 AND e.row_id = v.id "
             "RETURNING e.row_id, e.vector_id",
             ids,
-            vectors.pack(rows),
+            vector_wire.pack(rows),
         )
         by_row = {row["row_id"]: row["vector_id"] for row in found}
     return [by_row[row_id] for row_id in ids]

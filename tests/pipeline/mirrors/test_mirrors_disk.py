@@ -14,7 +14,7 @@ from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.registry import MEGABYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.store import datasets, vectors
+from evervec.store import datasets, vector_wire
 from evervec.store.datasets import Dataset
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
@@ -211,7 +211,7 @@ async def test_datasets_beyond_the_memory_budget_are_dropped_and_come_back_when_
                 "embedded_at) SELECT 99, 10000 * $3 + n, $1, sha256(int8send(n)), v, sha256(int8send(n)), s.id, now() "
                 "FROM unnest($2::vector[]) WITH ORDINALITY AS u (v, n), embedding_spaces s WHERE s.state = 'active'",
                 dataset.id,
-                vectors.pack(rows),
+                vector_wire.pack(rows),
                 number,
             )
         await stored(resources, dataset, [f"{dataset.slug} {text}" for text in TEXTS])

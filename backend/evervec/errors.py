@@ -1,4 +1,4 @@
-"""One error tree. A class's docstring is its message template; every message names the thing and the next step."""
+"""All errors, in one tree. A class's docstring is its message: it names the thing, the value and the next step."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -11,7 +11,7 @@ class EvervecError(Exception):
 
     def __init__(self, **values: object) -> None:
         self.values = values
-        template = (type(self).__doc__ or "").strip().replace("\n    ", " ")
+        template = " ".join((type(self).__doc__ or "").split())
         super().__init__(template.format(**values))
 
 
@@ -42,24 +42,32 @@ class UnknownRowError(Refused):
 
 
 class UnknownDeadLetterError(Refused):
-    """There is no dead letter {seq}. `evervec doctor` counts the ones that exist."""
+    """There is no dead letter {seq}. `evervec queue dead list` shows the ones that exist."""
 
 
 class IndexRunningError(Refused):
-    """Dataset {dataset} is being indexed already, by run {run_id}. Wait for it, or give the changed ids to a task:
-    they wait for their turn. `evervec runs {dataset}` shows how far it is."""
+    """Dataset {dataset} is already being indexed by run {run_id}.
+
+    Wait until it ends, or send the changed ids to `index_dataset_task`, which waits for its turn. `evervec runs {dataset}`
+    shows the run's progress.
+    """
 
     exit_code = 1
 
 
 class NoSourceError(Refused):
-    """Dataset {dataset} has no source that it could be indexed from. Give it one with `evervec ingest files` or
-    `evervec ingest sql`."""
+    """Dataset {dataset} has no source to be indexed from.
+
+    Add one with `evervec ingest files` or `evervec ingest sql`.
+    """
 
 
 class EmptySourceError(Refused):
-    """Nothing is found at {where} any more, where {count} documents of dataset {dataset} came from. Nothing was deleted.
-    If something is not mounted, mount it; if they are really gone, run `evervec index {dataset} --full --allow-empty`."""
+    """Nothing is found at {where}, where {count} documents of dataset {dataset} came from. Nothing was deleted.
+
+    If a disk is not mounted, mount it. If the documents are really gone, run `evervec index {dataset} --full
+    --allow-empty`, which deletes them here too.
+    """
 
 
 class InvalidNameError(Refused):
@@ -75,18 +83,22 @@ class SourceError(Refused):
 
 
 class SpaceMismatchError(Refused):
-    """Provider {provider!r} embeds into {wanted}, but this database is searched in {active}. Vectors of two
-    spaces are never mixed. Switch with `evervec providers use {provider} --reembed`."""
+    """Provider {provider!r} embeds into {wanted}, but the active space of this database is {active}.
+
+    Vectors of two spaces are never mixed. Switch with `evervec providers use {provider} --reembed`.
+    """
 
 
 class UnreadablePathError(Refused):
-    """{path!r} can not be read: {reason}. Give a file or folder that is there and that this user may read."""
+    """{path!r} can not be read: {reason}. Give an existing file or folder that this user may read."""
 
 
 class SourceMissingError(UnreadablePathError):
     """{path!r} can not be read: {reason}. It is {which} of dataset {dataset}. Nothing was deleted.
-    If something is not mounted, mount it; if it is really gone, `evervec index {dataset} --full --allow-empty` forgets
-    all that is, with its documents. What was moved is named anew with `evervec ingest files`."""
+
+    If a disk is not mounted, mount it. If the path is really gone, `evervec index {dataset} --full --allow-empty` forgets
+    it and every other missing path, with their documents. If it was moved, add its new place with `evervec ingest files`.
+    """
 
 
 class UnknownTableError(Refused):
@@ -109,17 +121,21 @@ class PortTakenError(StackError):
 
 
 class ServerStartError(StackError):
-    """{server} did not come up within {seconds} s. Its last words: {log} The whole log: {path}"""
+    """{server} did not start within {seconds} s. The end of its log: {log} The whole log: {path}"""
 
 
 class DatabaseDownError(EvervecError):
-    """PostgreSQL at {where} does not answer ({reason}). Start it, or unset EVERVEC_DATABASE_URL for the
-    embedded one."""
+    """PostgreSQL at {where} does not answer ({reason}).
+
+    Start it, or unset EVERVEC_DATABASE_URL for the embedded one.
+    """
 
 
 class DatabaseAddressError(Refused):
-    """EVERVEC_DATABASE_URL can not be used: {reason}. Give an address like
-    postgresql://user:password@127.0.0.1:5432/evervec, or unset it for the embedded PostgreSQL."""
+    """EVERVEC_DATABASE_URL can not be used: {reason}.
+
+    Give an address like postgresql://user:password@127.0.0.1:5432/evervec, or unset it for the embedded PostgreSQL.
+    """
 
 
 class DatabaseRefusedError(EvervecError):
@@ -127,17 +143,21 @@ class DatabaseRefusedError(EvervecError):
 
 
 class SourceDownError(EvervecError):
-    """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run goes on from here."""
+    """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run continues from here."""
 
 
 class ConflictError(EvervecError):
-    """PostgreSQL ended this transaction, because it and another one waited for each other ({reason}). Nothing of it
-    was done; run it again."""
+    """PostgreSQL ended this transaction, because it and another one waited for each other ({reason}).
+
+    Nothing of it was saved: run it again.
+    """
 
 
 class QueueDownError(EvervecError):
-    """NATS at {where} does not answer ({reason}). Start it, or unset EVERVEC_NATS_URL for the embedded one.
-    Committed rows are safe: a worker's sweeper finds them."""
+    """NATS at {where} does not answer ({reason}).
+
+    Start it, or unset EVERVEC_NATS_URL for the embedded one. Committed rows are safe: a worker's sweep finds them.
+    """
 
 
 class ServerTooOldError(EvervecError):
@@ -145,19 +165,21 @@ class ServerTooOldError(EvervecError):
 
 
 class StreamMismatchError(EvervecError):
-    """The NATS stream {stream} exists with {field}={found}, Evervec needs {wanted}, and NATS can not change it in
-    place. Remove it with `nats stream rm {stream}` (rows are safe in PostgreSQL) or set EVERVEC_STREAM."""
+    """The NATS stream {stream} exists with {field}={found}, but Evervec needs {wanted}, and NATS can not change it in place.
+
+    Remove it with `nats stream rm {stream}` (rows are safe in PostgreSQL) or set EVERVEC_STREAM.
+    """
 
 
 class SchemaMismatchError(EvervecError):
-    """The database has schema {found}, this Evervec needs {wanted}. Run `evervec migrate`."""
+    """The database has schema {found}, but this Evervec needs {wanted}. Run `evervec migrate`."""
 
 
 class FeedError(EvervecError):
     """The change feed can not be read: {reason}. `evervec providers list` shows the active space and its width."""
 
 
-# --- what a provider may answer: one class per rung of the failure ladder ----------------------------------------
+# --- errors of a provider: `domain/ladder.py` decides by the class what happens next --------------------------------
 
 
 class ProviderError(EvervecError):
@@ -172,11 +194,11 @@ class ProviderError(EvervecError):
 
 
 class TransientError(ProviderError):
-    """{provider} is out for the moment: {detail}"""
+    """{provider} does not work at the moment: {detail}"""
 
 
 class RateLimitedError(ProviderError):
-    """{provider} asks to slow down: {detail}"""
+    """{provider} limits the rate of requests: {detail}"""
 
     code = "rate_limited"
 
@@ -186,7 +208,7 @@ class RateLimitedError(ProviderError):
 
 
 class QuotaExhaustedError(ProviderError):
-    """{provider}'s quota is used up: {detail}"""
+    """The quota of {provider} is used up: {detail}"""
 
     code = "quota_exhausted"
 
@@ -202,7 +224,7 @@ class AuthError(ProviderError):
 
 
 class ConfigError(ProviderError):
-    """{provider} is not set up right: {detail}"""
+    """{provider} is configured wrongly: {detail}"""
 
     code = "config"
 
@@ -214,29 +236,34 @@ class BadInputError(ProviderError):
 
 
 class TooLargeError(ProviderError):
-    """{provider} finds the request too large: {detail}"""
+    """{provider} refuses the request as too large: {detail}"""
 
     code = "too_large"
 
 
 class BadResponseError(ProviderError):
-    """{provider} answered something that can not be right: {detail}"""
+    """{provider} gave an invalid answer: {detail}"""
 
     code = "bad_response"
 
 
 class ResultsDeletedError(BadResponseError):
-    """{provider} does not have the results any more: {detail}"""
+    """{provider} has deleted the results: {detail}"""
 
 
 class NoBatchError(Refused):
-    """Provider {provider!r} is of type {type}, which embeds at once and has no batch API. Add one that has (type {types})
-    with `evervec providers add`, or embed at once: `evervec backfill`, `ingest` without --deferred."""
+    """Provider {provider!r} is of type {type}, which has no batch API.
+
+    Add one that has (type {types}) with `evervec providers add`, or embed at once: `evervec backfill`, or `evervec ingest`
+    without --deferred.
+    """
 
 
 class NoMediaModelError(Refused):
-    """Pictures and sounds can not be taken in: provider {provider!r} of type {type} has {missing}. Add one that has (type
-    {types}) with `evervec providers add NAME --type TYPE --model MODEL --chat-model MODEL`."""
+    """Pictures and sounds can not be ingested: provider {provider!r} of type {type} has {missing}.
+
+    Add one that has (type {types}) with `evervec providers add NAME --type TYPE --model MODEL --chat-model MODEL`.
+    """
 
 
 class UnknownBatchJobError(Refused):
@@ -251,7 +278,7 @@ class MirrorFolderError(EvervecError):
 
 
 class MirrorBusyError(EvervecError):
-    """The mirror of dataset {dataset} was not written: {reason}. Load it again, and write only what is newer."""
+    """The mirror of dataset {dataset} was not written: {reason}. Load it again and write only newer changes."""
 
 
 class MirrorFileError(EvervecError):

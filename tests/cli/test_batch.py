@@ -132,7 +132,7 @@ def test_a_provider_that_is_out_is_a_problem_and_loses_nothing(
     assert batched("batch", "flush").code == 0
     fake.always(None, Fault.ERROR_500, endpoint="batches")
     done = batched("batch", "sync")
-    assert (done.code, "is out for the moment" in done.err, "tries it again" in done.err) == (1, True, True), done
+    assert (done.code, "does not work at the moment" in done.err, "tries it again" in done.err) == (1, True, True), done
     done.tidy()
     fake.heal()
     fake.batches.polls = 0

@@ -224,7 +224,7 @@ def test_a_provider_that_is_away_leaves_rows_that_wait_and_says_why(
     fake.always(None, Fault.ERROR_500)
     done = evervec("ingest", "files", notes, "--dataset", "docs")
     assert done.code == 0, done
-    assert "rows wait to be embedded: fake is out for the moment" in done.err
+    assert "rows wait to be embedded: fake does not work at the moment" in done.err
     assert "`evervec backfill` tries it again now" in done.err
     fake.heal()
     evervec("providers", "test", "fake")

@@ -116,7 +116,7 @@ def test_a_provider_whose_vectors_change_their_width_stops_with_its_reason(everv
         fake.dims = 16
         filled = evervec("backfill")
         assert filled.code == 1
-        assert "8 rows still wait: fake is not set up right: its vectors have 16 dimensions" in filled.err
+        assert "8 rows still wait: fake is configured wrongly: its vectors have 16 dimensions" in filled.err
         evervec("search", "queue").refused("its vectors have 16 dimensions, the space has 32", "--reembed", code=1)
         evervec("providers", "test", "fake").refused("its vectors have 16 dimensions, the space has 32", code=1)
         listed = evervec("providers", "list")

@@ -18,7 +18,7 @@ from tests.cli.exports import message, write
         ("backfill --dataset nowhere", "There is no dataset 'nowhere'. Known datasets: none yet."),
         ("backfill --kind nonsense", "There is no kind 'nonsense'. Kinds: message, topic, atom, chunk."),
         ("batch nonsense", "No such command 'nonsense'"),
-        ("batch flush", "Provider 'local' is of type local, which embeds at once and has no batch API."),
+        ("batch flush", "Provider 'local' is of type local, which has no batch API."),
         ("batch flush --min-batch-size 0", "--min-batch-size"),
         ("batch flush --min-batch-size 9 --max-batch-size 5", "A job can not have 9 to 5 rows"),
         ("batch process", "has no batch API. Add one that has (type gemini or openai)"),

@@ -79,7 +79,7 @@ async def test_an_upload_whose_end_is_no_json_is_a_bad_response(s: Setting) -> N
 @pytest.mark.parametrize("given", ["https://elsewhere.example", "http://localhost:1/base", "http://127.0.0.1:1/base"])
 async def test_an_upload_goes_to_no_other_host_than_the_key(given: str) -> None:
     client = GeminiClient("http://127.0.0.1:1/base", provider="gemini", api_key=KEY)
-    assert client.here(f"{given}/upload/v1beta/files?upload_id=7") == "/upload/v1beta/files?upload_id=7"
+    assert client.path_of(f"{given}/upload/v1beta/files?upload_id=7") == "/upload/v1beta/files?upload_id=7"
     await client.aclose()
 
 

@@ -1,1 +1,1 @@
-"""One file per embedding provider, behind the `Embedder` protocol and one behaviour suite."""
+"""The embedders, a folder a vendor, behind the `Embedder` protocol and one behaviour suite."""

@@ -1,4 +1,4 @@
-"""From the bytes of a result file to groups of answered lines, never more than one group in memory; knows no provider."""
+"""The lines of a result file, read in groups, never more than one group in memory; knows no provider."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -16,11 +16,11 @@ MOST_LINE: Final = 8 << 20
 """Bytes of the longest line that is read: a vector of 3,072 numbers takes 70 kB, a description some kB."""
 
 MOST_MESSAGE: Final = 500
-"""Characters that are kept of what a provider says about one line."""
+"""The longest message of a provider about one line that is kept, in characters."""
 
 
 class ResultGroup:
-    """Answered lines of one piece of a result file, up to `size` of them, as a provider's client reads them in.
+    """Up to `size` answered lines of a result file, filled in by a provider's client.
 
     `dimensions` is the width that vectors must have, None where texts were asked for.
     """
@@ -30,7 +30,7 @@ class ResultGroup:
         self._clear()
 
     def vector(self, key: str, values: object) -> None:
-        """Take the numbers of one line; what is no list of numbers of our width becomes an error of its key."""
+        """Add the numbers of one line; what is no list of numbers of our width becomes an error of its key."""
         if self._dimensions is None:
             return self.error(key, "bad_response", "the answer is a vector, and a text was asked for")
         try:
@@ -48,7 +48,7 @@ class ResultGroup:
         return None
 
     def text(self, key: str, text: object) -> None:
-        """Take the text of one line."""
+        """Add the text of one line."""
         if self._dimensions is not None:
             return self.error(key, "bad_response", "the answer is a text, and a vector was asked for")
         if not isinstance(text, str) or not text.strip():
@@ -58,7 +58,7 @@ class ResultGroup:
         return None
 
     def error(self, key: str, code: str, message: str) -> None:
-        """Take a line that could not be done; `code` is a rung of the failure ladder."""
+        """Add a line that failed; `code` is the code of a `ProviderError`."""
         said = "".join(c if c.isprintable() else " " for c in message[:MOST_MESSAGE]).strip()
         self._errors.append((key, code, said or "no reason given"))
 
@@ -71,11 +71,11 @@ class ResultGroup:
 
     @property
     def full(self) -> bool:
-        """Whether it is time to `take`."""
+        """Return whether it is time to `take`."""
         return len(self) >= self._size
 
     def take(self) -> Results:
-        """What was gathered; the group is empty after that."""
+        """Return what was added, and empty the group."""
         results = Results(
             keys=self._keys,
             vectors=None if self._dimensions is None else self._vectors[: len(self._keys)],
@@ -95,16 +95,16 @@ class ResultGroup:
 
 
 LineReader = Callable[[dict[str, Any], ResultGroup], None]
-"""Puts one parsed line into a group: by exactly one of `vector`, `text`, `error` and `garbled`."""
+"""A function that adds one parsed line to a group, by exactly one of `vector`, `text`, `error` and `garbled`."""
 
 
 async def lines(
     pieces: AsyncIterator[bytes], *, most_line: int = MOST_LINE, provider: str
 ) -> AsyncGenerator[bytes, None]:
-    """The lines of a stream of bytes without their breaks, blank ones left out; a last line without a break is one.
+    """Yield the lines of a stream of bytes without their breaks, but not blank ones.
 
-    Raises `BadResponseError` at a line of more than `most_line` bytes, and whatever `pieces` raises: the part of a
-    line before that is not given out.
+    The last line may have no break. Raise `BadResponseError` at a line of more than `most_line` bytes, and whatever
+    `pieces` raises: the part of a line before that is not yielded.
     """
     started: list[bytes] = []
     length = 0
@@ -129,9 +129,9 @@ async def lines(
 async def groups(
     source: AsyncGenerator[bytes, None], read: LineReader, *, size: int, dimensions: int | None
 ) -> AsyncGenerator[Results, None]:
-    """The lines of `source`, read in by `read`, `size` at a time.
+    """Yield the lines of `source`, read by `read`, `size` at a time.
 
-    A `ProviderError` of the source is raised after everything that came before it was given out.
+    A `ProviderError` of the source is raised after everything that came before it was yielded.
     """
     group, problem = ResultGroup(size, dimensions), None
     async with aclosing(source):
@@ -153,7 +153,7 @@ async def groups(
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The object that a line holds, or None. NaN and lone surrogates are no JSON, but servers write them."""
+    """Return the object in a line, or None. NaN and lone surrogates are not JSON, but servers write them."""
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError:

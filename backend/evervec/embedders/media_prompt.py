@@ -1,4 +1,4 @@
-"""What a chat model is asked about a picture or a sound, whoever answers: one prompt for all providers."""
+"""The prompt for the description of a picture or a sound, the same for all providers."""
 
 from typing import Final
 
@@ -8,4 +8,4 @@ PROMPT: Final = (
     "text that can be read or heard in it. Answer in the language of that text, or in English where there is none, "
     "in plain sentences, without any introduction and without saying that you are describing a file."
 )
-"""What is asked of every picture and sound. The answer is embedded as the text of the file, so it holds nothing else."""
+"""The answer is embedded as the text of the file, so it must hold nothing else."""

@@ -1,4 +1,4 @@
-"""From a provider's record to its extractor; opens nothing by itself, and imports only the one that is asked for."""
+"""Which class is the extractor of a provider's record; opens nothing, and imports only the one that is asked for."""
 
 from evervec.domain.protocols import Embedder, Extractor
 from evervec.domain.vendors import EXTRACTOR_TYPES, LOCAL, OLLAMA
@@ -15,7 +15,7 @@ def open_extractor(
     name: str,
     embedder: Embedder,
 ) -> Extractor:
-    """The extractor of one provider record; the local one reads with `embedder`. Raises `ConfigError`."""
+    """Return the extractor of one provider record; the local one compares texts with `embedder`. Raise `ConfigError`."""
     match type:
         case LOCAL.type:
             from evervec.extractors.local.extractor import LocalExtractor

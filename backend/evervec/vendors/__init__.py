@@ -1,1 +1,1 @@
-"""One HTTP client a vendor, and what its refusals mean; embedders and extractors are built on them."""
+"""One HTTP client a vendor, and the errors that its refusals mean; embedders and extractors use them."""

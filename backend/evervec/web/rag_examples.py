@@ -127,7 +127,7 @@ REFUSALS: Final[dict[int, tuple[str, dict[str, Any]]]] = {
     ),
     409: (
         "A run of this dataset is at work, or waits.",
-        _refusal("IndexRunningError", f"Dataset {_DATASET['dataset_id']} is being indexed already, by run …")
+        _refusal("IndexRunningError", f"Dataset {_DATASET['dataset_id']} is already being indexed by run …")
         | {"run": QUEUED["run"]},
     ),
     422: (

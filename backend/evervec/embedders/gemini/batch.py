@@ -1,4 +1,4 @@
-"""Gemini's batch API: files, jobs and results; decides nothing about rows, and sends no request twice.
+"""Gemini's batch API: files, jobs and results; knows nothing of rows, and sends no request twice.
 
 Plain REST on our own client: Google's library drops a job's `error` and `batchStats`, and reads a result file whole.
 """
@@ -46,16 +46,16 @@ as many, and a job above it is refused whole. https://ai.google.dev/gemini-api/d
 GEMINI_BATCH_LIMITS: Final = BatchLimits(
     rows=50_000, bytes=1_900_000_000, tokens=GEMINI_QUEUED_TOKENS, jobs=100, queued_tokens=GEMINI_QUEUED_TOKENS
 )
-"""Google takes 2 GB a file and 100 jobs at a time; it names no number of rows, 50,000 are what we want to lose at most."""
+"""Google takes 2 GB a file and 100 jobs at a time; it names no number of rows, 50,000 are the most that we want to lose at once."""
 
 PAGE: Final = 50
 FILES_PAGE: Final = 100
 
 
 class GeminiBatchClient:
-    """`asyncBatchEmbedContent` for vectors, `batchGenerateContent` for descriptions, both of an uploaded file.
+    """The `BatchClient` of Gemini: `asyncBatchEmbedContent` for vectors, `batchGenerateContent` for descriptions.
 
-    Files and jobs belong to the project of the key, and are gone 48 hours after they were made.
+    A job reads an uploaded file. Files and jobs belong to the project of the key, and are deleted after 48 hours.
     """
 
     def __init__(
@@ -76,26 +76,25 @@ class GeminiBatchClient:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     @property
     def limits(self) -> BatchLimits:
-        """What fits in tier 1."""
+        """Return the limits of tier 1."""
         return GEMINI_BATCH_LIMITS
 
     def line(self, line: Line) -> bytes:
-        """One line of an input file that asks for a vector. Raises `BadInputError` for half a character."""
+        """Return one line of an input file that asks for a vector. Raise `BadInputError` for a lone surrogate."""
         return job_lines.embedding_line(self._name, line, self._dimensions)
 
     def media_line(self, line: MediaLine) -> bytes:
-        """One line that asks for a description. Raises `BadInputError` or `ConfigError`."""
+        """Return one line that asks for a description. Raise `BadInputError` or `ConfigError`."""
         self._require_chat_model()
         return job_lines.media_line(self._name, line)
 
     async def upload(self, intent: UUID, path: Path) -> str:
-        """Bring an input file over in pieces of 8 MB. A file of that name is taken if it is the same byte for byte, else
-        replaced."""
+        """Upload an input file in pieces of 8 MB. A file of that name is kept if its bytes are the same, else replaced."""
         name = f"files/{remote_name(intent)}"
         if await upload.send(self._client, name, path):
             return name
@@ -108,24 +107,24 @@ class GeminiBatchClient:
         return name
 
     async def create_embedding_job(self, intent: UUID, file: str) -> RemoteJob:
-        """Create a job that embeds the lines of a file; exactly one request, as two of them are two jobs and two bills."""
+        """Create a job that embeds the lines of a file; exactly one request: two would be two jobs and two bills."""
         return await self._create(intent, file, f"models/{self._model}:asyncBatchEmbedContent")
 
     async def describe_media(self, intent: UUID, file: str) -> RemoteJob:
-        """Create a job that describes media; the same holds."""
+        """Create a job that describes media; exactly one request."""
         return await self._create(intent, file, f"models/{self._require_chat_model()}:batchGenerateContent")
 
     async def get_job_status(self, external_id: str) -> RemoteJob:
-        """How a job stands; `GONE` for one that is not there."""
+        """Return the state of a job; `GONE` for one that is not there."""
         response = await self._client.ask("GET", f"/{VERSION}/{external_id}")
         if response.status_code == 404:
             return RemoteJob(external_id, RemoteState.GONE, "NOT_FOUND")
         if not response.is_success:
-            raise self._client.problem(self._client.refusal(response))
+            raise self._client.error_of(self._client.refusal(response))
         return job_of(self._name, self._client.document(response))
 
     async def jobs(self, since: datetime) -> AsyncIterator[RemoteJob]:
-        """Our jobs, newest first; asks for no page behind the first job that is older."""
+        """Yield our jobs since then, newest first; no page after the first older job is requested."""
         async for operation in self._listed("batches", "operations", PAGE):
             job = job_of(self._name, operation)
             if job.created_at is not None and job.created_at < since:
@@ -134,7 +133,7 @@ class GeminiBatchClient:
                 yield job
 
     async def download_results(self, job: RemoteJob, *, lines: int, dimensions: int | None) -> AsyncIterator[Results]:
-        """Read the result file, which is at one of two addresses: by Google's documents, or by its library."""
+        """Yield the results. Their file is at one of two addresses: that of Google's documents, or that of its library."""
         if job.state is RemoteState.SUCCEEDED and not job.result_files:
             raise ResultsDeletedError(self._name, f"{job.external_id} has succeeded and names no file of results")
         for file in job.result_files:
@@ -147,18 +146,18 @@ class GeminiBatchClient:
                         yield results
 
     async def cancel(self, external_id: str) -> None:
-        """Ask for the end of a job; what it has done until then is lost."""
+        """Ask Google to cancel a job; what it has done until then is lost."""
         response = await self._client.ask("POST", f"/{VERSION}/{external_id}:cancel")
-        # of a job that is over it says that a precondition fails
+        # for a job that is over, Google says that a precondition fails
         self._require_done(response, lambda refusal: refusal.status == 404 or refusal.word == "FAILED_PRECONDITION")
 
     async def remove_job(self, external_id: str) -> None:
-        """Delete a job; one that still runs goes on all the same."""
+        """Delete a job's record; a job that still runs goes on."""
         response = await self._client.ask("DELETE", f"/{VERSION}/{external_id}")
         self._require_done(response, lambda refusal: refusal.status == 404)
 
     async def files(self) -> AsyncIterator[RemoteFile]:
-        """Our files; those of results have names that Google gave, and go by themselves."""
+        """Yield our files. Result files have names given by Google, which deletes them."""
         async for found in self._listed("files", "files", FILES_PAGE):
             file = file_of(found)
             if file is not None and file.intent is not None:
@@ -183,20 +182,20 @@ class GeminiBatchClient:
         except BadResponseError as unread:
             raise TransientError(self._name, f"whether the job was made is not known: {unread.detail}") from None
 
-    def _require_done(self, response: httpx.Response, forgiven: Callable[[GeminiRefusal], bool]) -> None:
-        """Raise unless Google did it (and says so in JSON, which a page of a proxy is not) or had nothing to do."""
+    def _require_done(self, response: httpx.Response, allowed: Callable[[GeminiRefusal], bool]) -> None:
+        """Raise unless Google did it (and says so in JSON, which a proxy's page is not) or had nothing to do."""
         if response.is_success:
             self._client.document(response)
-        elif not forgiven(refusal := self._client.refusal(response)):
-            raise self._client.problem(refusal)
+        elif not allowed(refusal := self._client.refusal(response)):
+            raise self._client.error_of(refusal)
 
     def _not_made(self, refusal: GeminiRefusal) -> ProviderError:
         if refusal.status == 403 and refusal.missing and "exist" in refusal.reason:
             return BadInputError(self._name, f"HTTP 403: {refusal.reason} A file is gone 48 hours after its upload.")
-        return self._client.problem(refusal)
+        return self._client.error_of(refusal)
 
     async def _listed(self, path: str, field: str, size: int) -> AsyncGenerator[dict[str, Any], None]:
-        """The objects of a listing, page by page."""
+        """Yield the objects of a listing, page by page."""
         seen = {""}
         token = ""
         while True:
@@ -208,7 +207,7 @@ class GeminiBatchClient:
             if not token:
                 return
             if token in seen:
-                raise BadResponseError(self._name, f"the listing of {path} goes round in a circle")
+                raise BadResponseError(self._name, f"the listing of {path} repeats a page")
             seen.add(token)
 
     def _require_chat_model(self) -> str:

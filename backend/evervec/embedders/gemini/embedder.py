@@ -12,17 +12,17 @@ import httpx
 from google import genai
 from google.genai import types
 from google.genai.client import DebugConfig
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.text import estimate_tokens
 from evervec.embedders.vectors import as_array, width_of
-from evervec.errors import BadInputError, BadResponseError, ConfigError
+from evervec.errors import BadInputError, ConfigError
 from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
-from evervec.vendors.http import Deadlines, first_reason
+from evervec.vendors.http import Deadlines, read_strictly
 
 GEMINI_LIMITS = EmbedLimits(texts=100, tokens=None)
-"""More than 100 are refused; no sum of tokens is named."""
+"""More than 100 are refused; Google names no limit for their tokens."""
 
 _NO_SUCH_ROUTE = (404, 405, 501)
 
@@ -36,20 +36,17 @@ class _Answer(BaseModel):
 
 
 class _CheckedClient(GeminiClient):
-    """Lets through to the library only answers that hold a list of numbers for each of their vectors."""
+    """A client that passes only answers to the library whose vectors are lists of numbers."""
 
     async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
-        """As `GeminiClient.request`; raises `BadResponseError` for an answer of another shape."""
+        """Do what `GeminiClient.request` does; raise `BadResponseError` for an answer of another shape."""
         response = await super().request(method, url, **how)
-        try:
-            _Answer.model_validate_json(response.content, strict=True)
-        except ValidationError as problem:
-            raise BadResponseError(self.provider, first_reason(problem)) from None
+        read_strictly(_Answer, response.content, self.provider)
         return response
 
 
 class GeminiEmbedder:
-    """`batchEmbedContents`, each text in a content of its own: the parts of one content become one vector."""
+    """An embedder by `batchEmbedContents`, each text in a content of its own: the parts of one become one vector."""
 
     def __init__(
         self,
@@ -72,27 +69,27 @@ class GeminiEmbedder:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     @property
     def model(self) -> str:
-        """The model's name as Google lists it, `models/` before it or not."""
+        """Return the model's name as Google lists it, with or without `models/` before it."""
         return self._model
 
     @property
     def limits(self) -> EmbedLimits:
-        """`text_tokens` is known after `probe`."""
+        """Return the limits; `text_tokens` is known after `probe`."""
         return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate on the high side: to count exactly is another request."""
+        """Return estimates on the high side: to count exactly would be another request."""
         return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """`(n, dim) float32` as answered, missing rows and NaN included; shortened vectors are not of length one.
+        """Return `(n, dim) float32` as answered, missing rows and NaN included; shortened vectors are not of length one.
 
-        Raises a `ProviderError` subclass.
+        Raise a `ProviderError` subclass.
         """
         if not all(_is_unicode(text) for text in texts):
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode")
@@ -106,11 +103,11 @@ class GeminiEmbedder:
     async def probe(self) -> ModelProbe:
         """Ask what the model is: its longest text from `models/{model}`, its width by embedding two texts.
 
-        Raises a `ProviderError` subclass; `ConfigError` says what to type next.
+        Raise a `ProviderError` subclass; `ConfigError` says what to type next.
         """
         response = await self._client.ask("GET", f"/{VERSION}/{self._path}")
         if not response.is_success and response.status_code not in _NO_SUCH_ROUTE:
-            raise self._client.problem(self._client.refusal(response))
+            raise self._client.error_of(self._client.refusal(response))
         longest = self._client.document(response).get("inputTokenLimit") if response.is_success else None
         known = longest if isinstance(longest, int) and longest > 0 else None
         self._limits = replace(self._limits, text_tokens=known)
@@ -122,7 +119,7 @@ class GeminiEmbedder:
 
 
 def _library(client: GeminiClient, api_key: str) -> genai.Client:
-    """Google's library on our connection. Everything that it would take from the environment is given."""
+    """Return Google's library on our connection, with everything that it would take from the environment."""
     return genai.Client(
         vertexai=False,
         api_key=api_key,
@@ -134,7 +131,7 @@ def _library(client: GeminiClient, api_key: str) -> genai.Client:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8; the library would send half a character as it is."""
+    """Return whether the text can be written as UTF-8; the library would send a lone surrogate as it is."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Gemini's batch operations and files, read into ours; they come in two spellings, so nothing is taken for granted."""
+"""Gemini's records of a batch and of a file, read as `RemoteJob` and `RemoteFile`; they come in two spellings."""
 
 import re
 from datetime import datetime
@@ -26,10 +26,10 @@ _STATES: Final = {
 
 
 def job_of(provider: str, operation: dict[str, Any]) -> RemoteJob:
-    """An operation of the batch API: `{"name", "metadata": {"state", …}, "response"?, "error"?}`.
+    """Return a job out of an operation of the batch API: `{"name", "metadata": {"state", …}, "response"?, "error"?}`.
 
-    The state is `BATCH_STATE_*` in REST and `JOB_STATE_*` in documents, the result file stands in `response` or in
-    `metadata.output`, and numbers are strings. Raises `BadResponseError` for what has no name to ask for it again.
+    The state is `BATCH_STATE_*` in REST and `JOB_STATE_*` in documents, the result file is in `response` or in
+    `metadata.output`, and numbers are strings. Raise `BadResponseError` for one without a name.
     """
     name, metadata = operation.get("name"), _object(operation.get("metadata"))
     if not isinstance(name, str) or not _JOB.fullmatch(name):
@@ -55,8 +55,7 @@ def job_of(provider: str, operation: dict[str, Any]) -> RemoteJob:
 
 
 def file_of(file: dict[str, Any]) -> RemoteFile | None:
-    """A file of the listing, or None for one whose name can not be asked for. Its own name or the one that it is shown
-    by carries the intent."""
+    """Return a file of the listing, or None for one without a valid name. Its name or display name holds the intent."""
     name = file_name(file, "name")
     if name is None:
         return None
@@ -65,13 +64,13 @@ def file_of(file: dict[str, Any]) -> RemoteFile | None:
 
 
 def file_name(holder: dict[str, Any], *spellings: str) -> str | None:
-    """The remote name under one of these keys, None for what could lead an address astray."""
+    """Return the remote name under one of these keys, None for one that can not stand in an address."""
     found = next((holder[spelling] for spelling in spellings if spelling in holder), None)
     return found if isinstance(found, str) and _FILE.fullmatch(found) and ".." not in found else None
 
 
 def moment(value: object) -> datetime | None:
-    """A time as Google writes it, with up to nine digits of a second."""
+    """Return a time as Google writes it, with up to nine digits of a second."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -80,12 +79,12 @@ def moment(value: object) -> datetime | None:
 
 
 def number(value: object) -> int:
-    """A count, which proto-JSON writes as a string and leaves out when it is zero."""
+    """Return a count, which proto-JSON writes as a string and leaves out when it is zero."""
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
 
 
 def objects(value: object) -> list[dict[str, Any]]:
-    """The objects in a list of an answer; a list that is left out is empty."""
+    """Return the objects in a list of an answer; a list that is left out is empty."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -1,4 +1,4 @@
-"""Lines of Gemini's batch files: what is asked, and what was answered; no file and no request."""
+"""The lines of Gemini's batch files, of requests and of results; opens no file and sends nothing."""
 
 from base64 import b64encode
 from typing import Any, Final
@@ -25,11 +25,11 @@ _CODES: Final = {
     **dict.fromkeys((8, 429), "rate_limited"),
     **dict.fromkeys((4, 13, 14, 500, 503, 504), "transient"),
 }
-"""Numbers of gRPC and of HTTP: which of them a line carries is documented nowhere."""
+"""Numbers of gRPC and of HTTP: Google documents nowhere which of them a line has."""
 
 
 def embedding_line(provider: str, line: Line, dimensions: int | None) -> bytes:
-    """A line that asks for a vector. Raises `BadInputError` for half a character."""
+    """Return a line that asks for a vector. Raise `BadInputError` for a lone surrogate."""
     request: dict[str, Any] = {"content": {"parts": [{"text": line.text}]}}
     if dimensions is not None:
         request["output_dimensionality"] = dimensions
@@ -40,7 +40,7 @@ def embedding_line(provider: str, line: Line, dimensions: int | None) -> bytes:
 
 
 def media_line(provider: str, line: MediaLine) -> bytes:
-    """A line that asks for a description. Raises `BadInputError` for a kind of media that no model takes."""
+    """Return a line that asks for a description. Raise `BadInputError` for a kind of media that no model takes."""
     media_type = line.media_type.partition(";")[0].strip().lower()
     if media_type not in DESCRIBED:
         raise BadInputError(provider, f"it describes pictures, sounds, films and PDF, not {line.media_type!r}")
@@ -51,7 +51,7 @@ def media_line(provider: str, line: MediaLine) -> bytes:
 
 
 def read(answer: dict[str, Any], group: ResultGroup) -> None:
-    """Put one answered line into a group: `{"key", "response" | "error"}`; an error inside `response` was seen too."""
+    """Put one answered line into a group: `{"key", "response" | "error"}`; an error may also be inside `response`."""
     key, response = answer.get("key"), _object(answer.get("response"))
     error = answer.get("error") or response.get("error")
     if not isinstance(key, str):
@@ -70,12 +70,12 @@ def read(answer: dict[str, Any], group: ResultGroup) -> None:
 def _error(error: object) -> tuple[str, str]:
     told = _object(error)
     code = told.get("code")
-    rung = _CODES.get(code, "bad_response") if isinstance(code, int) else "bad_response"
-    return rung, str(told.get("message", error))
+    our_code = _CODES.get(code, "bad_response") if isinstance(code, int) else "bad_response"
+    return our_code, str(told.get("message", error))
 
 
 def _blocked(response: dict[str, Any]) -> str | None:
-    """Why a model gave no text: its safety filter, before or while it wrote."""
+    """Return why a model gave no text: its safety filter, before or while it wrote."""
     before = _object(response.get("promptFeedback")).get("blockReason")
     while_writing = _candidate(response).get("finishReason")
     reason = before or (while_writing if while_writing not in (None, "STOP", "MAX_TOKENS") else None)
@@ -83,7 +83,7 @@ def _blocked(response: dict[str, Any]) -> str | None:
 
 
 def _text(response: dict[str, Any]) -> str | None:
-    """What a model wrote, without what it thought."""
+    """Return what a model wrote, without its thoughts."""
     parts = _object(_candidate(response).get("content")).get("parts")
     written = [_object(part) for part in parts] if isinstance(parts, list) else []
     return "".join(str(part.get("text", "")) for part in written if not part.get("thought")).strip() or None

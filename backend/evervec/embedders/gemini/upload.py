@@ -1,4 +1,4 @@
-"""Bringing a file to Gemini in pieces, straight from disk; what is in it is no matter here.
+"""The upload of a file to Gemini, in pieces from disk; knows nothing of its content.
 
 https://ai.google.dev/gemini-api/docs/files, the resumable protocol: one request that begins, one for each piece.
 """
@@ -17,7 +17,7 @@ from evervec.errors import BadResponseError
 from evervec.vendors.gemini.client import VERSION, GeminiClient
 
 PIECE: Final = 8 << 20
-"""Bytes of one request: a deadline holds for each, and it is a multiple of 256 KiB as the protocol wants it."""
+"""Bytes of one request: each has a deadline, and the protocol wants a multiple of 256 KiB."""
 
 BLOCK: Final = 1 << 20
 """Bytes that are read from disk at a time."""
@@ -27,7 +27,7 @@ _START: Final = {"X-Goog-Upload-Protocol": "resumable", "X-Goog-Upload-Command":
 
 
 async def send(client: GeminiClient, name: str, path: Path) -> bool:
-    """Upload a file under a name of ours (`files/…`); False when the name is taken. Raises a `ProviderError` subclass."""
+    """Upload a file under a name of ours (`files/…`); return False when the name is taken. Raise a `ProviderError` subclass."""
     file = await asyncio.to_thread(path.open, "rb")
     with file:
         size = (await asyncio.to_thread(path.stat)).st_size
@@ -52,7 +52,7 @@ async def send(client: GeminiClient, name: str, path: Path) -> bool:
             if answer.status_code == _TAKEN:
                 return False
             if not answer.is_success:
-                raise client.problem(client.refusal(answer))
+                raise client.error_of(client.refusal(answer))
             if last:
                 break
     stored = client.document(answer).get("file")
@@ -62,7 +62,7 @@ async def send(client: GeminiClient, name: str, path: Path) -> bool:
 
 
 async def same(file: dict[str, Any], path: Path) -> bool:
-    """Whether a remote file is, byte for byte, the one on disk. Google writes the digest's hex digits in base64."""
+    """Return whether a remote file has the same bytes as the one on disk. Google writes the digest's hex digits in base64."""
     if number(file.get("sizeBytes")) != (await asyncio.to_thread(path.stat)).st_size:
         return False
     digest = await asyncio.to_thread(_digest, path)
@@ -76,11 +76,11 @@ def _digest(path: Path) -> bytes:
 
 def _address(client: GeminiClient, begun: httpx.Response) -> str:
     if not begun.is_success:
-        raise client.problem(client.refusal(begun))
+        raise client.error_of(client.refusal(begun))
     address = begun.headers.get("x-goog-upload-url")
     if not address:
-        raise BadResponseError(client.provider, "it does not say where to upload the file to")
-    return client.here(address)
+        raise BadResponseError(client.provider, "the answer has no address to upload the file to")
+    return client.path_of(address)
 
 
 async def _send_piece(
@@ -91,12 +91,12 @@ async def _send_piece(
         "X-Goog-Upload-Offset": str(offset),
         "X-Goog-Upload-Command": "upload, finalize" if last else "upload",
     }
-    # not as bytes: httpx ties request and answer into a ring, which would keep every piece until it is collected
+    # not as bytes: httpx makes a reference cycle of request and answer, which would keep every piece until the next collection
     return await client.ask("POST", where, content=_blocks(file, length), headers=headers)
 
 
 async def _blocks(file: BinaryIO, length: int) -> AsyncGenerator[bytes, None]:
-    """The next `length` bytes of a file."""
+    """Yield the next `length` bytes of a file."""
     while length > 0 and (block := await asyncio.to_thread(file.read, min(BLOCK, length))):
         length -= len(block)
         yield block

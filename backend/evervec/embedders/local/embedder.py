@@ -22,14 +22,14 @@ PIECE_CHARS = 32_768
 GROUP_CHARS = 65_536
 
 LOADING = Lock()
-"""Texts are counted in other threads than the one that embeds: whoever comes first loads."""
+"""Texts are counted in other threads than the one that embeds: the first of them loads."""
 
 
 class LocalEmbedder:
-    """WordLlama (average of token vectors) in one thread of its own; unit vectors, `(n, 256) float32`.
+    """An embedder by WordLlama (average of token vectors) in one thread of its own; unit vectors, `(n, 256) float32`.
 
     A text of any length is embedded whole. A text without a token (only the empty one has none) comes back as
-    NaN, as WordLlama itself answers: the engine's sanity gate judges it. Loads on first use, never the network.
+    NaN, as WordLlama itself answers: the engine's check of vectors refuses it. Loads on first use, never the network.
     """
 
     limits = EmbedLimits(texts=4096, tokens=None)
@@ -41,38 +41,38 @@ class LocalEmbedder:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Exact: the tokens that `embed` averages. Blocks for about 0.3 s a megabyte, without the GIL, in any thread.
+        """Count exactly the tokens that `embed` averages: about 0.3 s a megabyte, without the GIL, in any thread.
 
-        Raises what `embed` raises.
+        Raise what `embed` raises.
         """
         counts = [0] * len(texts)
-        with self._blamed():
+        with self._provider_errors():
             for row, encoding in encoded(_load().tokenizer, texts):
                 counts[row] += len(encoding)
         return counts
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """`(n, 256) float32`. Raises `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
+        """Return `(n, 256) float32`. Raise `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
     async def probe(self) -> ModelProbe:
-        """The width; a text may be of any length."""
+        """Return the width; a text may be of any length."""
         return ModelProbe(await width_of(self))
 
     async def aclose(self) -> None:
-        """Let the thread go; texts already handed in are finished."""
+        """End the thread; texts already passed to it are finished."""
         self._thread.shutdown(wait=False)
 
     def _embed(self, texts: list[str]) -> Vectors:
-        with self._blamed():
+        with self._provider_errors():
             return embed_whole(_load(), texts)
 
     @contextmanager
-    def _blamed(self) -> Iterator[None]:
+    def _provider_errors(self) -> Iterator[None]:
         try:
             yield
         except (ImportError, OSError) as problem:
@@ -84,7 +84,7 @@ class LocalEmbedder:
 
 
 def embed_whole(model: Any, texts: list[str]) -> Vectors:
-    """The vectors of `model.embed(texts, norm=True)`, bit for bit, without padding.
+    """Return the vectors of `model.embed(texts, norm=True)`, bit for bit, without padding.
 
     WordLlama pads every text of a batch to the longest one, which costs 2 to 5 times the time on chat messages and
     explodes on one long document. Summing text by text needs no padding and depends on no neighbour.
@@ -102,13 +102,13 @@ def embed_whole(model: Any, texts: list[str]) -> Vectors:
 
 
 def encoded(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Row and encoding of every text, a long one in several, with memory for a few pieces at a time."""
+    """Yield row and encoding of every text, of a long one in several pieces, with memory for a few pieces at a time."""
     for rows, pieces in _groups(texts):
         yield from zip(rows, tokenizer.encode_batch_fast(pieces, add_special_tokens=False), strict=True)
 
 
 def split_at_words(text: str, size: int = PIECE_CHARS) -> list[str]:
-    """`text` in pieces of at most `size` characters that tokenize exactly as the whole does.
+    """Return `text` in pieces of at most `size` characters that tokenize exactly as the whole does.
 
     The tokenizer writes a space as the start of the next word and itself prepends one, so a cut in front of a space
     that swallows the space changes no token: none spans that place. A word longer than `size` is cut in two.
@@ -122,9 +122,9 @@ def split_at_words(text: str, size: int = PIECE_CHARS) -> list[str]:
 
 
 def _cut_before(text: str, start: int, limit: int) -> int:
-    """The last place in `(start, limit)` where a run of spaces begins, else `limit`.
+    """Return the last place in `(start, limit)` where a sequence of spaces begins, else `limit`.
 
-    Not inside a run, whose spaces share tokens; nor beside a bracket, which may belong to a special token as "<s>".
+    Not inside the sequence, whose spaces share tokens; nor beside a bracket, which may belong to a special token as "<s>".
     """
     at = text.rfind(" ", start + 1, limit)
     while at > start and (text[at - 1] in " >" or text[at + 1] == "<"):
@@ -133,7 +133,7 @@ def _cut_before(text: str, start: int, limit: int) -> int:
 
 
 def _groups(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
-    """Rows and pieces to tokenize at once: bounded by characters, because an encoding takes about 800 bytes a token."""
+    """Yield rows and pieces to tokenize at once: bounded by characters, because an encoding takes about 800 bytes a token."""
     rows: list[int] = []
     pieces: list[str] = []
     used = 0
@@ -149,7 +149,7 @@ def _groups(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
 
 
 def _load() -> Any:
-    """One model for the process: 32 MB, read-only, so that any number of threads may share it."""
+    """Return the one model of the process: 32 MB, read-only, so that any number of threads may share it."""
     with LOADING:
         return _loaded()
 
@@ -169,7 +169,7 @@ def _loaded() -> Any:
 
 @contextmanager
 def _root_logger_kept() -> Iterator[None]:
-    """WordLlama calls `logging.basicConfig` when imported, which would print every library's INFO lines."""
+    """Undo what WordLlama does when imported: it calls `logging.basicConfig`, which would print every library's INFO lines."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -14,7 +14,7 @@ OLLAMA_LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
 
 
 class OllamaEmbedder:
-    """`POST /api/embed` with `truncate: false`: a text that is too long is refused, never silently cut.
+    """An embedder by `POST /api/embed` with `truncate: false`: a text that is too long is refused, never silently cut.
 
     One failing text fails its whole request and Ollama doesn't say which: the engine halves the batch.
     """
@@ -43,21 +43,21 @@ class OllamaEmbedder:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     @property
     def model(self) -> str:
-        """The model's name as `ollama list` prints it."""
+        """Return the model's name as `ollama list` prints it."""
         return self._model
 
     @property
     def limits(self) -> EmbedLimits:
-        """`text_tokens` is known after `probe`."""
+        """Return the limits; `text_tokens` is known after `probe`."""
         return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate on the high side, as the model's tokenizer stays with the server.
+        """Return estimates on the high side: the model's tokenizer is on the server.
 
         Good for packing and for chunks that are sure to fit (they turn out smaller than they could be); no reason
         to refuse a text.
@@ -65,7 +65,7 @@ class OllamaEmbedder:
         return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """`(n, dim) float32` as answered, NaN and missing rows included. Raises a `ProviderError` subclass."""
+        """Return `(n, dim) float32` as answered, NaN and missing rows included. Raise a `ProviderError` subclass."""
         try:
             answer = await self._client.embed(model=self._model, input=list(texts), truncate=False)
         except UnicodeEncodeError:
@@ -75,7 +75,7 @@ class OllamaEmbedder:
     async def probe(self) -> ModelProbe:
         """Ask what the model is: its context from `/api/show`, its width by embedding two texts.
 
-        Raises a `ProviderError` subclass; `ConfigError` says what to type next.
+        Raise a `ProviderError` subclass; `ConfigError` says what to type next.
         """
         shown = await self._client.show(self._model)
         context = context_length(shown.modelinfo or {})
@@ -88,7 +88,7 @@ class OllamaEmbedder:
 
 
 def context_length(model_info: Mapping[str, Any]) -> int | None:
-    """`<architecture>.context_length` of `/api/show`, in tokens."""
+    """Return `<architecture>.context_length` of `/api/show`, in tokens."""
     for key, value in model_info.items():
         if key.endswith(".context_length") and isinstance(value, int) and value > 0:
             return value

@@ -42,7 +42,7 @@ Endpoint = Literal["/v1/embeddings", "/v1/chat/completions"]
 
 
 class OpenAIBatchClient:
-    """The `BatchClient` of OpenAI: a job is a batch, its intent travels in the metadata, a remote name is a file's id."""
+    """The `BatchClient` of OpenAI: a job is a batch, its intent is in the metadata, a remote name is a file's id."""
 
     def __init__(
         self,
@@ -64,26 +64,26 @@ class OpenAIBatchClient:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     @property
     def limits(self) -> BatchLimits:
-        """What fits."""
+        """Return the limits of one file and of all jobs."""
         return OPENAI_BATCH_LIMITS
 
     def line(self, line: Line) -> bytes:
-        """One line of an input file that asks for a vector. Raises `BadInputError` for a text that is not Unicode."""
+        """Return one line of an input file that asks for a vector. Raise `BadInputError` for a text that is not Unicode."""
         return embedding_line(line, self._name, self._model, self._dimensions)
 
     def media_line(self, line: MediaLine) -> bytes:
-        """One line that asks for a description. Raises `BadInputError` and `ConfigError` as the protocol says."""
+        """Return one line that asks for a description. Raise `BadInputError` and `ConfigError` as the protocol says."""
         if not self._chat_model:
             raise ConfigError(self._name, "no chat model is set, and only one can describe pictures and sounds.")
         return media_line(line, self._name, self._chat_model)
 
     async def upload(self, intent: UUID, path: Path) -> str:
-        """Bring an input file over; one of the same name and size is taken as it is, another one replaced."""
+        """Upload an input file; one of the same name and size is kept as it is, another one replaced."""
         filename, size = f"{remote_name(intent)}.jsonl", (await asyncio.to_thread(path.stat)).st_size
         async with aclosing(self._client.listed(self._files.list, OpenAIFile, purpose="batch")) as files:
             there = [file async for file in files if file.filename == filename]
@@ -108,14 +108,14 @@ class OpenAIBatchClient:
         return await self._create(intent, file, "/v1/chat/completions")
 
     async def get_job_status(self, external_id: str) -> RemoteJob:
-        """How a batch stands; one that the API does not know is `GONE`."""
+        """Return the state of a batch; one that the API does not know is `GONE`."""
         try:
             return as_job(await self._client.ask(self._batches.retrieve(external_id), OpenAIBatch))
         except NotThereError as problem:
             return RemoteJob(external_id, RemoteState.GONE, "not found", error=problem.detail)
 
     async def jobs(self, since: datetime) -> AsyncGenerator[RemoteJob, None]:
-        """Our jobs created at or after the second of a moment, newest first: OpenAI tells no fraction of it."""
+        """Yield our jobs created at or after this second, newest first: OpenAI's times have no fractions."""
         second = int(since.timestamp())
         async with aclosing(self._client.listed(self._batches.list, OpenAIBatch)) as batches:
             async for batch in batches:
@@ -128,7 +128,7 @@ class OpenAIBatchClient:
     async def download_results(
         self, job: RemoteJob, *, lines: int, dimensions: int | None
     ) -> AsyncGenerator[Results, None]:
-        """The lines of the output file, then those of the error file, streamed. Raises as the protocol says."""
+        """Yield the lines of the output file, then those of the error file. Raise as the protocol says."""
         read = reader(self._name, self._model if dimensions else self._chat_model or "", texts=dimensions is None)
         for file in job.result_files:
             try:
@@ -144,7 +144,7 @@ class OpenAIBatchClient:
                 raise ResultsDeletedError(self._name, problem.detail) from None
 
     async def cancel(self, external_id: str) -> None:
-        """Ask for the end of a batch; one that is over or gone is no error."""
+        """Ask OpenAI to cancel a batch; one that is over or gone is no error."""
         try:
             await self._client.ask(self._batches.cancel(external_id), OpenAIBatch)
         except NotThereError:
@@ -156,10 +156,10 @@ class OpenAIBatchClient:
                 raise
 
     async def remove_job(self, external_id: str) -> None:
-        """Nothing: OpenAI keeps the record of a batch for ever and has no call that deletes one."""
+        """Do nothing: OpenAI keeps the record of a batch for ever and has no call that deletes one."""
 
     async def files(self) -> AsyncGenerator[RemoteFile, None]:
-        """Our input files; what OpenAI wrote itself is named by the job and not by us."""
+        """Yield our input files; files that OpenAI wrote are named in the job."""
         async with aclosing(self._client.listed(self._files.list, OpenAIFile, purpose="batch")) as files:
             async for file in files:
                 ours = as_file(file)

@@ -1,4 +1,4 @@
-"""The embedder that asks OpenAI, or a server that speaks like it, many texts in one request; knows no other provider."""
+"""The embedder that asks OpenAI, or a compatible server, many texts in one request; knows no other provider."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -22,21 +22,24 @@ TEXT_TOKENS: Final = 8192
 
 
 class IndexedVector(BaseModel):
-    """One vector of an answer and the place of its text; some servers leave the place out."""
+    """One vector of an answer and the index of its text, which some servers leave out."""
 
     embedding: list[float]
     index: int | None = None
 
 
 class EmbeddingsAnswer(BaseModel):
-    """What of the answer to `POST /v1/embeddings` is read."""
+    """The part of an answer to `POST /v1/embeddings` that is read."""
 
     data: list[IndexedVector]
 
 
 class OpenAIEmbedder:
-    """`POST /v1/embeddings`: a text that is too long is refused, and with it the whole request; which one, OpenAI may
-    not say: the engine halves the batch."""
+    """An embedder by `POST /v1/embeddings`.
+
+    A text that is too long is refused, and with it the whole request. OpenAI may not say which one it is: the engine
+    halves the batch.
+    """
 
     def __init__(
         self,
@@ -56,26 +59,26 @@ class OpenAIEmbedder:
 
     @property
     def name(self) -> str:
-        """How messages call this provider."""
+        """Return the provider's name, for messages."""
         return self._name
 
     @property
     def model(self) -> str:
-        """The model's name at the provider."""
+        """Return the model's name at the provider."""
         return self._model
 
     @property
     def limits(self) -> EmbedLimits:
-        """OpenAI's own; a server that takes less refuses a request as too large, and the engine halves it."""
+        """Return OpenAI's own limits; a server that takes less refuses a request as too large, and the engine halves it."""
         longest = TEXT_TOKENS if self._model.startswith("text-embedding-") else None
         return EmbedLimits(texts=MOST_TEXTS, tokens=MOST_TOKENS, text_tokens=longest)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate on the high side: the tokenizer's tables would have to be fetched from elsewhere."""
+        """Return estimates on the high side: the tokenizer's tables would have to be downloaded."""
         return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """`(n, dim) float32` as answered, NaN included, of whatever width came. Raises a `ProviderError` subclass."""
+        """Return `(n, dim) float32` as answered, NaN included, of whatever width came. Raise a `ProviderError` subclass."""
         try:
             "".join(texts).encode()
         except UnicodeEncodeError:
@@ -90,8 +93,10 @@ class OpenAIEmbedder:
         return as_array(self._in_order(answer.data, len(texts)), self._name)
 
     async def probe(self) -> ModelProbe:
-        """Embed two texts: no call tells the width of a model. Raises a `ProviderError` subclass; `ConfigError` says
-        what to type next."""
+        """Embed two texts to find the width, which no call tells.
+
+        Raise a `ProviderError` subclass; `ConfigError` says what to type next.
+        """
         return ModelProbe(await width_of(self), self.limits.text_tokens)
 
     async def aclose(self) -> None:
@@ -99,7 +104,7 @@ class OpenAIEmbedder:
         await self._client.close()
 
     def _in_order(self, rows: Sequence[IndexedVector], count: int) -> list[list[float]]:
-        """One vector for each text, by the places that the answer gives them: exactly those from 0 to `count` - 1."""
+        """Return one vector for each text, by the indexes of the answer: exactly those from 0 to `count` - 1."""
         placed = {at if row.index is None else row.index: row.embedding for at, row in enumerate(rows)}
         if len(rows) != count or placed.keys() != set(range(count)):
             raise BadResponseError(self._name, f"{len(rows)} vectors for {count} texts, or not one for each of them")

@@ -1,4 +1,4 @@
-"""What OpenAI tells about a batch or a file, put into our words; asks nothing."""
+"""OpenAI's records of a batch and of a file, read as `RemoteJob` and `RemoteFile`; sends nothing."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,12 +11,12 @@ from evervec.domain.batch import RemoteFile, RemoteJob, RemoteState, intent_of
 from evervec.vendors.openai.client import ListItem
 
 INTENT: Final = "intent_id"
-"""The key in a batch's metadata under which our intent travels."""
+"""The key of our intent in a batch's metadata."""
 
 MOST_ERROR: Final = 500
 
 NO_ROOM: Final = "token_limit_exceeded"
-"""More tokens are queued than the organization may have: told of a batch that was taken first and fails then."""
+"""The code of a batch that was accepted and then failed, because more tokens are queued than the account may have."""
 
 REMOTE_STATES: Final[Mapping[str, RemoteState]] = {
     "validating": RemoteState.WAITING,
@@ -31,7 +31,7 @@ REMOTE_STATES: Final[Mapping[str, RemoteState]] = {
 
 
 class LineFault(BaseModel):
-    """Why a batch failed, and at which line of its input."""
+    """A reason why a batch failed, and the line of its input."""
 
     message: str | None = None
     code: str | None = None
@@ -39,13 +39,13 @@ class LineFault(BaseModel):
 
 
 class LineFaults(BaseModel):
-    """All of that; there may be one for every line."""
+    """All reasons why a batch failed; there may be one for every line."""
 
     data: list[LineFault] | None = None
 
 
 class LineCounts(BaseModel):
-    """How many lines there are, and what became of them."""
+    """The number of lines of a batch, of those completed and of those failed."""
 
     total: int = 0
     completed: int = 0
@@ -75,13 +75,13 @@ class OpenAIFile(ListItem):
 
 
 class DeletedFile(ListItem):
-    """What became of a file that was to be deleted."""
+    """The answer to the deletion of a file."""
 
     deleted: bool
 
 
 def as_job(batch: OpenAIBatch) -> RemoteJob:
-    """A batch in our words. An expired or cancelled one has both files: finished lines in one, the others in the other."""
+    """Return a batch as a `RemoteJob`. An expired or cancelled one has both files: finished lines, and the others."""
     counts = batch.request_counts or LineCounts()
     return RemoteJob(
         external_id=batch.id,
@@ -100,12 +100,12 @@ def as_job(batch: OpenAIBatch) -> RemoteJob:
 
 
 def as_file(file: OpenAIFile) -> RemoteFile:
-    """A file in our words; its name is its id, the name that we gave it carries the intent."""
+    """Return a file as a `RemoteFile`; its name is its id, and the name that we gave it holds the intent."""
     return RemoteFile(file.id, intent_of(file.filename), moment(file.created_at))
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Seconds since 1970 as a moment."""
+    """Return seconds since 1970 as a moment."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -117,7 +117,7 @@ def _intent(metadata: Mapping[str, Any]) -> UUID | None:
 
 
 def _errors(errors: LineFaults | None) -> str | None:
-    """What went wrong, each kind of it once."""
+    """Return what went wrong, each reason once."""
     told = [_told(fault) for fault in (errors.data if errors else None) or []]
     return "; ".join(dict.fromkeys(told))[:MOST_ERROR] or None
 

@@ -1,4 +1,4 @@
-"""The lines of OpenAI's batch files: how one asks, how one answers; no file and no request."""
+"""The lines of OpenAI's batch files, of requests and of results; opens no file and sends nothing."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -30,11 +30,11 @@ UNFINISHED_CODES: Final[Mapping[str, str]] = {
     "batch_cancelled": "transient",
     "request_timeout": "transient",
 }
-"""What OpenAI calls a line that it did not get to, and our code for it."""
+"""OpenAI's codes of a line that it did not begin, and ours."""
 
 
 def embedding_line(line: Line, provider: str, model: str, dimensions: int | None) -> bytes:
-    """A line that asks for one vector. Raises `BadInputError` for a text that is not Unicode."""
+    """Return a line that asks for one vector. Raise `BadInputError` for a text that is not Unicode."""
     body: dict[str, Any] = {"model": model, "input": [line.text], "encoding_format": "float"}
     if dimensions is not None:
         body["dimensions"] = dimensions
@@ -45,7 +45,7 @@ def embedding_line(line: Line, provider: str, model: str, dimensions: int | None
 
 
 def media_line(line: MediaLine, provider: str, model: str) -> bytes:
-    """A line that asks for a description. Raises `BadInputError` for what no model of OpenAI looks at or listens to."""
+    """Return a line that asks for a description. Raise `BadInputError` for a kind of media that no model of OpenAI takes."""
     media_type = line.media_type.partition(";")[0].strip().lower()
     if media_type in IMAGES:
         url = f"data:{media_type};base64,{b64encode(line.content).decode()}"
@@ -61,7 +61,7 @@ def media_line(line: MediaLine, provider: str, model: str) -> bytes:
 
 
 def reader(provider: str, model: str, *, texts: bool) -> LineReader:
-    """What reads one line of a result file or an error file, of vectors or of `texts`."""
+    """Return the function that reads one line of a result file or an error file, of vectors or of `texts`."""
     return lambda document, group: _read(document, group, provider, model, texts)
 
 
@@ -72,7 +72,7 @@ def _line(key: str, url: str, body: dict[str, Any]) -> bytes:
 
 
 def _read(document: dict[str, Any], group: ResultGroup, provider: str, model: str, texts: bool) -> None:
-    """`{"custom_id", "response": {"status_code", "body"} | null, "error": {"code", "message"} | null}`."""
+    """Read `{"custom_id", "response": {"status_code", "body"} | null, "error": {"code", "message"} | null}`."""
     key, error, response = document.get("custom_id"), document.get("error"), document.get("response")
     if not isinstance(key, str):
         return group.garbled()
@@ -89,7 +89,7 @@ def _read(document: dict[str, Any], group: ResultGroup, provider: str, model: st
 
 
 def _dumped(body: object) -> bytes:
-    """An error body as it would have come alone; empty where it holds what is no JSON, as some servers write."""
+    """Return an error body as bytes; empty where a server wrote what is not JSON."""
     try:
         return orjson.dumps(body)
     except orjson.JSONEncodeError:
@@ -97,14 +97,14 @@ def _dumped(body: object) -> bytes:
 
 
 def _vector(body: object) -> object:
-    """The one vector of an answer, or None."""
+    """Return the one vector of an answer, or None."""
     data = body.get("data") if isinstance(body, dict) else None
     alone = data[0] if isinstance(data, list) and len(data) == 1 else None
     return alone.get("embedding") if isinstance(alone, dict) else None
 
 
 def _read_text(key: str, body: object, group: ResultGroup) -> None:
-    """`{"choices": [{"message": {"content", "refusal"}}]}`: a model that will not describe a picture never will."""
+    """Read `{"choices": [{"message": {"content", "refusal"}}]}`; a model that refuses a picture refuses it every time."""
     choices = body.get("choices") if isinstance(body, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None

@@ -1,4 +1,4 @@
-"""From a message's sentences to typed statements: which ones are kept, as what, how sure, and under which title."""
+"""Typed statements out of a message's sentences: which ones are kept, their type, confidence and title."""
 
 import re
 from bisect import bisect_left
@@ -50,41 +50,41 @@ class Statement:
 
 
 def statements(reading: ReadMessage) -> list[Statement]:
-    """The best statements of a message in their order there; a long message has room for more."""
+    """Return the best statements of a message, in their order there; a long message may have more of them."""
     words = sum(len(read.tokens) for read in reading.sentences)
     room = min(4, 1 + words // 30)
-    troubled = any(read.weight(AtomType.PROBLEM) >= 1 for read in reading.sentences)
-    found = [statement for read in reading.sentences if (statement := classify(read, troubled=troubled))]
+    has_problem = any(read.weight(AtomType.PROBLEM) >= 1 for read in reading.sentences)
+    found = [statement for read in reading.sentences if (statement := classify(read, has_problem=has_problem))]
     unique = list({same_key(statement.content): statement for statement in reversed(found)}.values())
     best = sorted(unique, key=lambda statement: (-statement.confidence, statement.read.sentence.position))[:room]
     return sorted(best, key=lambda statement: statement.read.sentence.position)
 
 
-def classify(read: ReadSentence, *, troubled: bool = True) -> Statement | None:
-    """What a sentence states; None where its cues are too weak or it says too little by itself.
+def classify(read: ReadSentence, *, has_problem: bool = True) -> Statement | None:
+    """Return the statement of a sentence; None where its cues are too weak or it says too little by itself.
 
-    `troubled`: whether its message speaks of a problem at all. A change is a solution of something, or just a change.
+    `has_problem`: whether its message speaks of a problem at all. A change is a solution of something, or just a change.
     """
     content = read.sentence.text
     if not SHORTEST <= len(content) <= LONGEST or read.has("routine") or not _stands_alone(read):
         return None
     weights = {kind: read.weight(kind) for kind in _BY_RANK}
     kind = max(_BY_RANK, key=lambda kind: (weights[kind], -_BY_RANK.index(kind)))
-    unasked = 0.5 if kind is AtomType.SOLUTION and not troubled else 0.0
-    plain = read.says_plainly(kind) or (kind is AtomType.SOLUTION and troubled)
-    if not plain or weights[kind] < _KEEP_FROM[kind] + unasked + _handicap(read):
+    unasked = 0.5 if kind is AtomType.SOLUTION and not has_problem else 0.0
+    plain = read.says_plainly(kind) or (kind is AtomType.SOLUTION and has_problem)
+    if not plain or weights[kind] < _KEEP_FROM[kind] + unasked + _extra_threshold(read):
         return None
     others = sorted(weights.values())[-2]
     return Statement(kind, title(read, kind), content, _confidence(read, weights[kind], others), read)
 
 
 def same_key(content: str) -> str:
-    """Equal for two contents that differ only in case, marks, white space and the ticket they belong to."""
+    """Return a key that is equal for contents that differ only in case, marks, white space and their ticket."""
     return " ".join(re.findall(r"\w+", _REFERENCE.sub("", content).casefold()))
 
 
 def title(read: ReadSentence, kind: AtomType) -> str:
-    """A short heading: the clause that makes the sentence a `kind`, without its lead-in, at most 72 characters."""
+    """Return a short heading: the clause that makes the sentence a `kind`, without its lead-in, at most 72 characters."""
     text = read.sentence.text[_title_start(read, kind) :]
     text = _REFERENCE.sub("", _EMPHASIS.sub(r"\2", text)).strip(" .,;:–—-()")
     if len(text) > _TITLE:
@@ -96,8 +96,8 @@ def title(read: ReadSentence, kind: AtomType) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _handicap(read: ReadSentence) -> float:
-    """What a sentence must show beyond the threshold: for being a title, for pointing elsewhere, for being long.
+def _extra_threshold(read: ReadSentence) -> float:
+    """Return what is added to the threshold for a sentence that is a title, points elsewhere, or is long.
 
     A long sentence meets a cue by chance; one that opens with "this" needs its neighbour to be understood.
     """
@@ -106,7 +106,7 @@ def _handicap(read: ReadSentence) -> float:
 
 
 def _points_elsewhere(read: ReadSentence) -> bool:
-    """Whether it opens with "this" or the like; "it turns out that" is only a lead-in."""
+    """Return whether it opens with "this" or the like; "it turns out that" is only a lead-in."""
     return read.has("vague") and not any(hit.label == "lead_in" and hit.start == 0 for hit in read.hits)
 
 
@@ -126,7 +126,7 @@ def _confidence(read: ReadSentence, weight: float, runner_up: float) -> float:
 
 
 def _title_start(read: ReadSentence, kind: AtomType) -> int:
-    """Where the heading begins: at the clause of the first strong cue of `kind`, but after a lead-in."""
+    """Return where the heading begins: at the clause of the first strong cue of `kind`, but after a lead-in."""
     text, starts = read.sentence.text, token_starts(read.sentence.text)
     lead_in = max((hit.end for hit in read.hits if hit.label == "lead_in"), default=0)
     strong = next((hit for hit in read.hits if hit.label == kind and hit.weight >= 1), None)
@@ -147,7 +147,7 @@ def _enough(text: str, starts: Sequence[int], place: int) -> bool:
 
 
 def _whole_word(text: str, start: int) -> int:
-    """Back to the opening bracket, quote or emphasis that belongs to the word at `start`."""
+    """Return the place of the opening bracket, quote or emphasis that belongs to the word at `start`."""
     while start and not text[start - 1].isspace():
         start -= 1
     return start

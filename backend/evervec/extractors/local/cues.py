@@ -1,4 +1,4 @@
-"""Cues: word patterns of one language that betray what a sentence does, and their search; the words are data files."""
+"""Cues: word patterns of one language that show what a sentence does, and their search; the words are data files."""
 
 import re
 from collections import defaultdict
@@ -23,12 +23,12 @@ class PatternWord:
     beginnings: tuple[str, ...]
 
     def fits(self, token: str) -> bool:
-        """Whether a token stands here."""
+        """Return whether a token fits here."""
         return token in self.whole or token.startswith(self.beginnings)
 
     @property
     def is_gap(self) -> bool:
-        """Whether anything fits, up to four words of it."""
+        """Return whether this is a gap, where up to four words of any kind fit."""
         return not self.whole and not self.beginnings
 
 
@@ -56,17 +56,17 @@ class CueMatch:
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words and marks; inline code, addresses and ticket numbers as `<code>`, `<url>` and `<ref>`."""
+    """Return lower-case words and marks; inline code, addresses and ticket numbers as `<code>`, `<url>` and `<ref>`."""
     return [_token(match[0]) for match in _TOKEN.finditer(text)]
 
 
 def token_starts(text: str) -> list[int]:
-    """Where each of `tokens(text)` begins in the text."""
+    """Return where each of `tokens(text)` begins in the text."""
     return [match.start() for match in _TOKEN.finditer(text)]
 
 
 def parse_cue(label: str, weight: float, line: str) -> Cue:
-    """A line of a cue file as a Cue: words, `turn*` any ending, `a|b` either, `..` a gap of up to four words.
+    """Return a line of a cue file as a Cue: words, `turn*` any ending, `a|b` either, `..` a gap of up to four words.
 
     `^` in front: only at the start of a sentence, or after its opener ("but", "also").
     """
@@ -100,10 +100,10 @@ class Lexicon:
         self._by_prefix: dict[str, list[Cue]] = defaultdict(list)
         self.labels: set[str] = set()
         for cue in cues:
-            self._file(cue)
+            self._index(cue)
 
     def find(self, sentence: Tokens) -> list[CueMatch]:
-        """Every cue of the sentence, each at its first place, in order of place."""
+        """Return every cue of the sentence, each at its first place, in order of place."""
         found: dict[int, CueMatch] = {}
         opening = self._opening(sentence)
         for index, token in enumerate(sentence):
@@ -116,15 +116,15 @@ class Lexicon:
         return list(found.values())
 
     def share(self, sentence: Tokens) -> int:
-        """How many tokens are function words of this language."""
+        """Return how many tokens are function words of this language."""
         return sum(map(self.function_words.__contains__, sentence))
 
     def stem(self, word: str) -> str:
-        """A word without its ending, good enough to see that two forms are one word."""
+        """Return a word without its ending, good enough to see that two forms are one word."""
         return _stem(word, self._endings)
 
-    def _file(self, cue: Cue) -> None:
-        """By its first two words where both are whole: most cues open with words that stand everywhere."""
+    def _index(self, cue: Cue) -> None:
+        """Index a cue by its first two words where both are whole: many cues open with words that are in most sentences."""
         self.labels.add(cue.label)
         first, second = cue.pattern[0], cue.pattern[1] if len(cue.pattern) > 1 else _word(GAP)
         for beginning in first.beginnings:
@@ -148,7 +148,7 @@ class Lexicon:
 
 
 def choose(lexicons: Sequence[Lexicon], sentence: Tokens, fallback: Lexicon | None = None) -> Lexicon:
-    """The lexicon whose function words the sentence uses most; `fallback` (else the first) where none is used."""
+    """Return the lexicon whose function words the sentence uses most; `fallback` (else the first) where none is used."""
     shares = [lexicon.share(sentence) for lexicon in lexicons]
     best = max(shares, default=0)
     if best == 0 or (fallback is not None and shares[lexicons.index(fallback)] == best):
@@ -167,7 +167,7 @@ def _token(text: str) -> str:
 
 
 def _match(pattern: Pattern, sentence: Tokens, index: int) -> int:
-    """The index after the match of `pattern` at `index`; 0 where it does not match."""
+    """Return the index after the match of `pattern` at `index`; 0 where it does not match."""
     for place, word in enumerate(pattern):
         if word.is_gap:
             ends = (_match(pattern[place + 1 :], sentence, at) for at in range(index, index + _GAP_WORDS + 1))

@@ -30,9 +30,9 @@ class _Found:
 
 
 class LocalExtractor:
-    """Scores by named factors, keeps sentences that state something, names topics by shared phrases, links by rules.
+    """An extractor by rules: scores by named factors, keeps statements, names topics by shared phrases, links by rules.
 
-    The same messages and the same knowledge always give the same answer. `embedder` brings nearness in meaning.
+    The same messages and the same knowledge always give the same answer. `embedder` tells how near two texts are in meaning.
     """
 
     name = "local"
@@ -41,14 +41,14 @@ class LocalExtractor:
         self._embedder = embedder
 
     async def score(self, messages: Sequence[MessageText]) -> list[Score]:
-        """One score per message, in the order given."""
+        """Return one score per message, in the order given."""
         return await asyncio.to_thread(_scores, messages)
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
-        """Topics, atoms and links of the messages.
+        """Return topics, atoms and links of the messages.
 
         What a known atom says already comes back with its very title and content, so that whoever stores it sees
-        the same statement. Raises the embedder's `ProviderError`.
+        the same statement. Raise the embedder's `ProviderError`.
         """
         readings, found = await asyncio.to_thread(_find, messages, known)
         if not found:
@@ -59,7 +59,7 @@ class LocalExtractor:
         return Extraction(grouping.new, atoms, _links(edges, len(atoms), known))
 
     async def aclose(self) -> None:
-        """Nothing is held: the embedder belongs to whoever made it."""
+        """Do nothing: the embedder belongs to whoever opened it."""
 
     async def _group(
         self, readings: Sequence[ReadMessage], found: Sequence[_Found], known: DatasetKnowledge
@@ -89,7 +89,7 @@ class LocalExtractor:
         return [edge for edge in edges if edge.target not in repeated]
 
     async def _embed(self, texts: Sequence[str]) -> Vectors:
-        """Normalised `(len(texts), dim)`; noughts for a text without a token."""
+        """Return normalised vectors `(len(texts), dim)`; zeros for a text without a token."""
         most = self._embedder.limits.texts
         parts = [await self._embedder.embed(texts[at : at + most]) for at in range(0, len(texts), most)]
         if not parts:
@@ -104,7 +104,7 @@ def _scores(messages: Sequence[MessageText]) -> list[Score]:
 
 
 def _find(messages: Sequence[MessageText], known: DatasetKnowledge) -> tuple[list[ReadMessage], list[_Found]]:
-    """Every statement once, in order of first appearance, with all the messages that make it."""
+    """Return every statement once, in order of first appearance, with all the messages that make it."""
     readings = [read(message, lexicons()) for message in messages]
     before = {same_key(atom.content): atom for atom in known.atoms}
     found: dict[str, _Found] = {}
@@ -131,19 +131,19 @@ def _draft(one: _Found, topic: str | None) -> AtomDraft:
 
 
 def _context(one: _Found) -> str:
-    """What tells the topic of a statement: itself, or all of a short chat message, which is about one thing."""
+    """Return the text that tells the topic of a statement: itself, or all of a short chat message, which is about one thing."""
     text = collapse(one.reading.message.text[:READ_AT_MOST])
     return one.statement.content if one.reading.title or len(text) > _CHAT else text
 
 
 def _answered(readings: Sequence[ReadMessage]) -> dict[int, frozenset[int]]:
-    """For each message the ones above it in its thread."""
+    """Return for each message the ones above it in its thread."""
     replies = {reading.message.message_id: reading.message.reply_to for reading in readings}
     return {message_id: frozenset(_thread(above, replies)) for message_id, above in replies.items()}
 
 
 def _named(readings: Sequence[ReadMessage]) -> dict[int, frozenset[int]]:
-    """For each message the ones whose ticket it names."""
+    """Return for each message the ones whose ticket it names."""
     owners = {reading.own_ticket: reading.message.message_id for reading in readings if reading.own_ticket}
     return {
         reading.message.message_id: frozenset(owners[ticket] for ticket in reading.tickets if ticket in owners)
@@ -152,7 +152,7 @@ def _named(readings: Sequence[ReadMessage]) -> dict[int, frozenset[int]]:
 
 
 def _thread(message_id: int | None, replies: Mapping[int, int | None]) -> Iterator[int]:
-    """A message that is replied to and the ones before it in the thread, nearest first."""
+    """Yield a message that is replied to and the ones before it in the thread, nearest first."""
     for _ in range(_THREAD):
         if message_id is None:
             return

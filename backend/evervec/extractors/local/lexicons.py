@@ -1,4 +1,4 @@
-"""Reads the cue files (`languages/<language>.toml`, one a language) into lexicons; what the cues mean is decided elsewhere."""
+"""The lexicons, read from `languages/<language>.toml`, one file a language; what the cues mean is decided elsewhere."""
 
 import tomllib
 from functools import cache
@@ -12,7 +12,7 @@ _WEIGHTS = {"strong": 1.0, "weak": 0.5, "against": -1.0}
 
 @cache
 def lexicons() -> tuple[Lexicon, ...]:
-    """Every language that has a file, English first: the fallback for text that shows no language."""
+    """Return every language that has a file, English first: the fallback for text that shows no language."""
     found = sorted(
         files(__package__).joinpath("languages").iterdir(), key=lambda file: (file.name != "en.toml", file.name)
     )
@@ -23,7 +23,7 @@ def lexicons() -> tuple[Lexicon, ...]:
 
 @cache
 def technical_words() -> frozenset[str]:
-    """The words of the trade, of every language together: chats mix them."""
+    """Return the technical words of all languages together: chats mix them."""
     return frozenset().union(*(lexicon.technical_words for lexicon in lexicons()))
 
 

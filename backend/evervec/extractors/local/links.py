@@ -24,7 +24,7 @@ _ANSWERS = frozenset({AtomType.SOLUTION, AtomType.DECISION, AtomType.INSIGHT})
 
 @dataclass(frozen=True)
 class LinkNode:
-    """A statement as the linking sees it. `read` is missing for what was known before.
+    """A statement that may be linked. `read` is missing for what was known before.
 
     `order` is its place in time; `answers` are the messages that its message replies to, `names` those whose ticket
     it names.
@@ -50,7 +50,7 @@ class LinkEdge:
 
 
 def link(nodes: Sequence[LinkNode], vectors: Vectors, first_known: int) -> list[LinkEdge]:
-    """The best links that start at a node before `first_known` (those after it were known already).
+    """Return the best links that start at a node before `first_known` (those after it were known already).
 
     `vectors` `(len(nodes), dim)` is normalised.
     """
@@ -72,7 +72,7 @@ def link(nodes: Sequence[LinkNode], vectors: Vectors, first_known: int) -> list[
 
 
 def _strongest(edges: Sequence[LinkEdge]) -> Iterator[LinkEdge]:
-    """At most MOST_LINKS, and only one of "solves": a fix has one problem it was made for."""
+    """Yield at most MOST_LINKS links, and only one of "solves": a fix has one problem it was made for."""
     taken: list[LinkEdge] = []
     for edge in sorted(edges, key=lambda edge: (-edge.confidence, edge.target)):
         solved = edge.type is LinkType.SOLVES and any(other.type is LinkType.SOLVES for other in taken)
@@ -82,7 +82,7 @@ def _strongest(edges: Sequence[LinkEdge]) -> Iterator[LinkEdge]:
 
 
 def _edge(source: int, target: int, nodes: Sequence[LinkNode], near: float) -> LinkEdge | None:
-    """The link from one node to another, if there is reason for one. Later statements point at earlier ones."""
+    """Return the link from one node to another, if there is a reason for one. Later statements point at earlier ones."""
     one, other = nodes[source], nodes[target]
     after = one.order > other.order
     if one.message_ids & other.message_ids:
@@ -97,7 +97,7 @@ def _edge(source: int, target: int, nodes: Sequence[LinkNode], near: float) -> L
 
 
 def _in_message(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
-    """Inside a message order and closeness speak: the fix follows the problem it fixes."""
+    """Judge two statements of one message by order and distance: the fix follows the problem that it fixes."""
     gap = abs(one.order[1] - other.order[1])
     closeness = 0.15 * max(0, 4 - gap) / 4
     after = one.order > other.order
@@ -116,7 +116,7 @@ def _in_message(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType |
 
 
 def _in_thread(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
-    """A reply, or a message that names the other's ticket, speaks to it."""
+    """Judge a statement of a reply, or of a message that names the other's ticket, by what it says about the other."""
     if near < _IN_THREAD:
         return None, 0.0
     sure = 0.45 + 0.5 * near
@@ -135,7 +135,7 @@ def _in_thread(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | 
 
 
 def _by_nearness(one: LinkNode, other: LinkNode, near: float) -> tuple[LinkType | None, float]:
-    """Far apart only what is nearly the same subject is linked; sharing a topic helps a little."""
+    """Judge statements of different threads by nearness alone; a shared topic adds a little."""
     near += 0.04 if one.topic is not None and one.topic == other.topic else 0.0
     if near < _NEAR:
         return None, 0.0

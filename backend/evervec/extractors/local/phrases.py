@@ -1,4 +1,4 @@
-"""Noun phrases that could name a topic, told from ordinary words by word lists: there is no parser here."""
+"""Noun phrases that could name a topic, separated from ordinary words by word lists: there is no parser here."""
 
 import re
 from collections.abc import Iterator
@@ -24,25 +24,25 @@ class Phrase:
 
 
 def phrases(text: str, lexicon: Lexicon) -> Iterator[Phrase]:
-    """Every run of one to three words that carry a topic; marks, addresses and ordinary words end a run."""
-    run: list[str] = []
+    """Yield every sequence of one to three words that could name a topic; marks, addresses and ordinary words end it."""
+    words: list[str] = []
     for match in _WORD.finditer(text):
         word = match[1] or match[0]
         if _carries_topic(word, lexicon):
-            run.append(word)
+            words.append(word)
         else:
-            yield from _grams(run, lexicon)
-            run = []
-    yield from _grams(run, lexicon)
+            yield from _grams(words, lexicon)
+            words = []
+    yield from _grams(words, lexicon)
 
 
 def key_of(name: str, lexicon: Lexicon) -> PhraseKey:
-    """The stems of a name, to compare it with phrases."""
+    """Return the stems of a name, to compare it with phrases."""
     return tuple(lexicon.stem(word) for word in name.replace("`", "").split())
 
 
 def display(text: str) -> str:
-    """A phrase as a name: the first letter large, identifiers as they are."""
+    """Return a phrase as a name: with a capital first letter, identifiers as they are."""
     first, _, _ = text.partition(" ")
     return text if _IDENTIFIER.search(first) else text[:1].upper() + text[1:]
 
@@ -57,8 +57,8 @@ def _carries_topic(word: str, lexicon: Lexicon) -> bool:
     )
 
 
-def _grams(run: list[str], lexicon: Lexicon) -> Iterator[Phrase]:
+def _grams(sequence: list[str], lexicon: Lexicon) -> Iterator[Phrase]:
     for size in range(1, _LONGEST + 1):
-        for start in range(len(run) - size + 1):
-            words = run[start : start + size]
+        for start in range(len(sequence) - size + 1):
+            words = sequence[start : start + size]
             yield Phrase(tuple(lexicon.stem(word) for word in words), " ".join(words))

@@ -21,21 +21,21 @@ class ReadSentence:
     hits: Sequence[CueMatch]
 
     def weight(self, label: str) -> float:
-        """The cues for `label` less the cues against it."""
+        """Return the weight of the cues for `label`, less the cues against it."""
         return sum(hit.weight for hit in self.hits if hit.label == label)
 
     def says_plainly(self, label: str) -> bool:
-        """Whether one strong cue of `label` is in the sentence, not only several weak ones."""
+        """Return whether one strong cue of `label` is in the sentence, not only several weak ones."""
         return any(hit.label == label and hit.weight >= 1 for hit in self.hits)
 
     def has(self, label: str) -> bool:
-        """Whether any cue of `label` is in the sentence."""
+        """Return whether any cue of `label` is in the sentence."""
         return any(hit.label == label for hit in self.hits)
 
 
 @dataclass(frozen=True)
 class ReadMessage:
-    """A message and what was read in it. `tickets`: what it is (`(#12)` in its title) and which ones it names."""
+    """A message and what was read in it. `own_ticket` is the one in its title (`(#12)`), `tickets` are those it names."""
 
     message: MessageText
     sentences: Sequence[ReadSentence]
@@ -44,13 +44,13 @@ class ReadMessage:
 
     @property
     def title(self) -> str:
-        """The message's title; blank where it has none."""
+        """Return the message's title; blank where it has none."""
         first = self.sentences[0].sentence if self.sentences else None
         return first.text if first and first.place is SentencePlace.TITLE else ""
 
 
 def read(message: MessageText, lexicons: Sequence[Lexicon]) -> ReadMessage:
-    """Read one message; the language is chosen sentence by sentence, the whole message deciding a draw."""
+    """Read one message; the language is chosen sentence by sentence, a draw is decided by the whole message."""
     found = sentences(message.text)
     spoken = [tokens(sentence.text) for sentence in found]
     main = choose(lexicons, [token for words in spoken for token in words])

@@ -1,4 +1,4 @@
-"""How much a message has to say: a sum of named factors, each with its own limit; nothing is learned."""
+"""The score of a message: a sum of named factors, each with its own limit; nothing is learned."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _TYPES = tuple(AtomType)
 
 
 def score(reading: ReadMessage, technical: frozenset[str]) -> Score:
-    """The score of a message. `factors` hold what is not nought, rounded to 3 digits; they add up to `value`."""
+    """Return the score of a message. `factors` hold what is not zero, rounded to 3 digits; they add up to `value`."""
     factors = {name: round(share, 3) for name, share in _factors(reading, technical).items()}
     factors = {name: share for name, share in factors.items() if share}
     value = round(min(1.0, max(0.0, sum(factors.values()))), 3)
@@ -27,7 +27,7 @@ def score(reading: ReadMessage, technical: frozenset[str]) -> Score:
 
 
 def signal_of(value: float) -> Signal:
-    """The class of a score in [0, 1]."""
+    """Return the class of a score in [0, 1]."""
     if value >= SIGNAL_FROM:
         return Signal.SIGNAL
     return Signal.WEAK_SIGNAL if value >= WEAK_SIGNAL_FROM else Signal.NOISE
@@ -51,11 +51,11 @@ def _factors(reading: ReadMessage, technical: frozenset[str]) -> Mapping[str, fl
 
 
 def _statements(reading: ReadMessage) -> float:
-    """The strongest statement of every sentence, summed: two sentences that state something count double."""
+    """Return the sum of every sentence's strongest statement: two sentences that state something count double."""
     return sum(max(0.0, min(1.5, max(read.weight(kind) for kind in _TYPES))) for read in reading.sentences)
 
 
 def _share(reading: ReadMessage, label: str) -> float:
-    """The share of the sentences that carry a cue of `label`, by words."""
+    """Return the share of the sentences that have a cue of `label`, by words."""
     total = sum(len(read.tokens) for read in reading.sentences)
     return sum(len(read.tokens) for read in reading.sentences if read.has(label)) / total if total else 0.0

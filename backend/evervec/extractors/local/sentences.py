@@ -1,4 +1,4 @@
-"""From a message's raw text to its sentences: markup is read, hard wraps undone, code and traces left out; no meaning."""
+"""The sentences of a message's raw text: markup is read, hard wraps are undone, code and traces left out."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ _ABBREVIATION = re.compile(
 
 
 class SentencePlace(StrEnum):
-    """Where in a message a sentence stands."""
+    """The part of a message that a sentence is in."""
 
     TITLE = "title"
     PROSE = "prose"
@@ -67,12 +67,12 @@ class _Paragraph:
 
 
 def collapse(text: str) -> str:
-    """White space of any kind and length as single blanks."""
+    """Return the text with single blanks for white space of any kind and length."""
     return " ".join(text.split())
 
 
 def sentences(text: str) -> list[Sentence]:
-    """The sentences of a message in order. Every one of them is a substring of `collapse(text)`."""
+    """Return the sentences of a message in order. Every one of them is a substring of `collapse(text)`."""
     found: list[Sentence] = []
     for paragraph in _paragraphs(text[:READ_AT_MOST]):
         for sentence in _split(collapse(" ".join(paragraph.lines))):
@@ -81,7 +81,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def has_code(text: str) -> bool:
-    """Whether a message shows code: a fence, an inline span or a trace."""
+    """Return whether a message shows code: a fence, an inline span or a trace."""
     head = text[:READ_AT_MOST]
     return "`" in head or any(_TRACE.match(line[:500]) or line.startswith(("    ", "\t")) for line in head.splitlines())
 
@@ -103,7 +103,7 @@ def _paragraphs(text: str) -> list[_Paragraph]:
 
 
 def _prose_lines(text: str) -> Iterator[str | None]:
-    """Lines of prose; None where a paragraph ends (a blank line, code, a quote, a heading)."""
+    """Yield lines of prose; None where a paragraph ends (a blank line, code, a quote, a heading)."""
     fence = ""
     after_break = True
     for line in text.splitlines():
@@ -126,7 +126,7 @@ def _left_out(line: str, after_break: bool) -> bool:
 
 
 def _continues(before: str, line: str) -> bool:
-    """Whether `line` goes on with the sentence of `before`: a hard wrap, not a line ended on purpose."""
+    """Return whether `line` goes on with the sentence of `before`: a hard wrap, not a line ended on purpose."""
     before, line = before.strip(), line.strip()
     if before.endswith((".", "!", "?", "…", ":")):
         return True
@@ -135,7 +135,7 @@ def _continues(before: str, line: str) -> bool:
 
 
 def _mark_title(paragraphs: list[_Paragraph], text: str) -> None:
-    """A short first line without a full stop, alone in its paragraph, is what the message is called."""
+    """Mark a short first line without a full stop, alone in its paragraph, as the message's title."""
     if not paragraphs or paragraphs[0].place is not SentencePlace.PROSE or len(paragraphs[0].lines) != 1:
         return
     first = paragraphs[0].lines[0]

@@ -1,4 +1,4 @@
-"""Groups statements under named topics: names are found first, as the phrases statements share, then filled."""
+"""Statements grouped under named topics: first the names, which are phrases that statements share, then the members."""
 
 import math
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ _CLOSE = 0.50  # cosine to a topic's centre from which a statement joins without
 
 @dataclass(frozen=True)
 class TopicMember:
-    """A statement as the grouping sees it: its text, its message with the title, and the messages that one answers."""
+    """A statement to be grouped: its text, its message and that one's title, and the messages that it answers."""
 
     text: str
     title: str
@@ -60,14 +60,16 @@ def group(
     if not members:
         return Grouping((), ())
     lexicon = members[0].lexicon
-    homeless = [atom for atom in known.atoms if atom.topic is None]
-    everyone = [
+    without_topic = [atom for atom in known.atoms if atom.topic is None]
+    candidates_and_known = [
         *members,
-        *(TopicMember(atom.content, "", min(atom.message_ids, default=0), lexicon) for atom in homeless),
+        *(TopicMember(atom.content, "", min(atom.message_ids, default=0), lexicon) for atom in without_topic),
     ]
-    said = [_keys(member) for member in everyone]
-    names = [_by_words(keys, member, known.topics) for keys, member in zip(said, everyone, strict=True)]
-    new = _new_topics(everyone, len(members), said, names, {key_of(topic.name, lexicon) for topic in known.topics})
+    said = [_keys(member) for member in candidates_and_known]
+    names = [_by_words(keys, member, known.topics) for keys, member in zip(said, candidates_and_known, strict=True)]
+    new = _new_topics(
+        candidates_and_known, len(members), said, names, {key_of(topic.name, lexicon) for topic in known.topics}
+    )
     names = names[: len(members)]
     _join_thread(names, members, known)
     _join_nearest(names, vectors, known.topics, known_vectors)
@@ -75,9 +77,9 @@ def group(
 
 
 def _keys(member: TopicMember) -> Mapping[PhraseKey, tuple[Phrase, bool]]:
-    """Every phrase of a member, and whether its title has it: what a title names is what the message is about.
+    """Return every phrase of a member, and whether its title has it: what a title names is what the message is about.
 
-    Where there is a title, a single word counts only in it: a sentence says many words by the way.
+    Where there is a title, a single word counts only in it: a sentence has many words that are not its subject.
     """
     said = phrases(member.text, member.lexicon)
     found = {phrase.key: (phrase, False) for phrase in said if len(phrase.key) > 1 or not member.title}
@@ -86,7 +88,7 @@ def _keys(member: TopicMember) -> Mapping[PhraseKey, tuple[Phrase, bool]]:
 
 
 def _by_words(said: Collection[PhraseKey], member: TopicMember, known: Sequence[KnownTopic]) -> str | None:
-    """The known topic whose name the member says, the longest name first."""
+    """Return the known topic whose name is in the member's text, the longest name first."""
     keys = [(key_of(topic.name, member.lexicon), topic) for topic in known]
     fits = [(len(key), -topic.topic_id, topic.name) for key, topic in keys if key in said]
     return max(fits)[2] if fits else None
@@ -99,7 +101,7 @@ def _new_topics(
     names: list[str | None],
     taken: set[PhraseKey],
 ) -> list[TopicDraft]:
-    """Greedy cover: the phrase that best names what is still without a topic, again and again. Fills `names`."""
+    """Return new topics by greedy cover: again and again the phrase that best names the rest. Fill in `names`."""
     common = Counter(key for keys in said for key in keys)
     partners = Counter(stem for key in common if len(key) == 2 for stem in key)
     general = {(stem,) for stem, count in partners.items() if count >= _PARTNERS}
@@ -162,7 +164,7 @@ def _is_shared(key: PhraseKey, candidate: _Candidate, members: Sequence[TopicMem
 
 
 def _quality(key: PhraseKey, candidate: _Candidate, total: int, common: Counter[PhraseKey]) -> float:
-    """How well a phrase names its members: many of them, in titles, two words rather than one, and not everywhere."""
+    """Return how well a phrase names its members: many of them, in titles, two words rather than one, and not everywhere."""
     if len(key) == 1 and common[key] > max(5, _TOO_COMMON * total):
         return 0.0
     rarest = max(math.log((total + 1) / max(common[(stem,)], common[key])) for stem in key)
@@ -173,7 +175,7 @@ def _quality(key: PhraseKey, candidate: _Candidate, total: int, common: Counter[
 def _description(
     key: PhraseKey, said: Sequence[Mapping[PhraseKey, tuple[Phrase, bool]]], members: Collection[int]
 ) -> str:
-    """What else the members speak of, so that a reader and an embedding see more than the name."""
+    """Return other phrases of the members, so that a reader and an embedding see more than the name."""
     beside: Counter[str] = Counter()
     for at in members:
         beside.update({phrase.text.lower() for other, (phrase, _) in said[at].items() if not set(other) & set(key)})
@@ -182,7 +184,7 @@ def _description(
 
 
 def _join_thread(names: list[str | None], members: Sequence[TopicMember], known: DatasetKnowledge) -> None:
-    """An answer is about what it answers, whatever its own words are."""
+    """Give answers the topic of what they answer, whatever their own words are."""
     spoken = {message_id: atom.topic for atom in known.atoms if atom.topic for message_id in atom.message_ids}
     for at, member in enumerate(members):
         above = [spoken[message_id] for message_id in reversed(member.answers) if message_id in spoken]
@@ -195,7 +197,7 @@ def _join_thread(names: list[str | None], members: Sequence[TopicMember], known:
 def _join_nearest(
     names: list[str | None], vectors: Vectors, known: Sequence[KnownTopic], known_vectors: Vectors
 ) -> None:
-    """Statements without a topic join the nearest one if it is near enough."""
+    """Give statements without a topic the nearest one, if it is near enough."""
     centres: dict[str, Vectors] = {topic.name: known_vectors[at] for at, topic in enumerate(known)}
     for new in {name for name in names if name is not None}:
         mean = vectors[[at for at, other in enumerate(names) if other == new]].mean(axis=0)

@@ -1,4 +1,4 @@
-"""What a chat model may answer: the JSON schemas it is given, and the checks that turn its answer into knowledge."""
+"""The answers of a chat model: the JSON schemas that it is given, and the checks that make knowledge of an answer."""
 
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
@@ -93,7 +93,7 @@ class AtomAnswer(_Part):
 
 
 class LinkAnswer(_Part):
-    """How two atoms stand to each other."""
+    """A link between two atoms."""
 
     source: int
     type: LinkType
@@ -111,7 +111,7 @@ class ExtractionAnswer(_Part):
 
 
 def read_scores(text: str, messages: Sequence[MessageText]) -> list[Score]:
-    """One score per message, in the messages' order. Raises `UnusableAnswerError`."""
+    """Return one score per message, in the messages' order. Raise `UnusableAnswerError`."""
     answer = _parse(ScoresAnswer, text)
     scores = {score.id: score for score in answer.scores}
     wanted = [message.message_id for message in messages]
@@ -125,7 +125,7 @@ def read_scores(text: str, messages: Sequence[MessageText]) -> list[Score]:
 
 
 def _score(answer: ScoreAnswer) -> Score:
-    """The model's shares, scaled so that they add up to its value; one factor `model` where it gave none."""
+    """Return the score with the model's shares scaled so that they add up to its value; one factor `model` where it gave none."""
     shares: dict[str, float] = {}
     for factor in answer.factors:
         shares[factor.name] = shares.get(factor.name, 0.0) + abs(factor.share)
@@ -137,7 +137,7 @@ def _score(answer: ScoreAnswer) -> Score:
 
 
 def read_extraction(text: str, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
-    """Topics, atoms and links, every reference checked against what was sent. Raises `UnusableAnswerError`."""
+    """Return topics, atoms and links, every reference checked against what was sent. Raise `UnusableAnswerError`."""
     answer = _parse(ExtractionAnswer, text)
     topics = {topic.name.casefold(): TopicDraft(topic.name, topic.description) for topic in answer.topics}
     names = {key: topic.name for key, topic in topics.items()}

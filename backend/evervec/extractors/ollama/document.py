@@ -1,4 +1,4 @@
-"""What a chat model is shown: messages in runs that fit its context, each run one JSON document; asks nobody."""
+"""The JSON documents that a chat model is shown: messages in batches that fit its context; sends nothing."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ MESSAGES_A_CALL = 20
 
 
 def batches(messages: Sequence[MessageText], budget: int) -> Iterator[list[MessageText]]:
-    """Messages in order, in runs that fit `budget` tokens: one message at least, MESSAGES_A_CALL at most."""
+    """Yield the messages in order, in batches that fit `budget` tokens: at least one message, at most MESSAGES_A_CALL."""
     batch: list[MessageText] = []
     used = 0
     for message in messages:
@@ -27,7 +27,7 @@ def batches(messages: Sequence[MessageText], budget: int) -> Iterator[list[Messa
 
 
 def document(batch: Sequence[MessageText], budget: int, known: DatasetKnowledge | None = None) -> str:
-    """The one JSON document that a model is shown."""
+    """Return the JSON document that a model is shown."""
     whole: dict[str, Any] = {"messages": [_entry(message, budget) for message in batch]}
     if known is not None:
         topics = [{"name": topic.name, "description": topic.description} for topic in known.topics]
@@ -47,7 +47,7 @@ def _entry(message: MessageText, budget: int) -> dict[str, Any]:
 
 
 def _head(text: str, budget: int) -> str:
-    """The longest beginning, by halves, that fits `budget` tokens."""
+    """Return the longest beginning, by halves, that fits `budget` tokens."""
     text = text[: budget * 4]
     while len(text) > 1 and estimate_tokens(text) > budget:
         text = text[: len(text) // 2]
@@ -55,7 +55,7 @@ def _head(text: str, budget: int) -> str:
 
 
 def _within(entries: Sequence[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
-    """The first entries that fit `budget` tokens together."""
+    """Return the first entries that fit `budget` tokens together."""
     kept = []
     for entry in entries:
         budget -= estimate_tokens(orjson.dumps(entry).decode())

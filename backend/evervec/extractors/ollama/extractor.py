@@ -30,9 +30,9 @@ Read = TypeVar("Read")
 
 
 class OllamaExtractor:
-    """Scores and extracts with a JSON schema in `format`, at temperature 0.
+    """An extractor that asks a chat model, with a JSON schema in `format`, at temperature 0.
 
-    The messages travel as one JSON document: whatever they say, they stay data. A quarter of the model's context is
+    The messages are sent as one JSON document, so that whatever they say stays data. A quarter of the model's context is
     for them, a quarter for what is known already, the rest for the task and the answer; a message that is longer is
     sent up to that length and marked `"cut": true`.
     """
@@ -53,11 +53,11 @@ class OllamaExtractor:
 
     @property
     def name(self) -> str:
-        """How messages call this extractor."""
+        """Return the provider's name, for messages."""
         return self._name
 
     async def score(self, messages: Sequence[MessageText]) -> list[Score]:
-        """One score per message, in order. Raises a `ProviderError` subclass."""
+        """Return one score per message, in order. Raise a `ProviderError` subclass."""
         scores: list[Score] = []
         for batch in batches(messages, self._budget):
             scores += await self._ask(
@@ -66,7 +66,7 @@ class OllamaExtractor:
         return scores
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
-        """Topics, atoms and links. Raises a `ProviderError`; `BadResponseError` when the repair failed too."""
+        """Return topics, atoms and links. Raise a `ProviderError`; `BadResponseError` when the repair failed too."""
         found = Extraction()
         for batch in batches(messages, self._budget):
             aware = _with_topics(known, found.topics)
@@ -97,7 +97,7 @@ class OllamaExtractor:
 
 @cache
 def prompt(task: str) -> str:
-    """The text of `prompts/<task>.md`."""
+    """Return the text of `prompts/<task>.md`."""
     return (files(__package__) / "prompts" / f"{task}.md").read_text("utf-8")
 
 
@@ -110,12 +110,12 @@ def _extraction_of(batch: Sequence[MessageText], known: DatasetKnowledge) -> Cal
 
 
 def _with_topics(known: DatasetKnowledge, found: Sequence[TopicDraft]) -> DatasetKnowledge:
-    """What is known, and the topics that an earlier call of the same extraction named (id 0: not stored yet)."""
+    """Return what is known, with the topics that an earlier call of the same extraction named (id 0: not stored yet)."""
     return replace(known, topics=[*known.topics, *(KnownTopic(0, topic.name, topic.description) for topic in found)])
 
 
 def _joined(first: Extraction, second: Extraction) -> Extraction:
-    """Both, with the second's links moved to where its atoms come to stand."""
+    """Return both, with the second's links pointing to the new places of its atoms."""
     shift = len(first.atoms)
     moved = [_moved(link, shift) for link in second.links]
     return Extraction([*first.topics, *second.topics], [*first.atoms, *second.atoms], [*first.links, *moved])

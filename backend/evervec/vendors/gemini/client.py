@@ -1,4 +1,4 @@
-"""The connection to the Gemini API: deadlines, a size cap, no redirects, answers put on the ladder; no embedding here.
+"""The connection to the Gemini API: deadlines, a size cap, no redirects, errors as `ProviderError`; no embedding here.
 
 Google's library sends its requests through this client, and the batch API is spoken by it alone: the library drops a
 job's `error` and `batchStats`, reads a whole result file into memory and, through aiohttp, repeats requests by itself.
@@ -19,7 +19,7 @@ from evervec.vendors.http import Deadlines, connection_errors, require_address, 
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
-"""All documents of Google's about batches and embedding are about this one."""
+"""The version that Google's documents about batches and embedding describe."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
@@ -28,7 +28,7 @@ _OF_THE_WIRE = ("content-encoding", "content-length", "transfer-encoding")
 class GeminiClient(httpx.AsyncClient):
     """`httpx.AsyncClient` whose every request raises a `ProviderError` subclass or returns a whole answer of 2xx.
 
-    It is one, so that Google's library takes it for its own. Nothing is ever sent twice in here.
+    Google's library takes it as its own HTTP client. No request is ever sent twice.
     """
 
     def __init__(
@@ -54,69 +54,69 @@ class GeminiClient(httpx.AsyncClient):
         )
 
     async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
-        """What the library calls. Raises the `ProviderError` of whatever is not 2xx."""
-        how.pop("timeout", None)  # the library has none, which would mean for ever
+        """Send one request, as the library calls it. Raise the `ProviderError` of a status outside 2xx."""
+        how.pop("timeout", None)  # the library passes None, which would mean for ever
         response = await self.ask(method, url, **how)
         if not response.is_success:
-            raise self.problem(self.refusal(response))
+            raise self.error_of(self.refusal(response))
         return response
 
     async def call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        """The object that an endpoint of `v1beta` answers."""
+        """Return the JSON object that an endpoint of `v1beta` answers."""
         return self.document(await self.request(method, f"/{VERSION}/{path}", **how))
 
     async def ask(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
-        """One request and its whole answer, whatever the status; raises only what the connection does."""
+        """Return the whole answer to one request, whatever its status. Raise only for errors of the connection."""
         with self._connection():
             async with asyncio.timeout(self.deadlines.total), self.stream(method, url, **how) as response:
                 return await self._whole(response)
 
     async def pieces(self, *paths: str) -> AsyncGenerator[bytes, None]:
-        """The bytes behind the first of these addresses that is there, as they come in.
+        """Yield the bytes of the file at the first of these addresses that exists, as they come in.
 
-        Raises `ResultsDeletedError` when none is.
+        Raise `ResultsDeletedError` when none exists.
         """
         for path in paths:
             with self._connection():
                 async with self.stream("GET", path, params={"alt": "media"}) as response:
                     if response.is_success:
-                        self._no_page(response)
+                        self._require_no_page(response)
                         async for piece in response.aiter_bytes():
                             yield piece
                         return
                     refusal = self.refusal(await self._whole(response))
             if not refusal.missing:
-                raise self.problem(refusal)
+                raise self.error_of(refusal)
         raise ResultsDeletedError(self.provider, f"HTTP {refusal.status}: {refusal.reason}")
 
     def document(self, response: httpx.Response) -> dict[str, Any]:
-        """The JSON object of an answer."""
+        """Return the JSON object of an answer. Raise `BadResponseError`."""
         try:
             document = orjson.loads(response.content)
         except orjson.JSONDecodeError as problem:
-            raise BadResponseError(self.provider, f"the answer is no JSON: {problem}") from None
+            raise BadResponseError(self.provider, f"the answer is not JSON: {problem}") from None
         if not isinstance(document, dict):
             raise BadResponseError(self.provider, f"the answer is a {type(document).__name__} and no object")
         return document
 
     def refusal(self, response: httpx.Response) -> GeminiRefusal:
-        """What an answer outside 2xx says."""
+        """Return what an answer outside 2xx says."""
         return GeminiRefusal.of(response, self._key)
 
-    def problem(self, refusal: GeminiRefusal) -> ProviderError:
-        """The error that a refusal is."""
+    def error_of(self, refusal: GeminiRefusal) -> ProviderError:
+        """Return the error for a refusal."""
         return refusal_error(self.provider, refusal)
 
-    def here(self, url: str) -> str:
-        """An address that the server gave, as a path of ours: neither a file nor the key goes to another host."""
+    def path_of(self, url: str) -> str:
+        """Return the path of an address that the server gave, so that file and key are sent to no other host."""
         try:
             path = httpx.URL(url).raw_path.decode("ascii")
         except httpx.InvalidURL:
-            raise BadResponseError(self.provider, "the address to upload to is none") from None
+            raise BadResponseError(self.provider, "the address to upload to is not an address") from None
         return "/" + path.removeprefix(self.base_url.raw_path.decode("ascii")).lstrip("/")
 
     async def _whole(self, response: httpx.Response) -> httpx.Response:
-        """The answer with its body, which is decompressed already."""
+        """Return the answer with its body, which is decompressed already."""
         body = bytearray()
         async for piece in response.aiter_bytes():
             body += piece
@@ -125,7 +125,7 @@ class GeminiClient(httpx.AsyncClient):
         headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_WIRE]
         return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
-    def _no_page(self, response: httpx.Response) -> None:
+    def _require_no_page(self, response: httpx.Response) -> None:
         if response.headers.get("content-type", "").startswith("text/html"):
             raise BadResponseError(self.provider, "a page of HTML came instead of the file")
 
@@ -136,7 +136,7 @@ class GeminiClient(httpx.AsyncClient):
 
 
 def require_model(provider: str, model: str) -> str:
-    """A model's name without `models/` before it, or a `ConfigError` for what can not stand in an address."""
+    """Return a model's name without `models/`. Raise `ConfigError` for one that can not stand in an address."""
     bare = model.removeprefix("models/")
     if not _MODEL.fullmatch(bare) or ".." in bare:
         raise ConfigError(provider, f"{model[:200]!r} is not a model's name like gemini-embedding-001.")

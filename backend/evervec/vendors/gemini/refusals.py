@@ -1,4 +1,4 @@
-"""From a refusal of Gemini to its rung on the failure ladder: Google's error body first, then what HTTP says."""
+"""From a refusal of Gemini to its `ProviderError`: Google's error body first, then the HTTP status."""
 
 import re
 from collections.abc import Iterator
@@ -28,8 +28,10 @@ _RETRY_IN = re.compile(r"retry in ([0-9.]+)s", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class GeminiRefusal:
-    """An answer outside 2xx: `{"error": {"code", "message", "status", "details": [{"@type", …}]}}`, or whatever a proxy
-    in between writes. `word` is Google's name of the error, `model` the one that was asked.
+    """An answer outside 2xx.
+
+    Its body is `{"error": {"code", "message", "status", "details": [{"@type", …}]}}`, or whatever a proxy in between
+    writes. `word` is Google's name of the error, `model` the one that was asked.
 
     https://cloud.google.com/apis/design/errors
     """
@@ -61,13 +63,15 @@ class GeminiRefusal:
 
     @property
     def missing(self) -> bool:
-        """Whether the thing in the path is not there. Of files Google says 403 for that; a 403 about the key has a
-        detail with its reason."""
+        """Return whether the thing in the path does not exist.
+
+        For files Google answers 403 then; a 403 about the key has a detail with its reason.
+        """
         return self.status == 404 or (self.status == 403 and not self._reasons)
 
     @property
     def about_key(self) -> bool:
-        """Whether the key is what is refused: Google says 400 for a wrong one."""
+        """Return whether the key is refused: Google answers 400 for a wrong one."""
         if self.status in (401, 403):
             return True
         words = self.reason.lower()
@@ -75,12 +79,12 @@ class GeminiRefusal:
 
     @property
     def daily(self) -> bool:
-        """Whether it is the quota of a day that is used up."""
+        """Return whether the quota of a day is used up."""
         return any("PerDay" in quota for quota in self._quotas())
 
     @property
     def delay(self) -> float:
-        """Seconds to wait: `RetryInfo`, else the header, else the number in the message."""
+        """Return the seconds to wait: `RetryInfo`, else the header, else the number in the message."""
         told = (_SECONDS.fullmatch(str(detail.get("retryDelay", ""))) for detail in self.details)
         found = next((match[1] for match in told if match), None) or self.retry_after
         in_words = _RETRY_IN.search(self.reason)
@@ -98,7 +102,7 @@ class GeminiRefusal:
 
 
 def refusal_error(provider: str, refusal: GeminiRefusal) -> ProviderError:
-    """The error that a refusal is."""
+    """Return the error for a refusal."""
     detail = f"HTTP {refusal.status}: {refusal.reason or 'no reason given'}"
     if refusal.about_key:
         return AuthError(provider, f"{detail} Set another key with `evervec providers add`.")
@@ -120,7 +124,7 @@ def refusal_error(provider: str, refusal: GeminiRefusal) -> ProviderError:
 
 
 def next_reset(now: datetime) -> datetime | None:
-    """The next midnight in California, when the quotas of a day begin anew; None on a machine without time zones.
+    """Return the next midnight in California, when daily quotas begin again; None on a machine without time zones.
 
     https://ai.google.dev/gemini-api/docs/rate-limits
     """

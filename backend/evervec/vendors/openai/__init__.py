@@ -1,1 +1,1 @@
-"""The OpenAI API and servers that speak like it: the HTTP client and what its refusals mean."""
+"""The OpenAI API and compatible servers: the HTTP client and what its refusals mean."""

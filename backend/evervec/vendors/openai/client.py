@@ -1,4 +1,4 @@
-"""The connection to OpenAI or a server that speaks like it: deadlines, size caps, strict JSON, answers on the ladder."""
+"""The connection to OpenAI or a compatible server: deadlines, size caps, strict JSON, errors as `ProviderError`."""
 
 import asyncio
 import ssl
@@ -28,7 +28,7 @@ PAGE_SIZE: Final = 100
 
 
 class ListItem(BaseModel):
-    """One thing of a list."""
+    """One object of a list."""
 
     id: str = Field(min_length=1)
 
@@ -48,8 +48,8 @@ class OpenAIClient(AsyncOpenAI):
     """`AsyncOpenAI` without its retries, its reading of the environment and its guesses.
 
     Use it through `with_streaming_response` and one of `ask`, `pieces` and `listed`: what they raise is a
-    `ProviderError` subclass. The library would send a request that creates a job three times, answers a list that is
-    too short as it is, and fails with its own attribute errors when a proxy answers with a page.
+    `ProviderError` subclass. The library would send a request that creates a job three times, return an incomplete list,
+    and fail with attribute errors when a proxy answers with a page.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class OpenAIClient(AsyncOpenAI):
         deadlines: Deadlines | None = None,
         max_bytes: int = 256 << 20,
     ) -> None:
-        self.told_as, self.told_model = provider, model
+        self.provider, self.model = provider, model
         self.deadlines, self.max_bytes = deadlines or Deadlines(), max_bytes
         timeout = httpx2.Timeout(self.deadlines.silence, connect=self.deadlines.connect)
         super().__init__(
@@ -71,7 +71,10 @@ class OpenAIClient(AsyncOpenAI):
             max_retries=0,
             timeout=timeout,
             http_client=httpx2.AsyncClient(
-                timeout=timeout, trust_env=False, follow_redirects=False, event_hooks={"response": [self._refuse]}
+                timeout=timeout,
+                trust_env=False,
+                follow_redirects=False,
+                event_hooks={"response": [self._raise_refusal]},
             ),
         )
         # The library fills these from OPENAI_* and sends them to whatever host it is given.
@@ -79,30 +82,30 @@ class OpenAIClient(AsyncOpenAI):
         self._custom_headers = {}
 
     async def ask(self, call: Call, kind: type[AnswerModel], *, uploads: bool = False) -> AnswerModel:
-        """The whole answer to a call, strictly as `kind` says. Raises `BadResponseError` for anything else.
+        """Return the whole answer to a call as `kind`, without any conversion. Raise `BadResponseError` for anything else.
 
-        A call that `uploads` a file may take as long as it takes, while something goes.
+        A call that `uploads` a file has no total deadline, only one for silence.
         """
-        with self._on_the_ladder():
+        with self._connection_errors():
             async with asyncio.timeout(None if uploads else self.deadlines.total), call as response:
                 body = await _read(response.http_response, self.max_bytes)
         if len(body) > self.max_bytes:
-            raise BadResponseError(self.told_as, f"the answer is longer than {self.max_bytes:,} bytes")
-        return read_strictly(kind, body, self.told_as)
+            raise BadResponseError(self.provider, f"the answer is longer than {self.max_bytes:,} bytes")
+        return read_strictly(kind, body, self.provider)
 
     async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file, as they arrive; it may take as long as it takes, while something comes."""
-        with self._on_the_ladder():
+        """Yield the bytes of a file as they arrive; there is no total deadline, only one for silence."""
+        with self._connection_errors():
             async with call as response:
                 if response.headers.get("content-type", "").startswith("text/html"):
-                    raise BadResponseError(self.told_as, "a web page came instead of a file: is a proxy in between?")
+                    raise BadResponseError(self.provider, "a web page came instead of a file: is a proxy in between?")
                 async for piece in response.http_response.aiter_bytes():
                     yield piece
 
     async def listed(
         self, listing: Callable[..., Call], kind: type[Listed], **how: Any
     ) -> AsyncGenerator[Listed, None]:
-        """Everything that a list holds, newest first, page by page."""
+        """Yield everything in a list, newest first, page by page."""
         after: str | Omit = omit
         while True:
             # `ListPage[kind]` is a class made at run time, which mypy can not follow
@@ -112,49 +115,49 @@ class OpenAIClient(AsyncOpenAI):
             if not page.has_more or not page.data:
                 return
             if page.data[-1].id == after:
-                raise BadResponseError(self.told_as, f"the list repeats itself after {after!r}")
+                raise BadResponseError(self.provider, f"the list repeats itself after {after!r}")
             after = page.data[-1].id
 
     @contextmanager
-    def _on_the_ladder(self) -> Iterator[None]:
-        """Turn what the library and its HTTP client raise into the `ProviderError` that it means."""
+    def _connection_errors(self) -> Iterator[None]:
+        """Raise the `ProviderError` for what the library and its HTTP client raise inside."""
         try:
             yield
         except TimeoutError:
-            raise TransientError(self.told_as, f"no whole answer within {self.deadlines.total:g} s") from None
+            raise TransientError(self.provider, f"no whole answer within {self.deadlines.total:g} s") from None
         except APIConnectionError as problem:
-            raise self._broken(problem.__cause__ or problem) from None
+            raise self._connection_error(problem.__cause__ or problem) from None
         except (httpx2.RequestError, ssl.SSLError, EndOfStream) as problem:
-            raise self._broken(problem) from None
+            raise self._connection_error(problem) from None
 
-    def _broken(self, problem: BaseException) -> ProviderError:
+    def _connection_error(self, problem: BaseException) -> ProviderError:
         said = str(problem) or repr(problem)
         match problem:
             case httpx2.ConnectTimeout():
-                return TransientError(self.told_as, f"{self.base_url} does not answer within the connect deadline")
+                return TransientError(self.provider, f"{self.base_url} does not answer within the connect deadline")
             case httpx2.ConnectError():
-                return TransientError(self.told_as, f"{self.base_url} can not be reached ({said}): is it started?")
+                return TransientError(self.provider, f"{self.base_url} can not be reached ({said}): is it started?")
             case httpx2.TimeoutException():
-                return TransientError(self.told_as, f"nothing came or went for {self.deadlines.silence:g} s")
+                return TransientError(self.provider, f"nothing came or went for {self.deadlines.silence:g} s")
             case httpx2.DecodingError():
-                return BadResponseError(self.told_as, f"the answer can not be decompressed: {said}")
+                return BadResponseError(self.provider, f"the answer can not be decompressed: {said}")
             case _:
-                return TransientError(self.told_as, f"the connection broke: {said}")
+                return TransientError(self.provider, f"the connection broke: {said}")
 
-    async def _refuse(self, response: httpx2.Response) -> None:
-        """Raise what a status outside 2xx means, before the library reads such an answer to its end, however long."""
+    async def _raise_refusal(self, response: httpx2.Response) -> None:
+        """Raise what a status outside 2xx means, before the library reads all of the answer, however long."""
         if response.is_success:
             return
         body = (await _read(response, MOST_ERROR_BYTES))[:MOST_ERROR_BYTES]
         if response.is_redirect:
             body = f"it redirects to {response.headers.get('location')}, which is not followed".encode()
         raise refusal_error(
-            self.told_as, response.status_code, body, response.headers, model=self.told_model, secret=self.api_key
+            self.provider, response.status_code, body, response.headers, model=self.model, secret=self.api_key
         )
 
 
 def address(provider: str, base_url: str | None) -> str:
-    """Where the API is: `base_url` with `/v1` where it has no path. Raises `ConfigError` for what is no address."""
+    """Return the API's address: `base_url`, with `/v1` where it has no path. Raise `ConfigError` for an invalid one."""
     given = require_address(provider, base_url or OPENAI_URL)
     parts = urlsplit(given)
     chosen = given if parts.path.strip("/") else parts._replace(path="/v1").geturl()
@@ -166,7 +169,7 @@ def address(provider: str, base_url: str | None) -> str:
 
 
 async def _read(response: httpx2.Response, most: int) -> bytes:
-    """The body, or a little more than `most` bytes of it."""
+    """Return the body, or a little more than `most` bytes of it."""
     body = bytearray()
     async for piece in response.aiter_bytes():
         body += piece

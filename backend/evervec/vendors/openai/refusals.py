@@ -1,4 +1,4 @@
-"""From an answer of OpenAI, or of a server that speaks like it, to its rung of the failure ladder; sends nothing.
+"""From a refusal of OpenAI, or of a compatible server, to its `ProviderError`: OpenAI's codes first, then the HTTP status.
 
 Codes and messages: https://platform.openai.com/docs/guides/error-codes, and what compatible servers say instead.
 """
@@ -33,20 +33,20 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class NotThereError(ConfigError):
-    """{provider} is not set up right: {detail}"""
+    """{provider} is configured wrongly: {detail}"""
 
 
 class StateConflictError(TransientError):
-    """{provider} is out for the moment: {detail}"""
+    """{provider} does not work at the moment: {detail}"""
 
 
 def refusal_error(
     provider: str, status: int, body: bytes, headers: Mapping[str, str], *, model: str, secret: str | None = None
 ) -> ProviderError:
-    """What an answer outside 2xx means, in OpenAI's own words first, then by what any HTTP server means by the status.
+    """Return the error for an answer outside 2xx.
 
-    `NotThereError` is a 404 in which the API itself speaks, not a proxy or a wrong address: what the id names is gone.
-    `StateConflictError` is a 409 of that kind: what was asked does not go with how the thing stands now.
+    `NotThereError` is a 404 of the API itself, not of a proxy or a wrong address: the object of this id is deleted.
+    `StateConflictError` is a 409 of that kind: the request does not fit the object's present state.
     """
     marks, reason = _marks(body), reason_of(body, secret)
     words, detail = reason.lower(), f"HTTP {status}: {reason or 'no reason given'}"
@@ -72,7 +72,7 @@ def refusal_error(
 
 
 def _marks(body: bytes) -> frozenset[str]:
-    """`code`, `type` and `param` of `{"error": {…}}`, and `error` itself if there is one; empty for anything else."""
+    """Return `code`, `type` and `param` of `{"error": {…}}`, and `error` itself if there is one; empty for anything else."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -85,12 +85,12 @@ def _marks(body: bytes) -> frozenset[str]:
 
 
 def _is_too_much(words: str) -> bool:
-    """Whether the request holds too much and its texts may be fine; the last one is what text-embeddings-inference says."""
+    """Return whether the whole request is too large; the last phrase is of text-embeddings-inference."""
     return "array too long" in words or "tokens per request" in words or ("batch size" in words and "maximum" in words)
 
 
 def _delay(headers: Mapping[str, str], reason: str) -> float:
-    """Seconds to wait: `retry-after-ms`, else `retry-after`, else what the message says (`6m0s`, `20ms`)."""
+    """Return the seconds to wait: `retry-after-ms`, else `retry-after`, else what the message says (`6m0s`, `20ms`)."""
     said = _TRY_AGAIN.search(reason)
     spoken = (
         sum(float(n) * _SECONDS[unit.lower()] for n, unit in _DURATION.findall(said[1])) if said else FALLBACK_DELAY

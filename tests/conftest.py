@@ -22,7 +22,7 @@ from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from evervec.store.schema import migrations
 from evervec.store.session import Database
@@ -117,7 +117,7 @@ async def psql(database_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def dataset(database: Database) -> Dataset:
+async def dataset(database: Database) -> DatasetRef:
     """A dataset to put rows into."""
     async with database.transaction() as tx:
         return await datasets.ensure(tx, "river", "log")

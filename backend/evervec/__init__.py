@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from evervec.library.blocking import SyncSemanticCore
     from evervec.library.core import SemanticCore
     from evervec.library.documents import LibraryDocument as Document
-    from evervec.store.batch.batch_jobs import BatchJob
+    from evervec.store.batch.batch_jobs import BatchJobRecord as BatchJob
 
 __all__ = ["BatchJob", "Document", "SemanticCore", "SyncSemanticCore"]
 
 _PLACES = {
-    "BatchJob": ("evervec.store.batch.batch_jobs", "BatchJob"),
+    "BatchJob": ("evervec.store.batch.batch_jobs", "BatchJobRecord"),
     "Document": ("evervec.library.documents", "LibraryDocument"),
     "SemanticCore": ("evervec.library.core", "SemanticCore"),
     "SyncSemanticCore": ("evervec.library.blocking", "SyncSemanticCore"),

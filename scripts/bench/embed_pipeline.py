@@ -7,7 +7,7 @@ from time import perf_counter
 from evervec.domain.protocols import Embedder
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, at_least, rate
 from scripts.bench.stack import Bench, copy_messages, dataset, empty, without_hnsw
@@ -25,7 +25,7 @@ async def run(bench: Bench) -> list[Line]:
         return [await _line(resources, target, written, size) for size in SIZES]
 
 
-async def _line(resources: Resources, target: Dataset, written: Sequence[str], size: int) -> Line:
+async def _line(resources: Resources, target: DatasetRef, written: Sequence[str], size: int) -> Line:
     taken = await clock.rounds(
         4,
         {
@@ -45,7 +45,7 @@ async def _alone(embedder: Embedder, written: Sequence[str], size: int) -> float
     return perf_counter() - started
 
 
-async def _pipeline(resources: Resources, target: Dataset, written: Sequence[str], size: int) -> float:
+async def _pipeline(resources: Resources, target: DatasetRef, written: Sequence[str], size: int) -> float:
     await empty(resources)
     await copy_messages(resources, target, written)
     async with resources.database.autocommit() as connection:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.vectors import build_indexes
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, at_least, at_most, rate
@@ -32,19 +32,19 @@ async def run(bench: Bench) -> list[Line]:
         ]
 
 
-async def _copies(resources: Resources, target: Dataset, written: Sequence[str]) -> Line:
+async def _copies(resources: Resources, target: DatasetRef, written: Sequence[str]) -> Line:
     copy = partial(_copy, resources, target, written)
     taken = await clock.rounds(3, {"untracked": partial(copy, "untracked"), "messages": partial(copy, "messages")})
     note = texts.described(written)
     return rate("COPY", len(written), taken["messages"], taken["untracked"], at_least(0.1), note)
 
 
-async def _copy(resources: Resources, target: Dataset, written: Sequence[str], table: str) -> float:
+async def _copy(resources: Resources, target: DatasetRef, written: Sequence[str], table: str) -> float:
     await empty(resources, table)
     return await clock.seconds(copy_messages(resources, target, written, table))
 
 
-async def _updates(resources: Resources, target: Dataset, written: Sequence[str]) -> Line:
+async def _updates(resources: Resources, target: DatasetRef, written: Sequence[str]) -> Line:
     for table in ("untracked", "messages"):
         await _copy(resources, target, written, table)
     await _embed(resources)

@@ -19,7 +19,7 @@ from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.executors import Executors
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from scripts.bench import mirror_process, mirror_rows, vectors
 from scripts.bench.mirror_rows import Rows
 from scripts.bench.report import Line, at_least, at_most
@@ -51,14 +51,14 @@ async def run(bench: Bench) -> list[Line]:
     return [together, *busy, await _at_hand(main, made_in_order, 3.0 if bench.quick else 10.0)]
 
 
-async def _together(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float) -> Line:
+async def _together(mirrors: Mirrors, target: DatasetRef, queries: Rows, seconds: float) -> Line:
     best = max([await _searches(mirrors, target, queries, seconds) for _ in range(ROUNDS)])
     name = f"{TOGETHER} searches at a time, promised"
     ratio = best / SEARCHES_A_SECOND
     return Line(name, best, SEARCHES_A_SECOND, "a second", ratio, at_least(1), f"best of {ROUNDS} rounds")
 
 
-async def _searches(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: float) -> float:
+async def _searches(mirrors: Mirrors, target: DatasetRef, queries: Rows, seconds: float) -> float:
     """So many were answered a second: each who asks waits for the answer before asking again."""
     ends, counts = perf_counter() + seconds, [0] * TOGETHER
 
@@ -74,7 +74,7 @@ async def _searches(mirrors: Mirrors, target: Dataset, queries: Rows, seconds: f
     return sum(counts) / (perf_counter() - started)
 
 
-async def _while_busy(resources: Resources, target: Dataset, queries: Rows, seconds: float) -> list[Line]:
+async def _while_busy(resources: Resources, target: DatasetRef, queries: Rows, seconds: float) -> list[Line]:
     """Single searches: alone, while another process writes, and while the main segment is built anew as well."""
     mirrors = resources.mirrors
 
@@ -127,7 +127,7 @@ async def _applying(index: DatasetIndex, executors: Executors, rows: Rows) -> No
         await asyncio.sleep(SIZE / RATE)
 
 
-async def _moving(mirrors: Mirrors, target: Dataset) -> None:
+async def _moving(mirrors: Mirrors, target: DatasetRef) -> None:
     """Wait until what the writer writes is applied."""
     before = _snapshot(mirrors, target)
     await mirror_rows.until(lambda: _snapshot(mirrors, target).delta.stored > before.delta.stored, 30, every=PAUSE)
@@ -148,7 +148,7 @@ async def _singles(
     return taken
 
 
-def _snapshot(mirrors: Mirrors, target: Dataset) -> Snapshot:
+def _snapshot(mirrors: Mirrors, target: DatasetRef) -> Snapshot:
     found = mirrors.mirror(target).snapshot()
     if found is None:
         raise RuntimeError(mirrors.mirror(target).reason)

@@ -17,7 +17,7 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import Lane
 from evervec.store import messages
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.worker.main import work
 from scripts.bench import mirror_process, mirror_rows, texts, vectors
 from scripts.bench.report import Line, Promise, at_most, below
@@ -51,7 +51,7 @@ class Seen:
             raise RuntimeError(f"transaction {xid} was never searchable")
         return max(self.times[at], committed)
 
-    async def watch(self, mirrors: Mirrors, target: Dataset) -> None:
+    async def watch(self, mirrors: Mirrors, target: DatasetRef) -> None:
         """Note every new state, until cancelled."""
         last = None
         while True:
@@ -81,7 +81,9 @@ async def _vectors(bench: Bench) -> list[Line]:
     return lines
 
 
-async def _written(resources: Resources, target: Dataset, *, rate: int, seconds: int, size: int = 1) -> Sequence[float]:
+async def _written(
+    resources: Resources, target: DatasetRef, *, rate: int, seconds: int, size: int = 1
+) -> Sequence[float]:
     """Another process writes and rings; answers the milliseconds from each commit until it is searchable here."""
     seen = Seen()
     watching = asyncio.create_task(seen.watch(resources.mirrors, target))
@@ -101,7 +103,7 @@ async def _written(resources: Resources, target: Dataset, *, rate: int, seconds:
     return [(seen.when(xid, committed) - committed) * 1000 for xid, committed in pairs]
 
 
-async def _true(resources: Resources, target: Dataset) -> None:
+async def _true(resources: Resources, target: DatasetRef) -> None:
     """Check that what counts as searchable is equal to the database."""
     found = await resources.mirrors.check(target, repair=False)
     if not found.in_sync:
@@ -128,7 +130,7 @@ async def _texts(bench: Bench) -> list[Line]:
     return _percentiles("commit of a text, local embedder", taken, below, p50=100, p99=500)
 
 
-async def _saved(resources: Resources, target: Dataset, text: str, number: int) -> float:
+async def _saved(resources: Resources, target: DatasetRef, text: str, number: int) -> float:
     """Milliseconds from the commit of one message until its vector is in the mirror."""
     message = IncomingMessage("bench", str(number), "ada", datetime.now(UTC), text)
     async with resources.database.transaction() as tx:
@@ -143,7 +145,7 @@ async def _saved(resources: Resources, target: Dataset, text: str, number: int) 
     return taken
 
 
-def _there(mirrors: Mirrors, target: Dataset, ids: Ids) -> bool:
+def _there(mirrors: Mirrors, target: DatasetRef, ids: Ids) -> bool:
     index = mirrors.mirror(target).index
     return index is not None and bool((index.snapshot.versions_of(ids) >= 0).all())
 

@@ -23,7 +23,7 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import datasets, vector_wire
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database
 from scripts.bench import mirror_rows
 from scripts.bench.mirror_rows import Rows
@@ -147,13 +147,13 @@ async def _write(name: str, rate: float, size: int, seconds: float, connections:
 class _Writing:
     """Writes in turns over the vectors of a dataset."""
 
-    def __init__(self, resources: Resources, dataset: Dataset, ids: Sequence[int], values: Rows, size: int) -> None:
+    def __init__(self, resources: Resources, dataset: DatasetRef, ids: Sequence[int], values: Rows, size: int) -> None:
         self.commits: list[tuple[int, float]] = []
         self._resources, self._dataset = resources, dataset
         self._ids, self._packed, self._size = ids, vector_wire.pack(values), size
 
     @classmethod
-    async def over(cls, resources: Resources, dataset: Dataset, size: int) -> "_Writing":
+    async def over(cls, resources: Resources, dataset: DatasetRef, size: int) -> "_Writing":
         async with resources.database.read() as tx:
             rows = await tx.fetch("SELECT vector_id FROM embeddings WHERE dataset_id = $1 ORDER BY 1", dataset.id)
             dimensions = await tx.fetchval("SELECT dimensions FROM embedding_spaces WHERE state = 'active'")
@@ -177,7 +177,7 @@ class _Writing:
         await self._resources.doorbell.changed([self._dataset.id])
 
 
-async def _find(resources: Resources, name: str) -> Dataset:
+async def _find(resources: Resources, name: str) -> DatasetRef:
     async with resources.database.read() as tx:
         [found] = await datasets.find(tx, name)
     return found

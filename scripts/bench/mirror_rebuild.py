@@ -9,7 +9,7 @@ import asyncpg
 
 from evervec.pipeline.resources import Resources
 from evervec.store import changes
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from scripts.bench import clock, mirror_process, mirror_rows, vectors
 from scripts.bench.report import Line, at_least, at_most, rate
 from scripts.bench.stack import Bench, dataset
@@ -29,7 +29,7 @@ async def run(bench: Bench) -> list[Line]:
     return [read, *_whole(reported, made.nbytes)]
 
 
-async def _read(resources: Resources, target: Dataset, count: int, dimensions: int) -> Line:
+async def _read(resources: Resources, target: DatasetRef, count: int, dimensions: int) -> Line:
     taken = await clock.rounds(
         6,
         {"raw": partial(_raw, resources, target), "read": partial(_everything, resources, target, count, dimensions)},
@@ -38,7 +38,7 @@ async def _read(resources: Resources, target: Dataset, count: int, dimensions: i
     return rate(name, count, taken["read"], taken["raw"], at_least(0.8), "best of 6 rounds each")
 
 
-async def _everything(resources: Resources, target: Dataset, count: int, dimensions: int) -> float:
+async def _everything(resources: Resources, target: DatasetRef, count: int, dimensions: int) -> float:
     started = perf_counter()
     async with resources.database.read() as tx:
         found = await changes.all_vectors(tx, target.id, dimensions)
@@ -47,7 +47,7 @@ async def _everything(resources: Resources, target: Dataset, count: int, dimensi
     return perf_counter() - started
 
 
-async def _raw(resources: Resources, target: Dataset) -> float:
+async def _raw(resources: Resources, target: DatasetRef) -> float:
     """Discard what asyncpg returns, piece by piece."""
     connection = await asyncpg.connect(resources.database.url)
     try:

@@ -14,7 +14,7 @@ from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import providers, vector_wire
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from scripts.bench.stack import without_hnsw
 
@@ -36,7 +36,7 @@ async def space(resources: Resources, dimensions: int) -> int:
     return added.space.id
 
 
-async def fill(resources: Resources, target: Dataset, space_id: int, vectors: Rows, *, first: int = 0) -> None:
+async def fill(resources: Resources, target: DatasetRef, space_id: int, vectors: Rows, *, first: int = 0) -> None:
     """One record for each vector `(n, dim)`, row ids from `first` on, by binary COPY; there are no messages behind them."""
     connection = await asyncpg.connect(resources.database.url)
     try:
@@ -114,7 +114,7 @@ async def following(resources: Resources) -> AsyncIterator[Mirrors]:
         await task
 
 
-async def ready(mirrors: Mirrors, *wanted: Dataset) -> None:
+async def ready(mirrors: Mirrors, *wanted: DatasetRef) -> None:
     """Wait until these mirrors are searched and were checked. Raises `TimeoutError` after five minutes."""
     await until(lambda: all(is_ready(mirrors, dataset) for dataset in wanted), PATIENCE, every=0.002)
 
@@ -126,7 +126,7 @@ async def until(holds: Callable[[], bool], seconds: float, *, every: float) -> N
             await asyncio.sleep(every)
 
 
-def is_ready(mirrors: Mirrors, dataset: Dataset) -> bool:
+def is_ready(mirrors: Mirrors, dataset: DatasetRef) -> bool:
     """Whether a mirror is searched and was checked, which its start ends with."""
     mirror = mirrors.mirror(dataset)
     return mirror.index is not None and mirror.last_check is not None and mirror.last_check.in_sync

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from evervec.pipeline.resources import Resources
 from evervec.store import monitor, rows
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Tx
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, dataset, without_hnsw
@@ -48,7 +48,7 @@ async def run(bench: Bench) -> list[Line]:
         return [await _line(resources, f"{name}, {count:,} rows", work) for name, work in timed.items()]
 
 
-async def _fill(resources: Resources, target: Dataset, count: int) -> None:
+async def _fill(resources: Resources, target: DatasetRef, count: int) -> None:
     space = (await resources.provider()).space
     vector = "[" + ",".join(["0.0625"] * space.dimensions) + "]"
     values = {"dataset": target.id, "count": count, "space": space.id, "every": count // PENDING, "vector": vector}
@@ -62,7 +62,7 @@ async def _fill(resources: Resources, target: Dataset, count: int) -> None:
             raise RuntimeError("the table is not filled as it should be")
 
 
-async def _claim(tx: Tx, target: Dataset) -> None:
+async def _claim(tx: Tx, target: DatasetRef) -> None:
     claimed = await rows.claim_dataset(tx, target.id, limit=CLAIMED, owner=uuid4(), lease=60)
     if len(claimed) != CLAIMED:
         raise RuntimeError(f"{len(claimed)} of {CLAIMED} rows were claimed")

@@ -17,7 +17,7 @@ from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
 from evervec.store import datasets, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 
 COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 
@@ -98,13 +98,15 @@ async def without_hnsw(resources: Resources) -> None:
     await vectors.drop_indexes(resources.database, provider.space.id)
 
 
-async def dataset(resources: Resources, name: str = "bench") -> Dataset:
+async def dataset(resources: Resources, name: str = "bench") -> DatasetRef:
     """Make a dataset to put rows into."""
     async with resources.database.transaction() as tx:
         return await datasets.ensure(tx, "bench", name)
 
 
-async def copy_messages(resources: Resources, target: Dataset, texts: Sequence[str], table: str = "messages") -> None:
+async def copy_messages(
+    resources: Resources, target: DatasetRef, texts: Sequence[str], table: str = "messages"
+) -> None:
     """Binary COPY of texts as messages."""
     async with resources.database.transaction() as tx:
         await tx.copy(table, COLUMNS, ((target.id, "bench", str(n), "ada", text) for n, text in enumerate(texts)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
 from evervec.store import providers, rows, vector_wire, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.rows import ClaimedRow
 from scripts.bench import clock
@@ -33,7 +33,7 @@ class Tables:
     """`embeddings` and a plain table side by side, to be given the same vectors `size` at a time."""
 
     resources: Resources
-    target: Dataset
+    target: DatasetRef
     space: Space
     answers: NDArray[np.float32]
     size: int

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from evervec.domain.feed import Digest, FeedVectors, Ids, Watermark, compare
 from evervec.mirror.snapshot import Snapshot
 from evervec.store import changes
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database
 
 GONE = "SELECT vector_id, deleted_xid FROM vector_tombstones WHERE dataset_id = $1"
@@ -49,7 +49,7 @@ class Verdict:
         return asdict(self) | {"equal": self.equal}
 
 
-async def expected(database: Database, dataset: Dataset, dimensions: int) -> Expected:
+async def expected(database: Database, dataset: DatasetRef, dimensions: int) -> Expected:
     """Read all of a dataset in one REPEATABLE READ transaction."""
     async with database.read() as tx:
         vectors = await changes.all_vectors(tx, dataset.id, dimensions)

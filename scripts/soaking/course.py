@@ -14,7 +14,7 @@ from evervec.pipeline.resources import Resources
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.store import datasets, monitor, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from scripts.soaking import memory, texts
 from scripts.soaking.children import Child, ChildError
 from scripts.soaking.memory import Memory
@@ -99,12 +99,12 @@ async def soak(plan: Plan, home: Path, say: Say) -> Outcome:
     return outcome
 
 
-async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[Dataset, int]:
+async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[DatasetRef, int]:
     """Make two datasets and embed them. HNSW is built afterwards: that takes seconds instead of minutes."""
     space = (await resources.provider()).space
     await vectors.drop_indexes(resources.database, space.id)
     chance = random.Random(plan.seed)
-    sizes: dict[Dataset, int] = {}
+    sizes: dict[DatasetRef, int] = {}
     for name, size in zip(("large", "small"), plan.sizes(), strict=True):
         async with resources.database.transaction() as tx:
             dataset = await datasets.ensure(tx, "soak", name)

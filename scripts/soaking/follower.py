@@ -29,7 +29,7 @@ from evervec.pipeline.search.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.store import changes, datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.worker.main import work
 from scripts.soaking import comparing
 from scripts.soaking.texts import text
@@ -103,7 +103,7 @@ class Watch:
             with suppress(TimeoutError):
                 await asyncio.wait_for(finish.wait(), LOOK * 4)
 
-    def _note(self, dataset: Dataset) -> None:
+    def _note(self, dataset: DatasetRef) -> None:
         mirror = self._resources.mirrors.mirror(dataset)
         if mirror.index is not None and mirror.index.snapshot.main is not self._main.get(dataset.id):
             self._main[dataset.id] = main = mirror.index.snapshot.main
@@ -126,7 +126,7 @@ async def compare(resources: Resources, seen: int) -> dict[str, Any]:
     return {dataset.slug: await _compared(resources, dataset, seen) for dataset in live}
 
 
-async def _compared(resources: Resources, dataset: Dataset, seen: int) -> dict[str, Any]:
+async def _compared(resources: Resources, dataset: DatasetRef, seen: int) -> dict[str, Any]:
     started = perf_counter()
     async with asyncio.timeout(PATIENCE):
         snapshot = await _brought_to(resources, dataset, seen)
@@ -137,7 +137,7 @@ async def _compared(resources: Resources, dataset: Dataset, seen: int) -> dict[s
     return verdict.answer() | {"waited_ms": round(waited * 1000), "check": check.in_sync, "said": str(check)}
 
 
-async def _brought_to(resources: Resources, dataset: Dataset, seen: int) -> Snapshot:
+async def _brought_to(resources: Resources, dataset: DatasetRef, seen: int) -> Snapshot:
     """Return what is searched once following has brought all that a transaction committed; do not help it.
 
     Where nothing happened since, following has nothing to do, and a search with a `min_watermark` moves the mark itself.

@@ -9,7 +9,7 @@ from time import perf_counter
 from evervec.errors import ConflictError
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, Lane
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Tx
 from evervec.store.vector_wire import pack
 from scripts.soaking import texts
@@ -41,19 +41,19 @@ FROM unnest($1::bigint[], $2::vector[]) AS v (id, vector), embedding_spaces s
 WHERE e.kind = 1 AND e.row_id = v.id AND e.content_hash IS NOT NULL AND s.state = 'active'
 """
 
-Do = Callable[[Tx, Dataset, int], Awaitable[list[int]]]
+Do = Callable[[Tx, DatasetRef, int], Awaitable[list[int]]]
 
 
 class Writers:
     """Several at a time. `sizes` is how many rows each dataset shall have: below it more are inserted than deleted."""
 
-    def __init__(self, resources: Resources, sizes: dict[Dataset, int], rate: float, seed: int) -> None:
+    def __init__(self, resources: Resources, sizes: dict[DatasetRef, int], rate: float, seed: int) -> None:
         self.done: Counter[str] = Counter()
         self.deadlocks = 0
         self._resources, self._sizes, self._rate = resources, sizes, rate
         self._chance = random.Random(seed)
         self._next = perf_counter()
-        self._rows: dict[Dataset, int] = {}
+        self._rows: dict[DatasetRef, int] = {}
         self._dimensions = 0
 
     @property
@@ -101,7 +101,7 @@ class Writers:
         if ids and self._chance.random() < 0.5:
             await self._ring(dataset, ids, given=given)
 
-    def _chosen(self, dataset: Dataset) -> tuple[str, Do]:
+    def _chosen(self, dataset: DatasetRef) -> tuple[str, Do]:
         grows = self._rows[dataset] < self._sizes[dataset]
         shares: dict[str, tuple[float, Do]] = {
             "insert": (50 if grows else 22, self._insert),
@@ -113,32 +113,32 @@ class Writers:
         what = self._chance.choices(list(shares), [share for share, _ in shares.values()])[0]
         return what, shares[what][1]
 
-    async def _ring(self, dataset: Dataset, ids: Sequence[int], *, given: bool) -> None:
+    async def _ring(self, dataset: DatasetRef, ids: Sequence[int], *, given: bool) -> None:
         bell = self._resources.doorbell
         if given:
             await bell.changed([dataset.id])
         else:
             await bell.ring(EMBED_MESSAGES, lane=Lane.INTERACTIVE, message_ids=list(ids), provider_id=None)
 
-    async def _insert(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _insert(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         return [row["id"] for row in await tx.fetch(INSERT, dataset.id, self._texts(count))]
 
-    async def _edit(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _edit(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         ids = await self._pick(tx, dataset, count)
         await tx.execute(EDIT, ids, self._texts(len(ids)))
         return ids
 
-    async def _delete(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _delete(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         ids = await self._pick(tx, dataset, count)
         await tx.execute(DELETE, ids)
         return ids
 
-    async def _blank(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _blank(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         ids = await self._pick(tx, dataset, count)
         await tx.execute(BLANK, ids)
         return ids
 
-    async def _move(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _move(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         ids = await self._pick(tx, dataset, count)
         others = [other for other in self._sizes if other != dataset]
         target = self._chance.choice(others)
@@ -146,7 +146,7 @@ class Writers:
         self._rows[target] += len(ids)
         return ids
 
-    async def _pick(self, tx: Tx, dataset: Dataset, count: int) -> list[int]:
+    async def _pick(self, tx: Tx, dataset: DatasetRef, count: int) -> list[int]:
         return [row["id"] for row in await tx.fetch(PICK, dataset.id, count)]
 
     def _texts(self, count: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_queue
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.conftest import Servers
 from tests.e2e.batching import COLLECTING, SENDING, STEP, Program
 from tests.e2e.processes import Product, environment
@@ -89,7 +89,7 @@ whoever = pytest.mark.parametrize("lane", ["gemini"], indirect=True)
 
 @pytest.mark.parametrize(("lane", "point"), KILLS, indirect=["lane"])
 async def test_a_process_is_killed_and_the_next_one_finishes_its_job(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program, point: str
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program, point: str
 ) -> None:
     texts = numbered(ROWS)
     await planted(psql, dataset.id, texts)
@@ -104,7 +104,7 @@ async def test_a_process_is_killed_and_the_next_one_finishes_its_job(
 @pytest.mark.timeout(300)
 @whoever
 async def test_one_job_is_killed_at_every_point_in_turn(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(ROWS)
     await planted(psql, dataset.id, texts)
@@ -118,7 +118,7 @@ async def test_one_job_is_killed_at_every_point_in_turn(
 
 @whoever
 async def test_killed_while_it_fills_a_job_sends_what_it_wrote_down_and_the_rest_goes_with_the_next(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(ROWS)
     await planted(psql, dataset.id, texts)
@@ -133,7 +133,7 @@ async def test_killed_while_it_fills_a_job_sends_what_it_wrote_down_and_the_rest
 
 @whoever
 async def test_killed_between_a_claim_and_its_intent_frees_the_rows_when_their_lease_is_over(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(STEP)
     await planted(psql, dataset.id, texts)
@@ -148,7 +148,7 @@ async def test_killed_between_a_claim_and_its_intent_frees_the_rows_when_their_l
 
 @whoever
 async def test_an_intent_whose_rows_went_with_another_job_is_cancelled_and_buys_nothing(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(ROWS)
     await planted(psql, dataset.id, texts)
@@ -166,7 +166,7 @@ async def test_an_intent_whose_rows_went_with_another_job_is_cancelled_and_buys_
 @whoever
 @pytest.mark.parametrize("point", ["intended", "uploaded", "submitting", "created"])
 async def test_a_row_is_edited_and_another_deleted_while_nobody_lives(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program, point: str
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program, point: str
 ) -> None:
     texts = numbered(ROWS)
     first, second, *_ = await planted(psql, dataset.id, texts)
@@ -185,7 +185,7 @@ async def test_a_row_is_edited_and_another_deleted_while_nobody_lives(
 
 
 async def test_of_two_jobs_with_one_intent_the_oldest_is_kept_and_the_other_cancelled(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(ROWS)
     await planted(psql, dataset.id, texts)
@@ -208,7 +208,7 @@ async def test_of_two_jobs_with_one_intent_the_oldest_is_kept_and_the_other_canc
 @pytest.mark.slow
 @whoever
 async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     fake.batches.polls, rounds, texts = 0, 10, list[str]()
     wire, manager, busy = WIRES[(await lane.provider()).type], BatchManager(lane), 0
@@ -230,7 +230,7 @@ async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice
 
 @whoever
 async def test_two_processes_flush_at_once_and_every_text_is_in_one_job(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, program: Program
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, program: Program
 ) -> None:
     texts = numbered(2_900)
     again = texts[1_000:1_100]
@@ -255,7 +255,7 @@ async def test_two_processes_flush_at_once_and_every_text_is_in_one_job(
 
 @whoever
 async def test_a_worker_beside_leaves_the_lane_alone_and_embeds_what_is_edited_at_once(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, product: Product, variables: dict[str, str]
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, product: Product, variables: dict[str, str]
 ) -> None:
     fake.batches.polls = NEVER
     in_job, in_lane = numbered(30, "sent"), numbered(20, "later")

@@ -12,7 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle
@@ -31,7 +31,7 @@ ENGINES: Sequence[Engine] = [("auto", HALF), ("mirror", HALF), ("exact", EXACT)]
 class Scene:
     """Two datasets with rows of every kind, changed and asked at random."""
 
-    def __init__(self, resources: Resources, psql: Any, every: Sequence[Dataset], seed: int) -> None:
+    def __init__(self, resources: Resources, psql: Any, every: Sequence[DatasetRef], seed: int) -> None:
         self.resources = resources
         self.psql = psql
         self.datasets = list(every)
@@ -41,7 +41,7 @@ class Scene:
         """One of few texts."""
         return f"text {self.chance.integers(0, TEXTS)}"
 
-    def dataset(self) -> Dataset:
+    def dataset(self) -> DatasetRef:
         """One of the datasets."""
         return self.datasets[int(self.chance.integers(0, len(self.datasets)))]
 
@@ -110,7 +110,7 @@ class Scene:
 
 
 @pytest.fixture
-async def pair(resources: Resources, dataset: Dataset) -> list[Dataset]:
+async def pair(resources: Resources, dataset: DatasetRef) -> list[DatasetRef]:
     """Two datasets."""
     async with resources.database.transaction() as tx:
         return [dataset, await datasets.ensure(tx, "sea", "notes")]
@@ -118,7 +118,7 @@ async def pair(resources: Resources, dataset: Dataset) -> list[Dataset]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_three_engines_agree_after_every_edit(
-    resources: Resources, pair: list[Dataset], psql: Any, seed: int
+    resources: Resources, pair: list[DatasetRef], psql: Any, seed: int
 ) -> None:
     async with worker(resources, mirror_poll_seconds=0.02) as one:
         scene = Scene(one, psql, pair, seed)
@@ -153,7 +153,7 @@ def clustered(chance: np.random.Generator, count: int) -> NDArray[np.float32]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("factory", "count"), [(None, 21_000), ("HNSW32,SQfp16", 6_000)], ids=["lists", "graph"])
 async def test_an_index_over_many_vectors_finds_nearly_all_with_and_without_filters(
-    resources: Resources, dataset: Dataset, factory: str | None, count: int
+    resources: Resources, dataset: DatasetRef, factory: str | None, count: int
 ) -> None:
     seed = 11
     chance = np.random.default_rng(seed)

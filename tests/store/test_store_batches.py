@@ -13,7 +13,7 @@ from evervec.domain.batch import belongs_to, new_intent
 from evervec.store import rows
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import JobRow
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.rows import ClaimedRow
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database, Tx
@@ -117,12 +117,14 @@ async def test_every_check_constraint_of_the_lane_has_its_test(tried: Any) -> No
     assert len(found) >= 9
 
 
-async def claimed(database: Database, dataset: Dataset, owner: UUID, *, tries: int = 0, limit: int = 100) -> set[str]:
+async def claimed(
+    database: Database, dataset: DatasetRef, owner: UUID, *, tries: int = 0, limit: int = 100
+) -> set[str]:
     async with database.transaction() as tx:
         return texts(await batch_queue.claim(tx, dataset.id, tries=tries, limit=limit, owner=owner, lease=60))
 
 
-async def claimed_online(database: Database, dataset: Dataset, owner: UUID) -> set[str]:
+async def claimed_online(database: Database, dataset: DatasetRef, owner: UUID) -> set[str]:
     async with database.transaction() as tx:
         return texts(await rows.claim_dataset(tx, dataset.id, limit=100, owner=owner, lease=60))
 
@@ -132,7 +134,7 @@ def texts(found: list[ClaimedRow]) -> set[str]:
 
 
 @pytest.fixture
-async def messages(psql: Any, dataset: Dataset) -> dict[str, int]:
+async def messages(psql: Any, dataset: DatasetRef) -> dict[str, int]:
     """Save three messages that wait."""
     return {text: await plant(psql, MESSAGE, dataset.id, text) for text in ("one", "two", "three")}
 
@@ -143,7 +145,7 @@ async def mark(database: Database, ids: list[int], hours: float = 50) -> int:
 
 
 async def test_what_is_kept_for_a_job_is_for_no_worker_until_its_deadline(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     assert await mark(database, [messages["one"], messages["two"]]) == 2
     assert await claimed_online(database, dataset, uuid4()) == {"three"}
@@ -153,7 +155,7 @@ async def test_what_is_kept_for_a_job_is_for_no_worker_until_its_deadline(
 
 
 async def test_a_job_takes_what_is_kept_for_it_and_what_simply_waits(
-    database: Database, dataset: Dataset, messages: dict[str, int]
+    database: Database, dataset: DatasetRef, messages: dict[str, int]
 ) -> None:
     await mark(database, [messages["one"]])
     async with database.read() as tx:
@@ -165,7 +167,7 @@ async def test_a_job_takes_what_is_kept_for_it_and_what_simply_waits(
 
 
 async def test_marking_leaves_what_somebody_works_on_and_what_rests(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     await psql.execute(
         "INSERT INTO embed_work (vector_id, content_hash, lease_owner, lease_until, not_before) "
@@ -184,7 +186,7 @@ async def test_marking_leaves_what_somebody_works_on_and_what_rests(
 
 
 async def test_an_edited_row_is_free_for_workers_at_once(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     await mark(database, list(messages.values()))
     job = uuid4()
@@ -197,7 +199,7 @@ async def test_an_edited_row_is_free_for_workers_at_once(
 
 
 async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     ids = [row["vector_id"] for row in await psql.fetch("SELECT vector_id FROM embeddings ORDER BY vector_id")]
     for tries in (0, 1):
@@ -218,7 +220,9 @@ async def test_a_row_comes_back_once_for_a_smaller_job_and_then_for_everybody(
     assert await claimed_online(database, dataset, uuid4()) == set(messages)
 
 
-async def test_clearing_frees_what_no_job_holds(database: Database, dataset: Dataset, messages: dict[str, int]) -> None:
+async def test_clearing_frees_what_no_job_holds(
+    database: Database, dataset: DatasetRef, messages: dict[str, int]
+) -> None:
     await mark(database, list(messages.values()))
     assert await claimed(database, dataset, uuid4(), limit=1) == {"one"}
     async with database.transaction() as tx:
@@ -227,7 +231,7 @@ async def test_clearing_frees_what_no_job_holds(database: Database, dataset: Dat
 
 
 async def test_what_is_embedded_or_deleted_is_in_no_job(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     await mark(database, list(messages.values()))
     await psql.execute("UPDATE datasets SET deleted_at = now()")
@@ -238,7 +242,7 @@ async def test_what_is_embedded_or_deleted_is_in_no_job(
     assert await mark(database, list(messages.values())) == 0
 
 
-async def filled_job(database: Database, dataset: Dataset) -> UUID:
+async def filled_job(database: Database, dataset: DatasetRef) -> UUID:
     """Make an intent that holds every row."""
     async with database.transaction() as tx:
         job = new_intent(await batch_jobs.database_tag(tx))
@@ -249,7 +253,7 @@ async def filled_job(database: Database, dataset: Dataset) -> UUID:
 
 
 async def test_an_intent_loses_what_was_edited_deleted_or_taken(
-    database: Database, dataset: Dataset, messages: dict[str, int], psql: Any
+    database: Database, dataset: DatasetRef, messages: dict[str, int], psql: Any
 ) -> None:
     await plant(psql, MESSAGE, dataset.id, "four")
     job = await filled_job(database, dataset)

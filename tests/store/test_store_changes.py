@@ -13,7 +13,7 @@ import pytest
 from evervec.domain.feed import Digest, Watermark, compare
 from evervec.errors import FeedError
 from evervec.store import changes
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import MESSAGE, TOPIC
 from evervec.store.session import Database
 from tests.store.planting import edit, embed_all, plant, space
@@ -29,7 +29,7 @@ async def other(database_url: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
-async def read(database: Database, dataset: Dataset, seen: Watermark = BEGINNING) -> changes.Changes:
+async def read(database: Database, dataset: DatasetRef, seen: Watermark = BEGINNING) -> changes.Changes:
     """Return what the feed now gives to a reader at `seen`."""
     async with database.read() as tx:
         return await changes.since(tx, dataset.id, seen, 3)
@@ -40,7 +40,7 @@ async def ids(psql: Any) -> dict[str, int]:
     return dict(await psql.fetch("SELECT m.content, e.vector_id FROM embeddings e JOIN messages m ON m.id = e.row_id"))
 
 
-async def embedded(psql: Any, dataset: Dataset, *texts: str) -> list[int]:
+async def embedded(psql: Any, dataset: DatasetRef, *texts: str) -> list[int]:
     """Commit messages with vectors and return their vector ids."""
     for text in texts:
         await plant(psql, MESSAGE, dataset.id, text)
@@ -50,7 +50,7 @@ async def embedded(psql: Any, dataset: Dataset, *texts: str) -> list[int]:
 
 
 async def test_a_new_reader_gets_everything_and_the_next_time_nothing(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     await space(database, 3)
     wanted = await embedded(psql, dataset, "a", "b")
@@ -62,7 +62,7 @@ async def test_a_new_reader_gets_everything_and_the_next_time_nothing(
     assert not len(await read(database, dataset, first.watermark))
 
 
-async def test_a_late_commit_is_not_skipped(database: Database, dataset: Dataset, psql: Any, other: Any) -> None:
+async def test_a_late_commit_is_not_skipped(database: Database, dataset: DatasetRef, psql: Any, other: Any) -> None:
     await space(database, 3)
     a, b = await embedded(psql, dataset, "a", "b")
     seen = (await read(database, dataset)).watermark
@@ -78,7 +78,7 @@ async def test_a_late_commit_is_not_skipped(database: Database, dataset: Dataset
 
 
 async def test_a_long_transaction_elsewhere_holds_nothing_back(
-    database: Database, dataset: Dataset, psql: Any, other: Any
+    database: Database, dataset: DatasetRef, psql: Any, other: Any
 ) -> None:
     await space(database, 3)
     seen = (await read(database, dataset)).watermark
@@ -93,7 +93,7 @@ async def test_a_long_transaction_elsewhere_holds_nothing_back(
 
 
 @pytest.mark.parametrize("how", ["delete", "blank", "null", "move"])
-async def test_what_goes_leaves_a_tombstone(database: Database, dataset: Dataset, psql: Any, how: str) -> None:
+async def test_what_goes_leaves_a_tombstone(database: Database, dataset: DatasetRef, psql: Any, how: str) -> None:
     await space(database, 3)
     gone, kept = await embedded(psql, dataset, "gone", "kept")
     seen = (await read(database, dataset)).watermark
@@ -113,7 +113,7 @@ async def test_what_goes_leaves_a_tombstone(database: Database, dataset: Dataset
         assert list((await changes.all_vectors(tx, dataset.id, 3)).ids) == [kept]
 
 
-async def test_a_row_that_left_and_came_back_is_there(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_a_row_that_left_and_came_back_is_there(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     [there] = await embedded(psql, dataset, "a")
     seen = (await read(database, dataset)).watermark
@@ -124,7 +124,7 @@ async def test_a_row_that_left_and_came_back_is_there(database: Database, datase
     assert list(found.upserts.ids) == [there]
 
 
-async def test_what_was_rolled_back_never_was(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_what_was_rolled_back_never_was(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await embedded(psql, dataset, "a")
     seen = (await read(database, dataset)).watermark
@@ -135,7 +135,7 @@ async def test_what_was_rolled_back_never_was(database: Database, dataset: Datas
     assert not len(await read(database, dataset, seen))
 
 
-async def test_datasets_with_news_are_named(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_datasets_with_news_are_named(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await embedded(psql, dataset, "a")
     seen = (await read(database, dataset)).watermark
@@ -146,7 +146,7 @@ async def test_datasets_with_news_are_named(database: Database, dataset: Dataset
         assert await changes.with_unseen(tx, {dataset.id: seen}) == {dataset.id}
 
 
-async def test_the_digest_is_the_same_here_and_there(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_the_digest_is_the_same_here_and_there(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await embedded(psql, dataset, *(f"text {n}" for n in range(50)))
     async with database.read() as tx:
@@ -160,7 +160,7 @@ async def test_the_digest_is_the_same_here_and_there(database: Database, dataset
 
 
 async def test_a_difference_names_what_is_missing_extra_and_stale(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     await space(database, 3)
     wanted = await embedded(psql, dataset, "a", "b", "c")
@@ -175,7 +175,7 @@ async def test_a_difference_names_what_is_missing_extra_and_stale(
 
 
 async def test_an_edited_text_keeps_its_old_vector_until_the_new_one_is_there(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     await space(database, 3)
     [one] = await embedded(psql, dataset, "a")
@@ -189,7 +189,7 @@ async def test_an_edited_text_keeps_its_old_vector_until_the_new_one_is_there(
     assert np.allclose(found.upserts.rows, 1 / np.sqrt(3))
 
 
-async def test_many_vectors_come_in_one_pass(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_many_vectors_come_in_one_pass(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
     await psql.execute(
@@ -210,7 +210,9 @@ async def test_many_vectors_come_in_one_pass(database: Database, dataset: Datase
         assert set((await changes.by_ids(tx, dataset.id, some, 3)).ids) == set(some)
 
 
-async def test_a_vector_of_another_width_is_refused_in_words(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_a_vector_of_another_width_is_refused_in_words(
+    database: Database, dataset: DatasetRef, psql: Any
+) -> None:
     await space(database, 3)
     await embedded(psql, dataset, "a")
     with pytest.raises(FeedError, match="width"):
@@ -218,7 +220,7 @@ async def test_a_vector_of_another_width_is_refused_in_words(database: Database,
             await changes.all_vectors(tx, dataset.id, 4)
 
 
-async def test_an_identity_tells_databases_apart(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_an_identity_tells_databases_apart(database: Database, dataset: DatasetRef, psql: Any) -> None:
     async with database.read() as tx:
         assert await changes.feed_state(tx, dataset.id) is None
     await space(database, 3)
@@ -237,7 +239,7 @@ async def test_an_identity_tells_databases_apart(database: Database, dataset: Da
     assert second.recall_target == pytest.approx(0.9)
 
 
-async def test_pruned_tombstones_are_told_of(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_pruned_tombstones_are_told_of(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await embedded(psql, dataset, "a", "b")
     seen = (await read(database, dataset)).watermark
@@ -253,7 +255,7 @@ async def test_pruned_tombstones_are_told_of(database: Database, dataset: Datase
 
 
 async def test_random_writers_and_a_reader_agree_at_every_moment(
-    database: Database, database_url: str, dataset: Dataset, psql: Any
+    database: Database, database_url: str, dataset: DatasetRef, psql: Any
 ) -> None:
     """Let four writers work in transactions of any length; a reader that follows must hold what a fresh reader reads."""
     await space(database, 3)

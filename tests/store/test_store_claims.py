@@ -8,18 +8,18 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.store import datasets, monitor, rows
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE
 from evervec.store.session import Database, Tx
 from tests.store.planting import edit, embed_all, plant
 
 
-async def claim(tx: Tx, dataset: Dataset, owner: UUID, *, limit: int = 100, lease: float = 60) -> list[ClaimedRow]:
+async def claim(tx: Tx, dataset: DatasetRef, owner: UUID, *, limit: int = 100, lease: float = 60) -> list[ClaimedRow]:
     return await rows.claim_dataset(tx, dataset.id, limit=limit, owner=owner, lease=lease)
 
 
-async def claimed_by(database: Database, dataset: Dataset, owner: UUID, **options: Any) -> list[ClaimedRow]:
+async def claimed_by(database: Database, dataset: DatasetRef, owner: UUID, **options: Any) -> list[ClaimedRow]:
     async with database.transaction() as tx:
         return await claim(tx, dataset, owner, **options)
 
@@ -32,12 +32,12 @@ async def work(psql: Any) -> Any:
 
 
 @pytest.fixture
-async def message(psql: Any, dataset: Dataset) -> int:
+async def message(psql: Any, dataset: DatasetRef) -> int:
     """Insert a pending message."""
     return await plant(psql, MESSAGE, dataset.id, "hello")
 
 
-async def test_a_claim_brings_the_text_that_its_digest_says(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_claim_brings_the_text_that_its_digest_says(psql: Any, database: Database, dataset: DatasetRef) -> None:
     for embeddable in EMBEDDABLES:
         await plant(psql, embeddable, dataset.id, f"text of a {embeddable.name}")
     claimed = await claimed_by(database, dataset, uuid4())
@@ -45,7 +45,7 @@ async def test_a_claim_brings_the_text_that_its_digest_says(psql: Any, database:
     assert all(sha256(row.text.encode()).digest() == row.content_hash for row in claimed)
 
 
-async def test_a_claim_of_one_kind_leaves_the_others(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_claim_of_one_kind_leaves_the_others(psql: Any, database: Database, dataset: DatasetRef) -> None:
     for embeddable in EMBEDDABLES:
         await plant(psql, embeddable, dataset.id, "hello")
     async with database.transaction() as tx:
@@ -54,7 +54,7 @@ async def test_a_claim_of_one_kind_leaves_the_others(psql: Any, database: Databa
 
 
 async def test_a_claim_waits_for_the_open_one_and_shares_no_row_with_it(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     for number in range(10):
         await plant(psql, MESSAGE, dataset.id, f"text {number}")
@@ -75,7 +75,7 @@ async def test_a_claim_waits_for_the_open_one_and_shares_no_row_with_it(
 
 
 async def test_a_text_that_somebody_embeds_is_claimed_by_nobody_else(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     for _ in range(2):
         await plant(psql, MESSAGE, dataset.id, "the same text")
@@ -88,7 +88,9 @@ async def test_a_text_that_somebody_embeds_is_claimed_by_nobody_else(
         assert len(await claim(tx, dataset, uuid4(), limit=5)) == 2
 
 
-async def test_many_claims_at_once_take_every_row_exactly_once(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_many_claims_at_once_take_every_row_exactly_once(
+    psql: Any, database: Database, dataset: DatasetRef
+) -> None:
     ids = [await plant(psql, MESSAGE, dataset.id, f"text {number}") for number in range(120)]
     barrier = asyncio.Barrier(6)
 
@@ -109,7 +111,7 @@ async def test_many_claims_at_once_take_every_row_exactly_once(psql: Any, databa
     assert sorted(row_id for part in taken for row_id in part) == ids
 
 
-async def test_the_oldest_row_comes_first_whatever_its_kind(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_the_oldest_row_comes_first_whatever_its_kind(psql: Any, database: Database, dataset: DatasetRef) -> None:
     texts = []
     for number, embeddable in enumerate([*EMBEDDABLES, *reversed(EMBEDDABLES)]):
         texts.append(f"text {number}")
@@ -119,7 +121,7 @@ async def test_the_oldest_row_comes_first_whatever_its_kind(psql: Any, database:
 
 
 async def test_a_claim_by_ids_takes_only_pending_rows_of_its_kind(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     done, blank = await plant(psql, MESSAGE, dataset.id, "done"), await plant(psql, MESSAGE, dataset.id, "  ")
     await embed_all(psql)
@@ -131,7 +133,7 @@ async def test_a_claim_by_ids_takes_only_pending_rows_of_its_kind(
 
 
 async def test_a_lease_keeps_others_away_until_its_time_is_up(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     await claimed_by(database, dataset, uuid4())
     assert await claimed_by(database, dataset, uuid4()) == []
@@ -142,7 +144,7 @@ async def test_a_lease_keeps_others_away_until_its_time_is_up(
 
 
 async def test_a_renewed_lease_lasts_longer_and_only_the_owner_renews_it(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     owner = uuid4()
     await claimed_by(database, dataset, owner, lease=0)
@@ -153,7 +155,7 @@ async def test_a_renewed_lease_lasts_longer_and_only_the_owner_renews_it(
 
 
 async def test_a_row_edited_under_a_lease_is_free_for_its_new_text(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     await claimed_by(database, dataset, uuid4())
     await edit(psql, MESSAGE, message, "edited")
@@ -162,7 +164,7 @@ async def test_a_row_edited_under_a_lease_is_free_for_its_new_text(
 
 
 async def test_what_was_held_against_the_old_text_is_not_held_against_the_new_one(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     owner = uuid4()
     await claimed_by(database, dataset, owner)
@@ -177,7 +179,7 @@ async def test_what_was_held_against_the_old_text_is_not_held_against_the_new_on
 
 
 async def test_a_row_that_somebody_is_editing_is_left_alone_until_the_edit_is_decided(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     edition = psql.transaction()
     await edition.start()
@@ -189,7 +191,7 @@ async def test_a_row_that_somebody_is_editing_is_left_alone_until_the_edit_is_de
 
 
 async def test_an_edit_waits_for_an_open_claim_and_then_reopens_the_row(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     async with database.transaction() as tx:
         (taken,) = await claim(tx, dataset, uuid4())
@@ -209,7 +211,7 @@ async def blocked(database: Database, psql: Any) -> None:
 
 
 async def test_no_claim_under_constant_edits_ever_returns_a_text_of_another_digest(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     ids = [await plant(psql, MESSAGE, dataset.id, f"text {number}") for number in range(20)]
     seen: list[ClaimedRow] = []
@@ -234,7 +236,7 @@ async def test_no_claim_under_constant_edits_ever_returns_a_text_of_another_dige
 
 
 async def test_a_text_changed_behind_the_triggers_is_not_claimed_as_the_one_that_was_there(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     await psql.execute("ALTER TABLE messages DISABLE TRIGGER ALL")
     await psql.execute("UPDATE messages SET content = 'changed in secret'")
@@ -244,7 +246,7 @@ async def test_a_text_changed_behind_the_triggers_is_not_claimed_as_the_one_that
 
 @pytest.mark.parametrize("deleted", ["datasets", "projects"])
 async def test_a_deleted_dataset_is_never_worked_on(
-    psql: Any, database: Database, dataset: Dataset, message: int, deleted: str
+    psql: Any, database: Database, dataset: DatasetRef, message: int, deleted: str
 ) -> None:
     await psql.execute(f"UPDATE {deleted} SET deleted_at = now()")
     assert await claimed_by(database, dataset, uuid4()) == []
@@ -254,7 +256,7 @@ async def test_a_deleted_dataset_is_never_worked_on(
     assert len(await claimed_by(database, dataset, uuid4())) == 1
 
 
-async def test_a_released_row_is_as_it_was(psql: Any, database: Database, dataset: Dataset, message: int) -> None:
+async def test_a_released_row_is_as_it_was(psql: Any, database: Database, dataset: DatasetRef, message: int) -> None:
     owner = uuid4()
     (taken,) = await claimed_by(database, dataset, owner)
     async with database.transaction() as tx:
@@ -271,7 +273,7 @@ async def test_a_released_row_is_as_it_was(psql: Any, database: Database, datase
 
 
 async def test_a_row_that_backs_off_rests_as_long_as_it_was_told(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     owner = uuid4()
     (taken,) = await claimed_by(database, dataset, owner)
@@ -288,7 +290,7 @@ async def test_a_row_that_backs_off_rests_as_long_as_it_was_told(
 
 
 async def test_a_failed_row_is_not_claimed_until_its_text_changes(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     await fail(database, dataset)
     assert await claimed_by(database, dataset, uuid4()) == []
@@ -297,7 +299,7 @@ async def test_a_failed_row_is_not_claimed_until_its_text_changes(
     assert (await claimed_by(database, dataset, uuid4()))[0].attempts == 0
 
 
-async def fail(database: Database, dataset: Dataset) -> ClaimedRow:
+async def fail(database: Database, dataset: DatasetRef) -> ClaimedRow:
     owner = uuid4()
     (taken,) = await claimed_by(database, dataset, owner)
     async with database.transaction() as tx:
@@ -305,7 +307,7 @@ async def fail(database: Database, dataset: Dataset) -> ClaimedRow:
     return taken
 
 
-async def test_a_retry_opens_failed_rows_again_one_or_all(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_retry_opens_failed_rows_again_one_or_all(psql: Any, database: Database, dataset: DatasetRef) -> None:
     ids = []
     for number in range(3):
         ids.append(await plant(psql, MESSAGE, dataset.id, f"cursed {number}"))
@@ -320,7 +322,7 @@ async def test_a_retry_opens_failed_rows_again_one_or_all(psql: Any, database: D
 
 
 async def test_a_discarded_row_counts_as_empty_until_its_text_changes(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     await fail(database, dataset)
     async with database.transaction() as tx:
@@ -333,7 +335,7 @@ async def test_a_discarded_row_counts_as_empty_until_its_text_changes(
 
 
 async def test_whoever_lost_the_lease_changes_nothing_any_more(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     late, owner = uuid4(), uuid4()
     (claimed,) = await claimed_by(database, dataset, late, lease=0)
@@ -349,7 +351,7 @@ async def test_whoever_lost_the_lease_changes_nothing_any_more(
 
 
 async def test_a_row_that_was_embedded_meanwhile_is_not_given_up(
-    psql: Any, database: Database, dataset: Dataset, message: int
+    psql: Any, database: Database, dataset: DatasetRef, message: int
 ) -> None:
     owner = uuid4()
     (claimed,) = await claimed_by(database, dataset, owner)
@@ -359,7 +361,7 @@ async def test_a_row_that_was_embedded_meanwhile_is_not_given_up(
     assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "READY"
 
 
-async def test_counts_of_what_waits_agree_with_the_claims(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_counts_of_what_waits_agree_with_the_claims(psql: Any, database: Database, dataset: DatasetRef) -> None:
     for embeddable in (MESSAGE, MESSAGE, ATOM):
         await plant(psql, embeddable, dataset.id, "hello")
     await claimed_by(database, dataset, uuid4(), limit=1)

@@ -8,7 +8,7 @@ import pytest
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import InvalidNameError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
 from evervec.store import datasets, documents, providers
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
@@ -16,7 +16,7 @@ from tests.store.planting import plant, space
 
 
 async def test_the_same_name_is_the_same_dataset_and_a_deleted_one_comes_back(
-    database: Database, dataset: Dataset
+    database: Database, dataset: DatasetRef
 ) -> None:
     async with database.transaction() as tx:
         assert await datasets.ensure(tx, "River", "LOG") == dataset
@@ -32,7 +32,7 @@ async def test_the_same_name_is_the_same_dataset_and_a_deleted_one_comes_back(
 
 
 async def test_a_dataset_that_is_there_is_found_without_waiting_for_who_works_in_it(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     async with psql.transaction():
         await psql.execute("SELECT FROM projects FOR NO KEY UPDATE")
@@ -41,7 +41,9 @@ async def test_a_dataset_that_is_there_is_found_without_waiting_for_who_works_in
             assert await datasets.ensure(tx, "river", "log") == dataset
 
 
-async def test_a_root_path_is_kept_until_another_one_is_given(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_a_root_path_is_kept_until_another_one_is_given(
+    database: Database, dataset: DatasetRef, psql: Any
+) -> None:
     for given, kept in (("/notes", "/notes"), (None, "/notes"), ("/notes", "/notes"), ("/other", "/other")):
         async with database.transaction() as tx:
             assert await datasets.ensure(tx, "river", "log", root_path=given) == dataset
@@ -49,7 +51,7 @@ async def test_a_root_path_is_kept_until_another_one_is_given(database: Database
 
 
 async def test_who_holds_a_dataset_and_who_revives_it_never_end_in_a_deadlock(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     async def hold() -> bool:
         async with database.transaction() as tx:
@@ -64,7 +66,9 @@ async def test_who_holds_a_dataset_and_who_revives_it_never_end_in_a_deadlock(
     assert await holding
 
 
-async def test_a_dataset_is_found_by_slug_by_project_and_slug_and_by_uuid(database: Database, dataset: Dataset) -> None:
+async def test_a_dataset_is_found_by_slug_by_project_and_slug_and_by_uuid(
+    database: Database, dataset: DatasetRef
+) -> None:
     async with database.transaction() as tx:
         other = await datasets.ensure(tx, "ocean", "log")
         assert await datasets.find(tx, "river/log") == [dataset]
@@ -78,7 +82,7 @@ async def test_a_dataset_is_found_by_slug_by_project_and_slug_and_by_uuid(databa
 
 
 async def test_projects_are_told_with_what_they_still_wait_for_smallest_first(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     async with database.transaction() as tx:
         large = await datasets.ensure(tx, "large", "log", root_path="/srv/large")

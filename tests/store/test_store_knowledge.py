@@ -8,7 +8,7 @@ import pytest
 from evervec.domain.knowledge import AtomDraft, AtomType, LinkType, TopicDraft
 from evervec.domain.reconcile import reconcile
 from evervec.store import knowledge
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, record
@@ -19,13 +19,13 @@ def draft(content: str, *sources: int, type_: AtomType = AtomType.INSIGHT, topic
 
 
 @pytest.fixture
-async def said(psql: Any, dataset: Dataset) -> list[int]:
+async def said(psql: Any, dataset: DatasetRef) -> list[int]:
     """Return the ids of three messages."""
     return [await plant(psql, MESSAGE, dataset.id, f"message {number}") for number in range(3)]
 
 
 async def save(
-    database: Database, dataset: Dataset, drafts: Sequence[AtomDraft], extracted: Sequence[int]
+    database: Database, dataset: DatasetRef, drafts: Sequence[AtomDraft], extracted: Sequence[int]
 ) -> tuple[dict[int, int], list[int]]:
     async with database.transaction() as tx:
         known = await knowledge.known(tx, dataset.id, extracted)
@@ -46,7 +46,7 @@ async def versions(psql: Any) -> list[tuple[int, str]]:
 
 
 async def test_topics_are_one_by_name_whatever_its_case_and_get_a_description_once(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     async with database.transaction() as tx:
         first = await knowledge.save_topics(
@@ -64,7 +64,7 @@ async def test_topics_are_one_by_name_whatever_its_case_and_get_a_description_on
 
 
 async def test_a_topic_that_says_nothing_new_is_not_written_again(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     drafts = [TopicDraft("Queues", "what waits"), TopicDraft("Leases", "")]
     everything = "SELECT *, xmin::text FROM topics ORDER BY id"
@@ -78,7 +78,7 @@ async def test_a_topic_that_says_nothing_new_is_not_written_again(
 
 @pytest.mark.parametrize("names", [["Über", "über", "ÜBER"], ["İstanbul", "i̇stanbul"], ["K", "k", "K"]])
 async def test_topics_of_any_script_are_saved_and_found_by_every_spelling_given(
-    database: Database, dataset: Dataset, names: list[str]
+    database: Database, dataset: DatasetRef, names: list[str]
 ) -> None:
     for _ in range(2):
         async with database.transaction() as tx:
@@ -86,7 +86,7 @@ async def test_topics_of_any_script_are_saved_and_found_by_every_spelling_given(
         assert {name.lower() for name in names} == set(saved)
 
 
-async def test_a_new_description_reopens_the_topics_vector(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_new_description_reopens_the_topics_vector(psql: Any, database: Database, dataset: DatasetRef) -> None:
     async with database.transaction() as tx:
         (topic_id,) = (await knowledge.save_topics(tx, dataset.id, [TopicDraft("Queues", "")])).values()
     await embed_all(psql)
@@ -96,7 +96,7 @@ async def test_a_new_description_reopens_the_topics_vector(psql: Any, database: 
 
 
 async def test_new_atoms_are_announced_with_their_first_version_their_topic_and_their_sources(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     async with database.transaction() as tx:
         topics = await knowledge.save_topics(tx, dataset.id, [TopicDraft("Queues", "")])
@@ -110,7 +110,7 @@ async def test_new_atoms_are_announced_with_their_first_version_their_topic_and_
 
 
 async def test_extracting_the_same_again_changes_nothing(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     given = [draft("jobs wait", said[0]), draft("jobs wait", said[1]), draft("leases end", said[1])]
     first, _ = await save(database, dataset, given, said)
@@ -122,7 +122,7 @@ async def test_extracting_the_same_again_changes_nothing(
 
 
 async def test_a_changed_atom_keeps_its_id_and_its_older_version(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     first, _ = await save(database, dataset, [draft("the worker hangs after a restart", said[0])], said[:1])
     await embed_all(psql)
@@ -135,7 +135,7 @@ async def test_a_changed_atom_keeps_its_id_and_its_older_version(
 
 
 async def test_an_edited_message_takes_back_what_it_alone_said_and_its_share_of_the_rest(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     given = [draft("only the first said this", said[0]), draft("both said that", said[0], said[1])]
     await save(database, dataset, given, said)
@@ -145,7 +145,7 @@ async def test_an_edited_message_takes_back_what_it_alone_said_and_its_share_of_
 
 
 async def test_a_message_that_no_longer_says_it_is_no_source_even_if_another_still_does(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     await save(database, dataset, [draft("both said that", said[0], said[1])], said)
     await save(database, dataset, [draft("both said that", said[1])], said)
@@ -153,7 +153,7 @@ async def test_a_message_that_no_longer_says_it_is_no_source_even_if_another_sti
 
 
 async def test_a_source_deleted_while_the_extractor_was_thinking_is_left_out(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     await psql.execute("DELETE FROM messages WHERE id = $1", said[0])
     await save(database, dataset, [draft("said by two", said[0], said[1])], said)
@@ -161,7 +161,7 @@ async def test_a_source_deleted_while_the_extractor_was_thinking_is_left_out(
 
 
 async def test_links_are_saved_once_the_stronger_confidence_stays_and_nonsense_is_left_out(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     atoms, _ = await save(database, dataset, [draft("one", said[0]), draft("a second thing", said[1])], said)
     link = (atoms[0], LinkType.SOLVES, atoms[1])
@@ -177,7 +177,7 @@ async def test_links_are_saved_once_the_stronger_confidence_stays_and_nonsense_i
 
 
 async def test_atoms_of_two_datasets_are_never_linked(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     atoms, _ = await save(database, dataset, [draft("here", said[0])], said)
     elsewhere = await psql.fetchval(
@@ -189,7 +189,7 @@ async def test_atoms_of_two_datasets_are_never_linked(
 
 
 async def test_what_is_known_are_the_atoms_of_these_messages_and_the_latest_others(
-    database: Database, dataset: Dataset, said: list[int]
+    database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     given = [draft(f"statement of its own {number}", said[0 if number == 0 else 1]) for number in range(6)]
     await save(database, dataset, given, said)
@@ -200,7 +200,7 @@ async def test_what_is_known_are_the_atoms_of_these_messages_and_the_latest_othe
 
 
 async def test_deleting_a_message_keeps_the_atom_and_deleting_the_atom_its_topic(
-    psql: Any, database: Database, dataset: Dataset, said: list[int]
+    psql: Any, database: Database, dataset: DatasetRef, said: list[int]
 ) -> None:
     async with database.transaction() as tx:
         await knowledge.save_topics(tx, dataset.id, [TopicDraft("Queues", "")])

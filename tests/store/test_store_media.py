@@ -14,7 +14,7 @@ from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database
 from tests.store.explaining import plans
 
@@ -48,7 +48,7 @@ async def made(database: Database) -> UUID:
     return intent
 
 
-async def taken(database: Database, dataset: Dataset, *given: IncomingDocument) -> list[int]:
+async def taken(database: Database, dataset: DatasetRef, *given: IncomingDocument) -> list[int]:
     """Save images and return the ids of their documents, in the order of their URIs."""
     async with database.transaction() as tx:
         await media.upsert(tx, dataset.id, given)
@@ -64,7 +64,7 @@ async def put(database: Database, job: UUID, *ids: int, digest: bytes = OLD) -> 
         await batch_jobs.add_items(tx, job, [JobRow(one, f"document:{one}", digest) for one in ids])
 
 
-async def waits(database: Database, dataset: Dataset, tries: int = 0) -> list[int]:
+async def waits(database: Database, dataset: DatasetRef, tries: int = 0) -> list[int]:
     async with database.read() as tx:
         found = await media.waiting_files(tx, dataset.id, tries=tries, after=0, limit=100)
         count = sum(n for _, n in await media.waiting(tx, [dataset.id], tries=tries))
@@ -77,7 +77,9 @@ async def asked(database: Database, job: UUID, ids: Sequence[int]) -> list[Reque
         return await media.requested(tx, job, [f"document:{one}" for one in ids])
 
 
-async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(database: Database, dataset: Dataset) -> None:
+async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(
+    database: Database, dataset: DatasetRef
+) -> None:
     a, b, c = await taken(database, dataset, picture("b"), picture("a"), picture("c"))
     assert await waits(database, dataset) == [a, b, c]
     async with database.read() as tx:
@@ -91,7 +93,7 @@ async def test_what_is_taken_in_waits_once_in_the_order_of_its_documents(databas
 
 
 async def test_what_is_held_described_given_up_or_in_a_deleted_dataset_does_not_wait(
-    database: Database, dataset: Dataset, job: UUID
+    database: Database, dataset: DatasetRef, job: UUID
 ) -> None:
     ids = await taken(database, dataset, *(picture(name) for name in "abcd"))
     await put(database, job, ids[0])
@@ -111,7 +113,7 @@ async def test_what_is_held_described_given_up_or_in_a_deleted_dataset_does_not_
 
 
 async def test_another_file_leaves_its_job_and_the_same_stays(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     same, other = await taken(database, dataset, picture("a"), picture("b"))
     await put(database, job, same, other)
@@ -132,7 +134,7 @@ async def test_another_file_leaves_its_job_and_the_same_stays(
 
 
 async def test_a_file_that_was_given_up_waits_again_when_it_is_handed_over_again(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
@@ -146,7 +148,7 @@ async def test_a_file_that_was_given_up_waits_again_when_it_is_handed_over_again
 
 
 async def test_a_picture_after_a_text_is_described_again(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
@@ -158,7 +160,7 @@ async def test_a_picture_after_a_text_is_described_again(
     assert await waits(database, dataset) == [one]
 
 
-async def test_two_jobs_never_hold_the_same_file(database: Database, dataset: Dataset, job: UUID) -> None:
+async def test_two_jobs_never_hold_the_same_file(database: Database, dataset: DatasetRef, job: UUID) -> None:
     ids = await taken(database, dataset, *(picture(f"{n}") for n in range(20)))
     other = await made(database)
 
@@ -176,7 +178,7 @@ async def test_two_jobs_never_hold_the_same_file(database: Database, dataset: Da
 
 
 async def test_a_file_comes_back_once_and_is_then_given_up(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     await put(database, job, one)
@@ -195,7 +197,9 @@ async def test_a_file_comes_back_once_and_is_then_given_up(
     assert await waits(database, dataset) == [one]
 
 
-async def test_a_file_that_is_let_go_is_as_it_was(database: Database, dataset: Dataset, psql: Any, job: UUID) -> None:
+async def test_a_file_that_is_let_go_is_as_it_was(
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
+) -> None:
     one, two = await taken(database, dataset, picture("a"), picture("b"))
     await put(database, job, one)
     async with database.transaction() as tx:
@@ -204,7 +208,7 @@ async def test_a_file_that_is_let_go_is_as_it_was(database: Database, dataset: D
 
 
 async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_described(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     async with database.transaction() as tx:
@@ -222,7 +226,7 @@ async def test_a_file_found_changed_on_disk_waits_as_what_it_is_unless_that_is_d
 
 
 async def test_a_text_that_is_being_written_while_an_answer_comes_is_left_alone(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     (one,) = await taken(database, dataset, picture("a"))
     await put(database, job, one)
@@ -244,7 +248,7 @@ async def test_a_text_that_is_being_written_while_an_answer_comes_is_left_alone(
 
 
 async def test_media_go_with_their_documents_and_outlive_their_jobs(
-    database: Database, dataset: Dataset, psql: Any, job: UUID
+    database: Database, dataset: DatasetRef, psql: Any, job: UUID
 ) -> None:
     one, two = await taken(database, dataset, picture("a"), picture("b"))
     await put(database, job, one)
@@ -253,7 +257,9 @@ async def test_media_go_with_their_documents_and_outlive_their_jobs(
     assert [tuple(row) for row in await psql.fetch("SELECT document_id, job_id FROM media")] == [(one, None)]
 
 
-async def test_answers_and_what_waits_are_looked_up_in_indexes(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_answers_and_what_waits_are_looked_up_in_indexes(
+    database: Database, dataset: DatasetRef, psql: Any
+) -> None:
     await psql.execute(
         "WITH d AS (INSERT INTO documents (dataset_id, uri, format) SELECT $1, n::text, 'image' "
         "FROM generate_series(1, 20000) n RETURNING id, dataset_id, uri) "

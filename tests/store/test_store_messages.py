@@ -10,7 +10,7 @@ import pytest
 from evervec.domain.knowledge import Score, Signal
 from evervec.domain.message import IncomingMessage
 from evervec.store import messages, monitor
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.messages import ClaimedMessage, SavedMessages
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
@@ -26,7 +26,7 @@ def incoming(number: int, text: str, *, edited: int | None = None, reply_to: int
     return IncomingMessage("chat", str(number), "dev", SENT, text, edited_at=at, reply_to=reply)
 
 
-async def save(database: Database, dataset: Dataset, *given: IncomingMessage) -> SavedMessages:
+async def save(database: Database, dataset: DatasetRef, *given: IncomingMessage) -> SavedMessages:
     async with database.transaction() as tx:
         return await messages.upsert(tx, dataset.id, given)
 
@@ -38,7 +38,7 @@ async def claim(
         return await messages.claim(tx, stage, ids=ids, limit=limit, owner=owner, lease=lease)
 
 
-async def score(database: Database, dataset: Dataset, signal: Signal = Signal.SIGNAL) -> list[int]:
+async def score(database: Database, dataset: DatasetRef, signal: Signal = Signal.SIGNAL) -> list[int]:
     """Score what waits and return what is worth extracting."""
     owner = uuid4()
     claimed = await claim(database, "score", dataset.id, owner)
@@ -47,7 +47,7 @@ async def score(database: Database, dataset: Dataset, signal: Signal = Signal.SI
         return await messages.mark_scored(tx, owner, claimed, scores)
 
 
-async def extract(database: Database, dataset: Dataset) -> list[int]:
+async def extract(database: Database, dataset: DatasetRef) -> list[int]:
     owner = uuid4()
     claimed = await claim(database, "extract", dataset.id, owner)
     async with database.transaction() as tx:
@@ -58,7 +58,7 @@ async def contents(psql: Any) -> list[tuple[str, int]]:
     return [tuple(row) for row in await psql.fetch("SELECT content, revision FROM messages ORDER BY id")]
 
 
-async def test_importing_twice_changes_nothing(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_importing_twice_changes_nothing(psql: Any, database: Database, dataset: DatasetRef) -> None:
     given = [incoming(1, "one"), incoming(2, "two", edited=1), incoming(3, "three", reply_to=1)]
     first = await save(database, dataset, *given)
     assert (len(first.created), first.changed, first.unchanged) == (3, [], 0)
@@ -69,14 +69,14 @@ async def test_importing_twice_changes_nothing(psql: Any, database: Database, da
     assert await save(database, dataset) == SavedMessages([], [], 0)
 
 
-async def test_an_edited_message_is_a_new_revision(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_an_edited_message_is_a_new_revision(psql: Any, database: Database, dataset: DatasetRef) -> None:
     first = await save(database, dataset, incoming(1, "before"))
     again = await save(database, dataset, incoming(1, "after", edited=1))
     assert (again.created, again.changed, again.unchanged) == ([], first.created, 0)
     assert await contents(psql) == [("after", 2)]
 
 
-async def test_an_older_export_never_undoes_a_later_edit(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_an_older_export_never_undoes_a_later_edit(psql: Any, database: Database, dataset: DatasetRef) -> None:
     await save(database, dataset, incoming(1, "second edit", edited=2))
     assert await save(database, dataset, incoming(1, "first edit", edited=1)) == SavedMessages([], [], 1)
     assert await save(database, dataset, incoming(1, "as it was sent")) == SavedMessages([], [], 1)
@@ -85,7 +85,7 @@ async def test_an_older_export_never_undoes_a_later_edit(psql: Any, database: Da
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 async def test_of_one_message_several_times_in_a_batch_the_latest_edit_counts(
-    psql: Any, database: Database, dataset: Dataset, order: tuple[int, ...]
+    psql: Any, database: Database, dataset: DatasetRef, order: tuple[int, ...]
 ) -> None:
     versions = [incoming(1, "sent"), incoming(1, "edited", edited=1), incoming(1, "edited again", edited=2)]
     saved = await save(database, dataset, *(versions[place] for place in order))
@@ -93,12 +93,12 @@ async def test_of_one_message_several_times_in_a_batch_the_latest_edit_counts(
     assert await contents(psql) == [("edited again", 1)]
 
 
-async def test_messages_of_two_chats_or_datasets_are_two_messages(database: Database, dataset: Dataset) -> None:
+async def test_messages_of_two_chats_or_datasets_are_two_messages(database: Database, dataset: DatasetRef) -> None:
     other = IncomingMessage("another chat", "1", "dev", SENT, "one")
     assert len((await save(database, dataset, incoming(1, "one"), other)).created) == 2
 
 
-async def test_a_claim_tells_who_answers_whom(database: Database, dataset: Dataset) -> None:
+async def test_a_claim_tells_who_answers_whom(database: Database, dataset: DatasetRef) -> None:
     saved = await save(database, dataset, incoming(1, "question"), incoming(2, "answer", reply_to=1))
     lost = await save(database, dataset, incoming(3, "answer to nobody", reply_to=77))
     claimed = await claim(database, "score", dataset.id, uuid4())
@@ -106,7 +106,7 @@ async def test_a_claim_tells_who_answers_whom(database: Database, dataset: Datas
     assert answers == {saved.created[0]: None, saved.created[1]: saved.created[0], lost.created[0]: None}
 
 
-async def test_a_message_is_scored_then_extracted_then_done(database: Database, dataset: Dataset) -> None:
+async def test_a_message_is_scored_then_extracted_then_done(database: Database, dataset: DatasetRef) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     assert await claim(database, "extract", dataset.id, uuid4()) == []
     assert await score(database, dataset) == [row_id]
@@ -121,7 +121,7 @@ async def test_a_message_is_scored_then_extracted_then_done(database: Database, 
 
 
 async def test_noise_is_extracted_only_to_take_back_what_it_said_before(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     assert await score(database, dataset, Signal.NOISE) == []
@@ -132,7 +132,7 @@ async def test_noise_is_extracted_only_to_take_back_what_it_said_before(
     assert await score(database, dataset, Signal.NOISE) == [row_id]
 
 
-async def test_two_claims_share_no_message(database: Database, dataset: Dataset) -> None:
+async def test_two_claims_share_no_message(database: Database, dataset: DatasetRef) -> None:
     ids = (await save(database, dataset, *(incoming(number, "text") for number in range(10)))).created
     async with database.transaction() as one, database.transaction() as other:
         first = await messages.claim(one, "score", ids=ids, limit=6, owner=uuid4(), lease=60)
@@ -143,7 +143,7 @@ async def test_two_claims_share_no_message(database: Database, dataset: Dataset)
 
 
 async def test_scores_and_extractions_of_an_older_text_count_for_nothing(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "before"))).created
     owner = uuid4()
@@ -161,7 +161,7 @@ async def test_scores_and_extractions_of_an_older_text_count_for_nothing(
 
 
 async def test_a_score_out_of_bounds_is_clipped_and_its_factors_are_kept(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     owner = uuid4()
@@ -173,7 +173,7 @@ async def test_a_score_out_of_bounds_is_clipped_and_its_factors_are_kept(
 
 
 async def test_failures_double_the_wait_and_the_last_one_ends_it(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     waits = []
@@ -195,7 +195,9 @@ async def test_failures_double_the_wait_and_the_last_one_ends_it(
     assert len(await claim(database, "score", dataset.id, uuid4())) == 1
 
 
-async def test_a_message_given_up_is_opened_again_by_its_edit(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_message_given_up_is_opened_again_by_its_edit(
+    psql: Any, database: Database, dataset: DatasetRef
+) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     owner = uuid4()
     await claim(database, "score", dataset.id, owner)
@@ -210,7 +212,7 @@ async def test_a_message_given_up_is_opened_again_by_its_edit(psql: Any, databas
 
 
 async def test_a_message_handed_back_keeps_its_earlier_failures(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     (row_id,) = (await save(database, dataset, incoming(1, "one"))).created
     owner = uuid4()
@@ -228,7 +230,7 @@ async def test_a_message_handed_back_keeps_its_earlier_failures(
 
 
 async def test_a_lease_that_ran_out_is_taken_over_and_a_renewed_one_is_not(
-    database: Database, dataset: Dataset
+    database: Database, dataset: DatasetRef
 ) -> None:
     await save(database, dataset, incoming(1, "one"))
     owner = uuid4()
@@ -242,7 +244,7 @@ async def test_a_lease_that_ran_out_is_taken_over_and_a_renewed_one_is_not(
 
 @pytest.mark.parametrize("deleted", ["datasets", "projects"])
 async def test_messages_of_a_deleted_dataset_wait_for_nobody(
-    psql: Any, database: Database, dataset: Dataset, deleted: str
+    psql: Any, database: Database, dataset: DatasetRef, deleted: str
 ) -> None:
     ids = (await save(database, dataset, incoming(1, "one"))).created
     await psql.execute(f"UPDATE {deleted} SET deleted_at = now()")
@@ -251,7 +253,7 @@ async def test_messages_of_a_deleted_dataset_wait_for_nobody(
         assert await messages.waiting(tx, "score", limit=10) == {}
 
 
-async def test_the_messages_that_wait_are_told_by_dataset_oldest_first(database: Database, dataset: Dataset) -> None:
+async def test_the_messages_that_wait_are_told_by_dataset_oldest_first(database: Database, dataset: DatasetRef) -> None:
     ids = (await save(database, dataset, *(incoming(number, "text") for number in range(5)))).created
     await claim(database, "score", ids[:1], uuid4())
     async with database.read() as tx:

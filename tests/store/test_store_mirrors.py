@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.store import changes, datasets, mirrors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import MirrorHolder, MirrorProgress
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database
@@ -17,7 +17,7 @@ HERE = MirrorHolder(UUID(int=7), "host", "/folder", 4711)
 LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
 
 
-def told(dataset: Dataset, watermark: str | None = None, *, state: str = "ready") -> MirrorProgress:
+def told(dataset: DatasetRef, watermark: str | None = None, *, state: str = "ready") -> MirrorProgress:
     """Make the report of a mirror with three vectors."""
     return MirrorProgress(dataset.id, state, "because", 3, 4096, watermark)
 
@@ -27,12 +27,12 @@ async def say(database: Database, *mirrors_: MirrorProgress, holder: MirrorHolde
         return await mirrors.report(tx, holder, list(mirrors_))
 
 
-async def held(database: Database, *of: Dataset) -> list[mirrors.LiveMirror]:
+async def held(database: Database, *of: DatasetRef) -> list[mirrors.LiveMirror]:
     async with database.read() as tx:
         return await mirrors.live(tx, [dataset.id for dataset in of])
 
 
-async def ask(database: Database, dataset: Dataset, what: str = "check", folder: str = "/folder") -> list[UUID]:
+async def ask(database: Database, dataset: DatasetRef, what: str = "check", folder: str = "/folder") -> list[UUID]:
     async with database.transaction() as tx:
         return await mirrors.request(tx, "host", folder, [dataset.id], what)
 
@@ -49,13 +49,13 @@ async def mark(database: Database) -> str:
 
 
 @pytest.fixture
-async def second(database: Database) -> Dataset:
+async def second(database: Database) -> DatasetRef:
     """Make another dataset."""
     async with database.transaction() as tx:
         return await datasets.ensure(tx, "sea", "notes")
 
 
-async def test_what_a_holder_says_is_what_is_held(database: Database, dataset: Dataset, second: Dataset) -> None:
+async def test_what_a_holder_says_is_what_is_held(database: Database, dataset: DatasetRef, second: DatasetRef) -> None:
     await say(database, told(dataset, "5:5:"), told(second, state="building"))
     one, other = sorted(await held(database, dataset, second), key=lambda found: found.dataset_id != dataset.id)
     assert (one.host, one.folder, one.pid, one.state, one.reason) == ("host", "/folder", 4711, "ready", "because")
@@ -65,7 +65,7 @@ async def test_what_a_holder_says_is_what_is_held(database: Database, dataset: D
 
 
 async def test_what_is_told_again_replaces_and_what_is_told_no_more_is_gone(
-    database: Database, dataset: Dataset, second: Dataset
+    database: Database, dataset: DatasetRef, second: DatasetRef
 ) -> None:
     await say(database, told(dataset), told(second))
     await say(database, replace(told(second), vectors=9))
@@ -75,7 +75,7 @@ async def test_what_is_told_again_replaces_and_what_is_told_no_more_is_gone(
     assert await held(database, dataset, second) == []
 
 
-async def test_one_holder_does_not_speak_for_another(database: Database, dataset: Dataset) -> None:
+async def test_one_holder_does_not_speak_for_another(database: Database, dataset: DatasetRef) -> None:
     other = MirrorHolder(uuid4(), "host", "/elsewhere", 4712)
     await say(database, told(dataset))
     await say(database, told(dataset), holder=other)
@@ -84,14 +84,14 @@ async def test_one_holder_does_not_speak_for_another(database: Database, dataset
     assert [found.folder for found in await held(database, dataset)] == ["/elsewhere"]
 
 
-async def test_a_dataset_that_is_gone_can_not_be_told_of(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_a_dataset_that_is_gone_can_not_be_told_of(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await say(database, told(dataset))
     await psql.execute("DELETE FROM datasets")
     assert await say(database, told(dataset)) == {}
     assert await held(database, dataset) == []
 
 
-async def test_a_check_is_kept_with_what_it_found(database: Database, dataset: Dataset) -> None:
+async def test_a_check_is_kept_with_what_it_found(database: Database, dataset: DatasetRef) -> None:
     await say(database, told(dataset))
     for missing, in_sync in ((2, False), (0, True)):
         async with database.transaction() as tx:
@@ -102,7 +102,7 @@ async def test_a_check_is_kept_with_what_it_found(database: Database, dataset: D
 
 
 @pytest.mark.parametrize("what", ["check", "rebuild", "compact"])
-async def test_a_question_stays_until_it_is_answered(database: Database, dataset: Dataset, what: str) -> None:
+async def test_a_question_stays_until_it_is_answered(database: Database, dataset: DatasetRef, what: str) -> None:
     assert await ask(database, dataset, what) == []
     assert await say(database, told(dataset)) == {}
     assert await ask(database, dataset, what) == [dataset.id]
@@ -119,7 +119,7 @@ async def test_a_question_stays_until_it_is_answered(database: Database, dataset
     assert await unanswered(database) == 1
 
 
-async def test_only_holders_of_that_folder_are_asked(database: Database, dataset: Dataset) -> None:
+async def test_only_holders_of_that_folder_are_asked(database: Database, dataset: DatasetRef) -> None:
     await say(database, told(dataset))
     assert await ask(database, dataset, folder="/elsewhere") == []
     assert await unanswered(database, "/elsewhere") == 0
@@ -127,7 +127,7 @@ async def test_only_holders_of_that_folder_are_asked(database: Database, dataset
 
 
 async def test_the_dead_are_not_asked_not_waited_for_and_not_shown(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     await say(database, told(dataset, "5:5:"))
     await ask(database, dataset)
@@ -140,7 +140,7 @@ async def test_the_dead_are_not_asked_not_waited_for_and_not_shown(
 
 
 async def test_the_long_dead_are_forgotten_by_whoever_speaks_next(
-    database: Database, dataset: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, psql: Any
 ) -> None:
     await say(database, told(dataset), holder=MirrorHolder(uuid4(), "gone", "/folder", 1))
     await psql.execute("UPDATE mirrors SET seen_at = now() - interval '25 hours'")
@@ -149,7 +149,7 @@ async def test_the_long_dead_are_forgotten_by_whoever_speaks_next(
 
 
 async def test_a_mirror_is_behind_only_while_something_of_its_dataset_was_not_seen(
-    database: Database, dataset: Dataset, second: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, second: DatasetRef, psql: Any
 ) -> None:
     await space(database, 3)
     await plant(psql, MESSAGE, dataset.id, "one")
@@ -166,7 +166,7 @@ async def test_a_mirror_is_behind_only_while_something_of_its_dataset_was_not_se
     assert [found.behind_ms for found in await held(database, dataset)] == [0]
 
 
-async def test_the_lowest_watermark_is_that_of_the_slowest(database: Database, dataset: Dataset) -> None:
+async def test_the_lowest_watermark_is_that_of_the_slowest(database: Database, dataset: DatasetRef) -> None:
     for number, watermark in enumerate(("90:95:91", "100:100:", None)):
         await say(database, told(dataset, watermark), holder=MirrorHolder(UUID(int=number), "h", "/f", 1))
     async with database.read() as tx:
@@ -174,7 +174,7 @@ async def test_the_lowest_watermark_is_that_of_the_slowest(database: Database, d
 
 
 async def test_a_hundred_measurements_of_an_engine_are_kept_and_the_newest_is_told(
-    database: Database, dataset: Dataset, second: Dataset, psql: Any
+    database: Database, dataset: DatasetRef, second: DatasetRef, psql: Any
 ) -> None:
     async with database.transaction() as tx:
         await mirrors.record_recall(tx, dataset.id, "pgvector", 0.5, 0.9, 30)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evervec.store import rows
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.populate import Step
@@ -28,7 +28,7 @@ async def taken_in(database: Database, **options: Any) -> list[Step]:
 
 @every_kind
 async def test_rows_from_before_the_triggers_are_taken_in(
-    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+    psql: Any, database: Database, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     await triggers(psql, "DISABLE")
     row_id = await plant(psql, embeddable, dataset.id, "older than Evervec")
@@ -43,7 +43,7 @@ async def test_rows_from_before_the_triggers_are_taken_in(
 
 @every_kind
 async def test_a_text_changed_behind_the_triggers_is_pending_again(
-    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+    psql: Any, database: Database, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "before")
     await embed_all(psql)
@@ -57,7 +57,7 @@ async def test_a_text_changed_behind_the_triggers_is_pending_again(
 
 @every_kind
 async def test_a_row_deleted_behind_the_triggers_loses_its_record(
-    psql: Any, database: Database, dataset: Dataset, embeddable: Embeddable
+    psql: Any, database: Database, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     gone, stays = [await plant(psql, embeddable, dataset.id, text) for text in ("gone", "stays")]
     await embed_all(psql)
@@ -70,7 +70,7 @@ async def test_a_row_deleted_behind_the_triggers_loses_its_record(
     assert await tombstones(psql) == [(vector_id, dataset.id)]
 
 
-async def test_a_right_database_is_only_read(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_right_database_is_only_read(psql: Any, database: Database, dataset: DatasetRef) -> None:
     for embeddable in EMBEDDABLES:
         await plant(psql, embeddable, dataset.id, "hello")
     await embed_all(psql)
@@ -81,7 +81,7 @@ async def test_a_right_database_is_only_read(psql: Any, database: Database, data
     assert [await psql.fetch(everything.format(table)) for table in tables] == before
 
 
-async def test_it_may_be_stopped_at_any_point_and_run_again(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_it_may_be_stopped_at_any_point_and_run_again(psql: Any, database: Database, dataset: DatasetRef) -> None:
     await triggers(psql, "DISABLE")
     for number in range(25):
         await plant(psql, MESSAGE, dataset.id, f"text {number}")
@@ -101,7 +101,7 @@ async def test_it_may_be_stopped_at_any_point_and_run_again(psql: Any, database:
     assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE pending_id IS NOT NULL") == 25
 
 
-async def test_a_discarded_text_is_not_taken_for_a_new_one(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_a_discarded_text_is_not_taken_for_a_new_one(psql: Any, database: Database, dataset: DatasetRef) -> None:
     row_id = await plant(psql, MESSAGE, dataset.id, "cursed")
     await psql.execute("UPDATE embeddings SET failed_hash = content_hash")
     async with database.transaction() as tx:
@@ -119,7 +119,7 @@ async def hashed(database: Database, **options: Any) -> list[Step]:
 
 
 async def test_chunks_and_documents_from_before_the_hashes_get_theirs(
-    psql: Any, database: Database, dataset: Dataset
+    psql: Any, database: Database, dataset: DatasetRef
 ) -> None:
     chunk_ids = [await plant(psql, CHUNK, dataset.id, text) for text in ("one ", "two")]
     whole = await psql.fetchval("INSERT INTO documents (dataset_id, uri) VALUES ($1, 'whole') RETURNING id", dataset.id)
@@ -136,7 +136,7 @@ async def test_chunks_and_documents_from_before_the_hashes_get_theirs(
     assert await hashed(database) == []
 
 
-async def test_filling_hashes_goes_on_where_it_was_stopped(psql: Any, database: Database, dataset: Dataset) -> None:
+async def test_filling_hashes_goes_on_where_it_was_stopped(psql: Any, database: Database, dataset: DatasetRef) -> None:
     for number in range(7):
         await plant(psql, CHUNK, dataset.id, f"chunk {number}")
     async with aclosing(populate.fill_hashes(database, batch=3)) as steps:

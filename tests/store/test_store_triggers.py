@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evervec.domain.text import BLANK_PATTERN, is_blank
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, CHUNK, EMBEDDABLES, MESSAGE, TOPIC, Embeddable
 from evervec.store.session import Database
 from tests.store.planting import OTHER_COLUMN, edit, embed_all, plant, record, tombstones
@@ -31,7 +31,9 @@ async def elsewhere(database: Database) -> UUID:
 
 
 @every_kind
-async def test_a_row_is_pending_the_moment_it_is_written(psql: Any, dataset: Dataset, embeddable: Embeddable) -> None:
+async def test_a_row_is_pending_the_moment_it_is_written(
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable
+) -> None:
     found = await record(psql, embeddable, await plant(psql, embeddable, dataset.id, "hello"))
     assert found["content_hash"] == digest("hello")
     assert (found["dataset_id"], found["embedding"], found["failed_hash"]) == (dataset.id, None, None)
@@ -40,7 +42,7 @@ async def test_a_row_is_pending_the_moment_it_is_written(psql: Any, dataset: Dat
 
 @every_kind
 async def test_an_edit_reopens_the_row_and_keeps_its_old_vector_until_the_new_one(
-    psql: Any, dataset: Dataset, embeddable: Embeddable
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "before")
     await embed_all(psql)
@@ -55,7 +57,7 @@ async def test_an_edit_reopens_the_row_and_keeps_its_old_vector_until_the_new_on
 
 
 @every_kind
-async def test_updating_another_column_touches_nothing(psql: Any, dataset: Dataset, embeddable: Embeddable) -> None:
+async def test_updating_another_column_touches_nothing(psql: Any, dataset: DatasetRef, embeddable: Embeddable) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "hello")
     await embed_all(psql)
     before = await record(psql, embeddable, row_id)
@@ -69,7 +71,7 @@ async def test_updating_another_column_touches_nothing(psql: Any, dataset: Datas
 
 @every_kind
 async def test_a_deleted_row_takes_its_record_along_and_leaves_a_tombstone(
-    psql: Any, dataset: Dataset, embeddable: Embeddable
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     gone = await plant(psql, embeddable, dataset.id, "embedded, then deleted")
     await embed_all(psql)
@@ -82,7 +84,7 @@ async def test_a_deleted_row_takes_its_record_along_and_leaves_a_tombstone(
 
 @every_kind
 async def test_truncate_takes_all_records_of_the_kind_along_and_no_other(
-    psql: Any, dataset: Dataset, embeddable: Embeddable
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     bystander = ATOM if embeddable is CHUNK else CHUNK
     await plant(psql, embeddable, dataset.id, "truncated")
@@ -95,7 +97,7 @@ async def test_truncate_takes_all_records_of_the_kind_along_and_no_other(
 
 
 @every_kind
-async def test_a_new_primary_key_is_a_new_vector_id(psql: Any, dataset: Dataset, embeddable: Embeddable) -> None:
+async def test_a_new_primary_key_is_a_new_vector_id(psql: Any, dataset: DatasetRef, embeddable: Embeddable) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "renumbered")
     await embed_all(psql)
     before = await record(psql, embeddable, row_id)
@@ -109,7 +111,7 @@ async def test_a_new_primary_key_is_a_new_vector_id(psql: Any, dataset: Dataset,
 
 @every_kind
 async def test_a_row_moved_to_another_dataset_keeps_its_vector_and_leaves_a_tombstone_behind(
-    psql: Any, dataset: Dataset, elsewhere: UUID, embeddable: Embeddable
+    psql: Any, dataset: DatasetRef, elsewhere: UUID, embeddable: Embeddable
 ) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "moved")
     await embed_all(psql)
@@ -124,7 +126,7 @@ async def test_a_row_moved_to_another_dataset_keeps_its_vector_and_leaves_a_tomb
 @every_kind
 @pytest.mark.parametrize("blank", [" ", "\n\t", "\u200b\ufeff"])
 async def test_a_text_that_became_blank_loses_its_vector_and_gets_one_again_with_words(
-    psql: Any, dataset: Dataset, embeddable: Embeddable, blank: str
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable, blank: str
 ) -> None:
     row_id = await plant(psql, embeddable, dataset.id, "words")
     await embed_all(psql)
@@ -142,7 +144,7 @@ async def test_a_text_that_became_blank_loses_its_vector_and_gets_one_again_with
 
 @every_kind
 async def test_a_logical_replica_that_applies_changes_is_a_writer_like_any_other(
-    psql: Any, dataset: Dataset, embeddable: Embeddable
+    psql: Any, dataset: DatasetRef, embeddable: Embeddable
 ) -> None:
     await psql.execute("SET session_replication_role = replica")
     row_id = await plant(psql, embeddable, dataset.id, "inserted")
@@ -161,7 +163,7 @@ async def test_a_logical_replica_that_applies_changes_is_a_writer_like_any_other
 
 
 async def test_deleting_a_dataset_for_good_leaves_a_tombstone_for_every_vector_of_every_kind(
-    psql: Any, dataset: Dataset
+    psql: Any, dataset: DatasetRef
 ) -> None:
     for embeddable in EMBEDDABLES:
         await plant(psql, embeddable, dataset.id, "hello")
@@ -172,7 +174,7 @@ async def test_deleting_a_dataset_for_good_leaves_a_tombstone_for_every_vector_o
     assert {vector_id for vector_id, _ in await tombstones(psql)} == ids
 
 
-async def test_a_vector_set_by_somebody_else_shows_up_in_the_feed(psql: Any, dataset: Dataset) -> None:
+async def test_a_vector_set_by_somebody_else_shows_up_in_the_feed(psql: Any, dataset: DatasetRef) -> None:
     row_id = await plant(psql, MESSAGE, dataset.id, "hello")
     await embed_all(psql)
     before = await record(psql, MESSAGE, row_id)
@@ -183,7 +185,7 @@ async def test_a_vector_set_by_somebody_else_shows_up_in_the_feed(psql: Any, dat
     assert (await record(psql, MESSAGE, row_id))["changed_xid"] == after["changed_xid"]
 
 
-async def test_setting_embedding_to_null_makes_exactly_those_rows_pending(psql: Any, dataset: Dataset) -> None:
+async def test_setting_embedding_to_null_makes_exactly_those_rows_pending(psql: Any, dataset: DatasetRef) -> None:
     ids = [await plant(psql, MESSAGE, dataset.id, f"text {number}") for number in range(6)]
     await embed_all(psql)
     await psql.execute("UPDATE embeddings SET embedding = NULL WHERE row_id = ANY($1)", ids[:4])
@@ -194,7 +196,7 @@ async def test_setting_embedding_to_null_makes_exactly_those_rows_pending(psql: 
     assert len(await tombstones(psql)) == 4
 
 
-async def test_the_status_view_says_what_a_reader_wants_to_know(psql: Any, dataset: Dataset) -> None:
+async def test_the_status_view_says_what_a_reader_wants_to_know(psql: Any, dataset: DatasetRef) -> None:
     for text in ("ready", "failed", "pending", " "):
         await plant(psql, MESSAGE, dataset.id, text)
     await psql.execute("UPDATE embeddings SET failed_hash = content_hash WHERE content_hash = $1", digest("failed"))
@@ -211,14 +213,14 @@ async def test_the_status_view_says_what_a_reader_wants_to_know(psql: Any, datas
     assert [tuple(row) for row in rows] == [("READY", None), ("FAILED", "refused"), ("PENDING", None), ("EMPTY", None)]
 
 
-async def test_a_topic_is_embedded_by_name_and_description(psql: Any, dataset: Dataset) -> None:
+async def test_a_topic_is_embedded_by_name_and_description(psql: Any, dataset: DatasetRef) -> None:
     row_id = await plant(psql, TOPIC, dataset.id, "Queues")
     assert (await record(psql, TOPIC, row_id))["content_hash"] == digest("Queues")
     await psql.execute("UPDATE topics SET description = 'Everything that waits'")
     assert (await record(psql, TOPIC, row_id))["content_hash"] == digest("Queues\nEverything that waits")
 
 
-async def test_copy_fires_the_triggers_too(database: Database, dataset: Dataset, psql: Any) -> None:
+async def test_copy_fires_the_triggers_too(database: Database, dataset: DatasetRef, psql: Any) -> None:
     columns = ("dataset_id", "chat", "external_id", "author", "content")
     rows = [(dataset.id, "chat", str(number), "dev", f"text {number}") for number in range(500)]
     async with database.transaction() as tx:
@@ -227,7 +229,7 @@ async def test_copy_fires_the_triggers_too(database: Database, dataset: Dataset,
     assert hashes == {digest(f"text {number}") for number in range(500)}
 
 
-async def test_a_rolled_back_write_leaves_no_record(psql: Any, dataset: Dataset) -> None:
+async def test_a_rolled_back_write_leaves_no_record(psql: Any, dataset: DatasetRef) -> None:
     transaction = psql.transaction()
     await transaction.start()
     await plant(psql, MESSAGE, dataset.id, "never happened")
@@ -235,7 +237,7 @@ async def test_a_rolled_back_write_leaves_no_record(psql: Any, dataset: Dataset)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
 
 
-async def test_only_another_content_is_another_revision_of_a_message(psql: Any, dataset: Dataset) -> None:
+async def test_only_another_content_is_another_revision_of_a_message(psql: Any, dataset: DatasetRef) -> None:
     await plant(psql, MESSAGE, dataset.id, "first")
     await psql.execute("UPDATE messages SET content = 'first', author = 'somebody else'")
     assert await psql.fetchval("SELECT revision FROM messages") == 1
@@ -257,7 +259,7 @@ async def test_postgresql_and_python_agree_on_what_is_blank_for_every_character(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(STORABLE | st.text("a \n\t\u200b\u00a0'\\", max_size=6), min_size=1, max_size=20))
-async def test_the_record_holds_the_digest_of_any_text(psql: Any, dataset: Dataset, texts: list[str]) -> None:
+async def test_the_record_holds_the_digest_of_any_text(psql: Any, dataset: DatasetRef, texts: list[str]) -> None:
     rows = await psql.fetch(
         "INSERT INTO messages (dataset_id, chat, external_id, author, content) "
         "SELECT $1, 'chat', $2 || place, 'dev', text FROM unnest($3::text[]) WITH ORDINALITY AS v (text, place) "

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from evervec.domain.vectors import check_vectors
 from evervec.store import datasets, providers, rows, vector_wire, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Space
 from evervec.store.rows import ClaimedRow
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
@@ -31,7 +31,7 @@ async def active(database: Database) -> Space:
     return await space(database, DIM)
 
 
-async def claimed(psql: Any, database: Database, dataset: Dataset, *texts: str) -> list[ClaimedRow]:
+async def claimed(psql: Any, database: Database, dataset: DatasetRef, *texts: str) -> list[ClaimedRow]:
     for text in texts:
         await plant(psql, MESSAGE, dataset.id, text)
     async with database.transaction() as tx:
@@ -44,7 +44,7 @@ async def write(database: Database, space_id: int, found: list[ClaimedRow]) -> s
 
 
 async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     found = await claimed(psql, database, dataset, "one", "two", "three")
     assert await write(database, active.id, found) == {row.vector_id for row in found}
@@ -56,7 +56,7 @@ async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
 
 
 async def test_a_vector_of_a_text_that_was_edited_or_deleted_meanwhile_is_nobodys(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     edited, deleted, sound = await claimed(psql, database, dataset, "edited", "deleted", "sound")
     await edit(psql, MESSAGE, edited.row_id, "another text")
@@ -67,7 +67,7 @@ async def test_a_vector_of_a_text_that_was_edited_or_deleted_meanwhile_is_nobody
 
 
 async def test_a_vector_of_a_space_that_is_no_longer_active_is_nobodys(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     found = await claimed(psql, database, dataset, "one")
     await space(database, DIM, model="another model of the same width")
@@ -78,7 +78,7 @@ async def test_a_vector_of_a_space_that_is_no_longer_active_is_nobodys(
 
 
 async def test_a_late_vector_heals_a_row_that_was_given_up(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     found = await claimed(psql, database, dataset, "given up too early")
     await psql.execute("UPDATE embeddings SET failed_hash = content_hash")
@@ -89,7 +89,7 @@ async def test_a_late_vector_heals_a_row_that_was_given_up(
 
 @pytest.mark.parametrize(("width", "other_space"), [(DIM + 1, False), (DIM - 1, False), (DIM, True)])
 async def test_a_vector_of_another_width_or_space_is_refused_and_nothing_is_padded(
-    psql: Any, database: Database, dataset: Dataset, active: Space, width: int, other_space: bool
+    psql: Any, database: Database, dataset: DatasetRef, active: Space, width: int, other_space: bool
 ) -> None:
     await plant(psql, MESSAGE, dataset.id, "hello")
     with pytest.raises(asyncpg.CheckViolationError, match="embeddings_width"):
@@ -102,7 +102,7 @@ async def test_a_vector_of_another_width_or_space_is_refused_and_nothing_is_padd
 
 
 async def test_another_space_takes_the_vectors_of_the_old_one_away_and_every_text_waits_again(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     await write(database, active.id, await claimed(psql, database, dataset, "one", "two"))
     wide = await space(database, DIM + 2, model="wider")
@@ -115,7 +115,7 @@ async def test_another_space_takes_the_vectors_of_the_old_one_away_and_every_tex
 
 
 async def test_an_equal_text_gets_the_vector_that_is_there(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     await write(database, active.id, await claimed(psql, database, dataset, "same", "same"))
     found = await claimed(psql, database, dataset, "same", "other", "same")
@@ -148,7 +148,7 @@ async def test_pgvector_reads_our_bytes_as_the_numbers_they_are(database: Databa
 
 
 async def test_whatever_passes_the_gate_fits_into_the_index(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     extremes = np.array(
         [[65_504, 1, 1, 1], [65_519, 0, 0, 0], [6e-8, 0, 0, 0], [65_520, 1, 1, 1], [1e-9, 0, 0, 0], [np.inf, 1, 1, 1]],
@@ -203,7 +203,7 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
 
 @pytest.mark.parametrize("exact", [True, False])
 async def test_a_deleted_dataset_does_not_use_up_the_hits(
-    psql: Any, database: Database, dataset: Dataset, active: Space, exact: bool
+    psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
 ) -> None:
     await vectors.build_indexes(database, active.id, DIM)
     crowd = await claimed(psql, database, dataset, *(f"text {number}" for number in range(30)))
@@ -222,7 +222,7 @@ async def test_a_deleted_dataset_does_not_use_up_the_hits(
 
 
 async def test_a_stale_vector_is_found_and_says_so(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     found = await claimed(psql, database, dataset, "before")
     await write(database, active.id, found)
@@ -234,7 +234,7 @@ async def test_a_stale_vector_is_found_and_says_so(
 
 
 async def test_duplicates_are_pairs_of_one_scope_nearest_first(
-    psql: Any, database: Database, dataset: Dataset, active: Space
+    psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
     await vectors.build_indexes(database, active.id, DIM)
     found = await claimed(psql, database, dataset, "a", "a again", "nearly a", "something else")

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from evervec.errors import PortTakenError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.settings import Settings
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.web.app import create_app
 from evervec.web.serve import listen
 from tests.pipeline.search.test_search import fill
@@ -24,7 +24,7 @@ async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_search_answers_as_the_command_line_does(
-    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+    client: httpx.AsyncClient, resources: Resources, dataset: DatasetRef
 ) -> None:
     ids = await fill(resources, dataset, ["one", "two"])
     answer = (await client.get("/v1/search", params={"q": "one", "dataset": "log", "k": 1})).json()
@@ -36,7 +36,7 @@ async def test_search_answers_as_the_command_line_does(
 
 
 async def test_mirrors_are_shown_checked_and_built(
-    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+    client: httpx.AsyncClient, resources: Resources, dataset: DatasetRef
 ) -> None:
     await fill(resources, dataset, ["one", "two"])
     missing = (await client.post("/v1/mirrors/log/check")).json()
@@ -50,7 +50,7 @@ async def test_mirrors_are_shown_checked_and_built(
 
 
 async def test_a_search_takes_an_engine_and_a_watermark(
-    client: httpx.AsyncClient, resources: Resources, dataset: Dataset
+    client: httpx.AsyncClient, resources: Resources, dataset: DatasetRef
 ) -> None:
     await fill(resources, dataset, ["one", "two"])
     await client.post("/v1/mirrors/log/rebuild")

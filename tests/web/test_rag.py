@@ -18,7 +18,7 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.settings import Settings
 from evervec.store import datasets, secrets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.web import rag_shapes
 from evervec.web.app import create_app
 from evervec.web.rag_shapes import IndexRequest
@@ -236,7 +236,7 @@ async def test_a_body_without_end_is_read_only_so_far(client: httpx.AsyncClient)
     assert read == 65 << 20
 
 
-async def test_who_is_no_dataset_or_has_no_source_is_told(client: httpx.AsyncClient, dataset: Dataset) -> None:
+async def test_who_is_no_dataset_or_has_no_source_is_told(client: httpx.AsyncClient, dataset: DatasetRef) -> None:
     for path in ("nope", f"{uuid4()}", "river/nope", "river/log/more", ""):
         for answer in (
             await client.post(f"/v1/rag/index/{path}"),

@@ -13,7 +13,7 @@ from evervec.queue import names
 from evervec.queue.receiver import serve
 from evervec.settings import Settings
 from evervec.store.batch import batch_queue
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.worker import tasks
 from evervec.worker.schedule import schedules
 from tests.fakes.server import FakeProvider
@@ -67,7 +67,7 @@ async def until(psql: Any, question: str, *values: object) -> None:
 
 
 async def test_the_task_sends_what_is_worth_a_job_and_takes_it_in_the_next_time(
-    working: Resources, psql: Any, dataset: Dataset, fake: FakeProvider
+    working: Resources, psql: Any, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     fake.batches.polls = 0
     await planted(psql, dataset.id, numbered(router.WORTH_A_JOB))
@@ -83,7 +83,7 @@ async def test_the_task_sends_what_is_worth_a_job_and_takes_it_in_the_next_time(
 
 
 async def test_the_task_leaves_less_than_a_job_alone(
-    working: Resources, psql: Any, dataset: Dataset, fake: FakeProvider
+    working: Resources, psql: Any, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     await planted(psql, dataset.id, numbered(router.WORTH_A_JOB - 1))
     answer = await tasks.process_batches_task(resources=working)

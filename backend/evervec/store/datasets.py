@@ -14,7 +14,7 @@ UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORE
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetRef:
     """A live dataset of a live project."""
 
     id: UUID
@@ -47,7 +47,7 @@ async def ensure_project(tx: Tx, project: str, *, root_path: str | None = None) 
     return project_id
 
 
-async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> Dataset:
+async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = None) -> DatasetRef:
     """Return the dataset with this name; create it and its project, or restore deleted ones.
 
     Raises `InvalidNameError` for a name without a letter or digit.
@@ -55,7 +55,7 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
     # nearly always it exists: then nothing is written, and no lock is waited for
     found = await tx.fetchrow(THERE, slug("Project", project), slug("Dataset", dataset), root_path)
     if found is not None:
-        return Dataset(*found)
+        return DatasetRef(*found)
     project_id = await ensure_project(tx, project, root_path=root_path)
     dataset_id = await tx.fetchval(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "
@@ -64,12 +64,12 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
         slug("Dataset", dataset),
         dataset,
     )
-    return Dataset(dataset_id, project_id, slug("Project", project), slug("Dataset", dataset))
+    return DatasetRef(dataset_id, project_id, slug("Project", project), slug("Dataset", dataset))
 
 
-async def live(tx: ReadTx) -> list[Dataset]:
+async def live(tx: ReadTx) -> list[DatasetRef]:
     """Return all live datasets, by project and name."""
-    return [Dataset(*row) for row in await tx.fetch(LIVE + " ORDER BY p.slug, d.slug")]
+    return [DatasetRef(*row) for row in await tx.fetch(LIVE + " ORDER BY p.slug, d.slug")]
 
 
 async def deleted(tx: ReadTx) -> list[UUID]:
@@ -81,13 +81,13 @@ async def deleted(tx: ReadTx) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-async def by_id(tx: ReadTx, dataset_id: UUID) -> Dataset | None:
+async def by_id(tx: ReadTx, dataset_id: UUID) -> DatasetRef | None:
     """Return a live dataset, or None if it does not exist or it or its project was deleted."""
     row = await tx.fetchrow(LIVE + " AND d.id = $1", dataset_id)
-    return None if row is None else Dataset(*row)
+    return None if row is None else DatasetRef(*row)
 
 
-async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list[Dataset]:
+async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list[DatasetRef]:
     """Return datasets by slug, `project/slug` or UUID, in one project or in all; without a name, every live one.
 
     Raises `UnknownDatasetError` or `UnknownProjectError`.

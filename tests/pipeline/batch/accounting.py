@@ -3,7 +3,7 @@
 from typing import Any
 
 from evervec.store.batch import batch_jobs
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.session import Database
 
 STUCK = """
@@ -14,7 +14,7 @@ WHERE e.pending_id IS NOT NULL AND w.lease_owner IS NOT NULL
 ORPHANS = "SELECT count(*) FROM batch_items i JOIN batch_jobs j ON j.id = i.job_id WHERE j.finished_at IS NOT NULL"
 
 
-async def jobs(database: Database) -> list[BatchJob]:
+async def jobs(database: Database) -> list[BatchJobRecord]:
     """Every job, oldest first."""
     async with database.read() as tx:
         return list(reversed(await batch_jobs.every(tx, limit=10_000)))

@@ -18,7 +18,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import purge_deleted
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
@@ -73,7 +73,7 @@ async def test_a_provider_without_a_usable_key_is_not_kept(
 
 
 async def test_a_key_that_is_not_accepted_any_more_loses_nothing(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     fake.api_key = "another one"
@@ -88,7 +88,7 @@ async def test_a_key_that_is_not_accepted_any_more_loses_nothing(
 
 
 async def test_a_key_that_stops_working_while_a_job_runs_is_told_and_the_job_kept(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(lane)
@@ -105,7 +105,7 @@ async def test_a_key_that_stops_working_while_a_job_runs_is_told_and_the_job_kep
 
 @pytest.mark.parametrize("type_", ["local", "ollama"])
 async def test_a_provider_without_a_batch_api_says_so_and_nothing_is_touched(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, type_: str
 ) -> None:
     model = {"local": None, "ollama": "embedder"}[type_]
     await providers.add(bare, ProviderDraft("plain", type_, base_url=None if model is None else fake.url, model=model))
@@ -121,7 +121,7 @@ async def test_a_provider_without_a_batch_api_says_so_and_nothing_is_touched(
 
 
 async def test_a_gemini_model_without_batches_loses_nothing(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     async with batched(bare, fake, "gemini") as resources:
         await planted(psql, dataset.id, numbered(20))
@@ -134,7 +134,7 @@ async def test_a_gemini_model_without_batches_loses_nothing(
 
 
 async def test_an_openai_model_without_batches_is_told_by_its_job_and_ends_online(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     async with batched(bare, fake, "openai") as resources:
         await planted(psql, dataset.id, numbered(20))
@@ -150,7 +150,7 @@ async def test_an_openai_model_without_batches_is_told_by_its_job_and_ends_onlin
 
 @pytest.mark.parametrize("name", ["0" * 32, "no such job", "", "%", "batches/none", "\0", "ü" * 300, "'; --"])
 async def test_a_job_that_is_not_there_is_named(
-    lane: Resources, dataset: Dataset, psql: Any, fake: FakeProvider, name: str
+    lane: Resources, dataset: DatasetRef, psql: Any, fake: FakeProvider, name: str
 ) -> None:
     await planted(psql, dataset.id, numbered(2))
     manager = BatchManager(lane)
@@ -163,7 +163,7 @@ async def test_a_job_that_is_not_there_is_named(
 
 
 async def test_too_few_digits_for_one_job_cancel_none(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(lane)
@@ -184,7 +184,7 @@ async def test_too_few_digits_for_one_job_cancel_none(
 
 
 async def test_a_dataset_that_is_deleted_takes_its_job_along(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     fake.batches.polls = 10**6
@@ -206,7 +206,7 @@ async def test_a_dataset_that_is_deleted_takes_its_job_along(
 
 
 async def test_a_dataset_that_is_only_marked_deleted_gets_no_vector_from_a_job_that_is_done(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(lane)
@@ -222,7 +222,7 @@ async def test_a_dataset_that_is_only_marked_deleted_gets_no_vector_from_a_job_t
 
 
 async def test_a_removed_provider_gives_its_rows_to_the_next_one(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(lane)
@@ -244,7 +244,7 @@ async def test_a_removed_provider_gives_its_rows_to_the_next_one(
 
 @pytest.mark.parametrize("type_", ["local", "ollama", *TYPES])
 async def test_a_provider_that_becomes_another_type_while_its_job_runs_loses_no_row(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, type_: str
 ) -> None:
     was = await lane.provider()
     await planted(psql, dataset.id, numbered(20))
@@ -266,7 +266,7 @@ async def test_a_provider_that_becomes_another_type_while_its_job_runs_loses_no_
     assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
 
 
-async def test_a_page_of_a_proxy_is_no_job(lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any) -> None:
+async def test_a_page_of_a_proxy_is_no_job(lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any) -> None:
     await planted(psql, dataset.id, numbered(20))
     manager = BatchManager(lane)
     await manager.flush_queue()

@@ -13,7 +13,7 @@ from evervec.pipeline.batch import cleanup
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.remote_files import RemoteFile
@@ -118,7 +118,7 @@ async def test_a_running_job_of_ours_that_this_database_does_not_know_is_cancell
 
 
 async def test_the_file_and_the_job_of_an_open_job_are_never_touched(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(10))
     manager = BatchManager(lane)
@@ -132,7 +132,7 @@ async def test_the_file_and_the_job_of_an_open_job_are_never_touched(
 
 
 async def test_remains_go_with_the_sync_in_which_a_job_ends(
-    lane: Resources, client: BatchClient, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, ours: UUID
+    lane: Resources, client: BatchClient, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, ours: UUID
 ) -> None:
     await left_behind(client, fake, tmp_path, ours, OLD)
     await planted(psql, dataset.id, numbered(10))

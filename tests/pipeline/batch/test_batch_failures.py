@@ -12,7 +12,7 @@ from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import failures
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.batches import Batches
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import Outcome
@@ -75,7 +75,7 @@ def online(fake: FakeProvider) -> int:
 
 
 async def test_of_a_thousand_rows_thirty_seven_are_refused_and_the_rest_is_ready(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = numbered(1000)
     cursed = texts[::27][:37]
@@ -110,7 +110,7 @@ async def test_of_a_thousand_rows_thirty_seven_are_refused_and_the_rest_is_ready
 
 @pytest.mark.parametrize("name", DISTURBED)
 async def test_a_disturbed_answer_costs_no_row(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, name: str
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, name: str
 ) -> None:
     disturb, returned, strays = DISTURBED[name]
     await planted(psql, dataset.id, numbered(MANY))
@@ -129,7 +129,7 @@ async def test_a_disturbed_answer_costs_no_row(
 
 
 async def test_what_is_missing_once_comes_with_the_next_jobs_and_nothing_is_paid_in_full(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     fake.batches.drop_lines(tenth)
@@ -149,7 +149,7 @@ async def test_what_is_missing_once_comes_with_the_next_jobs_and_nothing_is_paid
 
 @pytest.mark.parametrize("outcome", ENDS)
 async def test_a_job_that_ends_badly_is_followed_by_two_of_half_its_size(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, outcome: Outcome
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, outcome: Outcome
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     fake.batches.next_outcomes.append(outcome)
@@ -175,7 +175,7 @@ def openai_jobs(fake: FakeProvider) -> set[str]:
 
 @pytest.mark.parametrize("outcome", ENDS)
 async def test_rows_that_two_jobs_could_not_do_are_embedded_at_once(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, outcome: Outcome
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, outcome: Outcome
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     fake.batches.outcome = outcome
@@ -190,7 +190,7 @@ async def test_rows_that_two_jobs_could_not_do_are_embedded_at_once(
 
 
 async def test_a_state_that_nobody_knows_is_waited_out_until_the_deadline(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     fake.batches.outcome = "unknown_state"
@@ -214,7 +214,7 @@ async def test_a_state_that_nobody_knows_is_waited_out_until_the_deadline(
 
 
 async def test_a_job_that_is_refused_goes_out_in_halves(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     provider = await lane.provider()
@@ -232,7 +232,7 @@ async def test_a_job_that_is_refused_goes_out_in_halves(
 
 
 async def test_a_provider_that_refuses_every_job_embeds_everything_at_once_in_the_end(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(MANY))
     provider = await lane.provider()

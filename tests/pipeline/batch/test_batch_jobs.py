@@ -17,7 +17,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import tokens
@@ -62,7 +62,7 @@ async def assert_all_done(resources: Resources, psql: Any, fake: FakeProvider, t
     await assert_nothing_is_left(psql, fake)
 
 
-async def test_the_life_of_a_job(lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any) -> None:
+async def test_the_life_of_a_job(lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any) -> None:
     texts = numbered(50)
     await planted(psql, dataset.id, texts)
     manager = BatchManager(lane)
@@ -95,7 +95,7 @@ async def test_the_life_of_a_job(lane: Resources, fake: FakeProvider, dataset: D
 
 
 async def test_process_queue_takes_in_what_is_done_and_sends_what_waits(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     fake.batches.polls = 0
     texts = numbered(30)
@@ -110,7 +110,7 @@ async def test_process_queue_takes_in_what_is_done_and_sends_what_waits(
 
 @pytest.mark.parametrize(("limit", "sizes"), [(30, [30, 30, 30, 10]), (100, [100]), (99, [99, 1])])
 async def test_a_job_has_as_many_rows_as_the_provider_takes(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any, limit: int, sizes: list[int]
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, monkeypatch: Any, limit: int, sizes: list[int]
 ) -> None:
     await limited(lane, monkeypatch, rows=limit)
     texts = numbered(100)
@@ -121,7 +121,7 @@ async def test_a_job_has_as_many_rows_as_the_provider_takes(
 
 
 async def test_a_job_is_as_large_in_bytes_as_the_provider_takes(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, monkeypatch: Any
 ) -> None:
     await limited(lane, monkeypatch, bytes=6_000)
     # umlauts take two bytes each in the file, and one text is too large for any job
@@ -137,7 +137,7 @@ async def test_a_job_is_as_large_in_bytes_as_the_provider_takes(
 
 
 async def test_a_job_has_as_many_tokens_as_the_provider_takes(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, monkeypatch: Any
 ) -> None:
     await limited(lane, monkeypatch, tokens=1_000, queued_tokens=None)
     texts = [f"{text} {'word ' * 100}" for text in numbered(20)] + ["much " * 2_000]
@@ -151,7 +151,7 @@ async def test_a_job_has_as_many_tokens_as_the_provider_takes(
 
 @pytest.mark.parametrize("limits", [{"jobs": 2, "rows": 40}, {"queued_tokens": 300}])
 async def test_a_full_provider_gets_no_more_until_something_is_done(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any, limits: dict[str, int]
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, monkeypatch: Any, limits: dict[str, int]
 ) -> None:
     await limited(lane, monkeypatch, **limits)
     texts = numbered(100)
@@ -173,7 +173,7 @@ async def test_a_full_provider_gets_no_more_until_something_is_done(
 
 @pytest.mark.parametrize("quota", [{"most_jobs": 2}, {"most_tokens": 200}])
 async def test_a_provider_that_says_enough_keeps_its_jobs_and_the_rest_waits(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, quota: dict[str, int]
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, quota: dict[str, int]
 ) -> None:
     fake.batches.wish(**quota)
     texts = numbered(100)
@@ -193,7 +193,7 @@ async def test_a_provider_that_says_enough_keeps_its_jobs_and_the_rest_waits(
 
 
 async def test_a_small_rest_of_a_quota_makes_no_small_job(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, monkeypatch: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, monkeypatch: Any
 ) -> None:
     texts = numbered(100)
     await planted(psql, dataset.id, texts)
@@ -210,7 +210,7 @@ async def test_a_small_rest_of_a_quota_makes_no_small_job(
 
 
 async def test_equal_texts_are_sent_once_and_every_row_gets_the_vector(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = [*numbered(20), *["the same words"] * 30]
     await planted(psql, dataset.id, texts)
@@ -220,7 +220,7 @@ async def test_equal_texts_are_sent_once_and_every_row_gets_the_vector(
 
 
 async def test_a_text_that_is_embedded_already_is_copied_and_not_sent(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = numbered(10)
     await planted(psql, dataset.id, texts)
@@ -237,7 +237,7 @@ async def test_a_text_that_is_embedded_already_is_copied_and_not_sent(
 
 
 async def test_a_text_that_a_job_is_about_to_bring_waits_for_it_and_says_so(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, ["the same words"])
     manager = BatchManager(lane)
@@ -252,7 +252,7 @@ async def test_a_text_that_a_job_is_about_to_bring_waits_for_it_and_says_so(
 
 
 async def test_fewer_rows_than_a_job_should_have_stay_and_say_so(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = numbered(25)
     await planted(psql, dataset.id, texts)
@@ -268,7 +268,7 @@ async def test_fewer_rows_than_a_job_should_have_stay_and_say_so(
 
 
 async def test_only_the_dataset_that_was_named_is_sent(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     async with lane.database.transaction() as tx:
         other = await datasets.ensure(tx, "river", "banks")
@@ -285,7 +285,7 @@ async def test_only_the_dataset_that_was_named_is_sent(
 
 
 async def test_a_dry_run_tells_what_would_be_sent_and_sends_and_writes_nothing(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = [f"{text} carries considerably lengthier words throughout" for text in numbered(100)]
     await planted(psql, dataset.id, texts)
@@ -309,7 +309,7 @@ async def test_a_dry_run_tells_what_would_be_sent_and_sends_and_writes_nothing(
 
 
 async def test_a_plan_speaks_of_the_dataset_that_was_named_and_of_what_is_not_in_a_job(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     async with lane.database.transaction() as tx:
         other = await datasets.ensure(tx, "river", "banks")
@@ -323,7 +323,7 @@ async def test_a_plan_speaks_of_the_dataset_that_was_named_and_of_what_is_not_in
 
 
 async def test_without_a_price_nothing_is_said_about_money(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await add(lane, fake, (await lane.provider()).type, usd_per_million_tokens=None)
     await planted(psql, dataset.id, numbered(3))
@@ -347,7 +347,7 @@ async def test_an_empty_queue_sends_nothing(lane: Resources, fake: FakeProvider,
 
 
 async def test_ten_thousand_rows_are_told_step_by_step(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = numbered(10_000)
     await planted(psql, dataset.id, texts)
@@ -359,7 +359,7 @@ async def test_ten_thousand_rows_are_told_step_by_step(
 
 
 async def test_another_model_may_embed_everything_again_at_half_the_price(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     texts = numbered(40)
     await planted(psql, dataset.id, texts)

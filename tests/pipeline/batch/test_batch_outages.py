@@ -9,7 +9,7 @@ from evervec.domain.batch import JobStatus
 from evervec.errors import EvervecError, ProviderError
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.accounting import assert_all_accounted, jobs
@@ -92,7 +92,7 @@ async def worked_off(resources: Resources, psql: Any) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("endpoint", ENDPOINTS["gemini"])
 async def test_gemini_is_out_once(
-    gemini: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, endpoint: str, fault: Fault
+    gemini: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, endpoint: str, fault: Fault
 ) -> None:
     await is_out_once(gemini, fake, dataset, psql, endpoint, fault)
 
@@ -100,13 +100,13 @@ async def test_gemini_is_out_once(
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("endpoint", ENDPOINTS["openai"])
 async def test_openai_is_out_once(
-    openai: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, endpoint: str, fault: Fault
+    openai: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, endpoint: str, fault: Fault
 ) -> None:
     await is_out_once(openai, fake, dataset, psql, endpoint, fault)
 
 
 async def is_out_once(
-    resources: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, endpoint: str, fault: Fault
+    resources: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, endpoint: str, fault: Fault
 ) -> None:
     """One request to an endpoint fails; all else goes well."""
     texts = numbered(20)
@@ -124,7 +124,7 @@ async def is_out_once(
 @pytest.mark.parametrize("fault", [Fault.BUSY_503, Fault.RESET, Fault.HTML_200])
 @pytest.mark.parametrize("type_", ["gemini", "openai"])
 async def test_a_provider_that_is_out_altogether_is_named_and_everything_is_kept(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str, fault: Fault
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, type_: str, fault: Fault
 ) -> None:
     async with batched(bare, fake, type_, batch_grace_seconds=0) as resources:
         texts = numbered(20)
@@ -146,7 +146,7 @@ async def test_a_provider_that_is_out_altogether_is_named_and_everything_is_kept
 
 @pytest.mark.parametrize(("type_", "upload"), [("gemini", "POST /upload/v1beta/files"), ("openai", "POST /v1/files")])
 async def test_rows_that_can_not_be_sent_until_their_deadline_are_embedded_at_once(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, type_: str, upload: str
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, type_: str, upload: str
 ) -> None:
     async with batched(bare, fake, type_) as resources:
         await planted(psql, dataset.id, numbered(20))

@@ -16,7 +16,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.embedders.batch_settings import WIRES, Wire
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
@@ -67,7 +67,7 @@ async def wire(lane: Resources) -> Wire:
 
 
 @pytest.fixture
-async def ids(psql: Any, dataset: Dataset) -> list[int]:
+async def ids(psql: Any, dataset: DatasetRef) -> list[int]:
     """The rows of `TEXTS`."""
     return await planted(psql, dataset.id, TEXTS)
 
@@ -243,7 +243,7 @@ async def test_a_job_all_of_whose_rows_are_gone_is_cancelled_at_the_provider(
 
 @pytest.mark.parametrize("polls", [0, NEVER], ids=["done", "running"])
 async def test_a_dataset_is_deleted_while_its_job_is_out(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, ids: list[int], polls: int
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, ids: list[int], polls: int
 ) -> None:
     fake.batches.polls = polls
     await BatchManager(lane).flush_queue()
@@ -325,7 +325,7 @@ async def test_a_job_that_another_process_works_on_is_not_cancelled_under_its_ha
 
 @pytest.mark.parametrize("polls", [0, NEVER], ids=["done", "running"])
 async def test_after_the_lease_online_workers_take_the_rows_and_a_late_result_does_no_harm(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset, ids: list[int], polls: int
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef, ids: list[int], polls: int
 ) -> None:
     fake.batches.polls = polls
     await BatchManager(lane).flush_queue()
@@ -376,7 +376,7 @@ async def test_an_upload_that_outlasts_its_lease_does_not_buy_again_what_another
 
 
 async def test_many_rows_of_a_text_that_is_on_its_way_keep_nobody_behind_them_from_being_sent(
-    lane: Resources, fake: FakeProvider, psql: Any, dataset: Dataset
+    lane: Resources, fake: FakeProvider, psql: Any, dataset: DatasetRef
 ) -> None:
     await planted(psql, dataset.id, ["same"] * 50)
     await planted(psql, dataset.id, TEXTS)

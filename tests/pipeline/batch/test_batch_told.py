@@ -9,7 +9,7 @@ from evervec.domain.batch import JobStatus
 from evervec.errors import AuthError, Refused
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.batched import TYPES, batched, numbered, planted, to_the_end
@@ -31,7 +31,7 @@ def manager(lane: Resources) -> BatchManager:
 
 
 async def test_a_job_that_can_not_be_sent_says_why_until_it_is_sent(
-    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(5))
     fake.always(None, Fault.BUSY_503, endpoint=UPLOAD[(await lane.provider()).type])
@@ -46,7 +46,7 @@ async def test_a_job_that_can_not_be_sent_says_why_until_it_is_sent(
 
 
 async def test_rows_that_no_job_could_do_and_that_wait_for_the_provider_are_named(
-    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(4))
     fake.batches.outcome = "fail"
@@ -62,7 +62,7 @@ async def test_rows_that_no_job_could_do_and_that_wait_for_the_provider_are_name
 
 
 async def test_what_was_taken_in_is_told_when_the_next_job_is_refused(
-    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: Dataset, psql: Any
+    lane: Resources, manager: BatchManager, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(6))
     await manager.flush_queue(max_batch_size=6)
@@ -80,7 +80,7 @@ async def test_what_was_taken_in_is_told_when_the_next_job_is_refused(
     ("least", "most", "rows", "jobs"), [(1, 10, 25, 3), (6, 10, 20, 2), (26, None, 0, 0), (25, None, 25, 1)]
 )
 async def test_a_plan_leaves_out_what_would_not_be_sent(
-    manager: BatchManager, dataset: Dataset, psql: Any, least: int, most: int | None, rows: int, jobs: int
+    manager: BatchManager, dataset: DatasetRef, psql: Any, least: int, most: int | None, rows: int, jobs: int
 ) -> None:
     await planted(psql, dataset.id, numbered(25))
     plan = await manager.flush_queue(least, most, dry_run=True)
@@ -92,7 +92,7 @@ async def test_a_plan_leaves_out_what_would_not_be_sent(
 
 
 async def test_a_plan_of_what_was_told_to_wait_counts_nothing_else(
-    manager: BatchManager, dataset: Dataset, psql: Any
+    manager: BatchManager, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(25))
     plan = await manager.flush_queue(dry_run=True, only_deferred=True)
@@ -100,7 +100,7 @@ async def test_a_plan_of_what_was_told_to_wait_counts_nothing_else(
 
 
 async def test_a_job_is_known_by_itself_by_its_id_and_by_its_name(
-    manager: BatchManager, dataset: Dataset, psql: Any
+    manager: BatchManager, dataset: DatasetRef, psql: Any
 ) -> None:
     await planted(psql, dataset.id, numbered(4))
     job, other = (await manager.flush_queue(max_batch_size=2)).jobs

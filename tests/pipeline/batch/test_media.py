@@ -17,7 +17,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description
@@ -53,7 +53,7 @@ async def limited(resources: Resources, patch: pytest.MonkeyPatch, **limits: int
 
 
 async def test_a_picture_is_described_embedded_and_found_by_its_description(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     names = ["river_bank.png", "team-photo.jpg", "a song.wav"]
     before = len(fake.requests)
@@ -95,7 +95,7 @@ async def test_a_picture_is_described_embedded_and_found_by_its_description(
 
 
 async def test_the_same_file_again_changes_nothing(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     pictures = [written(tmp_path, "a.png"), written(tmp_path, "b.png")]
     await ingest(lane, *pictures)
@@ -116,7 +116,7 @@ async def test_the_same_file_again_changes_nothing(
 
 
 async def test_the_old_description_stays_until_the_new_one_is_there(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     manager = BatchManager(lane)
     await ingest(lane, written(tmp_path, "a.png", "old"))
@@ -131,7 +131,7 @@ async def test_the_old_description_stays_until_the_new_one_is_there(
 
 
 async def test_equal_files_are_described_once_and_each_has_its_title(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     content = bytes_of("a.png")
     for name in ("one.png", "two.png", "three.png"):
@@ -145,7 +145,7 @@ async def test_equal_files_are_described_once_and_each_has_its_title(
 
 
 async def test_jobs_are_cut_by_files_and_by_bytes(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ingest(lane, *(written(tmp_path, f"{n}.png", "x" * 3000) for n in range(7)))
     manager = BatchManager(lane)
@@ -161,7 +161,7 @@ async def test_jobs_are_cut_by_files_and_by_bytes(
 
 
 async def test_a_file_of_ten_megabytes_travels_and_one_that_is_more_than_a_job_travels_alone(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = tmp_path / "a large one.png"
     large.write_bytes(bytes_of("a.png") + bytes(range(256)) * 40_000)
@@ -174,7 +174,7 @@ async def test_a_file_of_ten_megabytes_travels_and_one_that_is_more_than_a_job_t
 
 
 async def test_rows_and_files_are_counted_apart(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     await planted(psql, dataset.id, [f"text {n}" for n in range(5)])
     await ingest(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"))
@@ -191,7 +191,7 @@ async def test_rows_and_files_are_counted_apart(
 
 
 async def test_texts_and_pictures_may_come_together(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     both = [Document.from_text("t:1", "A text."), Document.from_path(written(tmp_path, "a.png"))]
     taken = await ingest_as(lane, both)
@@ -201,7 +201,7 @@ async def test_texts_and_pictures_may_come_together(
 
 
 async def test_two_flushes_at_once_put_every_file_into_one_job(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     await ingest(lane, *(written(tmp_path, f"{n}.png") for n in range(40)))
     flushes = [BatchManager(lane).flush_queue(max_batch_size=10) for _ in range(3)]
@@ -214,7 +214,7 @@ async def test_two_flushes_at_once_put_every_file_into_one_job(
 
 
 async def test_a_description_is_for_the_space_that_is_active_when_it_comes(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     await ingest(lane, written(tmp_path, "a.png"))
     await BatchManager(lane).flush_queue()
@@ -232,7 +232,7 @@ async def test_a_description_is_for_the_space_that_is_active_when_it_comes(
 
 
 async def test_a_local_provider_describes_nothing_and_says_so(
-    local: Resources, dataset: Dataset, psql: Any, tmp_path: Path
+    local: Resources, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     both = [Document.from_text("t:1", "A text."), Document.from_path(written(tmp_path, "a.png"))]
     with pytest.raises(NoMediaModelError, match="of type local has no model that describes them"):
@@ -242,7 +242,7 @@ async def test_a_local_provider_describes_nothing_and_says_so(
 
 @pytest.mark.parametrize("type_", TYPES)
 async def test_without_a_chat_model_nothing_is_taken_in_and_what_waits_goes_on_waiting(
-    bare: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, type_: str
+    bare: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, type_: str
 ) -> None:
     async with batched(bare, fake, type_) as resources:
         with pytest.raises(NoMediaModelError, match=r"has no chat model\. .*--chat-model"):
@@ -259,7 +259,7 @@ async def test_without_a_chat_model_nothing_is_taken_in_and_what_waits_goes_on_w
 
 
 async def test_nothing_is_described_at_once(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(Refused, match="nothing describes them at once"):
         await ingest(lane, written(tmp_path, "a.png"), mode="sync")
@@ -268,7 +268,7 @@ async def test_nothing_is_described_at_once(
 
 
 async def test_a_full_rebuild_of_a_folder_leaves_its_pictures_alone(
-    lane: Resources, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "old.md").write_text("An old page.")
     (tmp_path / "new.md").write_text("A new page.")

@@ -13,7 +13,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Tx
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import Outcome
@@ -65,7 +65,7 @@ async def sent(lane: Resources, *paths: Path) -> UUID:
 
 
 async def test_a_file_that_is_gone_or_no_picture_any_more_is_given_up_with_its_reason(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     gone, turned, good = (written(tmp_path, name) for name in ("gone.png", "turned.png", "good.png"))
     await ingest(lane, gone, turned, good)
@@ -88,7 +88,7 @@ async def test_a_file_that_is_gone_or_no_picture_any_more_is_given_up_with_its_r
 
 
 async def test_where_nothing_can_be_sent_there_is_no_job(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     name = {"gemini": "a.gif", "openai": "a.flac"}[(await lane.provider()).type]
     await ingest(lane, written(tmp_path, name))
@@ -100,7 +100,7 @@ async def test_where_nothing_can_be_sent_there_is_no_job(
 
 
 async def test_a_file_that_changed_since_it_was_taken_in_is_sent_as_it_is_now(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     picture = written(tmp_path, "a.png", "old")
     await ingest(lane, picture)
@@ -113,7 +113,7 @@ async def test_a_file_that_changed_since_it_was_taken_in_is_sent_as_it_is_now(
 
 
 async def test_a_file_that_changes_while_its_job_runs_is_described_again(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png", "old"), written(tmp_path, "b.png"))
     await ingest(lane, written(tmp_path, "a.png", "new"))
@@ -127,7 +127,7 @@ async def test_a_file_that_changes_while_its_job_runs_is_described_again(
 
 
 async def test_a_file_that_changes_back_takes_the_answer_that_it_was_sent_for(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png", "old"))
     await ingest(lane, written(tmp_path, "a.png", "new"))
@@ -137,7 +137,7 @@ async def test_a_file_that_changes_back_takes_the_answer_that_it_was_sent_for(
 
 
 async def test_a_document_that_is_deleted_while_its_job_runs_does_not_come_back(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"))
     await psql.execute("DELETE FROM documents WHERE title = 'a'")
@@ -149,7 +149,7 @@ async def test_a_document_that_is_deleted_while_its_job_runs_does_not_come_back(
 
 @pytest.mark.parametrize("polls", [1, 100])
 async def test_a_dataset_that_is_deleted_while_its_job_runs_gets_nothing(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, polls: int
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, polls: int
 ) -> None:
     fake.batches.polls = polls
     job = await sent(lane, written(tmp_path, "a.png"))
@@ -162,7 +162,7 @@ async def test_a_dataset_that_is_deleted_while_its_job_runs_gets_nothing(
 
 
 async def test_a_text_that_took_the_place_of_a_picture_is_left_alone(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     await ingest_as(lane, [Document.from_text(Document.from_path(tmp_path / "a.png").uri, "A text.")])
@@ -177,7 +177,7 @@ async def test_a_text_that_took_the_place_of_a_picture_is_left_alone(
 
 
 async def test_a_text_that_comes_between_an_answer_and_its_writing_is_left_alone(
-    lane: Resources, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     uri = Document.from_path(tmp_path / "a.png").uri
@@ -196,7 +196,7 @@ async def test_a_text_that_comes_between_an_answer_and_its_writing_is_left_alone
 
 
 async def test_a_file_that_the_provider_refuses_is_given_up_with_its_words(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     bad = expected_description(bytes_of("bad.png"))
     fake.batches.fail_lines(lambda text: text == bad, "This picture is not for us.")
@@ -211,7 +211,7 @@ async def test_a_file_that_the_provider_refuses_is_given_up_with_its_words(
 
 
 async def test_a_line_without_an_answer_is_sent_once_more_and_then_given_up(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     lost = expected_description(bytes_of("lost.png"))
     fake.batches.drop_lines(lambda text: text == lost)
@@ -232,7 +232,7 @@ async def assert_nothing_is_left_but_the_queue(psql: Any) -> None:
 
 @pytest.mark.parametrize("outcome", ["fail", "expire", "vanish", "results_vanish"])
 async def test_a_job_that_comes_to_nothing_gives_its_files_back_and_they_are_described_by_the_next(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, outcome: Outcome
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, outcome: Outcome
 ) -> None:
     fake.batches.next_outcomes.append(outcome)
     job = await sent(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"), written(tmp_path, "c.png"))
@@ -244,7 +244,7 @@ async def test_a_job_that_comes_to_nothing_gives_its_files_back_and_they_are_des
 
 
 async def test_jobs_that_always_fail_end_with_a_reason_for_every_file(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     fake.batches.outcome = "fail"
     await sent(lane, written(tmp_path, "a.png"), written(tmp_path, "b.png"))
@@ -258,7 +258,7 @@ async def test_jobs_that_always_fail_end_with_a_reason_for_every_file(
 
 
 async def test_a_job_that_is_cancelled_leaves_its_files_as_they_were(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     assert set((await state(psql)).values()) == {(False, False, None, True, 0)}
@@ -269,7 +269,7 @@ async def test_a_job_that_is_cancelled_leaves_its_files_as_they_were(
 
 
 async def test_a_job_that_is_not_done_by_its_deadline_gives_its_files_to_another(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     fake.batches.polls = 100
     job = await sent(lane, written(tmp_path, "a.png"))
@@ -280,7 +280,7 @@ async def test_a_job_that_is_not_done_by_its_deadline_gives_its_files_to_another
 
 
 async def test_a_provider_that_becomes_another_leaves_the_files_as_they_were(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     await psql.execute("UPDATE llm_providers SET type = 'ollama'")
@@ -290,7 +290,7 @@ async def test_a_provider_that_becomes_another_leaves_the_files_as_they_were(
 
 
 async def test_a_provider_that_was_removed_leaves_the_files_as_they_were(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     job = await sent(lane, written(tmp_path, "a.png"))
     await psql.execute("UPDATE batch_jobs SET provider_id = NULL")
@@ -304,7 +304,7 @@ async def test_a_provider_that_was_removed_leaves_the_files_as_they_were(
 
 @pytest.mark.parametrize("fault", [Fault.LOST_ANSWER, Fault.DONE_BUT_500])
 async def test_an_answer_that_is_lost_makes_no_second_job(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, fault: Fault
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, fault: Fault
 ) -> None:
     fake.fail_next(1, fault, endpoint=CREATE[(await lane.provider()).type])
     await sent(lane, written(tmp_path, "a.png"))
@@ -314,7 +314,7 @@ async def test_an_answer_that_is_lost_makes_no_second_job(
 
 
 async def test_a_process_that_dies_before_it_stores_the_job_leaves_it_to_be_adopted(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(batch_jobs, "mark_submitted", _killed)
@@ -327,7 +327,7 @@ async def test_a_process_that_dies_before_it_stores_the_job_leaves_it_to_be_adop
 
 
 async def test_an_intent_that_was_never_sent_goes_on_with_the_files_as_they_are_by_then(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("same.png", "gone.png", "changed.png", "taken.png", "deleted.png")
     with monkeypatch.context() as patch:
@@ -351,7 +351,7 @@ async def test_an_intent_that_was_never_sent_goes_on_with_the_files_as_they_are_
 
 
 async def test_an_intent_of_which_nothing_is_left_is_cancelled(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(batch_jobs, "mark_uploaded", _killed)
@@ -364,7 +364,7 @@ async def test_an_intent_of_which_nothing_is_left_is_cancelled(
 
 
 async def test_a_process_that_dies_in_the_middle_of_a_description_leaves_all_or_nothing_of_it(
-    lane: Resources, fake: FakeProvider, dataset: Dataset, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sent(lane, written(tmp_path, "a.png"))
     fake.batches.polls = 0

@@ -12,7 +12,7 @@ from evervec.pipeline.embedding.claimed_rows import PROBE_TEXT
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.monitor import DatasetCoverage
 from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.faults import Fault
@@ -24,13 +24,13 @@ def incoming(text: str, number: int) -> IncomingMessage:
     return IncomingMessage("telegram:1", str(number), "dev", datetime(2026, 1, 1, tzinfo=UTC), text)
 
 
-async def save(resources: Resources, dataset: Dataset, texts: Sequence[str], first: int = 1) -> list[int]:
+async def save(resources: Resources, dataset: DatasetRef, texts: Sequence[str], first: int = 1) -> list[int]:
     async with resources.database.transaction() as tx:
         saved = await messages.upsert(tx, dataset.id, [incoming(t, first + i) for i, t in enumerate(texts)])
     return saved.created
 
 
-async def coverage(resources: Resources, dataset: Dataset) -> DatasetCoverage:
+async def coverage(resources: Resources, dataset: DatasetRef) -> DatasetCoverage:
     async with resources.database.read() as tx:
         return (await monitor.coverage(tx, [dataset.id]))[dataset.id]
 
@@ -39,7 +39,7 @@ async def unpause(psql: Any) -> None:
     await psql.execute("UPDATE llm_providers SET paused_until = NULL")
 
 
-async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset: Dataset) -> None:
+async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset: DatasetRef) -> None:
     texts = [f"message number {i} about queues" for i in range(150)]
     ids = await save(resources, dataset, texts)
     assert (await embed_dataset(resources, dataset.id)).success == 150
@@ -51,7 +51,7 @@ async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset
 
 
 async def test_a_batch_task_tells_success_failed_and_skipped(
-    resources: Resources, dataset: Dataset, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, ["one", "two", "cursed", "   "])
     fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
@@ -62,7 +62,7 @@ async def test_a_batch_task_tells_success_failed_and_skipped(
 
 
 async def test_equal_texts_are_sent_once_and_then_never_again(
-    resources: Resources, dataset: Dataset, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     await save(resources, dataset, ["same words"] * 20 + ["other words"])
     await embed_dataset(resources, dataset.id)
@@ -73,7 +73,7 @@ async def test_equal_texts_are_sent_once_and_then_never_again(
 
 
 async def test_rows_of_one_text_that_are_claimed_at_the_same_moment_are_all_embedded(
-    resources: Resources, dataset: Dataset, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     many = 4 * resources.settings.embed_batch
     ids = await save(resources, dataset, [f"text {i % 40}" for i in range(many)])
@@ -83,7 +83,7 @@ async def test_rows_of_one_text_that_are_claimed_at_the_same_moment_are_all_embe
 
 
 async def test_while_one_part_of_many_rows_is_with_the_provider_the_next_is_claimed(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     size = resources.settings.embed_batch
     ids = await save(resources, dataset, [f"text {i}" for i in range(3 * size)])
@@ -97,7 +97,7 @@ async def test_while_one_part_of_many_rows_is_with_the_provider_the_next_is_clai
 
 
 async def test_every_request_and_each_of_its_texts_is_told_once(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     ids = await save(resources, dataset, [f"text {i % 70}" for i in range(100)] + ["cursed"])
     asked_before = len(fake.requests)
@@ -116,7 +116,7 @@ async def test_every_request_and_each_of_its_texts_is_told_once(
 
 
 async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     (row_id,) = await save(resources, dataset, ["before"])
     fake.always(lambda text: text == "before", Fault.STALL, seconds=0.5)
@@ -136,7 +136,7 @@ async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
 
 
 async def test_a_row_deleted_while_the_provider_thinks_stays_deleted(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     (row_id,) = await save(resources, dataset, ["gone soon"])
     fake.always(lambda text: text == "gone soon", Fault.STALL, seconds=0.5)
@@ -151,7 +151,7 @@ async def test_a_row_deleted_while_the_provider_thinks_stays_deleted(
 
 
 async def test_one_bad_text_in_a_hundred_is_found_and_the_others_are_embedded(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, [f"good text {i}" for i in range(99)] + ["cursed"])
     fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
@@ -165,7 +165,7 @@ async def test_one_bad_text_in_a_hundred_is_found_and_the_others_are_embedded(
 
 
 async def test_editing_a_failed_text_reopens_the_row_by_itself(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["cursed"])
     fake.always(lambda text: text == "cursed", Fault.BAD_REQUEST_400)
@@ -178,7 +178,7 @@ async def test_editing_a_failed_text_reopens_the_row_by_itself(
 
 
 async def test_a_provider_that_answers_garbage_to_everything_costs_no_row(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, [f"text {i}" for i in range(40)])
     for fault in (Fault.HTML_200, Fault.SHORT_LIST, Fault.BUSY_503, Fault.BAD_REQUEST_400, Fault.WRONG_DIMS):
@@ -195,7 +195,7 @@ async def test_a_provider_that_answers_garbage_to_everything_costs_no_row(
 
 
 async def test_a_text_whose_vector_is_never_finite_is_given_up_alone(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["poison", "a longer text that is fine", "another longer text that is fine"])
     fake.always(lambda text: text == "poison", Fault.NAN)
@@ -207,7 +207,7 @@ async def test_a_text_whose_vector_is_never_finite_is_given_up_alone(
 
 
 async def test_a_429_pauses_every_worker_for_as_long_as_it_says_and_burns_no_attempt(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["patience"])
     fake.fail_next(1, Fault.RATE_LIMITED_429, retry_after="7")
@@ -221,7 +221,7 @@ async def test_a_429_pauses_every_worker_for_as_long_as_it_says_and_burns_no_att
 
 
 async def test_two_engines_on_the_same_rows_send_no_text_twice(
-    resources: Resources, dataset: Dataset, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, [f"contested text {i}" for i in range(300)])
     all_counts = await asyncio.gather(
@@ -236,7 +236,7 @@ async def test_two_engines_on_the_same_rows_send_no_text_twice(
 
 
 async def test_engines_that_meet_the_same_text_at_the_same_moment_send_it_once(
-    resources: Resources, dataset: Dataset, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, [f"text {i % 10}" for i in range(200)])
     parts = [ids[start::4] for start in range(4)]
@@ -250,7 +250,7 @@ async def test_engines_that_meet_the_same_text_at_the_same_moment_send_it_once(
     }
 
 
-async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await save(resources, dataset, ["left behind"])
     await psql.execute(
         "INSERT INTO embed_work (vector_id, content_hash, lease_owner, lease_until) "
@@ -262,7 +262,7 @@ async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset:
 
 
 async def test_leases_are_renewed_while_the_provider_is_slow(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["slow"])
     fake.always(lambda text: text == "slow", Fault.STALL, seconds=3)  # longer than the lease of two seconds
@@ -276,7 +276,7 @@ async def test_leases_are_renewed_while_the_provider_is_slow(
 
 
 async def test_a_cancelled_run_hands_its_rows_back(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["interrupted"])
     fake.always(lambda text: text == "interrupted", Fault.STALL, seconds=30)
@@ -292,7 +292,7 @@ async def test_a_cancelled_run_hands_its_rows_back(
 
 
 async def test_a_deleted_dataset_is_skipped_without_an_error(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     ids = await save(resources, dataset, ["nobody wants this"])
     await psql.execute("UPDATE datasets SET deleted_at = now()")
@@ -302,7 +302,7 @@ async def test_a_deleted_dataset_is_skipped_without_an_error(
 
 
 async def test_no_transaction_is_open_while_the_provider_thinks(
-    resources: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["thinking"])
     fake.always(lambda text: text == "thinking", Fault.STALL, seconds=0.5)
@@ -319,7 +319,7 @@ async def test_no_transaction_is_open_while_the_provider_thinks(
 
 
 async def test_a_batch_that_gives_way_in_a_deadlock_is_written_again(
-    resources: Resources, dataset: Dataset, psql: Any, fake: FakeProvider
+    resources: Resources, dataset: DatasetRef, psql: Any, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, ["one", "two"])
     fake.always(lambda text: text == "one", Fault.STALL, seconds=0.5)

@@ -15,7 +15,7 @@ from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.store import messages
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
@@ -26,7 +26,7 @@ CHATTER = "ok thanks"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def save(resources: Resources, dataset: Dataset, texts: dict[str, str], *, later: int = 0) -> list[int]:
+async def save(resources: Resources, dataset: DatasetRef, texts: dict[str, str], *, later: int = 0) -> list[int]:
     """Messages by external id; `later` hours make an edit."""
     edited = START + timedelta(hours=later) if later else None
     incoming = [
@@ -53,7 +53,9 @@ async def rung(resources: Resources) -> Counter[str]:
     return found
 
 
-async def test_scores_tell_signal_from_noise_with_their_factors(local: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_scores_tell_signal_from_noise_with_their_factors(
+    local: Resources, dataset: DatasetRef, psql: Any
+) -> None:
     ids = await save(local, dataset, {"1": PROBLEM, "2": CHATTER})
     assert await score_messages(local, ids) == {"scored": 2}
     rows = await psql.fetch("SELECT signal, score, score_factors::text AS factors FROM messages ORDER BY id")
@@ -64,7 +66,7 @@ async def test_scores_tell_signal_from_noise_with_their_factors(local: Resources
 
 
 async def test_extraction_saves_atoms_with_their_sources_and_first_version(
-    local: Resources, dataset: Dataset, psql: Any
+    local: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION, "3": CHATTER})
     await extract(local, ids)
@@ -78,7 +80,7 @@ async def test_extraction_saves_atoms_with_their_sources_and_first_version(
     }
 
 
-async def test_the_hooks_ring_for_atoms_and_messages_after_extraction(local: Resources, dataset: Dataset) -> None:
+async def test_the_hooks_ring_for_atoms_and_messages_after_extraction(local: Resources, dataset: DatasetRef) -> None:
     ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
     await extract(local, ids)
     heard = await rung(local)
@@ -88,7 +90,7 @@ async def test_the_hooks_ring_for_atoms_and_messages_after_extraction(local: Res
 
 
 async def test_an_edited_message_changes_its_atom_and_keeps_the_older_version(
-    local: Resources, dataset: Dataset, psql: Any
+    local: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await save(local, dataset, {"1": DECISION})
     await extract(local, ids)
@@ -102,7 +104,7 @@ async def test_an_edited_message_changes_its_atom_and_keeps_the_older_version(
 
 
 async def test_a_statement_that_was_edited_away_takes_its_atom_with_it(
-    local: Resources, dataset: Dataset, psql: Any
+    local: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await save(local, dataset, {"1": PROBLEM})
     await extract(local, ids)
@@ -113,7 +115,7 @@ async def test_a_statement_that_was_edited_away_takes_its_atom_with_it(
     assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE kind = 3") == 0
 
 
-async def test_extracting_again_changes_nothing(local: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_extracting_again_changes_nothing(local: Resources, dataset: DatasetRef, psql: Any) -> None:
     ids = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
     await extract(local, ids)
     before = await psql.fetch("SELECT id, version, xmin::text FROM atoms ORDER BY id")
@@ -122,7 +124,7 @@ async def test_extracting_again_changes_nothing(local: Resources, dataset: Datas
 
 
 async def test_a_failing_embedder_never_fails_extraction(
-    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"))
     fake.always(None, Fault.BUSY_503, endpoint="/api/embed")
@@ -131,7 +133,7 @@ async def test_a_failing_embedder_never_fails_extraction(
     assert (counts["messages"], counts["atoms"]) == (2, 2)
 
 
-async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: DatasetRef, psql: Any) -> None:
     await local.broker.client.close()
     ids = await save(local, dataset, {"1": PROBLEM})
     counts = await extract(local, ids)
@@ -139,7 +141,7 @@ async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: 
 
 
 async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_reason(
-    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     fake.always(None, Fault.CHAT_GARBAGE, endpoint="/api/chat")
@@ -157,7 +159,7 @@ async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_
 
 
 async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neighbours(
-    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     ids = await save(
@@ -174,7 +176,7 @@ async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neig
 
 
 async def test_a_batch_waits_for_neighbours_that_are_still_being_scored(
-    local: Resources, dataset: Dataset, psql: Any
+    local: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     first, second = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
     await score_messages(local, [first])
@@ -184,7 +186,7 @@ async def test_a_batch_waits_for_neighbours_that_are_still_being_scored(
 
 
 async def test_a_neighbour_that_can_not_be_scored_is_not_waited_for(
-    local: Resources, dataset: Dataset, psql: Any
+    local: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     first, second = await save(local, dataset, {"1": PROBLEM, "2": DECISION})
     await score_messages(local, [first])
@@ -197,7 +199,7 @@ async def test_a_neighbour_that_can_not_be_scored_is_not_waited_for(
 
 
 async def test_a_chat_model_that_is_away_keeps_no_row_from_its_vector(
-    bare: Resources, dataset: Dataset, fake: FakeProvider, psql: Any
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
     fake.always(None, Fault.NO_MODEL_404, endpoint="/api/chat")

@@ -11,7 +11,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 
 # every change has its own time, as an ORM would write it; `up` holds whoever reads a paused
 # order, and loses the connection over one of an outage
@@ -66,7 +66,7 @@ async def keep(resources: Resources, description: SourceDescription) -> UUID:
     return (await dataset(resources, description.dataset or "")).id
 
 
-async def dataset(resources: Resources, name: str) -> Dataset:
+async def dataset(resources: Resources, name: str) -> DatasetRef:
     """A dataset of project p."""
     async with resources.database.read() as tx:
         return (await datasets.find(tx, f"p/{name}"))[0]

@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep import janitor
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import chunks, ingest, put, sent, versions
 
@@ -210,7 +210,7 @@ async def test_another_template_is_another_recipe_and_chunks_again(
 
 
 async def test_a_text_that_anybody_puts_into_documents_is_chunked(
-    resources: Resources, psql: Any, dataset: Dataset
+    resources: Resources, psql: Any, dataset: DatasetRef
 ) -> None:
     await psql.execute(
         "INSERT INTO documents (dataset_id, uri, title, format, content) VALUES ($1, 'note', 'Note', 'markdown', $2)",
@@ -225,7 +225,9 @@ async def test_a_text_that_anybody_puts_into_documents_is_chunked(
     assert await psql.fetchval("SELECT content FROM documents") is None
 
 
-async def test_chunks_that_somebody_else_made_are_left_alone(resources: Resources, psql: Any, dataset: Dataset) -> None:
+async def test_chunks_that_somebody_else_made_are_left_alone(
+    resources: Resources, psql: Any, dataset: DatasetRef
+) -> None:
     document = await psql.fetchval(
         "INSERT INTO documents (dataset_id, uri) VALUES ($1, 'theirs') RETURNING id", dataset.id
     )

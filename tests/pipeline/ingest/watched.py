@@ -11,7 +11,7 @@ from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.watch import watch
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.file_uris import path_of
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 from tests.e2e.waiting import eventually
 
@@ -47,7 +47,7 @@ class Writer:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    async def started(self, dataset: Dataset) -> None:
+    async def started(self, dataset: DatasetRef) -> None:
         self.begun.set()
 
     async def says(self, word: str) -> None:

@@ -16,7 +16,7 @@ from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import changes, vector_wire
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.vectors import expected_vectors
 from tests.store.planting import plant
@@ -26,7 +26,7 @@ MODEL, WIDTH = "embedder", 32
 TEXTS = [f"the queue number {n} is full of jobs" for n in range(40)]
 
 
-async def embedded(resources: Resources, psql: Any, dataset: Dataset, *texts: str) -> list[int]:
+async def embedded(resources: Resources, psql: Any, dataset: DatasetRef, *texts: str) -> list[int]:
     """Messages embedded by the engine; answers their row ids."""
     ids = [await plant(psql, MESSAGE, dataset.id, text) for text in texts]
     await embed_dataset(resources, dataset.id)
@@ -34,7 +34,7 @@ async def embedded(resources: Resources, psql: Any, dataset: Dataset, *texts: st
 
 
 async def stored(
-    resources: Resources, dataset: Dataset, texts: Sequence[str], rows: NDArray[np.float32] | None = None
+    resources: Resources, dataset: DatasetRef, texts: Sequence[str], rows: NDArray[np.float32] | None = None
 ) -> list[int]:
     """Messages with vectors in one transaction, those of the fake provider or `rows` `(n, 32)`; answers vector ids."""
     rows = expected_vectors(MODEL, texts, WIDTH) if rows is None else rows
@@ -104,14 +104,14 @@ async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 20) 
             await asyncio.sleep(0.01)
 
 
-async def true(resources: Resources, dataset: Dataset) -> bool:
+async def true(resources: Resources, dataset: DatasetRef) -> bool:
     """Whether the mirror in memory is what the database says now."""
     index = resources.mirrors.mirror(dataset).index
     async with resources.database.read() as tx:
         return index is not None and Digest.of(*index.versions()) == await changes.digest(tx, dataset.id)
 
 
-async def until_true(resources: Resources, dataset: Dataset, seconds: float = 20) -> Mirror:
+async def until_true(resources: Resources, dataset: DatasetRef, seconds: float = 20) -> Mirror:
     """Wait until the mirror of a dataset is ready, checked, and what the database says."""
     mirror = resources.mirrors.mirror(dataset)
     async with asyncio.timeout(seconds):
@@ -121,7 +121,7 @@ async def until_true(resources: Resources, dataset: Dataset, seconds: float = 20
     return mirror
 
 
-async def ids_in(resources: Resources, dataset: Dataset) -> list[int]:
+async def ids_in(resources: Resources, dataset: DatasetRef) -> list[int]:
     """Return the ids of a dataset's vectors, sorted."""
     async with resources.database.read() as tx:
         return sorted((await changes.versions(tx, dataset.id))[0].tolist())

@@ -6,12 +6,12 @@ import pytest
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import TEXTS, embedded, following, until, until_true
 
 
 async def test_a_process_that_follows_builds_a_mirror_and_keeps_it_true(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     async with following(resources) as mirrors:
@@ -30,7 +30,7 @@ async def test_a_process_that_follows_builds_a_mirror_and_keeps_it_true(
 
 @pytest.mark.parametrize("engine", ["auto", "mirror"])
 async def test_without_a_mirror_postgres_answers(
-    resources: Resources, dataset: Dataset, psql: Any, engine: str
+    resources: Resources, dataset: DatasetRef, psql: Any, engine: str
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     found = await search(resources, TEXTS[3], engine=engine)

@@ -16,7 +16,7 @@ from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, eventually, process, stored, true, until, until_true, worker
@@ -51,7 +51,7 @@ async def ask_for_deletion(psql: Any, how: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_a_dataset_with_hardly_any_vectors_has_a_mirror_like_any_other(
-    resources: Resources, dataset: Dataset, count: int
+    resources: Resources, dataset: DatasetRef, count: int
 ) -> None:
     await stored(resources, dataset, TEXTS[:count])
     async with worker(resources) as one:
@@ -70,7 +70,7 @@ async def test_a_dataset_with_hardly_any_vectors_has_a_mirror_like_any_other(
 
 
 @pytest.mark.parametrize("factory", [None, "IVF{K},RaBitQfs,Refine(SQfp16)", "HNSW32,SQfp16"])
-async def test_equal_vectors_are_equal_hits(resources: Resources, dataset: Dataset, factory: str | None) -> None:
+async def test_equal_vectors_are_equal_hits(resources: Resources, dataset: DatasetRef, factory: str | None) -> None:
     same = np.repeat(unit(1, WIDTH), 3_000, axis=0)
     await without_hnsw(resources)
     await stored(resources, dataset, [f"same {n}" for n in range(3_000)], same)
@@ -94,7 +94,7 @@ async def without_hnsw(resources: Resources) -> None:
 
 @pytest.mark.parametrize("how", DELETIONS)
 async def test_a_deleted_dataset_loses_its_mirror_and_its_files(
-    resources: Resources, dataset: Dataset, psql: Any, how: str
+    resources: Resources, dataset: DatasetRef, psql: Any, how: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -113,7 +113,7 @@ async def test_a_deleted_dataset_loses_its_mirror_and_its_files(
 
 @pytest.mark.parametrize("how", ["soft", "project"])
 async def test_a_dataset_that_comes_back_has_its_mirror_back(
-    resources: Resources, dataset: Dataset, psql: Any, how: str
+    resources: Resources, dataset: DatasetRef, psql: Any, how: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -130,7 +130,7 @@ async def test_a_dataset_that_comes_back_has_its_mirror_back(
 
 @pytest.mark.parametrize("how", DELETIONS)
 async def test_a_dataset_deleted_while_it_is_built_leaves_nothing(
-    resources: Resources, dataset: Dataset, psql: Any, how: str
+    resources: Resources, dataset: DatasetRef, psql: Any, how: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with process(resources) as one:
@@ -157,7 +157,7 @@ async def told_nothing(resources: Resources) -> bool:
 
 
 async def test_files_of_a_dataset_deleted_while_nobody_followed_are_collected(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     async with resources.database.transaction() as tx:
         other = await datasets.ensure(tx, "river", "other")
@@ -172,7 +172,7 @@ async def test_files_of_a_dataset_deleted_while_nobody_followed_are_collected(
 
 
 async def test_another_model_is_another_mirror(
-    resources: Resources, dataset: Dataset, wide: FakeProvider, psql: Any
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -198,7 +198,7 @@ async def test_another_model_is_another_mirror(
 
 
 async def test_searches_during_a_change_of_the_model_never_fail_and_never_lie(
-    resources: Resources, dataset: Dataset, wide: FakeProvider
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await stored(resources, dataset, TEXTS)
     await providers.add(resources, ProviderDraft("wide", "ollama", base_url=wide.url, model="wider"))

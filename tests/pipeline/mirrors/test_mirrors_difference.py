@@ -18,7 +18,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import changes
 from evervec.store.changes import FeedState
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
     embedded,
@@ -32,7 +32,7 @@ from tests.pipeline.mirrors.mirroring import (
 )
 
 
-async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, FeedVectors]:
+async def read_all(resources: Resources, dataset: DatasetRef) -> tuple[FeedState, FeedVectors]:
     """Return the feed state and all vectors of a dataset."""
     async with resources.database.read() as tx:
         heading = await changes.feed_state(tx, dataset.id)
@@ -42,7 +42,7 @@ async def read_all(resources: Resources, dataset: Dataset) -> tuple[FeedState, F
 
 def save(
     resources: Resources,
-    dataset: Dataset,
+    dataset: DatasetRef,
     vectors: FeedVectors,
     identity: DatabaseIdentity,
     watermark: Watermark,
@@ -55,7 +55,7 @@ def save(
     return generation(resources, dataset)
 
 
-def generation(resources: Resources, dataset: Dataset) -> int:
+def generation(resources: Resources, dataset: DatasetRef) -> int:
     """Which generation is on disk."""
     found = MirrorFolder(resources.settings.mirrors).generation(dataset.project_id, dataset.id)
     assert found is not None
@@ -71,7 +71,7 @@ async def other(database_url: str) -> AsyncIterator[Any]:
 
 
 async def test_the_old_failure_168_rows_and_an_index_of_155_are_named_and_repaired_without_a_rebuild(
-    resources: Resources, dataset: Dataset
+    resources: Resources, dataset: DatasetRef
 ) -> None:
     before = await stored(resources, dataset, [f"row {n}" for n in range(168)])
     lost = sorted(before)[70:83]
@@ -107,7 +107,7 @@ async def test_the_old_failure_168_rows_and_an_index_of_155_are_named_and_repair
 
 
 async def test_ids_stay_unique_when_everything_was_deleted_and_the_folder_with_it(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     first = await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -123,12 +123,12 @@ async def test_ids_stay_unique_when_everything_was_deleted_and_the_folder_with_i
         assert sorted(mirror.index.versions()[0].tolist()) == sorted(second)
 
 
-async def empty(resources: Resources, dataset: Dataset) -> bool:
+async def empty(resources: Resources, dataset: DatasetRef) -> bool:
     index = resources.mirrors.mirror(dataset).index
     return index is not None and not len(index)
 
 
-async def test_a_commit_that_comes_late_is_not_missed(resources: Resources, dataset: Dataset, other: Any) -> None:
+async def test_a_commit_that_comes_late_is_not_missed(resources: Resources, dataset: DatasetRef, other: Any) -> None:
     ids = await stored(resources, dataset, TEXTS)
     async with worker(resources) as following:
         mirror = await until_true(following, dataset)
@@ -150,7 +150,7 @@ async def test_a_commit_that_comes_late_is_not_missed(resources: Resources, data
 
 
 async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
-    resources: Resources, dataset: Dataset
+    resources: Resources, dataset: DatasetRef
 ) -> None:
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
@@ -169,7 +169,7 @@ async def test_a_backup_that_is_older_than_the_mirror_is_noticed_at_the_start(
 
 
 async def test_a_backup_restored_while_a_mirror_is_still_being_opened_is_noticed(
-    resources: Resources, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, dataset: DatasetRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stored(resources, dataset, TEXTS)
     checked, go_on = Follower._check, asyncio.Event()
@@ -190,7 +190,9 @@ async def test_a_backup_restored_while_a_mirror_is_still_being_opened_is_noticed
         await until_true(following, dataset)
 
 
-async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resources: Resources, dataset: Dataset) -> None:
+async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(
+    resources: Resources, dataset: DatasetRef
+) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as following:
         mirror = await until_true(following, dataset)
@@ -211,7 +213,7 @@ async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(resource
     [("cluster", "1"), ("timeline", 99), ("database", 1), ("space_id", 99), ("schema", "0001")],
 )
 async def test_a_mirror_of_another_identity_is_set_aside(
-    resources: Resources, dataset: Dataset, name: str, value: object
+    resources: Resources, dataset: DatasetRef, name: str, value: object
 ) -> None:
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
@@ -226,7 +228,7 @@ async def test_a_mirror_of_another_identity_is_set_aside(
 
 
 async def test_tombstones_that_were_pruned_are_found_by_comparing(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
@@ -245,7 +247,7 @@ async def test_tombstones_that_were_pruned_are_found_by_comparing(
 
 
 async def test_tombstones_go_once_every_mirror_has_seen_them_and_no_sooner(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await stored(resources, dataset, TEXTS)
 
@@ -273,7 +275,7 @@ async def test_tombstones_go_once_every_mirror_has_seen_them_and_no_sooner(
 
 
 async def test_what_was_written_around_the_feed_is_found_and_repaired(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
     async with worker(resources) as following:
@@ -291,7 +293,7 @@ async def test_what_was_written_around_the_feed_is_found_and_repaired(
 
 
 async def test_a_deep_check_finds_other_numbers_under_the_same_version_and_puts_them_right(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
     async with worker(resources) as following:
@@ -308,7 +310,7 @@ async def test_a_deep_check_finds_other_numbers_under_the_same_version_and_puts_
         assert (await following.mirrors.check(dataset, deep=True)).in_sync
 
 
-async def test_a_check_that_only_looks_changes_nothing(resources: Resources, dataset: Dataset) -> None:
+async def test_a_check_that_only_looks_changes_nothing(resources: Resources, dataset: DatasetRef) -> None:
     await stored(resources, dataset, TEXTS)
     async with process(resources) as once:
         found = await once.mirrors.check(dataset, repair=False)
@@ -317,7 +319,7 @@ async def test_a_check_that_only_looks_changes_nothing(resources: Resources, dat
         assert not once.settings.mirrors.exists()
 
 
-async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources, dataset: Dataset) -> None:
+async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources, dataset: DatasetRef) -> None:
     await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
     number = save(resources, dataset, vectors.take(slice(0, 20)), heading.identity, heading.watermark)
@@ -328,7 +330,7 @@ async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources,
         assert generation(resources, dataset) == number + 1
 
 
-async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
     await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
     # of a kind that has no HNSW index, which would take minutes to fill
@@ -354,7 +356,7 @@ async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset:
 
 
 async def test_a_dataset_of_its_own_is_checked_only_while_it_lives(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, "a")
     async with process(resources) as once:
@@ -364,7 +366,7 @@ async def test_a_dataset_of_its_own_is_checked_only_while_it_lives(
 
 
 async def test_a_dataset_without_bells_is_looked_at_while_others_ring_all_the_time(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     """The doorbell wakes the loop, but only polling finds changes that rang for nothing: one must not delay the other."""
     await stored(resources, dataset, TEXTS)

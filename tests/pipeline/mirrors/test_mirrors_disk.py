@@ -15,7 +15,7 @@ from evervec.pipeline.mirrors.registry import MEGABYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vector_wire
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
     WIDTH,
@@ -30,7 +30,7 @@ from tests.pipeline.mirrors.mirroring import (
 from tests.store.planting import unit
 
 
-def file_of(resources: Resources, dataset: Dataset) -> Path:
+def file_of(resources: Resources, dataset: DatasetRef) -> Path:
     return resources.settings.mirrors / str(dataset.project_id) / f"{dataset.id}.bin"
 
 
@@ -66,7 +66,7 @@ GONE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_file_that_is_not_right_is_set_aside_and_the_mirror_built_anew(
-    resources: Resources, dataset: Dataset, damage: str
+    resources: Resources, dataset: DatasetRef, damage: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -89,7 +89,7 @@ async def test_a_file_that_is_not_right_is_set_aside_and_the_mirror_built_anew(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_process_that_does_not_follow_answers_from_postgres_where_the_file_is_not_right(
-    resources: Resources, dataset: Dataset, damage: str
+    resources: Resources, dataset: DatasetRef, damage: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -104,7 +104,7 @@ async def test_a_process_that_does_not_follow_answers_from_postgres_where_the_fi
 
 @pytest.mark.parametrize("what", GONE)
 async def test_files_that_vanish_while_it_follows_are_not_missed_and_come_back(
-    resources: Resources, dataset: Dataset, what: str
+    resources: Resources, dataset: DatasetRef, what: str
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -122,12 +122,12 @@ async def test_files_that_vanish_while_it_follows_are_not_missed_and_come_back(
         assert len(mirror.index.snapshot.main) == len(TEXTS) + 1
 
 
-async def other_dataset(resources: Resources) -> Dataset:
+async def other_dataset(resources: Resources) -> DatasetRef:
     async with resources.database.transaction() as tx:
         return await datasets.ensure(tx, "river", "other")
 
 
-async def test_the_file_of_another_dataset_is_no_mirror_of_this_one(resources: Resources, dataset: Dataset) -> None:
+async def test_the_file_of_another_dataset_is_no_mirror_of_this_one(resources: Resources, dataset: DatasetRef) -> None:
     other = await other_dataset(resources)
     await stored(resources, dataset, TEXTS)
     await stored(resources, other, [f"other {n}" for n in range(50)])
@@ -144,7 +144,7 @@ async def test_the_file_of_another_dataset_is_no_mirror_of_this_one(resources: R
 
 
 async def test_vectors_of_another_width_under_the_right_name_are_no_mirror(
-    resources: Resources, dataset: Dataset
+    resources: Resources, dataset: DatasetRef
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -166,7 +166,7 @@ async def test_vectors_of_another_width_under_the_right_name_are_no_mirror(
 
 
 async def test_a_folder_that_can_not_be_written_leaves_mirrors_in_memory_and_says_so(
-    resources: Resources, dataset: Dataset, tmp_path: Path
+    resources: Resources, dataset: DatasetRef, tmp_path: Path
 ) -> None:
     await stored(resources, dataset, TEXTS)
     blocked = tmp_path / "no folder"
@@ -184,7 +184,7 @@ async def test_a_folder_that_can_not_be_written_leaves_mirrors_in_memory_and_say
 
 
 async def test_a_folder_that_stops_being_writable_costs_nothing_but_the_file(
-    resources: Resources, dataset: Dataset
+    resources: Resources, dataset: DatasetRef
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -232,7 +232,7 @@ async def test_datasets_beyond_the_memory_budget_are_dropped_and_come_back_when_
 
 
 async def test_a_mirror_that_was_built_before_it_is_followed_is_compared_all_the_same(
-    resources: Resources, dataset: Dataset
+    resources: Resources, dataset: DatasetRef
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with process(resources) as one:
@@ -242,7 +242,7 @@ async def test_a_mirror_that_was_built_before_it_is_followed_is_compared_all_the
             assert (await until_true(one, dataset)).last_check is not None
 
 
-async def test_two_processes_on_one_folder_are_both_right(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_two_processes_on_one_folder_are_both_right(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one, worker(resources) as two:
         for turn in range(3):
@@ -260,7 +260,7 @@ async def test_two_processes_on_one_folder_are_both_right(resources: Resources, 
 
 
 async def test_a_mirror_made_by_one_process_is_what_the_next_one_reads(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     async with worker(resources) as one:

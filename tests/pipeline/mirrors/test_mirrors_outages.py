@@ -15,7 +15,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.mirror_doorbell import ring_mirrors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
 from tests.queue.servers import NatsServer
 
@@ -55,7 +55,7 @@ CUT = (
 
 
 async def test_a_bell_is_heard_long_before_the_next_look(
-    resources: Resources, dataset: Dataset, heard_by: JetStreamBroker
+    resources: Resources, dataset: DatasetRef, heard_by: JetStreamBroker
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with process(replace(resources, broker=heard_by), mirror_poll_seconds=600) as one, following(one):
@@ -69,7 +69,7 @@ async def test_a_bell_is_heard_long_before_the_next_look(
 
 
 async def test_while_nats_is_down_looking_keeps_mirrors_true(
-    resources: Resources, dataset: Dataset, nats: NatsServer, heard_by: JetStreamBroker
+    resources: Resources, dataset: DatasetRef, nats: NatsServer, heard_by: JetStreamBroker
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with process(replace(resources, broker=heard_by)) as one, following(one):
@@ -85,7 +85,7 @@ async def test_while_nats_is_down_looking_keeps_mirrors_true(
 
 
 async def test_a_process_that_starts_without_nats_follows_all_the_same(
-    resources: Resources, dataset: Dataset, nats: NatsServer
+    resources: Resources, dataset: DatasetRef, nats: NatsServer
 ) -> None:
     await stored(resources, dataset, TEXTS)
     nats.kill()
@@ -97,7 +97,7 @@ async def test_a_process_that_starts_without_nats_follows_all_the_same(
 
 
 async def test_connections_that_are_cut_again_and_again_cost_nothing(
-    resources: Resources, dataset: Dataset, admin: Any, psql: Any
+    resources: Resources, dataset: DatasetRef, admin: Any, psql: Any
 ) -> None:
     name = await psql.fetchval("SELECT current_database()")
     await stored(resources, dataset, TEXTS)
@@ -137,7 +137,7 @@ async def tried(resources: Resources) -> None:
 
 
 async def test_a_process_that_starts_while_the_database_is_away_follows_when_it_is_back(
-    resources: Resources, dataset: Dataset, admin: Any, psql: Any
+    resources: Resources, dataset: DatasetRef, admin: Any, psql: Any
 ) -> None:
     name = await psql.fetchval("SELECT current_database()")
     await stored(resources, dataset, TEXTS)

@@ -16,20 +16,20 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.store import datasets, mirrors, vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
 from tests.store.planting import edit, plant, unit
 
 
-async def written(psql: Any, dataset: Dataset, text: str) -> int:
+async def written(psql: Any, dataset: DatasetRef, text: str) -> int:
     """Write a message by plain SQL; return the id of its transaction."""
     async with psql.transaction():
         await plant(psql, MESSAGE, dataset.id, text)
         return int(await psql.fetchval("SELECT pg_current_xact_id()::text"))
 
 
-async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     """Nothing here hears or looks by itself: the search alone brings the mirror to where the row's vector is."""
     await stored(resources, dataset, TEXTS)
     deaf = JetStreamBroker("nats://127.0.0.1:1", stream="SILENCE")
@@ -45,7 +45,7 @@ async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset:
             assert int(answer.watermark) > xid
 
 
-async def test_a_writer_that_edited_or_deleted_sees_that(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_writer_that_edited_or_deleted_sees_that(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
     row_id = await psql.fetchval("SELECT id FROM messages WHERE content = $1", TEXTS[5])
     async with worker(resources, mirror_poll_seconds=60) as one:
@@ -60,7 +60,7 @@ async def test_a_writer_that_edited_or_deleted_sees_that(resources: Resources, d
         assert hit.score == pytest.approx(1, abs=1e-5)
 
 
-async def test_a_writer_waits_no_longer_than_it_said(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_writer_waits_no_longer_than_it_said(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
         await until_true(one, dataset)
@@ -72,7 +72,7 @@ async def test_a_writer_waits_no_longer_than_it_said(resources: Resources, datas
 
 
 async def test_an_open_transaction_is_waited_for_and_a_future_one_refused(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
@@ -92,7 +92,7 @@ async def test_an_open_transaction_is_waited_for_and_a_future_one_refused(
 
 
 async def test_nothing_that_was_deleted_before_the_search_is_a_hit(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     """The mirror still holds all of them; there are always as many hits as there are rows, up to k."""
     texts = [f"row {n}" for n in range(400)]
@@ -119,7 +119,7 @@ def ids(answer: Any) -> list[int]:
     return [hit.id for hit in answer.hits]
 
 
-async def test_a_row_that_moved_is_found_where_it_is(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_a_row_that_moved_is_found_where_it_is(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     async with resources.database.transaction() as tx:
         other = await datasets.ensure(tx, "sea", "notes")
     await stored(resources, dataset, TEXTS)
@@ -135,7 +135,7 @@ async def test_a_row_that_moved_is_found_where_it_is(resources: Resources, datas
             assert [(hit.text, hit.dataset) for hit in found.hits].count((TEXTS[3], "notes")) == count
 
 
-async def test_row_ids_and_kinds_are_kept_to(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_row_ids_and_kinds_are_kept_to(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, [f"row {n}" for n in range(300)])
     for kind in (TOPIC, ATOM):
         for number in range(15):
@@ -157,7 +157,9 @@ async def test_row_ids_and_kinds_are_kept_to(resources: Resources, dataset: Data
             assert (ids(answer), len(answer.hits)) == (ids(exact), count)
 
 
-async def test_searches_go_on_while_a_mirror_is_rebuilt_again_and_again(resources: Resources, dataset: Dataset) -> None:
+async def test_searches_go_on_while_a_mirror_is_rebuilt_again_and_again(
+    resources: Resources, dataset: DatasetRef
+) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
         await until_true(one, dataset)
@@ -179,7 +181,7 @@ async def test_searches_go_on_while_a_mirror_is_rebuilt_again_and_again(resource
         assert sum(await asyncio.gather(*asking)) > 10
 
 
-async def test_the_recall_watch_measures_both_engines(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_the_recall_watch_measures_both_engines(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, [f"row {n}" for n in range(200)])
     async with worker(resources, mirror_recall_seconds=0.1) as one:
         await until_true(one, dataset)
@@ -197,7 +199,9 @@ async def test_the_recall_watch_measures_both_engines(resources: Resources, data
     assert found["mirror"].sampled == 30
 
 
-async def test_there_is_nothing_to_measure_without_a_mirror_or_vectors(resources: Resources, dataset: Dataset) -> None:
+async def test_there_is_nothing_to_measure_without_a_mirror_or_vectors(
+    resources: Resources, dataset: DatasetRef
+) -> None:
     async with process(resources) as one:
         mirror = one.mirrors.mirror(dataset)
         assert await measure(one.database, mirror) is None
@@ -212,7 +216,7 @@ def clustered(count: int) -> NDArray[np.float32]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-async def test_a_mirror_whose_recall_fell_is_built_anew(resources: Resources, dataset: Dataset) -> None:
+async def test_a_mirror_whose_recall_fell_is_built_anew(resources: Resources, dataset: DatasetRef) -> None:
     """Spoiled on purpose: it looks into one list only, where its data needs many."""
     provider = await resources.provider()
     await vectors.drop_indexes(resources.database, provider.space.id)

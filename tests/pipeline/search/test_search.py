@@ -14,12 +14,12 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
 from evervec.pipeline.search.search import duplicates, search, similar
 from evervec.store import datasets, messages
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.vectors import expected_vector
 
 
-async def fill(resources: Resources, dataset: Dataset, texts: list[str]) -> list[int]:
+async def fill(resources: Resources, dataset: DatasetRef, texts: list[str]) -> list[int]:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     incoming = [IncomingMessage("telegram:1", str(i), "dev", at, text) for i, text in enumerate(texts, 1)]
     async with resources.database.transaction() as tx:
@@ -28,7 +28,7 @@ async def fill(resources: Resources, dataset: Dataset, texts: list[str]) -> list
     return saved.created
 
 
-async def test_the_text_itself_is_the_nearest_hit(resources: Resources, dataset: Dataset) -> None:
+async def test_the_text_itself_is_the_nearest_hit(resources: Resources, dataset: DatasetRef) -> None:
     ids = await fill(resources, dataset, [f"text {i}" for i in range(50)])
     answer = await search(resources, "text 17", k=3)
     assert (answer.hits[0].id, answer.hits[0].kind, answer.hits[0].dataset) == (ids[17], "message", "log")
@@ -38,7 +38,7 @@ async def test_the_text_itself_is_the_nearest_hit(resources: Resources, dataset:
     assert int(answer.watermark) > 0
 
 
-async def test_hnsw_exact_and_numpy_agree(resources: Resources, dataset: Dataset) -> None:
+async def test_hnsw_exact_and_numpy_agree(resources: Resources, dataset: DatasetRef) -> None:
     texts = [f"parity text {i}" for i in range(300)]
     ids = await fill(resources, dataset, texts)
     stored = np.stack([expected_vector("embedder", text, 32) for text in texts])
@@ -53,7 +53,7 @@ async def test_hnsw_exact_and_numpy_agree(resources: Resources, dataset: Dataset
 
 
 async def test_few_rows_are_compared_one_by_one_and_many_through_the_graph(
-    resources: Resources, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, dataset: DatasetRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(resources, dataset, [f"text {i}" for i in range(60)])
     for below, engine in ((60, "exact"), (59, "pgvector")):
@@ -63,7 +63,7 @@ async def test_few_rows_are_compared_one_by_one_and_many_through_the_graph(
             assert (answer.engine, answer.hits[0].text) == (engine, "text 17")
 
 
-async def test_a_narrow_filter_never_comes_back_short(resources: Resources, dataset: Dataset) -> None:
+async def test_a_narrow_filter_never_comes_back_short(resources: Resources, dataset: DatasetRef) -> None:
     await fill(resources, dataset, [f"crowd {i}" for i in range(400)])
     async with resources.database.transaction() as tx:
         small = await datasets.ensure(tx, "river", "small")
@@ -75,7 +75,7 @@ async def test_a_narrow_filter_never_comes_back_short(resources: Resources, data
 
 
 async def test_an_answer_says_how_many_rows_in_its_scope_still_wait(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await fill(resources, dataset, [f"text {i}" for i in range(5)])
     await psql.execute("UPDATE messages SET content = 'edited' WHERE external_id = '1'")
@@ -84,7 +84,7 @@ async def test_an_answer_says_how_many_rows_in_its_scope_still_wait(
     assert [hit.stale for hit in answer.hits].count(True) == 1
 
 
-async def test_rows_of_a_deleted_dataset_are_not_found(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_rows_of_a_deleted_dataset_are_not_found(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await fill(resources, dataset, ["secret"])
     await psql.execute("UPDATE datasets SET deleted_at = now()")
     assert (await search(resources, "secret")).hits == []
@@ -92,7 +92,7 @@ async def test_rows_of_a_deleted_dataset_are_not_found(resources: Resources, dat
         await search(resources, "secret", dataset="log")
 
 
-async def test_similar_leaves_the_row_itself_out(resources: Resources, dataset: Dataset) -> None:
+async def test_similar_leaves_the_row_itself_out(resources: Resources, dataset: DatasetRef) -> None:
     ids = await fill(resources, dataset, ["twin", "twin", "stranger"])
     answer = await similar(resources, "message", ids[0], k=5)
     assert answer.hits[0].id == ids[1]
@@ -101,7 +101,7 @@ async def test_similar_leaves_the_row_itself_out(resources: Resources, dataset: 
         await similar(resources, "message", 10**9)
 
 
-async def test_duplicates_come_as_pairs_once(resources: Resources, dataset: Dataset) -> None:
+async def test_duplicates_come_as_pairs_once(resources: Resources, dataset: DatasetRef) -> None:
     ids = await fill(resources, dataset, ["twin", "twin", "stranger", "other stranger"])
     pairs = await duplicates(resources, dataset="log", threshold=0.99)
     assert [(pair.id, pair.other_id) for pair in pairs] == [(ids[0], ids[1])]
@@ -122,7 +122,7 @@ async def test_a_question_that_can_not_be_asked_is_refused(resources: Resources,
         await search(resources, **wrong)
 
 
-async def test_another_width_is_never_mixed_in(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_another_width_is_never_mixed_in(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await fill(resources, dataset, ["one", "two"])
     added = await providers.add(resources, ProviderDraft("local", "local"))
     assert not added.space.active

@@ -16,7 +16,7 @@ from evervec.pipeline.ingest import sql
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import indexing, overview
 from evervec.store import runs
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.shop import described, keep, open_shop
@@ -53,7 +53,7 @@ async def test_rows_without_a_vector_are_pending_or_failed(
 
 
 async def test_the_source_is_named_with_its_last_sync(
-    resources: Resources, database_url: str, orders: UUID, dataset: Dataset
+    resources: Resources, database_url: str, orders: UUID, dataset: DatasetRef
 ) -> None:
     source = (await indexing.status(resources, "orders"))["source"]
     assert (source["type"], source["name"], source["synced_at"]) == ("sql", "shop", None)

@@ -19,7 +19,7 @@ from evervec.pipeline.status import mirrors as mirror_states
 from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import DatasetCheck, check_index_sync
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.test_mirrors import TEXTS, embedded, following, until_true
 
 TURNED = """
@@ -41,7 +41,7 @@ def counts(found: list[DatasetCheck]) -> tuple[int, int, int]:
     return one.missing, one.extra, one.stale
 
 
-async def until_held(resources: Resources, dataset: Dataset) -> None:
+async def until_held(resources: Resources, dataset: DatasetRef) -> None:
     async with asyncio.timeout(20):
         while not any(
             held.in_sync for held in (await mirror_check.live_holders(resources.mirrors, [dataset])).get(dataset.id, [])
@@ -57,7 +57,7 @@ async def round_the_feed(psql: Any, count: int) -> None:
 
 
 async def test_without_a_file_everything_is_missing_until_it_is_built(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     (found,) = await check_index_sync(resources, repair=False)
@@ -70,7 +70,7 @@ async def test_without_a_file_everything_is_missing_until_it_is_built(
 
 
 async def test_what_differs_is_named_by_sort_and_what_is_repaired_is_on_disk(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     rows = await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
@@ -86,7 +86,7 @@ async def test_what_differs_is_named_by_sort_and_what_is_repaired_is_on_disk(
 
 
 async def test_a_live_holder_is_asked_and_its_file_is_healed_too(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     async with following(resources):
@@ -104,7 +104,7 @@ async def test_a_live_holder_is_asked_and_its_file_is_healed_too(
 
 
 async def test_a_live_holder_rebuilds_and_compacts(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     async with following(resources) as mirrors:
@@ -118,7 +118,7 @@ async def test_a_live_holder_rebuilds_and_compacts(
 
 
 async def test_a_holder_that_died_is_not_waited_for_longer_than_it_counts_as_alive(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     me = resources.mirrors.holder
@@ -134,7 +134,7 @@ async def test_a_holder_that_died_is_not_waited_for_longer_than_it_counts_as_ali
 
 
 async def test_a_flipped_bit_is_set_aside_with_its_reason_and_built_anew(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
@@ -153,7 +153,7 @@ async def test_a_flipped_bit_is_set_aside_with_its_reason_and_built_anew(
 
 
 async def test_a_folder_that_takes_no_file_is_told_and_nothing_counts_as_repaired(
-    resources: Resources, dataset: Dataset, psql: Any, tmp_path: Path
+    resources: Resources, dataset: DatasetRef, psql: Any, tmp_path: Path
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     (tmp_path / "file").write_text("")
@@ -166,7 +166,7 @@ async def test_a_folder_that_takes_no_file_is_told_and_nothing_counts_as_repaire
     await nowhere.mirrors.aclose()
 
 
-async def test_compacting_what_lacks_nothing_does_nothing(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_compacting_what_lacks_nothing_does_nothing(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     (first,) = await mirror_check.compact(resources)
     (second,) = await mirror_check.compact(resources)
@@ -175,7 +175,7 @@ async def test_compacting_what_lacks_nothing_does_nothing(resources: Resources, 
 
 
 async def test_an_unknown_index_and_an_unknown_dataset_are_refused(
-    resources: Resources, dataset: Dataset, psql: Any
+    resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     settings = resources.settings.model_copy(update={"mirror_index": "Nonsense17"})
@@ -190,7 +190,7 @@ async def test_an_unknown_index_and_an_unknown_dataset_are_refused(
 
 
 async def test_the_whole_standing_of_a_mirror(
-    resources: Resources, other: Resources, dataset: Dataset, psql: Any
+    resources: Resources, other: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
@@ -209,7 +209,7 @@ async def test_the_whole_standing_of_a_mirror(
     assert live["bytes_memory"] > 0 and live["recall"]["mirror"]["recall"] == 1.0
 
 
-async def test_both_engines_find_the_same(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_both_engines_find_the_same(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
     compared = await compare(resources, TEXTS[7], k=5, rounds=2)
@@ -219,7 +219,7 @@ async def test_both_engines_find_the_same(resources: Resources, dataset: Dataset
     assert (await compare(resources, TEXTS[7], k=5, rounds=1)).same
 
 
-async def test_status_shows_each_mirror_in_short(resources: Resources, dataset: Dataset, psql: Any) -> None:
+async def test_status_shows_each_mirror_in_short(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     async def mirror() -> dict[str, Any]:
         (one,) = (await overview.status(resources))["datasets"]
         found: dict[str, Any] = one["mirror"]

@@ -20,7 +20,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs as index_runs
 from evervec.pipeline.status.outlook import Left, left
 from evervec.pipeline.status.runs import run_document
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 
 TRIGGER = "cli"
@@ -40,7 +40,7 @@ Changed = Annotated[
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", metavar="", help="Do it here, or leave it to the workers.")]
 Most = Annotated[int, typer.Option("--limit", "-k", metavar="N", min=1, max=200, help="How many at most.")]
 
-Done = tuple[Dataset, RunRecord]
+Done = tuple[DatasetRef, RunRecord]
 
 
 def index(
@@ -120,7 +120,7 @@ def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
         output.say("No run yet. Start with `evervec ingest files PATH` or `evervec ingest sql SOURCE.yaml`.")
 
 
-def _document(dataset: Dataset, run: RunRecord) -> dict[str, Any]:
+def _document(dataset: DatasetRef, run: RunRecord) -> dict[str, Any]:
     return {"project": dataset.project, "dataset": dataset.slug} | run_document(run)
 
 
@@ -134,7 +134,7 @@ def _show(done: Sequence[Done]) -> None:
             output.say(f"{_name(dataset)}, {run.mode}: {run.error}", style="yellow")
 
 
-def _row(dataset: Dataset, run: RunRecord) -> tuple[object, ...]:
+def _row(dataset: DatasetRef, run: RunRecord) -> tuple[object, ...]:
     found = run_document(run)
     return (
         _at(run),
@@ -156,7 +156,7 @@ def _at(run: RunRecord) -> str:
     return f"{began:%H:%M:%S}" if began.date() == today else f"{began:%Y-%m-%d}"
 
 
-def _name(dataset: Dataset) -> str:
+def _name(dataset: DatasetRef) -> str:
     return f"{dataset.project}/{dataset.slug}"
 
 

@@ -9,7 +9,7 @@ from evervec.cli.terminal import output
 from evervec.domain.batch import JobStatus, JobType
 from evervec.pipeline.batch.flush import FlushResult
 from evervec.pipeline.batch.manager import PollResult
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 
 SHORT = 18
 """Digits of an id that tell a job from all others; the first eight are the same for every job of a database."""
@@ -18,7 +18,7 @@ LOST = (JobStatus.CREATED, JobStatus.FAILED)
 """How a job looks right after a flush when the provider did not answer, or refused it."""
 
 
-def job_document(job: BatchJob) -> dict[str, Any]:
+def job_document(job: BatchJobRecord) -> dict[str, Any]:
     """A job for JSON; `cost_usd` by its estimated tokens, None where the provider has no price."""
     shown: dict[str, Any] = asdict(job)
     stats: dict[str, int] = shown.pop("stats")
@@ -37,7 +37,7 @@ def synced_document(synced: PollResult) -> dict[str, Any]:
     return asdict(synced) | jobs
 
 
-def show_jobs(jobs: Sequence[BatchJob]) -> None:
+def show_jobs(jobs: Sequence[BatchJobRecord]) -> None:
     """Jobs as a table, with the reasons of those that did not come to a good end."""
     columns = ("job", "status", "rows", "ready", "failed", "cost", "created")
     output.table(columns, [_row(job) for job in jobs])
@@ -46,25 +46,25 @@ def show_jobs(jobs: Sequence[BatchJob]) -> None:
             output.say(f"{short(job)}: {job.error}", style="yellow")
 
 
-def _row(job: BatchJob) -> tuple[object, ...]:
+def _row(job: BatchJobRecord) -> tuple[object, ...]:
     stats = job.stats
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
     return short(job), str(job.status), stats["rows"], stats["ready"], stats["failed"], money(job.cost_usd), created
 
 
-def short(job: BatchJob) -> str:
+def short(job: BatchJobRecord) -> str:
     """As much of a job's id as `batch show` and `batch cancel` need."""
     return str(job.id)[:SHORT]
 
 
-def show_job(job: BatchJob) -> None:
+def show_job(job: BatchJobRecord) -> None:
     """Everything about one job."""
     output.say(f"{job.id}  {job.status}", style="bold")
     for name, value in _lines(job):
         output.say(f"{name:<9} {value}", indent=2)
 
 
-def _lines(job: BatchJob) -> list[tuple[str, str]]:
+def _lines(job: BatchJobRecord) -> list[tuple[str, str]]:
     stats = job.stats
     still = stats["rows"] - sum(stats[name] for name in ("ready", "failed", "dropped", "returned"))
     lines = [
@@ -80,7 +80,7 @@ def _lines(job: BatchJob) -> list[tuple[str, str]]:
     return [*lines, ("reason", job.error)] if job.error else lines
 
 
-def _times(job: BatchJob) -> list[tuple[str, Any]]:
+def _times(job: BatchJobRecord) -> list[tuple[str, Any]]:
     names = {
         "created": job.created_at,
         "submitted": job.submitted_at,
@@ -120,7 +120,7 @@ def show_flushed(flushed: FlushResult, *, dry: bool) -> None:
         output.note("The provider takes up to a day. `evervec batch sync --wait` waits and takes the vectors in.")
 
 
-def _sent(job: BatchJob) -> tuple[object, ...]:
+def _sent(job: BatchJobRecord) -> tuple[object, ...]:
     stats = job.stats
     return short(job), str(job.status), stats["rows"], stats["texts"], stats["tokens"], money(job.cost_usd)
 
@@ -150,7 +150,7 @@ def _files(count: int) -> str:
     return "1 picture or sound" if count == 1 else f"{count:,} pictures and sounds"
 
 
-def units(job: BatchJob, count: int) -> str:
+def units(job: BatchJobRecord, count: int) -> str:
     """So many of what a job carries: rows, or pictures and sounds."""
     return _files(count) if job.job_type is JobType.MEDIA_DESCRIPTION else counted(count, "row")
 

@@ -14,7 +14,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs
 from evervec.pipeline.status.outlook import Left, left
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 
 Deferred = Annotated[
     bool, typer.Option("--deferred", metavar="", help="Leave the embedding to batch jobs, at half the price.")
@@ -34,12 +34,12 @@ class Kept:
         return sum(one.rows for one in self.planned)
 
 
-async def waiting(resources: Resources, datasets: Sequence[Dataset], *, deferred: bool) -> Left | Kept:
+async def waiting(resources: Resources, datasets: Sequence[DatasetRef], *, deferred: bool) -> Left | Kept:
     """What is still to be embedded in some datasets: by workers, or by batch jobs."""
     return await (kept if deferred else left)(resources, datasets)
 
 
-async def kept(resources: Resources, datasets: Sequence[Dataset]) -> Kept:
+async def kept(resources: Resources, datasets: Sequence[DatasetRef]) -> Kept:
     """What batch jobs would take of some datasets; nothing is sent."""
     manager = BatchManager(resources)
     planned = [await manager.flush_queue(dataset=str(one.id), dry_run=True) for one in datasets]

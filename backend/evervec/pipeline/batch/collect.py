@@ -12,7 +12,7 @@ from evervec.errors import ProviderError, ResultsDeletedError
 from evervec.pipeline.batch.payload import Payload, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 from evervec.store.session import Tx
 
@@ -37,7 +37,7 @@ class Collection:
         self._database, self._provider, self._load = resources.database, provider, load
         self._client: BatchClient = resources.clients.batch_client(provider)
 
-    async def collect(self, job: BatchJob) -> BatchJob:
+    async def collect(self, job: BatchJobRecord) -> BatchJobRecord:
         """Look how a job stands, and take in what there is. Raises a `ProviderError` when the provider can not tell."""
         assert job.external_id is not None
         if is_outdated(job, self._provider):
@@ -54,11 +54,11 @@ class Collection:
             return await self._finish(job, JobStatus.EXPIRED, None, unheard, penalty=True, online=True, code="expired")
         return await self._ended(job, remote)
 
-    async def cancel(self, job: BatchJob) -> BatchJob:
+    async def cancel(self, job: BatchJobRecord) -> BatchJobRecord:
         """End a job here and at the provider; what it has done until now is not taken in."""
         return await self._abandon(job, "cancelled on request")
 
-    async def clean(self, job: BatchJob) -> None:
+    async def clean(self, job: BatchJobRecord) -> None:
         """Remove what a finished job left at the provider. Raises a `ProviderError`; then it is tried again later."""
         if job.external_id is not None:
             remote = await self._client.get_job_status(job.external_id)
@@ -71,7 +71,7 @@ class Collection:
         async with self._database.transaction() as tx:
             await batch_jobs.mark_cleaned(tx, job.id)
 
-    async def _still_running(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+    async def _still_running(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         if job.late:
             error = f"not done by its deadline, the provider's last word was {remote.said}"
             return await self._abandon(job, error, status=JobStatus.EXPIRED, online=True)
@@ -84,14 +84,14 @@ class Collection:
         return await self._job(job.id)
 
     async def _abandon(
-        self, job: BatchJob, reason: str, *, status: JobStatus = JobStatus.CANCELLED, online: bool = False
-    ) -> BatchJob:
+        self, job: BatchJobRecord, reason: str, *, status: JobStatus = JobStatus.CANCELLED, online: bool = False
+    ) -> BatchJobRecord:
         """The provider need not go on: its rows go back, by the last rung where they have waited too long already."""
         if job.external_id is not None:
             await self._client.cancel(job.external_id)
         return await self._finish(job, status, None, reason, penalty=online, online=online, code="expired")
 
-    async def _ended(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+    async def _ended(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         if remote.no_room:
             return await self._finish(
                 job,
@@ -115,14 +115,14 @@ class Collection:
         code = "bad_response" if status is JobStatus.COMPLETED else str(remote.state)
         return await self._finish(job, status, remote.said, error, penalty=True, online=False, code=code)
 
-    async def _take_in(self, job: BatchJob, remote: RemoteJob) -> None:
+    async def _take_in(self, job: BatchJobRecord, remote: RemoteJob) -> None:
         width = self._load.width(self._provider)
         async for results in self._client.download_results(remote, lines=LINES, dimensions=width):
             await self._load.apply(job.id, self._provider, results)
 
     async def _finish(
         self,
-        job: BatchJob,
+        job: BatchJobRecord,
         status: JobStatus,
         said: str | None,
         error: str | None,
@@ -130,7 +130,7 @@ class Collection:
         penalty: bool,
         online: bool,
         code: str,
-    ) -> BatchJob:
+    ) -> BatchJobRecord:
         """The end: rows without an answer go back, each with the reason. `penalty` counts it as a try of theirs."""
         reason = error or "the provider's answer has no line for this row"
 
@@ -142,6 +142,6 @@ class Collection:
         logger.info("job ended", job=str(job.id), status=str(status), error=error)
         return await self._job(job.id)
 
-    async def _job(self, job_id: UUID) -> BatchJob:
+    async def _job(self, job_id: UUID) -> BatchJobRecord:
         async with self._database.read() as tx:
             return await batch_jobs.by_id(tx, job_id)

@@ -17,7 +17,7 @@ from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent,
 from evervec.pipeline.resources import Resources
 from evervec.store import rows, vectors
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
+from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
 from evervec.store.providers import Provider
 from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import BY_KIND
@@ -174,7 +174,7 @@ class EmbeddingPayload:
         await self._database.with_retries(once)
         intent.tell(len(items))
 
-    async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
+    async def rewrite(self, job: BatchJobRecord, intent: Intent) -> bool:
         """Rows whose lease is still the intent's, and whose text is the same."""
         async with self._database.transaction() as tx:
             await batch_jobs.drop_lost(tx, job.id)

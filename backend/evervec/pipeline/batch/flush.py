@@ -10,7 +10,7 @@ from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Payload, Progress
 from evervec.pipeline.batch.submit import NoRoomError, Submission
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 
 
@@ -24,7 +24,7 @@ class FlushResult:
     """
 
     provider: str
-    jobs: list[BatchJob] = field(default_factory=list)
+    jobs: list[BatchJobRecord] = field(default_factory=list)
     rows: int = 0
     texts: int = 0
     tokens: int = 0
@@ -158,7 +158,7 @@ class Flush:
     def _no_room(self) -> str:
         return f"{self._provider.name} has no room for another job until some are done"
 
-    def _halted(self, job: BatchJob) -> str | None:
+    def _halted(self, job: BatchJobRecord) -> str | None:
         """Why there is no next job after this one."""
         match job.status:
             case JobStatus.CREATED:
@@ -169,7 +169,7 @@ class Flush:
             case _:
                 return None
 
-    def _add(self, flushed: FlushResult, job: BatchJob) -> None:
+    def _add(self, flushed: FlushResult, job: BatchJobRecord) -> None:
         flushed.jobs.append(job)
         if job.job_type is JobType.MEDIA_DESCRIPTION:
             flushed.files += job.stats["rows"]

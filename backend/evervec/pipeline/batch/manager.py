@@ -22,7 +22,7 @@ from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, vectors
 from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_KIND
 
@@ -37,7 +37,7 @@ class PollResult:
     after; `copied` rows got the vector of an equal text that a job brought; `again` are jobs of rows that an earlier job gave back, `online` what was embedded at once in the end. A file
     that was described counts as one that is ready; its chunks wait for a job of their own."""
 
-    jobs: list[BatchJob] = field(default_factory=list)
+    jobs: list[BatchJobRecord] = field(default_factory=list)
     ready: int = 0
     failed: int = 0
     dropped: int = 0
@@ -45,7 +45,7 @@ class PollResult:
     running: int = 0
     busy: int = 0
     copied: int = 0
-    again: list[BatchJob] = field(default_factory=list)
+    again: list[BatchJobRecord] = field(default_factory=list)
     online: EmbedCounts = field(default_factory=EmbedCounts)
     removed: int = 0
     problems: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ class BatchManager:
             flushed = FlushResult((await self._resources.provider()).name)
         return flushed, synced
 
-    async def cancel(self, job: BatchJob | UUID | str) -> BatchJob:
+    async def cancel(self, job: BatchJobRecord | UUID | str) -> BatchJobRecord:
         """End a job, given as `get` takes it: its rows go back to the queue.
 
         Raises `UnknownBatchJobError`, `Refused` for one that is over, a `ProviderError` when the provider is out.
@@ -147,24 +147,24 @@ class BatchManager:
                 found = await self._looked_up(found)
             return found if found.finished_at is not None else await (await self._collection(found)).cancel(found)
 
-    async def _looked_up(self, job: BatchJob) -> BatchJob:
+    async def _looked_up(self, job: BatchJobRecord) -> BatchJobRecord:
         """A job of which nobody knows whether the provider has it, after another look."""
         try:
             return await (await self._submission(job)).resume(job)
         except NoRoomError:
             return await self._job(job.id)  # it was not there, and is not any more
 
-    async def get(self, job: BatchJob | UUID | str) -> BatchJob:
+    async def get(self, job: BatchJobRecord | UUID | str) -> BatchJobRecord:
         """One job as it is now, by itself, its id, the first digits of that, or the provider's name for it.
 
         Raises `UnknownBatchJobError`.
         """
         async with self._database.read() as tx:
-            return await batch_jobs.find(tx, str(job.id if isinstance(job, BatchJob) else job))
+            return await batch_jobs.find(tx, str(job.id if isinstance(job, BatchJobRecord) else job))
 
     # --- back --------------------------------------------------------------------------------------------------
 
-    async def _look(self, job: BatchJob, synced: PollResult) -> BatchJob | None:
+    async def _look(self, job: BatchJobRecord, synced: PollResult) -> BatchJobRecord | None:
         """See one job as far as it goes now."""
         async with self._held(job) as held:
             if not held:
@@ -182,7 +182,7 @@ class BatchManager:
         _count(synced, before, job)
         return job
 
-    async def _step(self, job: BatchJob, synced: PollResult) -> BatchJob:
+    async def _step(self, job: BatchJobRecord, synced: PollResult) -> BatchJobRecord:
         if job.provider_id is None:
             return await self._orphaned(job, "its provider was removed")
         try:
@@ -198,7 +198,7 @@ class BatchManager:
             job = await (await self._collection(job)).collect(job)
         return job
 
-    async def _clean(self, job: BatchJob) -> None:
+    async def _clean(self, job: BatchJobRecord) -> None:
         try:
             collection = None if job.provider_id is None else await self._collection(job)
         except NoBatchError:
@@ -210,7 +210,7 @@ class BatchManager:
         async with self._database.transaction() as tx:
             await batch_jobs.mark_cleaned(tx, job.id)
 
-    async def _orphaned(self, job: BatchJob, reason: str) -> BatchJob:
+    async def _orphaned(self, job: BatchJobRecord, reason: str) -> BatchJobRecord:
         """Its provider was removed, or is another one now: nobody can be asked any more."""
         async with self._database.transaction() as tx:
             await self._load(job).give_back(tx, job.id, ReturnReason("config", reason, online=True))
@@ -291,7 +291,7 @@ class BatchManager:
                 "add one with --chat-model"
             )
 
-    def _load(self, job: BatchJob) -> Payload:
+    def _load(self, job: BatchJobRecord) -> Payload:
         return self._files if job.job_type is JobType.MEDIA_DESCRIPTION else self._texts
 
     def _loads(self, provider: Provider, *, kept: bool = False) -> tuple[Payload, ...]:
@@ -299,7 +299,7 @@ class BatchManager:
         texts = EmbeddingPayload(self._resources, kept=True) if kept else self._texts
         return (texts, self._files) if provider.chat_model else (texts,)
 
-    async def _of(self, job: BatchJob) -> Provider:
+    async def _of(self, job: BatchJobRecord) -> Provider:
         if job.provider_id is None:
             raise Refused(
                 reason=f"The provider of batch job {job.id} was removed. `evervec batch sync` gives its rows back."
@@ -307,22 +307,22 @@ class BatchManager:
         async with self._database.read() as tx:
             return await providers.by_id(tx, job.provider_id)
 
-    async def _submission(self, job: BatchJob) -> Submission:
+    async def _submission(self, job: BatchJobRecord) -> Submission:
         return Submission(self._resources, await self._of(job), self._load(job))
 
-    async def _collection(self, job: BatchJob) -> Collection:
+    async def _collection(self, job: BatchJobRecord) -> Collection:
         return Collection(self._resources, await self._of(job), self._load(job))
 
     @asynccontextmanager
-    async def _held(self, job: BatchJob) -> AsyncIterator[bool]:
+    async def _held(self, job: BatchJobRecord) -> AsyncIterator[bool]:
         async with self._database.advisory_lock(lock(job.id), wait=False) as held:
             yield held
 
-    async def _job(self, job_id: UUID) -> BatchJob:
+    async def _job(self, job_id: UUID) -> BatchJobRecord:
         async with self._database.read() as tx:
             return await batch_jobs.by_id(tx, job_id)
 
-    async def list(self, limit: int = MOST_JOBS) -> list[BatchJob]:
+    async def list(self, limit: int = MOST_JOBS) -> list[BatchJobRecord]:
         """The newest jobs, newest first."""
         if limit < 1:
             raise Refused(reason=f"limit is {limit}, it must be 1 or more.")
@@ -338,7 +338,7 @@ def _sizes(least: int, most: int | None) -> Sizes:
     return Sizes(least, most)
 
 
-def _count(synced: PollResult, before: BatchJob, after: BatchJob) -> None:
+def _count(synced: PollResult, before: BatchJobRecord, after: BatchJobRecord) -> None:
     for name in ("ready", "failed", "dropped", "returned"):
         setattr(synced, name, getattr(synced, name) + after.stats[name] - before.stats[name])
     synced.running += after.finished_at is None

@@ -20,7 +20,7 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import MediaContent, read_media
 from evervec.store.batch import batch_jobs, media
-from evervec.store.batch.batch_jobs import BatchJob, InputFileSize, JobRow
+from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
 from evervec.store.providers import Provider
 from evervec.store.session import Database, ReadTx, Tx
@@ -196,7 +196,7 @@ class MediaPayload:
 
         return await asyncio.to_thread(once)
 
-    async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
+    async def rewrite(self, job: BatchJobRecord, intent: Intent) -> bool:
         """What the job still has and what is still the same on disk; the rest leaves it."""
         async with self._database.read() as tx:
             held = await media.of_job(tx, job.id)

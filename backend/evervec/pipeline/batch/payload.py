@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 from evervec.store.session import ReadTx, Tx
 
@@ -28,7 +28,7 @@ class Bounds:
     bytes: int
 
 
-def is_outdated(job: BatchJob, provider: Provider) -> bool:
+def is_outdated(job: BatchJobRecord, provider: Provider) -> bool:
     """Whether a job's vectors would be nobody's: another space is active now. A description belongs to no space."""
     space = provider.space
     return job.space_id is not None and (job.space_id != space.id or not space.active)
@@ -81,7 +81,7 @@ class Payload(Protocol):
         """Hold what waits for this intent, write both down, and the lines into its file; False, and no intent, for none."""
         ...
 
-    async def rewrite(self, job: BatchJob, intent: Intent) -> bool:
+    async def rewrite(self, job: BatchJobRecord, intent: Intent) -> bool:
         """The lines of an intent that another process left behind, as far as they are still wanted; False for none."""
         ...
 

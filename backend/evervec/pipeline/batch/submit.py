@@ -24,7 +24,7 @@ from evervec.errors import (
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Payload, Progress, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
-from evervec.store.batch.batch_jobs import BatchJob
+from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 
 logger = log.get("batch")
@@ -57,7 +57,7 @@ class Submission:
         self.problem: ProviderError | None = None
         """What keeps the last job from being at the provider."""
 
-    async def submit(self, dataset_ids: Sequence[UUID], bounds: Bounds, *, tries: int) -> BatchJob | None:
+    async def submit(self, dataset_ids: Sequence[UUID], bounds: Bounds, *, tries: int) -> BatchJobRecord | None:
         """Fill one job with what waits and send it; None when nothing was there to take.
 
         A job whose sending came to no end is answered as it is, `CREATED`. Raises `NoRoomError`, and a `ProviderError`
@@ -76,7 +76,7 @@ class Submission:
     def _intent(self, intent: UUID, path: Path, bounds: Bounds, tries: int) -> Intent:
         return Intent(intent, self._provider, self._client, path, bounds, tries, self._progress or _say_nothing)
 
-    async def resume(self, job: BatchJob) -> BatchJob:
+    async def resume(self, job: BatchJobRecord) -> BatchJobRecord:
         """Go on with an intent that another process left behind. Called with its lock held."""
         if job.submitting_at is not None:
             return await self._adopt(job)
@@ -91,7 +91,7 @@ class Submission:
                 return await self._end(job, JobStatus.CANCELLED, "none of its rows waited any more; nothing was sent")
             return await self.send(job, path)
 
-    async def send(self, job: BatchJob, path: Path) -> BatchJob:
+    async def send(self, job: BatchJobRecord, path: Path) -> BatchJobRecord:
         """Upload an input file and ask for its job. Called with the job's lock held."""
         try:
             file = await self._client.upload(job.id, path)
@@ -109,7 +109,7 @@ class Submission:
             return await self.resume(await self._job(job.id))
         return await self._create(job, file)
 
-    async def _create(self, job: BatchJob, file: str) -> BatchJob:
+    async def _create(self, job: BatchJobRecord, file: str) -> BatchJobRecord:
         try:
             remote = await self._load.create(self._client, job.id, file)
         except TransientError as error:
@@ -120,12 +120,12 @@ class Submission:
             return await self._not_sent(job, error)
         return await self._submitted(job, remote)
 
-    async def _submitted(self, job: BatchJob, remote: RemoteJob) -> BatchJob:
+    async def _submitted(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         async with self._database.transaction() as tx:
             await batch_jobs.mark_submitted(tx, job.id, remote.external_id)
         return await self._job(job.id)
 
-    async def _adopt(self, job: BatchJob, unanswered: ProviderError | None = None) -> BatchJob:
+    async def _adopt(self, job: BatchJobRecord, unanswered: ProviderError | None = None) -> BatchJobRecord:
         """Find the job that carries this intent; the oldest is kept, others are cancelled. If there is none for long
         enough, it is asked for again."""
         try:
@@ -146,7 +146,7 @@ class Submission:
             return await self.resume(await self._job(job.id))
         return await self._job(job.id) if unanswered is None else await self._kept(job, unanswered)
 
-    async def _cancel_twin(self, job: BatchJob, twin: RemoteJob) -> None:
+    async def _cancel_twin(self, job: BatchJobRecord, twin: RemoteJob) -> None:
         logger.warning("a second job of one intent is cancelled", job=str(job.id), external_id=twin.external_id)
         try:
             await self._client.cancel(twin.external_id)
@@ -154,7 +154,7 @@ class Submission:
             # it is found again when the remains are removed
             logger.warning("it could not be cancelled", external_id=twin.external_id, error=str(error))
 
-    async def _listed(self, job: BatchJob) -> list[RemoteJob]:
+    async def _listed(self, job: BatchJobRecord) -> list[RemoteJob]:
         """The jobs of an intent, oldest first; a cancelled one counts only where there is no other."""
         assert job.submitting_at is not None
         since = job.submitting_at - LISTED_BACK
@@ -162,7 +162,7 @@ class Submission:
         found.reverse()
         return [one for one in found if one.state is not RemoteState.CANCELLED] or found[:1]
 
-    async def _not_sent(self, job: BatchJob, error: ProviderError) -> BatchJob:
+    async def _not_sent(self, job: BatchJobRecord, error: ProviderError) -> BatchJobRecord:
         """For sure there is no job. What is only away is tried again; what was refused gives its rows back."""
         match error:
             case TransientError() | BadResponseError():
@@ -177,7 +177,7 @@ class Submission:
                 await self._end(job, JobStatus.CANCELLED, f"nothing was sent: {error}")
                 raise error
 
-    async def _kept(self, job: BatchJob, error: ProviderError) -> BatchJob:
+    async def _kept(self, job: BatchJobRecord, error: ProviderError) -> BatchJobRecord:
         """The intent stays for the next sync, and says what it waits for."""
         self.problem = error
         logger.warning("job not sent yet", job=str(job.id), error=str(error))
@@ -187,13 +187,13 @@ class Submission:
 
     async def _end(
         self,
-        job: BatchJob,
+        job: BatchJobRecord,
         status: JobStatus,
         reason: str,
         refused: ProviderError | None = None,
         *,
         online: bool = False,
-    ) -> BatchJob:
+    ) -> BatchJobRecord:
         """An intent that comes to nothing: its rows go back, by one rung if it was their texts that were refused."""
         async with self._database.transaction() as tx:
             why = (
@@ -208,7 +208,7 @@ class Submission:
         logger.warning("job given up", job=str(job.id), status=str(status), reason=reason)
         return await self._job(job.id)
 
-    async def _job(self, job_id: UUID) -> BatchJob:
+    async def _job(self, job_id: UUID) -> BatchJobRecord:
         async with self._database.read() as tx:
             return await batch_jobs.by_id(tx, job_id)
 

@@ -16,7 +16,7 @@ from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 from evervec.store.session import Database, Tx
 
@@ -100,7 +100,7 @@ async def index(
     raise await _busy(resources.database, dataset_id)
 
 
-async def dataset(database: Database, name: str) -> Dataset:
+async def dataset(database: Database, name: str) -> DatasetRef:
     """One live dataset by uuid, slug or `project/slug`. Raises `UnknownDatasetError`, or `Refused` for several."""
     async with database.read() as tx:
         found = await datasets.find(tx, name)

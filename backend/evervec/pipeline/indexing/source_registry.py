@@ -20,7 +20,7 @@ from evervec.sources.files.roots import Root
 from evervec.sources.sql.description import SourceDescription
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.foreign.reader import ForeignTables, open_foreign
 from evervec.store.session import Database
 from evervec.store.sources import SourceRecord
@@ -114,7 +114,7 @@ async def forget_missing_roots(database: Database, dataset_id: UUID, source: Sou
 
 async def register_files(
     database: Database, project: str, dataset: str, files: FileSelection
-) -> tuple[Dataset, Sequence[str]]:
+) -> tuple[DatasetRef, Sequence[str]]:
     """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
 
     Answers the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters for

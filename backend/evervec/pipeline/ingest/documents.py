@@ -16,7 +16,7 @@ from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.run import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
 
@@ -118,7 +118,7 @@ def _storable(document: IncomingDocument) -> IncomingDocument:
 class _Ingestion:
     """Documents on their way in, a group in a transaction: while PostgreSQL writes one, the next is chunked."""
 
-    def __init__(self, resources: Resources, chunker: Chunker, target: Dataset, mode: Mode) -> None:
+    def __init__(self, resources: Resources, chunker: Chunker, target: DatasetRef, mode: Mode) -> None:
         self._resources, self._database = resources, resources.database
         self._chunker, self._target, self._mode = chunker, target, mode
         provider = chunker.provider

@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.sql import records
 from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets, documents, runs, sources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.foreign.reader import Change, ForeignTables, open_foreign
 from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
@@ -122,7 +122,7 @@ async def _seen(
     return synced, changed
 
 
-async def _dataset(tx: Tx, description: SourceDescription, record: SourceRecord, tenant: str | None) -> Dataset:
+async def _dataset(tx: Tx, description: SourceDescription, record: SourceRecord, tenant: str | None) -> DatasetRef:
     dataset = await datasets.ensure(tx, description.project, description.dataset_of(tenant))
     await sources.assign(tx, dataset.id, record.id, tenant)
     return dataset

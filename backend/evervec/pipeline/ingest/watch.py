@@ -18,7 +18,7 @@ from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.file_source import FILES_TABLE
 from evervec.sources.files.file_uris import path_of, uri_of
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 
 with extra("files", "Watching files"):
@@ -46,7 +46,7 @@ class WatchListener(Protocol):
         """Something is in the way, or is not any more: said once."""
         ...
 
-    async def started(self, dataset: Dataset) -> None:
+    async def started(self, dataset: DatasetRef) -> None:
         """Everything was indexed once; from now on what changes is."""
         ...
 
@@ -92,7 +92,7 @@ class _Keeper:
     def __init__(
         self,
         resources: Resources,
-        target: Dataset,
+        target: DatasetRef,
         watching: FileWatcher,
         teller: WatchListener,
         progress: Progress | None,

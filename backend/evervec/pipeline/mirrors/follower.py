@@ -15,7 +15,7 @@ from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.mirror_doorbell import listening_for_changes
 from evervec.store import changes, datasets, mirrors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import MirrorProgress
 
 logger = log.get("mirror")
@@ -167,7 +167,7 @@ class Follower:
         if mirror.index is not None:
             await self._check(mirror, asked=False)
 
-    async def _collect(self, live: Iterable[Dataset], identity: DatabaseIdentity) -> None:
+    async def _collect(self, live: Iterable[DatasetRef], identity: DatabaseIdentity) -> None:
         try:
             await asyncio.to_thread(
                 self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of_database=identity

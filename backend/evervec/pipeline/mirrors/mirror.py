@@ -24,7 +24,7 @@ from evervec.pipeline.mirrors.executors import Executors
 from evervec.settings import Settings
 from evervec.store import changes
 from evervec.store.changes import FeedState
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")
@@ -45,7 +45,7 @@ class Mirror:
     """One dataset's mirror in this process. `index` is None until there is something to search."""
 
     def __init__(
-        self, settings: Settings, database: Database, executors: Executors, folder: MirrorFolder, of: Dataset
+        self, settings: Settings, database: Database, executors: Executors, folder: MirrorFolder, of: DatasetRef
     ) -> None:
         self.dataset = of
         self.index: DatasetIndex | None = None

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from evervec import log
 from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.settings import Settings
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import MirrorHolder
 from evervec.store.session import Database
 
@@ -105,7 +105,7 @@ class Mirrors:
         """Remove the mirror of a deleted dataset from this registry, and return it."""
         return self._mirrors.pop(dataset_id)
 
-    def mirror(self, dataset: Dataset) -> "Mirror":
+    def mirror(self, dataset: DatasetRef) -> "Mirror":
         """Return the mirror of a dataset in whatever state it is, made if necessary but not opened."""
         found = self._mirrors.get(dataset.id)
         if found is None:
@@ -118,7 +118,7 @@ class Mirrors:
         return found
 
     async def snapshots(
-        self, wanted: Sequence[Dataset], *, seen: int | None = None, any_size: bool = False
+        self, wanted: Sequence[DatasetRef], *, seen: int | None = None, any_size: bool = False
     ) -> "dict[UUID, Snapshot]":
         """Return the snapshots of those datasets that can be searched now; PostgreSQL has to answer for the others.
 
@@ -140,7 +140,7 @@ class Mirrors:
                 found[dataset.id] = snapshot
         return found
 
-    def _quick(self, dataset: Dataset, any_size: bool) -> bool:
+    def _quick(self, dataset: DatasetRef, any_size: bool) -> bool:
         """Return whether a process that ends after one answer should read this mirror."""
         described = self.folder.describe(dataset.project_id, dataset.id)
         return described is not None and (any_size or described["bytes"] <= QUICK_BYTES)
@@ -187,7 +187,7 @@ class Mirrors:
             if mirror.index is None:
                 mirror.fail(failure(error))
 
-    async def remove_files(self, dataset: Dataset) -> None:
+    async def remove_files(self, dataset: DatasetRef) -> None:
         """Remove a deleted dataset's files; if that fails, a later collection removes them."""
         try:
             await asyncio.to_thread(self.folder.remove, dataset.project_id, dataset.id)
@@ -206,7 +206,7 @@ class Mirrors:
             mirror.drop(f"{self.settings.mirror_memory_mb} MB are used (EVERVEC_MIRROR_MEMORY_MB)")
 
     async def check(
-        self, dataset: Dataset, *, follow: bool = True, deep: bool = False, repair: bool = True
+        self, dataset: DatasetRef, *, follow: bool = True, deep: bool = False, repair: bool = True
     ) -> "MirrorDifference":
         """Check the mirror of a dataset as `Mirror.check` does. Raises `NothingToMirrorError`."""
         mirror = self.mirror(dataset)
@@ -214,7 +214,7 @@ class Mirrors:
             await self._open(mirror, build_missing=False, follow=follow)
         return await mirror.check(follow=follow, deep=deep, repair=repair)
 
-    async def rebuild(self, dataset: Dataset, reason: str) -> "Mirror":
+    async def rebuild(self, dataset: DatasetRef, reason: str) -> "Mirror":
         """Build a dataset's mirror anew from the database. Raises `NothingToMirrorError`."""
         mirror = self.mirror(dataset)
         await mirror.rebuild(reason)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.store import vectors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.session import Database
 from evervec.store.vectors import SearchHit
@@ -32,7 +32,7 @@ class Scope:
     """What to search: kinds, datasets (`everywhere`: these are all), and row ids of one kind, or None for every row."""
 
     kinds: Sequence[Embeddable]
-    datasets: Sequence[Dataset]
+    datasets: Sequence[DatasetRef]
     everywhere: bool = False
     row_ids: Sequence[int] | None = None
 

@@ -14,7 +14,7 @@ from evervec.pipeline.status.due import next_due
 from evervec.pipeline.status.runs import run_document
 from evervec.sources.files.file_uris import path_of
 from evervec.store import documents, monitor, runs, sources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.monitor import Coverage
 from evervec.store.runs import RunCounts, RunRecord, RunSeconds
 from evervec.store.schema.embeddables import CHUNK
@@ -36,7 +36,7 @@ async def status(resources: Resources, name: str) -> dict[str, Any]:
     return found
 
 
-async def _status(resources: Resources, dataset: Dataset) -> dict[str, Any]:
+async def _status(resources: Resources, dataset: DatasetRef) -> dict[str, Any]:
     chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
         filled = await sources.of_dataset(tx, dataset.id)
@@ -62,7 +62,7 @@ async def _status(resources: Resources, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _named(dataset: Dataset) -> dict[str, Any]:
+def _named(dataset: DatasetRef) -> dict[str, Any]:
     return {"dataset_id": str(dataset.id), "project": dataset.project, "dataset": dataset.slug}
 
 

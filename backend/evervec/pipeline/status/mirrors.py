@@ -10,7 +10,7 @@ from uuid import UUID
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.mirror_check import AT_REST
 from evervec.store import changes, datasets, mirrors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import LiveMirror
 from evervec.store.session import ReadTx
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNMEASURED = {"lag_ms": None, "in_sync": None, "checked_at": None}
 
 
-async def in_short(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) -> dict[UUID, dict[str, Any]]:
+async def in_short(resources: Resources, tx: ReadTx, wanted: Sequence[DatasetRef]) -> dict[UUID, dict[str, Any]]:
     """By dataset: `state`, `vectors`, `lag_ms`, `in_sync` and `checked_at`, None where nobody has measured.
 
     `lag_ms` is how long ago the holder last said that it had seen everything, or 0 while it has.
@@ -47,7 +47,7 @@ async def mirror_status(
         return [await _whole(resources, tx, one, holders.get(one.id, [])) for one in wanted]
 
 
-async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
+async def _holders(resources: Resources, tx: ReadTx, wanted: Sequence[DatasetRef]) -> dict[UUID, list[LiveMirror]]:
     """Live holders by dataset: those of our own folder first, and of these the one that can be searched."""
     me = resources.mirrors.holder
     found: dict[UUID, list[LiveMirror]] = {}
@@ -62,7 +62,7 @@ def _measured(held: LiveMirror) -> dict[str, Any]:
     return {"lag_ms": round(held.behind_ms, 3), "in_sync": held.in_sync, "checked_at": held.checked_at}
 
 
-async def _whole(resources: Resources, tx: ReadTx, one: Dataset, holders: Sequence[LiveMirror]) -> dict[str, Any]:
+async def _whole(resources: Resources, tx: ReadTx, one: DatasetRef, holders: Sequence[LiveMirror]) -> dict[str, Any]:
     state, there, reason, place = await _at_rest(resources, one)
     heading = await changes.feed_state(tx, one.id)
     target = (heading.recall_target if heading else None) or resources.settings.mirror_recall
@@ -102,7 +102,7 @@ def _recall(recall: mirrors.MeasuredRecall) -> dict[str, Any]:
     return {name: value for name, value in asdict(recall).items() if name != "engine"}
 
 
-async def _at_rest(resources: Resources, one: Dataset) -> "tuple[str, dict[str, Any], str, MirrorPaths]":
+async def _at_rest(resources: Resources, one: DatasetRef) -> "tuple[str, dict[str, Any], str, MirrorPaths]":
     """State, description, reason and place of what is on disk."""
     from evervec.mirror.disk.paths import MirrorPaths
 

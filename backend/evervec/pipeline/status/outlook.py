@@ -7,7 +7,7 @@ from evervec.domain.naming import slug
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import overview, runs
 from evervec.store import datasets, messages, monitor
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Left:
     rest: str | None = None
 
 
-async def left(resources: Resources, targets: Sequence[Dataset]) -> Left:
+async def left(resources: Resources, targets: Sequence[DatasetRef]) -> Left:
     """What is still to be embedded in some datasets."""
     pending = await runs.pending(resources.database, [one.id for one in targets])
     if not pending:

@@ -10,7 +10,7 @@ from evervec.errors import Refused
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, monitor, runs, sources
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 from evervec.store.session import Database
 
@@ -77,16 +77,16 @@ def _saved(run: RunRecord) -> dict[str, Any] | None:
     }
 
 
-async def recent(database: Database, name: str | None, *, limit: int) -> list[tuple[Dataset, RunRecord]]:
+async def recent(database: Database, name: str | None, *, limit: int) -> list[tuple[DatasetRef, RunRecord]]:
     """The newest runs of one dataset, or of all, the newest first. Raises `UnknownDatasetError`."""
-    found: list[tuple[Dataset, RunRecord]] = []
+    found: list[tuple[DatasetRef, RunRecord]] = []
     async with database.read() as tx:
         for one in await datasets.find(tx, name):
             found += [(one, run) for run in await runs.recent(tx, one.id, limit=limit)]
     return sorted(found, key=lambda pair: pair[1].created_at, reverse=True)[:limit]
 
 
-async def sourced(database: Database) -> list[Dataset]:
+async def sourced(database: Database) -> list[DatasetRef]:
     """The live datasets that have a source, by project and name."""
     async with database.read() as tx:
         filled = set(await sources.assigned_datasets(tx))

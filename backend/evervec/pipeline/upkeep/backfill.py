@@ -13,7 +13,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, rows
 from evervec.store.batch import batch_queue
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
 
@@ -128,7 +128,7 @@ async def _send_as_batch(
     )
 
 
-async def _smallest_first(resources: Resources, dataset: str | None) -> list[Dataset]:
+async def _smallest_first(resources: Resources, dataset: str | None) -> list[DatasetRef]:
     chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
         by_project = await datasets.pending_by_project(tx, chunker.recipe.key)

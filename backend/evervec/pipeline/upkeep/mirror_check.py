@@ -11,7 +11,7 @@ from evervec.errors import Refused
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import LiveMirror
 from evervec.store.session import Database
 
@@ -119,7 +119,7 @@ async def compact(
     return await _build(resources.mirrors, dataset, project, "compact", step)
 
 
-async def live_holders(registry: Mirrors, wanted: Sequence[Dataset]) -> dict[UUID, list[LiveMirror]]:
+async def live_holders(registry: Mirrors, wanted: Sequence[DatasetRef]) -> dict[UUID, list[LiveMirror]]:
     """Return the mirrors that live processes have open from our folder, by dataset."""
     me = registry.holder
     found: dict[UUID, list[LiveMirror]] = {}
@@ -130,7 +130,7 @@ async def live_holders(registry: Mirrors, wanted: Sequence[Dataset]) -> dict[UUI
     return found
 
 
-async def _wanted(database: Database, dataset: str | None, project: str | None) -> list[Dataset]:
+async def _wanted(database: Database, dataset: str | None, project: str | None) -> list[DatasetRef]:
     async with database.read() as tx:
         return await datasets.find(tx, dataset, project)
 
@@ -177,7 +177,7 @@ def _differences(report: LiveMirror) -> int:
     return report.missing + report.extra + report.stale
 
 
-def _from_holder(one: Dataset, report: LiveMirror, milliseconds: float) -> DatasetCheck:
+def _from_holder(one: DatasetRef, report: LiveMirror, milliseconds: float) -> DatasetCheck:
     return DatasetCheck(
         one.project,
         one.slug,
@@ -194,7 +194,7 @@ def _from_holder(one: Dataset, report: LiveMirror, milliseconds: float) -> Datas
 
 
 async def _check_here(
-    registry: Mirrors, one: Dataset, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
+    registry: Mirrors, one: DatasetRef, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
 ) -> DatasetCheck:
     """Check the file on disk as it is; if a live process holds the mirror, with the change feed applied."""
     from evervec.pipeline.mirrors.mirror import NothingToMirrorError
@@ -225,7 +225,7 @@ async def _check_here(
     )
 
 
-async def _repair(registry: Mirrors, one: Dataset, mirror: "Mirror", *, deep: bool) -> tuple[str, str]:
+async def _repair(registry: Mirrors, one: DatasetRef, mirror: "Mirror", *, deep: bool) -> tuple[str, str]:
     """Repair a mirror in memory and on disk; return how, or "" and why not."""
     before = mirror.index
     found = await registry.check(one, follow=False, deep=deep)
@@ -264,7 +264,7 @@ async def _build(
     return found
 
 
-async def _build_here(registry: Mirrors, one: Dataset, what: str) -> DatasetBuild:
+async def _build_here(registry: Mirrors, one: DatasetRef, what: str) -> DatasetBuild:
     from evervec.pipeline.mirrors.mirror import NothingToMirrorError
 
     started = perf_counter()
@@ -289,7 +289,7 @@ async def _build_here(registry: Mirrors, one: Dataset, what: str) -> DatasetBuil
     )
 
 
-def _factory(registry: Mirrors, one: Dataset) -> str | None:
+def _factory(registry: Mirrors, one: DatasetRef) -> str | None:
     described = registry.folder.describe(one.project_id, one.id)
     return None if described is None else str(described["factory"])
 

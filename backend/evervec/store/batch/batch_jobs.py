@@ -26,7 +26,7 @@ JOB_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class BatchJob:
+class BatchJobRecord:
     """One job: `id` is the intent, which everything at the provider carries, `said` the provider's last word on its state."""
 
     id: UUID
@@ -69,11 +69,11 @@ class JobRow:
     dataset_id: UUID | None = None
 
 
-def _job(row: Mapping[str, Any]) -> BatchJob:
+def _job(row: Mapping[str, Any]) -> BatchJobRecord:
     values = dict(row)
     stats = {name: values.pop(name) for name in (*JOB_COUNTS, "tokens", "reserved_tokens", "bytes")}
     job_type, status = JobType(values.pop("job_type")), JobStatus(values.pop("status"))
-    return BatchJob(**values, job_type=job_type, status=status, stats=stats)
+    return BatchJobRecord(**values, job_type=job_type, status=status, stats=stats)
 
 
 TAG_SQL = """
@@ -113,7 +113,7 @@ async def add(
     )
 
 
-async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
+async def by_id(tx: ReadTx, job_id: UUID) -> BatchJobRecord:
     """Return a job. Raises `UnknownBatchJobError`."""
     row = await tx.fetchrow(f"SELECT {JOB_COLUMNS} FROM batch_jobs WHERE id = $1", job_id)
     if row is None:
@@ -121,7 +121,7 @@ async def by_id(tx: ReadTx, job_id: UUID) -> BatchJob:
     return _job(row)
 
 
-async def find(tx: ReadTx, name: str) -> BatchJob:
+async def find(tx: ReadTx, name: str) -> BatchJobRecord:
     """Return a job by its id, the first digits of it, or its external id. Raises `UnknownBatchJobError`, or `Refused` if several match."""
     if not name or clean(name) != name:
         raise UnknownBatchJobError(job=name)
@@ -135,13 +135,13 @@ async def find(tx: ReadTx, name: str) -> BatchJob:
     return _job(found[0])
 
 
-async def every(tx: ReadTx, *, limit: int = 100) -> list[BatchJob]:
+async def every(tx: ReadTx, *, limit: int = 100) -> list[BatchJobRecord]:
     """Return the newest jobs, newest first."""
     rows_ = await tx.fetch(f"SELECT {JOB_COLUMNS} FROM batch_jobs ORDER BY created_at DESC, id LIMIT $1", limit)
     return [_job(row) for row in rows_]
 
 
-async def unfinished(tx: ReadTx) -> list[BatchJob]:
+async def unfinished(tx: ReadTx) -> list[BatchJobRecord]:
     """Return jobs that still have something to send, to wait for or to clean up, oldest first."""
     return [
         _job(row)

@@ -21,7 +21,7 @@ from evervec.pipeline.status import overview
 from evervec.pipeline.status.outlook import left
 from evervec.pipeline.status.runs import run_document
 from evervec.runtime import Runtime
-from evervec.store.datasets import Dataset
+from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 
 DOCUMENTS = {"new": "new", "changed": "changed", "moved": "moved", "deleted": "gone", "skipped": "skipped"}
@@ -89,7 +89,7 @@ class _Teller:
     def note(self, text: str) -> None:
         output.note(text)
 
-    async def started(self, dataset: Dataset) -> None:
+    async def started(self, dataset: DatasetRef) -> None:
         self._started = True
         self._first_ends()
         waiting = await left(self._resources, [dataset])

@@ -44,14 +44,14 @@ class Servers:
     nats_url: str
 
     def database(self, name: str) -> str:
-        """The address of another database of the same server."""
+        """Return the address of another database of the same server."""
         parts = urlsplit(self.database_url)
         return parts._replace(path=f"/{name}").geturl()
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """PostgreSQL and NATS of our own for the whole run; fsync is off for PostgreSQL, nothing here outlives it."""
+    """Start PostgreSQL and NATS of our own for the whole run; fsync is off for PostgreSQL, nothing here outlives it."""
     stack = Stack(Settings(home=tmp_path_factory.mktemp("stack"), database_url=None, nats_url=None))
     asyncio.run(stack.open())
     found = Servers(stack.urls.database_url, stack.urls.nats_url)
@@ -69,7 +69,7 @@ async def _sql(url: str, *statements: str) -> None:
 
 @pytest.fixture(scope="session")
 def template(servers: Servers) -> str:
-    """A migrated database that tests are cloned from."""
+    """Make a migrated database that tests are cloned from."""
     asyncio.run(_sql(servers.database_url, "CREATE DATABASE template_evervec"))
 
     async def migrate() -> None:
@@ -83,7 +83,7 @@ def template(servers: Servers) -> str:
 
 @asynccontextmanager
 async def cloned(servers: Servers, template: str) -> AsyncIterator[str]:
-    """The address of a database of its own, dropped afterwards."""
+    """Yield the address of a database of its own, dropped afterwards."""
     name = f"test_{next(NUMBERS)}"
     # a third of the time of the default strategy, which writes every page to the WAL
     await _sql(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
@@ -95,14 +95,14 @@ async def cloned(servers: Servers, template: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
-    """A migrated, empty database."""
+    """Return the address of a migrated, empty database."""
     async with cloned(servers, template) as url:
         yield url
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """A migrated, empty database, opened."""
+    """Open a migrated, empty database."""
     opened = await Database(database_url).open()
     yield opened
     await opened.aclose()
@@ -110,7 +110,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def psql(database_url: str) -> AsyncIterator[Any]:
-    """A connection that knows nothing of Evervec, as any other program's."""
+    """Open a connection that knows nothing of Evervec, as any other program's."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -118,27 +118,27 @@ async def psql(database_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def dataset(database: Database) -> DatasetRef:
-    """A dataset to put rows into."""
+    """Make a dataset to put rows into."""
     async with database.transaction() as tx:
         return await datasets.ensure(tx, "river", "log")
 
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeProvider]:
-    """A provider that speaks Ollama, fails on demand and counts what it was sent."""
+    """Start a provider that speaks Ollama, fails on demand and counts what it was sent."""
     async with FakeProvider(dims=32) as provider:
         yield provider
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with short times, so that a test that waits for a lease waits little."""
+    """Return settings with short times, so that a test that waits for a lease waits little."""
     return Settings(home=tmp_path, embed_batch=64, lease_seconds=2, sweep_seconds=0.1, stop_seconds=5)
 
 
 @pytest.fixture
 async def bare(database: Database, servers: Servers, settings: Settings) -> AsyncIterator[Resources]:
-    """Resources without any provider."""
+    """Open resources without any provider."""
     async with AsyncExitStack() as closing:
         broker = JetStreamBroker(servers.nats_url, stream=f"TEST_{next(NUMBERS)}")
         await broker.startup()
@@ -162,13 +162,13 @@ async def _remove_streams(broker: JetStreamBroker) -> None:
 
 @pytest.fixture
 async def resources(bare: Resources, fake: FakeProvider) -> Resources:
-    """Resources whose active provider is the fake one."""
+    """Open resources whose active provider is the fake one."""
     await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"))
     return bare
 
 
 @pytest.fixture
 async def local(bare: Resources) -> Resources:
-    """Resources with the local embedder and extractor."""
+    """Open resources with the local embedder and extractor."""
     await providers.ensure_default(bare)
     return bare

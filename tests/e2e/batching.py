@@ -1,7 +1,7 @@
 """A process of the batch lane, to be told what to do or killed at a point: `python -m tests.e2e.batching [POINT]`.
 
-It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends SIGKILL to itself: there a
-function of the product is replaced, in this process alone.
+It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends SIGKILL to itself: there
+a function of the product is replaced, in this process alone.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ COLLECTING = ("downloading", "applying", "applied", "finished", "cleaning", "cle
 
 
 def arm(point: Point, client: BatchClient) -> None:
-    """Die there."""
+    """Let the process die there."""
     owner = client if point.of is None else point.of
     function: Callable[..., Awaitable[Any]] = getattr(owner, point.name)
     calls = 0
@@ -104,7 +104,7 @@ async def main(point: str | None) -> None:
 
 
 def say(answer: dict[str, Any]) -> None:
-    """One line of JSON."""
+    """Write one line of JSON."""
     sys.stdout.write(f"{json.dumps(answer)}\n")
     sys.stdout.flush()
 
@@ -125,7 +125,7 @@ class Told:
         return answer
 
     async def hear(self) -> dict[str, Any] | None:
-        """Its next answer, or None when it has ended."""
+        """Return its next answer, or None when it has ended."""
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), CHILD_DEADLINE)
         return json.loads(line) if line else None
@@ -140,13 +140,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Program:
-    """How such processes are started."""
+    """The way to start such processes."""
 
     environment: dict[str, str]
 
     @asynccontextmanager
     async def started(self, point: str | None = None) -> AsyncIterator[Told]:
-        """A process that has opened everything; killed at the end of the block if it still runs."""
+        """Start a process that has opened everything; killed at the end of the block if it still runs."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -167,7 +167,7 @@ class Program:
             await process.wait()
 
     async def dies(self, point: str, psql: Any, *orders: str) -> None:
-        """A process obeys and dies at a point; then PostgreSQL has let go of everything that it held."""
+        """Tell a process to die at a point, and wait until PostgreSQL has released everything that it held."""
         async with self.started(point) as told:
             await told.obeys_until_killed(*orders)
 

@@ -18,14 +18,14 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeProvider]:
-    """A provider with narrow vectors, so that the index costs little."""
+    """Start a provider with narrow vectors, so that the index costs little."""
     async with FakeProvider(dims=WIDTH) as provider:
         yield provider
 
 
 @pytest.fixture
 def product(servers: Servers, database_url: str, tmp_path: Path) -> Product:
-    """`evervec` on a database and a stream of this test, without a provider."""
+    """Return `evervec` on a database and a stream of this test, without a provider."""
     return Product(
         environment(
             EVERVEC_DATABASE_URL=database_url,
@@ -39,7 +39,7 @@ def product(servers: Servers, database_url: str, tmp_path: Path) -> Product:
 
 @pytest.fixture(scope="session")
 def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An EVERVEC_HOME whose database is migrated, with nothing running."""
+    """Return an EVERVEC_HOME whose database is migrated, with nothing running."""
     home = tmp_path_factory.mktemp("made") / "home"
     done = subprocess.run(
         [EVERVEC, "status"], env=environment(EVERVEC_HOME=str(home)), capture_output=True, text=True, timeout=60
@@ -50,7 +50,7 @@ def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(made_home: Path, tmp_path: Path) -> Iterator[Path]:
-    """A home of this test's own; nothing of it runs afterwards."""
+    """Return a home of this test's own; nothing of it runs afterwards."""
     home = tmp_path / "home"
     subprocess.run(["cp", "-a", made_home, home], check=True)
     yield home
@@ -59,5 +59,5 @@ def home(made_home: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def machine(home: Path, tmp_path: Path) -> Product:
-    """`evervec` with the embedded stack in `home`."""
+    """Return `evervec` with the embedded stack in `home`."""
     return Product(environment(EVERVEC_HOME=str(home)), tmp_path)

@@ -14,7 +14,7 @@ from tests.e2e.waiting import eventually
 
 @asynccontextmanager
 async def connected(home: Path) -> AsyncIterator[Any]:
-    """A plain connection to the home's database, waited for while the server comes up."""
+    """Connect to the home's database, waiting while the server comes up."""
     opened: list[Any] = []
 
     async def connects() -> bool:

@@ -23,7 +23,7 @@ CHILD_DEADLINE = 40.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     stdout: str
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout."""
+        """Return the one JSON document on stdout."""
         return json.loads(self.stdout)
 
 
@@ -45,12 +45,12 @@ class Worker:
 
     @property
     def said(self) -> str:
-        """Everything on its stderr and stdout so far."""
+        """Return everything on its stderr and stdout so far."""
         return self._log.read_text(errors="replace")
 
     @property
     def lives(self) -> bool:
-        """Whether the process is still there."""
+        """Return whether the process is still there."""
         return self.process.returncode is None
 
     async def says(self, word: str) -> None:
@@ -71,13 +71,13 @@ class Worker:
 
 @dataclass(frozen=True)
 class Product:
-    """How `evervec` is started: its environment, and the folder that keeps what it says."""
+    """The way to start `evervec`: its environment, and the folder that keeps its output."""
 
     environment: dict[str, str]
     logs: Path
 
     def given(self, **more: str) -> "Product":
-        """The same with other variables."""
+        """Return the same with other variables."""
         return replace(self, environment={**self.environment, **more})
 
     async def run(self, *arguments: str, program: Path = EVERVEC) -> Outcome:
@@ -106,7 +106,7 @@ class Product:
 
     @asynccontextmanager
     async def staying(self, command: str, *arguments: str, up: str) -> AsyncIterator[Worker]:
-        """A command that stays, from the moment that it says `up`; killed at the end of the block if it still runs."""
+        """Start a command that stays, and wait until it says `up`; killed at the end of the block if it still runs."""
         log = self.logs / f"{command}-{time.monotonic_ns()}.log"
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
@@ -129,12 +129,12 @@ class Product:
             await worker.end(signal.SIGKILL)
 
     def worker(self) -> Any:
-        """`evervec worker`, working."""
+        """Start `evervec worker`, and wait until it works."""
         return self.staying("worker", up="Working.")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment, without any EVERVEC_ of it, and with short times."""
+    """Return this process's environment without its EVERVEC_ variables, and with short times."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERVEC_")}
     short = {"EVERVEC_LEASE_SECONDS": "3", "EVERVEC_SWEEP_SECONDS": "0.5", "EVERVEC_STOP_SECONDS": "8"}
     return {**kept, **short, "NO_COLOR": "1", "EVERVEC_LOG_LEVEL": "INFO", "EVERVEC_API_PORT": "0", **variables}

@@ -20,7 +20,7 @@ LEASED = "SELECT count(*) FROM embed_work WHERE lease_until > now()"
 
 
 async def make_dataset(psql: Any, project: str = "river", dataset: str = "log") -> UUID:
-    """A dataset, made without our code."""
+    """Make a dataset without our code."""
     project_id = await psql.fetchval("INSERT INTO projects (slug, name) VALUES ($1, $1) RETURNING id", project)
     made: UUID = await psql.fetchval(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $2) RETURNING id", project_id, dataset
@@ -29,7 +29,7 @@ async def make_dataset(psql: Any, project: str = "river", dataset: str = "log") 
 
 
 async def write(psql: Any, dataset_id: UUID, count: int, *, word: str = "row") -> None:
-    """`count` messages with texts of their own, in one transaction, with no hook. They are noise, and scored as that."""
+    """Write `count` messages with texts of their own, in one transaction, with no hook, scored as noise."""
     await psql.execute(
         """
         INSERT INTO messages (dataset_id, chat, external_id, author, sent_at, content, signal, score, score_factors,
@@ -44,17 +44,17 @@ async def write(psql: Any, dataset_id: UUID, count: int, *, word: str = "row") -
 
 
 async def count(psql: Any, sql: str) -> int:
-    """The number that a query answers."""
+    """Return the number that a query answers."""
     return int(await psql.fetchval(sql))
 
 
 async def of_the_fake(texts: Sequence[str]) -> Vectors:
-    """What the fake provider says of these texts."""
+    """Return the fake provider's vectors of these texts."""
     return expected_vectors(MODEL, texts, WIDTH)
 
 
 async def of_the_local_model(texts: Sequence[str]) -> Vectors:
-    """What the local embedder says of these texts."""
+    """Return the local embedder's vectors of these texts."""
     embedder = LocalEmbedder()
     try:
         return await embedder.embed(texts)

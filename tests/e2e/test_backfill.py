@@ -13,7 +13,7 @@ WHOLE = "SELECT md5(string_agg(e.xmin::text || e.*::text, ';' ORDER BY vector_id
 
 
 async def prepare(product: Product, fake: FakeProvider, psql: Any) -> None:
-    """1,500 messages and 300 atoms in two datasets, all embedded."""
+    """Write 1,500 messages and 300 atoms in two datasets, all embedded."""
     await add_fake(product, fake)
     log, notes = await make_dataset(psql), await make_dataset(psql, "sea", "notes")
     await write(psql, log, 1_500)

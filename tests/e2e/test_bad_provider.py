@@ -24,7 +24,7 @@ TEXTS = "SELECT content FROM messages UNION ALL SELECT content FROM atoms"
 
 
 def poison_of(chat: Path) -> str:
-    """The shortest plain text of the chat that is there once: too short for the fake to draw an atom out of it."""
+    """Return the shortest plain text that is in the chat once: too short for the fake to extract an atom from it."""
     messages = orjson.loads(chat.read_bytes())["messages"]
     texts = Counter(one["text"] for one in messages if isinstance(one.get("text"), str))
     return min((text for text, times in texts.items() if times == 1 and len(text) > 10), key=len)

@@ -47,14 +47,14 @@ TIME_PASSES = "UPDATE embed_work SET lease_until = now() - interval '1 second' W
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A batch lane that believes two listings at once."""
+    """Return a batch manager that accepts two equal listings at once."""
     async with batched(bare, fake, request.param, batch_grace_seconds=0) as resources:
         yield resources
 
 
 @pytest.fixture
 def variables(lane: Resources, database_url: str, tmp_path: Path) -> dict[str, str]:
-    """What another process needs to be a part of the lane."""
+    """Return the variables of another process of the same batches."""
     assert lane.settings.secret_key is not None
     return {
         "EVERVEC_DATABASE_URL": database_url,
@@ -66,12 +66,12 @@ def variables(lane: Resources, database_url: str, tmp_path: Path) -> dict[str, s
 
 @pytest.fixture
 def program(servers: Servers, variables: dict[str, str]) -> Program:
-    """Processes of the lane, to be told or killed."""
+    """Return the way to start processes that send batches, to be told or killed."""
     return Program(environment(EVERVEC_NATS_URL=servers.nats_url, **variables))
 
 
 async def assert_as_if_nothing_had_happened(psql: Any, fake: FakeProvider, texts: Sequence[str]) -> None:
-    """Every row has its vector, written once and bought once, and nothing is left anywhere."""
+    """Assert that every row has its vector, written once and paid once, and that nothing is left anywhere."""
     assert await assert_every_vector_is_right(psql, WIDTH) == len(texts)
     assert_paid_once(fake, texts)
     await assert_one_job_per_intent(psql, fake)

@@ -21,7 +21,7 @@ SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT 
 
 
 async def put_documents(psql: Any, dataset_id: UUID, number: int, word: str) -> None:
-    """Documents as any program may put them in: a text that waits to be chunked."""
+    """Put documents in as any program may: with a text that waits to be chunked."""
     await psql.execute(
         "INSERT INTO documents (dataset_id, uri, content) SELECT $1, 'note/' || n, $3 || ' note number ' || n "
         "FROM generate_series(1, $2::int) n",
@@ -32,12 +32,12 @@ async def put_documents(psql: Any, dataset_id: UUID, number: int, word: str) -> 
 
 
 async def left(psql: Any, dataset_id: UUID) -> int:
-    """Documents to chunk and chunks to embed."""
+    """Count documents to chunk and chunks to embed."""
     return int(await psql.fetchval(LEFT, dataset_id))
 
 
 def pages(folder: Path, number: int) -> Path:
-    """Small pages, each of one chunk."""
+    """Return small pages, each of one chunk."""
     folder.mkdir()
     for page in range(number):
         (folder / f"page{page:05}.md").write_text(f"# Page {page}\n\nWhat page {page} says about queues.\n")

@@ -32,14 +32,14 @@ async def holding(psql: Any, vectors: int, holders: int) -> None:
 
 
 async def found(product: Product, text: str, engine: str = "mirror") -> None:
-    """A search of another process finds a text first, and says that this engine answered."""
+    """Assert that a search of another process finds a text first, and says that this engine answered."""
     answer = await product.ask("search", text, "--engine", "auto")
     assert (answer["engine"], answer["hits"][0]["text"]) == (engine, text)
 
 
 @pytest.fixture
 def shared(product: Product, tmp_path: Path) -> Product:
-    """With a folder of mirrors of this test's own."""
+    """Use a folder of mirrors of this test's own."""
     return product.given(EVERVEC_FAISS_DIR=str(tmp_path / "mirrors"))
 
 

@@ -31,7 +31,7 @@ ROWS = 3_000
 
 @pytest.fixture
 def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    """A nats-server of this test's own, to be killed."""
+    """Start a nats-server of this test's own, to be killed."""
     folder = tmp_path / "nats"
     folder.mkdir()
     server = NatsServer(folder)
@@ -41,7 +41,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 def export_of(folder: Path, rows: int) -> Path:
-    """A Telegram export with `rows` messages."""
+    """Return a Telegram export with `rows` messages."""
     messages = [
         {"id": n, "type": "message", "date": "2026-01-01T00:00:00", "from": "dev", "text": f"row number {n}"}
         for n in range(1, rows + 1)

@@ -34,7 +34,7 @@ async def test_up_from_nothing_imports_embeds_answers_and_goes_without_a_trace(t
 
 
 async def all_embedded(machine: Product) -> Any:
-    """The status once extraction is through and nothing is pending."""
+    """Return the status once extraction is through and nothing is pending."""
     found: list[Any] = []
 
     async def done() -> bool:
@@ -47,7 +47,7 @@ async def all_embedded(machine: Product) -> Any:
 
 
 def check_status(status: Any) -> None:
-    """The shape that scripts rely on, and numbers that add up."""
+    """Check the shape that scripts rely on, and numbers that add up."""
     assert status.keys() >= COVERAGE
     assert (status["pending"], status["failed"]) == (0, 0)
     assert status["rows"] == status["embedded"] + status["empty"]
@@ -58,7 +58,7 @@ def check_status(status: Any) -> None:
 
 
 def check_search(answer: Any) -> None:
-    """The shape that scripts rely on, best hit first."""
+    """Check the shape that scripts rely on, best hit first."""
     assert {"engine", "watermark", "pending_in_scope", "milliseconds", "hits"} <= answer.keys()
     assert answer["pending_in_scope"] == 0
     assert answer["hits"]
@@ -68,7 +68,7 @@ def check_search(answer: Any) -> None:
 
 
 async def check_ctrl_c(up: Worker, home: Path) -> None:
-    """The command ends well, and neither a server nor a child of it is left."""
+    """Check that the command ends well, and neither a server nor a child of it is left."""
     family = [*psutil.Process(up.pid).children(recursive=True), *servers_of(home)]
     assert servers_of(home)
     assert await up.end(signal.SIGINT) == 0, up.said[-2000:]

@@ -23,7 +23,7 @@ ROWS = 20_000
 
 
 async def kill_in_the_middle(psql: Any, worker: Worker) -> None:
-    """kill -9, proven to have hit work in progress: it is stopped first, and goes on if it held nothing just then."""
+    """Kill a worker while it works, proven: it is stopped first, and goes on if it held nothing just then."""
     await wait_until_embedded(psql, ROWS // 10)
 
     async def stopped_at_work() -> bool:

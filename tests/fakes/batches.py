@@ -72,24 +72,24 @@ class Batches(LineRules):
             setattr(self, name, value)
 
     def heal(self) -> None:
-        """Jobs and lines go well again; what has ended stays as it ended."""
+        """Let jobs and lines succeed again; what has ended stays as it ended."""
         self.outcome = "succeed"
         self.next_outcomes.clear()
         self.forgive()
 
     def texts_paid(self) -> Counter[str]:
-        """How often each text was in a job that was created and not cancelled, or found faulty, before it ran.
+        """Count how often each text was in a job that was created and not cancelled, or found faulty, before it ran.
 
         A job that fails or expires has run: what was in it and is sent again counts twice.
         """
         return Counter(text for job in self.jobs if not job.never_ran for _, text in job.lines)
 
     def job(self, id_: str, protocol: str) -> Job | None:
-        """A job as its owner may see it."""
+        """Return a job as its owner may see it."""
         return next((job for job in self.visible(protocol) if job.id == id_), None)
 
     def visible(self, protocol: str) -> list[Job]:
-        """The jobs that a list shows, newest first."""
+        """Return the jobs that a list shows, newest first."""
         return [
             job
             for job in reversed(self.jobs)
@@ -97,18 +97,23 @@ class Batches(LineRules):
         ]
 
     def file(self, id_: str, protocol: str) -> RemoteFile | None:
-        """A live file."""
+        """Return a live file."""
         found = self.files.get(id_)
         return found if found and found.protocol == protocol else None
 
     def receive(self, wish: dict[str, Any]) -> tuple[str, Incoming]:
-        """Room on disk for a file that is about to arrive, and the id of its upload."""
+        """Make room on disk for a file that is about to arrive, and return the id of its upload."""
         number = next(self._numbers)
         return f"{number:06}", Incoming(self._folder / f"{number:06}", wish)
 
     @cached_property
     def _folder(self) -> Path:
-        """Where uploads lie. It goes with this object and not with the server: jobs are looked at afterwards."""
+        """Return the folder of uploads.
+
+        It ends with this object and not with the server: jobs are looked at afterwards.
+
+        It ends with this object and not with the server: jobs are looked at afterwards.
+        """
         folder = Path(tempfile.mkdtemp(prefix="fake-provider-"))
         weakref.finalize(self, shutil.rmtree, folder, True)
         return folder
@@ -138,7 +143,7 @@ class Batches(LineRules):
         return incoming.path
 
     def create(self, protocol: str, scan: Scan, **about: Any) -> Job:
-        """A new job. Raises `LimitPassed`."""
+        """Create a job. Raises `LimitPassed`."""
         passed = self._limit(protocol, scan)
         if passed and not (self.late_limits and passed.of == "tokens" and protocol == "openai"):
             raise passed
@@ -158,7 +163,7 @@ class Batches(LineRules):
         return job
 
     def poll(self, job: Job) -> None:
-        """One look at a job's status, which is all that moves it."""
+        """Poll a job's status, which is all that moves it."""
         job.polled += 1
         if job.state is State.CANCELLING:
             self._close(job, State.CANCELLED)

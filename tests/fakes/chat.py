@@ -20,7 +20,7 @@ TYPES = (
 
 
 def reply(asked: dict[str, Any], fault: Fault | None) -> str:
-    """What the model says: JSON that fits the schema asked for, or what the fault makes of it."""
+    """Return the model's reply: JSON that fits the requested schema, or what the fault makes of it."""
     document = _document(asked)
     fields = (asked.get("format") or {}).get("properties", {})
     answer = score(document) if "scores" in fields else extract(document) if "atoms" in fields else {"echo": True}
@@ -40,7 +40,7 @@ def reply(asked: dict[str, Any], fault: Fault | None) -> str:
 
 
 def score(document: dict[str, Any]) -> dict[str, Any]:
-    """The longer a message, the more it says."""
+    """Score a message: the longer it is, the higher."""
     scores = []
     for message in document.get("messages", []):
         value = min(1.0, len(message["text"]) / 200)
@@ -51,7 +51,7 @@ def score(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def extract(document: dict[str, Any]) -> dict[str, Any]:
-    """One atom per message longer than ATOM_CHARS, its type by keyword; a solution solves the problem before it."""
+    """Extract one atom per message longer than ATOM_CHARS, its type by keyword; a solution solves the problem before it."""
     atoms: list[dict[str, Any]] = []
     links = []
     for message in document.get("messages", []):
@@ -86,7 +86,7 @@ def _type(text: str) -> str:
 
 
 def _document(asked: dict[str, Any]) -> dict[str, Any]:
-    """The JSON document of the first user message."""
+    """Return the JSON document of the first user message."""
     for message in asked.get("messages", []):
         if message.get("role") == "user":
             try:

@@ -65,7 +65,7 @@ class Fault(StrEnum):
 
 
 def same_endpoint(pattern: str, path: str, method: str) -> bool:
-    """Whether a request is the one that a pattern means.
+    """Return whether a request matches a pattern.
 
     `/v1/files` is that path and no other; `/v1/files/*/content` is a glob; `:asyncBatchEmbedContent`, without a slash
     in front, is any path that holds it. `POST /v1/batches` is one method only: GET of the same path lists.
@@ -83,7 +83,8 @@ class Rule:
     """Fail requests to `endpoint` (None: those that embed or chat) whose texts match, `left` times (None: for ever).
 
     How an endpoint is written says `same_endpoint`. A request that only creates, polls or downloads a batch neither
-    embeds nor chats: name its endpoint. `seconds` is how long a stall or a slow load lasts, `retry_after` the header of a 429 as it is sent.
+    embeds nor chats: name its endpoint. `seconds` is how long a stall or a slow load lasts, `retry_after` the header of
+    a 429 as it is sent.
     """
 
     fault: Fault
@@ -94,7 +95,7 @@ class Rule:
     retry_after: str | None = "7"
 
     def applies(self, endpoint: str, works: bool, texts: Sequence[str], method: str) -> bool:
-        """Whether this rule speaks about that request."""
+        """Return whether this rule applies to that request."""
         if self.left == 0 or not (same_endpoint(self.endpoint, endpoint, method) if self.endpoint else works):
             return False
         return self.matches is None or any(self.matches(text) for text in texts)
@@ -118,7 +119,7 @@ class FaultQueue:
             self._rules.clear()
 
     def take(self, endpoint: str, works: bool, texts: Sequence[str], method: str = "POST") -> Rule | None:
-        """The rule for this request, one use of it spent."""
+        """Return the rule for this request, and count one use of it."""
         with self._lock:
             rule = next((rule for rule in self._rules if rule.applies(endpoint, works, texts, method)), None)
             if rule is not None and rule.left is not None:

@@ -37,31 +37,31 @@ class Gemini:
     """Gemini's part of the fake."""
 
     def stranger(self, fake: FakeProvider, request: web.Request) -> Reply | None:
-        """400 with API_KEY_INVALID; the bytes of an upload need no key, their address is one."""
+        """Answer 400 with API_KEY_INVALID; the bytes of an upload need no key, because their address is one."""
         given = request.headers.get("x-goog-api-key") or request.query.get("key")
         if not fake.api_key or given == fake.api_key or request.path == gemini_files.BYTES:
             return None
         return error(400, "API key not valid. Please pass a valid API key.", KEY_REASON)
 
     def uploads(self, request: web.Request) -> bool:
-        """The bytes of a resumable upload, and an upload in one request."""
+        """Return whether this is a resumable upload, or an upload in one request."""
         return request.path == gemini_files.BYTES or gemini_files.is_multipart(request)
 
     def works(self, path: str) -> bool:
-        """Embedding and describing online."""
+        """Return whether this embeds or describes online."""
         return path.endswith(WORKING)
 
     def model(self, call: Call) -> str:
-        """The model in the path."""
+        """Return the model in the path."""
         _, found, rest = call.request.path.partition("/models/")
         return rest.partition(":")[0] if found else ""
 
     def texts(self, call: Call) -> Sequence[str]:
-        """The texts of a request to embed, online or inline."""
+        """Return the texts of a request to embed, online or inline."""
         return list(_texts(call.asked))
 
     def failure(self, status: int, rule: Rule) -> Reply:
-        """How a fault that has a status looks."""
+        """Return the answer of a fault that has a status."""
         reason = REASONS.get(rule.fault, f"An internal error has occurred: {rule.fault}.")
         if status != 429:
             return error(status, reason)
@@ -100,12 +100,12 @@ def _texts(asked: dict[str, Any]) -> Iterator[str]:
 
 
 async def embed(call: Call, model: str) -> Reply:
-    """One vector."""
+    """Answer with one vector."""
     return _embedded(call, model, [call.asked], batch=False)
 
 
 async def embed_many(call: Call, model: str) -> Reply:
-    """Up to a hundred vectors."""
+    """Answer with up to a hundred vectors."""
     requests = call.asked.get("requests") or []
     if len(requests) > MOST_REQUESTS:
         raise refused(
@@ -135,7 +135,7 @@ def _embedded(call: Call, model: str, requests: list[dict[str, Any]], *, batch: 
 
 
 async def describe(call: Call, model: str) -> Reply:
-    """What is in a picture."""
+    """Describe an image."""
     line = gemini_lines.described("", call.asked, call.fake.batches.digests)
     if line.problem:
         raise refused(400, line.problem)
@@ -143,7 +143,7 @@ async def describe(call: Call, model: str) -> Reply:
 
 
 async def show_model(call: Call, model: str) -> Reply:
-    """What a model can do."""
+    """Show what a model can do."""
     methods = ["embedContent", "countTextTokens", "countTokens", "generateContent"]
     if model not in call.fake.unbatched:
         methods += ["asyncBatchEmbedContent", "batchGenerateContent"]

@@ -21,24 +21,24 @@ TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main."
 
 
 def unknown_model(model: str) -> Refused:
-    """What is said of a model that is not there, or can not do this."""
+    """Return the error for a model that does not exist, or can not do this."""
     return refused(404, f"models/{model} is not found for API version v1beta, or is not supported for this method.")
 
 
 def inline_requests(asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The requests that came in the request to create a job, if they did."""
+    """Return the requests inside the request to create a job, if there are any."""
     source = either(asked.get("batch") or {}, "input_config") or {}
     found: list[dict[str, Any]] = (source.get("requests") or {}).get("requests") or []
     return found
 
 
 async def create_embedding(call: Call, model: str) -> Reply:
-    """A job that embeds."""
+    """Create a job that embeds."""
     return _create(call, model, "embed")
 
 
 async def create_generating(call: Call, model: str) -> Reply:
-    """A job that describes media."""
+    """Create a job that describes media."""
     return _create(call, model, "describe")
 
 
@@ -68,7 +68,7 @@ def _create(call: Call, model: str, kind: Literal["embed", "describe"]) -> Reply
 
 
 def _input(call: Call, batch: dict[str, Any]) -> tuple[Path, str | None]:
-    """Where the lines are, and the file that they came in."""
+    """Return where the lines are, and the file that they came in."""
     source = either(batch, "input_config") or {}
     if name := either(source, "file_name"):
         file = existing(call, name.removeprefix("files/"))
@@ -82,7 +82,7 @@ def _input(call: Call, batch: dict[str, Any]) -> tuple[Path, str | None]:
 
 
 def _numbered(requests: Iterable[dict[str, Any]]) -> Iterable[bytes]:
-    """Inline requests as lines of a file; who gave no key gets the place."""
+    """Return inline requests as lines of a file; a request without a key gets its number."""
     for place, request in enumerate(requests):
         metadata = request.get("metadata") or {}
         line = {"key": str(metadata.get("key", place)), "request": request["request"], "metadata": metadata}
@@ -101,14 +101,14 @@ def _publish(job: Job) -> Iterable[RemoteFile]:
 
 
 async def show(call: Call, id_: str) -> Reply:
-    """One look at a job: what moves it."""
+    """Poll a job, which moves it."""
     job = _existing(call, id_)
     call.fake.batches.poll(job)
     return Reply(shown(call, job))
 
 
 async def listed(call: Call) -> Reply:
-    """A page of jobs, newest first, without the results of inline ones."""
+    """Return a page of jobs, newest first, without the results of inline ones."""
     found, after = paged(call, call.fake.batches.visible("gemini"), most=100)
     return Reply({"operations": [shown(call, job, inline=False) for job in found]} | after)
 
@@ -133,7 +133,7 @@ def _existing(call: Call, id_: str) -> Job:
 
 
 def shown(call: Call, job: Job, *, inline: bool = True) -> dict[str, Any]:
-    """A job as the operation that the API shows."""
+    """Return a job as the operation that the API shows."""
     batches = call.fake.batches
     kind = "EmbedContentBatch" if job.kind == "embed" else "GenerateContentBatch"
     metadata: dict[str, Any] = {
@@ -174,6 +174,6 @@ def _stats(job: Job) -> dict[str, str]:
 
 
 def _inlined(job: Job) -> dict[str, Any]:
-    """The results of a job without a file, in the order of its requests."""
+    """Return the results of a job without a file, in the order of its requests."""
     found = [answer(job, verdict) | {"metadata": {"key": verdict.line.key}} for verdict in verdicts(job)]
     return {"inlinedResponses": {"inlinedResponses": found}}

@@ -26,11 +26,11 @@ KEY_REASON = {
 
 
 def error(status: int, message: str, *details: dict[str, Any]) -> Reply:
-    """An answer with Google's error body."""
+    """Return an answer with Google's error body."""
     body: dict[str, Any] = {"code": status, "message": message, "status": STATUSES[status]}
     return Reply({"error": body | ({"details": list(details)} if details else {})}, status)
 
 
 def refused(status: int, message: str) -> Refused:
-    """The same, to be raised."""
+    """Return the same, to be raised."""
     return Refused(error(status, message))

@@ -23,7 +23,7 @@ LIFE = timedelta(hours=48)
 
 
 def is_multipart(request: web.Request) -> bool:
-    """Whether this is an upload in one request."""
+    """Return whether this is an upload in one request."""
     asked = (request.query.get("uploadType"), request.headers.get("X-Goog-Upload-Protocol"))
     return request.path == "/upload/v1beta/files" and "multipart" in asked
 
@@ -35,7 +35,7 @@ async def start(call: Call) -> Reply:
     headers = call.request.headers
     if headers.get("X-Goog-Upload-Protocol") != "resumable" or headers.get("X-Goog-Upload-Command") != "start":
         raise refused(400, "Upload protocol must be resumable (command start) or multipart.")
-    wish = _wish(call, call.asked, headers.get("X-Goog-Upload-Header-Content-Type"))
+    wish = _announced(call, call.asked, headers.get("X-Goog-Upload-Header-Content-Type"))
     wish["size"] = headers.get("X-Goog-Upload-Header-Content-Length")
     batches = call.fake.batches
     number, incoming = batches.receive(wish)
@@ -45,8 +45,8 @@ async def start(call: Call) -> Reply:
     return Reply({}, headers=about | {"X-Goog-Upload-Chunk-Granularity": str(1 << 18)})
 
 
-def _wish(call: Call, asked: dict[str, Any], mime_type: str | None) -> dict[str, Any]:
-    """What the caller says of the file, checked."""
+def _announced(call: Call, asked: dict[str, Any], mime_type: str | None) -> dict[str, Any]:
+    """Return what the caller says about the file, checked."""
     file = asked.get("file") or {}
     name = file.get("name")
     if name is not None and not OWN_ID.fullmatch(name):
@@ -63,7 +63,7 @@ def _free(call: Call, id_: str | None) -> None:
 
 
 async def receive(call: Call) -> Reply:
-    """The next bytes of an upload, its end, or the question how much has arrived."""
+    """Receive the next bytes of an upload, its end, or the question how much has arrived."""
     incoming = call.fake.batches.uploads.get(call.request.query.get("upload_id", ""))
     if incoming is None:
         raise refused(404, "Upload not found: begin again.")
@@ -84,7 +84,7 @@ async def receive(call: Call) -> Reply:
 
 
 async def _whole(call: Call) -> Reply:
-    """An upload in one request: a JSON part about the file, then the file."""
+    """Receive an upload in one request: a JSON part about the file, then the file."""
     reader = await call.request.multipart()
     about, data = await reader.next(), None
     if isinstance(about, BodyPartReader):
@@ -92,7 +92,7 @@ async def _whole(call: Call) -> Reply:
         data = await reader.next()
     if not isinstance(data, BodyPartReader):
         raise refused(400, "A multipart upload has a part of JSON and a part of data.")
-    _, incoming = call.fake.batches.receive(_wish(call, asked, data.headers.get("Content-Type")))
+    _, incoming = call.fake.batches.receive(_announced(call, asked, data.headers.get("Content-Type")))
     while block := await data.read_chunk(BLOCK):
         incoming.append(block)
     return _final(_store(call, incoming))
@@ -110,12 +110,12 @@ def _final(file: RemoteFile) -> Reply:
 
 
 def stamp(moment: datetime) -> str:
-    """A time as Google writes it."""
+    """Return a time as Google writes it."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def shown(file: RemoteFile) -> dict[str, Any]:
-    """A file as the API shows it."""
+    """Return a file as the API shows it."""
     document = {
         "name": f"files/{file.id}",
         "displayName": file.filename,
@@ -134,7 +134,7 @@ def shown(file: RemoteFile) -> dict[str, Any]:
 
 
 def existing(call: Call, id_: str) -> RemoteFile:
-    """A live file. Raises `Refused`."""
+    """Return a live file. Raises `Refused`."""
     found = call.fake.batches.file(id_, "gemini")
     if found is None:
         raise refused(403, f"You do not have permission to access the File {id_} or it may not exist.")
@@ -142,14 +142,14 @@ def existing(call: Call, id_: str) -> RemoteFile:
 
 
 async def listed(call: Call) -> Reply:
-    """A page of files, newest first."""
+    """Return a page of files, newest first."""
     files = [file for file in call.fake.batches.files.values() if file.protocol == "gemini"]
     found, after = paged(call, files[::-1], most=100)
     return Reply({"files": [shown(file) for file in found]} | after)
 
 
 def paged(call: Call, items: Sequence[Item], *, most: int) -> tuple[Sequence[Item], dict[str, str]]:
-    """The page that is asked for, and the token of the next one where there is one.
+    """Return the requested page, and the token of the next one if there is one.
 
     The token names an item and not a number, so that what is created meanwhile shifts nothing.
     """
@@ -163,7 +163,7 @@ def paged(call: Call, items: Sequence[Item], *, most: int) -> tuple[Sequence[Ite
 
 
 async def show(call: Call, id_: str) -> Reply:
-    """One file."""
+    """Show one file."""
     return Reply(shown(existing(call, id_)))
 
 
@@ -174,7 +174,7 @@ async def delete(call: Call, id_: str) -> Reply:
 
 
 async def download(call: Call, id_: str) -> Reply:
-    """The bytes of a file of results; an upload is not given back."""
+    """Return the bytes of a file of results; an upload can not be downloaded."""
     found = call.fake.batches.file(id_, "gemini")
     if found is None:
         raise refused(404, f"Requested entity was not found: files/{id_}")

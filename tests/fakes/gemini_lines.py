@@ -14,18 +14,18 @@ from tests.fakes.vectors import describe_digest, tokens
 
 
 def either(document: Mapping[str, Any], snake: str) -> Any:
-    """A field in proto-JSON: `file_name` and `fileName` are one."""
+    """Return a field in proto-JSON: `file_name` and `fileName` are one."""
     first, *rest = snake.split("_")
     return document.get(snake, document.get(first + "".join(word.capitalize() for word in rest)))
 
 
 def text_of(content: Mapping[str, Any]) -> str:
-    """The text of a content's parts."""
+    """Return the text of a content's parts."""
     return "".join(part.get("text", "") for part in content.get("parts", []))
 
 
 def wanted(key: str, request: Mapping[str, Any]) -> Line:
-    """A request to embed."""
+    """Parse a request to embed."""
     text = text_of(request.get("content") or {})
     problem = None if text else "* EmbedContentRequest.content: contents is not specified\n"
     dims = either(request, "output_dimensionality")
@@ -33,7 +33,7 @@ def wanted(key: str, request: Mapping[str, Any]) -> Line:
 
 
 def described(key: str, request: Mapping[str, Any], digests: Mapping[str, str]) -> Line:
-    """A request to describe the last picture or sound in it; `digests` are those of the files at the provider."""
+    """Parse a request to describe the last media file in it; `digests` are those of the files at the provider."""
     digest, problem = "", "There is no media in this request."
     parts = [part for content in request.get("contents", []) for part in content.get("parts", [])]
     for part in parts:
@@ -46,13 +46,13 @@ def described(key: str, request: Mapping[str, Any], digests: Mapping[str, str]) 
 
 
 def parse_embed(raw: bytes) -> Line:
-    """A line of a file to embed."""
+    """Parse a line of a file to embed."""
     line = orjson.loads(raw)
     return wanted(str(line["key"]), line["request"])
 
 
 def generated(line: Line, model: str) -> dict[str, Any]:
-    """The answer to a request to describe."""
+    """Return the answer to a request to describe."""
     content = {"role": "model", "parts": [{"text": line.texts[0]}]}
     usage = {"promptTokenCount": 258, "candidatesTokenCount": tokens(line.texts[0])}
     usage["totalTokenCount"] = sum(usage.values())
@@ -61,7 +61,7 @@ def generated(line: Line, model: str) -> dict[str, Any]:
 
 
 def answer(job: Job, verdict: Verdict) -> dict[str, Any]:
-    """`response` or `error` of one line."""
+    """Return `response` or `error` of one line."""
     if verdict.failure is not None:
         return {"error": {"code": 3, "message": verdict.failure}}
     line = verdict.line
@@ -72,5 +72,5 @@ def answer(job: Job, verdict: Verdict) -> dict[str, Any]:
 
 
 def render(job: Job, verdict: Verdict) -> bytes:
-    """One line of the result file."""
+    """Return one line of the result file."""
     return spoiling.dump({"key": verdict.line.key} | answer(job, verdict)) + b"\n"

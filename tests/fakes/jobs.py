@@ -16,7 +16,7 @@ Outcome = Literal["succeed", "fail", "expire", "cancel", "unknown_state", "vanis
 
 
 class State(StrEnum):
-    """How far a job is; each protocol has its own words for these."""
+    """The state of a job; each protocol has its own words for these."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -55,7 +55,7 @@ Publish = Callable[["Job"], Iterable[RemoteFile]]
 
 @dataclass
 class Scan:
-    """What one reading of a job's file found: where lines begin, what they hold, and why the job must fail, if so."""
+    """The result of one reading of a job's file: where lines begin, what they hold, and why the job must fail, if so."""
 
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     texts: int = 0
@@ -128,26 +128,26 @@ class Job:
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """(key, text) of every text, in the order of the input; the text of media is its description."""
+        """Yield (key, text) of every text, in the order of the input; the text of media is its description."""
         return [(line.key, text) for line in self.read() for text in line.texts]
 
     @property
     def finished(self) -> int:
-        """How many lines were worked on: an expired job stops half-way."""
+        """Return how many lines were worked on: an expired job stops half-way."""
         return len(self.scan.offsets) // 2 if self.state is State.EXPIRED else len(self.scan.offsets)
 
     def summary(self, *, lines: bool = False) -> dict[str, Any]:
-        """What another process is shown of it."""
+        """Return what another process is shown of it."""
         shown: dict[str, Any] = {name: getattr(self, name) for name in SHOWN} | {"lines": len(self.scan.offsets)}
         return shown | ({"texts": self.lines} if lines else {})
 
     def read(self, *, reverse: bool = False) -> Iterator[Line]:
-        """The lines, one at a time."""
+        """Read the lines, one at a time."""
         for _, line in self.numbered(reverse=reverse):
             yield line
 
     def numbered(self, *, reverse: bool = False) -> Iterator[tuple[int, Line]]:
-        """The lines and their places in the input, from 0."""
+        """Yield the lines and their numbers in the input, from 0."""
         offsets = self.scan.offsets
         with self.path.open("rb") as file:
             for place in reversed(range(len(offsets))) if reverse else range(len(offsets)):

@@ -11,7 +11,7 @@ Spoil = Literal["nan", "zero", "short", "null", "strings"]
 
 @dataclass(frozen=True)
 class LineRule:
-    """What happens to the lines that hold a text for which `matches` is true."""
+    """A rule for the lines that hold a text for which `matches` is true."""
 
     deed: Literal["fail", "drop", "duplicate", "spoil"]
     matches: Predicate
@@ -59,7 +59,7 @@ class LineRules:
         self.unknown = 0
 
     def detail(self, deed: str, texts: Sequence[str]) -> str | None:
-        """What the first rule of that kind says of a line with these texts; None where none does."""
+        """Return what the first rule of that kind says about a line with these texts; None if no rule applies."""
         for rule in self.rules:
             if rule.deed == deed and any(rule.matches(text) for text in texts):
                 return rule.detail

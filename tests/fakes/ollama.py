@@ -38,7 +38,7 @@ async def answer(fake: FakeProvider, request: web.Request) -> web.StreamResponse
 
 
 def error(status: int, reason: str, **headers: str) -> web.Response:
-    """Ollama's error body."""
+    """Return Ollama's error body."""
     return web.json_response({"error": reason}, status=status, headers=headers)
 
 
@@ -60,7 +60,7 @@ def _texts(path: str, asked: dict[str, Any]) -> list[str]:
 def _refusal(
     fake: FakeProvider, request: web.Request, asked: dict[str, Any], texts: list[str]
 ) -> tuple[int, str] | None:
-    """What a healthy Ollama refuses by itself."""
+    """Return what a healthy Ollama refuses by itself."""
     if fake.api_key and request.headers.get("Authorization") != f"Bearer {fake.api_key}":
         return 401, "unauthorized"
     if request.method == "POST" and not asked:

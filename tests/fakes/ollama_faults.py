@@ -45,7 +45,7 @@ HUGE = 64 << 20
 
 
 def status(fault: Fault) -> int:
-    """The status that the log notes for this fault; 0 where no whole answer is sent."""
+    """Return the status that the log notes for this fault; 0 where no complete answer is sent."""
     if fault in CUT:
         return 0
     return REFUSALS[fault][0] if fault in REFUSALS else 302 if fault is Fault.REDIRECT_302 else 200
@@ -54,7 +54,7 @@ def status(fault: Fault) -> int:
 async def before(
     fake: FakeProvider, request: web.Request, rule: Rule, asked: dict[str, Any]
 ) -> web.StreamResponse | None:
-    """The failing answer, or None for a fault that spoils a good answer later."""
+    """Return the failing answer, or None for a fault that spoils a good answer later."""
     fault = rule.fault
     if fault in REFUSALS:
         code, reason = REFUSALS[fault]
@@ -102,7 +102,7 @@ async def spoil_vectors(
     head: dict[str, Any],
     body: bytes,
 ) -> web.StreamResponse:
-    """The good answer `body`, or what the fault makes of it."""
+    """Return the good answer `body`, or what the fault makes of it."""
     if fault in MID_BODY:
         return await _half(fake, request, fault, body)
     if fault in spoiling.SPOILERS:
@@ -120,7 +120,7 @@ async def _half(fake: FakeProvider, request: web.Request, fault: Fault, body: by
 async def break_off(
     fake: FakeProvider, request: web.Request, response: web.StreamResponse, fault: Fault
 ) -> web.StreamResponse:
-    """Leave an answer that has begun: reset it now, or when the client has lost patience."""
+    """Break off an answer that has begun: reset it now, or when the client's timeout has passed."""
     if fault is Fault.STALL_MID_BODY:
         await fake.wait(3600)
     cut(request)

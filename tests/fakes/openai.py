@@ -36,31 +36,31 @@ class OpenAI:
     """OpenAI's part of the fake."""
 
     def stranger(self, fake: FakeProvider, request: web.Request) -> Reply | None:
-        """401 with invalid_api_key."""
+        """Answer 401 with invalid_api_key."""
         if not fake.api_key or request.headers.get("Authorization") == f"Bearer {fake.api_key}":
             return None
         return error(401, "Incorrect API key provided.", "invalid_api_key")
 
     def uploads(self, request: web.Request) -> bool:
-        """The form with a file."""
+        """Return whether this is the form with a file."""
         return request.method == "POST" and request.path == "/v1/files"
 
     def works(self, path: str) -> bool:
-        """Embedding and describing online."""
+        """Return whether this embeds or describes online."""
         return path in WORKING
 
     def model(self, call: Call) -> str:
-        """The model in the body, or in the path."""
+        """Return the model in the body, or in the path."""
         _, found, model = call.request.path.partition("/models/")
         return model if found else str(call.asked.get("model", ""))
 
     def texts(self, call: Call) -> Sequence[str]:
-        """The texts of a request to embed."""
+        """Return the texts of a request to embed."""
         given = call.asked.get("input", [])
         return [given] if isinstance(given, str) else [text for text in given if isinstance(text, str)]
 
     def failure(self, status: int, rule: Rule) -> Reply:
-        """How a fault that has a status looks."""
+        """Return the answer of a fault that has a status."""
         reason, code = REASONS.get(rule.fault, (f"The server had an error: {rule.fault}.", None))
         wait = rule.retry_after
         if status != 429:
@@ -86,7 +86,7 @@ class OpenAI:
 
 
 async def embed(call: Call) -> Reply:
-    """One vector per text."""
+    """Answer with one vector per text."""
     model = str(call.asked.get("model"))
     line = openai_lines.wanted("", call.asked)
     if line.problem:
@@ -97,7 +97,7 @@ async def embed(call: Call) -> Reply:
 
 
 async def describe(call: Call) -> Reply:
-    """What is in a picture."""
+    """Describe an image."""
     line = openai_lines.described("", call.asked)
     if line.problem:
         raise refused(400, line.problem, param="messages")
@@ -105,7 +105,7 @@ async def describe(call: Call) -> Reply:
 
 
 async def show_model(call: Call, model: str) -> Reply:
-    """That a model is there."""
+    """Show that a model exists."""
     return Reply({"id": model, "object": "model", "created": 1_767_225_600, "owned_by": "system"})
 
 

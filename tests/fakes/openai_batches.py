@@ -29,7 +29,7 @@ WINDOW = timedelta(hours=24)
 
 
 async def create(call: Call) -> Reply:
-    """A job whose lines are in a file; what is wrong with the lines is only told by the job."""
+    """Create a job whose lines are in a file; errors in the lines are only reported by the job."""
     asked, batches = call.asked, call.fake.batches
     endpoint = asked.get("endpoint")
     if endpoint not in ENDPOINTS:
@@ -74,7 +74,7 @@ def _check(metadata: dict[str, Any]) -> None:
 
 
 def _model(path: Path) -> str:
-    """The model of a file's first line."""
+    """Return the model of a file's first line."""
     with path.open("rb") as file:
         try:
             return str(orjson.loads(file.readline())["body"]["model"])
@@ -99,14 +99,14 @@ def _publish(job: Job) -> Iterable[RemoteFile]:
 
 
 async def show(call: Call, id_: str) -> Reply:
-    """One look at a job: what moves it."""
+    """Poll a job, which moves it."""
     job = _existing(call, id_)
     call.fake.batches.poll(job)
     return Reply(shown(job))
 
 
 async def listed(call: Call) -> Reply:
-    """A page of jobs, newest first."""
+    """Return a page of jobs, newest first."""
     found, more = paged(call, call.fake.batches.visible("openai"), default=20)
     return listing(found, [shown(job) for job in found], more)
 
@@ -128,7 +128,7 @@ def _existing(call: Call, id_: str) -> Job:
 
 
 def shown(job: Job) -> dict[str, Any]:
-    """A job as the API shows it."""
+    """Return a job as the API shows it."""
     created = int(job.created.timestamp())
     problem = {"code": job.code, "line": None, "message": job.message, "param": None}
     ended = job.state in (State.SUCCEEDED, State.EXPIRED)

@@ -40,7 +40,7 @@ async def create(call: Call) -> Reply:
 
 
 def shown(file: RemoteFile) -> dict[str, Any]:
-    """A file as the API shows it."""
+    """Return a file as the API shows it."""
     return {
         "object": "file",
         "id": file.id,
@@ -55,7 +55,7 @@ def shown(file: RemoteFile) -> dict[str, Any]:
 
 
 def existing(call: Call, id_: str) -> RemoteFile:
-    """A live file. Raises `Refused`."""
+    """Return a live file. Raises `Refused`."""
     found = call.fake.batches.file(id_, "openai")
     if found is None:
         raise refused(404, f"No such File object: {id_}", param="id")
@@ -63,7 +63,7 @@ def existing(call: Call, id_: str) -> RemoteFile:
 
 
 def paged(call: Call, items: Sequence[Item], *, default: int) -> tuple[Sequence[Item], bool]:
-    """The page that is asked for, and whether there is more after it."""
+    """Return the requested page, and whether there is more after it."""
     limit, after = int(call.request.query.get("limit") or default), call.request.query.get("after")
     first = next((place for place, item in enumerate(items, 1) if item.id == after), None) if after else 0
     if first is None:
@@ -72,13 +72,13 @@ def paged(call: Call, items: Sequence[Item], *, default: int) -> tuple[Sequence[
 
 
 def listing(found: Sequence[Item], shown_: Sequence[dict[str, Any]], more: bool) -> Reply:
-    """A page as the API shows it."""
+    """Return a page as the API shows it."""
     ends = {"first_id": found[0].id, "last_id": found[-1].id} if found else {"first_id": None, "last_id": None}
     return Reply({"object": "list", "data": shown_, "has_more": more} | ends)
 
 
 async def listed(call: Call) -> Reply:
-    """A page of files, newest first."""
+    """Return a page of files, newest first."""
     purpose = call.request.query.get("purpose")
     files = [file for file in reversed(call.fake.batches.files.values()) if file.protocol == "openai"]
     found, more = paged(call, [file for file in files if purpose in (None, file.purpose)], default=10_000)
@@ -86,12 +86,12 @@ async def listed(call: Call) -> Reply:
 
 
 async def show(call: Call, id_: str) -> Reply:
-    """One file."""
+    """Show one file."""
     return Reply(shown(existing(call, id_)))
 
 
 async def content(call: Call, id_: str) -> Reply:
-    """The bytes of a file."""
+    """Return the bytes of a file."""
     return Reply(chunks=existing(call, id_).source)
 
 

@@ -18,7 +18,7 @@ MOST_TOGETHER = 300_000
 
 
 def wanted(key: str, body: dict[str, Any]) -> Line:
-    """A request to embed."""
+    """Parse a request to embed."""
     given = body.get("input")
     texts = (given,) if isinstance(given, str) else tuple(given or ())
     dims, base64 = body.get("dimensions"), body.get("encoding_format") == "base64"
@@ -41,7 +41,7 @@ def _problem(texts: tuple[str, ...]) -> str | None:
 
 
 def described(key: str, body: dict[str, Any]) -> Line:
-    """A request to describe the last picture or sound in it."""
+    """Parse a request to describe the last media file in it."""
     digest = ""
     for message in body.get("messages", []):
         content = message.get("content")
@@ -55,7 +55,7 @@ def described(key: str, body: dict[str, Any]) -> Line:
 
 
 def embedded(line: Line, model: str, rows: Any) -> dict[str, Any]:
-    """The answer to a request to embed, from its vectors or from what a fault made of them."""
+    """Return the answer to a request to embed, from its vectors or from what a fault made of them."""
     if not isinstance(rows, str):
         rows = [
             {"object": "embedding", "index": place, "embedding": _coded(row) if line.base64 else row}
@@ -66,7 +66,7 @@ def embedded(line: Line, model: str, rows: Any) -> dict[str, Any]:
 
 
 def _coded(row: Any) -> Any:
-    """Base64 of float32; what is no number stays a list."""
+    """Encode as Base64 of float32; a value that is not a number stays in a list."""
     words = {mark: float(word) for mark, word in spoiling.MARKS.values()}
     numbers = [words.get(value, value) for value in row] if isinstance(row, list) else row
     if isinstance(numbers, list) and not all(isinstance(value, float) for value in numbers):
@@ -76,7 +76,7 @@ def _coded(row: Any) -> Any:
 
 
 def generated(line: Line, model: str) -> dict[str, Any]:
-    """The answer to a request to describe."""
+    """Return the answer to a request to describe."""
     message = {"role": "assistant", "content": line.texts[0], "refusal": None}
     usage = {"prompt_tokens": 258, "completion_tokens": tokens(line.texts[0])}
     usage["total_tokens"] = sum(usage.values())
@@ -85,7 +85,7 @@ def generated(line: Line, model: str) -> dict[str, Any]:
 
 
 def parse(raw: bytes, endpoint: str) -> Line:
-    """A line of a file. Raises `ValueError` where it belongs to no job of that endpoint."""
+    """Parse a line of a file. Raises `ValueError` where it belongs to no job of that endpoint."""
     line = orjson.loads(raw)
     if line["method"] != "POST" or line["url"] != endpoint:
         raise ValueError(f"it asks {line['method']} {line['url']}, the batch is for {endpoint}")
@@ -94,7 +94,7 @@ def parse(raw: bytes, endpoint: str) -> Line:
 
 
 def render(job: Job, verdict: Verdict) -> bytes | None:
-    """One line of the output file."""
+    """Return one line of the output file."""
     if verdict.expired or verdict.failure is not None:
         return None
     line = verdict.line
@@ -103,7 +103,7 @@ def render(job: Job, verdict: Verdict) -> bytes | None:
 
 
 def render_error(job: Job, verdict: Verdict) -> bytes | None:
-    """One line of the error file."""
+    """Return one line of the error file."""
     if verdict.expired:
         reason = "This request could not be executed before the completion window expired."
         return _line(verdict.line, None, {"code": "batch_expired", "message": reason})

@@ -35,7 +35,7 @@ class Incoming:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of what has arrived, in hex."""
+        """Return the SHA-256 of what has arrived, in hex."""
         return self._digest.hexdigest()
 
 
@@ -55,12 +55,12 @@ class RemoteFile:
 
     @cached_property
     def size(self) -> int:
-        """Bytes; of a file of results only known by making it."""
+        """Return the size in bytes; a file of results has to be made for it."""
         return self.path.stat().st_size if self.path else sum(len(chunk) for chunk in self.source())
 
 
 def stored(path: Path) -> Chunks:
-    """The bytes of a file on disk, block by block, each time they are asked for."""
+    """Yield the bytes of a file on disk, block by block, each time they are asked for."""
 
     def read() -> Iterator[bytes]:
         with path.open("rb") as file:

@@ -27,7 +27,7 @@ class Request:
 
 
 def count_texts(requests: list[Request], *, embedded: bool) -> Counter[str]:
-    """How often each text was sent to be embedded online; with `embedded`, only what was answered well."""
+    """Count how often each text was sent to be embedded online; with `embedded`, only successful answers."""
     counted: Counter[str] = Counter()
     for request in requests:
         if request.endpoint.endswith(EMBEDDING) and not (embedded and (request.fault or request.status != 200)):

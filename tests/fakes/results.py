@@ -22,7 +22,7 @@ SPOILS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one line is answered: with an error of its own, with a spoiled vector, not at all in time, or well."""
+    """The outcome of one line: an error of its own, a spoiled vector, no answer in time, or a good one."""
 
     line: Line
     failure: str | None = None
@@ -34,7 +34,7 @@ Render = Callable[[Job, Verdict], bytes | None]
 
 
 def vectors(job: Job, verdict: Verdict) -> list[Any]:
-    """One vector per text of the line, spoiled where that is wished."""
+    """Return one vector per text of the line, spoiled if a rule says so."""
     dims = verdict.line.dims or job.width
     rows = [fresh_vector(job.model, text, dims) for text in verdict.line.texts]
     if verdict.spoil is None:
@@ -44,21 +44,21 @@ def vectors(job: Job, verdict: Verdict) -> list[Any]:
 
 
 def verdicts(job: Job) -> Iterator[Verdict]:
-    """What becomes of each line, in the order of the results."""
+    """Yield the outcome of each line, in the order of the results."""
     for place, line in job.numbered(reverse=job.rules.reverse):
         failure = line.problem or job.rules.detail("fail", line.texts)
         yield Verdict(line, failure, job.rules.detail("spoil", line.texts), place >= job.finished)
 
 
 def count_failed(job: Job) -> int:
-    """How many lines have an error of their own."""
+    """Count the lines that have an error of their own."""
     if job.state is not State.SUCCEEDED or not (job.scan.problems or job.rules.rules):
         return 0
     return sum(verdict.failure is not None for verdict in verdicts(job))
 
 
 def write(job: Job, render: Render, *, clean: bool = False) -> Iterator[bytes]:
-    """The bytes of one file of results in chunks; `clean` for a file that knows no rules about the file as a whole."""
+    """Yield the bytes of one file of results in chunks; `clean` for a file without rules about the file as a whole."""
     waiting, size = list[bytes](), 0
     held = b""
     for line in _lines(job, render) if clean else _disturbed(job, render):
@@ -85,7 +85,7 @@ def _lines(job: Job, render: Render) -> Iterator[bytes]:
 
 
 def _disturbed(job: Job, render: Render) -> Iterator[bytes]:
-    """The lines, and those that nobody asked for."""
+    """Yield the lines, and those that nobody asked for."""
     garbage = job.rules.garbage_line
     for line in _lines(job, render):
         yield line

@@ -52,7 +52,7 @@ class FakeProvider:
         application.router.add_post("/_heal", self._heal)
         application.router.add_get("/_log", self._show_log)
         application.router.add_get("/_batches", self._show_batches)
-        application.router.add_post("/_batches", self._wish_batches)
+        application.router.add_post("/_batches", self._set_batches)
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1, access_log=None)
         await self._runner.setup()
@@ -82,19 +82,19 @@ class FakeProvider:
         self.batches.heal()
 
     def width(self, model: str) -> int:
-        """The width of this model's vectors."""
+        """Return the width of this model's vectors."""
         return self.widths.get(model, self.dims)
 
     def texts_sent(self) -> Counter[str]:
-        """How often each text arrived to be embedded, whatever was answered."""
+        """Count how often each text arrived to be embedded, whatever was answered."""
         return count_texts(self.requests, embedded=False)
 
     def texts_embedded(self) -> Counter[str]:
-        """How often each text was embedded and answered well."""
+        """Count how often each text was embedded and answered well."""
         return count_texts(self.requests, embedded=True)
 
     def calls(self, endpoint: str = "/api/embed") -> int:
-        """How many requests arrived at an endpoint, which is written as in `same_endpoint`."""
+        """Count the requests that arrived at an endpoint, which is written as in `same_endpoint`."""
         return sum(same_endpoint(endpoint, request.endpoint, request.method) for request in self.requests)
 
     async def wait(self, seconds: float) -> None:
@@ -110,7 +110,10 @@ class FakeProvider:
         return await ollama.answer(self, request)
 
     async def _add_fault(self, request: web.Request) -> web.Response:
-        """`{"fault", "times"?, "contains"?, "endpoint"?, "seconds"?, "retry_after"?}` from another process."""
+        """Add a fault from another process.
+
+        The body is `{"fault", "times"?, "contains"?, "endpoint"?, "seconds"?, "retry_after"?}`.
+        """
         wish = orjson.loads(await request.read())
         rule = Rule(Fault(wish["fault"]), left=wish.get("times"), endpoint=wish.get("endpoint"))
         if word := wish.get("contains"):
@@ -140,12 +143,12 @@ class FakeProvider:
         return web.Response(body=orjson.dumps({"requests": lines, "jobs": jobs}), content_type="application/json")
 
     async def _show_batches(self, request: web.Request) -> web.Response:
-        """The jobs and the live files; with `?lines=1` what each job holds."""
+        """Show the jobs and the live files; with `?lines=1` what each job holds."""
         jobs = [job.summary(lines="lines" in request.query) for job in self.batches.jobs]
         shown = {"jobs": jobs, "files": [*self.batches.files], "deleted_files": self.batches.deleted_files}
         return web.Response(body=orjson.dumps(shown), content_type="application/json")
 
-    async def _wish_batches(self, request: web.Request) -> web.Response:
-        """`{"polls": 0, "outcome": "fail", ...}`: any switch of `Batches`, from another process."""
+    async def _set_batches(self, request: web.Request) -> web.Response:
+        """Set any switch of `Batches` from another process: `{"polls": 0, "outcome": "fail", ...}`."""
         self.batches.wish(**orjson.loads(await request.read()))
         return web.json_response({"ok": True})

@@ -13,7 +13,7 @@ MARKS = {Fault.NAN: ("*NaN*", b"NaN"), Fault.INFINITY: ("*Infinity*", b"Infinity
 
 
 def rows(fault: Fault | None, vectors: NDArray[np.float32]) -> Any:
-    """The rows of `(n, dims) float32` under this fault: lists of numbers, or of what is not one.
+    """Return the rows of `(n, dims) float32` under this fault: lists of numbers, or of something else.
 
     A fault that leaves vectors alone gives the array itself; NOT_A_LIST gives a string.
     """
@@ -22,7 +22,7 @@ def rows(fault: Fault | None, vectors: NDArray[np.float32]) -> Any:
 
 
 def dump(document: Any) -> bytes:
-    """The bytes of a document whose rows may be arrays or carry marks."""
+    """Return the bytes of a document whose rows may be arrays or carry marks."""
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     for mark, word in MARKS.values():
         body = body.replace(f'"{mark}"'.encode(), word)

@@ -54,7 +54,7 @@ def lines(texts: list[str], dims: int = 8) -> bytes:
 
 
 async def upload(http: aiohttp.ClientSession, data: bytes, name: str | None = None) -> str:
-    """A resumable upload in one piece; the name of the file."""
+    """Upload in one piece with the resumable protocol; return the name of the file."""
     begin = {"X-Goog-Upload-Protocol": "resumable", "X-Goog-Upload-Command": "start"}
     async with http.post(
         "/upload/v1beta/files", json={"file": {"name": name} if name else {}}, headers=begin

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 @lru_cache(maxsize=1 << 16)
 def expected_vector(model: str, text: str, dims: int) -> NDArray[np.float32]:
-    """The unit vector `(dims,) float32` that the fake answers for this text, the same in every process."""
+    """Return the unit vector `(dims,) float32` that the fake answers for this text, the same in every process."""
     return fresh_vector(model, text, dims)
 
 
 def fresh_vector(model: str, text: str, dims: int) -> NDArray[np.float32]:
-    """The same vector, drawn and not kept: a batch of 50,000 would fill the memory."""
+    """Return the same vector, computed and not cached: a batch of 50,000 would fill the memory."""
     seed = int.from_bytes(sha256(f"{model}\0{dims}\0{text}".encode()).digest()[:16], "big")
     draw = np.random.Generator(np.random.Philox(key=seed)).standard_normal(dims, dtype=np.float32)
     vector: NDArray[np.float32] = draw / np.linalg.norm(draw)
@@ -24,22 +24,22 @@ def fresh_vector(model: str, text: str, dims: int) -> NDArray[np.float32]:
 
 
 def expected_vectors(model: str, texts: Sequence[str], dims: int) -> NDArray[np.float32]:
-    """`(n, dims) float32`, one row per text."""
+    """Return `(n, dims) float32`, one row per text."""
     return (
         np.stack([expected_vector(model, text, dims) for text in texts]) if texts else np.empty((0, dims), np.float32)
     )
 
 
 def expected_description(media: bytes) -> str:
-    """What the fake says of a picture, a sound or a film."""
+    """Return the fake's description of an image, an audio file or a film."""
     return describe_digest(sha256(media).hexdigest())
 
 
 def describe_digest(digest: str) -> str:
-    """The same, of something whose SHA-256 in hex is known."""
+    """Return the same, for a file whose SHA-256 in hex is known."""
     return f"A picture of {digest[:12]}"
 
 
 def tokens(text: str) -> int:
-    """What the fake counts, and asks to be paid for."""
+    """Count the tokens that the fake charges for."""
     return max(1, len(text) // 4)

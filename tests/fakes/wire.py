@@ -36,12 +36,12 @@ class Reply:
     chunks: Chunks | None = None
 
     def read(self) -> Iterator[bytes]:
-        """The body, as often as it is asked for."""
+        """Yield the body, as often as it is asked for."""
         return self.chunks() if self.chunks else iter((spoiling.dump(self.document),))
 
 
 class Refused(Exception):
-    """What a healthy provider refuses; carries the answer that says so."""
+    """A request that a healthy provider refuses; carries the answer that says so."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.document)
@@ -63,25 +63,25 @@ class Call:
 
 
 class Dialect(Protocol):
-    """What is one protocol's own."""
+    """The parts that differ between protocols."""
 
     def stranger(self, fake: FakeProvider, request: web.Request) -> Reply | None:
-        """The answer to who has not the right key."""
+        """Return the answer to a client without the right key."""
 
     def uploads(self, request: web.Request) -> bool:
-        """Whether the body is a file, which is read while it is stored."""
+        """Return whether the body is a file, which is read while it is stored."""
 
     def works(self, path: str) -> bool:
-        """Whether this request embeds or describes at once, so that a rule without an endpoint means it."""
+        """Return whether this request embeds or describes at once, so that a rule without an endpoint applies."""
 
     def model(self, call: Call) -> str:
-        """The model that is asked."""
+        """Return the requested model."""
 
     def texts(self, call: Call) -> Sequence[str]:
-        """The texts in the request itself."""
+        """Return the texts in the request itself."""
 
     def failure(self, status: int, rule: Rule) -> Reply:
-        """How a fault that has a status looks."""
+        """Return the answer of a fault that has a status."""
 
     async def act(self, call: Call) -> Reply:
         """Do what is asked. Raises `Refused`."""
@@ -111,7 +111,7 @@ async def converse(fake: FakeProvider, request: web.Request, dialect: Dialect) -
 
 
 def document(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request; empty where there is none."""
+    """Return the JSON object of a request; empty where there is none."""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -133,7 +133,7 @@ def _note(call: Call, dialect: Dialect, texts: tuple[str, ...], status: int) -> 
 
 
 async def _before(call: Call, dialect: Dialect, texts: tuple[str, ...], rule: Rule) -> web.StreamResponse | None:
-    """The failing answer of a fault that comes before anything is done."""
+    """Return the failing answer of a fault that comes before anything is done."""
     fault = rule.fault
     if fault is Fault.RESET:
         _note(call, dialect, texts, 0)
@@ -175,7 +175,7 @@ async def send(call: Call, reply: Reply) -> web.StreamResponse:
 
 
 async def _stream(call: Call, reply: Reply, half: bool) -> web.StreamResponse:
-    """The body as it is made; half of it needs to know its whole size, so it is made twice."""
+    """Stream the body as it is made; half of it needs to know its whole size, so it is made twice."""
     kind = "application/octet-stream" if reply.chunks else "application/json"
     response = web.StreamResponse(status=reply.status, headers=reply.headers | {"Content-Type": kind})
     left = sum(len(chunk) for chunk in reply.read()) // 2 if half else None
@@ -198,7 +198,7 @@ class Routes:
         ]
 
     def find(self, method: str, path: str) -> tuple[Act, dict[str, str]] | None:
-        """The function for a request and the names in its path."""
+        """Return the function for a request and the names in its path."""
         for wanted, pattern, act in self._routes:
             if method == wanted and (match := pattern.fullmatch(path)):
                 return act, match.groupdict()

@@ -19,7 +19,7 @@ ROUNDING = 2e-3
 
 
 def row_of(ids: Ids, versions: Ids) -> Rows:
-    """Vectors `(n, DIMENSIONS)` that only their id and version decide, so that a wrong one is seen by its score."""
+    """Return vectors `(n, DIMENSIONS)` that depend on id and version alone, so that a wrong one is seen by its score."""
     phases = (ids * 37.0 + versions * 101.0 + 1.0)[:, None]
     rows = np.sin(phases * np.sqrt(np.arange(2, DIMENSIONS + 2)))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -27,14 +27,14 @@ def row_of(ids: Ids, versions: Ids) -> Rows:
 
 
 def vectors(ids: list[int] | range | Ids, version: int | Ids = 1) -> FeedVectors:
-    """Vectors of those ids in one version, or in one each; the kind of an id is its remainder by 3."""
+    """Return vectors of those ids in one version, or in one each; the kind of an id is its remainder by 3."""
     whole = np.array(ids, np.int64)
     versions = np.full(len(whole), version, np.int64) if isinstance(version, int) else version
     return FeedVectors(whole, versions, (whole % 3).astype(np.int16), row_of(whole, versions))
 
 
 def changes(at: int, upserts: FeedVectors | None = None, deleted: list[int] | Ids | None = None) -> Changes:
-    """Changes at a moment."""
+    """Return changes at a moment."""
     none = FeedVectors.none(DIMENSIONS)
     return Changes(Watermark(at, at), none if upserts is None else upserts, np.array(deleted or [], np.int64))
 
@@ -46,18 +46,18 @@ class Oracle:
     alive: dict[int, int] = field(default_factory=dict)
 
     def apply(self, edit: Changes) -> None:
-        """First the deletes, then the upserts."""
+        """Apply the deletes, then the upserts."""
         for number in edit.deleted.tolist():
             self.alive.pop(number, None)
         self.alive.update(zip(edit.upserts.ids.tolist(), edit.upserts.versions.tolist(), strict=True))
 
     def versions(self) -> tuple[Ids, Ids]:
-        """Ids in rising order, and their versions."""
+        """Return ids in rising order, and their versions."""
         ids = np.array(sorted(self.alive), np.int64)
         return ids, np.array([self.alive[number] for number in ids.tolist()], np.int64)
 
     def allowed(self, only: Filter | None) -> Ids:
-        """The ids that a filter lets through."""
+        """Return the ids that a filter lets through."""
         ids = self.versions()[0]
         if only is not None and only.kinds is not None:
             ids = ids[np.isin(ids % 3, list(only.kinds))]
@@ -73,7 +73,7 @@ class Oracle:
         return exact
 
     def _verify(self, answer: SnapshotHits, queries: Rows, k: int, only: Filter | None) -> None:
-        """Ties may stand in any order, but each hit must have the score of its own vector."""
+        """Verify one result. Ties may be in any order, but each hit must have the score of its own vector."""
         assert answer.ids.shape == answer.scores.shape == (len(queries), k)
         allowed = self.allowed(only)
         rows = row_of(allowed, np.array([self.alive[number] for number in allowed.tolist()], np.int64))

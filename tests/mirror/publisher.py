@@ -50,9 +50,9 @@ def before(owner: Any, name: str, act: Callable[[], None]) -> None:
 
 
 def killed(folder: MirrorFolder) -> None:
-    """For each line `XMIN STEP` that comes in: a process that dies without a word before that step of publishing.
+    """Start a process for each line `XMIN STEP` that comes in, which is killed before that step of publishing.
 
-    Forked, to be quick; nothing here has used FAISS when it is.
+    It is forked, to be quick; nothing here has used FAISS when it is.
     """
     for line in sys.stdin:
         xmin, step = map(int, line.split())
@@ -84,7 +84,7 @@ def stopped_before_lock(folder: MirrorFolder, xmin: str) -> None:
 
 
 def stopped_with_lock(folder: MirrorFolder, xmin: str) -> None:
-    """Fall asleep with the lock in hand."""
+    """Fall asleep while holding the lock."""
     before(os, "rename", lambda: os.kill(os.getpid(), signal.SIGSTOP))
     save(folder, segment(xmin=int(xmin)))
 
@@ -105,13 +105,13 @@ def racing(folder: MirrorFolder, times: str) -> None:
 
 
 def limited(folder: MirrorFolder, xmin: str, n: str, most_bytes: str) -> None:
-    """No file may grow beyond so many bytes."""
+    """Publish while no file may grow beyond so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), int(most_bytes)))
     save(folder, segment(int(n), xmin=int(xmin)))
 
 
 def nobody(folder: MirrorFolder, xmin: str) -> None:
-    """As a user who may not write there."""
+    """Publish as a user who may not write there."""
     built = segment(xmin=int(xmin))
     if os.geteuid() == 0:
         os.setgroups([])
@@ -132,7 +132,7 @@ def filling(folder: MirrorFolder, xmin: str) -> None:
 
 
 def free(path: Path) -> int:
-    """Bytes that are free on a disk."""
+    """Return the free bytes of a disk."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 

@@ -27,28 +27,28 @@ class Stored:
 
     @property
     def folder(self) -> MirrorFolder:
-        """As a process that was just started sees it. It gives up soon: nobody else is at work in most tests."""
+        """Return the folder as a new process sees it. It waits little: no other process is at work in most tests."""
         return MirrorFolder(self.faiss_dir, wait_seconds=0.05)
 
     @property
     def place(self) -> MirrorPaths:
-        """Where the dataset's files are."""
+        """Return the paths of the dataset's files."""
         return MirrorPaths(self.faiss_dir, PROJECT, DATASET)
 
     def names(self) -> list[str]:
-        """The files in the project's folder, without the dataset's id."""
+        """Return the files in the project's folder, without the dataset's id."""
         return sorted(path.name.removeprefix(f"{DATASET}.") for path in self.place.folder.iterdir())
 
 
 def rows(n: int, dimensions: int = IDENTITY.dimensions) -> NDArray[np.float32]:
-    """n vectors of length 1, always the same."""
+    """Return n vectors of length 1, always the same."""
     found = np.random.default_rng(7).standard_normal((n, dimensions), dtype=np.float32)
     faiss.normalize_L2(found)
     return found
 
 
 def segment(n: int = 40, *, xmin: int = 10, identity: DatabaseIdentity = IDENTITY, factory: str = "SQfp16") -> Segment:
-    """n vectors as they were at watermark `xmin`."""
+    """Return a segment of n vectors as they were at watermark `xmin`."""
     index = faiss.index_factory(identity.dimensions, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(rows(max(n, 400), identity.dimensions))
     if n:
@@ -66,6 +66,6 @@ def segment(n: int = 40, *, xmin: int = 10, identity: DatabaseIdentity = IDENTIT
 
 
 def nearest(segment: Segment) -> list[list[int]]:
-    """The positions that FAISS finds for some vectors, most of which it holds, as it was set up."""
+    """Return the positions that FAISS finds for some vectors, most of which it holds, as it was set up."""
     found: list[list[int]] = segment.index.search(rows(50, segment.identity.dimensions), 3)[1].tolist()
     return found

@@ -24,12 +24,12 @@ READY = ["bin", "json", "lock"]
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Stored:
-    """A folder that is not there yet."""
+    """Return a folder that does not exist yet."""
     return Stored(tmp_path / "faiss")
 
 
 def same(one: Segment, other: Segment) -> bool:
-    """Whether two segments hold the same and find the same."""
+    """Return whether two segments hold the same and find the same."""
     arrays = ((one.ids, other.ids), (one.versions, other.versions), (one.kinds, other.kinds))
     facts = [(found.factory, found.tuning, found.identity, found.watermark) for found in (one, other)]
     equal = facts[0] == facts[1] and all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays)
@@ -252,7 +252,7 @@ def test_a_file_of_another_identity_is_set_aside(stored: Stored, identity: Datab
 
 
 def test_a_file_that_this_faiss_can_not_read_is_set_aside(stored: Stored) -> None:
-    """Everything is in order but the index, as a later FAISS might spell it."""
+    """Spoil only the index, as a later FAISS might spell it."""
     stored.folder.save(PROJECT, DATASET, segment())
     data = b"IxZZ" + stored.place.bin.read_bytes()[4:]
     stored.place.bin.write_bytes(data)
@@ -341,7 +341,10 @@ def test_watermarks_of_two_lives_are_not_compared(stored: Stored) -> None:
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process publishes at the worst moment: the old file is read and found good, FAISS has not opened it."""
+    """Publish from another process at the worst moment.
+
+    The old file was read and verified, and FAISS has not opened it.
+    """
     stored.folder.save(PROJECT, DATASET, segment(40, xmin=10))
     verify = segment_file.verify
 

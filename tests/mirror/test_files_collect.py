@@ -12,12 +12,12 @@ from tests.mirror.stored import DATASET, IDENTITY, OTHER, PROJECT, Stored, segme
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Stored:
-    """A folder that is not there yet."""
+    """Return a folder that does not exist yet."""
     return Stored(tmp_path / "faiss")
 
 
 def leave(folder: Path, dataset: object, host: str, pid: int, age: int = 0) -> Path:
-    """A temporary file as a writer leaves it, written to so many seconds ago."""
+    """Leave a temporary file as a writer does, written so many seconds ago."""
     path = folder / f"{dataset}.{host}.{pid}.0.tmp"
     path.touch()
     moment = path.stat().st_mtime - age

@@ -12,25 +12,25 @@ PAGE = 4096
 
 
 def flip(data: bytes, chance: random.Random) -> bytes:
-    """One bit is another."""
+    """Flip one bit."""
     changed = bytearray(data)
     changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     return bytes(changed)
 
 
 def truncate(data: bytes, chance: random.Random) -> bytes:
-    """It ends somewhere before its end."""
+    """Truncate it somewhere before its end."""
     return data[: chance.randrange(len(data))]
 
 
 def zero(data: bytes, chance: random.Random) -> bytes:
-    """A page of it was never written."""
+    """Zero a page, as if it was never written."""
     start = chance.randrange(0, len(data), PAGE)
     return data[:start] + bytes(min(PAGE, len(data) - start)) + data[start + PAGE :]
 
 
 def append(data: bytes, chance: random.Random) -> bytes:
-    """It goes on after its end."""
+    """Append something after its end."""
     return data + chance.choice([b"\n", b" ", b"\0", bytes(64), chance.randbytes(chance.randrange(1, PAGE))])
 
 

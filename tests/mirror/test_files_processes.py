@@ -22,19 +22,19 @@ MOST_STEPS = 60
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Stored:
-    """A folder with one dataset in it, published once at watermark 10."""
+    """Return a folder with one dataset in it, published once at watermark 10."""
     found = Stored(tmp_path / "faiss")
     found.folder.save(PROJECT, DATASET, segment(xmin=10))
     return found
 
 
 def command(what: str, stored: Stored, *given: object) -> list[str]:
-    """What starts a publisher."""
+    """Return the command that starts a publisher."""
     return [sys.executable, "-m", "tests.mirror.publisher", what, str(stored.faiss_dir), *map(str, given)]
 
 
 def start(what: str, stored: Stored, *given: object) -> "subprocess.Popen[str]":
-    """A publisher that runs beside us."""
+    """Start a publisher that runs beside us."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'backend'}:{ROOT}"}
     return subprocess.Popen(
         command(what, stored, *given),
@@ -48,7 +48,7 @@ def start(what: str, stored: Stored, *given: object) -> "subprocess.Popen[str]":
 
 
 def ended(process: "subprocess.Popen[str]") -> str:
-    """What it said; it ended by itself, or was killed."""
+    """Return its output; it ended by itself, or was killed."""
     said, complaint = process.communicate(timeout=DEADLINE)
     assert process.returncode in (0, -signal.SIGKILL), complaint
     return said
@@ -62,14 +62,14 @@ def asleep(process: "subprocess.Popen[str]") -> None:
 
 
 def watermark(stored: Stored) -> int | None:
-    """Of what a process that starts now loads; None when there is nothing."""
+    """Return the watermark that a new process loads; None when there is nothing."""
     loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.state in ("ready", "absent"), loaded
     return loaded.segment.watermark.xmin if loaded.segment else None
 
 
 def killed_at_each_step(stored: Stored, between: Callable[[], None]) -> list[tuple[int | None, int, int | None]]:
-    """For each step of publishing: what was there, what was being published when it died, what was there after."""
+    """Kill a publisher at each step; yield what was there, what was being published, and what was there after."""
     seen = list[tuple[int | None, int, int | None]]()
     with start("killed", stored) as process:
         assert process.stdin is not None

@@ -19,7 +19,7 @@ QUERIES = np.random.default_rng(4).standard_normal((3, DIMENSIONS)).astype(np.fl
 
 
 def opened(held: FeedVectors) -> tuple[DatasetIndex, Oracle]:
-    """An index with a main segment, and what it should say."""
+    """Return an index with a main segment, and its oracle."""
     oracle = Oracle()
     oracle.apply(Changes(START, held, np.empty(0, np.int64)))
     return DatasetIndex(build(held, IDENTITY, START)), oracle
@@ -263,7 +263,7 @@ class TestCompaction:
 
 
 def stream(rng: np.random.Generator, count: int) -> Iterator[Changes]:
-    """Small edits of 2,500 ids, each in a version of its own."""
+    """Yield small edits of 2,500 ids, each in a version of its own."""
     for step in range(count):
         chosen = rng.permutation(2_500)[: int(rng.integers(1, 30))]
         yield changes(20 + step, vectors(chosen, step + 2), rng.integers(0, 2_500, int(rng.integers(0, 10))).tolist())

@@ -33,7 +33,7 @@ def test_a_lock_file_that_was_removed_by_its_holder_keeps_nobody_out(tmp_path: P
 
 
 def test_a_lock_on_a_removed_file_is_not_taken_for_one(tmp_path: Path) -> None:
-    """Whoever opened the file before it was removed gets a lock on it afterwards, and must look again."""
+    """Remove the file after it was opened: the lock on it is worthless, and the process must look again."""
     path, moved = tmp_path / "one.lock", tmp_path / "moved"
     path.touch()
     original = fcntl.flock
@@ -75,7 +75,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
 def test_a_file_system_without_locks_is_said_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """No such file system is at hand: the kernel's answer is given in its place."""
+    """Give the kernel's answer in place of such a file system."""
 
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(code, os.strerror(code))

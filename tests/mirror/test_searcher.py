@@ -62,7 +62,7 @@ async def searcher() -> AsyncIterator[Searcher]:
 
 
 async def begun(snapshot: Watched, count: int) -> None:
-    """Until so many searches have begun."""
+    """Wait until so many searches have begun."""
     async with asyncio.timeout(30):
         while len(snapshot.sizes) < count:
             await asyncio.sleep(0)

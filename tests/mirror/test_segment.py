@@ -20,7 +20,7 @@ Rows = NDArray[np.float32]
 
 
 def clustered(n: int, seed: int = 3, clusters: int = 60) -> Rows:
-    """Unit vectors around `clusters` centres; the centres are the same for every seed."""
+    """Return unit vectors around `clusters` centres; the centres are the same for every seed."""
     centres = np.random.default_rng(99).standard_normal((clusters, DIM))
     chance = np.random.default_rng(seed)
     rows = centres[chance.integers(0, clusters, n)] + 0.6 * chance.standard_normal((n, DIM))
@@ -37,12 +37,12 @@ def made(rows: Rows, factory: str | None = None, target: float = 0.98) -> Segmen
 
 
 def places(segment: Segment) -> NDArray[np.int64]:
-    """Which row is at each position: the order of a segment is its own."""
+    """Return which row is at each position: a segment has an order of its own."""
     return (segment.ids - 1) // 3
 
 
 def allowing(segment: Segment, mask: NDArray[np.bool_]) -> PositionSet:
-    """The positions of the rows at which a mask is true."""
+    """Return the positions of the rows at which a mask is true."""
     return PositionSet.of(mask[places(segment)])
 
 
@@ -60,13 +60,13 @@ def lists() -> Segment:
 
 
 def truth(rows: Rows, queries: Rows, k: int, mask: NDArray[np.bool_] | None = None) -> Rows:
-    """The k highest scores of each query, `(nq, k)`, falling."""
+    """Return the k highest scores of each query, `(nq, k)`, falling."""
     scores = queries @ (rows if mask is None else rows[mask]).T
     return np.asarray(-np.sort(-scores, axis=1)[:, :k])
 
 
 def recall(segment_scores: Rows, best: Rows) -> float:
-    """Which share of the hits is as good as the last true one; half precision rounds in the fourth digit."""
+    """Return the share of the hits that are as good as the last true one; half precision rounds in the fourth digit."""
     return float((segment_scores >= best[:, -1:] - 1e-3).mean())
 
 

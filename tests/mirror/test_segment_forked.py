@@ -21,7 +21,7 @@ def built() -> Segment:
 
 
 def said_in_a_fork(work: Callable[[], object]) -> str:
-    """What the child says about the work, within ten seconds."""
+    """Return what the child says about the work, within ten seconds."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:

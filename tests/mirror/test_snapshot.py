@@ -38,7 +38,7 @@ def recall(answer: SnapshotHits, right: SnapshotHits) -> float:
 
 
 def edited() -> tuple[Snapshot, Oracle]:
-    """900 in main of which 101 are dead or moved, 150 in the delta of which 5 are dead."""
+    """Return 900 in main, of which 101 are deleted or moved, and 150 in the delta, of which 5 are deleted."""
     shuffled = np.random.default_rng(2).permutation(900)
     snapshot = of(vectors(shuffled)).plus(vectors(range(850, 1_000), 2)).without(np.arange(0, 999, 18))
     alive = dict.fromkeys(range(900), 1) | dict.fromkeys(range(850, 1_000), 2)

@@ -35,7 +35,7 @@ class Oracle:
 
     @classmethod
     async def read(cls, database: Database, width: int) -> "Oracle":
-        """The truth of this moment."""
+        """Read the truth of this moment from the database."""
         async with database.read() as tx:
             found = await tx.fetch(EVERY)
         rows = np.array([np.frombuffer(row["embedding"], ">f4", offset=4) for row in found], np.float64)
@@ -49,14 +49,14 @@ class Oracle:
         )
 
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The cosine of every row, `(n,)`."""
+        """Return the cosine of every row, `(n,)`."""
         direction = query.astype(np.float64)
         return np.asarray(self.rows @ (direction / np.linalg.norm(direction)))
 
     def allowed(
         self, kinds: Iterable[int], datasets: Iterable[UUID], row_ids: Sequence[int] | None
     ) -> NDArray[np.bool_]:
-        """Which rows a search may answer, `(n,)`."""
+        """Return which rows a search may answer, `(n,)`."""
         wanted = set(datasets)
         mask = np.isin(self.kinds, list(kinds)) & np.array([owner in wanted for owner in self.datasets], bool)
         return np.asarray(mask if row_ids is None else mask & np.isin(self.row_ids, list(row_ids)), bool)
@@ -69,7 +69,7 @@ class Oracle:
         k: int,
         tolerance: float,
     ) -> None:
-        """Fails unless these are the k nearest of what is allowed, up to rows that lie closer than `tolerance`."""
+        """Fail unless these are the k nearest of what is allowed, up to rows that are closer than `tolerance`."""
         scores = self.scores(query)
         best = np.sort(scores[allowed])[::-1][:k]
         assert len(hits) == len(best), f"{len(hits)} hits, there are {len(best)}"
@@ -85,13 +85,13 @@ class Oracle:
     def recall(
         self, hits: Sequence[SearchHit], query: NDArray[np.float32], allowed: NDArray[np.bool_], k: int
     ) -> tuple[int, int]:
-        """How many hits are as near as the k-th nearest, and how many there could be."""
+        """Return how many hits are as near as the k-th nearest, and how many there could be."""
         scores = self.scores(query)
         best = np.sort(scores[allowed])[::-1][:k]
         return int((scores[self.places(hits)] >= best[-1] - EXACT).sum()), len(best)
 
     def places(self, hits: Sequence[SearchHit]) -> list[int]:
-        """Where the rows of hits are here."""
+        """Return the positions of the rows of hits here."""
         return [self._at[hit.kind, hit.id] for hit in hits]
 
     @cached_property

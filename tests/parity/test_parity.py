@@ -38,11 +38,11 @@ class Scene:
         self.chance = np.random.default_rng(seed)
 
     def text(self) -> str:
-        """One of few texts."""
+        """Return one of few texts."""
         return f"text {self.chance.integers(0, TEXTS)}"
 
     def dataset(self) -> DatasetRef:
-        """One of the datasets."""
+        """Return one of the datasets."""
         return self.datasets[int(self.chance.integers(0, len(self.datasets)))]
 
     async def change(self, times: int) -> None:
@@ -70,7 +70,7 @@ class Scene:
                 await self.psql.execute(f"DELETE FROM {kind.table} WHERE id = $1", row_id)
 
     async def embed(self) -> None:
-        """Everything that is pending, in both."""
+        """Embed everything that is pending, in both."""
         for dataset in self.datasets:
             await embed_dataset(self.resources, dataset.id)
 
@@ -81,7 +81,7 @@ class Scene:
         return await Oracle.read(self.resources.database, WIDTH)
 
     async def ask(self, oracle: Oracle) -> None:
-        """One random question to every engine."""
+        """Ask every engine one random question."""
         text = self.text()
         query = expected_vector(MODEL, text, WIDTH)
         dataset = self.dataset() if self.chance.random() < 0.5 else None
@@ -111,7 +111,7 @@ class Scene:
 
 @pytest.fixture
 async def pair(resources: Resources, dataset: DatasetRef) -> list[DatasetRef]:
-    """Two datasets."""
+    """Make two datasets."""
     async with resources.database.transaction() as tx:
         return [dataset, await datasets.ensure(tx, "sea", "notes")]
 
@@ -144,7 +144,7 @@ CENTRES = np.random.default_rng(1).standard_normal((300, WIDTH))
 
 
 def clustered(chance: np.random.Generator, count: int) -> NDArray[np.float32]:
-    """Vectors `(count, 32)` float32 of length 1 around 300 centres, some centres much fuller than others."""
+    """Return vectors `(count, 32)` float32 of length 1 around 300 centres, some much fuller than others."""
     chosen = np.minimum(chance.geometric(0.01, count), 300) - 1
     rows = CENTRES[chosen] + 0.5 * chance.standard_normal((count, WIDTH))
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

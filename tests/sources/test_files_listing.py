@@ -26,7 +26,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Makes files below `tmp_path`, all with a word in them, or one with the lines given."""
+    """Make files below `tmp_path`, all with a word in them, or one with the lines given."""
 
     def made(*names: str, lines: Sequence[str] = ("word",)) -> Path:
         for name in names:
@@ -43,12 +43,12 @@ def walk(root: Path, most_bytes: int = 1000, **choice: Sequence[str]) -> Iterato
 
 
 def names(root: Path, **choice: Sequence[str]) -> list[str]:
-    """The paths of listed files, relative to the root."""
+    """Return the paths of listed files, relative to the root."""
     return [str(path_of(one.uri).relative_to(root)) for one in walk(root, **choice) if isinstance(one, ListedDocument)]
 
 
 def skips(root: Path, **choice: Sequence[str]) -> dict[str, str]:
-    """The reasons of what was left out, by what follows the root in its uri."""
+    """Return the reasons of what was left out, by what follows the root in its uri."""
     begin = len(uri_of(root)) + 1
     return {one.uri[begin:]: one.reason for one in walk(root, **choice) if isinstance(one, SkippedDocument)}
 
@@ -155,7 +155,7 @@ PATTERNS = st.builds(
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with every combination of a few names."""
+    """Make a repository with every combination of a few names."""
     root = tmp_path_factory.mktemp("repository")
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
@@ -308,7 +308,7 @@ def test_depth_costs_no_recursion(tmp_path: Path) -> None:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, where: object, name: str, refused: Path) -> None:
-    """Lets a call fail for one path as it does for a user without permission; tests may run as root."""
+    """Let a call fail for one path as it does for a user without permission; tests may run as root."""
     real = getattr(where, name)
 
     def call(path: object) -> object:

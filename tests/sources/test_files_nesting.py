@@ -10,7 +10,7 @@ from evervec.sources.files.nested_roots import outermost_roots
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Folders in folders; git leaves out `out`."""
+    """Make folders in folders; git leaves out `out`."""
     for name in ("sub/deep/a.md", "sub/odd.xyz", "out/b.md", ".hidden/c.md", "subway/d.md"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def homes(folder: Path, *names: str) -> list[str]:
-    """Where each of the roots is, by name; the folder itself is nothing and a slash."""
+    """Return the outermost root of each root, by name; the folder itself is "" and a slash."""
     at = uri_of(folder) + "/"
     return [home.removeprefix(at) or "/" for home in outermost_roots(at + name for name in names).values()]
 

@@ -19,7 +19,7 @@ FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
 
 
 def written(objects: list[bytes]) -> bytes:
-    """A file of these objects, numbered from 1; the first is the catalog."""
+    """Write a file of these objects, numbered from 1; the first is the catalog."""
     out, places = b"%PDF-1.7\n", []
     for number, body in enumerate(objects, 1):
         places.append(len(out))
@@ -35,7 +35,7 @@ def stream(content: bytes, head: bytes = b"") -> bytes:
 
 
 def pdf(*contents: bytes, form: bytes = stream(b"")) -> bytes:
-    """Pages with these contents; each may use font /F and form /X."""
+    """Write pages with these contents; each may use font /F and form /X."""
     first = 5
     kids = b" ".join(b"%d 0 R" % (first + 2 * number) for number in range(len(contents)))
     pages = b"<< /Type /Pages /Kids [%b] /Count %d >>" % (kids, len(contents))
@@ -57,7 +57,7 @@ def twice_packed(content: bytes) -> bytes:
 
 
 def bomb(megabytes: int, head: bytes = b"") -> bytes:
-    """So many MB of spaces, packed twice into a few KB: one block that stands for a megabyte, many times."""
+    """Pack so many MB of spaces twice into a few KB: one block that stands for a megabyte, many times."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     once = b"\x78\xda" + block * megabytes + packer.flush()

@@ -264,7 +264,10 @@ def test_the_limit_is_exact(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_size_says_nothing_is_read_to_its_end_or_the_limit() -> None:
-    """Files of /proc have size 0, as one that grows since its size was taken."""
+    """Read a file of /proc.
+
+    It has size 0, like a file that grows after its size was taken.
+    """
     path = Path("/proc/self/status")
     whole = read_file(path, most_bytes=MOST)
     assert isinstance(whole, IncomingDocument) and "VmRSS" in whole.text

@@ -25,14 +25,14 @@ LONG_AGO = 1_700_000_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with three old files."""
+    """Make a folder with three old files."""
     for name in ("a.md", "sub/b.md", "sub/c.txt"):
         write(tmp_path / name, f"The text of {name}.")
     return tmp_path
 
 
 def write(path: Path, text: str) -> str:
-    """Writes an old file and gives its uri."""
+    """Write an old file and return its uri."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     os.utime(path, (LONG_AGO, LONG_AGO))
@@ -173,7 +173,7 @@ async def test_a_folder_has_no_document(folder: Path) -> None:
 
 @pytest.fixture
 def growing(tmp_path: Path) -> Iterator[Path]:
-    """A file that another process appends to."""
+    """Let another process append to a file."""
     path = tmp_path / "growing.txt"
     path.touch()
     writer = subprocess.Popen(["sh", "-c", f"while :; do echo line; done >> '{path}'"])
@@ -247,7 +247,7 @@ def test_it_owns_what_lies_below_its_roots(folder: Path) -> None:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, where: object, name: str, refused: Path) -> None:
-    """Lets a call fail for one path as it does for a user without permission; tests may run as root."""
+    """Let a call fail for one path as it does for a user without permission; tests may run as root."""
     real: Callable[..., object] = getattr(where, name)
 
     def call(path: Path | str, **options: object) -> object:

@@ -45,7 +45,7 @@ def made(place: Path) -> Path:
 
 
 def few_watches_can_be_had() -> bool:
-    """Whether this user may make a namespace with a limit of its own."""
+    """Return whether this user may make a namespace with a limit of its own."""
     try:
         return subprocess.run([*FEW_WATCHES, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:

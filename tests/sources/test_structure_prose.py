@@ -13,7 +13,7 @@ def seen(text: str, form: str) -> list[tuple[str, str, str]]:
 
 
 def sections(text: str, form: str = "markdown") -> list[tuple[str, str]]:
-    """Headings and whole texts of the sections."""
+    """Return headings and whole texts of the sections."""
     result = list[tuple[str, str]]()
     for cut, heading, part in seen(text, form):
         if cut == "SECTION":

@@ -27,7 +27,7 @@ def chat(messages: Sequence[object], chat_id: object = 7) -> dict[str, Any]:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Export:
-    """Writes text, bytes or anything JSON to a file."""
+    """Write text, bytes or anything JSON to a file."""
 
     def write(content: object) -> Path:
         path = tmp_path / "result.json"

@@ -22,12 +22,12 @@ DEADLINE = 30.0
 
 
 def settings(home: Path, **values: Any) -> Settings:
-    """Settings of this home alone, whatever the environment says."""
+    """Return settings of this home alone, whatever the environment."""
     return Settings(home=home, **{"database_url": None, "nats_url": None, **values})
 
 
 def servers_of(home: Path) -> list[psutil.Process]:
-    """Every living server process that works below `home`, children included."""
+    """Return every live server process that works below `home`, children included."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -40,7 +40,7 @@ def servers_of(home: Path) -> list[psutil.Process]:
 
 
 def pids(home: Path) -> dict[str, int]:
-    """The pids of stack.json, by server."""
+    """Return the pids of stack.json, by server."""
     record = json.loads((home / "stack.json").read_text())
     return {server: entry["pid"] for server, entry in record.items()}
 
@@ -54,7 +54,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 async def query(urls: StackUrls, sql: str) -> Any:
-    """The first value that the database answers."""
+    """Return the first value of the database's answer."""
     connection = await asyncpg.connect(urls.database_url)
     try:
         return await connection.fetchval(sql)
@@ -63,7 +63,7 @@ async def query(urls: StackUrls, sql: str) -> Any:
 
 
 async def stored_messages(urls: StackUrls) -> int:
-    """How many messages the stream `bells` has; it is made when there is none."""
+    """Count the messages of the stream `bells`, which is created when there is none."""
     client = await nats.connect(urls.nats_url, allow_reconnect=False)
     try:
         stream = await client.jetstream().add_stream(name="bells", subjects=["bells"])
@@ -83,7 +83,7 @@ async def publish(urls: StackUrls) -> None:
 
 @asynccontextmanager
 async def holder(home: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that opens the stack and keeps it; ended by the test or killed at the end of the block."""
+    """Start a process that opens the stack and keeps it; ended by the test or killed at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         HOLDER,
@@ -103,7 +103,7 @@ async def holder(home: Path, *options: str) -> AsyncIterator[asyncio.subprocess.
 
 
 async def opened(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    """What the holder says once its stack is open."""
+    """Return what the holder says once its stack is open."""
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), DEADLINE)
     return dict(json.loads(line))
@@ -117,6 +117,6 @@ async def leave(process: asyncio.subprocess.Process) -> int:
 
 
 def kill_everything(home: Path) -> None:
-    """kill -9 of every server process of this home at once."""
+    """Kill every server process of this home at once with kill -9."""
     for process in servers_of(home):
         process.kill()

@@ -14,7 +14,7 @@ from tests.stack.actors import kill_everything, servers_of, settings
 
 @pytest.fixture(scope="session")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home after its first start and stop."""
+    """Return a home after its first start and stop."""
     home = tmp_path_factory.mktemp("seed") / "home"
 
     async def start_once() -> None:
@@ -27,7 +27,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh_home(tmp_path: Path) -> Iterator[Path]:
-    """A home that does not exist yet, below a folder that only we can enter."""
+    """Return a home that does not exist yet, below a folder that only we can enter."""
     yield tmp_path / "home"
     kill_everything(tmp_path)
     deadline = time.monotonic() + 10
@@ -37,7 +37,7 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def home(fresh_home: Path, seed: Path) -> Path:
-    """A home whose database was made before, as a first start leaves it."""
+    """Return a home whose database was created before, as a first start leaves it."""
     fresh_home.mkdir()
     subprocess.run(["cp", "-a", seed / "postgres", fresh_home], check=True)
     return fresh_home

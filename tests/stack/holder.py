@@ -30,7 +30,7 @@ def _description(stack: Stack) -> dict[str, object]:
 
 
 def _become_nobody() -> None:
-    """After the imports: the interpreter itself may be in a folder that only root can enter."""
+    """Switch to nobody after the imports: the interpreter itself may be in a folder that only root can enter."""
     nobody = pwd.getpwnam("nobody")
     os.setgroups([])
     os.setgid(nobody.pw_gid)

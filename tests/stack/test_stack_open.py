@@ -69,7 +69,7 @@ async def test_only_the_server_that_is_not_given_is_started(fresh_home: Path) ->
 
 
 def users(home: Path) -> set[str]:
-    """Who runs the servers of a home; a backend that ends meanwhile says nothing."""
+    """Return the user of each server of a home; a backend that ends meanwhile is left out."""
     found = set()
     for server in servers_of(home):
         with suppress(psutil.NoSuchProcess):

@@ -21,7 +21,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands its s
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter."""
+    """Return a folder that every user can enter."""
     folder = Path(tempfile.mkdtemp(prefix="evervec-open-"))
     folder.chmod(0o755)
     yield folder

@@ -1,7 +1,7 @@
 """Sources of the documents of datasets: a dataset has one source at most, a source fills one dataset or many."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,9 +29,7 @@ class SourceRecord:
     synced_at: datetime | None
 
 
-SELECT_SOURCES = (
-    "SELECT s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at FROM sources s "
-)
+SELECT_SOURCES = f"SELECT {', '.join(f's.{f.name}' for f in fields(SourceRecord))} FROM sources s "
 
 
 def _record(row: Any) -> SourceRecord:

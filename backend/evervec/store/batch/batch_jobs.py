@@ -1,7 +1,7 @@
 """Jobs of a provider's batch API: the intent, saved before anything is sent, and the rows still without an answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -18,11 +18,7 @@ JOB_COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays
 """The counters in `stats`: rows in the job and texts sent for them; rows that got a vector, that failed, that changed or
 vanished meanwhile, that went back to the queue; lines of the answer with an unknown key. See also `InputFileSize`."""
 
-JOB_COLUMNS = (
-    "id, external_id, job_type, status, created_at, updated_at, provider_id, space_id, model, input_file, "
-    f"{', '.join(JOB_COUNTS)}, listings, tokens, reserved_tokens, bytes, usd_per_million_tokens, said, error, submitting_at, submitted_at, "
-    "deadline, finished_at, cleaned_at, coalesce(deadline < now(), false) AS late"
-)
+JOB_SIZES = ("tokens", "reserved_tokens", "bytes")
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,10 @@ class BatchJobRecord:
         return self.stats["tokens"] * self.usd_per_million_tokens * DISCOUNT / 1_000_000
 
 
+JOB_FIELDS = tuple(f.name for f in fields(BatchJobRecord) if f.name not in ("stats", "late"))
+JOB_COLUMNS = f"{', '.join((*JOB_FIELDS, *JOB_COUNTS, *JOB_SIZES))}, coalesce(deadline < now(), false) AS late"
+
+
 @dataclass(frozen=True)
 class JobRow:
     """A row in a job, with the digest of the text that was sent under `key`."""
@@ -71,7 +71,7 @@ class JobRow:
 
 def _job(row: Mapping[str, Any]) -> BatchJobRecord:
     values = dict(row)
-    stats = {name: values.pop(name) for name in (*JOB_COUNTS, "tokens", "reserved_tokens", "bytes")}
+    stats = {name: values.pop(name) for name in (*JOB_COUNTS, *JOB_SIZES)}
     job_type, status = JobType(values.pop("job_type")), JobStatus(values.pop("status"))
     return BatchJobRecord(**values, job_type=job_type, status=status, stats=stats)
 

@@ -31,6 +31,7 @@ PLANTED = {
     "one embedder imports another": ("embedders/openai/lines.py", "from evervec.embedders.gemini import lines", "No embedder knows"),
     "one extractor imports another": ("extractors/local/links.py", "from evervec.extractors.ollama import answers", "No extractor knows"),
     "SQL outside the store": ("pipeline/upkeep/sweep.py", "import asyncpg", "SQL lives in the store"),
+    "a model made outside the store": ("models.py", "from sqlmodel import SQLModel", "SQL lives in the store"),
     "a vendor in the pipeline": ("pipeline/upkeep/sweep.py", "import nats", "no vendor"),
     "a vendor in the domain": ("domain/text.py", "import ollama", "no vendor"),
     "FAISS outside the mirror": ("pipeline/mirrors/mirror.py", "import faiss", "FAISS lives in the mirror"),

@@ -50,6 +50,7 @@ PLANTED = {
         "parsed bytes",
     ),
     "long file": ("store/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
+    "private word": ("pipeline/chunking.py", "class Kitchen:\n    ...\n", "private word"),
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
 }
 ALLOWED = {

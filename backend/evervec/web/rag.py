@@ -99,7 +99,7 @@ def _wish(asked: IndexRequest, full_rebuild: bool) -> RunRequest:
 
 
 async def _asked(request: Request) -> IndexRequest:
-    """The body, read only as far as one may be long; no body is a wish without ids. Raises `Refused`."""
+    """Read the body up to its allowed length; no body is a request without ids. Raises `Refused`."""
     body = bytearray()
     async for part in request.stream():
         body += part

@@ -11,7 +11,7 @@ import pytest
 from evervec.domain.feed import DatabaseIdentity, FeedVectors, Watermark
 from evervec.mirror.build import build
 from evervec.mirror.disk.folder import MirrorFolder
-from evervec.pipeline.mirrors.registry import MEGABYTE
+from evervec.pipeline.mirrors.registry import MEBIBYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets, vector_wire
@@ -218,14 +218,14 @@ async def test_datasets_beyond_the_memory_budget_are_dropped_and_come_back_when_
     async with worker(resources, mirror_memory_mb=1) as one:
         mirrors = [one.mirrors.mirror(dataset) for dataset in found]
         await until(lambda: all(m.last_check or m.state == "dropped" for m in mirrors))
-        await until(lambda: sum(m.memory for m in mirrors) <= MEGABYTE)
+        await until(lambda: sum(m.memory for m in mirrors) <= MEBIBYTE)
         assert all(m.state in ("ready", "dropped") for m in mirrors)
         assert {m.state for m in mirrors} == {"ready", "dropped"}
         for dataset in found * 2:
             text = f"{dataset.slug} {TEXTS[9]}"
             answer = await search(one, text, dataset=dataset.slug, kind="message", k=3)
             assert (answer.engine, answer.hits[0].text) == ("mirror", text)
-            assert sum(m.memory for m in mirrors) <= MEGABYTE
+            assert sum(m.memory for m in mirrors) <= MEBIBYTE
         await stored(one, found[0], ["written while it was dropped"])
         answer = await search(one, "written while it was dropped", dataset="a", kind="message", k=1)
         assert (answer.engine, answer.hits[0].text) == ("mirror", "written while it was dropped")

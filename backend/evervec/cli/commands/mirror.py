@@ -20,7 +20,7 @@ Quick = Annotated[
     bool, typer.Option("--quick", metavar="", help="Compare ids and versions alone, not every number of every vector.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Only report; repair nothing.")]
-MEGABYTE = 1 << 20
+MEBIBYTE = 1 << 20
 
 
 @app.callback()
@@ -156,7 +156,7 @@ def _show_standing(one: dict[str, Any]) -> None:
 
 def _lines(one: dict[str, Any]) -> list[tuple[str, str]]:
     state = f"{one['state']}: {one['reason']}" if one["reason"] else one["state"]
-    memory, disk = one["bytes_memory"] / MEGABYTE, one["bytes_disk"] / MEGABYTE
+    memory, disk = one["bytes_memory"] / MEBIBYTE, one["bytes_disk"] / MEBIBYTE
     held = ", ".join(f"{h['pid']} on {'this machine' if h['here'] else h['host']}" for h in one["holders"])
     return [
         ("state", state),

@@ -8,7 +8,7 @@ from evervec.errors import Refused
 from evervec.sources.files.file_uris import path_of
 from evervec.sources.files.listing import SkipReason
 
-EXAMPLES = 10
+EXAMPLES_SHOWN = 10
 STAGES = ("list", "read", "chunk", "write", "embed")
 UNKNOWN = "–"
 
@@ -23,7 +23,7 @@ def show_run(found: dict[str, Any], *, dry: bool = False) -> None:
 
 def show_skipped(found: dict[str, Any]) -> None:
     """What has no document though it might have one, and why: the first ones by name."""
-    shown = [one for one in found["examples"] if one["reason"] != SkipReason.UNKNOWN_FORMAT][:EXAMPLES]
+    shown = [one for one in found["examples"] if one["reason"] != SkipReason.UNKNOWN_FORMAT][:EXAMPLES_SHOWN]
     for one in shown:
         detail = f" ({one['detail']})" if one["detail"] else ""
         output.note(f"skipped {place(one['uri'])}: {one['reason']}{detail}", indent=2)

@@ -8,7 +8,7 @@ WORTH_A_JOB = 500
 
 
 async def choose_batch(resources: Resources, request: bool | None, rows: int) -> bool:
-    """Whether so many rows of a backfill go to the batch lane: as wished, else where there is one and it is worth it.
+    """Return whether so many rows of a backfill go to the batch API: as requested, else if there is one and it pays.
 
     New and edited rows never do by themselves. Raises `NoBatchError` for a request that the provider can not fulfil.
     """

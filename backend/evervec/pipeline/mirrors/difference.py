@@ -15,7 +15,7 @@ from evervec.store import changes
 from evervec.store.changes import FeedState
 from evervec.store.session import ReadTx
 
-EXAMPLES = 20
+EXAMPLE_IDS = 20
 """At most so many vector ids of each sort of difference are named; all are counted."""
 COMPARED_AT_ONCE = 20_000
 """Vectors that a deep check compares at a time."""
@@ -93,5 +93,5 @@ def summarize(started: float, vectors: int, found: Difference, repaired: str) ->
         **{sort: len(ids) for sort, ids in named.items()},
         milliseconds=round((perf_counter() - started) * 1000, 3),
         repaired=repaired,
-        examples={sort: ids[:EXAMPLES].tolist() for sort, ids in named.items() if len(ids)},
+        examples={sort: ids[:EXAMPLE_IDS].tolist() for sort, ids in named.items() if len(ids)},
     )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = log.get("mirror")
 
-MEGABYTE = 1 << 20
-QUICK_BYTES = 64 * MEGABYTE
+MEBIBYTE = 1 << 20
+QUICK_BYTES = 64 * MEBIBYTE
 """A file of at most this size is read and checked in the time of one query."""
 
 
@@ -196,7 +196,7 @@ class Mirrors:
 
     def keep_to_budget(self, kept: "Mirror") -> None:
         """Drop the mirrors that were not used for longest until the rest fits in memory; `kept` always stays."""
-        budget = self.settings.mirror_memory_mb * MEGABYTE
+        budget = self.settings.mirror_memory_mb * MEBIBYTE
         open_mirrors = sorted((m for m in self._mirrors.values() if m.index is not None), key=lambda m: m.used)
         used = sum(mirror.memory for mirror in open_mirrors)
         for mirror in open_mirrors:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import SecretStr
 
@@ -22,6 +22,8 @@ from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.doorbell import Doorbell
+    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
 
 logger = log.get("runtime")
 
@@ -38,7 +40,11 @@ class Runtime:
     settings: Settings
     stack: Stack
     resources: Resources
-    broker: "JetStreamBroker"
+
+    @property
+    def broker(self) -> "JetStreamBroker":
+        """Return the broker of a process that sends or receives tasks."""
+        return cast("JetStreamBroker", self.resources.broker)
 
 
 @asynccontextmanager
@@ -47,19 +53,17 @@ async def open_runtime(
     *,
     worker: bool = False,
     queue: bool = True,
+    sends: bool = True,
     migrate: bool | None = None,
     progress: Progress = lambda _: None,
 ) -> AsyncIterator[Runtime]:
-    """Open the stack and connect to it; without `queue` NATS is neither started nor used.
+    """Open the stack and connect to it; without `queue` NATS is neither started nor used, without `sends` it is only
+    asked what waits.
 
     An embedded database is migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a
     worker does not start; any other process works without a doorbell, because the sweep finds committed rows.
     `progress` is called with the number of rows that a migration has read, batch by batch.
     """
-    # imported here, because `evervec --help` does not need them
-    from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.doorbell import Doorbell
-
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))
         settings = _with_key(settings, stack)
@@ -68,25 +72,40 @@ async def open_runtime(
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
         patience = settings.connect_seconds if worker else min(NATS_PATIENCE_SECONDS, settings.connect_seconds)
-        broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience)
-        broker.is_worker_process = worker
+        broker, doorbell = (_sender if queue and sends else _reader)(settings, stack, patience, worker)
         closing.push_async_callback(broker.shutdown)
         if queue:
-            await _connect(broker)
-        doorbell = Doorbell(broker)
+            await _connect(broker, worker=worker)
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
         resources = Resources(settings, database, broker, doorbell, clients, mirrors)
         await providers.ensure_default(resources)
-        yield Runtime(settings, stack, resources, broker)
+        yield Runtime(settings, stack, resources)
 
 
-async def _connect(broker: "JetStreamBroker") -> None:
+def _sender(settings: Settings, stack: Stack, patience: float, worker: bool) -> "tuple[JetStreamBroker, Doorbell]":
+    """Return the broker of a process that sends tasks. TaskIQ takes half a second to import."""
+    from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.doorbell import Doorbell
+
+    broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience)
+    broker.is_worker_process = worker
+    return broker, Doorbell(broker)
+
+
+def _reader(settings: Settings, stack: Stack, patience: float, _worker: bool) -> "tuple[QueueReader, SilentDoorbell]":
+    """Return what a process has that sends nothing."""
+    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
+
+    return QueueReader(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience), SilentDoorbell()
+
+
+async def _connect(broker: "JetStreamBroker | QueueReader", *, worker: bool) -> None:
     try:
         await broker.startup()
     except QueueDownError as error:
-        if broker.is_worker_process:
+        if worker:
             raise
         logger.warning("doorbell not connected", reason=str(error))
 

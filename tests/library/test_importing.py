@@ -20,6 +20,7 @@ FOR_HELP = (
     "evervec.runtime",
     "evervec.pipeline",
 )
+FOR_STATUS = ("taskiq", "taskiq_nats", "aiohttp", "sqlalchemy", "sqlmodel", "cryptography", "semchunk", "rich.progress")
 PROBE = """
 import sys
 opened = []
@@ -61,6 +62,21 @@ def test_the_help_of_the_command_line_loads_no_command_and_no_library_of_ours() 
     out, seen = run(statement, (*HEAVY, *FOR_HELP))
     assert "Start with" in out
     assert seen == "[] []"
+
+
+def test_the_status_loads_nothing_that_it_does_not_need() -> None:
+    asked = """
+import asyncio
+import evervec.cli.commands.status
+evervec.log.configure("ERROR")
+from evervec.queue.queue_reader import QueueReader
+try:
+    asyncio.run(QueueReader("nats://127.0.0.1:1", stream="NONE", connect_seconds=0.1).startup())
+except evervec.errors.QueueDownError:
+    opened.clear()
+import evervec.queue.depth
+"""
+    assert run(asked, (*PARSERS, *FOR_SOME, *FOR_STATUS)) == ("", "[] []")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from sys import maxsize
 from typing import cast
 from zlib import crc32
 
-from semchunk.semchunk import chunk as semchunk
-
 from evervec.domain.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
@@ -219,6 +217,8 @@ class _Chunker:
 
     def _split_points(self, piece: _Piece, most: int) -> Iterator[int]:
         """Yield places to split a piece: between lines, sentences, clauses, words or, in the worst case, within a word."""
+        from semchunk.semchunk import chunk as semchunk
+
         begin = end = piece.start
         while end < piece.end:
             end = min(begin + SPLIT_CHARACTERS, piece.end)

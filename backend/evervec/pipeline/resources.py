@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # half a second of imports, which most commands do without
     from evervec.queue.broker import JetStreamBroker
     from evervec.queue.doorbell import Doorbell
+    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
 
 INDEX_RUNS = 2
 """At most so many index runs work at a time in one process."""
@@ -28,8 +29,8 @@ class Resources:
 
     settings: Settings
     database: Database
-    broker: "JetStreamBroker"
-    doorbell: "Doorbell"
+    broker: "JetStreamBroker | QueueReader"
+    doorbell: "Doorbell | SilentDoorbell"
     clients: ProviderClients
     mirrors: Mirrors
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))

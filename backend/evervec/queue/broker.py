@@ -50,7 +50,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         fetch_batch: int = 8,
         fetch_seconds: float = 5.0,
         hold_seconds: float = 3_600.0,
-        duplicate_window: float = 600.0,
+        duplicate_window: float = streams.DUPLICATE_SECONDS,
         lanes: tuple[streams.LanePlan, ...] = streams.LANES,
     ) -> None:
         super().__init__(url, stream_name=stream)
@@ -91,10 +91,8 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         """Raise QueueDownError for every way in which a request to the server gets no answer."""
         if not self.connected:
             raise self.down("not connected")
-        try:
+        with self._connection.errors():
             yield
-        except CONNECTION_ERRORS as error:
-            raise self.down(str(error) or type(error).__name__) from error
 
     @property
     def unsettled(self) -> UnsettledDeliveries:
@@ -116,7 +114,7 @@ class JetStreamBroker(PullBasedJetStreamBroker):
             self.js = self.client.jetstream()
             self.publisher = Publisher(self.js, self._repair_streams, self.down)
             try:
-                await self._prepare()
+                await self._connection.until_ready(self._prepare, self._connect_seconds)
             except BaseException:
                 await self._connection.close(self.client)
                 raise
@@ -125,21 +123,8 @@ class JetStreamBroker(PullBasedJetStreamBroker):
         await AsyncBroker.startup(self)
 
     async def _prepare(self) -> None:
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                await self._until_ready()
-        except TimeoutError as error:
-            raise self.down(f"JetStream is not ready: {self._connection.last_error}") from error
-
-    async def _until_ready(self) -> None:
-        """Try until JetStream answers: a server that was just started answers earlier than its JetStream."""
-        while True:
-            try:
-                await self._add_or_reuse_stream()
-                return await self._startup_consumer()
-            except CONNECTION_ERRORS as error:
-                self._connection.last_error = str(error) or type(error).__name__
-                await asyncio.sleep(0.1)
+        await self._add_or_reuse_stream()
+        await self._startup_consumer()
 
     async def _add_or_reuse_stream(self) -> None:
         await streams.ensure_streams(self.js, self._streams)

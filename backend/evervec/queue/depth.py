@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nats.js.api import ConsumerInfo
 
-from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
+
+if TYPE_CHECKING:
+    from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.queue_reader import QueueReader
 
 _BUSY: Final = timedelta(seconds=60)
 
@@ -25,7 +28,7 @@ class Depth:
     worker_listens: bool
 
 
-async def depth(broker: JetStreamBroker) -> Depth:
+async def depth(broker: "JetStreamBroker | QueueReader") -> Depth:
     """Count what is on the streams, whether or not a worker runs. Raise QueueDownError."""
     layout = broker.layout
     with broker.connection_errors():

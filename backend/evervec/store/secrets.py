@@ -1,12 +1,17 @@
 """API keys at rest: encrypted with a key that is not in the database."""
 
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING
 
 from evervec.errors import Refused
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 
 def new_key() -> str:
     """Return a new key for `EVERVEC_SECRET_KEY`."""
+    from cryptography.fernet import Fernet
+
     return Fernet.generate_key().decode()
 
 
@@ -17,6 +22,8 @@ def seal(key: str, text: str) -> bytes:
 
 def unseal(key: str, sealed: bytes) -> str:
     """Decrypt a text. Raises `Refused` if it was encrypted with another key."""
+    from cryptography.fernet import InvalidToken
+
     try:
         return _fernet(key).decrypt(sealed).decode()
     except InvalidToken as error:
@@ -26,7 +33,9 @@ def unseal(key: str, sealed: bytes) -> str:
         ) from error
 
 
-def _fernet(key: str) -> Fernet:
+def _fernet(key: str) -> "Fernet":
+    from cryptography.fernet import Fernet
+
     try:
         return Fernet(key)
     except ValueError as error:

@@ -13,7 +13,9 @@ WAITS = {"unscored": "wait to be scored", "unextracted": "wait for extraction", 
 
 def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
     """Coverage by dataset and kind, mirrors, extraction, provider and queue."""
-    found = call(lambda resources: overview.status(resources, dataset=dataset, project=project), queue=True)
+    found = call(
+        lambda resources: overview.status(resources, dataset=dataset, project=project), queue=True, sends=False
+    )
     if as_json:
         output.document(found)
     else:

@@ -3,21 +3,12 @@
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Timer
 from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -99,25 +90,31 @@ def _cell(value: object) -> Text:
 
 
 def progress(what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-    """A bar on a terminal for what takes longer than a second; silent elsewhere. Gives a function that takes a count."""
-    counts = (BarColumn(), MofNCompleteColumn()) if total else (TextColumn("{task.completed:,}"),)
-    return _shown(what, total, *counts)
+    """Show a bar on a terminal for what takes longer than a second; silent elsewhere. Give a function that takes a count."""
+    return _shown(what, total, counts=True) if err.is_terminal else nullcontext(lambda _count: None)
 
 
 def waiting(what: str) -> AbstractContextManager[Callable[[int], None]]:
-    """The same for what can not be counted."""
-    return _shown(what, None)
+    """Show the same for what can not be counted."""
+    return _shown(what, None, counts=False) if err.is_terminal else nullcontext(lambda _count: None)
 
 
 @contextmanager
-def _shown(what: str, total: int | None, *counts: ProgressColumn) -> Iterator[Callable[[int], None]]:
+def _shown(what: str, total: int | None, *, counts: bool) -> Iterator[Callable[[int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    counted = (BarColumn(), MofNCompleteColumn()) if total else (TextColumn("{task.completed:,}"),)
     bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), *counts, TimeElapsedColumn(), console=err, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        *(counted if counts else ()),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
     )
     task = bar.add_task(what, total=total)
     shows = Timer(BAR_AFTER, bar.start)
-    if err.is_terminal:
-        shows.start()
+    shows.start()
     try:
         yield lambda count: bar.advance(task, count)
     finally:

@@ -43,23 +43,25 @@ def block(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(faults.tell(error)) from None
 
 
-def call(function: Callable[[Resources], Awaitable[T]], *, queue: bool = False) -> T:
+def call(function: Callable[[Resources], Awaitable[T]], *, queue: bool = False, sends: bool = True) -> T:
     """Open the runtime, call a pipeline function, close. What most commands are; few of them need NATS."""
 
     async def through(runtime: Runtime) -> T:
         return await function(runtime.resources)
 
-    return with_runtime(through, queue=queue)
+    return with_runtime(through, queue=queue, sends=sends)
 
 
-def with_runtime(function: Callable[[Runtime], Awaitable[T]], *, queue: bool = False, migrate: bool | None = None) -> T:
+def with_runtime(
+    function: Callable[[Runtime], Awaitable[T]], *, queue: bool = False, sends: bool = True, migrate: bool | None = None
+) -> T:
     """Open the runtime, call with all of it, close."""
     found = settings()
 
     async def opened() -> T:
         async with AsyncExitStack() as closing:
             with output.progress("rows taken in") if migrate else output.waiting("opening the stack") as step:
-                opening = open_runtime(found, queue=queue, migrate=migrate, progress=step)
+                opening = open_runtime(found, queue=queue, sends=sends, migrate=migrate, progress=step)
                 runtime = await closing.enter_async_context(opening)
             return await function(runtime)
 

@@ -13,6 +13,7 @@ from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, is
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
+from evervec.queue.queue_reader import SilentDoorbell
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Database, Tx
@@ -83,7 +84,7 @@ class _Hooks:
     rung at most `RING_AFTER_SECONDS` and one step after rows are saved. The last one is rung at the end.
     """
 
-    def __init__(self, doorbell: Doorbell, provider_id: UUID, lane: Lane) -> None:
+    def __init__(self, doorbell: Doorbell | SilentDoorbell, provider_id: UUID, lane: Lane) -> None:
         self._doorbell = doorbell
         self._provider_id = provider_id
         self._lane = lane

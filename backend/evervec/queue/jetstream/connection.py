@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -83,6 +83,30 @@ class Connection:
             reason = self.last_error if isinstance(error, TimeoutError) else str(error)
             raise self.down(reason) from error
         self._up = True
+
+    async def until_ready(self, prepare: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Prepare until it succeeds: a server that was just started answers earlier than its JetStream.
+
+        Raise QueueDownError after `seconds`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return await prepare()
+                    except CONNECTION_ERRORS as error:
+                        self.last_error = str(error) or type(error).__name__
+                        await asyncio.sleep(0.1)
+        except TimeoutError as error:
+            raise self.down(f"JetStream is not ready: {self.last_error}") from error
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise QueueDownError for every way in which a request gets no answer."""
+        try:
+            yield
+        except CONNECTION_ERRORS as error:
+            raise self.down(str(error) or type(error).__name__) from error
 
     async def close(self, client: Client) -> None:
         """Close for good; nothing is logged as an outage."""

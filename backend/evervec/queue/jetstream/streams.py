@@ -13,6 +13,9 @@ from evervec.errors import StreamMismatchError
 from evervec.queue.names import Lane, Layout
 
 DAY: Final = 86_400.0
+DUPLICATE_SECONDS: Final = 600.0
+"""How long the id of a message is remembered, so that it is taken once."""
+
 ADVISORY_CONSUMER: Final = "mover"
 """The durable consumer of the server's advisories; servers in use know it by this name."""
 

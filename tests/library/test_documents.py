@@ -1,6 +1,7 @@
 """`Document`: made of a text or of a file, and refused with a reason where there is none to be had."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,3 +102,9 @@ async def test_an_identity_that_postgresql_can_not_store_is_refused(local: Seman
     with pytest.raises(Refused, match="uri"):
         await local.ingest(Document.from_text(uri, "text"), mode="sync")
     assert (await local.ingest(Document.from_text("fine", "text"), mode="sync")).embedded == 1
+
+
+def test_a_document_survives_pickling_and_says_what_it_is() -> None:
+    document = Document.from_text("a", "birds sing in the morning")
+    assert pickle.loads(pickle.dumps(document)) == document
+    assert repr(document).startswith("LibraryDocument(uri='a', ")

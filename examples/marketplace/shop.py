@@ -47,7 +47,7 @@ async def written_since(tx: ReadTx, moment: datetime) -> int:
 
 
 async def withdraw(tx: Tx, gone: Mapping[str, Sequence[int]]) -> dict[str, set[str]]:
-    """Delete orders, and products with their stocks; answers what was deleted, by seller, as `table/id`."""
+    """Delete orders, and products with their stocks; return what was deleted, by seller, as `table/id`."""
     deleted: dict[str, set[str]] = {}
     for table, column, ids in (
         ("orders", "id", gone["orders"]),

@@ -18,7 +18,7 @@ from evervec.pipeline.search.search import SearchAnswer
 from evervec.pipeline.status.due import next_due
 from evervec.queue import names
 from evervec.runtime import Runtime
-from evervec.store import documents, runs
+from evervec.store import documents
 from evervec.store.runs import RunRecord
 from evervec.worker.schedule import schedules
 from evervec.worker.tasks import index_dataset_task
@@ -93,7 +93,7 @@ class Story:
         runtime.broker.state.market = self._market
 
     async def open(self) -> int:
-        """Set up the shop with its history; answers the number of its rows."""
+        """Set up the shop with its history; return the number of its rows."""
         async with self._resources.database.transaction() as tx:
             await shop.open_with(tx, self._market.opening)
         return sum(map(len, self._market.opening.values()))
@@ -147,7 +147,7 @@ class Story:
     async def schedule(self) -> list[Due]:
         """Return what the scheduler sends, and when next, by the database's clock."""
         async with self._resources.database.read() as tx:
-            now = await runs.now(tx)
+            now = await tx.now()
         due = [(one.task_name, one.cron or "") for one in schedules(self._runtime.settings)]
         return [Due(name, cron, next_due(cron, now)) for name, cron in due]
 

@@ -29,7 +29,7 @@ MARKET: Market = TaskiqDepends(opened_market)
 async def sync_marketplace_task(
     day: int, full_rebuild: bool = False, resources: Resources = OPEN_RESOURCES, market: Market = MARKET
 ) -> dict[str, Any]:
-    """Bring the shop's tables up to date; answers what changed, by table and by dataset, and the runs that index it.
+    """Bring the shop's tables up to date; return what changed, by table and by dataset, and the runs that index it.
 
     Where the marketplace breaks off, `MarketDownError` leaves this task before anything is triggered: the next sync
     finds what was pulled until then as well.

@@ -16,7 +16,7 @@ async def seconds(work: Awaitable[object]) -> float:
 
 
 async def rounds(count: int, variants: Mapping[str, Timed]) -> dict[str, list[float]]:
-    """Run every variant once a round, the first one last in every second round; answers seconds by variant.
+    """Run every variant once a round, the first one last in every second round; return seconds by variant.
 
     A variant answers its own seconds, so that its preparation is not counted.
     """

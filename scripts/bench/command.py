@@ -1,4 +1,4 @@
-"""`scripts/bench/run`: runs the benchmarks asked for and shows what they found."""
+"""`scripts/bench/run`: run the chosen benchmarks and show their results."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -37,7 +37,7 @@ async def run(bench: Bench) -> list[Line]:
 
 
 async def _there_and_back(bench: Bench, stage: Stage, type_: str, count: int) -> dict[str, Any]:
-    """Each step in a process of its own; answers what they said. Raises `RuntimeError` when a row is missing."""
+    """Run each step in a process of its own; return what they printed. Raises `RuntimeError` when a row is missing."""
     async with bench.resources(f"deferred_{type_}") as resources:
         texts = await _waiting(resources, stage, type_, count)
         reported = {"send": await _sent(resources, stage, texts)}
@@ -51,7 +51,7 @@ async def _there_and_back(bench: Bench, stage: Stage, type_: str, count: int) ->
 
 
 async def _waiting(resources: Resources, stage: Stage, type_: str, count: int) -> list[str]:
-    """Rows in the batch lane of an empty database; answers their texts."""
+    """Mark rows for batch jobs in an empty database; return their texts."""
     await stage.add(resources, type_)
     target, texts = await dataset(resources), [_words(number) for number in range(count)]
     await copy_messages(resources, target, texts)

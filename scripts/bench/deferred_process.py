@@ -1,4 +1,4 @@
-"""A process of its own for a benchmark of the batch lane: does one thing, and says on stdout what it took."""
+"""One process of a batch benchmark: do one thing, and print on stdout what it took."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What the benchmarks of the batch lane stand on: a provider in a process of its own, its record here, and processes that do one thing."""
+"""The setting of the batch benchmarks: a provider in a process of its own, its record here, and processes that do one thing."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ class Stage:
         )
 
     async def run_child(self, resources: Resources, *arguments: str) -> dict[str, Any]:
-        """Run one command of `deferred_process` on this database; answers what it said. Raises `RuntimeError`."""
+        """Run one command of `deferred_process` on this database; return what it said. Raises `RuntimeError`."""
         environment = {
             **os.environ,
             "EVERVEC_DATABASE_URL": resources.database.url,

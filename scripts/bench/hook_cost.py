@@ -27,14 +27,14 @@ PROMISE = 0.01
 
 
 class KeepingDoorbell(Doorbell):
-    """The real doorbell, which remembers what it rang."""
+    """The real doorbell, which records what it rang."""
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources.broker)
         self.rung: list[list[Ring]] = []
 
     async def ring_many(self, rings: Iterable[Ring]) -> int:
-        """Ring. Raises when the queue did not take it all: a doorbell that nobody hears costs nothing."""
+        """Ring, and record it. Raises if the queue did not take it all, because an unsent doorbell would cost nothing."""
         listed = list(rings)
         if await super().ring_many(listed) != len(listed):
             raise RuntimeError("the queue did not take every task")

@@ -93,7 +93,7 @@ async def _fill(resources: Resources, name: str, count: int) -> None:
 
 
 async def _edit(resources: Resources, name: str, part: int, changed: int) -> list[str | int]:
-    """Change every record of a part of the table; answers their ids."""
+    """Change every record of a part of the table; return their ids."""
     async with resources.database.transaction() as tx:
         rows = await tx.fetch(
             f"UPDATE {name} SET body = body || ' ' || $1, updated_at = now() WHERE id >= $2 AND id < $3 RETURNING id",

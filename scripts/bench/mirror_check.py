@@ -41,7 +41,7 @@ async def _checks(bench: Bench) -> list[Line]:
 
 
 def _spoil(mirror: Mirror) -> None:
-    """Behind the back of the feed: some ids gone, some that never were, some in another version."""
+    """Make a mirror differ without the feed: some ids missing, some extra, some in another version."""
     index = mirror.index
     if index is None:
         raise RuntimeError(mirror.reason)

@@ -27,7 +27,7 @@ VECTOR_ID = "SELECT vector_id FROM embeddings WHERE row_id = $1 AND kind = 1"
 RATE = 1000
 PATIENCE = 10.0
 LOOK = 0.0003
-"""How often it is looked whether a new state of the mirror stands."""
+"""How often the mirror is polled for a new state."""
 PAUSE = (0.01, 0.05)
 
 
@@ -84,7 +84,7 @@ async def _vectors(bench: Bench) -> list[Line]:
 async def _written(
     resources: Resources, target: DatasetRef, *, rate: int, seconds: int, size: int = 1
 ) -> Sequence[float]:
-    """Another process writes and rings; answers the milliseconds from each commit until it is searchable here."""
+    """Another process writes and rings; return the milliseconds from each commit until it is searchable here."""
     seen = Seen()
     watching = asyncio.create_task(seen.watch(resources.mirrors, target))
     arguments = ["write", target.slug, "--rate", str(rate), "--seconds", str(seconds), "--size", str(size)]

@@ -1,4 +1,4 @@
-"""A process of its own for a benchmark of the mirror: rebuilds, starts or writes, and says on stdout what it took."""
+"""One process of a mirror benchmark: rebuild, start or write, and print on stdout what it took."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ command = typer.Typer(add_completion=False)
 
 
 async def run_child(resources: Resources, *arguments: str) -> dict[str, Any]:
-    """Run one command in a process of its own; answers what it printed. Raises `RuntimeError` when it fails."""
+    """Run one command in a process of its own; return what it printed. Raises `RuntimeError` when it fails."""
     return await answer(await started(resources, *arguments))
 
 

@@ -104,7 +104,7 @@ def _row(width: int) -> np.dtype[np.void]:
 
 @asynccontextmanager
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
-    """While inside, this process follows the feed as a worker or a search process does."""
+    """Follow the feed with this process while inside, as a worker does."""
     finish = asyncio.Event()
     task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
     try:

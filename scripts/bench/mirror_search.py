@@ -73,7 +73,7 @@ async def _recall(ask: Ask, queries: Rows, true: Ids) -> float:
 
 
 async def _reach(engine: Engine, queries: Rows, true: Ids) -> float:
-    """Set the smallest effort that reaches the recall on all queries, found by halving on some; answers that recall."""
+    """Set the smallest effort that reaches the recall on all queries, found by halving on some; return that recall."""
     low, high = 0, len(engine.efforts) - 1
     while low < high:
         middle = (low + high) // 2

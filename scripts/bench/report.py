@@ -1,4 +1,4 @@
-"""What a benchmark says: one line a comparison, and the three ways a whole run is shown. Measures nothing."""
+"""The report of a benchmark: one line a comparison, and the three ways to show a whole run. Nothing is measured here."""
 
 import operator
 from collections.abc import Iterable, Sequence

@@ -39,7 +39,7 @@ class Tables:
     size: int
 
     async def round(self) -> tuple[list[float], list[float]]:
-        """Both tables without vectors, then a batch here and a batch there; answers the seconds of each batch."""
+        """Both tables without vectors, then a batch here and a batch there; return the seconds of each batch."""
         claimed = await self._claimed()
         await self._fill_plain()
         ours, bare = [], []

@@ -27,7 +27,7 @@ TEXTS = [f"the queue number {n} is full of jobs" for n in range(40)]
 
 
 async def embedded(resources: Resources, psql: Any, dataset: DatasetRef, *texts: str) -> list[int]:
-    """Messages embedded by the engine; answers their row ids."""
+    """Messages embedded by the engine; return their row ids."""
     ids = [await plant(psql, MESSAGE, dataset.id, text) for text in texts]
     await embed_dataset(resources, dataset.id)
     return ids
@@ -36,7 +36,7 @@ async def embedded(resources: Resources, psql: Any, dataset: DatasetRef, *texts:
 async def stored(
     resources: Resources, dataset: DatasetRef, texts: Sequence[str], rows: NDArray[np.float32] | None = None
 ) -> list[int]:
-    """Messages with vectors in one transaction, those of the fake provider or `rows` `(n, 32)`; answers vector ids."""
+    """Messages with vectors in one transaction, those of the fake provider or `rows` `(n, 32)`; return vector ids."""
     rows = expected_vectors(MODEL, texts, WIDTH) if rows is None else rows
     async with resources.database.transaction() as tx:
         ids = [

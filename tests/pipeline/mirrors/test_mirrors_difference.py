@@ -49,7 +49,7 @@ def save(
     *,
     factory: str | None = None,
 ) -> int:
-    """Put a mirror on disk that says of itself what we like; answers its generation."""
+    """Put a mirror on disk that says of itself what we like; return its generation."""
     folder = MirrorFolder(resources.settings.mirrors)
     folder.save(dataset.project_id, dataset.id, build(vectors, identity, watermark, factory=factory))
     return generation(resources, dataset)

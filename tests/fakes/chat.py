@@ -51,7 +51,7 @@ def score(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def extract(document: dict[str, Any]) -> dict[str, Any]:
-    """Extract one atom per message longer than ATOM_CHARS, its type by keyword; a solution solves the problem before it."""
+    """Extract one atom per message over ATOM_CHARS, its type by keyword; a solution solves the problem before it."""
     atoms: list[dict[str, Any]] = []
     links = []
     for message in document.get("messages", []):

@@ -55,7 +55,7 @@ Publish = Callable[["Job"], Iterable[RemoteFile]]
 
 @dataclass
 class Scan:
-    """The result of one reading of a job's file: where lines begin, what they hold, and why the job must fail, if so."""
+    """The result of one reading of a job's file: where lines begin, what they hold, and why the job must fail."""
 
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     texts: int = 0

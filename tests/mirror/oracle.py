@@ -19,7 +19,7 @@ ROUNDING = 2e-3
 
 
 def row_of(ids: Ids, versions: Ids) -> Rows:
-    """Return vectors `(n, DIMENSIONS)` that depend on id and version alone, so that a wrong one is seen by its score."""
+    """Return vectors `(n, DIMENSIONS)` that only id and version decide, so that a wrong one is seen by its score."""
     phases = (ids * 37.0 + versions * 101.0 + 1.0)[:, None]
     rows = np.sin(phases * np.sqrt(np.arange(2, DIMENSIONS + 2)))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

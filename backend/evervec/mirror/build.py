@@ -51,15 +51,15 @@ def build(
     """
     use_threads(threads)
     check = _checker(stop)
-    spelled = _spelled(factory, len(vectors))
-    if spelled != FLAT_FACTORY:
-        segment = _tuned(spelled, vectors, identity, watermark, target, threads, check)
+    spelling = _spelled(factory, len(vectors))
+    if spelling != FLAT_FACTORY:
+        segment = _tuned(spelling, vectors, identity, watermark, target, threads, check)
         if segment.tuning.recall >= target:
             return segment
     index = _empty(FLAT_FACTORY, vectors.rows.shape[1])
-    places = np.arange(len(vectors))
-    _add(index, vectors.rows, places, check)
-    return _segment(index, FLAT_FACTORY, Tuning(target, 1.0, 0), vectors, places, identity, watermark)
+    positions = np.arange(len(vectors))
+    _add(index, vectors.rows, positions, check)
+    return _segment(index, FLAT_FACTORY, Tuning(target, 1.0, 0), vectors, positions, identity, watermark)
 
 
 def list_count(n: int) -> int:
@@ -86,7 +86,7 @@ def _spelled(factory: str | None, n: int) -> str:
 
 
 def _tuned(
-    spelled: str,
+    spelling: str,
     vectors: FeedVectors,
     identity: DatabaseIdentity,
     watermark: Watermark,
@@ -98,7 +98,7 @@ def _tuned(
 
     The sample that tunes it is added last: until then the index does not contain it, as it will not contain queries.
     """
-    index, rows = _empty(spelled, vectors.rows.shape[1]), vectors.rows
+    index, rows = _empty(spelling, vectors.rows.shape[1]), vectors.rows
     order = np.random.default_rng(SEED).permutation(len(vectors))
     sample = order[: min(SAMPLE_QUERIES, len(order) // 4)]
     rest = np.sort(order[len(sample) :])
@@ -106,37 +106,37 @@ def _tuned(
         _train(index, rows, order[len(sample) :])
     check()
     _add(index, rows, rest, check)
-    early = _segment(index, spelled, Tuning(target, 0.0, 0), vectors, rest, identity, watermark)
+    early = _segment(index, spelling, Tuning(target, 0.0, 0), vectors, rest, identity, watermark)
     found = tune(early, rows[sample], target, threads=threads, check=check)
     _add(index, rows, sample, check)
-    return _segment(index, spelled, found, vectors, np.concatenate([rest, sample]), identity, watermark)
+    return _segment(index, spelling, found, vectors, np.concatenate([rest, sample]), identity, watermark)
 
 
 def _segment(
     index: Any,
-    spelled: str,
+    spelling: str,
     tuning: Tuning,
     vectors: FeedVectors,
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     identity: DatabaseIdentity,
     watermark: Watermark,
 ) -> Segment:
-    arrays = vectors.ids[places], vectors.versions[places], vectors.kinds[places]
-    return Segment(index, spelled, tuning, *arrays, identity, watermark)
+    arrays = vectors.ids[positions], vectors.versions[positions], vectors.kinds[positions]
+    return Segment(index, spelling, tuning, *arrays, identity, watermark)
 
 
-def _add(index: Any, rows: FloatArray, places: NDArray[np.int64], check: Callable[[], None]) -> None:
+def _add(index: Any, rows: FloatArray, positions: NDArray[np.int64], check: Callable[[], None]) -> None:
     """Add the rows at some positions in slices, so that memory never holds a second copy of all."""
-    for start in range(0, len(places), ADDED_ROWS):
+    for start in range(0, len(positions), ADDED_ROWS):
         check()
-        index.add(rows[places[start : start + ADDED_ROWS]])
+        index.add(rows[positions[start : start + ADDED_ROWS]])
 
 
-def _empty(spelled: str, dimensions: int) -> Any:
+def _empty(spelling: str, dimensions: int) -> Any:
     try:
-        index = faiss.index_factory(dimensions, spelled, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimensions, spelling, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise ValueError(f"FAISS has no index {spelled!r}") from error
+        raise ValueError(f"FAISS has no index {spelling!r}") from error
     if isinstance(index, faiss.IndexHNSW):
         index.hnsw.efConstruction = EF_CONSTRUCTION
     return index

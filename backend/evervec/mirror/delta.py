@@ -162,6 +162,6 @@ def _tier(dimensions: int, parts: Sequence[Tier], vectors: FeedVectors | None = 
 
 def _add_codes(index: Any, parts: Iterable[NDArray[np.uint8]]) -> None:
     """Copy the codes as they are: to decode and encode them again would cost more and round once more."""
-    held = [part for part in parts if len(part)]
-    if held:
-        index.add_sa_codes(held[0] if len(held) == 1 else np.concatenate(held))
+    parts_with_rows = [part for part in parts if len(part)]
+    if parts_with_rows:
+        index.add_sa_codes(parts_with_rows[0] if len(parts_with_rows) == 1 else np.concatenate(parts_with_rows))

@@ -49,12 +49,12 @@ class Entries:
 
     def positions_of(self, ids: Ids, alive: PositionSet | None = None) -> Ids:
         """Return the positions `(m,)` of ids `(m,)`; -1 for an id that is not here, or not alive."""
-        order, held = self._sorted
-        if not len(held):
+        order, sorted_ids = self._sorted
+        if not len(sorted_ids):
             return np.full(len(ids), MISSING_ID, np.int64)
-        at = np.searchsorted(held, ids)
-        at[at == len(held)] = 0
-        there = held[at] == ids
+        at = np.searchsorted(sorted_ids, ids)
+        at[at == len(sorted_ids)] = 0
+        there = sorted_ids[at] == ids
         positions = at if order is None else order[at]
         if alive is not None:
             there &= alive.mask[positions]

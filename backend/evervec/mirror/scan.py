@@ -106,7 +106,7 @@ def _gathered(rows: NDArray[np.float16], queries: FloatArray, k: int, positions:
 
 def _multiplied(storage: Any, queries: FloatArray, k: int, allowed: PositionSet | None) -> ScoredPositions:
     """Decode slice after slice and let BLAS multiply it with all queries."""
-    scores, places = no_hits(len(queries), k)
+    scores, found_positions = no_hits(len(queries), k)
     for start in range(0, storage.ntotal, DECODED_ROWS):
         positions = np.arange(start, min(start + DECODED_ROWS, storage.ntotal))
         if allowed is not None:
@@ -116,7 +116,7 @@ def _multiplied(storage: Any, queries: FloatArray, k: int, allowed: PositionSet 
         found, at = faiss.knn(
             queries, decode(storage, positions), min(k, len(positions)), metric=faiss.METRIC_INNER_PRODUCT
         )
-        scores, places = top_k(
-            np.concatenate([scores, found], axis=1), np.concatenate([places, positions[at]], axis=1), k
+        scores, found_positions = top_k(
+            np.concatenate([scores, found], axis=1), np.concatenate([found_positions, positions[at]], axis=1), k
         )
-    return scores, places
+    return scores, found_positions

@@ -106,13 +106,13 @@ class ServerProcess:
 
     async def stop(self, polite: signal.Signals, seconds: float) -> None:
         """Stop the server and its children: `polite` first, SIGKILL for those left after `seconds`."""
-        told: psutil.Process | None = None
+        signalled: psutil.Process | None = None
         deadline = time.monotonic() + seconds
         while not self.gone() and time.monotonic() < deadline:
             server = self.find()  # a starting server is found as soon as it has written its pid
-            if server is not None and server != told:
+            if server is not None and server != signalled:
                 _send(server, polite)
-                told = server
+                signalled = server
             await asyncio.sleep(POLL_SECONDS)
         for left in () if self.gone() else self._all():
             _send(left, signal.SIGKILL)

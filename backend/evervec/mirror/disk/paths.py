@@ -13,7 +13,7 @@ import xxhash
 
 UUID_FORM = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 FILE_NAME = re.compile(
-    rf"(?P<dataset>{UUID_FORM})\.(?:bin|json|lock|(?P<what>bin|json|reason)\.(?P<turn>\d{{1,9}})\.aside"
+    rf"(?P<dataset>{UUID_FORM})\.(?:bin|json|lock|(?P<part>bin|json|reason)\.(?P<number>\d{{1,9}})\.aside"
     r"|(?P<host>[0-9a-f]{8})\.(?P<pid>\d{1,9})\.\d+\.tmp)"
 )
 COUNTER = itertools.count()
@@ -89,9 +89,9 @@ def parse_name(path: Path) -> MirrorFile | None:
     match = FILE_NAME.fullmatch(path.name)
     if match is None:
         return None
-    turn, pid = match["turn"], match["pid"]
+    number, pid = match["number"], match["pid"]
     return MirrorFile(
-        path, UUID(match["dataset"]), int(turn) if turn else None, match["host"], int(pid) if pid else None
+        path, UUID(match["dataset"]), int(number) if number else None, match["host"], int(pid) if pid else None
     )
 
 

@@ -176,16 +176,16 @@ class FileSource:
     def _outcome(self, trees: Sequence[tuple[Root, FileTree]], uri: str) -> IncomingDocument | SkippedDocument:
         path = path_of(uri)
         seen = [tree.find(path) for root, tree in trees if path.is_relative_to(root.path)]
-        told = [
+        results = [
             one[0] if isinstance(one, tuple) else SkippedDocument(uri, SkipReason.NOT_A_FILE, "a folder")
             for one in seen
             if one
         ]
-        if any(isinstance(one, ListedDocument) for one in told):
+        if any(isinstance(one, ListedDocument) for one in results):
             return self._read(path, uri)
         away = self._away_with(uri)
         otherwise = SkippedDocument(uri, SkipReason.GONE) if away is None else _closed(away)
-        return next((one for one in told if isinstance(one, SkippedDocument)), otherwise)
+        return next((one for one in results if isinstance(one, SkippedDocument)), otherwise)
 
     def _read(self, path: Path, uri: str) -> IncomingDocument | SkippedDocument:
         """Return the document as it was at one moment: a file that changes meanwhile is read again."""

@@ -28,9 +28,9 @@ class Globs:
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        told = [found for line in lines if (found := _translated(line))][::-1]
-        self._wanted = [wanted for _, wanted in told]
-        self._expression = re.compile("|".join(f"({body})" for body, _ in told) or "(?!)", re.DOTALL)
+        patterns = [found for line in lines if (found := _translated(line))][::-1]
+        self._wanted = [wanted for _, wanted in patterns]
+        self._expression = re.compile("|".join(f"({body})" for body, _ in patterns) or "(?!)", re.DOTALL)
 
     def verdict(self, path: str) -> bool | None:
         """Return whether a relative path (a folder's ends in `/`) matches: False if negated, None if no match."""
@@ -59,7 +59,7 @@ Rules = tuple[tuple[int, Globs], ...]
 
 def ignored(path: str, rules: Rules) -> bool:
     """Return whether the nearest rule that matches an absolute path (a folder's ends in `/`) leaves it out."""
-    return next((said for start, globs in rules if (said := globs.verdict(path[start:])) is not None), False)
+    return next((verdict for start, globs in rules if (verdict := globs.verdict(path[start:])) is not None), False)
 
 
 def rules_in(folder: Path, above: Rules) -> Rules:
@@ -141,5 +141,5 @@ class FileFilter:
 
     def includes(self, path: str, *, above: bool) -> bool:
         """Return whether an including glob matches a path relative to the root, or matched the folder `above` it."""
-        said = self._included.verdict(path)
-        return above if said is None else said
+        verdict = self._included.verdict(path)
+        return above if verdict is None else verdict

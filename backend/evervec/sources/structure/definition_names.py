@@ -77,5 +77,5 @@ def _named(node: Node) -> Node | None:
 def _text(data: bytes, node: Node | None) -> str:
     if node is None:
         return ""
-    said = data[node.start_byte : min(node.end_byte, node.start_byte + 4 * LONGEST_HEADING)].decode("utf-8", "replace")
-    return _SEPARATOR.sub(".", " ".join(said.split()))
+    name = data[node.start_byte : min(node.end_byte, node.start_byte + 4 * LONGEST_HEADING)].decode("utf-8", "replace")
+    return _SEPARATOR.sub(".", " ".join(name.split()))

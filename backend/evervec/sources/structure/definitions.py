@@ -64,9 +64,9 @@ class _Walk:
         kept: list[BlockStart] = []
         for start, (heading, cut) in sorted(self.marks.items(), reverse=True):
             if kept and kept[-1][2] is SECTION and kept[-1][0] < self._opened.get(start, 0):
-                below, said, _ = kept[-1]
+                below, inner, _ = kept[-1]
                 if b"\n" not in self._data[start:below].strip():
-                    heading, kept[-1] = said, (below, said, PART)
+                    heading, kept[-1] = inner, (below, inner, PART)
             kept.append((start, heading, cut))
         return kept
 

@@ -16,5 +16,5 @@ def title(text: str) -> str:
     if not found:
         return ""
     line, quote = found["line"], found["quote"]
-    said, closing, _ = line.partition(quote)
-    return said.strip() if closing or len(quote) > 1 else ""
+    first, closing, _ = line.partition(quote)
+    return first.strip() if closing or len(quote) > 1 else ""

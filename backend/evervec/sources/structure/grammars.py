@@ -79,7 +79,7 @@ class Grammar:
     @cached_property
     def kinds(self) -> NodeTypes:
         """Return the words as sets. A node that does not parse may contain definitions as well."""
-        sets = (frozenset(said.split()) for said in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
+        sets = (frozenset(words.split()) for words in (self.scopes, self.leaves, self.wraps, f"{self.through} ERROR"))
         return NodeTypes(*sets)
 
     def parse(self, data: bytes) -> "Node":

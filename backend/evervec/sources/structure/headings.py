@@ -61,7 +61,7 @@ def block_starts(text: str, parts: Iterable[OutlinePart], title: str) -> Iterato
             yield from block_starts_within(text, part.start, part.end, heading)
             waiting.clear()
             continue
-        path = {level: said for level, said in path.items() if level < part.level}
+        path = {level: words for level, words in path.items() if level < part.level}
         path[part.level] = "" if first and part.text == title else part.text
         waiting.append(part.start)
         first = False
@@ -73,4 +73,4 @@ def _opened(starts: list[int], heading: str) -> list[BlockStart]:
 
 
 def _joined(path: dict[int, str]) -> str:
-    return HEADING_SEPARATOR.join(snippet(said, LONGEST_HEADING) for said in path.values() if said)
+    return HEADING_SEPARATOR.join(snippet(words, LONGEST_HEADING) for words in path.values() if words)

@@ -49,10 +49,10 @@ def _front_title(front: re.Match[str] | None) -> str:
     if not found:
         return ""
     try:
-        said = yaml.safe_load(found[0][: 4 * LONGEST_HEADING])["title"]
+        value = yaml.safe_load(found[0][: 4 * LONGEST_HEADING])["title"]
     except (yaml.YAMLError, ValueError, RecursionError):
         return found[0].partition(":")[2].strip()
-    return " ".join(str(said).split()) if said is not None else ""
+    return " ".join(str(value).split()) if value is not None else ""
 
 
 def _parts(text: str, begin: int) -> Iterator[OutlinePart]:

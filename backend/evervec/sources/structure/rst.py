@@ -58,11 +58,11 @@ def _title(text: str, start: int, end: int) -> re.Match[str] | None:
     found = _TITLE.match(text, start, end)
     if not found:
         return None
-    over, under, said = found["over"], found["under"], found["text"].rstrip()
+    over, under, words = found["over"], found["under"], found["text"].rstrip()
     alike = not found["indent"] if over is None else over == under
-    named = any(sign.isalnum() for sign in said)
-    return found if alike and named and len(under) >= min(len(said), _SHORTEST_LINE) else None
+    named = any(sign.isalnum() for sign in words)
+    return found if alike and named and len(under) >= min(len(words), _SHORTEST_LINE) else None
 
 
-def _plain(said: str) -> str:
-    return " ".join(_ROLE.sub("", said[: 4 * LONGEST_HEADING]).split())
+def _plain(words: str) -> str:
+    return " ".join(_ROLE.sub("", words[: 4 * LONGEST_HEADING]).split())

@@ -42,8 +42,8 @@ class HtmlTree(BeautifulSoup):
 
     def __init__(self, html: str) -> None:
         super().__init__(strip_raw_parts(html), "html.parser")
-        said = [" ".join(self._named[name].get_text().split()) for name in ("title", "h1") if name in self._named]
-        self.title_text = next(filter(None, said), "")
+        titles = [" ".join(self._named[name].get_text().split()) for name in ("title", "h1") if name in self._named]
+        self.title_text = next(filter(None, titles), "")
         for tag in self._dropped:
             tag.decompose()
 

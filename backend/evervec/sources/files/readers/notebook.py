@@ -51,8 +51,8 @@ def _cells(notebook: Mapping[str, object]) -> Iterator[object]:
 def _language(notebook: Mapping[str, object]) -> str:
     """Return the kernel's language, in one word; empty if the notebook does not tell it."""
     metadata = _object(notebook.get("metadata"))
-    said = _object(metadata.get("language_info")).get("name") or _object(metadata.get("kernelspec")).get("language")
-    return _word(said)
+    language = _object(metadata.get("language_info")).get("name") or _object(metadata.get("kernelspec")).get("language")
+    return _word(language)
 
 
 def _object(value: object) -> Mapping[str, object]:

@@ -166,7 +166,7 @@ class Segment:
         if queries.ndim != 2 or queries.shape[1] != self.index.d:
             raise ValueError(f"queries have the shape {queries.shape}, this segment needs (nq, {self.index.d})")
         if k < 1:
-            raise ValueError(f"A search needs at least 1 neighbour, not {k}.")
+            raise ValueError(f"k is {k}: it must be at least 1")
         if allowed is not None and len(allowed) != len(self):
             raise ValueError(f"{len(allowed)} positions in the allowed set, but this segment has {len(self)}")
         return np.ascontiguousarray(queries, np.float32)

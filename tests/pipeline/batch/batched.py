@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from evervec.domain.batch import BatchClient, intent_of
 from evervec.embedders.vectors import PROBE_TEXTS
-from evervec.pipeline.batch.manager import BatchManager, PollResult
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.batch.poll import PollResult
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources

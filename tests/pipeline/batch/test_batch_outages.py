@@ -154,7 +154,7 @@ async def test_rows_that_can_not_be_sent_until_their_deadline_are_embedded_at_on
         manager = BatchManager(resources)
         flushed = await manager.flush_queue()
         assert (flushed.jobs[0].status, flushed.waiting) == (JobStatus.CREATED, 0)
-        assert "the last job is kept" in (flushed.reason or "")
+        assert "the last job is not sent yet" in (flushed.reason or "")
         assert (await manager.check_and_sync()).running == 1
         # as it is after fifty hours in which no file could be uploaded
         await psql.execute("UPDATE batch_jobs SET created_at = now() - interval '51 hours', deadline = now()")

@@ -103,7 +103,7 @@ async def test_a_job_whose_answer_and_list_got_lost_is_found_by_the_next_sync(
     fake.fail_next(1, Fault.BUSY_503, endpoint=wire.listed)
     flushed = await BatchManager(lane).flush_queue()
     assert [job.status for job in flushed.jobs] == [JobStatus.CREATED]
-    assert "the last job is kept" in (flushed.reason or "")
+    assert "the last job is not sent yet" in (flushed.reason or "")
     await to_the_end(lane, psql)
     assert fake.calls(wire.create) == 1
     await assert_all_is_well(psql, fake, *TEXTS)

@@ -26,7 +26,8 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, DryRun, Json
 from evervec.cli.terminal.run import call
 from evervec.pipeline.batch.flush import FlushResult
-from evervec.pipeline.batch.manager import BatchManager, PollResult
+from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.batch.poll import PollResult
 from evervec.pipeline.resources import Resources
 
 FIRST_LOOK, LAST_LOOK = 30.0, 300.0

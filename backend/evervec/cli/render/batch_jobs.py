@@ -8,7 +8,7 @@ from evervec.cli.render.runs import UNKNOWN, counted, money
 from evervec.cli.terminal import output
 from evervec.domain.batch import JobStatus, JobType
 from evervec.pipeline.batch.flush import FlushResult
-from evervec.pipeline.batch.manager import PollResult
+from evervec.pipeline.batch.poll import PollResult
 from evervec.store.batch.batch_jobs import BatchJobRecord
 
 SHORT = 18

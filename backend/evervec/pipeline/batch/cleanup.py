@@ -1,4 +1,4 @@
-"""What a crash left at a provider: remote files without a job, and jobs that this database does not know."""
+"""What a crash left at a provider is removed: files without a job, and jobs that this database does not know."""
 
 from datetime import timedelta
 
@@ -11,14 +11,16 @@ from evervec.store.providers import Provider
 logger = log.get("batch")
 
 REMOVED_AFTER = timedelta(days=1)
-"""What carries our name and belongs to no open job is removed after this time."""
+"""Age at which a remote file with our name that belongs to no open job is removed."""
 
 LOOKED_BACK = timedelta(days=3)
 
 
 async def remove_orphans(resources: Resources, provider: Provider, *, older: timedelta = REMOVED_AFTER) -> int:
-    """Remove remote files of ours that belong to no open job and are older than that, and cancel jobs of ours that run
-    and that this database does not know, as after a restore; answers how many. Other databases' are left alone."""
+    """Remove remote files that belong to no open job, and cancel jobs that this database does not know; return how many.
+
+    Files have to be `older` than that. Unknown jobs are there after a restore. Those of other databases are not touched.
+    """
     client = resources.clients.batch_client(provider)
     async with resources.database.read() as tx:
         tag, now = await batch_jobs.database_tag(tx), await tx.now()
@@ -29,11 +31,11 @@ async def remove_orphans(resources: Resources, provider: Provider, *, older: tim
     async with resources.database.read() as tx:
         open_ = await batch_jobs.open_jobs(tx, [intent for intent in intents if intent is not None])
     for job in jobs:
-        assert job.intent is not None  # it is of our tag
-        ours = open_.get(job.intent, "")
-        # an intent that knows of no job yet may be about to find this one
-        if ours is not None and ours != job.external_id and not job.state.over:
-            logger.warning("a job that nobody here waits for is cancelled", external_id=job.external_id)
+        assert job.intent is not None  # it belongs to our tag
+        known = open_.get(job.intent, "")
+        # an intent without a job may be about to find this one
+        if known is not None and known != job.external_id and not job.state.over:
+            logger.warning("unknown job cancelled", external_id=job.external_id)
             await client.cancel(job.external_id)
             removed += 1
     for file in files:

@@ -1,7 +1,7 @@
-"""A batch job on its way back: asked after, downloaded piece by piece, written where the text is still the same, cleaned up.
+"""A submitted batch job is collected: polled, downloaded in pieces, written where the text is still the same, cleaned up.
 
-Every piece is settled in one transaction with its vectors. Stopped anywhere, the rest is downloaded again and what is
-settled is passed over.
+Every piece is saved in one transaction. After a stop at any point the results are downloaded again, and pieces that are
+saved already are skipped.
 """
 
 from uuid import UUID
@@ -19,7 +19,7 @@ from evervec.store.session import Tx
 logger = log.get("batch")
 
 LINES = 1000
-"""Answered lines that are applied together."""
+"""Result lines that are saved together."""
 
 ENDED: dict[RemoteState, JobStatus] = {
     RemoteState.SUCCEEDED: JobStatus.COMPLETED,
@@ -31,14 +31,14 @@ ENDED: dict[RemoteState, JobStatus] = {
 
 
 class Collection:
-    """One provider's jobs of one type on their way back. Each call is made with the job's lock held."""
+    """Collects the jobs of one type from one provider. The caller of each method has the job's lock."""
 
-    def __init__(self, resources: Resources, provider: Provider, load: Payload) -> None:
-        self._database, self._provider, self._load = resources.database, provider, load
+    def __init__(self, resources: Resources, provider: Provider, payload: Payload) -> None:
+        self._database, self._provider, self._payload = resources.database, provider, payload
         self._client: BatchClient = resources.clients.batch_client(provider)
 
     async def collect(self, job: BatchJobRecord) -> BatchJobRecord:
-        """Look how a job stands, and take in what there is. Raises a `ProviderError` when the provider can not tell."""
+        """Poll a job and save its results if it is over. Raises a `ProviderError` when the provider does not answer."""
         assert job.external_id is not None
         if is_outdated(job, self._provider):
             return await self._abandon(job, "another embedding space is active now")
@@ -49,17 +49,17 @@ class Collection:
         except ProviderError as error:
             if not job.late:
                 raise
-            # whoever has no answer by then is not waited for
-            unheard = f"not done by its deadline, and the provider does not tell: {error}"
-            return await self._finish(job, JobStatus.EXPIRED, None, unheard, penalty=True, online=True, code="expired")
-        return await self._ended(job, remote)
+            # after its deadline a job is not waited for
+            unknown = f"not done by its deadline, and the provider does not answer: {error}"
+            return await self._finish(job, JobStatus.EXPIRED, None, unknown, penalty=True, online=True, code="expired")
+        return await self._save_ended(job, remote)
 
     async def cancel(self, job: BatchJobRecord) -> BatchJobRecord:
-        """End a job here and at the provider; what it has done until now is not taken in."""
+        """End a job here and at the provider; its results until now are not saved."""
         return await self._abandon(job, "cancelled on request")
 
     async def clean(self, job: BatchJobRecord) -> None:
-        """Remove what a finished job left at the provider. Raises a `ProviderError`; then it is tried again later."""
+        """Remove the files of a finished job at the provider. Raises a `ProviderError`; then it is tried again later."""
         if job.external_id is not None:
             remote = await self._client.get_job_status(job.external_id)
             for name in remote.result_files:
@@ -73,10 +73,10 @@ class Collection:
 
     async def _still_running(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         if job.late:
-            error = f"not done by its deadline, the provider's last word was {remote.said}"
+            error = f"not done by its deadline, the provider's last status was {remote.said}"
             return await self._abandon(job, error, status=JobStatus.EXPIRED, online=True)
         async with self._database.read() as tx:
-            wanted = await self._load.wanted(tx, job.id)
+            wanted = await self._payload.is_wanted(tx, job.id)
         if not wanted:
             return await self._abandon(job, "none of its rows waits any more")
         async with self._database.transaction() as tx:
@@ -86,12 +86,12 @@ class Collection:
     async def _abandon(
         self, job: BatchJobRecord, reason: str, *, status: JobStatus = JobStatus.CANCELLED, online: bool = False
     ) -> BatchJobRecord:
-        """The provider need not go on: its rows go back, by the last rung where they have waited too long already."""
+        """Cancel a job at the provider and return its rows to the queue; with `online` no other job takes them."""
         if job.external_id is not None:
             await self._client.cancel(job.external_id)
         return await self._finish(job, status, None, reason, penalty=online, online=online, code="expired")
 
-    async def _ended(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
+    async def _save_ended(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         if remote.no_room:
             return await self._finish(
                 job,
@@ -105,7 +105,7 @@ class Collection:
         status, error = ENDED[remote.state], remote.error
         if remote.result_files:
             try:
-                await self._take_in(job, remote)
+                await self._save_results(job, remote)
             except ResultsDeletedError as gone:
                 status, error = JobStatus.FAILED, str(gone)
         if remote.state is RemoteState.GONE:
@@ -115,10 +115,10 @@ class Collection:
         code = "bad_response" if status is JobStatus.COMPLETED else str(remote.state)
         return await self._finish(job, status, remote.said, error, penalty=True, online=False, code=code)
 
-    async def _take_in(self, job: BatchJobRecord, remote: RemoteJob) -> None:
-        width = self._load.width(self._provider)
-        async for results in self._client.download_results(remote, lines=LINES, dimensions=width):
-            await self._load.apply(job.id, self._provider, results)
+    async def _save_results(self, job: BatchJobRecord, remote: RemoteJob) -> None:
+        dimensions = self._payload.dimensions(self._provider)
+        async for results in self._client.download_results(remote, lines=LINES, dimensions=dimensions):
+            await self._payload.save_results(job.id, self._provider, results)
 
     async def _finish(
         self,
@@ -131,11 +131,11 @@ class Collection:
         online: bool,
         code: str,
     ) -> BatchJobRecord:
-        """The end: rows without an answer go back, each with the reason. `penalty` counts it as a try of theirs."""
+        """Finish a job: return rows without an answer to the queue, with the reason. `penalty` counts it as an attempt."""
         reason = error or "the provider's answer has no line for this row"
 
         async def once(tx: Tx) -> None:
-            await self._load.give_back(tx, job.id, ReturnReason(code, reason, online) if penalty else None)
+            await self._payload.return_items(tx, job.id, ReturnReason(code, reason, online) if penalty else None)
             await batch_jobs.finish(tx, job.id, status, said=said, error=error)
 
         await self._database.with_retries(once)

@@ -1,4 +1,4 @@
-"""What waits is sent as batch jobs: as many as there is enough for, and as the provider has room for."""
+"""Waiting rows are sent as batch jobs, as long as there are enough for a job and the provider takes another one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from evervec.store.providers import Provider
 
 @dataclass
 class FlushResult:
-    """What a flush did, or would do. `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the
-    vector of an equal text. Prices are in dollars, None where the provider has none.
+    """The outcome of a flush, or its plan.
 
-    `files` are the pictures and sounds in its jobs; `files_waiting` are still in the queue, and `files_failed` could not
-    be sent and are given up. Prices are those of the rows alone.
+    `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the vector of an equal text. Prices are
+    in dollars and for the rows alone, None where the provider has none. `files` are the pictures and sounds in the jobs;
+    `files_waiting` are still in the queue, and `files_failed` could not be sent and have failed.
     """
 
     provider: str
@@ -41,36 +41,36 @@ class FlushResult:
 
 @dataclass(frozen=True)
 class Sizes:
-    """No job of fewer rows than `least`, none of more than `most` (None: what the provider takes)."""
+    """The bounds of a job: at least `least` rows and at most `most` (None: what the provider takes)."""
 
     least: int = 1
     most: int | None = None
 
 
 LEAST_QUOTA_LEFT = 0.1
-"""Of its quota, a provider has to have so much left for another job while some run."""
+"""Share of a provider's quota that has to be left for another job while some run."""
 
 
 class Flush:
-    """One flush of one load of some datasets to a provider. `tries` is how often a job has given it back already."""
+    """One flush of one payload of some datasets to a provider. `tries` is how often a job has returned its rows already."""
 
     def __init__(
         self,
         resources: Resources,
         provider: Provider,
-        load: Payload,
+        payload: Payload,
         scope: Sequence[UUID],
         sizes: Sizes,
         *,
         tries: int = 0,
     ) -> None:
-        self._resources, self._database, self._load = resources, resources.database, load
+        self._resources, self._database, self._payload = resources, resources.database, payload
         self._provider, self._scope, self._sizes, self._tries = provider, scope, sizes, tries
         self._client: BatchClient = resources.clients.batch_client(provider)
 
     async def run(self, flushed: FlushResult, progress: Progress | None = None) -> FlushResult:
-        """Jobs, one after the other, as long as enough waits and the provider has room; added to what was flushed before."""
-        submission = Submission(self._resources, self._provider, self._load, progress)
+        """Submit jobs one after the other while enough waits and the provider has room; add the outcome to `flushed`."""
+        submission = Submission(self._resources, self._provider, self._payload, progress)
         reason = None
         while reason is None:
             waiting, reason = await self._enough()
@@ -88,18 +88,18 @@ class Flush:
             if job is None:
                 break
             self._add(flushed, job)
-            reason = self._halted(job)
+            reason = self._stop_reason(job)
         flushed.reused += submission.reused
         flushed.files_failed += submission.failed
         left = await self._waiting()
         self._count_waiting(flushed, left)
         if left and reason is None:
-            reason = "what waits has the text of a row that is being embedded, and is copied from it when that is done"
+            reason = "the waiting rows have the text of rows that are being embedded, and get their vectors when those are done"
         flushed.reason = flushed.reason or reason
         return self._priced(flushed)
 
     async def plan(self, planned: FlushResult) -> FlushResult:
-        """What `run` would do, with tokens estimated from the length of the texts. Sends and writes nothing."""
+        """Add to `planned` what `run` would do, with tokens estimated from the texts' length. Sends and writes nothing."""
         waiting = await self._waiting()
         total = sum(count for _, count in waiting)
         self._count_waiting(planned, waiting)
@@ -112,10 +112,10 @@ class Flush:
             sent = total if reason is None else total - rest
         if sent and bounds is not None:
             async with self._database.read() as tx:
-                tokens, size = (ceil(part * sent / total) for part in await self._load.weight(tx, self._scope))
+                tokens, size = (ceil(part * sent / total) for part in await self._payload.waiting_size(tx, self._scope))
             planned.planned_jobs += ceil(max(sent / bounds.rows, tokens / bounds.tokens, size / bounds.bytes))
             planned.tokens += tokens
-        if self._load.job_type is JobType.EMBEDDING:
+        if self._payload.job_type is JobType.EMBEDDING:
             planned.rows = sent
         else:
             planned.files = sent
@@ -123,31 +123,31 @@ class Flush:
         return self._priced(planned)
 
     async def _enough(self) -> tuple[list[UUID], str | None]:
-        """The datasets to take from, smallest first; none, with the reason, when that is too little for a job."""
+        """Return the datasets with waiting rows, smallest first; none, with the reason, when a job would be too small."""
         waiting = await self._waiting()
         reason = self._too_few(sum(count for _, count in waiting))
         return [dataset_id for dataset_id, _ in waiting] if reason is None else [], reason
 
     def _too_few(self, count: int) -> str | None:
-        """Why so many are no job, if they are none; nothing at all needs no reason."""
+        """Return the reason why so many are too few for a job, if they are; zero needs no reason."""
         if not 0 < count < self._sizes.least:
             return None
-        what = "rows" if self._load.job_type is JobType.EMBEDDING else "pictures and sounds"
+        what = "rows" if self._payload.job_type is JobType.EMBEDDING else "pictures and sounds"
         return f"{count:,} {what} wait, and a job has to have {self._sizes.least:,}"
 
     async def _waiting(self) -> list[tuple[UUID, int]]:
         async with self._database.read() as tx:
-            return await self._load.waiting(tx, self._scope, tries=self._tries)
+            return await self._payload.waiting(tx, self._scope, tries=self._tries)
 
     async def _room(self) -> Bounds | None:
-        """What the next job may hold, beside those that the provider has; None for nothing."""
+        """Return what the next job may hold beside those that the provider has; None for nothing."""
         limits = self._client.limits
         async with self._database.read() as tx:
             jobs, tokens = await batch_jobs.in_flight(tx, self._provider.id)
         # the limits of tokens are those of the model that embeds
-        metered = self._load.job_type is JobType.EMBEDDING
+        metered = self._payload.job_type is JobType.EMBEDDING
         left = limits.queued_tokens - tokens if metered and limits.queued_tokens is not None else UNBOUNDED
-        # a small rest of a quota would make a job of a few rows, or of one text that is more than the rest
+        # the small rest of a quota would make a job of a few rows, or of one text that exceeds the rest
         little = tokens and left < (limits.queued_tokens or 0) * LEAST_QUOTA_LEFT
         if little or left <= 0 or (limits.jobs is not None and jobs >= limits.jobs):
             return None
@@ -158,12 +158,12 @@ class Flush:
     def _no_room(self) -> str:
         return f"{self._provider.name} has no room for another job until some are done"
 
-    def _halted(self, job: BatchJobRecord) -> str | None:
-        """Why there is no next job after this one."""
+    def _stop_reason(self, job: BatchJobRecord) -> str | None:
+        """Return the reason why no job follows this one, if there is one."""
         match job.status:
             case JobStatus.CREATED:
-                return f"the last job is kept, and the next sync goes on with it: {job.error}"
-            # rows that a job gave back before are one rung further now: their other half is asked for by itself
+                return f"the last job is not sent yet, and `evervec batch sync` continues it: {job.error}"
+            # rows that a job has returned are sent in smaller jobs: one that is refused says nothing about the others
             case JobStatus.FAILED if not self._tries:
                 return f"{self._provider.name} refused the job: {job.error}"
             case _:
@@ -180,7 +180,7 @@ class Flush:
 
     def _count_waiting(self, flushed: FlushResult, waiting: Sequence[tuple[UUID, int]]) -> None:
         total = sum(count for _, count in waiting)
-        if self._load.job_type is JobType.MEDIA_DESCRIPTION:
+        if self._payload.job_type is JobType.MEDIA_DESCRIPTION:
             flushed.files_waiting = total
         else:
             flushed.waiting = total

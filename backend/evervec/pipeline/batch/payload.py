@@ -1,9 +1,9 @@
-"""What batch jobs of one type carry, as the saga of a job sees it: lines on their way out, answers on their way back."""
+"""The payload of batch jobs, as seen by submission and collection: lines that are sent, answers that come back."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
@@ -14,14 +14,14 @@ from evervec.store.session import ReadTx, Tx
 UNBOUNDED = 2**62
 
 BAD_INPUT = ("bad_input", "too_large")
-"""What a provider says of a line alone is about what was in it: it is given up, with these words."""
+"""Error codes of a single line that are about its content: the row has failed, with the provider's message."""
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one job may hold."""
+    """The largest job that may be sent."""
 
     rows: int
     tokens: int
@@ -29,14 +29,14 @@ class Bounds:
 
 
 def is_outdated(job: BatchJobRecord, provider: Provider) -> bool:
-    """Whether a job's vectors would be nobody's: another space is active now. A description belongs to no space."""
+    """Return whether another space is active than the one of a job's vectors. Descriptions belong to no space."""
     space = provider.space
     return job.space_id is not None and (job.space_id != space.id or not space.active)
 
 
 @dataclass(frozen=True)
 class ReturnReason:
-    """Why something comes back, by its rung of the failure ladder; `online`: it has waited too long for another job."""
+    """The reason why rows return to the queue. With `online` they have waited too long for another job."""
 
     code: str
     error: str
@@ -45,9 +45,9 @@ class ReturnReason:
 
 @dataclass
 class Intent:
-    """A job that is about to be: whose it will be, where its lines go, what it may hold.
+    """A job before it is submitted: its provider, the file for its lines, its bounds.
 
-    `tries` is how often a job has given its rows back already. `reused` rows needed no line, `failed` ones can have none.
+    `tries` is how often a job has returned its rows already. `reused` rows need no line, `failed` ones can have none.
     """
 
     id: UUID
@@ -61,50 +61,78 @@ class Intent:
     failed: int = 0
 
 
+class Keyed(Protocol):
+    """Something that was sent in the line with this key."""
+
+    @property
+    def key(self) -> str:
+        """Return the key of its line."""
+        ...
+
+
+Sent = TypeVar("Sent", bound=Keyed)
+
+
+class Unanswered(Generic[Sent]):
+    """What was sent and has no answer yet. The first answer to a key counts; any other is a stray."""
+
+    def __init__(self, sent: Sequence[Sent], strays: int) -> None:
+        self.strays = strays
+        self._by_key: dict[str, list[Sent]] = {}
+        for one in sent:
+            self._by_key.setdefault(one.key, []).append(one)
+
+    def take(self, key: str) -> list[Sent]:
+        """Remove and return what an answer with this key is for; count a stray if there is nothing."""
+        found = self._by_key.pop(key, [])
+        self.strays += not found
+        return found
+
+
 class Payload(Protocol):
-    """What jobs of one type carry. It knows its own tables; of requests and states only the saga knows."""
+    """The content of jobs of one type. It knows its own tables; requests and job states belong to submission and collection."""
 
     @property
     def job_type(self) -> JobType:
-        """Whose jobs these are."""
+        """Return the type of the jobs."""
         ...
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
-        """`(dataset, how many a job could take)`, smallest first."""
+        """Return `(dataset, how many a job could take)`, smallest first."""
         ...
 
-    async def weight(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
-        """About how many tokens, and bytes of lines, wait: what a plan is made of. 0 for what does not limit a job."""
+    async def waiting_size(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
+        """Estimate for a plan how many tokens, and bytes of lines, wait; 0 for what does not limit a job."""
         ...
 
     async def fill(self, intent: Intent, dataset_ids: Sequence[UUID]) -> bool:
-        """Hold what waits for this intent, write both down, and the lines into its file; False, and no intent, for none."""
+        """Claim what waits for this intent, save both, and write the lines; return False, without an intent, for nothing."""
         ...
 
     async def rewrite(self, job: BatchJobRecord, intent: Intent) -> bool:
-        """The lines of an intent that another process left behind, as far as they are still wanted; False for none."""
+        """Write the lines again that another process left behind and that are still wanted; return False for none."""
         ...
 
-    async def hold(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
-        """Keep everything in a job for itself, for so many hours; False when a part of it is somebody else's by now."""
+    async def extend_claims(self, tx: Tx, job_id: UUID, *, hours: float) -> bool:
+        """Keep everything in a job claimed for so many hours; return False when a part of it is lost already."""
         ...
 
-    async def create(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
-        """Ask for the job of an uploaded file: exactly one request."""
+    async def create_job(self, client: BatchClient, intent: UUID, file: str) -> RemoteJob:
+        """Request the job of an uploaded file, in exactly one request."""
         ...
 
-    async def wanted(self, tx: ReadTx, job_id: UUID) -> bool:
-        """Whether anything in a job still waits for what was sent."""
+    async def is_wanted(self, tx: ReadTx, job_id: UUID) -> bool:
+        """Return whether anything in a job still waits for the answer to what was sent."""
         ...
 
-    def width(self, provider: Provider) -> int | None:
-        """How wide the answered vectors are; None where texts are answered."""
+    def dimensions(self, provider: Provider) -> int | None:
+        """Return the width of the answered vectors; None where texts are answered."""
         ...
 
-    async def apply(self, job_id: UUID, provider: Provider, results: Results) -> None:
-        """Settle one piece of answers in one transaction, where what was sent is still what is there."""
+    async def save_results(self, job_id: UUID, provider: Provider, results: Results) -> None:
+        """Save one piece of answers in one transaction, where the text or file is still the one that was sent."""
         ...
 
-    async def give_back(self, tx: Tx, job_id: UUID, why: ReturnReason | None) -> None:
-        """Let go of everything that has got no answer. `why` counts as a try; without it nothing is held against it."""
+    async def return_items(self, tx: Tx, job_id: UUID, reason: ReturnReason | None) -> None:
+        """Return everything without an answer to the queue. A `reason` counts as an attempt; None does not."""
         ...

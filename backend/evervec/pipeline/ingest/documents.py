@@ -10,7 +10,7 @@ from evervec.domain.text import clean
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused
 from evervec.pipeline import chunking
-from evervec.pipeline.batch import media_jobs
+from evervec.pipeline.batch import media_queue
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.run import LONGEST_URI
@@ -168,13 +168,13 @@ class _Ingestion:
 
     async def _take_files(self, files: Sequence[IncomingDocument]) -> None:
         provider = self._chunker.provider
-        media_jobs.require_model(provider)
+        media_queue.require_model(provider)
         if self._mode is Mode.SYNC:
             raise Refused(
                 reason="Pictures and sounds are described by batch jobs, and nothing describes them at once: ingest them "
                 "with mode 'async', and text with mode 'sync' in another call."
             )
-        changed = await media_jobs.take_in(self._resources.database, self._target.id, provider, files)
+        changed = await media_queue.register(self._resources.database, self._target.id, provider, files)
         self.total.documents += len(files)
         self.total.documents_unchanged += len(files) - changed
         self.total.media += changed

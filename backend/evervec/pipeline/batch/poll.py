@@ -1,0 +1,253 @@
+"""Open batch jobs are polled: ended ones are collected, returned rows are sent again, leftovers at the provider removed."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from uuid import UUID
+
+from evervec.domain.batch import JobStatus, JobType
+from evervec.domain.vendors import BATCH_TYPES
+from evervec.errors import NoBatchError, ProviderError, Refused
+from evervec.pipeline.batch import cleanup
+from evervec.pipeline.batch.collect import Collection
+from evervec.pipeline.batch.embedding_jobs import EmbeddingPayload
+from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
+from evervec.pipeline.batch.media_jobs import MediaPayload
+from evervec.pipeline.batch.payload import Payload, Progress, ReturnReason
+from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
+from evervec.pipeline.embedding.claimed_rows import EmbedCounts
+from evervec.pipeline.embedding.embed import embed_rows
+from evervec.pipeline.resources import Resources
+from evervec.store import datasets, providers, vectors
+from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.batch.batch_jobs import BatchJobRecord
+from evervec.store.providers import Provider
+from evervec.store.schema.embeddables import BY_KIND
+
+RETURNED_ROWS = 2000
+"""Rows that are embedded online together after jobs have returned them."""
+
+
+@dataclass
+class PollResult:
+    """The outcome of a poll.
+
+    `running` jobs are not over yet, another process works on `busy` ones; `copied` rows got the vector of an equal text
+    that a job brought; `again` are jobs of rows that an earlier job returned, `online` counts rows that were embedded
+    online in the end. A file that was described counts as `ready`; its chunks wait for a job of their own.
+    """
+
+    jobs: list[BatchJobRecord] = field(default_factory=list)
+    ready: int = 0
+    failed: int = 0
+    dropped: int = 0
+    returned: int = 0
+    running: int = 0
+    busy: int = 0
+    copied: int = 0
+    again: list[BatchJobRecord] = field(default_factory=list)
+    online: EmbedCounts = field(default_factory=EmbedCounts)
+    removed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def payloads_for(resources: Resources, provider: Provider, *, marked_only: bool = False) -> tuple[Payload, ...]:
+    """Return the payloads that a provider has models for; `marked_only` leaves out texts that are not marked for a job."""
+    texts = EmbeddingPayload(resources, marked_only=marked_only)
+    return (texts, MediaPayload(resources)) if provider.chat_model else (texts,)
+
+
+class Poll:
+    """One poll of all open jobs."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources, self._database = resources, resources.database
+        self._result = PollResult()
+
+    async def run(self, progress: Progress | None = None) -> PollResult:
+        """Poll every open job, send returned rows again, and clean up where a job has ended."""
+        async with self._database.read() as tx:
+            unfinished = await batch_jobs.unfinished(tx)
+        ended = not unfinished
+        for job in unfinished:
+            polled = await self._poll(job)
+            if polled is not None and polled.finished_at is not None:
+                ended = True
+            if progress is not None:
+                progress(1)
+        if ended:
+            await self._copy_vectors()
+        await self._resubmit()
+        await self._embed_returned()
+        if ended:
+            await self._remove_orphans()
+        return self._result
+
+    async def cancel(self, job: BatchJobRecord) -> BatchJobRecord:
+        """Cancel one job. Raises `Refused` for one that is over, a `ProviderError` when the provider does not answer."""
+        async with self._locked(job) as is_ours:
+            if not is_ours:
+                raise Refused(
+                    reason=f"Batch job {job.id} is being worked on by another process. Try again in a moment."
+                )
+            job = await self._job(job.id)
+            if job.finished_at is not None:
+                raise Refused(reason=f"Batch job {job.id} is over already: it is {job.status}.")
+            if job.external_id is None and job.submitting_at is not None:
+                job = await self._resume(job)
+            return job if job.finished_at is not None else await (await self._collection(job)).cancel(job)
+
+    async def _resume(self, job: BatchJobRecord) -> BatchJobRecord:
+        """Find out whether the provider has a job whose submission got no answer."""
+        try:
+            return await (await self._submission(job)).resume(job)
+        except NoRoomError:
+            return await self._job(job.id)  # the provider did not have it, and takes no job now
+
+    async def _poll(self, job: BatchJobRecord) -> BatchJobRecord | None:
+        """Advance one job as far as possible now; return None when another process works on it."""
+        async with self._locked(job) as is_ours:
+            if not is_ours:
+                self._result.busy += 1
+                return None
+            before = job = await self._job(job.id)
+            try:
+                if job.finished_at is None:
+                    job = await self._advance(job)
+                if job.finished_at is not None and job.cleaned_at is None:
+                    await self._clean(job)
+            except (NoRoomError, ProviderError) as error:
+                self._result.problems.append(f"job {job.id}: {error}")
+            job = await self._job(job.id)
+        self._count(before, job)
+        return job
+
+    def _count(self, before: BatchJobRecord, after: BatchJobRecord) -> None:
+        result = self._result
+        for name in ("ready", "failed", "dropped", "returned"):
+            setattr(result, name, getattr(result, name) + after.stats[name] - before.stats[name])
+        result.running += after.finished_at is None
+        result.jobs.append(after)
+
+    async def _advance(self, job: BatchJobRecord) -> BatchJobRecord:
+        if job.provider_id is None:
+            return await self._fail_without_provider(job, "its provider was removed")
+        try:
+            await self._collection(job)
+        except NoBatchError as error:
+            return await self._fail_without_provider(job, str(error))
+        if job.external_id is None:
+            submission = await self._submission(job)
+            job = await submission.resume(job)
+            if submission.problem is not None:
+                self._result.problems.append(f"job {job.id}: {submission.problem}")
+        if job.external_id is not None and job.finished_at is None:
+            job = await (await self._collection(job)).collect(job)
+        return job
+
+    async def _clean(self, job: BatchJobRecord) -> None:
+        try:
+            collection = None if job.provider_id is None else await self._collection(job)
+        except NoBatchError:
+            collection = None
+        if collection is not None:
+            await collection.clean(job)
+            return
+        # without its provider there is nothing that can be removed
+        async with self._database.transaction() as tx:
+            await batch_jobs.mark_cleaned(tx, job.id)
+
+    async def _fail_without_provider(self, job: BatchJobRecord, reason: str) -> BatchJobRecord:
+        """Fail a job whose provider was removed or replaced: its results can not be fetched any more."""
+        async with self._database.transaction() as tx:
+            await self._payload(job).return_items(tx, job.id, ReturnReason("config", reason, online=True))
+            await batch_jobs.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
+        return await self._job(job.id)
+
+    async def _copy_vectors(self) -> None:
+        """Copy vectors to rows that waited for a job with an equal text."""
+        space_id = (await self._resources.provider()).space.id
+        while True:
+            async with self._database.read() as tx:
+                rows = await batch_queue.copyable(tx, space_id, limit=RETURNED_ROWS)
+            copied = await self._database.with_retries(partial(vectors.reuse, space_id=space_id, rows=rows))
+            self._result.copied += len(copied)
+            await self._resources.doorbell.changed({one.dataset_id for one in rows if one.vector_id in copied})
+            if not copied:
+                return
+
+    async def _resubmit(self) -> None:
+        """Send rows that a job returned for the first time once more, in jobs of half the size."""
+        provider = await self._resources.provider()
+        if provider.type not in BATCH_TYPES:
+            return
+        for payload in payloads_for(self._resources, provider):
+            async with self._database.read() as tx:
+                scope = [one.id for one in await datasets.live(tx)]
+                total = sum(count for _, count in await payload.waiting(tx, scope, tries=1))
+            if not total:
+                continue
+            sizes, flushed = Sizes(most=ceil(total / 2)), FlushResult(provider.name)
+            try:
+                await Flush(self._resources, provider, payload, scope, sizes, tries=1).run(flushed)
+            except ProviderError as error:
+                self._result.problems.append(f"sent again: {error}")
+            self._result.again += flushed.jobs
+
+    async def _embed_returned(self) -> None:
+        """Embed online the rows that no job could do."""
+        while True:
+            async with self._database.read() as tx:
+                returned = await batch_queue.returned_rows(tx, limit=RETURNED_ROWS)
+            if not returned:
+                return
+            counts = EmbedCounts()
+            for kind, ids in returned.items():
+                counts.add(await embed_rows(self._resources, BY_KIND[kind], ids))
+            self._result.online.add(counts)
+            if not counts.success:
+                await self._report_pause(counts.skipped)
+                return
+
+    async def _report_pause(self, left: int) -> None:
+        """Report rows that no job could do and that a paused provider does not embed online either."""
+        provider = await self._resources.provider()
+        if left and provider.paused_seconds > 0:
+            self._result.problems.append(
+                f"{left:,} rows that no job could do wait to be embedded online: {provider.pause_error}"
+            )
+
+    async def _remove_orphans(self) -> None:
+        provider = await self._resources.provider()
+        if provider.type not in BATCH_TYPES:
+            return
+        try:
+            self._result.removed += await cleanup.remove_orphans(self._resources, provider)
+        except ProviderError as error:
+            self._result.problems.append(f"cleaning up: {error}")
+
+    def _payload(self, job: BatchJobRecord) -> Payload:
+        is_media = job.job_type is JobType.MEDIA_DESCRIPTION
+        return MediaPayload(self._resources) if is_media else EmbeddingPayload(self._resources)
+
+    async def _provider_of(self, job: BatchJobRecord) -> Provider:
+        if job.provider_id is None:
+            raise Refused(
+                reason=f"The provider of batch job {job.id} was removed. `evervec batch sync` returns its rows to the queue."
+            )
+        async with self._database.read() as tx:
+            return await providers.by_id(tx, job.provider_id)
+
+    async def _submission(self, job: BatchJobRecord) -> Submission:
+        return Submission(self._resources, await self._provider_of(job), self._payload(job))
+
+    async def _collection(self, job: BatchJobRecord) -> Collection:
+        return Collection(self._resources, await self._provider_of(job), self._payload(job))
+
+    def _locked(self, job: BatchJobRecord) -> AbstractAsyncContextManager[bool]:
+        return self._database.advisory_lock(lock(job.id), wait=False)
+
+    async def _job(self, job_id: UUID) -> BatchJobRecord:
+        async with self._database.read() as tx:
+            return await batch_jobs.by_id(tx, job_id)

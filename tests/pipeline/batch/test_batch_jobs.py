@@ -369,12 +369,12 @@ async def test_another_model_may_embed_everything_again_at_half_the_price(
     await providers.add(
         lane, ProviderDraft("next", type_, base_url=fake.url, model="wider", api_key="k", dimensions=48), activate=False
     )
-    await providers.use(lane, "next", reembed=True, defer=True)
+    await providers.use(lane, "next", reembed=True, by_batch=True)
     assert (await embed_waiting(lane)).sent == 0, "no worker takes what is kept for a job"
     assert (await BatchManager(lane).flush_queue(only_deferred=True)).rows == len(texts)
     await to_the_end(lane, psql)
     assert (await states(psql))["READY"] == len(texts)
     await providers.add(lane, ProviderDraft("plain", "local"), activate=False)
     with pytest.raises(NoBatchError):
-        await providers.use(lane, "plain", reembed=True, defer=True)
+        await providers.use(lane, "plain", reembed=True, by_batch=True)
     assert (await lane.provider()).name == "next"

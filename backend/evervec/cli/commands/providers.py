@@ -187,7 +187,7 @@ def test(name: Name, as_json: Json = False) -> None:
 @app.command()
 def use(name: Name, reembed: Reembed = False, deferred: Deferred = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
-    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, defer=deferred)))
+    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, by_batch=deferred)))
     output.document(used) if as_json else output.say(f"{used['name']} is active.")
     if deferred:
         output.note("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")

@@ -1,4 +1,4 @@
-"""Providers: added once they answered, probed for their width, switched without ever mixing spaces."""
+"""Providers are added after a probe of their width, tested, and switched without mixing two spaces."""
 
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -20,14 +20,14 @@ from evervec.store.session import Database
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """What a provider answered to two short texts."""
+    """The answer of a provider to two short texts."""
 
     dimensions: int
     milliseconds: float
 
 
 async def ensure_default(resources: Resources) -> None:
-    """On a database without providers, add the local one and activate its space; else finish what a crash left."""
+    """Add and activate the local provider on a database without any; else build indexes that a crash left unfinished."""
     async with resources.database.read() as tx:
         existing = await providers.every(tx)
         active = await providers.active(tx)
@@ -86,18 +86,18 @@ def _price(draft: ProviderDraft) -> float | None:
     return price
 
 
-async def use(resources: Resources, name: str, *, reembed: bool = False, defer: bool = False) -> Provider:
-    """Make a provider the active one. Another space means that every row is embedded again: only with `reembed`.
+async def use(resources: Resources, name: str, *, reembed: bool = False, by_batch: bool = False) -> Provider:
+    """Make a provider the active one. In another space every row has to be embedded again: only with `reembed`.
 
-    With `defer` that is left to batch jobs: half the price, and nothing is found until they are done. Raises `Refused`,
-    and `NoBatchError` for a provider that can not defer.
+    With `by_batch` that is left to batch jobs: half the price, and search finds nothing until they are done. Raises
+    `Refused`, and `NoBatchError` for a provider without a batch API.
     """
     async with resources.database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
-        if defer:
+        if by_batch:
             require_batch(chosen.name, chosen.type)
         active = await providers.active(tx)
-        # its only provider may just have become one of another type, under its name
+        # its only provider may have been replaced by one of another type with the same name
         before = await providers.active_space(tx)
         if not chosen.space.active:
             if await providers.embedded_rows(tx) and not reembed:
@@ -107,7 +107,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, defer: 
                 )
             await providers.activate(tx, chosen.space)
             await batch_jobs.release_other_spaces(tx, chosen.space.id)
-        if defer:
+        if by_batch:
             live = [one.id for one in await datasets.live(tx)]
             await batch_queue.mark_datasets(tx, live, hours=resources.settings.batch_hours)
         if chosen.type not in BATCH_TYPES:
@@ -127,7 +127,7 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     client = resources.clients.open(chosen)
     started = perf_counter()
     try:
-        # a text that nobody has asked before, so that no cache answers
+        # one text is new, so that no cache answers
         answer = await client.embed(["Every row embedded.", uuid4().hex])
         check_vectors(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
     finally:
@@ -138,7 +138,7 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
 
 
 async def remove(database: Database, name: str) -> None:
-    """Forget a provider. Raises `Refused` for the last one of the active space while there are datasets."""
+    """Remove a provider. Raises `Refused` for the last one of the active space while there are datasets."""
     async with database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
         others = [p for p in await providers.every(tx) if p.space.active and p.id != chosen.id]
@@ -151,6 +151,6 @@ async def remove(database: Database, name: str) -> None:
 
 
 async def listed(resources: Resources) -> list[Provider]:
-    """All providers, oldest first."""
+    """Return all providers, oldest first."""
     async with resources.database.read() as tx:
         return await providers.every(tx)

@@ -1,4 +1,4 @@
-"""Indexing a dataset from its source: asked for, queued, worked off one run at a time, taken up again after a crash."""
+"""Index runs of a dataset are requested, queued, run one at a time, and continued after a crash."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,15 +28,15 @@ ATTEMPTS = 8
 RETRIES, RETRY_SECONDS = 10, 0.1
 
 BACKOFF = 5.0
-"""Seconds until a run whose source was away is tried again; twice as long each time, until it has failed so often."""
+"""Seconds until a run whose source was unreachable is tried again; doubled each time, up to `ATTEMPTS` times."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a run is asked for: the `changed` ids alone, or everything compared; `full` removes what is gone as well.
+    """The request for a run: of the `changed` ids alone, or of everything; `full` also removes what is gone.
 
-    `scope` are the uris of the folders and files that a file source is kept to, `embeds` says whether the run embeds
-    what it writes or leaves that to the workers; `deferred` leaves it to batch jobs, if the provider has such.
+    `scope` limits a file source to folders and files, by their uris. `embeds` tells whether the run embeds what it writes
+    or leaves that to the workers; `deferred` leaves it to batch jobs, if the provider has a batch API.
     """
 
     changed: ChangedIds | None = None
@@ -48,14 +48,14 @@ class RunRequest:
 
     @property
     def mode(self) -> str:
-        """delta, compare or full."""
+        """Return `delta`, `compare` or `full`."""
         return "delta" if self.changed is not None else "full" if self.full else "compare"
 
 
 async def index_dataset(
     resources: Resources, dataset_id: UUID, changed_ids: ChangedIds | None = None, full_rebuild: bool = False
 ) -> RunRecord:
-    """Index a dataset here and now: see `index`."""
+    """Index a dataset in this process, as `index` does."""
     return await index(resources, dataset_id, RunRequest(changed_ids, full_rebuild))
 
 
@@ -66,21 +66,21 @@ async def index(
     options: RunOptions = NO_OPTIONS,
     progress: Progress | None = None,
 ) -> RunRecord:
-    """Index a dataset here and now; answers the finished run. What an earlier run left unfinished is done first.
+    """Index a dataset in this process and return the finished run. An unfinished earlier run is completed first.
 
-    Raises `IndexRunningError` with the id of the run that is at work, `UnknownDatasetError`, `UnknownTableError`,
-    `NoSourceError`, `EmptySourceError`, and what its source raises. Nothing is half done: the run goes on from where it
-    came to when it is taken up again.
+    Raises `IndexRunningError` with the id of the active run, `UnknownDatasetError`, `UnknownTableError`,
+    `NoSourceError`, `EmptySourceError`, and what its source raises. After an error the run continues from its cursor when
+    it is tried again.
     """
     await _check(resources, dataset_id, request, options)
     async with resources.database.read() as tx:
         busy = await runs.is_indexing(tx, dataset_id)
-    if busy:  # said at once, and not when it is this process's turn
+    if busy:  # raised now, without waiting for a slot of this process
         raise await _busy(resources.database, dataset_id)
-    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
-        if not held:
+    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as locked:
+        if not locked:
             raise await _busy(resources.database, dataset_id)
-        await _work_off(resources, dataset_id)
+        await _run_queue(resources, dataset_id)
         async with resources.database.transaction() as tx:
             await runs.add(
                 tx,
@@ -101,7 +101,7 @@ async def index(
 
 
 async def dataset(database: Database, name: str) -> DatasetRef:
-    """One live dataset by uuid, slug or `project/slug`. Raises `UnknownDatasetError`, or `Refused` for several."""
+    """Find one live dataset by uuid, slug or `project/slug`. Raises `UnknownDatasetError`, or `Refused` for several."""
     async with database.read() as tx:
         found = await datasets.find(tx, name)
     if len(found) > 1:
@@ -111,7 +111,7 @@ async def dataset(database: Database, name: str) -> DatasetRef:
 
 
 async def start(resources: Resources, dataset_id: UUID, request: RunRequest) -> UUID:
-    """Ask for a run and ring for it; answers its id. Raises `IndexRunningError` while one is at work or waits."""
+    """Request a run, ring for it and return its id. Raises `IndexRunningError` while one runs or waits."""
     await _check(resources, dataset_id, request)
     async with resources.database.transaction() as tx:
         await runs.lock_queue(tx, dataset_id)
@@ -124,7 +124,7 @@ async def start(resources: Resources, dataset_id: UUID, request: RunRequest) -> 
 
 
 async def enqueue(resources: Resources, dataset_id: UUID, request: RunRequest) -> UUID:
-    """The same for who can wait: ids are added to the run that waits already. Answers the id of the run that does it."""
+    """Request a run, or add the ids to the run that waits already, and ring for it; return the id of that run."""
     await _check(resources, dataset_id, request)
     async with resources.database.transaction() as tx:
         run_id = await _enqueue(tx, dataset_id, request)
@@ -134,7 +134,7 @@ async def enqueue(resources: Resources, dataset_id: UUID, request: RunRequest) -
 
 async def _check(resources: Resources, dataset_id: UUID, request: RunRequest, options: RunOptions = NO_OPTIONS) -> None:
     await source_registry.check(
-        resources, dataset_id, request.changed, request.scope, lets_go=options.lets_go(request.mode)
+        resources, dataset_id, request.changed, request.scope, forget_missing=options.forgets_missing(request.mode)
     )
     if request.deferred:
         await router.require_batch_api(resources)
@@ -147,27 +147,29 @@ async def _enqueue(tx: Tx, dataset_id: UUID, request: RunRequest) -> UUID:
 
 
 async def index_all_datasets(resources: Resources, full_rebuild: bool = False, trigger: str = "schedule") -> list[UUID]:
-    """Ask for a run of every dataset that has a source, and ring for each: one task a dataset. Answers the runs' ids."""
+    """Request a run of every dataset that has a source, and ring for each: one task a dataset. Return the runs' ids."""
     async with resources.database.transaction() as tx:
-        filled = await sources.assigned_datasets(tx)
-        asked = [await runs.enqueue(tx, one, RunRequest(full=full_rebuild).mode, trigger, None, True) for one in filled]
-    await ring(resources, filled)
+        dataset_ids = await sources.assigned_datasets(tx)
+        asked = [
+            await runs.enqueue(tx, one, RunRequest(full=full_rebuild).mode, trigger, None, True) for one in dataset_ids
+        ]
+    await ring(resources, dataset_ids)
     return asked
 
 
 async def ring(resources: Resources, dataset_ids: Sequence[UUID]) -> None:
-    """Tell the workers that runs wait. Without NATS the sweepers find them."""
+    """Ring for runs that wait. Without NATS the sweep finds them."""
     for dataset_id in dataset_ids:
         await resources.doorbell.ring(INDEX_WAITING, lane=Lane.BACKFILL, dataset_id=str(dataset_id))
 
 
 async def run_due(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
-    """Work off the runs of a dataset that are due, one that died first; nothing when another process is at it."""
-    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as held:
-        return await _work_off(resources, dataset_id) if held else []
+    """Run the due runs of a dataset, first one whose process died; return none when another process runs them."""
+    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as locked:
+        return await _run_queue(resources, dataset_id) if locked else []
 
 
-async def _work_off(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
+async def _run_queue(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
     done: list[RunRecord] = []
     while True:
         async with resources.database.transaction() as tx:
@@ -184,16 +186,16 @@ async def _work_off(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
 async def _perform(
     resources: Resources, run: RunRecord, options: RunOptions = NO_OPTIONS, progress: Progress | None = None
 ) -> None:
-    """See a run through. Cancelled or killed it stays `running` with a lock that nobody holds: whoever looks next goes on."""
+    """Perform a run to its end. When it is killed, it stays `running` without a lock, and the next worker continues it."""
     try:
-        lets_go = options.lets_go(run.mode)
+        forget_missing = options.forgets_missing(run.mode)
         source = await source_registry.open_source(
-            resources, run.dataset_id, run.scope, checksum=options.checksum, lets_go=lets_go
+            resources, run.dataset_id, run.scope, checksum=options.checksum, forget_missing=forget_missing
         )
         try:
             chunker = await chunking.active(resources)
             await Indexing(resources, run, source, chunker, options, progress).perform()
-            if lets_go:
+            if forget_missing:
                 await source_registry.forget_missing_roots(resources.database, run.dataset_id, source)
         finally:
             await source.aclose()
@@ -207,14 +209,14 @@ async def _perform(
 
 
 async def _failed(database: Database, run: RunRecord, error: Exception) -> None:
-    """What the caller did wrong has failed; what is only away is tried again."""
+    """End a run that failed by the caller's mistake; postpone one whose source or provider is unreachable."""
     later = isinstance(error, EvervecError) and not isinstance(error, Refused) and run.attempts < ATTEMPTS
-    said = str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
     if not later:
-        await _end(database, run, "failed", said)
+        await _end(database, run, "failed", message)
         return
     async with database.transaction() as tx:
-        await runs.postpone(tx, run, seconds=BACKOFF * 2 ** (run.attempts - 1), error=said)
+        await runs.postpone(tx, run, seconds=BACKOFF * 2 ** (run.attempts - 1), error=message)
 
 
 async def _end(database: Database, run: RunRecord, state: str, error: str | None = None) -> None:
@@ -224,7 +226,7 @@ async def _end(database: Database, run: RunRecord, state: str, error: str | None
 
 
 async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:
-    """Who has the lock of a dataset is just about to say which run is at work, or has just ended it."""
+    """Return the error for a locked dataset. Its active run may be about to be saved, or may just have ended."""
     busy: RunRecord | None = None
     for _ in range(RETRIES):
         async with database.read() as tx:
@@ -232,7 +234,7 @@ async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:
         if busy is not None:
             break
         await asyncio.sleep(RETRY_SECONDS)
-    return IndexRunningError(dataset=dataset_id, run_id="(over by now: try again)" if busy is None else busy.id)
+    return IndexRunningError(dataset=dataset_id, run_id="(it has just ended: try again)" if busy is None else busy.id)
 
 
 def _lock(dataset_id: UUID) -> str:

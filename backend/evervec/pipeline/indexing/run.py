@@ -1,81 +1,52 @@
-"""One index run at work: what is listed or named is read, chunked, compared and written, and its new texts embedded."""
+"""One index run: documents are listed or looked up, compared, chunked and written, and their new chunks embedded."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from evervec.domain.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.document import ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import EmptySourceError
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
+from evervec.pipeline.indexing.plan import ChangePlan, Planner
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
-from evervec.store.documents import StoredDocument, WriteResult
+from evervec.store.documents import WriteResult
 from evervec.store.rows import ClaimedRow
 from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx
 
 IDS_TOGETHER = 500
-"""Named records that are looked up together, chunks that are rung for together, gone documents that go together."""
-
-GONE = "gone"
-
-LONGEST_URI = 2000
-"""Characters: an index of PostgreSQL takes 2,704 bytes."""
+"""Ids that are handled together: named records, chunks to ring for, documents to remove."""
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What only a run that somebody waits for can be told. `checksum` reads every file instead of trusting its stamp.
+    """The options of a run that the caller waits for. `checksum` reads every file instead of trusting its stamp.
 
-    `dry` counts what would be done and writes nothing: what it would send is counted as if nothing were reused.
-    `allow_empty` lets everything go that came from a place where nothing is found any more, and a full run forget a folder
-    or file that is not there itself.
+    `dry` counts what would be done and writes nothing; the texts to send are counted as if no vector were reused.
+    `allow_empty` removes all documents of a place that is empty now, and lets a full run forget a missing folder or file.
     """
 
     checksum: bool = False
     dry: bool = False
     allow_empty: bool = False
 
-    def lets_go(self, mode: str) -> bool:
-        """Whether a run of this mode forgets a place that is not there any more."""
+    def forgets_missing(self, mode: str) -> bool:
+        """Return whether a run of this mode forgets folders and files that do not exist any more."""
         return self.allow_empty and mode == "full"
 
 
-@dataclass
-class ChangePlan:
-    """What has to be done about a batch: newer stamps and moved documents by id, texts to chunk, documents to remove.
-
-    `counts` and `skipped` are what there is to say of the rest of it, `cursor` is where its end is.
-    """
-
-    cursor: str | None
-    touched: dict[int, str | None] = field(default_factory=dict)
-    moved: dict[int, IncomingDocument] = field(default_factory=dict)
-    changed: list[IncomingDocument] = field(default_factory=list)
-    gone: list[StoredDocument] = field(default_factory=list)
-    counts: RunCounts = field(default_factory=RunCounts)
-    skipped: list[SkippedDocument] = field(default_factory=list)
-
-    def writes(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self.touched or self.moved or self.changed or self.gone)
-
-    def leave(self, known: StoredDocument) -> None:
-        """A document that is what it was."""
-        self.counts += RunCounts(documents_unchanged=1, chunks_skipped=known.chunk_count)
-
-
 class Indexing:
-    """One run. What a batch did, what it counted and where it came to are one transaction."""
+    """One index run. The changes of a batch, its counts and its cursor are written in one transaction."""
 
     def __init__(
         self,
@@ -88,25 +59,25 @@ class Indexing:
     ) -> None:
         self._resources, self._database = resources, resources.database
         self._run, self._source, self._chunker = run, source, chunker
-        self._recipe = chunker.recipe.key
+        self._planner = Planner(self._database, run.dataset_id, source, chunker.recipe.key, self._clock)
         self._options, self._progress = options, progress
         self._embedding: asyncio.Task[None] | None = None
 
     async def perform(self) -> None:
-        """Go through everything, or the named ids; then remove what is gone, if that was asked for.
+        """Index everything, or the named ids; a full run then removes what is gone.
 
-        Raises what the source raises, and `DatasetGone`. Whatever was committed until then stays.
+        Raises what the source raises, and `DatasetGone`. What was committed before stays.
         """
         started, before = perf_counter(), self._run.seconds.total
         try:
             async for batch in self._batches():
-                await self._take(batch)
+                await self._index(batch)
                 self._run.seconds.total = before + perf_counter() - started
             if self._run.mode == "full":
                 await self._remove_gone()
             if not self._options.dry:
-                await self._settle()
-                await self._sum_up()
+                await self._embed_rest()
+                await self._count_full_run()
         finally:
             if self._embedding is not None:
                 self._embedding.cancel()
@@ -132,9 +103,9 @@ class Indexing:
         with self._clock("list"):
             return await anext(listing, None)
 
-    async def _take(self, batch: Sequence[ListedDocument | SkippedDocument]) -> None:
-        """What changed is read and chunked while nothing is locked, then written at once."""
-        plan = await self._plan(batch)
+    async def _index(self, batch: Sequence[ListedDocument | SkippedDocument]) -> None:
+        """Read and chunk what changed while nothing is locked, then write it in one transaction."""
+        plan = await self._planner.plan(batch)
         if not plan.writes():
             self._run.advance(plan.cursor, plan.counts, plan.skipped)
         else:
@@ -145,92 +116,14 @@ class Indexing:
             else:
                 with self._clock("write"):
                     written = await self._write(plan, chunked)
-                await self._hand_on(written.pending)
+                await self._embed_or_ring(written.pending)
         if self._progress is not None:
             self._progress(len(batch))
-
-    async def _plan(self, batch: Sequence[ListedDocument | SkippedDocument]) -> ChangePlan:
-        """Look at a batch: what is as it was, by stamp or by text, what moved, what is gone, what is to be chunked."""
-        plan = ChangePlan(batch[-1].uri)
-        listed = [one for one in batch if isinstance(one, ListedDocument) and len(one.uri) <= LONGEST_URI]
-        plan.skipped += [one for one in batch if isinstance(one, SkippedDocument)]
-        plan.skipped += [SkippedDocument(one.uri, "name too long") for one in batch if len(one.uri) > LONGEST_URI]
-        async with self._database.read() as tx:
-            known = await documents.by_uri(tx, self._run.dataset_id, [one.uri for one in listed])
-        due = [one for one in listed if not self._unchanged(plan, known.get(one.uri), one)]
-        missing: list[SkippedDocument] = []
-        for one in await self._read(due):
-            before = known.get(one.uri)
-            if isinstance(one, SkippedDocument):
-                (missing if one.reason == GONE else plan.skipped).append(one)
-            elif before is not None and before.says(one, self._recipe):
-                plan.leave(before)
-                if before.stamp != one.stamp:
-                    plan.touched[before.id] = one.stamp
-            else:
-                plan.changed.append(one)
-        await self._find_gone(plan, missing, known)
-        await self._find_moved(plan, known)
-        return plan
-
-    def _unchanged(self, plan: ChangePlan, known: StoredDocument | None, listed: ListedDocument) -> bool:
-        """By its stamp alone, which costs no reading; a document that was handed over is compared by its text."""
-        if known is None or listed.document is not None or listed.stamp is None:
-            return False
-        same = (known.stamp, known.recipe) == (listed.stamp, self._recipe)
-        if same:
-            plan.leave(known)
-        return same
-
-    async def _read(self, due: Sequence[ListedDocument]) -> list[IncomingDocument | SkippedDocument]:
-        found: list[IncomingDocument | SkippedDocument] = [one.document for one in due if one.document is not None]
-        unread = [one for one in due if one.document is None]
-        if unread:
-            with self._clock("read"):
-                async for some in self._source.read(unread):
-                    found += some
-        return found
-
-    async def _find_gone(
-        self, plan: ChangePlan, missing: Sequence[SkippedDocument], known: Mapping[str, StoredDocument]
-    ) -> None:
-        """The documents of uris where nothing is any more, and those below them if one was a folder.
-
-        What never was a document here is an id that does not exist.
-        """
-        plan.gone += [known[one.uri] for one in missing if one.uri in known]
-        strange = [one for one in missing if one.uri not in known]
-        if not strange:
-            return
-        async with self._database.read() as tx:
-            below = await documents.in_folders(tx, self._run.dataset_id, [one.uri for one in strange])
-        plan.gone += [one for one in below if not self._source.exists(one.uri)]
-        folders = {one.uri for one in strange if any(found.uri.startswith(f"{one.uri}/") for found in below)}
-        plan.skipped += [one for one in strange if one.uri not in folders]
-
-    async def _find_moved(self, plan: ChangePlan, known: Mapping[str, StoredDocument]) -> None:
-        """A new document whose text stands under a uri where nothing is any more has moved: its vectors stay."""
-        new = {documents.digest(one.text): one for one in plan.changed if one.text and one.uri not in known}
-        if not new:
-            return
-        async with self._database.read() as tx:
-            candidates = await documents.by_digest(tx, self._run.dataset_id, new)
-        for candidate in candidates:
-            document = new.get(candidate.content_hash or b"")
-            if (
-                document is not None
-                and candidate.says(document, self._recipe)
-                and self._source.owns(candidate.uri)
-                and not self._source.exists(candidate.uri)
-            ):
-                plan.moved[candidate.id] = new.pop(documents.digest(document.text))
-                plan.counts += RunCounts(chunks_skipped=candidate.chunk_count)
-                plan.changed.remove(document)
 
     async def _write(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> WriteResult:
         async def once(tx: Tx) -> WriteResult:
             written = await self._apply(tx, plan, chunked)
-            # in a copy: the transaction may have to be done again, and meanwhile others count what they sent
+            # in a copy: the transaction may have to be repeated, and embedding counts meanwhile what it sends
             run = self._run.copy()
             run.advance(plan.cursor, plan.counts + written.counts, plan.skipped)
             await runs.save(tx, run)
@@ -262,17 +155,17 @@ class Indexing:
         return written
 
     async def _remove_gone(self) -> None:
-        """Documents of this source that a complete listing does not have. One that broke off has raised by now."""
-        there: set[str] = set()
+        """Remove the documents of this source that a complete listing does not have; an incomplete one has raised before."""
+        listed: set[str] = set()
         with self._clock("list"):
             async for uris in self._source.uris():
-                there.update(uris)
+                listed.update(uris)
         gone: dict[int, str] = {}
         async with self._database.read() as tx:
             async for batch in documents.every(tx, self._run.dataset_id):
-                gone.update((row_id, uri) for row_id, uri in batch if uri not in there and self._source.owns(uri))
+                gone.update((row_id, uri) for row_id, uri in batch if uri not in listed and self._source.owns(uri))
         if not self._options.allow_empty:
-            self._distrust(there, gone)
+            self._require_not_empty(listed, gone)
         if self._options.dry:
             self._run.counts.documents_deleted += len(gone)
             return
@@ -283,26 +176,26 @@ class Indexing:
                     partial(self._remove, ids[start : start + IDS_TOGETHER])
                 )
 
-    def _distrust(self, there: set[str], gone: Mapping[int, str]) -> None:
-        """A place where documents came from and nothing is any more may only be not mounted."""
+    def _require_not_empty(self, listed: set[str], gone: Mapping[int, str]) -> None:
+        """Raise `EmptySourceError` for a folder that had documents and is empty now: it may not be mounted."""
         dataset = self._run.dataset_id
-        if gone and not there:
+        if gone and not listed:
             raise EmptySourceError(where=self._source.where, count=len(gone), dataset=dataset)
         for folder in self._source.folders:
             lost = sum(uri.startswith(folder) for uri in gone.values())
-            if lost and not any(uri.startswith(folder) for uri in there):
+            if lost and not any(uri.startswith(folder) for uri in listed):
                 raise EmptySourceError(where=folder, count=lost, dataset=dataset)
 
     async def _remove(self, document_ids: Sequence[int], tx: Tx) -> RunCounts:
         await lock_dataset(tx, self._run.dataset_id)
         return await documents.remove(tx, document_ids)
 
-    async def _hand_on(self, pending: Mapping[int, int]) -> None:
-        """What is written is embedded while the next batch is read; or by workers, if this process only writes; or later."""
+    async def _embed_or_ring(self, pending: Mapping[int, int]) -> None:
+        """Embed new chunks while the next batch is read, or ring for the workers, or leave them to batch jobs."""
         if not pending or self._run.deferred:
             return
         if self._run.embeds:
-            await self._settled()
+            await self._embedding_done()
             self._embedding = asyncio.create_task(self._embed(pending))
             return
         lane = Lane.INTERACTIVE if self._run.mode == "delta" else Lane.BACKFILL
@@ -326,14 +219,14 @@ class Indexing:
         self._run.counts.embeddings_generated += counts.success - counts.reused
         self._run.counts.embeddings_reused += counts.reused
 
-    async def _settled(self) -> None:
+    async def _embedding_done(self) -> None:
         embedding, self._embedding = self._embedding, None
         if embedding is not None:
             await embedding
 
-    async def _settle(self) -> None:
-        """Embed to the end, with what a run that died left behind."""
-        await self._settled()
+    async def _embed_rest(self) -> None:
+        """Embed what is left, also of a run whose process died."""
+        await self._embedding_done()
         if not self._run.embeds:
             return
         left: list[int] = []
@@ -348,8 +241,8 @@ class Indexing:
             async with self._database.read() as tx:
                 self._run.counts.tokens += await documents.tokens_of(tx, left)
 
-    async def _sum_up(self) -> None:
-        """What a run without memory would have sent."""
+    async def _count_full_run(self) -> None:
+        """Count what would have been sent if every chunk were embedded again."""
         async with self._database.read() as tx:
             totals = await documents.totals(tx, self._run.dataset_id)
         self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens

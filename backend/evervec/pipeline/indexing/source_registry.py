@@ -1,4 +1,4 @@
-"""Which source fills a dataset: registered once, opened for every run."""
+"""The sources of datasets: registered once, opened for every run."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -26,14 +26,14 @@ from evervec.store.session import Database
 from evervec.store.sources import SourceRecord
 
 NAMED_PATHS = 5
-"""So many paths of a dataset are named in a message."""
+"""Paths of a dataset that a message names."""
 
 
 @dataclass(frozen=True)
 class FileSelection:
-    """A dataset's files: folders and files, with globs of what to take and to leave, and the largest one in bytes.
+    """The files of a dataset: folders and files, with globs to include and exclude, and the largest size in bytes.
 
-    What was in those that are `gone` goes, what is in those of the roots that are `away` stays.
+    Documents from roots that are `gone` are removed, documents from roots that are `away` (unreadable) stay.
     """
 
     roots: Sequence[Path]
@@ -44,7 +44,7 @@ class FileSelection:
     away: Sequence[Root] = ()
 
     def spec(self) -> dict[str, object]:
-        """As it is kept; the uri of a folder ends in a slash."""
+        """Return the selection as it is stored; the uri of a folder ends in a slash."""
         return {
             "roots": sorted({uri_of(root) + ("/" if root.is_dir() else "") for root in self.roots}),
             "include": list(self.include),
@@ -54,26 +54,26 @@ class FileSelection:
 
     @classmethod
     def of(
-        cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, lets_go: bool = False
+        cls, spec: Mapping[str, Any], scope: Sequence[str] | None = None, *, forget_missing: bool = False
     ) -> "FileSelection":
-        """What was kept; of its roots only those of `scope` and those in them, if one is given: these have to be there.
+        """Return a stored selection, limited to the roots of `scope` and those in them: the former have to exist.
 
-        Any other file may be gone, and what can not be read is away. Who `lets_go` has all of that gone.
+        Any other root may be gone, or away when it can not be read. With `forget_missing` all of these are gone.
         """
         kept, named = _roots(spec), {path_of(uri) for uri in scope or ()}
         inside = [path for path in kept if path not in named and (not scope or not named.isdisjoint(path.parents))]
         missing = [
             kept[path]
-            for path in (*(named & kept.keys() if lets_go else ()), *inside)
+            for path in (*(named & kept.keys() if forget_missing else ()), *inside)
             if kept[path].unreadable_reason()
         ]
-        gone = {root.path for root in missing if lets_go or root.is_gone()}
+        gone = {root.path for root in missing if forget_missing or root.is_gone()}
         away = [root for root in missing if root.path not in gone]
         roots = [path for path in (*sorted(named), *inside) if path not in gone]
         return cls(roots, spec["include"], spec["exclude"], spec["most_bytes"], list(gone), away)
 
     def require(self, dataset: str) -> None:
-        """Raises `SourceMissingError` when of all roots none can be read."""
+        """Raise `SourceMissingError` when none of the roots can be read."""
         if self.away and len(self.away) == len(self.roots):
             count, first = len(self.away) + len(self.gone), self.away[0]
             which = "the only path" if count == 1 else f"one of the {count} paths, of which none can be read,"
@@ -83,7 +83,7 @@ class FileSelection:
 
 
 def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
-    """The source of some files. Raises `UnreadablePathError` for a root that is not there."""
+    """Return a reader of the selected files. Raises `UnreadablePathError` for a root that does not exist."""
     return FileSource(
         files.roots,
         include=files.include,
@@ -96,7 +96,7 @@ def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
 
 
 async def without_missing(database: Database, project: str, dataset: str, files: FileSelection) -> FileSelection:
-    """The same files, but those which can not be read, and which the dataset was filled from, are gone."""
+    """Return the selection with those roots as gone that are registered and can not be read."""
     async with database.read() as tx:
         kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
     known = {} if kept is None or kept.type != SourceType.FILES else _roots(kept.spec)
@@ -106,7 +106,7 @@ async def without_missing(database: Database, project: str, dataset: str, files:
 
 
 async def forget_missing_roots(database: Database, dataset_id: UUID, source: SourceReader) -> None:
-    """Drop the roots of a source that are gone from what is kept; without any root left the dataset has no source."""
+    """Remove the roots that are gone from the registered source; a dataset without any root has no source."""
     if isinstance(source, FileSource) and source.gone:
         uris = [uri + slash for uri in source.gone for slash in ("", "/")]
         await database.with_retries(lambda tx: sources.remove_roots(tx, dataset_id, uris))
@@ -115,10 +115,10 @@ async def forget_missing_roots(database: Database, dataset_id: UUID, source: Sou
 async def register_files(
     database: Database, project: str, dataset: str, files: FileSelection
 ) -> tuple[DatasetRef, Sequence[str]]:
-    """Make the dataset if it is new, and remember that it is filled from these files, with those it was before.
+    """Create the dataset if it is new, and register these files as its source, besides those registered before.
 
-    Answers the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters for
-    paths that are neither these nor in these: they would go as gone.
+    Return also the uris of the roots that these files are, or are in. Raises `Refused` when the dataset has other filters
+    for other paths: their documents would be removed.
     """
     spec = files.spec()
     async with database.transaction() as tx:
@@ -132,14 +132,14 @@ async def register_files(
 
 
 def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path], dataset: str) -> list[str]:
-    """Take over the roots that are known already; answers those that were named, each as the one that it is in."""
+    """Add the registered roots to a new selection; return the given ones, each as the outermost root that holds it."""
     known = set(_texts(kept["roots"]))
     named = {*_texts(spec["roots"]), *(uri for uri in known if path_of(uri) in gone)}
     homes = outermost_roots(named | known)
     filters = [(one["include"], one["exclude"]) for one in (spec, kept)]
     if filters[0] != filters[1] and not all(homes[uri] in named for uri in known):
         raise Refused(
-            reason=f"Dataset {dataset!r} takes {_said(kept)} from {_listed(known)}. Other filters would remove what they "
+            reason=f"Dataset {dataset!r} takes {_filters(kept)} from {_listed(known)}. Other filters would remove what they "
             "brought: name all of these paths, give the same filters, or use a dataset of its own."
         )
     spec["roots"] = sorted(set(homes.values()))
@@ -147,13 +147,13 @@ def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path
 
 
 def _listed(uris: Collection[str]) -> str:
-    """How many paths, and the first of them."""
+    """Return the number of paths and the first of them, for a message."""
     first = ", ".join(repr(str(path_of(uri))) for uri in sorted(uris)[:NAMED_PATHS])
     more = f" and {len(uris) - NAMED_PATHS} more" if len(uris) > NAMED_PATHS else ""
     return f"{len(uris)} path{'s' * (len(uris) != 1)} ({first}{more})"
 
 
-def _said(kept: dict[str, object]) -> str:
+def _filters(kept: dict[str, object]) -> str:
     include, exclude = " ".join(_texts(kept["include"])), " ".join(_texts(kept["exclude"]))
     return f"{include or 'every text file'}{f' without {exclude}' if exclude else ''}"
 
@@ -172,13 +172,13 @@ async def check(
     changed: ChangedIds | None,
     scope: Sequence[str] | None = None,
     *,
-    lets_go: bool = False,
+    forget_missing: bool = False,
 ) -> None:
-    """That a dataset can be indexed, as far as the scope goes, and that its source knows the tables and can read the ids.
+    """Check that a dataset can be indexed, within the scope, and that its source has the tables and accepts the ids.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `UnknownTableError`, `Refused`.
     """
-    source = await open_source(resources, dataset_id, scope, lets_go=lets_go)
+    source = await open_source(resources, dataset_id, scope, forget_missing=forget_missing)
     try:
         if changed is not None:
             await asyncio.to_thread(source.named, changed)
@@ -192,9 +192,9 @@ async def open_source(
     scope: Sequence[str] | None = None,
     *,
     checksum: bool = False,
-    lets_go: bool = False,
+    forget_missing: bool = False,
 ) -> SourceReader:
-    """The source of a dataset, opened; for the caller to close. Of files that can not be read it lets go if it may.
+    """Open the source of a dataset; the caller closes it. With `forget_missing` unreadable files count as gone.
 
     Raises `UnknownDatasetError`, `NoSourceError`, `UnreadablePathError`.
     """
@@ -207,21 +207,23 @@ async def open_source(
         raise NoSourceError(dataset=f"{dataset.project}/{dataset.slug}")
     record, tenant = found
     if record.type == SourceType.FILES:
-        return await asyncio.to_thread(_opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, lets_go)
+        return await asyncio.to_thread(
+            _opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, forget_missing
+        )
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
 
 
 def _opened(
-    record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, lets_go: bool
+    record: SourceRecord, scope: Sequence[str] | None, dataset: str, checksum: bool, forget_missing: bool
 ) -> SourceReader:
-    files = FileSelection.of(record.spec, scope, lets_go=lets_go)
+    files = FileSelection.of(record.spec, scope, forget_missing=forget_missing)
     files.require(dataset)
     return files_source(files, checksum=checksum)
 
 
 async def register_sql(resources: Resources, description: SourceDescription) -> SourceRecord:
-    """Remember a source of SQL tables. One dataset for all of it is made at once, those of tenants when they are seen."""
+    """Register a source of SQL tables. A single dataset is created at once, those of tenants when they are first seen."""
     url = None if description.url is None else resources.seal(description.url.get_secret_value())
     async with resources.database.transaction() as tx:
         project_id = await datasets.ensure_project(tx, description.project)
@@ -235,7 +237,7 @@ async def register_sql(resources: Resources, description: SourceDescription) -> 
 
 
 async def open_foreign_of(resources: Resources, record: SourceRecord) -> ForeignTables:
-    """The tables of an SQL source, in its own database or in ours; for the caller to close."""
+    """Open the tables of an SQL source, in its own database or in ours; the caller closes them."""
     description = describe(record.spec, f"source {record.name!r}")
     at = resources.database if record.url_encrypted is None else resources.unseal(record.url_encrypted)
     return await open_foreign(description, at)

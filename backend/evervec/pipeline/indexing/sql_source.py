@@ -4,44 +4,44 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
 from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
-from evervec.pipeline.indexing.run import GONE
+from evervec.pipeline.indexing.plan import GONE
 from evervec.sources.sql import records
 from evervec.sources.sql.description import SourceDescription
 from evervec.store.foreign.reader import ForeignTables, Record
 
 
 class SqlSource:
-    """One tenant's records (all of them where there are no tenants), table by table in the order of the description."""
+    """The records of one tenant (or all of them), table by table in the order of the description."""
 
     def __init__(self, description: SourceDescription, foreign: ForeignTables, tenant: str | None) -> None:
         self._description, self._foreign, self._tenant = description, foreign, tenant
 
     @property
     def where(self) -> str:
-        """The source's name."""
+        """Return the source's name, for messages."""
         return f"source {self._description.name!r}"
 
     @property
     def folders(self) -> list[str]:
-        """None: what a snapshot does not have is not there."""
+        """Return no folder: what a snapshot of the tables does not have is gone."""
         return []
 
     def owns(self, uri: str) -> bool:
-        """Whether this is a record of one of the described tables."""
+        """Return whether this is a record of one of the described tables."""
         return records.owns(self._description, uri)
 
     def exists(self, uri: str) -> bool:
-        """True: a record does not move, and only a look at its table could tell that it went."""
+        """Return True: a record does not move, and only a query of its table could tell that it is gone."""
         return True
 
     def named(self, changed: ChangedIds) -> list[str]:
-        """The uris of ids by table. Raises `UnknownTableError`, or `SourceError` for an id of a wrong type."""
+        """Return the uris of ids by table. Raises `UnknownTableError`, or `SourceError` for an id of a wrong type."""
         key_types = {table: columns.key_type for table, columns in self._foreign.columns.items()}
         ids = records.check_ids(self._description, changed, key_types)
         return [records.uri_of(table, key) for table, keys in ids.items() for key in keys]
 
     async def listing(self, *, after: str | None = None) -> AsyncIterator[list[ListedDocument | SkippedDocument]]:
-        """Every record with its document, by key. Whoever works on a batch keeps no snapshot of the source open."""
+        """Yield every record with its document, by key. No snapshot of the source stays open while a batch is indexed."""
         tables = list(self._description.tables)
         table, reached = (None, None) if after is None else records.key_of(after)
         for name in tables[tables.index(table) if table in tables else 0 :]:
@@ -55,7 +55,7 @@ class SqlSource:
             return await anext(pages, [])
 
     async def read(self, listed: Sequence[ListedDocument]) -> AsyncIterator[list[IncomingDocument | SkippedDocument]]:
-        """The records of some uris, looked up by their keys; one that is not there, or not for this tenant, is gone."""
+        """Look up the records of some uris by their keys; one that does not exist for this tenant is gone."""
         keys: dict[str, list[int | str]] = {}
         for one in listed:
             table, key = records.key_of(one.uri)
@@ -69,7 +69,7 @@ class SqlSource:
         yield [SkippedDocument(one.uri, GONE, "there is no such record") for one in listed if one.uri in left]
 
     async def uris(self) -> AsyncIterator[list[str]]:
-        """The uris of all records, each table out of one snapshot."""
+        """Yield the uris of all records, each table from one snapshot."""
         for table in self._description.tables:
             async with aclosing(self._foreign.keys(table, self._tenant)) as pages:
                 async for keys in pages:

@@ -1,4 +1,4 @@
-"""Documents that a caller hands over: chunked and written, and embedded at once, later by a batch job, or by the workers."""
+"""Documents that a caller passes in: chunked, written, and embedded at once, by a batch job, or by the workers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from evervec.pipeline import chunking
 from evervec.pipeline.batch import media_queue
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
-from evervec.pipeline.indexing.run import LONGEST_URI
+from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents
 from evervec.store.datasets import DatasetRef
@@ -22,10 +22,10 @@ from evervec.store.schema.embeddables import CHUNK
 
 TOGETHER = 64
 TOGETHER_CHARACTERS = 2_000_000
-"""So much is chunked, and written in one transaction, at a time."""
+"""Documents, and characters of their texts, that are chunked and written in one transaction."""
 
 FEW_CHUNKS = 256
-"""Chunks that a local model embeds while one waits for it."""
+"""Chunks that a local model embeds before the call returns, in mode `auto`."""
 
 
 class Mode(StrEnum):
@@ -38,8 +38,11 @@ class Mode(StrEnum):
 
 @dataclass
 class IngestResult:
-    """What came of documents. `pending` chunks wait to be embedded, `deferred` of them for a batch job; `media` are
-    pictures and sounds that wait to be described by one."""
+    """The counts of an ingestion.
+
+    `pending` chunks wait to be embedded, `deferred` of them for a batch job; `media` are pictures and sounds that wait to
+    be described by one.
+    """
 
     documents: int = 0
     documents_unchanged: int = 0
@@ -62,11 +65,11 @@ async def ingest_documents(
     dataset: str,
     mode: str = Mode.AUTO,
 ) -> IngestResult:
-    """Make the dataset hold these documents, each by its uri; one whose text is the same is left alone.
+    """Write documents into a dataset, each by its uri; one whose text is the same is not touched.
 
-    `sync` embeds before it returns. `async` chunks and writes and never touches the network: with a provider that has a
-    batch API the rows are kept for that, else they wait for workers or a backfill. `auto` is `sync` for little text and a
-    local model. Pictures and sounds are written down, and described by batch jobs later.
+    `sync` embeds before it returns. `async` chunks and writes and never uses the network: with a provider that has a batch
+    API the rows wait for batch jobs, else for workers or a backfill. `auto` is `sync` for little text and a local model.
+    Pictures and sounds are registered, and described by batch jobs later.
 
     Raises `Refused` for another mode and for media in mode `sync`, `NoMediaModelError` where the provider has no model
     that describes them, and `InvalidNameError`.
@@ -89,7 +92,7 @@ async def ingest_documents(
 
 
 async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[IncomingDocument]]:
-    """A few documents at a time, none twice in a group: the last version of a uri is the one that counts."""
+    """Group some documents at a time, each uri once in a group: its last version counts."""
     group: dict[str, IncomingDocument] = {}
     size = 0
     async for one in given:
@@ -105,7 +108,7 @@ async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[
 
 
 def _storable(document: IncomingDocument) -> IncomingDocument:
-    """The document as PostgreSQL can store it. Raises `Refused` for a uri that it can not: that is not ours to change."""
+    """Return the document as PostgreSQL can store it. Raises `Refused` for a uri that it can not store."""
     if clean(document.uri) != document.uri or not 0 < len(document.uri) <= LONGEST_URI:
         raise Refused(
             reason=f"{document.uri[:100]!r} is not a usable uri: give 1 to {LONGEST_URI:,} characters, none of them NUL."
@@ -116,7 +119,7 @@ def _storable(document: IncomingDocument) -> IncomingDocument:
 
 
 class _Ingestion:
-    """Documents on their way in, a group in a transaction: while PostgreSQL writes one, the next is chunked."""
+    """One ingestion, with a transaction a group: while PostgreSQL writes one group, the next one is chunked."""
 
     def __init__(self, resources: Resources, chunker: Chunker, target: DatasetRef, mode: Mode) -> None:
         self._resources, self._database = resources, resources.database
@@ -128,13 +131,13 @@ class _Ingestion:
         self.total = IngestResult()
 
     async def take(self, group: Sequence[IncomingDocument]) -> None:
-        """Chunk what is new, and begin to write it; media are only written down."""
+        """Chunk what is new or changed, and start to write it; media are only registered."""
         uris = {one.uri for one in group}
         if not uris.isdisjoint(self._uris):
-            await self.written()  # what is known of a document has to be what stands there
+            await self.written()  # the comparison needs the latest version of a document
         files = [one for one in group if one.media is not None]
         if files:
-            await self._take_files(files)
+            await self._register_media(files)
         group = [one for one in group if one.media is None]
         changed = await self._changed(group)
         self.total.documents += len(group)
@@ -142,31 +145,31 @@ class _Ingestion:
         if changed:
             chunked = await asyncio.to_thread(self._chunker.chunk, changed)
             await self.written()
-            self._uris, self._writing = uris, asyncio.create_task(self._put(chunked))
+            self._uris, self._writing = uris, asyncio.create_task(self._write(chunked))
 
     async def written(self) -> None:
-        """Wait until the group before is in; raises what went wrong with it."""
+        """Wait until the group before is written. Raises what its write raised."""
         if self._writing is not None:
             await self._writing
             self._writing = None
 
     async def aclose(self) -> None:
-        """Leave no task behind: what is being written is written, whatever was wrong with the next group."""
+        """Wait for the group that is being written, also after an error in the next one."""
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
 
-    async def _put(self, chunked: Sequence[ChunkedDocument]) -> None:
-        """Write a group, and embed it if this mode does."""
-        sync = self._at_once(sum(len(chunks) for _, chunks in chunked))
-        hours = self._resources.settings.batch_hours if self._batched and not sync else None
+    async def _write(self, chunked: Sequence[ChunkedDocument]) -> None:
+        """Write a group, and embed it if the mode says so."""
+        at_once = self._embeds_at_once(sum(len(chunks) for _, chunks in chunked))
+        hours = self._resources.settings.batch_hours if self._batched and not at_once else None
         written = await self._database.with_retries(
             lambda tx: self._chunker.write(tx, self._target.id, chunked, batch_hours=hours)
         )
         self._count(written)
-        if sync and written.pending:
+        if at_once and written.pending:
             await self._embed(list(written.pending))
 
-    async def _take_files(self, files: Sequence[IncomingDocument]) -> None:
+    async def _register_media(self, files: Sequence[IncomingDocument]) -> None:
         provider = self._chunker.provider
         media_queue.require_model(provider)
         if self._mode is Mode.SYNC:
@@ -185,7 +188,7 @@ class _Ingestion:
         key = self._chunker.recipe.key
         return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
 
-    def _at_once(self, chunks: int) -> bool:
+    def _embeds_at_once(self, chunks: int) -> bool:
         match self._mode:
             case Mode.SYNC:
                 return True

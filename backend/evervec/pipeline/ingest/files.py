@@ -1,4 +1,4 @@
-"""Files come in: their dataset remembers where they are, and is indexed from there."""
+"""Files and folders are registered as the source of a dataset, and indexed."""
 
 from uuid import uuid4
 
@@ -28,24 +28,24 @@ async def ingest_files(
     deferred: bool = False,
     progress: Progress | None = None,
 ) -> RunRecord:
-    """Index files and folders into a dataset: what changed is chunked and embedded, what is gone goes.
+    """Index files and folders into a dataset: chunk and embed what changed, remove what is gone.
 
-    Where nothing is found any more is let go if the options say so, also a path that is not there itself.
-    With `deferred` it is left to batch jobs to be embedded. Raises `NoBatchError`, `UnreadablePathError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
+    An empty place, or a path that does not exist any more, counts as gone only if the options allow it. With `deferred`
+    embedding is left to batch jobs. Raises `NoBatchError`, `UnreadablePathError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
     if deferred:
         await router.require_batch_api(resources)
     if options.allow_empty:
         files = await source_registry.without_missing(resources.database, project, dataset, files)
-    source_registry.files_source(files)  # a path that is not there is refused before anything is made
+    source_registry.files_source(files)  # a path that does not exist is refused before anything is created
     if options.dry:
-        return await _counted(resources, project, dataset, files, options, progress)
+        return await _count_only(resources, project, dataset, files, options, progress)
     target, scope = await source_registry.register_files(resources.database, project, dataset, files)
     request = RunRequest(full=True, trigger=TRIGGER, scope=scope, embeds=embeds, deferred=deferred)
     return await requests.index(resources, target.id, request, options, progress)
 
 
-async def _counted(
+async def _count_only(
     resources: Resources,
     project: str,
     dataset: str,
@@ -53,7 +53,7 @@ async def _counted(
     options: RunOptions,
     progress: Progress | None,
 ) -> RunRecord:
-    """A run that is nowhere but here: not even a new dataset is made for it."""
+    """Perform a dry run that is not saved; not even a new dataset is created for it."""
     try:
         async with resources.database.read() as tx:
             now = await tx.now()

@@ -1,4 +1,4 @@
-"""A sync of an SQL source: what was written since the last one, by dataset and table; and its indexing, asked for at once."""
+"""A sync of an SQL source: it finds what was written since the last one, and requests runs that index it."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -19,7 +19,7 @@ from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 OVERLAP = timedelta(seconds=60)
-"""Behind the source's own horizon, for transactions that we may not see. What is known by its stamp is not told twice."""
+"""Time before the source's own horizon that is read again, for transactions that were not visible. Stamps show duplicates."""
 
 SYNC_TRIGGER = "sync"
 
@@ -28,7 +28,7 @@ ChangedKeys = dict[str, list[int | str]]
 
 @dataclass
 class DatasetChanges:
-    """What changed in one dataset, by table, and the run that indexes it; no ids where a sync is only looked at."""
+    """The changed ids of one dataset, by table, and the run that indexes them; without ids in a preview."""
 
     project: str
     dataset: str
@@ -39,7 +39,7 @@ class DatasetChanges:
 
 @dataclass
 class SourceSync:
-    """A finished sync. `since` is where it began, None for the first one; `warnings` say what it can not see."""
+    """A finished sync. `since` is its start, None for the first one; `warnings` say which changes it can not see."""
 
     source: str
     since: datetime | None
@@ -48,7 +48,7 @@ class SourceSync:
 
     @property
     def changed_ids(self) -> ChangedKeys:
-        """The changed ids of all datasets, by table."""
+        """Return the changed ids of all datasets, by table."""
         merged: ChangedKeys = {}
         for one in self.datasets:
             for table, ids in one.changed_ids.items():
@@ -59,47 +59,47 @@ class SourceSync:
 async def sync(
     resources: Resources, description: SourceDescription, *, full: bool = False, deferred: bool = False
 ) -> SourceSync:
-    """Find what changed since the last sync and ask for the indexing of it, or do nothing at all.
+    """Find what changed since the last sync and request runs that index it.
 
-    The cursor moves, new tenants get their datasets and the runs wait in one transaction: a sync that failed has
-    triggered nothing, and the next one sees the same changes. With `full` every dataset of the source is rebuilt, also
-    where nothing changed; with `deferred` what is written is left to batch jobs. Raises `NoBatchError`,
+    The cursor, the datasets of new tenants and the runs are saved in one transaction: a sync that failed has triggered
+    nothing, and the next one finds the same changes. With `full` every dataset of the source is rebuilt, also where
+    nothing changed; with `deferred` embedding is left to batch jobs. Raises `NoBatchError`,
     `SourceDownError` or `SourceError`.
     """
     if deferred:
         await router.require_batch_api(resources)
     record = await source_registry.register_sql(resources, description)
     async with aclosing(await source_registry.open_foreign_of(resources, record)) as foreign:
-        # asked for before anything is read: what is written while we read is seen by the next sync
+        # read before everything else: what is written meanwhile is found by the next sync
         horizon = await foreign.horizon()
-        synced, changed = await _seen(resources.database, description, record, foreign, full=full)
+        found, changed = await _find_changes(resources.database, description, record, foreign, full=full)
     async with resources.database.transaction() as tx:
         for tenant in sorted(changed, key=str):
             dataset = await _dataset(tx, description, record, tenant)
-            # of a source that was never synced everything is new: no list of ids says it shorter
-            mode = "full" if full else "compare" if synced.since is None else "delta"
+            # in a source that was never synced everything is new: a comparison needs no list of ids
+            mode = "full" if full else "compare" if found.since is None else "delta"
             ids = changed[tenant] if mode == "delta" else None
             run_id = await runs.enqueue(tx, dataset.id, mode, SYNC_TRIGGER, ids, deferred=deferred)
-            synced.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
+            found.datasets.append(DatasetChanges(dataset.project, dataset.slug, dataset.id, changed[tenant], run_id))
         await sources.save_cursor(tx, record.id, {"since": horizon.isoformat()})
-    await requests.ring(resources, [one.dataset_id for one in synced.datasets if one.dataset_id is not None])
-    return synced
+    await requests.ring(resources, [one.dataset_id for one in found.datasets if one.dataset_id is not None])
+    return found
 
 
 async def look(database: Database, description: SourceDescription, *, full: bool = False) -> SourceSync:
-    """What a sync would find; nothing is changed, not even for a source that is new. Raises as `sync` does."""
+    """Find what a sync would index, without any change to the database. Raises as `sync` does."""
     async with database.read() as tx:
         record = await sources.find(tx, slug("Project", description.project), description.name)
     at = database if description.url is None else description.url.get_secret_value()
     async with aclosing(await open_foreign(description, at)) as foreign:
-        synced, changed = await _seen(database, description, record, foreign, full=full)
+        found, changed = await _find_changes(database, description, record, foreign, full=full)
     for tenant in sorted(changed, key=str):
         project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
-        synced.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
-    return synced
+        found.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
+    return found
 
 
-async def _seen(
+async def _find_changes(
     database: Database,
     description: SourceDescription,
     record: SourceRecord | None,
@@ -107,19 +107,19 @@ async def _seen(
     *,
     full: bool,
 ) -> tuple[SourceSync, dict[str | None, ChangedKeys]]:
-    """What a sync begins with, and the changed ids by tenant; of every tenant there is or was, if all are rebuilt."""
+    """Return a sync without datasets, and the changed ids by tenant; with `full`, of every tenant there is or was."""
     known: dict[str | None, UUID] = {}
     if record is not None:
         async with database.read() as tx:
             known = await sources.tenants(tx, record.id)
     since = None if record is None else record.cursor.get("since")
-    synced = SourceSync(description.name, None if since is None else datetime.fromisoformat(since))
-    synced.warnings = await foreign.warnings()
-    changed = await _changed(database, description, known, foreign, synced.since)
+    found = SourceSync(description.name, None if since is None else datetime.fromisoformat(since))
+    found.warnings = await foreign.warnings()
+    changed = await _changed(database, description, known, foreign, found.since)
     if full:
         every = [None] if description.dataset is not None else [*await foreign.tenants(), *known]
         changed = {tenant: changed.get(tenant, {}) for tenant in every}
-    return synced, changed
+    return found, changed
 
 
 async def _dataset(tx: Tx, description: SourceDescription, record: SourceRecord, tenant: str | None) -> DatasetRef:
@@ -135,19 +135,19 @@ async def _changed(
     foreign: ForeignTables,
     since: datetime | None,
 ) -> dict[str | None, ChangedKeys]:
-    """Changed ids by tenant and table, without the versions that are indexed already."""
+    """Return changed ids by tenant and table, without the versions that are indexed already."""
     found: dict[str | None, ChangedKeys] = {}
     for table, described in description.tables.items():
         if described.updated_at is None:
             continue
         async for some in foreign.changed_since(table, since, OVERLAP):
-            for change in await _unknown(database, description, known, table, some):
+            for change in await _not_indexed(database, description, known, table, some):
                 if described.dataset_column is None or change.tenant is not None:
                     found.setdefault(change.tenant, {}).setdefault(table, []).append(change.key)
     return found
 
 
-async def _unknown(
+async def _not_indexed(
     database: Database,
     description: SourceDescription,
     known: dict[str | None, UUID],
@@ -161,9 +161,9 @@ async def _unknown(
     async with database.read() as tx:
         for tenant, changes in by_tenant.items():
             dataset_id = known.get(tenant)
-            there = {} if dataset_id is None else await documents.by_uri(tx, dataset_id, list(changes))
+            indexed = {} if dataset_id is None else await documents.by_uri(tx, dataset_id, list(changes))
             for uri, change in changes.items():
                 stamp = records.stamp_of(description, table, change.updated_at)
-                if uri not in there or there[uri].stamp != stamp:
+                if uri not in indexed or indexed[uri].stamp != stamp:
                     new.append(change)
     return new

@@ -1,4 +1,4 @@
-"""Text comes in: committed first, announced after. A bad message is counted and listed, and never stops the others."""
+"""Telegram messages are imported: first committed, then announced. An invalid one is counted and listed, and stops no other."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, SCORE_MESSAGES, Lane
 from evervec.sources.telegram import reader
 from evervec.store import datasets, messages
-from evervec.store.batch import batch_queue as deferring
+from evervec.store.batch import batch_queue
 from evervec.store.schema.embeddables import MESSAGE
 
 MESSAGES_TOGETHER = 1000
@@ -25,7 +25,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class ImportReport:
-    """What an import did. `rejected` lists the first fifty, `rejections` counts them all."""
+    """The counts of an import. `rejected` lists the first fifty invalid messages, `rejections` counts all of them."""
 
     created: int = 0
     changed: int = 0
@@ -47,7 +47,7 @@ async def import_telegram(
 ) -> ImportReport:
     """Read a Telegram Desktop export into a dataset, a committed batch at a time. Importing again changes nothing.
 
-    With `deferred` the messages are left to batch jobs to be embedded; what is drawn from them is not. Raises `NoBatchError`,
+    With `deferred` the messages are embedded by batch jobs; topics and atoms extracted from them are not. Raises `NoBatchError`,
     `ExportError` when the file can not be read as an export; what was read before a cut is committed, and
     counted in the caller's `report`.
     """
@@ -60,7 +60,7 @@ async def import_telegram(
         if target is None:  # not before there is something to put into it
             async with resources.database.transaction() as tx:
                 target = await datasets.ensure(tx, project, dataset)
-        await _take(resources, target.id, _sorted_out(batch, report), report, lane=Lane.BACKFILL, deferred=deferred)
+        await _save(resources, target.id, _accept(batch, report), report, lane=Lane.BACKFILL, deferred=deferred)
         if progress is not None:
             progress(len(batch))
     return report
@@ -74,17 +74,17 @@ def _stop_if_cancelled() -> None:
 
 
 async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> ImportReport:
-    """Take in one message as Telegram sends it (export or Bot API form)."""
+    """Save one message as Telegram sends it, in the form of an export or of the Bot API."""
     report = ImportReport()
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
     entry = reader.parse_message(raw, reader.bot_chat(raw) or "telegram:unknown", "the message")
-    await _take(resources, target.id, _sorted_out([entry], report), report, lane=Lane.INTERACTIVE)
+    await _save(resources, target.id, _accept([entry], report), report, lane=Lane.INTERACTIVE)
     return report
 
 
 def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
-    """A thousand at a time. What was read before the file turned out to be cut is given out before the error goes on."""
+    """Group messages for one transaction each. What was read before an `ExportError` is yielded before it is raised."""
     batch: list[ReadMessage] = []
     try:
         for entry in entries:
@@ -100,7 +100,7 @@ def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:
         yield batch
 
 
-def _sorted_out(entries: Iterable[ReadMessage], report: ImportReport) -> list[IncomingMessage]:
+def _accept(entries: Iterable[ReadMessage], report: ImportReport) -> list[IncomingMessage]:
     taken = []
     for entry in entries:
         match entry:
@@ -115,7 +115,7 @@ def _sorted_out(entries: Iterable[ReadMessage], report: ImportReport) -> list[In
     return taken
 
 
-async def _take(
+async def _save(
     resources: Resources,
     dataset_id: UUID,
     incoming: Sequence[IncomingMessage],
@@ -128,7 +128,7 @@ async def _take(
         saved = await messages.upsert(tx, dataset_id, incoming)
         if deferred:
             written = [*saved.created, *saved.changed]
-            await deferring.mark(tx, MESSAGE, written, hours=resources.settings.batch_hours)
+            await batch_queue.mark(tx, MESSAGE, written, hours=resources.settings.batch_hours)
     report.created += len(saved.created)
     report.changed += len(saved.changed)
     report.unchanged += saved.unchanged
@@ -136,7 +136,7 @@ async def _take(
 
 
 async def announce(resources: Resources, message_ids: Sequence[int], *, lane: Lane) -> None:
-    """Ring for messages that are committed: to be scored, and to be embedded without waiting for that."""
+    """Ring for committed messages: to score them, and to embed them without waiting for the score."""
     for start in range(0, len(message_ids), RING):
         part = list(message_ids[start : start + RING])
         await resources.doorbell.ring(SCORE_MESSAGES, lane=lane, message_ids=part)

@@ -1,4 +1,4 @@
-"""Files are kept in the database as they are on the disk: what changes is indexed at once, and embedded by the workers."""
+"""Files are watched: what changes on disk is indexed at once, and embedded by the workers."""
 
 import asyncio
 import os
@@ -29,25 +29,25 @@ logger = log.get("watch")
 WATCH_TRIGGER: Final = "watch"
 
 TURN_SECONDS, QUIET_SECONDS, LONG_TURN_SECONDS = 0.1, 2.0, 1.0
-"""Seconds between two looks whether another run of the dataset is through; until a user is told; and from then on."""
+"""Seconds between two tries while another run of the dataset is active; until the user is told; and after that."""
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 5.0
-"""Seconds until what failed is tried again: twice as long each time."""
+"""Seconds until a failed run is tried again: doubled each time."""
 
 
 class WatchListener(Protocol):
-    """Who tells the user."""
+    """The listener that tells the user what a watch does."""
 
     def indexed(self, run: RunRecord) -> None:
-        """A run has ended."""
+        """Handle the end of a run."""
         ...
 
     def note(self, text: str) -> None:
-        """Something is in the way, or is not any more: said once."""
+        """Handle a problem, or its end; each is told once."""
         ...
 
     async def started(self, dataset: DatasetRef) -> None:
-        """Everything was indexed once; from now on what changes is."""
+        """Handle the end of the first, complete run: from now on changes are indexed."""
         ...
 
 
@@ -62,12 +62,12 @@ async def watch(
     poll: float | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Index the files, and from then on what changes, until `finish`; a run that is at work then comes to its end.
+    """Index the files, and then what changes, until `finish`; an active run is completed before the return.
 
-    It sends no text to a provider. `progress` is told of the first, whole indexing. Whatever is in the way later (the
-    database is away, a root is not mounted) is waited for, and changes are kept meanwhile.
-    Raises what `ingest_files` raises, before the first indexing is through; `UnknownDatasetError` or `NoSourceError`
-    when somebody takes the dataset or its source away.
+    No text is sent to a provider. `progress` is called in the first, complete run. After that run a problem (an
+    unreachable database, a root that is not mounted) is waited for, and changes are remembered meanwhile. Raises what
+    `ingest_files` raises, until the first run is complete; `UnknownDatasetError` or `NoSourceError` when the dataset or
+    its source is removed.
     """
     watching = FileWatcher(
         files.roots,
@@ -80,14 +80,14 @@ async def watch(
     target, _ = await source_registry.register_files(resources.database, project, dataset, files)
     following = asyncio.create_task(watching.run())
     try:
-        await _Keeper(resources, target, watching, teller, progress).keep(following, finish)
+        await _Watch(resources, target, watching, teller, progress).run(following, finish)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-class _Keeper:
-    """Takes what may have changed and sees that it is indexed; what came to nothing is put back."""
+class _Watch:
+    """One watch: it takes paths that may have changed and indexes them; after an error they are put back."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class _Keeper:
         self._away: Sequence[Path] = ()
         self._failures, self._waits_since = 0, 0.0
 
-    async def keep(self, following: "asyncio.Task[None]", finish: asyncio.Event) -> None:
-        """Index whatever comes, until `finish`."""
+    async def run(self, following: "asyncio.Task[None]", finish: asyncio.Event) -> None:
+        """Index changes until `finish`."""
         ending = asyncio.create_task(finish.wait())
         try:
             while not finish.is_set():
@@ -114,14 +114,14 @@ class _Keeper:
                 if following.done():
                     following.result()
                 if not finish.is_set():
-                    await asyncio.wait({ending}, timeout=await self._take_up())
+                    await asyncio.wait({ending}, timeout=await self._index_changes())
         finally:
             ending.cancel()
 
-    async def _take_up(self) -> float:
-        """Index what may have changed; answers the seconds to wait before more is."""
+    async def _index_changes(self) -> float:
+        """Index what may have changed; return the seconds to wait before the next time."""
         seen = await self._watching.take()
-        self._tell_away(seen.away)
+        self._report_away(seen.away)
         try:
             await self._index(seen)
         except IndexRunningError as error:
@@ -133,8 +133,8 @@ class _Keeper:
             if not self._started:
                 raise
             self._watching.put_back(seen)
-            return self._wait_for_better(error)
-        self._goes_on()
+            return self._wait_after_error(error)
+        self._end_trouble()
         return 0
 
     def _wait_for_turn(self, error: IndexRunningError) -> float:
@@ -145,21 +145,21 @@ class _Keeper:
         self._say(f"{error} Changes wait for their turn.")
         return LONG_TURN_SECONDS
 
-    def _wait_for_better(self, error: Exception) -> float:
-        """Whatever it is: a watch that ends would leave changes behind that nobody looks for."""
+    def _wait_after_error(self, error: Exception) -> float:
+        """Return the pause after any error: the watch goes on, or later changes would never be indexed."""
         self._failures += 1
         if self._say(f"{error} Changes are kept until it goes on.") and not isinstance(error, EvervecError | OSError):
             logger.error("indexing failed", exc_info=error)
         return float(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (self._failures - 1)))
 
-    def _goes_on(self) -> None:
+    def _end_trouble(self) -> None:
         if self._failures:
             self._trouble = ""
             self._teller.note("It goes on.")
         self._failures, self._waits_since = 0, 0.0
 
     def _say(self, trouble: str) -> bool:
-        """Say it, unless it was said last."""
+        """Tell the user, unless this was told last; return whether it was told."""
         is_new, self._trouble = trouble != self._trouble, trouble
         if is_new:
             self._teller.note(trouble)
@@ -176,7 +176,7 @@ class _Keeper:
                 for uri in request.scope or ():
                     self._watching.distrust(path_of(uri))
                 continue
-            if run.state != "done":  # the dataset is gone: whoever asks again is told so
+            if run.state != "done":  # the dataset was deleted: the next try raises that
                 self._watching.put_back(seen)
                 continue
             self._tell(run)
@@ -189,7 +189,7 @@ class _Keeper:
         logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
         self._teller.indexed(run)
 
-    def _tell_away(self, away: Sequence[Path]) -> None:
+    def _report_away(self, away: Sequence[Path]) -> None:
         for path in away:
             if path not in self._away:
                 self._teller.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
@@ -200,8 +200,10 @@ class _Keeper:
 
 
 def _requests(seen: ChangedFiles) -> list[RunRequest]:
-    """The runs to ask for. Everything is compared root by root: where one folder is suddenly empty (it is not mounted),
-    nothing of it is taken for gone because another one is full."""
+    """Return the runs to request. A complete comparison is one run a root.
+
+    When one folder is suddenly empty (not mounted), its documents do not count as gone because another one has files.
+    """
     scope = [uri_of(root) for root in seen.roots]
     if seen.everything:
         files = [uri for root, uri in zip(seen.roots, scope, strict=True) if root.is_file()]
@@ -212,7 +214,7 @@ def _requests(seen: ChangedFiles) -> list[RunRequest]:
             if one
         ]
     paths = [path for path in seen.paths if any(path.is_relative_to(root) for root in seen.roots)]
-    # what is gone comes last: until then a moved document is found by its text, where it was before
+    # removed files last: until then a moved document is found by its text under its old path
     paths.sort(key=lambda path: (not os.path.lexists(path), path))
     changed = {FILES_TABLE: [uri_of(path) for path in paths]}
     return [RunRequest(changed, trigger=WATCH_TRIGGER, scope=scope, embeds=False)] if paths else []

@@ -15,7 +15,7 @@ from evervec.cli.render.runs import TOUCHED_DOCUMENTS, counted, show_run, show_s
 from evervec.cli.render.waiting import show_left
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Exclude, Include
-from evervec.pipeline.indexing.run import GONE
+from evervec.pipeline.indexing.plan import GONE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import overview
 from evervec.pipeline.status.outlook import left

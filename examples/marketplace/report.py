@@ -5,7 +5,7 @@ from typing import Any
 
 from evervec.cli.terminal import output
 from evervec.pipeline.search.search import SearchAnswer
-from evervec.pipeline.status.runs import run_document
+from evervec.pipeline.status.run_report import RunReport, run_report
 from examples.marketplace.story import BrokenSync, Due, Step, Uris, Withdrawal
 
 COLUMNS = (
@@ -115,11 +115,11 @@ class Report:
 
 def step_document(step: Step, price: float) -> dict[str, Any]:
     """Return the sums of a step's runs; `saved_share` is the part of all chunks that was not sent."""
-    found = [run_document(run) for run in step.runs]
+    found = [run_report(run) for run in step.runs]
     started = [run.started_at for run in step.runs if run.started_at is not None]
     ended = [run.finished_at for run in step.runs if run.finished_at is not None]
     records, tokens = _together(found, "documents"), _sum(found, "tokens")
-    sent, full = _sum(found, "texts_sent"), sum(one["full"]["texts"] for one in found)
+    sent, full = _sum(found, "texts_sent"), sum(one.full.texts for one in found if one.full is not None)
     return {
         "step": step.name,
         "records": {"looked_at": sum(records.values()), **records},
@@ -138,12 +138,13 @@ def step_document(step: Step, price: float) -> dict[str, Any]:
     }
 
 
-def _sum(found: Sequence[dict[str, Any]], name: str) -> int:
-    return sum(one[name] for one in found)
+def _sum(found: Sequence[RunReport], name: str) -> int:
+    return sum(getattr(one, name) for one in found)
 
 
-def _together(found: Sequence[dict[str, Any]], what: str) -> dict[str, int]:
-    return {name: sum(one[what][name] for one in found) for name in found[0][what]}
+def _together(found: Sequence[RunReport], what: str) -> dict[str, int]:
+    counts = [vars(getattr(one, what)) for one in found]
+    return {name: sum(one[name] for one in counts) for name in counts[0]}
 
 
 def _by_seller(uris: Uris) -> dict[str, list[str]]:

@@ -160,7 +160,7 @@ def test_a_source_in_another_database_is_reached_through_the_environment(
     evervec("ingest", "sql", path, SHOP_URL=elsewhere, **key).refused("The source shop at", "does not answer", code=1)
     evervec("index", "seller-ann", **key).refused("The source shop at", "does not answer", code=1)
     every = evervec("index", "--all", **key)
-    assert (every.code, "2 runs did not come to an end. See `evervec runs`." in every.err) == (1, True), every
+    assert (every.code, "2 runs did not finish. See `evervec runs`." in every.err) == (1, True), every
     (latest,) = report(evervec, "runs", "seller-ann", "-k", 1)["runs"]
     assert (latest["state"], "does not answer" in latest["error"]) == ("queued", True)  # it is tried again
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from evervec.cli.commands.search import shown
+from evervec.cli.commands.search import location
 from evervec.cli.terminal import output
 from evervec.store import runs
 from evervec.store.session import Database
@@ -320,4 +320,4 @@ def test_a_place_is_short_and_keeps_file_and_line(
     monkeypatch: pytest.MonkeyPatch, document: str, line: int | None, heading: str, said: str
 ) -> None:
     monkeypatch.setattr(output, "out", Console(width=80))
-    assert shown(ChunkPlace(document, heading, line, line)) == said
+    assert location(ChunkPlace(document, heading, line, line)) == said

@@ -33,7 +33,7 @@ def used(url: str, how: dict[str, Any]) -> str:
     with SyncSemanticCore.open(url, **how) as core:
         done = core.ingest([Document.from_text("a", "birds sing in the morning"), Document.from_text("b", "cold soup")])
         assert (done.documents, done.pending) == (2, 0)
-        assert core.status()["datasets"]
+        assert core.status().datasets
         assert core.batch_manager.list() == []
         with pytest.raises(UnknownBatchJobError):
             core.batch_manager.get("none")

@@ -101,7 +101,7 @@ async def test_a_mode_that_nobody_knows_writes_nothing(local: SemanticCore, mode
     with pytest.raises(Refused, match=r"There is no mode .* Modes: sync, async, auto"):
         await local.ingest(Document.from_text("a", "text"), mode=mode)
     assert await texts_of(local) == []
-    assert (await local.status())["datasets"] == []
+    assert (await local.status()).datasets == []
 
 
 async def test_a_document_that_did_not_change_is_left_alone(

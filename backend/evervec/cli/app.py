@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "demo": Listed(
         "evervec.cli.commands.demo:demo",
         START,
-        "A team's chat comes in, knowledge is extracted, every row is embedded, questions are answered. Nothing stays.",
+        "Import a team's chat, extract knowledge, embed every row, answer questions. Nothing stays on the disk.",
     ),
     "up": Listed(
         "evervec.cli.commands.serve:up",
@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "index": Listed(
         "evervec.cli.commands.index:index",
         TEXT,
-        "Index a dataset from its source: what changed is chunked and embedded, the rest is left as it is.",
+        "Index a dataset from its source: chunk and embed what changed, leave the rest as it is.",
     ),
     "watch": Listed(
         "evervec.cli.commands.ingest.watch:watch",
@@ -37,12 +37,12 @@ COMMANDS: Final = {
     "status": Listed(
         "evervec.cli.commands.status:status",
         CARE,
-        "Coverage by dataset and kind, mirrors, extraction, provider and queue.",
+        "Show coverage by dataset and kind, mirrors, extraction, provider and queue.",
     ),
     "runs": Listed(
         "evervec.cli.commands.index:runs",
         CARE,
-        "The index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
+        "List the index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
     ),
     "backfill": Listed(
         "evervec.cli.commands.backfill:backfill",
@@ -76,7 +76,7 @@ COMMANDS: Final = {
         CARE,
         "Mirrors: the copies in memory and on disk that hot searches are answered from.",
     ),
-    "failed": Listed("evervec.cli.commands.failed:app", CARE, "See what was given up on, and why."),
+    "failed": Listed("evervec.cli.commands.failed:app", CARE, "See what was given up, and why."),
     "providers": Listed("evervec.cli.commands.providers:app", CARE, "Choose who embeds and extracts."),
 }
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evervec.pipeline.batch.manager import BatchManager
     from evervec.pipeline.ingest.documents import IngestResult
     from evervec.pipeline.search.search import SearchAnswer
+    from evervec.pipeline.status.overview import Overview
     from evervec.pipeline.upkeep.backfill import BackfillReport
     from evervec.runtime import Runtime
     from evervec.store.providers import Provider
@@ -124,8 +125,8 @@ class SemanticCore:
 
         return await run(self._resources, dataset=dataset)
 
-    async def status(self) -> dict[str, Any]:
-        """Return the coverage by dataset, as `evervec status --json` prints it."""
+    async def status(self) -> "Overview":
+        """Return coverage by dataset, as `evervec status --json` shows it."""
         from evervec.pipeline.status.overview import status
 
         return await status(self._resources)

@@ -1,1 +1,1 @@
-"""HTTP: parse, call one pipeline function, answer."""
+"""HTTP: parse, call one pipeline function, return its answer."""

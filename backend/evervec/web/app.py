@@ -1,35 +1,21 @@
-"""The HTTP API: status, search and mirrors. Errors become statuses here and nowhere else."""
+"""The HTTP API: status, search and mirrors."""
 
-from dataclasses import asdict
 from hmac import compare_digest
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Security
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Query, Security
 from fastapi.security import APIKeyHeader
 
-from evervec.errors import (
-    DatabaseDownError,
-    EvervecError,
-    IndexRunningError,
-    ProviderError,
-    QueueDownError,
-    Refused,
-    SourceDownError,
-    UnknownDatasetError,
-    UnknownProjectError,
-    UnknownRowError,
-)
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
+from evervec.pipeline.search.search import SearchAnswer
 from evervec.pipeline.status import overview
-from evervec.pipeline.status.mirrors import mirror_status
+from evervec.pipeline.status.mirrors import MirrorList, mirror_status
+from evervec.pipeline.status.overview import Overview
 from evervec.pipeline.upkeep import mirror_check
+from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport
 from evervec.web.rag import add_rag
-
-NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
-UNAVAILABLE = (DatabaseDownError, QueueDownError, SourceDownError, ProviderError)
+from evervec.web.refusals import add_refusals
 
 MIN_WATERMARK = "A transaction id of yours: what it committed is embedded and found."
 
@@ -45,8 +31,7 @@ def create_app(resources: Resources) -> FastAPI:
             raise HTTPException(401, "Give the key of this server as X-API-KEY.", {"WWW-Authenticate": "X-API-KEY"})
 
     app = FastAPI(title="Evervec", docs_url="/docs", redoc_url=None)
-    app.add_exception_handler(EvervecError, _refused)
-    app.add_exception_handler(RequestValidationError, _malformed)
+    add_refusals(app)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -56,7 +41,7 @@ def create_app(resources: Resources) -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/v1/status", dependencies=[Depends(allowed)])
-    async def status(dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
+    async def status(dataset: str | None = None, project: str | None = None) -> Overview:
         """Coverage by dataset and kind, as `evervec status --json`."""
         return await overview.status(resources, dataset=dataset, project=project)
 
@@ -70,9 +55,9 @@ def create_app(resources: Resources) -> FastAPI:
         engine: Annotated[str, Query(description=f"{', '.join(search.ENGINES)}.")] = "auto",
         min_watermark: Annotated[int | None, Query(ge=3, lt=2**63, description=MIN_WATERMARK)] = None,
         wait_seconds: Annotated[float, Query(ge=0, le=60)] = search.WAIT_SECONDS,
-    ) -> dict[str, Any]:
+    ) -> SearchAnswer:
         """The rows nearest in meaning, as `evervec search --json`."""
-        answer = await search.search(
+        return await search.search(
             resources,
             q,
             dataset=dataset,
@@ -83,7 +68,6 @@ def create_app(resources: Resources) -> FastAPI:
             min_watermark=min_watermark,
             wait_seconds=wait_seconds,
         )
-        return asdict(answer)
 
     _add_mirrors(app, resources, Depends(allowed))
     add_rag(app, resources, Depends(allowed))
@@ -92,39 +76,18 @@ def create_app(resources: Resources) -> FastAPI:
 
 def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
     @app.get("/v1/mirrors", dependencies=[key])
-    async def mirrors(dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
-        """How each mirror stands, as `evervec mirror status --json`."""
-        return {"datasets": await mirror_status(resources, dataset=dataset, project=project)}
+    async def mirrors(dataset: str | None = None, project: str | None = None) -> MirrorList:
+        """The state of each mirror, as `evervec mirror status --json`."""
+        return MirrorList(await mirror_status(resources, dataset=dataset, project=project))
 
     @app.post("/v1/mirrors/{dataset}/check", dependencies=[key])
-    async def check(dataset: str, project: str | None = None) -> dict[str, Any]:
+    async def check(dataset: str, project: str | None = None) -> CheckReport:
         """Compare and repair, as `evervec mirror check --json`; 200 whatever it found."""
         found = await mirror_check.check_index_sync(resources, dataset=dataset, project=project, deep=True)
-        return {"in_sync": all(one.in_sync for one in found), "datasets": [asdict(one) for one in found]}
+        return CheckReport.of(found)
 
     @app.post("/v1/mirrors/{dataset}/rebuild", dependencies=[key])
-    async def rebuild(dataset: str, project: str | None = None) -> dict[str, Any]:
+    async def rebuild(dataset: str, project: str | None = None) -> BuildReport:
         """Build anew from the database, as `evervec mirror rebuild --json`."""
         found = await mirror_check.rebuild_from_database(resources, dataset=dataset, project=project)
-        return {"holds": all(one.holds for one in found), "datasets": [asdict(one) for one in found]}
-
-
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    status, more = 500, dict[str, str]()
-    match error:
-        case _ if isinstance(error, NOT_FOUND):
-            status = 404
-        case IndexRunningError():
-            status, more = 409, {"run": str(error.values["run_id"])}
-        case Refused():
-            status = 422
-        case _ if isinstance(error, UNAVAILABLE):
-            status = 503
-    return JSONResponse({"error": {"code": type(error).__name__, "message": str(error)}, **more}, status)
-
-
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    """A parameter that is none, told as everything else that the caller did wrong."""
-    wrong = error.errors() if isinstance(error, RequestValidationError) else []
-    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
-    return await _refused(request, Refused(reason=f"{said}."))
+        return BuildReport.of(found)

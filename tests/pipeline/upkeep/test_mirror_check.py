@@ -17,6 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.compare import compare
 from evervec.pipeline.status import mirrors as mirror_states
 from evervec.pipeline.status import overview
+from evervec.pipeline.status.mirrors import EngineRecalls, MirrorSummary
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import DatasetCheck, check_index_sync
 from evervec.store.datasets import DatasetRef
@@ -145,11 +146,11 @@ async def test_a_flipped_bit_is_set_aside_with_its_reason_and_built_anew(
     (found,) = await check_index_sync(other, repair=False)
     assert (found.state, found.missing) == ("set aside", 40)
     (status,) = await mirror_states.mirror_status(other)
-    assert status["state"] == "set aside"
-    assert status["reason"] == found.reason != ""
+    assert status.state == "set aside"
+    assert status.reason == found.reason != ""
     await check_index_sync(other)
     (status,) = await mirror_states.mirror_status(other)
-    assert (status["state"], status["reason"]) == ("at rest", "")
+    assert (status.state, status.reason) == ("at rest", "")
 
 
 async def test_a_folder_that_takes_no_file_is_told_and_nothing_counts_as_repaired(
@@ -195,18 +196,18 @@ async def test_the_whole_standing_of_a_mirror(
     await embedded(resources, psql, dataset, *TEXTS)
     await mirror_check.rebuild_from_database(resources)
     (rests,) = await mirror_states.mirror_status(other)
-    assert (rests["state"], rests["vectors"], rests["index"], rests["bytes_memory"]) == ("at rest", 40, "SQfp16", 0)
+    assert (rests.state, rests.vectors, rests.index, rests.bytes_memory) == ("at rest", 40, "SQfp16", 0)
     path = get_faiss_index_path(resources.settings.mirrors, dataset.project_id, dataset.id)
-    assert (rests["path"], rests["bytes_disk"]) == (str(path), path.stat().st_size)
-    assert (rests["recall_target"], rests["recall"]) == (0.98, {"mirror": None, "pgvector": None})
+    assert (rests.path, rests.bytes_disk) == (str(path), path.stat().st_size)
+    assert (rests.recall_target, rests.recall) == (0.98, EngineRecalls(mirror=None, pgvector=None))
     await resources.mirrors.aclose()
     async with following(resources) as mirrors:
         await until_held(resources, dataset)
         await measure(resources.database, mirrors.mirror(dataset))
         (live,) = await mirror_states.mirror_status(other)
-    assert (live["state"], live["in_sync"], live["lag_ms"]) == ("ready", True, 0)
-    assert [(held["pid"], held["here"]) for held in live["holders"]] == [(os.getpid(), True)]
-    assert live["bytes_memory"] > 0 and live["recall"]["mirror"]["recall"] == 1.0
+    assert (live.state, live.in_sync, live.lag_ms) == ("ready", True, 0)
+    assert [(held.pid, held.here) for held in live.holders] == [(os.getpid(), True)]
+    assert live.bytes_memory > 0 and live.recall.mirror is not None and live.recall.mirror.recall == 1.0
 
 
 async def test_both_engines_find_the_same(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
@@ -220,17 +221,16 @@ async def test_both_engines_find_the_same(resources: Resources, dataset: Dataset
 
 
 async def test_status_shows_each_mirror_in_short(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
-    async def mirror() -> dict[str, Any]:
-        (one,) = (await overview.status(resources))["datasets"]
-        found: dict[str, Any] = one["mirror"]
-        return found
+    async def mirror() -> MirrorSummary:
+        (one,) = (await overview.status(resources)).datasets
+        return one.mirror
 
     await embedded(resources, psql, dataset, *TEXTS)
-    unmeasured = {"lag_ms": None, "in_sync": None, "checked_at": None}
-    assert await mirror() == {"state": "absent", "vectors": 0, **unmeasured}
+    unmeasured = MirrorSummary(state="absent", vectors=0, lag_ms=None, in_sync=None, checked_at=None)
+    assert await mirror() == unmeasured
     async with following(resources):
         await until_held(resources, dataset)
         found = await mirror()
-    assert (found["state"], found["vectors"], found["lag_ms"], found["in_sync"]) == ("ready", 40, 0, True)
-    assert found["checked_at"] is not None
-    assert await mirror() == {"state": "at rest", "vectors": 40, **unmeasured}
+    assert (found.state, found.vectors, found.lag_ms, found.in_sync) == ("ready", 40, 0, True)
+    assert found.checked_at is not None
+    assert await mirror() == replace(unmeasured, state="at rest", vectors=40)

@@ -1,6 +1,5 @@
-"""`evervec backfill`: fills every missing and every stale embedding. `scripts/backfill_embeddings.py` is this too."""
+"""`evervec backfill`: fill every missing and every stale embedding. `scripts/backfill_embeddings.py` is the same."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -12,10 +11,11 @@ from evervec.cli.terminal.run import call
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep import backfill as filling
 
-Batch = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Rows claimed at a time.")]
-Lane = Annotated[
+BatchSize = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Rows claimed at a time.")]
+Way = Annotated[
     bool | None,
     typer.Option(
+        "--batch/--online",
         "--deferred/--online",
         metavar="",
         help="As batch jobs at half the price, or at once. By itself 500 rows or more go the first way, if there is one.",
@@ -27,8 +27,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Count by ki
 def backfill(
     dataset: Dataset = None,
     kind: Kind = None,
-    batch_size: Batch = None,
-    lane: Lane = None,
+    batch_size: BatchSize = None,
+    batch: Way = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -42,19 +42,19 @@ def backfill(
         output.note(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
         with output.progress("rows", planned.pending) as step:
             report = await filling.run(
-                resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=lane
+                resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=batch
             )
-        rests = await resources.provider()
-        return report, rests.pause_error if rests.paused_seconds > 0 else None
+        after = await resources.provider()
+        return report, after.pause_error if after.paused_seconds > 0 else None
 
-    report, rest = call(run)
+    report, pause = call(run)
     if as_json:
-        output.document(asdict(report))
+        output.document(report)
     else:
         _show(report, dry_run)
     if dry_run:
         return
-    _advise(report, rest)
+    _advise(report, pause)
     if report.failed or report.reason is not None or _waiting(report):
         raise typer.Exit(1)
 
@@ -79,16 +79,16 @@ def _show(report: filling.BackfillReport, dry_run: bool) -> None:
     )
 
 
-def _advise(report: filling.BackfillReport, rest: str | None) -> None:
+def _advise(report: filling.BackfillReport, pause: str | None) -> None:
     if report.failed:
         output.note("See the failed ones with `evervec failed list`.")
     if report.jobs:
-        output.note("Take their vectors in with `evervec batch sync --wait`.")
+        output.note("Collect their vectors with `evervec batch sync --wait`.")
     waiting = _waiting(report)
     if report.reason is not None:
         output.error(f"{waiting:,} rows still wait: {report.reason}. See `evervec batch list`, then run this again.")
-    elif waiting and rest is not None:
-        output.error(f"{waiting:,} rows still wait: {rest} See `evervec status`, then run this again.")
+    elif waiting and pause is not None:
+        output.error(f"{waiting:,} rows still wait: {pause} See `evervec status`, then run this again.")
     elif waiting:
         output.note(
             f"{waiting:,} rows still wait: a worker or a batch job holds them, they wait for `evervec batch flush`, or are "
@@ -97,5 +97,5 @@ def _advise(report: filling.BackfillReport, rest: str | None) -> None:
 
 
 def _waiting(report: filling.BackfillReport) -> int:
-    """Rows that are neither embedded nor in a batch job that was just sent."""
+    """Return how many rows are neither embedded nor in a batch job that was just sent."""
     return max(0, report.pending - report.deferred)

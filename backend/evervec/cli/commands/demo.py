@@ -31,7 +31,7 @@ PROJECT, DATASET = "demo", "team-chat"
 
 
 def demo() -> None:
-    """A team's chat comes in, knowledge is extracted, every row is embedded, questions are answered. Nothing stays."""
+    """Import a team's chat, extract knowledge, embed every row, answer questions. Nothing stays on the disk."""
     settings()
     home = Path(tempfile.mkdtemp(prefix="evervec-demo-"))
     try:
@@ -85,9 +85,7 @@ async def _until_done(resources: Resources, working: "asyncio.Task[None]") -> No
     with output.waiting("working"):
         while monotonic() < ends:
             found = await overview.status(resources)
-            waits = found["pending"] + sum(
-                one["knowledge"]["unscored"] + one["knowledge"]["unextracted"] for one in found["datasets"]
-            )
+            waits = found.pending + found.unread
             if not waits:
                 return
             if working.done():
@@ -110,7 +108,7 @@ async def _knowledge(resources: Resources) -> None:
 
 
 async def _ask(resources: Resources, question: str) -> bool:
-    """The hits of the mirror, and the milliseconds of both; answers whether pgvector found the same."""
+    """Print the hits of the mirror, and the milliseconds of both engines; return whether pgvector found the same."""
     found = await compare(resources, question, dataset=DATASET, k=2 * HITS)
     _step(f"“{question}”")
     for hit in _unlike(found.mirror):
@@ -122,13 +120,13 @@ async def _ask(resources: Resources, question: str) -> bool:
 
 
 def _unlike(hits: Sequence[SearchHit]) -> list[SearchHit]:
-    """The first hits that say something new: an atom often is its message's only sentence."""
-    kept: list[SearchHit] = []
+    """Return the first hits that say something new: an atom often is its message's only sentence."""
+    chosen: list[SearchHit] = []
     for hit in hits:
         text = hit.text.casefold()
-        if not any(text in other.text.casefold() or other.text.casefold() in text for other in kept):
-            kept.append(hit)
-    return kept[:HITS]
+        if not any(text in other.text.casefold() or other.text.casefold() in text for other in chosen):
+            chosen.append(hit)
+    return chosen[:HITS]
 
 
 async def _prove(resources: Resources) -> bool:

@@ -1,6 +1,5 @@
-"""`evervec failed`: what was given up on, with the reason, and how it gets another chance."""
+"""`evervec failed`: rows that were given up, with the reason; try them again, or discard them."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ One = Annotated[
 
 @app.callback()
 def group() -> None:
-    """See what was given up on, and why."""
+    """See what was given up, and why."""
 
 
 @app.command("list")
@@ -28,12 +27,12 @@ def list_(dataset: Dataset = None, k: Limit = 100, as_json: Json = False) -> Non
     """List rows that could not be embedded, and messages that could not be extracted."""
     found = call(lambda r: overview.failed(r.database, dataset=dataset, most=k))
     if as_json:
-        output.document({"failed": [asdict(failure) for failure in found]})
+        output.document({"failed": found})
         return
     for failure in found:
         _show(failure)
     if found:
-        output.note("Edit their text, or give them another chance with `evervec failed retry`.")
+        output.note("Edit their text, or try them again with `evervec failed retry`.")
     else:
         output.say("Nothing failed.")
 
@@ -53,6 +52,6 @@ def retry(one: One = None, dataset: Dataset = None, as_json: Json = False) -> No
 
 @app.command()
 def discard(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
-    """Leave failed rows alone for good: they count as empty until their text changes."""
+    """Discard failed rows: they count as empty until their text changes."""
     count = call(lambda r: failures.discard(r.database, dataset=dataset, one=failures.parse_failure_id(one)))
     output.document({"discarded": count}) if as_json else output.say(f"{count:,} discarded.")

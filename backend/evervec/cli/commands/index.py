@@ -1,4 +1,4 @@
-"""`evervec index` and `evervec runs`: datasets are indexed from their sources, and what the runs did."""
+"""`evervec index` and `evervec runs`: index datasets from their sources, list what the runs did."""
 
 import sys
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from evervec.cli.render.runs import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, UNKNOWN, counted, show_run, touched
-from evervec.cli.render.waiting import show_left
+from evervec.cli.render.pending import show_pending_rows
+from evervec.cli.render.runs import UNKNOWN, counted, show_run
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import AllowEmpty, Json
 from evervec.cli.terminal.run import call
@@ -18,8 +18,8 @@ from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs as index_runs
-from evervec.pipeline.status.outlook import Left, left
-from evervec.pipeline.status.runs import run_document
+from evervec.pipeline.status.pending import PendingRows, pending_rows
+from evervec.pipeline.status.run_report import run_report
 from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 
@@ -29,7 +29,7 @@ COLUMNS = ("at", "mode", "state", "docs", "chunks", "sent", "saved", "seconds", 
 Name = Annotated[str | None, typer.Argument(metavar="DATASET", help="A dataset: name, project/name or uuid.")]
 Every = Annotated[bool, typer.Option("--all", metavar="", help="Every dataset that has a source.")]
 Full = Annotated[
-    bool, typer.Option("--full", metavar="", help="Compare everything, and remove what the source has no more.")
+    bool, typer.Option("--full", metavar="", help="Compare everything, and delete what the source no longer has.")
 ]
 Changed = Annotated[
     list[str] | None,
@@ -52,7 +52,7 @@ def index(
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Index a dataset from its source: what changed is chunked and embedded, the rest is left as it is."""
+    """Index a dataset from its source: chunk and embed what changed, leave the rest as it is."""
     if every == (dataset is not None):
         raise typer.BadParameter("Give a DATASET, or --all.")
     if changed and (every or full):
@@ -68,15 +68,15 @@ def index(
 def _index_one(
     name: str, *, full: bool, changed: Sequence[str] | None, allow_empty: bool, wait: bool, as_json: bool
 ) -> None:
-    async def run(resources: Resources) -> tuple[Done, Left]:
+    async def run(resources: Resources) -> tuple[Done, PendingRows]:
         request = RunRequest(_changed_ids(changed), full, trigger=TRIGGER)
         target = await indexing.dataset(resources.database, name)
         if not wait:
             run_id = await indexing.start(resources, target.id, request)
-            return (target, await index_runs.one(resources, run_id)), await left(resources, [target])
+            return (target, await index_runs.one(resources, run_id)), await pending_rows(resources, [target])
         with output.progress("documents") as step:
             done = await indexing.index(resources, target.id, request, RunOptions(allow_empty=allow_empty), step)
-        return (target, done), await left(resources, [target])
+        return (target, done), await pending_rows(resources, [target])
 
     (target, done), waiting = call(run, queue=True)
     if as_json:
@@ -84,13 +84,13 @@ def _index_one(
     elif not wait:
         output.say(f"Run {done.id} of {_name(target)} waits for a worker: see `evervec runs {_name(target)}`.")
     else:
-        show_run(run_document(done))
-        show_left(waiting)
+        show_run(run_report(done))
+        show_pending_rows(waiting)
 
 
 def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
-    async def run(resources: Resources) -> tuple[list[Done], Left]:
-        datasets = await index_runs.sourced(resources.database)
+    async def run(resources: Resources) -> tuple[list[Done], PendingRows]:
+        datasets = await index_runs.with_source(resources.database)
         asked = await indexing.index_all_datasets(resources, full, trigger=TRIGGER)
         done: list[Done] = []
         with output.progress("datasets", len(asked)) as step:
@@ -98,19 +98,19 @@ def _index_all(*, full: bool, wait: bool, as_json: bool) -> None:
                 found = await (index_runs.follow if wait else index_runs.one)(resources, run_id)
                 done += [(one, found) for one in datasets if one.id == found.dataset_id]
                 step(1)
-        return done, await left(resources, datasets)
+        return done, await pending_rows(resources, datasets)
 
     done, waiting = call(run, queue=True)
     if as_json:
         output.document({"datasets": [_document(*one) for one in done], "pending": waiting.pending})
     else:
         _show(done)
-        show_left(waiting)
+        show_pending_rows(waiting)
     _fail_for(done)
 
 
 def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
-    """The index runs of a dataset, or of all: what each did, what it sent and saved, how it ended."""
+    """List the index runs of a dataset, or of all: what each did, what it sent and saved, how it ended."""
     found = call(lambda r: index_runs.recent(r.database, dataset, limit=k))
     if as_json:
         output.document({"runs": [_document(*one) for one in found]})
@@ -121,7 +121,7 @@ def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
 
 
 def _document(dataset: DatasetRef, run: RunRecord) -> dict[str, Any]:
-    return {"project": dataset.project, "dataset": dataset.slug} | run_document(run)
+    return {"project": dataset.project, "dataset": dataset.slug} | vars(run_report(run))
 
 
 def _show(done: Sequence[Done]) -> None:
@@ -135,22 +135,22 @@ def _show(done: Sequence[Done]) -> None:
 
 
 def _row(dataset: DatasetRef, run: RunRecord) -> tuple[object, ...]:
-    found = run_document(run)
+    found = run_report(run)
     return (
         _at(run),
         run.mode,
         run.state,
-        touched(found, "documents", TOUCHED_DOCUMENTS),
-        touched(found, "chunks", TOUCHED_CHUNKS),
-        found["texts_sent"],
-        UNKNOWN if found["saved"] is None else f"{found['saved']['texts']:,}",
+        found.documents.written,
+        found.chunks.written,
+        found.texts_sent,
+        UNKNOWN if found.saved is None else f"{found.saved.texts:,}",
         run.seconds.total,
         f"{_name(dataset)} ({run.trigger})",
     )
 
 
 def _at(run: RunRecord) -> str:
-    """The time of a run of today, else its day."""
+    """Return the time of a run of today, else its day."""
     began = (run.started_at or run.created_at).astimezone()
     today = datetime.now(began.tzinfo).date()
     return f"{began:%H:%M:%S}" if began.date() == today else f"{began:%Y-%m-%d}"
@@ -161,15 +161,15 @@ def _name(dataset: DatasetRef) -> str:
 
 
 def _fail_for(done: Sequence[Done]) -> None:
-    """Exit with 1 when a run did not come to a good end."""
+    """Exit with 1 when a run failed or has to be tried again."""
     bad = sum(1 for _, run in done if run.error)
     if bad:
-        output.error(f"{counted(bad, 'run')} did not come to an end. See `evervec runs`.")
+        output.error(f"{counted(bad, 'run')} did not finish. See `evervec runs`.")
         raise typer.Exit(1)
 
 
 def _changed_ids(given: Sequence[str] | None) -> dict[str, list[str | int]] | None:
-    """`TABLE=ID,ID` by table. Raises `Refused` for what is not that, or names no id."""
+    """Parse `TABLE=ID,ID` into ids by table. Raises `Refused` for anything else, and where no id is named."""
     if not given:
         return None
     found: dict[str, list[str | int]] = {}

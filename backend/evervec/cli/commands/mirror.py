@@ -1,8 +1,7 @@
-"""`evervec mirror`: is each mirror what the database says, how does it stand, build it anew."""
+"""`evervec mirror`: check each mirror against the database, show its state, build it anew."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,9 +9,9 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json, Project
 from evervec.cli.terminal.run import call
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.status import mirrors
+from evervec.pipeline.status.mirrors import MirrorList, MirrorStatus, mirror_status
 from evervec.pipeline.upkeep import mirror_check
-from evervec.pipeline.upkeep.mirror_check import DatasetBuild, DatasetCheck
+from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport, DatasetBuild, DatasetCheck
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -44,37 +43,36 @@ def check(
                 resources, dataset=dataset, project=project, deep=not quick, repair=not dry_run
             )
 
-    found = call(run)
-    in_sync = all(one.in_sync for one in found)
+    report = CheckReport.of(call(run))
     if as_json:
-        output.document({"in_sync": in_sync, "datasets": [asdict(one) for one in found]})
+        output.document(report)
     else:
-        _show_checks(found, dry_run)
-    if not in_sync:
+        _show_checks(report.datasets, dry_run)
+    if not report.in_sync:
         raise typer.Exit(1)
 
 
 @app.command()
 def rebuild(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
-    """Build mirrors anew from the database; what is there is searched until the new one is in."""
+    """Build mirrors anew from the database; the present ones are searched until the new ones are ready."""
     _build(mirror_check.rebuild_from_database, dataset, project, as_json)
 
 
 @app.command()
 def compact(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
-    """Fold what came since into the main segments. A process that follows does it by itself when it is worth it."""
+    """Fold later changes into the main segments. A process that follows the feed does it by itself when it is worth it."""
     _build(mirror_check.compact, dataset, project, as_json)
 
 
 @app.command()
 def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
-    """How each mirror stands: state and reason, size, index, recall, lag, last check, who holds it."""
-    found = call(lambda resources: mirrors.mirror_status(resources, dataset=dataset, project=project))
+    """Show each mirror: state and reason, size, index, recall, lag, last check, who holds it."""
+    found = call(lambda resources: mirror_status(resources, dataset=dataset, project=project))
     if as_json:
-        output.document({"datasets": found})
+        output.document(MirrorList(found))
         return
     for one in found:
-        _show_standing(one)
+        _show_status(one)
     if not found:
         output.say("There is no dataset yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
 
@@ -87,16 +85,16 @@ def _build(
             return await make(resources, dataset=dataset, project=project, step=step)
 
     found = call(run)
-    holds = all(one.holds for one in found)
+    report = BuildReport.of(found)
     if as_json:
-        output.document({"holds": holds, "datasets": [asdict(one) for one in found]})
+        output.document(report)
     else:
         rows = [(_name(one), one.vectors, one.state, one.index or "", one.seconds, _about_build(one)) for one in found]
         output.table(("dataset", "vectors", "state", "index", "seconds", ""), rows)
     for one in found:
         if not one.holds:
             output.error(f"{_name(one)}: {one.reason or one.state}")
-    if not holds:
+    if not report.holds:
         raise typer.Exit(1)
 
 
@@ -148,52 +146,52 @@ def _verdict(found: Sequence[DatasetCheck], dry_run: bool) -> str:
     return f"{what} not in sync, and not all of it could be repaired: see the reasons above."
 
 
-def _show_standing(one: dict[str, Any]) -> None:
-    output.say(f"{one['project']}/{one['dataset']}", style="bold")
+def _show_status(one: MirrorStatus) -> None:
+    output.say(f"{one.project}/{one.dataset}", style="bold")
     for name, value in _lines(one):
         output.say(f"{name:<9} {value}", indent=2)
 
 
-def _lines(one: dict[str, Any]) -> list[tuple[str, str]]:
-    state = f"{one['state']}: {one['reason']}" if one["reason"] else one["state"]
-    memory, disk = one["bytes_memory"] / MEBIBYTE, one["bytes_disk"] / MEBIBYTE
-    held = ", ".join(f"{h['pid']} on {'this machine' if h['here'] else h['host']}" for h in one["holders"])
+def _lines(one: MirrorStatus) -> list[tuple[str, str]]:
+    state = f"{one.state}: {one.reason}" if one.reason else one.state
+    memory, disk = one.bytes_memory / MEBIBYTE, one.bytes_disk / MEBIBYTE
+    held = ", ".join(f"{h.pid} on {'this machine' if h.here else h.host}" for h in one.holders)
     return [
         ("state", state),
-        ("vectors", f"{one['vectors']:,}, {memory:,.1f} MB in memory, {disk:,.1f} MB on disk"),
-        ("index", one["index"] or "none on disk"),
+        ("vectors", f"{one.vectors:,}, {memory:,.1f} MB in memory, {disk:,.1f} MB on disk"),
+        ("index", one.index or "none on disk"),
         ("recall@10", _recall(one)),
         ("feed", _feed(one)),
-        ("check", checked(one)),
+        ("check", _checked(one)),
         ("held by", held or "no live process"),
-        ("file", one["path"]),
+        ("file", one.path),
     ]
 
 
-def _recall(one: dict[str, Any]) -> str:
-    said = [f"target {one['recall_target']:g}"]
-    for engine, measured in one["recall"].items():
+def _recall(one: MirrorStatus) -> str:
+    said = [f"target {one.recall_target:g}"]
+    for engine, measured in (("mirror", one.recall.mirror), ("pgvector", one.recall.pgvector)):
         if measured is None:
             said.append(f"{engine} not measured yet")
         else:
-            said.append(f"{engine} {measured['recall']:.3f} ({measured['measured_at'].astimezone():%Y-%m-%d %H:%M})")
+            said.append(f"{engine} {measured.recall:.3f} ({measured.measured_at.astimezone():%Y-%m-%d %H:%M})")
     return ", ".join(said)
 
 
-def _feed(one: dict[str, Any]) -> str:
-    if one["watermark"] is None:
+def _feed(one: MirrorStatus) -> str:
+    if one.watermark is None:
         return "not read yet"
-    late = f"{one['lag_ms']:,.0f} ms behind" if one["lag_ms"] else "has seen every commit"
-    return f"{'nobody follows' if one['lag_ms'] is None else late}, watermark {one['watermark']}"
+    late = f"{one.lag_ms:,.0f} ms behind" if one.lag_ms else "has seen every commit"
+    return f"{'nobody follows' if one.lag_ms is None else late}, watermark {one.watermark}"
 
 
-def checked(one: dict[str, Any]) -> str:
-    """When a mirror was last checked, and what came out."""
-    if one["checked_at"] is None:
+def _checked(one: MirrorStatus) -> str:
+    """Return when a mirror was last checked, and the result."""
+    if one.checked_at is None:
         return (
             "not checked since it was opened"
-            if one["state"] not in ("absent", mirror_check.AT_REST)
+            if one.state not in ("absent", mirror_check.AT_REST)
             else "none by a live process"
         )
-    at = f"{one['checked_at'].astimezone():%Y-%m-%d %H:%M}"
-    return f"in sync at {at}" if one["in_sync"] else f"not in sync at {at}"
+    at = f"{one.checked_at.astimezone():%Y-%m-%d %H:%M}"
+    return f"in sync at {at}" if one.in_sync else f"not in sync at {at}"

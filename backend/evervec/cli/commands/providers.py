@@ -1,10 +1,10 @@
 """`evervec providers`: who embeds, and who extracts."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from evervec.cli.render.batch_option import Deferred
+from evervec.cli.render.batch_option import Batch
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
@@ -20,7 +20,7 @@ from evervec.domain.vendors import (
 )
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.status.overview import describe
+from evervec.pipeline.status.overview import ProviderStatus, describe
 from evervec.store.providers import Provider, ProviderDraft
 
 app = typer.Typer(no_args_is_help=True)
@@ -48,7 +48,7 @@ Key = Annotated[
         metavar="KEY",
         envvar="EVERVEC_PROVIDER_KEY",
         show_envvar=False,
-        help=f"Needed by {' and '.join(API_KEY_TYPES)}. Kept sealed; better given as EVERVEC_PROVIDER_KEY.",
+        help=f"Needed by {' and '.join(API_KEY_TYPES)}. Stored encrypted; better given as EVERVEC_PROVIDER_KEY.",
     ),
 ]
 Template = Annotated[
@@ -96,27 +96,27 @@ def list_(as_json: Json = False) -> None:
         output.say("No provider yet. Add one with `evervec providers add`.")
 
 
-def _show(one: dict[str, Any]) -> None:
-    output.say(f"{one['name']}{'  (active)' if one['active'] else ''}", style="bold")
-    output.say(f"embeds with {one['model']}, {one['dimensions']} dimensions", indent=2)
-    output.say(f"chunks of {one['chunk_tokens']:,} tokens at most: {_shown(one['template'])}", indent=2)
-    if one["text_tokens"]:
-        output.say(f"the model takes {one['text_tokens']:,} tokens of a text", indent=2)
-    output.say(_price(one["usd_per_million_tokens"]), indent=2)
-    output.say(f"extracts with {one['chat_model'] or 'local rules'}", indent=2)
-    if one["base_url"]:
-        output.say(f"at {one['base_url']}", indent=2)
-    if one["reason"]:
-        output.say(f"resting for {one['paused_seconds']:.0f} s: {one['reason']}", style="yellow", indent=2)
+def _show(one: ProviderStatus) -> None:
+    output.say(f"{one.name}{'  (active)' if one.active else ''}", style="bold")
+    output.say(f"embeds with {one.model}, {one.dimensions} dimensions", indent=2)
+    output.say(f"chunks of {one.chunk_tokens:,} tokens at most: {_one_line(one.template)}", indent=2)
+    if one.text_tokens:
+        output.say(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
+    output.say(_price(one.usd_per_million_tokens), indent=2)
+    output.say(f"extracts with {one.chat_model or 'local rules'}", indent=2)
+    if one.base_url:
+        output.say(f"at {one.base_url}", indent=2)
+    if one.reason:
+        output.say(f"paused for {one.paused_seconds:.0f} s: {one.reason}", style="yellow", indent=2)
 
 
-def _shown(template: str) -> str:
+def _one_line(template: str) -> str:
     return template.replace("\n", "\\n")
 
 
 def _price(dollars: float | None) -> str:
     if dollars is None:
-        return "costs what is not known: give it with --price"
+        return "price unknown: give it with --price"
     return f"costs ${dollars:g} per million tokens" if dollars else "costs nothing"
 
 
@@ -135,7 +135,7 @@ def add(
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
-    """Probe a provider and keep it. The width of its vectors is asked for, never assumed."""
+    """Probe a provider and store it. The width of its vectors is measured, never assumed."""
 
     draft = ProviderDraft(
         name,
@@ -158,16 +158,14 @@ def add(
     provider, other_chunks = call(run)
     added = describe(provider)
     output.document(added) if as_json else _show(added)
-    if added["active"] and other_chunks:
-        output.note("Documents that are there already are chunked again by the workers; only what differs is embedded.")
-    if not added["active"]:
-        output.note(
-            f"Rows are embedded in another space. Switch with `evervec providers use {added['name']} --reembed`."
-        )
+    if added.active and other_chunks:
+        output.note("Existing documents are chunked again by the workers; only what differs is embedded.")
+    if not added.active:
+        output.note(f"Rows are embedded in another space. Switch with `evervec providers use {added.name} --reembed`.")
 
 
 def _recipe(provider: Provider) -> tuple[object, ...]:
-    """What decides how documents are chunked."""
+    """Return what decides how documents are chunked."""
     space = provider.space
     return space.id, space.template, space.chunk_tokens, space.text_tokens
 
@@ -185,16 +183,16 @@ def test(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def use(name: Name, reembed: Reembed = False, deferred: Deferred = False, as_json: Json = False) -> None:
+def use(name: Name, reembed: Reembed = False, batch: Batch = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
-    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, by_batch=deferred)))
-    output.document(used) if as_json else output.say(f"{used['name']} is active.")
-    if deferred:
+    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, by_batch=batch)))
+    output.document(used) if as_json else output.say(f"{used.name} is active.")
+    if batch:
         output.note("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
 
 
 @app.command()
 def remove(name: Name, as_json: Json = False) -> None:
-    """Forget a provider. Its vectors stay."""
+    """Remove a provider. Its vectors stay."""
     call(lambda r: providers.remove(r.database, name))
-    output.document({"removed": name}) if as_json else output.say(f"{name} is forgotten.")
+    output.document({"removed": name}) if as_json else output.say(f"{name} is removed.")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +87,7 @@ def duplicates(
     """Find pairs of rows that say the same."""
     pairs = call(lambda r: finding.duplicates(r, dataset=dataset, kind=kind, threshold=threshold, k=k))
     if as_json:
-        output.document({"pairs": [asdict(pair) for pair in pairs]})
+        output.document({"pairs": pairs})
     elif pairs:
         output.table(*_pairs(pairs))
     else:
@@ -96,9 +95,9 @@ def duplicates(
 
 
 def show(answer: SearchAnswer, as_json: bool) -> None:
-    """Hits as a document or as a table."""
+    """Print hits as a document or as a table."""
     if as_json:
-        output.document(asdict(answer))
+        output.document(answer)
         return
     if answer.hits:
         output.table(*_columns(answer.hits))
@@ -113,39 +112,39 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
 
 
 def _columns(hits: Sequence[SearchHit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The table of some hits; it says where chunks stand if there is one."""
+    """Return the table of some hits, with the places of chunks if there are any."""
     names = ("score", "kind", "id", "dataset", "text")
     rows: list[tuple[object, ...]] = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in hits]
     if not any(hit.place for hit in hits):
         return names, rows
-    places = [shown(hit.place) if hit.place else "" for hit in hits]
+    places = [location(hit.place) if hit.place else "" for hit in hits]
     return (*names[:4], "place", "text"), [
         (*row[:4], place, _without_heading(hit)) for row, place, hit in zip(rows, places, hits, strict=True)
     ]
 
 
 def _pairs(pairs: Sequence[DuplicatePair]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The table of some pairs; the first text of two that say the same."""
+    """Return the table of some pairs, with the first text of each."""
     rows: list[tuple[object, ...]] = [(one.score, one.kind, str(one.id), str(one.other_id), one.text) for one in pairs]
     if not any(one.place for one in pairs):
         return ("score", "kind", "id", "other id", "text"), rows
-    places = [[shown(place) if place else "" for place in (one.place, one.other_place)] for one in pairs]
+    places = [[location(place) if place else "" for place in (one.place, one.other_place)] for one in pairs]
     return ("score", "id", "other id", "place", "other place", "text"), [
         (row[0], *row[2:4], *both, row[4]) for row, both in zip(rows, places, strict=True)
     ]
 
 
 def _without_heading(hit: SearchHit) -> str:
-    """The text, without the line of headings above it where its place ends in the same."""
+    """Return the text without the headings above it, where its place ends with the same heading."""
     headings, _, rest = hit.text.partition("\n\n")
     repeated = hit.place is not None and hit.place.heading and headings.endswith(hit.place.heading)
     return rest if repeated and rest else hit.text
 
 
-def shown(place: ChunkPlace) -> str:
-    """`file:line heading`, cut to a third of a line: from the left of the path, then from the right of the heading.
+def location(place: ChunkPlace) -> str:
+    """Return `file:line heading`, cut to a third of a line: from the left of the path, then from the right of the heading.
 
-    A file below the working directory goes by its path from there, any other by its last two names.
+    A file below the working directory has its path from there, any other its last two names.
     """
     document = place.document
     if document.startswith("file://"):
@@ -160,7 +159,7 @@ def shown(place: ChunkPlace) -> str:
 
 
 def _row_ids(given: str | None) -> list[int] | None:
-    """The ids of `--rows`. Raises `Refused` for what is no row id."""
+    """Parse the ids of `--rows`. Raises `Refused` for what is no row id."""
     if given is None:
         return None
     words = sys.stdin.read().split() if given == "-" else given.split(",")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Timer
-from typing import Any
+from uuid import UUID
 
 import orjson
 from rich.console import Console
@@ -22,9 +22,17 @@ LEAST_TEXT = 20
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def document(value: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+def document(value: object, *, on_one_line: bool = False) -> None:
+    """Print one JSON document on stdout: of a dataclass, a dict or a list."""
+    option = 0 if on_one_line else orjson.OPT_INDENT_2
+    sys.stdout.write(orjson.dumps(value, _uuid, option).decode() + "\n")
+
+
+def _uuid(value: object) -> str:
+    """Return a UUID of the database driver as text: orjson knows the standard class alone, not its subclasses."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def plain(text: str, style: str = "") -> Text:

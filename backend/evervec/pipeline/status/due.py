@@ -1,4 +1,4 @@
-"""When a time as cron has it comes next; whether it is now, pycron says. No clock: whoever asks brings the time."""
+"""The next time that a cron expression names. Whether a given minute matches, pycron says. The caller brings the time."""
 
 from datetime import UTC, datetime, time, timedelta
 
@@ -9,9 +9,9 @@ DAYS = 8 * 366
 
 
 def next_due(cron: str, after: datetime) -> datetime | None:
-    """The first minute behind `after` that five fields like `0 3 * * 0` name, in the zone of `after`.
+    """Return the first minute after `after` that five fields like `0 3 * * 0` name, in the zone of `after`.
 
-    None for a time that never comes, such as 30 February, and for what is no time: nothing is ever sent by it.
+    None for a time that never comes, such as 30 February, and for an invalid expression: nothing is ever sent by it.
     """
     soonest = after.replace(second=0, microsecond=0) + timedelta(minutes=1)
     try:
@@ -29,7 +29,7 @@ def next_due(cron: str, after: datetime) -> datetime | None:
 
 
 def _times(minute: str, hour: str) -> list[time]:
-    """The minutes of a day, in order."""
+    """Return the minutes of a day, in order."""
     start = datetime.min.replace(tzinfo=UTC)
     hours = [n for n in range(24) if is_now(f"* {hour} * * *", start.replace(hour=n))]
     minutes = [n for n in range(60) if is_now(f"{minute} * * * *", start.replace(minute=n))]

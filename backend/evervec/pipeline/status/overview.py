@@ -1,94 +1,204 @@
 """What all windows show: coverage by dataset and kind, its mirror, how far extraction is, failures, who embeds."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from uuid import UUID
 
 from evervec.errors import EvervecError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import mirrors
+from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.session import Database
 
 
-async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> dict[str, Any]:
-    """Coverage as one document: totals, every dataset with its kinds, documents, mirror and extraction, provider, batch
-    lane, queue."""
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeProgress:
+    """How far scoring and extraction of a dataset's messages are, and what was found."""
+
+    messages: int
+    unscored: int
+    unextracted: int
+    dead: int
+    topics: int
+    atoms: int
+    links: int
+
+    @property
+    def waiting(self) -> int:
+        """Return how many messages wait to be scored or extracted."""
+        return self.unscored + self.unextracted
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetStatus:
+    """One dataset: its rows by state and kind, its documents, its mirror, its extraction."""
+
+    project: str
+    dataset: str
+    rows: int
+    embedded: int
+    pending: int
+    failed: int
+    empty: int
+    kinds: dict[str, Coverage]
+    documents: int
+    chunks: int
+    mirror: MirrorSummary
+    knowledge: KnowledgeProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderStatus:
+    """A provider without its key. `paused_seconds` and `reason` tell whether it is backing off, and why."""
+
+    id: UUID
+    name: str
+    type: str
+    base_url: str | None
+    model: str
+    chat_model: str | None
+    dimensions: int
+    template: str
+    chunk_tokens: int
+    text_tokens: int | None
+    usd_per_million_tokens: float | None
+    active: bool
+    paused_seconds: float
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStatus:
+    """The batch way in short: open jobs, rows in them, and rows that wait to be sent."""
+
+    jobs: int
+    rows: int
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueStatus:
+    """Whether NATS answers; if it does, tasks by lane, dead letters and whether a worker listens, if not the reason."""
+
+    up: bool
+    lanes: dict[str, int] | None = None
+    dead_letters: int | None = None
+    worker_listens: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Rows by state, in all and by dataset; the active provider, the batch jobs, the queue.
+
+    `watermark` is the transaction id below which everything is counted.
+    """
+
+    rows: int
+    embedded: int
+    pending: int
+    failed: int
+    empty: int
+    datasets: list[DatasetStatus]
+    provider: ProviderStatus | None
+    batches: BatchStatus
+    queue: QueueStatus
+    watermark: str
+
+    @property
+    def unread(self) -> int:
+        """Return how many messages wait to be scored or extracted."""
+        return sum(one.knowledge.waiting for one in self.datasets)
+
+
+async def status(resources: Resources, *, dataset: str | None = None, project: str | None = None) -> Overview:
+    """Return the state of everything, or of one dataset or project.
+
+    Raises `UnknownDatasetError` and `UnknownProjectError`. A queue that does not answer is no error.
+    """
     total = Coverage()
     listed = []
     async with resources.database.read() as tx:
         found = await datasets.find(tx, dataset, project)
         covered = await monitor.coverage(tx, [d.id for d in found])
-        mirrored = await mirrors.in_short(resources, tx, found)
+        mirrored = await mirrors.summaries(resources, tx, found)
         for one in found:
-            coverage = covered[one.id]
-            total.add(coverage)
-            progress = await messages.progress(tx, [one.id]) | await knowledge.counts(tx, [one.id])
-            name = {"project": one.project, "dataset": one.slug}
+            total.add(covered[one.id])
             held = await documents.totals(tx, one.id)
-            indexed = {"documents": held.documents, "chunks": held.chunks}
-            listed.append(name | asdict(coverage) | indexed | {"mirror": mirrored[one.id], "knowledge": progress})
+            progress = await messages.progress(tx, [one.id]) | await knowledge.counts(tx, [one.id])
+            listed.append(
+                DatasetStatus(
+                    project=one.project,
+                    dataset=one.slug,
+                    **vars(covered[one.id]),
+                    documents=held.documents,
+                    chunks=held.chunks,
+                    mirror=mirrored[one.id],
+                    knowledge=KnowledgeProgress(**progress),
+                )
+            )
         active = await providers.active(tx)
-        batches = await batch_queue.summary(tx)
+        batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
-    return {
-        **asdict(total),
-        "datasets": listed,
-        "provider": None if active is None else describe(active),
-        "batches": batches,
-        "queue": await queue(resources),
-        "watermark": watermark,
-    }
+    return Overview(
+        **vars(total),
+        datasets=listed,
+        provider=None if active is None else describe(active),
+        batches=batches,
+        queue=await queue(resources),
+        watermark=watermark,
+    )
 
 
-def describe(provider: providers.Provider) -> dict[str, Any]:
-    """A provider as people read it, without its key."""
-    return {
-        "id": str(provider.id),
-        "name": provider.name,
-        "type": provider.type,
-        "base_url": provider.base_url,
-        "model": provider.model,
-        "chat_model": provider.chat_model,
-        "dimensions": provider.space.dimensions,
-        "template": provider.space.template,
-        "chunk_tokens": provider.space.chunk_tokens,
-        "text_tokens": provider.space.text_tokens,
-        "usd_per_million_tokens": provider.usd_per_million_tokens,
-        "active": provider.space.active,
-        "paused_seconds": round(provider.paused_seconds, 1),
-        "reason": provider.pause_error if provider.paused_seconds > 0 else None,
-    }
+def describe(provider: providers.Provider) -> ProviderStatus:
+    """Return a provider as people read it."""
+    return ProviderStatus(
+        id=provider.id,
+        name=provider.name,
+        type=provider.type,
+        base_url=provider.base_url,
+        model=provider.model,
+        chat_model=provider.chat_model,
+        dimensions=provider.space.dimensions,
+        template=provider.space.template,
+        chunk_tokens=provider.space.chunk_tokens,
+        text_tokens=provider.space.text_tokens,
+        usd_per_million_tokens=provider.usd_per_million_tokens,
+        active=provider.space.active,
+        paused_seconds=round(provider.paused_seconds, 1),
+        reason=provider.pause_error if provider.paused_seconds > 0 else None,
+    )
 
 
-async def queue(resources: Resources) -> dict[str, Any]:
-    """Whether NATS is there, what waits in it, and whether a worker listens."""
+async def queue(resources: Resources) -> QueueStatus:
+    """Return whether NATS is there, what waits in it, and whether a worker listens."""
     from evervec.queue.depth import depth
 
     try:
         found = await depth(resources.broker)
-        return {
-            "up": True,
-            "lanes": {str(lane): waiting for lane, waiting in found.lanes.items()},
-            "dead_letters": found.dead_letters,
-            "worker_listens": found.worker_listens,
-        }
     except EvervecError as error:
-        return {"up": False, "reason": str(error)}
+        return QueueStatus(up=False, reason=str(error))
+    return QueueStatus(
+        up=True,
+        lanes={str(lane): waiting for lane, waiting in found.lanes.items()},
+        dead_letters=found.dead_letters,
+        worker_listens=found.worker_listens,
+    )
 
 
 async def failed(
     database: Database, *, dataset: str | None = None, kind: str | None = None, most: int = 100
 ) -> list[Failure]:
-    """What was given up on, with the reasons."""
+    """Return the rows that were given up, with the reasons."""
     async with database.read() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
         return await monitor.failures(tx, ids, kind=kind, most=most)
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class KnowledgeSample:
     """The largest topics with their surest atoms, and the surest links."""
 
     counts: dict[str, int]
@@ -96,12 +206,14 @@ class Knowledge:
     links: list[tuple[str, str, str]]
 
 
-async def extracted(database: Database, *, dataset: str | None = None, topics: int = 4, atoms: int = 3) -> Knowledge:
-    """A sample of what extraction found."""
+async def extracted(
+    database: Database, *, dataset: str | None = None, topics: int = 4, atoms: int = 3
+) -> KnowledgeSample:
+    """Return a sample of what extraction found."""
     async with database.read() as tx:
         dataset_ids = [d.id for d in await datasets.find(tx, dataset)]
         found = []
         for topic_id, name, count in await knowledge.largest_topics(tx, dataset_ids, most=topics):
             found.append((name, count, await knowledge.atoms_of_topic(tx, topic_id, most=atoms)))
         links = await knowledge.sample_links(tx, dataset_ids, most=topics)
-        return Knowledge(await knowledge.counts(tx, dataset_ids), found, links)
+        return KnowledgeSample(await knowledge.counts(tx, dataset_ids), found, links)

@@ -74,6 +74,32 @@ class DatasetBuild:
         return self.state in ("ready", AT_REST) and not self.reason
 
 
+@dataclass(frozen=True)
+class CheckReport:
+    """The checks of some mirrors; `in_sync` when every one was what the database said."""
+
+    in_sync: bool
+    datasets: list[DatasetCheck]
+
+    @classmethod
+    def of(cls, datasets: list[DatasetCheck]) -> "CheckReport":
+        """Return the report of some checks."""
+        return cls(all(one.in_sync for one in datasets), datasets)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """The builds of some mirrors; `holds` when a true mirror of every dataset is there."""
+
+    holds: bool
+    datasets: list[DatasetBuild]
+
+    @classmethod
+    def of(cls, datasets: list[DatasetBuild]) -> "BuildReport":
+        """Return the report of some builds."""
+        return cls(all(one.holds for one in datasets), datasets)
+
+
 async def check_index_sync(
     resources: Resources,
     *,

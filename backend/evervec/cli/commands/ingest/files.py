@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evervec.cli.render.batch_option import Deferred, Kept, show_waiting, waiting, waiting_document
+from evervec.cli.render.batch_option import Batch, PlannedBatch, pending_document, show_pending, still_pending
 from evervec.cli.render.runs import show_run
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import AllowEmpty, DryRun, Exclude, Include, Json
@@ -17,8 +17,8 @@ from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.status.outlook import Left
-from evervec.pipeline.status.runs import run_document
+from evervec.pipeline.status.pending import PendingRows
+from evervec.pipeline.status.run_report import run_report
 from evervec.settings import Settings
 from evervec.store.runs import RunRecord
 
@@ -45,54 +45,57 @@ def files(
     max_mb: MaxMb = None,
     checksum: Checksum = False,
     embed: Embed = True,
-    deferred: Deferred = False,
+    batch: Batch = False,
     allow_empty: AllowEmpty = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Index files and folders: chunked, embedded, searchable. Again, it costs what changed; what is gone goes."""
+    """Chunk, embed and index files and folders. A second time only what changed costs; what is gone is deleted."""
     options = RunOptions(checksum=checksum, dry=dry_run, allow_empty=allow_empty)
 
-    async def run(resources: Resources) -> tuple[RunRecord, str, str, Left | Kept]:
+    async def run(resources: Resources) -> tuple[RunRecord, str, str, PendingRows | PlannedBatch]:
         wanted = chosen(resources.settings, paths, include, exclude, max_mb)
         with output.progress("files") as step:
             done = await ingest_files(
-                resources, project, dataset, wanted, options, embeds=embed, deferred=deferred, progress=step
+                resources, project, dataset, wanted, options, embeds=embed, deferred=batch, progress=step
             )
         if dry_run or done.state == "cancelled":
-            return done, project, dataset, Left(0)
+            return done, project, dataset, PendingRows(0)
         target = await requests.dataset(resources.database, str(done.dataset_id))
-        return done, target.project, target.slug, await waiting(resources, [target], deferred=deferred)
+        return done, target.project, target.slug, await still_pending(resources, [target], batch=batch)
 
     _answer(*call(run, queue=True), dry=dry_run, as_json=as_json)
 
 
-def _answer(done: RunRecord, project: str, dataset: str, rest: Left | Kept, *, dry: bool, as_json: bool) -> None:
-    found = run_document(done)
+def _answer(
+    done: RunRecord, project: str, dataset: str, rest: PendingRows | PlannedBatch, *, dry: bool, as_json: bool
+) -> None:
+    found = run_report(done)
     if as_json:
         named = {"project": project, "dataset": dataset, "dry_run": dry}
-        output.document(named | found | ({"run": None, "full": None} if dry else {}) | waiting_document(rest))
+        planned = {"run": None, "full": None} if dry else {}
+        output.document(named | vars(found) | planned | pending_document(rest))
         return
     show_run(found, dry=dry)
-    show_waiting(rest)
+    show_pending(rest)
     if dry:
         output.note("Nothing was changed.")
     elif done.state == "cancelled":
-        output.note(f"Dataset {dataset!r} was deleted meanwhile: nothing of this is left.")
-    elif done.counts.full_texts and isinstance(rest, Left):
+        output.note(f"Dataset {dataset!r} was deleted meanwhile, and all of this with it.")
+    elif done.counts.full_texts and isinstance(rest, PendingRows):
         output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
 
 
 def chosen(
     settings: Settings, paths: list[str], include: list[str] | None, exclude: list[str] | None, max_mb: float | None
 ) -> FileSelection:
-    """The files that somebody asked for. Raises `Refused` for an empty path and a size that is none."""
+    """Return the files that the options name. Raises `Refused` for an empty path and an invalid size."""
     most = settings.file_mb if max_mb is None else max_mb
     return FileSelection(_paths(paths), include or (), exclude or (), _bytes(most))
 
 
 def _paths(given: list[str]) -> list[Path]:
-    """Paths to index. Raises `Refused` for an empty one, which would be the current folder."""
+    """Return the paths to index. Raises `Refused` for an empty one, which would be the current folder."""
     if not all(given):
         raise Refused(reason="A PATH is empty. Give a file or folder; the current folder is `.`.")
     return [Path(one) for one in given]

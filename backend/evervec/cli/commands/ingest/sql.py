@@ -1,4 +1,4 @@
-"""`evervec ingest sql`: the rows of tables become the documents of datasets, by what changed since the last time."""
+"""`evervec ingest sql`: what changed in tables since the last time becomes documents of datasets."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from evervec.cli.render.batch_option import Deferred, Kept, show_waiting, waiting, waiting_document
-from evervec.cli.render.runs import TOUCHED_CHUNKS, TOUCHED_DOCUMENTS, counted, money, show_skipped, touched
+from evervec.cli.render.batch_option import Batch, PlannedBatch, pending_document, show_pending, still_pending
+from evervec.cli.render.runs import counted, money, show_skipped
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import DryRun, Json
 from evervec.cli.terminal.run import call
@@ -15,7 +15,8 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.ingest.sql import DatasetChanges, SourceSync, look, sync
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import runs
-from evervec.pipeline.status.outlook import Left
+from evervec.pipeline.status.pending import PendingRows
+from evervec.pipeline.status.run_report import run_report
 from evervec.sources.sql import loading
 from evervec.sources.sql.description import SourceDescription
 from evervec.store.runs import RunRecord
@@ -23,31 +24,33 @@ from evervec.store.runs import RunRecord
 Yaml = Annotated[Path, typer.Argument(metavar="SOURCE.yaml", help="What the tables are and how a row becomes text.")]
 Full = Annotated[
     bool,
-    typer.Option("--full", metavar="", help="Rebuild every dataset of the source: all is compared, what is gone goes."),
+    typer.Option(
+        "--full", metavar="", help="Rebuild every dataset of the source: compare everything, delete what is gone."
+    ),
 ]
 Index = Annotated[
     bool, typer.Option("--index/--no-index", metavar="", help="Index here and now, or leave it to the workers.")
 ]
 
-Answer = tuple[SourceSync, list[RunRecord | None], Left | Kept]
+Indexed = tuple[SourceSync, list[RunRecord | None], PendingRows | PlannedBatch]
 
 
 def sql(
     path: Yaml,
     full: Full = False,
     work: Index = True,
-    deferred: Deferred = False,
+    batch: Batch = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Find what changed in the tables of a source since the last time, and index that."""
 
-    async def run(resources: Resources) -> Answer:
+    async def run(resources: Resources) -> Indexed:
         description = loading.load(path, os.environ)
         if dry_run:
             synced = await look(resources.database, description, full=full)
-            return synced, [None for _ in synced.datasets], Left(0)
-        return await _sync(resources, description, full=full, work=work, deferred=deferred)
+            return synced, [None for _ in synced.datasets], PendingRows(0)
+        return await _sync(resources, description, full=full, work=work, batch=batch)
 
     synced, done, rest = call(run, queue=True)
     for warning in synced.warnings:
@@ -56,22 +59,22 @@ def sql(
         output.document(_document(synced, done, rest, dry_run))
     else:
         _show(synced, done, dry_run)
-        show_waiting(rest)
+        show_pending(rest)
     _fail_for(synced, done)
 
 
 async def _sync(
-    resources: Resources, description: SourceDescription, *, full: bool, work: bool, deferred: bool
-) -> Answer:
+    resources: Resources, description: SourceDescription, *, full: bool, work: bool, batch: bool
+) -> Indexed:
     with output.waiting("looking for changes"):
-        synced = await sync(resources, description, full=full, deferred=deferred)
+        synced = await sync(resources, description, full=full, deferred=batch)
     done: list[RunRecord | None] = []
     with output.progress("datasets", len(synced.datasets)) as step:
         for one in synced.datasets:
             done.append(await _run_of(resources, one, work=work))
             step(1)
     datasets = [await requests.dataset(resources.database, str(one.dataset_id)) for one in synced.datasets]
-    return synced, done, await waiting(resources, datasets, deferred=deferred)
+    return synced, done, await still_pending(resources, datasets, batch=batch)
 
 
 async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> RunRecord | None:
@@ -80,7 +83,9 @@ async def _run_of(resources: Resources, one: DatasetChanges, *, work: bool) -> R
     return await (runs.follow if work else runs.one)(resources, one.run_id)
 
 
-def _document(synced: SourceSync, done: list[RunRecord | None], rest: Left | Kept, dry: bool) -> dict[str, Any]:
+def _document(
+    synced: SourceSync, done: list[RunRecord | None], rest: PendingRows | PlannedBatch, dry: bool
+) -> dict[str, Any]:
     return {
         "source": synced.source,
         "since": synced.since,
@@ -89,10 +94,10 @@ def _document(synced: SourceSync, done: list[RunRecord | None], rest: Left | Kep
         "changed_ids": synced.changed_ids,
         "datasets": [
             {"project": one.project, "dataset": one.dataset, "changed_ids": one.changed_ids}
-            | ({} if run is None else runs.run_document(run))
+            | ({} if run is None else vars(run_report(run)))
             for one, run in zip(synced.datasets, done, strict=True)
         ],
-    } | waiting_document(rest)
+    } | pending_document(rest)
 
 
 def _show(synced: SourceSync, done: list[RunRecord | None], dry: bool) -> None:
@@ -110,16 +115,16 @@ def _show(synced: SourceSync, done: list[RunRecord | None], dry: bool) -> None:
     output.table(("dataset", "state", "documents", "chunks", "sent", "seconds", "cost", "changed"), rows)
     for run in done:
         if run is not None:
-            show_skipped(runs.run_document(run))
+            show_skipped(run_report(run))
 
 
 def _row(one: DatasetChanges, run: RunRecord) -> tuple[object, ...]:
-    found = runs.run_document(run)
+    found = run_report(run)
     return (
         _name(one),
         run.state,
-        touched(found, "documents", TOUCHED_DOCUMENTS),
-        touched(found, "chunks", TOUCHED_CHUNKS),
+        found.documents.written,
+        found.chunks.written,
         run.counts.texts_sent,
         round(run.seconds.total, 1),
         money(run.cost_usd),
@@ -136,7 +141,7 @@ def _changed(one: DatasetChanges) -> str:
 
 
 def _fail_for(synced: SourceSync, done: list[RunRecord | None]) -> None:
-    """Exit with 1 when a run did not come to a good end."""
+    """Exit with 1 when a run failed or has to be tried again."""
     bad = [(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None and run.error]
     for one, run in bad:
         later = " It is tried again by itself." if run.state == "queued" else ""

@@ -1,14 +1,13 @@
 """`evervec ingest telegram`: a Telegram Desktop export becomes the messages of a dataset."""
 
 import asyncio
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evervec.cli.render.batch_option import Deferred, Kept, kept, show_waiting, waiting_document
-from evervec.cli.render.waiting import show_outlook
+from evervec.cli.render.batch_option import Batch, PlannedBatch, pending_document, planned_batch, show_pending
+from evervec.cli.render.pending import show_pending_work
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
@@ -17,50 +16,49 @@ from evervec.errors import ExportError
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.ingest import telegram as messages
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.status.outlook import Outlook
-from evervec.pipeline.status.outlook import outlook as find_outlook
+from evervec.pipeline.status.pending import PendingWork, pending_work
 
 
 def telegram(
     path: Annotated[Path, typer.Argument(help="A Telegram Desktop export: result.json of a chat or of an account.")],
     project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "telegram",
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "messages",
-    deferred: Deferred = False,
+    batch: Batch = False,
     as_json: Json = False,
 ) -> None:
     """Import a Telegram Desktop export. Importing it again changes nothing; an edited message is embedded again."""
 
-    async def run(resources: Resources) -> tuple[messages.ImportReport, Outlook, Kept | None]:
+    async def run(resources: Resources) -> tuple[messages.ImportReport, PendingWork, PlannedBatch | None]:
         report = messages.ImportReport()
         try:
             with output.progress("messages") as step:
                 await messages.import_telegram(
-                    resources, path, project, dataset, report=report, progress=step, deferred=deferred
+                    resources, path, project, dataset, report=report, progress=step, deferred=batch
                 )
         except (ExportError, asyncio.CancelledError):
             if report != messages.ImportReport():
-                _note(report)
+                _show_interrupted(report)
             raise
-        outlook = await find_outlook(resources, project, dataset)
-        return report, outlook, await _kept(resources, project, dataset) if deferred else None
+        work = await pending_work(resources, project, dataset)
+        return report, work, await _planned(resources, project, dataset) if batch else None
 
-    report, outlook, rest = call(run, queue=True)
+    report, work, planned = call(run, queue=True)
     if as_json:
-        output.document(asdict(report) | asdict(outlook) | ({} if rest is None else waiting_document(rest)))
+        output.document(vars(report) | vars(work) | ({} if planned is None else pending_document(planned)))
     else:
         output.say(_counts(report))
     _list_rejected(report)
-    if rest is None:
-        show_outlook(outlook)
+    if planned is None:
+        show_pending_work(work)
         return
-    show_waiting(rest)
-    if outlook.unread and not outlook.worker_listens:
-        output.note(f"{outlook.unread:,} messages wait to be scored and extracted: `{outlook.run}` does that.")
+    show_pending(planned)
+    if work.unread and not work.worker_listens:
+        output.note(f"{work.unread:,} messages wait to be scored and extracted: `{work.run}` does that.")
 
 
-async def _kept(resources: Resources, project: str, dataset: str) -> Kept:
+async def _planned(resources: Resources, project: str, dataset: str) -> PlannedBatch:
     target = await requests.dataset(resources.database, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
-    return await kept(resources, [target])
+    return await planned_batch(resources, [target])
 
 
 def _counts(report: messages.ImportReport) -> str:
@@ -70,8 +68,8 @@ def _counts(report: messages.ImportReport) -> str:
     )
 
 
-def _note(report: messages.ImportReport) -> None:
-    output.note(f"Kept so far: {_counts(report)}")
+def _show_interrupted(report: messages.ImportReport) -> None:
+    output.note(f"Stored so far: {_counts(report)}")
     _list_rejected(report)
 
 

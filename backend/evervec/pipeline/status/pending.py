@@ -1,4 +1,4 @@
-"""What still waits after text came in, and who takes it up."""
+"""What still waits after text came in, and who does it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from evervec.store.datasets import DatasetRef
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What still waits in a dataset after an import: rows to embed, messages to score or extract; and who does it.
+class PendingWork:
+    """What waits in a dataset after an import: rows to embed, messages to score or extract (`unread`); and who does it.
 
     `queue_reason` says why NATS does not answer, `run` names the command that starts a worker here.
     """
@@ -24,8 +24,8 @@ class Outlook:
     run: str
 
 
-async def outlook(resources: Resources, project: str, dataset: str) -> Outlook:
-    """What an import left to do. Raises `UnknownDatasetError`."""
+async def pending_work(resources: Resources, project: str, dataset: str) -> PendingWork:
+    """Return what an import left to do. Raises `UnknownDatasetError`."""
     settings = resources.settings
     async with resources.database.read() as tx:
         found = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
@@ -33,30 +33,30 @@ async def outlook(resources: Resources, project: str, dataset: str) -> Outlook:
         pending = await monitor.pending(tx, ids)
         reading = await messages.progress(tx, ids)
     queue = await overview.queue(resources)
-    return Outlook(
+    return PendingWork(
         pending,
         reading["unscored"] + reading["unextracted"],
-        queue.get("worker_listens", False),
-        queue.get("reason"),
+        bool(queue.worker_listens),
+        queue.reason,
         "evervec up" if settings.embedded_database and settings.embedded_nats else "evervec worker",
     )
 
 
 @dataclass(frozen=True)
-class Left:
-    """Rows that wait in some datasets; `outlook` says who takes them up, `rest` why the provider takes nobody's."""
+class PendingRows:
+    """Rows that wait in some datasets; `work` says who embeds them, `pause_reason` why the provider is paused."""
 
     pending: int
-    outlook: Outlook | None = None
-    rest: str | None = None
+    work: PendingWork | None = None
+    pause_reason: str | None = None
 
 
-async def left(resources: Resources, targets: Sequence[DatasetRef]) -> Left:
-    """What is still to be embedded in some datasets."""
+async def pending_rows(resources: Resources, targets: Sequence[DatasetRef]) -> PendingRows:
+    """Return what is still to be embedded in some datasets."""
     pending = await runs.pending(resources.database, [one.id for one in targets])
     if not pending:
-        return Left(0)
-    found = await outlook(resources, targets[0].project, targets[0].slug)
+        return PendingRows(0)
+    work = await pending_work(resources, targets[0].project, targets[0].slug)
     provider = await resources.provider()
-    rest = provider.pause_error if provider.paused_seconds > 0 else None
-    return Left(pending, replace(found, pending=pending), rest)
+    reason = provider.pause_error if provider.paused_seconds > 0 else None
+    return PendingRows(pending, replace(work, pending=pending), reason)

@@ -1,1 +1,1 @@
-"""The tables, their triggers and migrations: what the database looks like, and how it gets there."""
+"""The schema: models of the tables, triggers, and the code that migrates and repairs a database."""

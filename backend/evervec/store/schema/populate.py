@@ -1,5 +1,8 @@
-"""Takes in what no trigger saw: rows of an older database, of a restore without triggers, texts changed behind them; and
-fills the hashes of chunks and documents that were there before hashes were."""
+"""Repair of what no trigger saw.
+
+That is rows of an older database or of a restore without triggers, texts changed while triggers were off, and chunks and
+documents from before their hashes were stored.
+"""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -11,7 +14,7 @@ from evervec.store.session import Database
 
 @dataclass(frozen=True)
 class Step:
-    """One committed batch of `seen` rows: `reached` is the highest key, `taken` the records added or corrected."""
+    """A committed batch of `seen` rows; `reached` is the highest key, `taken` counts the records added or corrected."""
 
     kind: str
     reached: int
@@ -63,7 +66,7 @@ def _remove(embeddable: Embeddable) -> str:
 async def run(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
     """Compare every row with its record, and every record with its row, a short transaction a batch.
 
-    Stopped at any point and run again it goes on where records are missing: what is right is only read.
+    It may be stopped at any point and run again: what is right is only read.
     """
     for embeddable in EMBEDDABLES:
         async for reached, seen, touched in _walk(database, _take_in(embeddable), batch):
@@ -98,15 +101,17 @@ SELECT (SELECT max(id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS s
 
 
 async def fill_hashes(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
-    """Give chunks and documents the hashes that they lack, a short transaction a batch; to be stopped and run again."""
+    """Fill the missing hashes of chunks and documents, a short transaction a batch; may be stopped and run again."""
     for kind, sql in (("chunk hash", HASH_CHUNKS), ("document hash", HASH_DOCUMENTS)):
         async for reached, seen, touched in _walk(database, sql, batch):
             yield Step(kind, reached, touched, 0, seen)
 
 
 async def _walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int, int], None]:
-    """Run a statement batch after batch along the keys; yields `(highest key, rows seen, rows touched)`, nothing open
-    meanwhile."""
+    """Run a statement batch after batch along the keys and yield `(highest key, rows seen, rows touched)`.
+
+    No transaction is open while the caller has the batch.
+    """
     reached: int | None = -(2**63)
     while reached is not None:
         async with database.transaction() as tx:

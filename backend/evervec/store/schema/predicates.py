@@ -1,8 +1,10 @@
-"""What waits, said once in SQL: generated columns hold the row's id while it waits, and claims, counts, views read those.
+"""The predicates of what waits, written once in SQL.
 
-Columns and not predicates, for the planner's sake. It takes `embedded_hash IS DISTINCT FROM content_hash` for true of
-nearly every row and walks a primary key of a million rows for the few that wait. Of a column it knows how many are
-NULL, and no index but the partial one has that column's order (docs/decisions/0007).
+Generated columns hold the row's id while it waits; claims, counts and views read those.
+
+They are columns because of the planner. It estimates that `embedded_hash IS DISTINCT FROM content_hash` is true of nearly
+every row, and would walk the primary key of a million rows for the few that wait. For a column it knows how many values
+are NULL, and only the partial index has that column's order (docs/decisions/0007).
 """
 
 _PENDING = (
@@ -10,7 +12,7 @@ _PENDING = (
     "AND failed_hash IS DISTINCT FROM content_hash"
 )
 PENDING_ID = f"CASE WHEN {_PENDING} THEN vector_id ELSE NULL::bigint END"
-"""Law 2: a row needs embedding exactly when `embeddings.pending_id` is not NULL; then it is the `vector_id`."""
+"""A row needs embedding exactly when `embeddings.pending_id` is not NULL; then it is the `vector_id`."""
 
 UNSCORED_ID = "CASE WHEN scored_revision IS DISTINCT FROM revision THEN id ELSE NULL::bigint END"
 UNEXTRACTED_ID = (

@@ -77,13 +77,13 @@ FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id AND w.cont
 
 
 def content_hash(embeddable: Embeddable) -> str:
-    """SQL over alias `r`: the digest of the vector text, NULL when there is nothing to embed."""
+    """Return SQL over alias `r` for the digest of the vector text, NULL when there is nothing to embed."""
     text = embeddable.text
     return f"CASE WHEN {text} !~ '{BLANK_PATTERN}' THEN sha256(convert_to({text}, 'UTF8')) END"
 
 
 def _track(embeddable: Embeddable) -> tuple[str, ...]:
-    """The triggers that keep one table's records in `embeddings`, in the writer's own transaction."""
+    """Return the triggers that keep one table's records in `embeddings`, in the writer's own transaction."""
     table, name = embeddable.table, f"evervec_track_{embeddable.table}"
     watched = (embeddable.key, embeddable.dataset, *embeddable.columns)
     changed = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in watched)
@@ -125,6 +125,6 @@ END $$
 
 
 def install() -> list[str]:
-    """The statements that bring functions, triggers and the view up to date; they may run again at any time."""
+    """Return the statements that bring functions, triggers and the view up to date; they may run again at any time."""
     tracked = [statement for embeddable in EMBEDDABLES for statement in _track(embeddable)]
     return [*VECTOR_CHANGED, *MESSAGE_REVISED, *tracked, *STATUS_VIEW]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from evervec.sources.files.ignore import FileFilter
 from evervec.sources.structure.grammars import GRAMMARS
 from tests.cli.command import Command
 
@@ -99,7 +100,7 @@ RECORD = "model='m', api_key='k', name='one'"
 USES = [
     ("embedded", "from evervec.stack import binaries; binaries.postgres()"),
     ("files", f"from evervec import Document; Document.from_path({str(ROOT / 'README.md')!r})"),
-    ("files", "from evervec.sources.files.ignore import Choice; Choice(['*.md'])"),
+    ("files", f"from {FileFilter.__module__} import FileFilter; FileFilter(['*.md'])"),
     ("files", "import evervec.pipeline.ingest.watch"),
     ("code", "from evervec.sources.structure import blocks; blocks('def f(): pass', 'python')"),
     ("gemini", f"from evervec.embedders.catalog import open_embedder; open_embedder('gemini', {RECORD})"),

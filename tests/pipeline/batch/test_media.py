@@ -48,8 +48,9 @@ async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureReque
 
 async def limited(resources: Resources, patch: pytest.MonkeyPatch, **limits: int) -> None:
     """Give the provider's batch API other limits than the real one has."""
-    module = CLIENTS[(await resources.provider()).type]
-    patch.setattr(module, "LIMITS", replace(module.LIMITS, **limits))
+    type_ = (await resources.provider()).type
+    name = f"{type_.upper()}_BATCH_LIMITS"
+    patch.setattr(CLIENTS[type_], name, replace(getattr(CLIENTS[type_], name), **limits))
 
 
 async def test_a_picture_is_described_embedded_and_found_by_its_description(

@@ -204,7 +204,7 @@ async def test_a_source_that_goes_away_in_the_middle_is_told_and_read_again_late
             assert len(await gathered(batches)) == 4_000
         else:
             with pytest.raises(
-                SourceDownError, match=r"The source shop at .* Nothing was changed; the next run goes on"
+                SourceDownError, match=r"The source shop at .* Nothing was changed; the next run continues"
             ):
                 await gathered(batches)
     assert len(await gathered(found.extract_data_by_ids("orders", [1, 2]))) == 2

@@ -196,7 +196,7 @@ def siblings(modules: Sequence[Module]) -> Iterator[Finding]:
 RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
     commits, statements, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
 )  # fmt: skip
-PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (constants, siblings)
+PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
 
 
 def findings(paths: Sequence[Path]) -> list[Finding]:

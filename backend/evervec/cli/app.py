@@ -77,6 +77,7 @@ COMMANDS: Final = {
         "Mirrors: the copies in memory and on disk that hot searches are answered from.",
     ),
     "failed": Listed("evervec.cli.commands.failed:app", CARE, "See what was given up, and why."),
+    "queue": Listed("evervec.cli.commands.queue:app", CARE, "See the tasks that could not be run, and run them again."),
     "providers": Listed("evervec.cli.commands.providers:app", CARE, "Choose who embeds and extracts."),
 }
 

@@ -1,17 +1,23 @@
 """Dead letters, the tasks that no worker could run: stored, listed, requeued, dropped."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from evervec.errors import UnknownDeadLetterError
-from evervec.queue.broker import JetStreamBroker
 from evervec.queue.jetstream import headers
 from evervec.queue.jetstream.delivery import Delivery
 from evervec.queue.names import Lane
+
+if TYPE_CHECKING:
+    # TaskIQ takes half a second to import, and commands do without it
+    from evervec.queue.broker import JetStreamBroker
+    from evervec.queue.queue_reader import QueueReader
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class DeadLetter:
     body: bytes
 
 
-async def move_to_dead_letters(broker: JetStreamBroker, delivery: Delivery, task_name: str, reason: str) -> None:
+async def move_to_dead_letters(broker: "JetStreamBroker", delivery: Delivery, task_name: str, reason: str) -> None:
     """Copy a delivery to the dead letters, then acknowledge it. Raise QueueDownError before anything is removed."""
     message = delivery.message
     about = {headers.SUBJECT: message.subject, headers.DELIVERIES: str(delivery.deliveries)}
@@ -37,7 +43,7 @@ async def move_to_dead_letters(broker: JetStreamBroker, delivery: Delivery, task
 
 
 async def add_dead_letter(
-    broker: JetStreamBroker, seq: int, task_name: str, reason: str, found: dict[str, str], body: bytes
+    broker: "JetStreamBroker", seq: int, task_name: str, reason: str, found: dict[str, str], body: bytes
 ) -> None:
     """Publish one dead letter; `seq` is the message's number in the task stream. Raise QueueDownError."""
     about = {
@@ -49,7 +55,7 @@ async def add_dead_letter(
     await broker.publish(broker.layout.dead_letter(task_name), body, found | about)
 
 
-async def dead_letters(broker: JetStreamBroker, limit: int = 100) -> list[DeadLetter]:
+async def dead_letters(broker: "JetStreamBroker | QueueReader", limit: int = 100) -> list[DeadLetter]:
     """Return the oldest `limit` dead letters, oldest first. Raise QueueDownError."""
     found: list[DeadLetter] = []
     with broker.connection_errors():
@@ -62,7 +68,15 @@ async def dead_letters(broker: JetStreamBroker, limit: int = 100) -> list[DeadLe
     return found
 
 
-async def requeue_dead_letter(broker: JetStreamBroker, seq: int) -> DeadLetter:
+async def require_dead_letters(broker: "JetStreamBroker | QueueReader", seqs: Iterable[int]) -> None:
+    """Raise UnknownDeadLetterError for the first number that is not there, QueueDownError if NATS is down."""
+    with broker.connection_errors():
+        for seq in seqs:
+            if await _get(broker, seq=seq) is None:
+                raise UnknownDeadLetterError(seq=seq)
+
+
+async def requeue_dead_letter(broker: "JetStreamBroker | QueueReader", seq: int) -> DeadLetter:
     """Send a dead letter back to its lane and remove it here. Raise UnknownDeadLetterError, QueueDownError."""
     with broker.connection_errors():
         raw = await _get(broker, seq=seq)
@@ -71,20 +85,27 @@ async def requeue_dead_letter(broker: JetStreamBroker, seq: int) -> DeadLetter:
     letter = _letter(broker, raw)
     kept = (headers.TASK, headers.TASK_ID)
     found = {name: value for name, value in (raw.headers or {}).items() if name in kept}
-    await broker.publish(letter.subject, letter.body, found | {headers.MSG_ID: f"again:{seq}"})
+    # stored once, however often it is sent: the second time the server knows the id
     with broker.connection_errors():
-        await broker.js.delete_msg(broker.layout.dead_stream, seq)
+        await broker.js.publish(letter.subject, letter.body, headers=found | {headers.MSG_ID: f"again:{seq}"})
+    await drop_dead_letter(broker, seq)
     return letter
 
 
-async def _get(broker: JetStreamBroker, **which: Any) -> RawStreamMsg | None:
+async def drop_dead_letter(broker: "JetStreamBroker | QueueReader", seq: int) -> None:
+    """Remove a dead letter for good; nothing happens if it is gone already. Raise QueueDownError."""
+    with broker.connection_errors(), suppress(NotFoundError):
+        await broker.js.delete_msg(broker.layout.dead_stream, seq)
+
+
+async def _get(broker: "JetStreamBroker | QueueReader", **which: Any) -> RawStreamMsg | None:
     try:
         return await broker.js.get_msg(broker.layout.dead_stream, **which)
     except NotFoundError:
         return None
 
 
-def _letter(broker: JetStreamBroker, raw: RawStreamMsg) -> DeadLetter:
+def _letter(broker: "JetStreamBroker | QueueReader", raw: RawStreamMsg) -> DeadLetter:
     found = raw.headers or {}
     lane = found.get(headers.LANE)
     home = broker.layout.lane(Lane(lane)) if lane in set(Lane) else found.get(headers.SUBJECT)

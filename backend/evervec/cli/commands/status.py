@@ -102,7 +102,7 @@ def _show_queue(found: Overview) -> None:
         output.say(f"No doorbell: {queue.reason}", style="yellow")
         return
     if queue.dead_letters:
-        output.say(f"{queue.dead_letters:,} tasks could not be run and are dead letters.", style="yellow")
+        output.say(f"{queue.dead_letters:,} tasks could not be run: see `evervec queue dead list`.", style="yellow")
     waits = found.pending > found.batches.rows + found.batches.waiting or found.unread
     if waits and not queue.worker_listens:
         output.say("No worker is running: start one with `evervec up` or `evervec worker`.", style="yellow")

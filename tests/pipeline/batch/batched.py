@@ -12,6 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from evervec.domain.batch import BatchClient, intent_of
+from evervec.embedders.gemini import batch as gemini_batch
+from evervec.embedders.openai import batch as openai_batch
 from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.batch.poll import PollResult
@@ -44,6 +46,8 @@ CREATE TRIGGER witness AFTER UPDATE ON embeddings FOR EACH ROW
     WHEN (NEW.embedded_at IS DISTINCT FROM OLD.embedded_at) EXECUTE FUNCTION witnessed();
 """
 
+CLIENTS = {"gemini": gemini_batch, "openai": openai_batch}
+
 
 @asynccontextmanager
 async def batched(bare: Resources, fake: FakeProvider, type_: str, **changed: Any) -> AsyncIterator[Resources]:
@@ -66,8 +70,15 @@ async def add(resources: Resources, fake: FakeProvider, type_: str, *, name: str
     await providers.add(resources, draft, activate=activate)
 
 
+async def limited(resources: Resources, patch: pytest.MonkeyPatch, **limits: int | None) -> None:
+    """Give the provider's batch API other limits than the real one has."""
+    type_ = (await resources.provider()).type
+    module, name = CLIENTS[type_], f"{type_.upper()}_BATCH_LIMITS"
+    patch.setattr(module, name, replace(getattr(module, name), **limits))
+
+
 def given(resources: Resources, **changed: Any) -> Resources:
-    """The same with other settings."""
+    """Return the resources with other settings."""
     return replace(resources, settings=resources.settings.model_copy(update=changed))
 
 
@@ -97,7 +108,7 @@ async def to_the_end(resources: Resources, psql: Any, *, looks: int = 12) -> lis
 
 
 async def client_of(resources: Resources) -> BatchClient:
-    """The client that the lane itself uses."""
+    """Return the client that the pipeline itself uses."""
     return resources.clients.batch_client(await resources.provider())
 
 

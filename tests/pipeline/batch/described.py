@@ -33,21 +33,21 @@ VECTOR_TEXTS = "SELECT c.vector_text FROM chunks c ORDER BY c.id"
 
 @asynccontextmanager
 async def describing(bare: Resources, fake: FakeProvider, type_: str, **changed: Any) -> AsyncIterator[Resources]:
-    """A provider of that type with a batch API and a chat model."""
+    """Add a provider of that type with a batch API and a chat model."""
     async with batched(bare, fake, type_, **changed) as resources:
         await add(resources, fake, type_, chat_model="describer")
         yield resources
 
 
 def written(folder: Path, name: str, content: str = "") -> Path:
-    """A file that begins as its name says; its name and `content` make it another than all others."""
+    """Write a file that begins as its ending says; its name and `content` make it different from all others."""
     path = folder / name
     path.write_bytes(bytes_of(name, content))
     return path
 
 
 def bytes_of(name: str, content: str = "") -> bytes:
-    """What `written` writes."""
+    """Return what `written` writes."""
     return BEGINNINGS[Path(name).suffix] + f"{name} {content}".encode()
 
 
@@ -57,7 +57,7 @@ async def ingest(resources: Resources, *paths: Path, mode: str = "async") -> Ing
 
 
 async def ingest_as(resources: Resources, given: list[Document], mode: str = "async") -> IngestResult:
-    """The same for documents."""
+    """Ingest documents."""
 
     async def each() -> AsyncIterator[Document]:
         for one in given:
@@ -67,7 +67,7 @@ async def ingest_as(resources: Resources, given: list[Document], mode: str = "as
 
 
 async def state(psql: Any) -> dict[str, tuple[Any, ...]]:
-    """`(described, failed, error, held, tries)` of every file, by its title."""
+    """Return `(described, failed, error, held, tries)` of every file, by its title."""
     return {title: tuple(rest) for title, *rest in await psql.fetch(STATE)}
 
 
@@ -76,5 +76,5 @@ DESCRIBED = (True, False, None, False, 0)
 
 
 async def texts(psql: Any) -> list[str]:
-    """The text of every chunk."""
+    """Return the text of every chunk."""
     return [row["content"] for row in await psql.fetch(TEXTS)]

@@ -42,7 +42,7 @@ FREE = "SELECT count(*) FROM embed_work WHERE lease_owner IS NOT NULL"
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API, of each type."""
+    """Add a provider with a batch API, of each type."""
     async with batched(bare, fake, request.param) as resources:
         yield resources
 

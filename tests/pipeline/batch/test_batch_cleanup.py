@@ -25,34 +25,34 @@ OLD, YOUNG = timedelta(days=1, hours=1), timedelta(hours=23)
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API, of each type."""
+    """Add a provider with a batch API, of each type."""
     async with batched(bare, fake, request.param) as resources:
         yield resources
 
 
 @pytest.fixture
 async def client(lane: Resources) -> BatchClient:
-    """The batch API that the lane speaks to."""
+    """Return the batch API that the pipeline uses."""
     return lane.clients.batch_client(await lane.provider())
 
 
 @pytest.fixture
 async def ours(lane: Resources) -> UUID:
-    """An intent of this database that nobody has written down."""
+    """Make an intent of this database that is not saved."""
     async with lane.database.read() as tx:
         return new_intent(await batch_jobs.database_tag(tx))
 
 
 @pytest.fixture
 def stranger(ours: UUID) -> UUID:
-    """An intent of another database."""
+    """Make an intent of another database."""
     return new_intent(bytes(255 - byte for byte in ours.bytes[:4]))
 
 
 async def left_behind(
     client: BatchClient, fake: FakeProvider, folder: Path, intent: UUID, age: timedelta = timedelta(0)
 ) -> str:
-    """A file at the provider, as old as that."""
+    """Upload a file of that age to the provider."""
     path = folder / "input.jsonl"
     path.write_bytes(client.line(Line("message:1", "left behind")))
     name = await client.upload(intent, path)

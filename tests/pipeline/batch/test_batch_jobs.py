@@ -1,14 +1,11 @@
 """The batch lane when all goes well: how what waits is cut into jobs, what is never sent, and what a plan promises."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders.gemini import batch as gemini_batch
-from evervec.embedders.openai import batch as openai_batch
 from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.errors import NoBatchError, Refused, UnknownDatasetError
 from evervec.pipeline.batch.manager import BatchManager
@@ -30,27 +27,19 @@ from tests.pipeline.batch.batched import (
     assert_nothing_is_left,
     assert_paid_once,
     batched,
+    limited,
     numbered,
     planted,
     states,
     to_the_end,
 )
 
-CLIENTS = {"gemini": gemini_batch, "openai": openai_batch}
-
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API, of each type."""
+    """Add a provider with a batch API, of each type."""
     async with batched(bare, fake, request.param) as resources:
         yield resources
-
-
-async def limited(resources: Resources, patch: pytest.MonkeyPatch, **limits: int | None) -> None:
-    """Give the provider's batch API other limits than the real one has."""
-    type_ = (await resources.provider()).type
-    name = f"{type_.upper()}_BATCH_LIMITS"
-    patch.setattr(CLIENTS[type_], name, replace(getattr(CLIENTS[type_], name), **limits))
 
 
 async def assert_all_done(resources: Resources, psql: Any, fake: FakeProvider, texts: list[str]) -> None:

@@ -55,7 +55,7 @@ LATER = "UPDATE batch_jobs SET submitting_at = submitting_at - interval '11 minu
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A batch lane with a grace period as it comes."""
+    """Add a provider with a batch API, and keep the default grace period."""
     async with batched(bare, fake, request.param) as resources:
         yield resources
 
@@ -68,7 +68,7 @@ async def wire(lane: Resources) -> Wire:
 
 @pytest.fixture
 async def ids(psql: Any, dataset: DatasetRef) -> list[int]:
-    """The rows of `TEXTS`."""
+    """Write the rows of `TEXTS`."""
     return await planted(psql, dataset.id, TEXTS)
 
 

@@ -20,7 +20,7 @@ ONLINE = {"gemini": "POST :batchEmbedContents", "openai": "POST /v1/embeddings"}
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API, of each type in turn."""
+    """Add a provider with a batch API, of each type in turn."""
     async with batched(bare, fake, request.param) as resources:
         yield resources
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 
 from evervec import Document
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders.gemini import batch as gemini_batch
-from evervec.embedders.openai import batch as openai_batch
 from evervec.errors import NoMediaModelError, Refused
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
@@ -21,7 +18,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_description
-from tests.pipeline.batch.batched import TYPES, add, assert_nothing_is_left, batched, planted, to_the_end
+from tests.pipeline.batch.batched import TYPES, add, assert_nothing_is_left, batched, limited, planted, to_the_end
 from tests.pipeline.batch.described import (
     DESCRIBED,
     VECTOR_TEXTS,
@@ -36,21 +33,12 @@ from tests.pipeline.batch.described import (
 )
 from tests.pipeline.indexing.indexed import ingest as indexed
 
-CLIENTS = {"gemini": gemini_batch, "openai": openai_batch}
-
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API and a chat model, of each type."""
+    """Add a provider with a batch API and a chat model, of each type."""
     async with describing(bare, fake, request.param) as resources:
         yield resources
-
-
-async def limited(resources: Resources, patch: pytest.MonkeyPatch, **limits: int) -> None:
-    """Give the provider's batch API other limits than the real one has."""
-    type_ = (await resources.provider()).type
-    name = f"{type_.upper()}_BATCH_LIMITS"
-    patch.setattr(CLIENTS[type_], name, replace(getattr(CLIENTS[type_], name), **limits))
 
 
 async def test_a_picture_is_described_embedded_and_found_by_its_description(

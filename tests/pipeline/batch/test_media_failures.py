@@ -42,13 +42,13 @@ class Killed(BaseException):
 
 @pytest.fixture(params=TYPES)
 async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """A provider with a batch API and a chat model, of each type; what no list has is asked for again at once."""
+    """Add a provider with a batch API and a chat model, of each type; a job that no list has is requested again at once."""
     async with describing(bare, fake, request.param, batch_grace_seconds=0) as resources:
         yield resources
 
 
 async def counts(lane: Resources, external: str | UUID) -> tuple[int, ...]:
-    """`COUNTS` of a job, which add up."""
+    """Return the `COUNTS` of a job, which add up."""
     stats = (await BatchManager(lane).get(str(external))).stats
     assert stats["rows"] == stats["ready"] + stats["failed"] + stats["dropped"] + stats["returned"]
     return tuple(stats[name] for name in COUNTS)

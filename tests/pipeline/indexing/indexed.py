@@ -22,7 +22,7 @@ ORDER BY d.uri, c.ordinal
 
 
 def put(path: Path, text: str) -> Path:
-    """A file that has not been touched for years: its stamp can be trusted."""
+    """Write a file with an old modification time: its stamp can be trusted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     seconds = OLD + len(text) + sum(text.encode()) % 1000
@@ -47,7 +47,7 @@ async def chunks(psql: Any) -> list[tuple[Any, ...]]:
 
 
 async def versions(psql: Any) -> list[tuple[Any, ...]]:
-    """The version of every row of documents, chunks and embeddings: equal before and after means nothing was written."""
+    """Return the version of every row of documents, chunks and embeddings: equal ones mean that nothing was written."""
     found: list[tuple[Any, ...]] = []
     for table, key in (("documents", "id"), ("chunks", "id"), ("embeddings", "vector_id")):
         rows = await psql.fetch(f"SELECT {key}, xmin::text, ctid::text FROM {table} ORDER BY {key}")

@@ -67,13 +67,13 @@ async def keep(resources: Resources, description: SourceDescription) -> UUID:
 
 
 async def dataset(resources: Resources, name: str) -> DatasetRef:
-    """A dataset of project p."""
+    """Create a dataset of project p."""
     async with resources.database.read() as tx:
         return (await datasets.find(tx, f"p/{name}"))[0]
 
 
 async def notes(psql: Any, dataset_id: UUID) -> dict[str, Any]:
-    """The text that is searched for each record, by uri; None for one that is not embedded."""
+    """Return the text that is searched for each record, by uri; None for one that is not embedded."""
     rows = await psql.fetch(
         "SELECT d.uri, c.vector_text, e.embedding IS NOT NULL AS embedded FROM documents d "
         "LEFT JOIN chunks c ON c.document_id = d.id LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id "
@@ -103,5 +103,5 @@ async def embedded(psql: Any, least: int) -> None:
 
 
 def uris(numbers: Sequence[int]) -> list[str]:
-    """What orders are called."""
+    """Return the uris of orders."""
     return [f"orders/{number}" for number in numbers]

@@ -34,7 +34,7 @@ def two(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def both(resources: Resources, one: Path, two: Path) -> UUID:
-    """A dataset of two folders."""
+    """Create a dataset of two folders."""
     return (await ingest(resources, one, two)).dataset_id
 
 

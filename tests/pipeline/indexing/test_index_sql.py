@@ -24,7 +24,7 @@ from tests.pipeline.indexing.shop import described, keep, notes, open_shop, uris
 
 @pytest.fixture
 async def orders(resources: Resources, fake: FakeProvider, psql: Any) -> UUID:
-    """A dataset of a hundred orders, not indexed yet. What the provider was sent when it was added is forgotten."""
+    """Create a dataset of a hundred orders, not indexed yet, and forget what the provider was sent when it was added."""
     await open_shop(psql, 100)
     dataset_id = await keep(resources, described())
     fake.requests.clear()
@@ -36,7 +36,7 @@ def forget(fake: FakeProvider) -> None:
 
 
 async def require_exact(resources: Resources, fake: FakeProvider, run: RunRecord) -> None:
-    """A run counts what the provider counts."""
+    """Require that a run counts what the provider counts."""
     texts = list(fake.texts_embedded().elements())
     tokens = (await chunking.active(resources)).count_tokens(texts)
     assert (run.counts.texts_sent, run.counts.requests) == (len(texts), fake.calls())

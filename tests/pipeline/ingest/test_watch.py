@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def admin(servers: Servers) -> AsyncIterator[Any]:
-    """A connection to another database of the same server."""
+    """Open a connection to another database of the same server."""
     connection = await asyncpg.connect(servers.database_url)
     yield connection
     await connection.close()

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def unmount(folder: Path, device: Path) -> None:
-    """What is seen of it: another folder, with nothing in it."""
+    """Move a folder to `device` and leave an empty one, as after an unmount."""
     folder.rename(device)
     folder.mkdir()
 

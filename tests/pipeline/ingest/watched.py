@@ -23,12 +23,12 @@ IDS = "SELECT id FROM documents ORDER BY id"
 
 
 def section(name: str, words: int = 40) -> str:
-    """A section of a Markdown file that is a chunk."""
+    """Return a section of a Markdown file that becomes one chunk."""
     return f"## {name}\n\n" + " ".join(f"{name}{n}" for n in range(words)) + "\n\n"
 
 
 async def embed(resources: Resources, psql: Any) -> None:
-    """What a worker does."""
+    """Embed what waits, as a worker does."""
     await embed_dataset(resources, await psql.fetchval("SELECT id FROM datasets"))
 
 
@@ -57,7 +57,7 @@ class Writer:
 
 @asynccontextmanager
 async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIterator[Writer]:
-    """A watch of some paths, from the moment that it has indexed everything once."""
+    """Start a watch of some paths, and yield when it has indexed everything once."""
     writer, finish, poll = Writer(), asyncio.Event(), options.pop("poll", None)
     files = FileSelection(list(paths), **options)
     watching = asyncio.create_task(watch(resources, "p", "docs", files, writer, finish, poll=poll))
@@ -83,7 +83,7 @@ async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIt
 
 
 async def kept(psql: Any) -> dict[str, str]:
-    """The text of every document in the database, by the name of its file."""
+    """Return the text of every document in the database, by the name of its file."""
     return {path_of(row["uri"]).name: row["text"] for row in await psql.fetch(KEPT)}
 
 

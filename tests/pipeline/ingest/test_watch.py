@@ -198,7 +198,7 @@ async def test_changes_are_kept_while_the_database_throws_everybody_out(
     async with watched(resources, folder) as writer:
         (folder / "goes.md").unlink()
         (folder / "page.md").write_text("page")
-        while not any("Changes are kept" in note for note in writer.notes):
+        while not any("Changes are remembered" in note for note in writer.notes):
             await admin.fetch(CUT, name)
         (folder / "later.md").write_text("later")
         await until_kept(psql, page="page", later="later", goes=None)

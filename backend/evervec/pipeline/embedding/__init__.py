@@ -1,1 +1,1 @@
-"""Rows that wait are claimed, embedded and written; the providers that do it; what was given up on."""
+"""Rows that wait are claimed, embedded and written; providers are added, tested and switched; failed rows are retried."""

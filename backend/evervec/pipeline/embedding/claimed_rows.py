@@ -69,7 +69,7 @@ class ClaimedRows:
         self.counts = EmbedCounts()
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
-        """By vector id, the rows that are neither written nor given up yet."""
+        """By vector id, the rows that are neither written nor failed yet."""
         self._found_healthy = False
         self._trusted = provider.failures == 0
 

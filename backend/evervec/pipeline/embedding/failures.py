@@ -35,7 +35,7 @@ def parse_failure_id(text: str | None) -> FailureId | None:
 
 
 async def retry(database: Database, *, dataset: str | None = None, one: FailureId | None = None) -> int:
-    """Make failed rows pending again, and messages that were given up extractable; return how many."""
+    """Make failed rows pending again, and failed messages extractable; return how many."""
     async with database.transaction() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
         reopened = 0

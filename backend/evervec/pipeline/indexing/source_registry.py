@@ -60,12 +60,12 @@ class FileSelection:
 
         Any other root may be gone, or away when it can not be read. With `forget_missing` all of these are gone.
         """
-        kept, named = _roots(spec), {path_of(uri) for uri in scope or ()}
-        inside = [path for path in kept if path not in named and (not scope or not named.isdisjoint(path.parents))]
+        stored, named = _roots(spec), {path_of(uri) for uri in scope or ()}
+        inside = [path for path in stored if path not in named and (not scope or not named.isdisjoint(path.parents))]
         missing = [
-            kept[path]
-            for path in (*(named & kept.keys() if forget_missing else ()), *inside)
-            if kept[path].unreadable_reason()
+            stored[path]
+            for path in (*(named & stored.keys() if forget_missing else ()), *inside)
+            if stored[path].unreadable_reason()
         ]
         gone = {root.path for root in missing if forget_missing or root.is_gone()}
         away = [root for root in missing if root.path not in gone]
@@ -98,8 +98,8 @@ def files_source(files: FileSelection, *, checksum: bool = False) -> FileSource:
 async def without_missing(database: Database, project: str, dataset: str, files: FileSelection) -> FileSelection:
     """Return the selection with those roots as gone that are registered and can not be read."""
     async with database.read() as tx:
-        kept = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
-    known = {} if kept is None or kept.type != SourceType.FILES else _roots(kept.spec)
+        stored = await sources.find(tx, slug("Project", project), slug("Dataset", dataset))
+    known = {} if stored is None or stored.type != SourceType.FILES else _roots(stored.spec)
     paths = {normalize(path): path for path in files.roots}
     gone = [path for path in paths if path in known and known[path].unreadable_reason()]
     return replace(files, roots=[given for path, given in paths.items() if path not in gone], gone=gone)
@@ -123,23 +123,23 @@ async def register_files(
     spec = files.spec()
     async with database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
-        kept = await sources.by_name(tx, target.project_id, target.slug)
-        known = kept.spec if kept is not None and kept.type == SourceType.FILES else spec
+        stored = await sources.by_name(tx, target.project_id, target.slug)
+        known = stored.spec if stored is not None and stored.type == SourceType.FILES else spec
         scope = await asyncio.to_thread(_widen, spec, known, files.gone, dataset)
         record = await sources.save(tx, target.project_id, target.slug, SourceType.FILES, spec)
         await sources.assign(tx, target.id, record.id)
     return target, scope
 
 
-def _widen(spec: dict[str, object], kept: dict[str, object], gone: Sequence[Path], dataset: str) -> list[str]:
+def _widen(spec: dict[str, object], stored: dict[str, object], gone: Sequence[Path], dataset: str) -> list[str]:
     """Add the registered roots to a new selection; return the given ones, each as the outermost root that holds it."""
-    known = set(_texts(kept["roots"]))
+    known = set(_texts(stored["roots"]))
     named = {*_texts(spec["roots"]), *(uri for uri in known if path_of(uri) in gone)}
     homes = outermost_roots(named | known)
-    filters = [(one["include"], one["exclude"]) for one in (spec, kept)]
+    filters = [(one["include"], one["exclude"]) for one in (spec, stored)]
     if filters[0] != filters[1] and not all(homes[uri] in named for uri in known):
         raise Refused(
-            reason=f"Dataset {dataset!r} takes {_filters(kept)} from {_listed(known)}. Other filters would remove what they "
+            reason=f"Dataset {dataset!r} takes {_filters(stored)} from {_listed(known)}. Other filters would remove what they "
             "brought: name all of these paths, give the same filters, or use a dataset of its own."
         )
     spec["roots"] = sorted(set(homes.values()))
@@ -153,8 +153,8 @@ def _listed(uris: Collection[str]) -> str:
     return f"{len(uris)} path{'s' * (len(uris) != 1)} ({first}{more})"
 
 
-def _filters(kept: dict[str, object]) -> str:
-    include, exclude = " ".join(_texts(kept["include"])), " ".join(_texts(kept["exclude"]))
+def _filters(stored: dict[str, object]) -> str:
+    include, exclude = " ".join(_texts(stored["include"])), " ".join(_texts(stored["exclude"]))
     return f"{include or 'every text file'}{f' without {exclude}' if exclude else ''}"
 
 

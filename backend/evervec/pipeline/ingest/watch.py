@@ -56,7 +56,7 @@ async def watch(
     project: str,
     dataset: str,
     files: FileSelection,
-    teller: WatchListener,
+    listener: WatchListener,
     finish: asyncio.Event,
     *,
     poll: float | None = None,
@@ -75,12 +75,12 @@ async def watch(
         exclude=files.exclude,
         most_bytes=files.most_bytes,
         poll=poll,
-        note=teller.note,
+        note=listener.note,
     )
     target, _ = await source_registry.register_files(resources.database, project, dataset, files)
     following = asyncio.create_task(watching.run())
     try:
-        await _Watch(resources, target, watching, teller, progress).run(following, finish)
+        await _Watch(resources, target, watching, listener, progress).run(following, finish)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -94,10 +94,10 @@ class _Watch:
         resources: Resources,
         target: DatasetRef,
         watching: FileWatcher,
-        teller: WatchListener,
+        listener: WatchListener,
         progress: Progress | None,
     ) -> None:
-        self._resources, self._target, self._watching, self._teller = resources, target, watching, teller
+        self._resources, self._target, self._watching, self._listener = resources, target, watching, listener
         self._progress, self._started = progress, False
         self._trouble = ""
         self._away: Sequence[Path] = ()
@@ -148,21 +148,23 @@ class _Watch:
     def _wait_after_error(self, error: Exception) -> float:
         """Return the pause after any error: the watch goes on, or later changes would never be indexed."""
         self._failures += 1
-        if self._say(f"{error} Changes are kept until it goes on.") and not isinstance(error, EvervecError | OSError):
+        if self._say(f"{error} Changes are remembered until indexing works again.") and not isinstance(
+            error, EvervecError | OSError
+        ):
             logger.error("indexing failed", exc_info=error)
         return float(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (self._failures - 1)))
 
     def _end_trouble(self) -> None:
         if self._failures:
             self._trouble = ""
-            self._teller.note("It goes on.")
+            self._listener.note("Indexing works again.")
         self._failures, self._waits_since = 0, 0.0
 
     def _say(self, trouble: str) -> bool:
         """Tell the user, unless this was told last; return whether it was told."""
         is_new, self._trouble = trouble != self._trouble, trouble
         if is_new:
-            self._teller.note(trouble)
+            self._listener.note(trouble)
         return is_new
 
     async def _index(self, seen: ChangedFiles) -> None:
@@ -182,20 +184,20 @@ class _Watch:
             self._tell(run)
         if seen.everything and not self._started:
             await asyncio.to_thread((await chunking.active(self._resources)).warm_up)
-            await self._teller.started(self._target)
+            await self._listener.started(self._target)
             self._started, self._progress = True, None
 
     def _tell(self, run: RunRecord) -> None:
         logger.info("indexed", run=str(run.id), mode=run.mode, seconds=round(run.seconds.total, 3))
-        self._teller.indexed(run)
+        self._listener.indexed(run)
 
     def _report_away(self, away: Sequence[Path]) -> None:
         for path in away:
             if path not in self._away:
-                self._teller.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
+                self._listener.note(f"{path} is away. What is known of it stays; it is watched again when it is back.")
         for path in self._away:
             if path not in away:
-                self._teller.note(f"{path} is back.")
+                self._listener.note(f"{path} is back.")
         self._away = away
 
 

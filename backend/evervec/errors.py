@@ -255,7 +255,7 @@ class NoBatchError(Refused):
     """Provider {provider!r} is of type {type}, which has no batch API.
 
     Add one that has (type {types}) with `evervec providers add`, or embed at once: `evervec backfill`, or `evervec ingest`
-    without --deferred.
+    without --batch.
     """
 
 

@@ -85,7 +85,7 @@ class Report:
         """Report a search of one seller's dataset. `told` is what was written a moment ago and should come first."""
         hits = [{"dataset": hit.dataset, "score": round(hit.score, 3), "text": hit.text} for hit in answer.hits]
         self._searches.append({"dataset": seller, "question": question, "told": told, "hits": hits})
-        lines = [f"{hit.score:.2f}  {hit.dataset:<5}  {output.cut(hit.text, taken=15)}" for hit in answer.hits]
+        lines = [f"{hit.score:.2f}  {hit.dataset:<5}  {output.shorten(hit.text, taken=15)}" for hit in answer.hits]
         self._say(f"“{question}”, asked of {seller}", *lines)
 
     def table(self) -> None:
@@ -95,9 +95,9 @@ class Report:
         if not self._aloud:
             return
         for cells in ([name for name, _ in COLUMNS], *map(_cells, self._steps)):
-            output.say(_line(cells))
-        output.say()
-        output.say(
+            output.echo(_line(cells))
+        output.echo()
+        output.echo(
             f"The delta sent {first['texts_sent'] / delta['texts_sent']:.1f}× fewer texts than the first run and took "
             f"{first['seconds'] / delta['seconds']:.1f}× less time. Seconds go from the first run's start to the last "
             "one's end, with both sellers at work beside each other. The local model costs nothing: the cost is what a "
@@ -107,10 +107,10 @@ class Report:
 
     def _say(self, title: str, *lines: str) -> None:
         if self._aloud:
-            output.say()
-            output.say(title, style="bold cyan")
+            output.echo()
+            output.echo(title, style="bold cyan")
             for line in lines:
-                output.say(line, indent=2)
+                output.echo(line, indent=2)
 
 
 def step_document(step: Step, price: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from evervec.cli.terminal import output
-from evervec.cli.terminal.run import block, settings
+from evervec.cli.terminal.run import run_coroutine, settings
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.worker.main import work
@@ -46,7 +46,7 @@ def marketplace(price: Price = 0.02, as_json: Json = False) -> None:
     throwaway = Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None, **PLAIN)
     report = Report(price, aloud=not as_json)
     try:
-        block(_tell(throwaway, report))
+        run_coroutine(_tell(throwaway, report))
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if as_json:

@@ -14,7 +14,7 @@ PRICE = 150
 
 
 def with_provider(evervec: Command, fake: FakeProvider, type_: str) -> Command:
-    """The command with the fake as its active provider of this type; the key is asked for once, and sealed."""
+    """Return the command with the fake as its active provider of this type; the key is asked for once, and sealed."""
     asked = Command(evervec.environment | {"EVERVEC_SECRET_KEY": secrets.new_key(), "EVERVEC_PROVIDER_KEY": API_KEY})
     about = ("--base-url", fake.url, "--model", "embedder", "--price", PRICE)
     done = asked("providers", "add", type_, "--type", type_, *about)
@@ -32,7 +32,7 @@ def ingest(evervec: Command, folder: Path, count: int, *more: object) -> dict[st
 
 
 def jobs(evervec: Command) -> list[dict[str, Any]]:
-    """What `batch list` tells, newest first."""
+    """Return what `batch list` shows, newest first."""
     found: list[dict[str, Any]] = evervec("batch", "list", "--json").document()["jobs"]
     return found
 

@@ -86,6 +86,6 @@ class Command:
         return Done(process.returncode, out, err)
 
     def with_changes(self, changes: dict[str, object]) -> dict[str, str]:
-        """The environment with some variables changed."""
+        """Return the environment with some variables changed."""
         wanted = self.environment | {name: str(value) for name, value in changes.items() if value is not None}
         return {name: value for name, value in wanted.items() if name not in changes or changes[name] is not None}

@@ -26,7 +26,7 @@ def quiet_again() -> Iterator[None]:
 
 
 def bare_environment(**changes: str) -> dict[str, str]:
-    """The environment of this process without anything that speaks to Evervec or changes how it prints."""
+    """Return the environment of this process without anything that configures Evervec or changes how it prints."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVERVEC_", "COLUMNS"))}
     return kept | changes
 

@@ -28,12 +28,12 @@ def message(number: int, text: object | None = None, **changes: object) -> dict[
 
 
 def export(messages: Sequence[object]) -> str:
-    """The text of a result.json with one chat."""
+    """Return the text of a result.json with one chat."""
     return json.dumps({"name": "Team", "type": "private_supergroup", "id": 77, "messages": list(messages)})
 
 
 def write(folder: Path, messages: Sequence[object]) -> Path:
-    """An export as a file."""
+    """Write an export to a file."""
     path = folder / "result.json"
     path.write_text(export(messages))
     return path

@@ -62,7 +62,7 @@ def test_a_cut_export_keeps_what_came_before_the_cut_and_goes_on_later(evervec: 
     path = tmp_path / "result.json"
     path.write_text(whole[: whole.index('"id": 1251,')])
     cut = evervec("ingest", "telegram", path)
-    cut.refused("cut off", "The 1,250 messages before that were read and are kept", "Kept so far: 1,250 new")
+    cut.refused("cut off", "The 1,250 messages before that were read and are kept", "Stored so far: 1,250 new")
     assert rows_of(evervec)["rows"] == 1_250
     path.write_text(whole)
     again = evervec("ingest", "telegram", path, "--json")

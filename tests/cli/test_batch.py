@@ -48,13 +48,13 @@ def batched(evervec: Command, fake: FakeProvider, request: pytest.FixtureRequest
 
 @pytest.fixture
 def gemini(evervec: Command, fake: FakeProvider) -> Command:
-    """The same, where the provider makes no difference."""
+    """Return the command with one provider, where the provider makes no difference."""
     return with_provider(evervec, fake, "gemini")
 
 
 def deferred(evervec: Command, folder: Path, count: int = ROWS) -> dict[str, Any]:
     """Messages that wait for a batch job."""
-    return ingest(evervec, folder, count, "--deferred")
+    return ingest(evervec, folder, count, "--batch")
 
 
 def test_deferred_rows_are_sent_waited_for_and_found(batched: Command, fake: FakeProvider, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_one_job_is_shown_and_cancelled_by_the_beginning_of_its_id(
 
 def test_a_provider_without_batches_says_which_ones_have_them(evervec: Command, tmp_path: Path) -> None:
     path = write(tmp_path, [message(1)])
-    for arguments in (("batch", "flush"), ("ingest", "telegram", path, "--deferred"), ("backfill", "--deferred")):
+    for arguments in (("batch", "flush"), ("ingest", "telegram", path, "--batch"), ("backfill", "--deferred")):
         evervec(*arguments).refused("'local' is of type local", "gemini or openai")
     assert evervec("ingest", "telegram", path).code == 0
     nothing = evervec("batch", "sync")

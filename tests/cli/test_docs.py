@@ -36,7 +36,7 @@ INSERT INTO shop.orders VALUES (17, 'A-17', 'Mara', 'late', 'Where is it?', 7), 
 
 
 def shown() -> list[list[str]]:
-    """The commands of the pages' console blocks. A script of ours that stands there has tests of its own."""
+    """Return the commands of the pages' console blocks. A script of ours that stands there has tests of its own."""
     whole = "".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"^```console\n(.*?)^```", whole, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
@@ -45,7 +45,7 @@ def shown() -> list[list[str]]:
 
 
 def started(evervec: Command, arguments: list[str], sign: str) -> "Popen[str]":
-    """A command that stays, once it says that it is there."""
+    """Start a command that stays, and wait until it says that it is ready."""
     process = evervec.start(*arguments)
     assert process.stderr is not None
     said = ""
@@ -65,7 +65,7 @@ def stopped(process: "Popen[str]") -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder: an export, notes, and the description of a shop as docs/indexing.md has it."""
+    """Make the reader's folder: an export, notes, and the description of a shop as docs/indexing.md has it."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(demo_chat_path(), tmp_path / "result.json")
     (tmp_path / "notes").mkdir()
@@ -84,7 +84,7 @@ async def open_shop(home: Path) -> str:
 
 @pytest.fixture
 def reader(folder: Path) -> Iterator[Command]:
-    """A reader in that folder, on a machine where `evervec up` runs."""
+    """Return a reader in that folder, on a machine where `evervec up` runs."""
     evervec = Command(bare_environment(EVERVEC_HOME=str(folder / "home"), EVERVEC_API_PORT="0"))
     up = started(evervec, ["up"], "Up. Ctrl-C stops everything.")
     wait_until(evervec, lambda found: found["queue"]["worker_listens"])

@@ -43,7 +43,7 @@ tables:
 
 @pytest.fixture
 def shop(database_url: str, tmp_path: Path) -> Path:
-    """The description of a shop with twenty orders and a review of two sellers, in our own database."""
+    """Write the description of a shop with twenty orders and a review of two sellers, in our own database."""
     tell(database_url, *SHOP)
     path = tmp_path / "shop.yaml"
     path.write_text(SOURCE)
@@ -52,7 +52,7 @@ def shop(database_url: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def docs(evervec: Command, tmp_path: Path) -> Path:
-    """A folder of two pages, indexed as p/docs."""
+    """Make a folder of two pages, indexed as p/docs."""
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "tea.md").write_text("# Tea\n\nGreen tea wants water of eighty degrees.\n")
@@ -66,7 +66,7 @@ def tell(url: str, *statements: str) -> None:
 
 
 async def count(url: str, *tables: str) -> int:
-    """The rows of some tables together."""
+    """Count the rows of some tables together."""
     connection = await asyncpg.connect(url)
     found = [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in tables]
     await connection.close()
@@ -352,4 +352,4 @@ def test_the_length_that_a_model_takes_is_found_and_shown(evervec: Command) -> N
     with FakeProviderThread(dims=32, context_tokens=512) as fake:
         done = evervec("providers", "add", "fake", "--base-url", fake.url, "--model", "embedder", "--chunk-tokens", 128)
     assert "the model takes 512 tokens of a text" in done.out, done
-    assert "costs what is not known: give it with --price" in done.out
+    assert "price unknown: give it with --price" in done.out

@@ -63,13 +63,13 @@ CHAPTERS = {
 
 
 def shape(value: Any) -> Any:
-    """The types of a document, key by key."""
+    """Return the types of a document, key by key."""
     return {key: shape(one) for key, one in value.items()} if isinstance(value, dict) else type(value)
 
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
-    """A guide with four chapters, a page of Python, a picture, and what git would leave out; all of it some days old."""
+    """Write a guide with four chapters, a page of Python, a picture, and what git would leave out; all of it some days old."""
     folder = tmp_path / "notes"
     folder.mkdir()
     chapters = "\n\n".join(f"## {name}\n\n{text}" for name, text in CHAPTERS.items())
@@ -91,7 +91,7 @@ def age(folder: Path) -> None:
 
 
 def ingest(evervec: Command, *arguments: object, **changes: object) -> dict[str, Any]:
-    """The document of a run that did what was asked for."""
+    """Return the document of a run that succeeded."""
     done = evervec("ingest", "files", *arguments, "--dataset", "docs", "--json", **changes)
     assert done.code == 0, done
     found: dict[str, Any] = done.document()

@@ -14,7 +14,7 @@ COUNTS = {"rows", "embedded", "pending", "failed", "empty"}
 
 @pytest.fixture
 def filled(evervec: Command) -> Command:
-    """A database that holds the demo's chat, embedded."""
+    """Fill a database that holds the demo's chat, embedded."""
     assert evervec("ingest", "telegram", demo_chat_path(), "--project", "demo", "--dataset", "chat").code == 0
     assert evervec("backfill").code == 0
     return evervec

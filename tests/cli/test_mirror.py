@@ -66,7 +66,7 @@ def mirror_of(evervec: Command) -> dict[str, Any]:
 
 
 def wait_for(evervec: Command, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The mirror in `evervec status`, once something holds of it."""
+    """Return the mirror in `evervec status`, once a condition holds of it."""
     ends = time.monotonic() + PATIENCE
     while not holds(found := mirror_of(evervec)):
         assert time.monotonic() < ends, found
@@ -75,7 +75,7 @@ def wait_for(evervec: Command, holds: Callable[[dict[str, Any]], bool]) -> dict[
 
 @pytest.fixture
 def up(evervec: Command) -> Iterator[Callable[[], int]]:
-    """Starts `evervec up` beside the test, and answers its process id; it is told to stop at the end."""
+    """Start `evervec up` beside the test and give its process id; stop it at the end."""
     started = []
 
     def start() -> int:

@@ -46,14 +46,14 @@ def test_numbers_stand_to_the_right_with_separators(page: io.StringIO) -> None:
 
 
 def test_a_long_line_is_wrapped_at_words_with_its_indent(page: io.StringIO) -> None:
-    output.say("word " * 40, indent=4)
+    output.echo("word " * 40, indent=4)
     lines = page.getvalue().rstrip("\n").split("\n")
     assert len(lines) > 1
     assert all(line.startswith("    word") and len(line) <= 80 for line in lines)
 
 
 def test_nothing_in_a_text_is_obeyed(page: io.StringIO) -> None:
-    output.say("[bold]x[/] :warning: \x1b[2J \u202e \\[y]")
+    output.echo("[bold]x[/] :warning: \x1b[2J \u202e \\[y]")
     assert page.getvalue() == "[bold]x[/] :warning: \ufffd[2J \ufffd \\[y]\n"
 
 

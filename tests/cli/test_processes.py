@@ -40,7 +40,7 @@ def test_ctrl_c_keeps_whole_batches_and_the_next_import_goes_on(evervec: Command
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, ""), err
-    assert "Interrupted. What is committed is kept" in err
+    assert "Interrupted. What is committed stays" in err
     assert "Traceback" not in err
     kept = asyncio.run(count_messages(url))
     assert 0 < kept < total

@@ -46,7 +46,7 @@ async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def orders(resources: Resources, psql: Any) -> UUID:
-    """A dataset of twenty orders, not indexed yet; whoever reads one that is paused waits."""
+    """Make a dataset of twenty orders, not indexed yet; whoever reads one that is paused waits."""
     await open_shop(psql, 20)
     return await keep(resources, described(filter="shop.up(id)"))
 
@@ -285,7 +285,7 @@ async def test_a_dataset_deleted_in_the_middle_of_its_run_ends_it_without_an_err
 
 @pytest.fixture
 async def elsewhere(servers: Servers) -> AsyncIterator[str]:
-    """The address of a database that is somebody else's."""
+    """Give the address of a database that is not ours."""
     name = f"elsewhere_{next(NUMBERS)}"
     await _sql(servers.database_url, f"CREATE DATABASE {name}")
     await _sql(servers.database(name), shop.SHOP, "INSERT INTO shop.orders (id, note) VALUES (1, 'far away')")

@@ -57,13 +57,15 @@ COMMANDS: Final = {
     "worker": Listed(
         "evervec.cli.commands.serve:worker",
         RUN,
-        "Run tasks for all projects and datasets, also ones made later, until told to stop.",
+        "Run tasks for all projects and datasets, also ones made later, until a signal.",
     ),
     "api": Listed(
         "evervec.cli.commands.serve:api", RUN, "Serve status and search over HTTP at EVERVEC_API_HOST:EVERVEC_API_PORT."
     ),
     "scheduler": Listed(
-        "evervec.cli.commands.serve:scheduler", RUN, "Ring for what is due by the clock. One is enough; two do no harm."
+        "evervec.cli.commands.serve:scheduler",
+        RUN,
+        "Send the tasks that are due by the clock. One is enough; two do no harm.",
     ),
     "ingest": Listed("evervec.cli.commands.ingest.app:app", TEXT, "Take text in."),
     "batch": Listed(

@@ -13,6 +13,6 @@ def main() -> None:
     try:
         app(prog_name="evervec")
     except Exception as error:
-        from evervec.cli.terminal.faults import tell
+        from evervec.cli.terminal.error_report import report
 
-        sys.exit(tell(error))
+        sys.exit(report(error))

@@ -17,7 +17,7 @@ TAG = 4
 """Bytes at the begin of an intent that identify its database: several databases may share one API key."""
 
 DISCOUNT = 0.5
-"""Both providers charge half the online price (`docs/deferred.md`)."""
+"""Both providers charge half the online price (`docs/batch.md`)."""
 
 
 def new_intent(tag: bytes) -> UUID:

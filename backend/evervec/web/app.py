@@ -23,7 +23,7 @@ Key = APIKeyHeader(name="X-API-KEY", auto_error=False)
 
 
 def create_app(resources: Resources) -> FastAPI:
-    """The application over open resources; whoever opened them closes them."""
+    """Return the application over open resources; the caller who opened them closes them."""
     secret = resources.settings.api_key
 
     async def allowed(given: Annotated[str | None, Security(Key)]) -> None:
@@ -35,14 +35,14 @@ def create_app(resources: Resources) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether this process reaches its database."""
+        """Tell whether this process reaches its database."""
         async with resources.database.read() as tx:
             await tx.now()
         return {"status": "ok"}
 
     @app.get("/v1/status", dependencies=[Depends(allowed)])
     async def status(dataset: str | None = None, project: str | None = None) -> Overview:
-        """Coverage by dataset and kind, as `evervec status --json`."""
+        """Return coverage by dataset and kind, as `evervec status --json`."""
         return await overview.status(resources, dataset=dataset, project=project)
 
     @app.get("/v1/search", dependencies=[Depends(allowed)])
@@ -56,7 +56,7 @@ def create_app(resources: Resources) -> FastAPI:
         min_watermark: Annotated[int | None, Query(ge=3, lt=2**63, description=MIN_WATERMARK)] = None,
         wait_seconds: Annotated[float, Query(ge=0, le=60)] = search.WAIT_SECONDS,
     ) -> SearchAnswer:
-        """The rows nearest in meaning, as `evervec search --json`."""
+        """Return the rows nearest in meaning, as `evervec search --json`."""
         return await search.search(
             resources,
             q,
@@ -77,7 +77,7 @@ def create_app(resources: Resources) -> FastAPI:
 def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
     @app.get("/v1/mirrors", dependencies=[key])
     async def mirrors(dataset: str | None = None, project: str | None = None) -> MirrorList:
-        """The state of each mirror, as `evervec mirror status --json`."""
+        """Return the state of each mirror, as `evervec mirror status --json`."""
         return MirrorList(await mirror_status(resources, dataset=dataset, project=project))
 
     @app.post("/v1/mirrors/{dataset}/check", dependencies=[key])

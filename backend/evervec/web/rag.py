@@ -49,12 +49,12 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
         full_rebuild: Annotated[bool, Query(description="Also delete what is gone at the source.")] = False,
         wait: Annotated[bool, Query(description="Do the run here, and return it when it has ended.")] = False,
     ) -> RunReport:
-        """Without `changed_ids` everything is compared, with them only those records are looked at.
+        """Request a run: without `changed_ids` everything is compared, with them only those records are looked at.
 
         One run at a time: while one is running or waits, another is refused with the id of that one. With `wait` the answer
         is 202 all the same if the source went away meanwhile: the run is tried again later."""
         found = await requests.dataset(resources.database, dataset)
-        run_id = await requests.start(resources, found.id, _wish(request, full_rebuild))
+        run_id = await requests.start(resources, found.id, _run_request(request, full_rebuild))
         run = await (runs.follow if wait else runs.one)(resources, run_id)
         response.status_code = 200 if run.finished_at is not None else 202
         return run_report(run)
@@ -67,7 +67,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
         responses=_answers({200: ("The dataset as it is now.", examples.STATUS)}, refusals=(401, 404, 422, 503)),
     )
     async def status(dataset: DatasetPath) -> IndexStatus:
-        """What the dataset holds, the runs that are running and waiting, the last one, and the next full rebuild."""
+        """Return what the dataset holds, the runs that are running and waiting, the last one, and the next full rebuild."""
         return await indexing.status(resources, dataset)
 
     @app.get(
@@ -82,12 +82,14 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
     async def metrics(
         dataset: DatasetPath, runs: Annotated[int, Query(ge=1, le=RUNS_KEPT, description="How many runs to list.")] = 20
     ) -> IndexMetrics:
-        """Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
+        """Return what the runs of the dataset cost and saved.
+
+        Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
         newest run that did everything from nothing, less the run's own; 0 for a slower one, null while none was measured."""
         return await indexing.metrics(resources.database, dataset, newest=runs)
 
 
-def _wish(request: IndexRequest, full_rebuild: bool) -> RunRequest:
+def _run_request(request: IndexRequest, full_rebuild: bool) -> RunRequest:
     if full_rebuild and request.changed_ids is not None:
         raise Refused(
             reason="Give changed_ids or full_rebuild=true, not both: a full rebuild goes through everything anyway."

@@ -1,4 +1,4 @@
-"""Serves the API until it is told to stop, on a socket that is ours before anything is promised."""
+"""The server of the API: take the address first, then serve until it is told to stop."""
 
 import asyncio
 import ipaddress
@@ -14,8 +14,8 @@ from evervec.settings import Settings
 from evervec.web.app import create_app
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: whoever started us decides when to stop."""
+class ApiServer(uvicorn.Server):
+    """A uvicorn server without signal handlers: the process that started it decides when to stop."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,7 +45,7 @@ def _loopback(host: str) -> bool:
 async def serve(resources: Resources, listening: socket.socket, finish: asyncio.Event) -> None:
     """Answer requests until `finish` is set; then finish those that run."""
     config = uvicorn.Config(create_app(resources), lifespan="off", log_config=None, timeout_graceful_shutdown=5)
-    server = Server(config)
+    server = ApiServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     finished = asyncio.create_task(finish.wait())
     try:

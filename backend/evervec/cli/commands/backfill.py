@@ -16,7 +16,7 @@ Way = Annotated[
     bool | None,
     typer.Option(
         "--batch/--online",
-        "--deferred/--online",
+        "--deferred",
         metavar="",
         help="As batch jobs at half the price, or at once. By itself 500 rows or more go the first way, if there is one.",
     ),
@@ -39,7 +39,7 @@ def backfill(
         if dry_run:
             return planned, None
         provider = await resources.provider()
-        output.note(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
+        output.info(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
         with output.progress("rows", planned.pending) as step:
             report = await filling.run(
                 resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=batch
@@ -63,17 +63,17 @@ def _show(report: filling.BackfillReport, dry_run: bool) -> None:
     if report.shares and (dry_run or _waiting(report)):
         rows = [(f"{s.project}/{s.dataset}", s.kind, s.pending) for s in report.shares]
         output.table(("dataset", "kind", "would embed" if dry_run else "still waiting"), rows)
-        output.say()
+        output.echo()
     if dry_run:
-        output.say(f"{report.pending:,} rows would be embedded. Nothing was changed.")
+        output.echo(f"{report.pending:,} rows would be embedded. Nothing was changed.")
         return
     if report.jobs:
-        output.say(
+        output.echo(
             f"{counted(report.deferred, 'row')} sent in {counted(len(report.jobs), 'batch job')}, {report.reused:,} reused, "
             f"in {report.seconds:.1f} s"
         )
         return
-    output.say(
+    output.echo(
         f"{report.embedded:,} rows embedded ({report.sent:,} texts sent, {report.reused:,} reused), "
         f"{report.failed:,} failed, in {report.seconds:.1f} s"
     )
@@ -81,16 +81,16 @@ def _show(report: filling.BackfillReport, dry_run: bool) -> None:
 
 def _advise(report: filling.BackfillReport, pause: str | None) -> None:
     if report.failed:
-        output.note("See the failed ones with `evervec failed list`.")
+        output.info("See the failed ones with `evervec failed list`.")
     if report.jobs:
-        output.note("Collect their vectors with `evervec batch sync --wait`.")
+        output.info("Collect their vectors with `evervec batch sync --wait`.")
     waiting = _waiting(report)
     if report.reason is not None:
         output.error(f"{waiting:,} rows still wait: {report.reason}. See `evervec batch list`, then run this again.")
     elif waiting and pause is not None:
         output.error(f"{waiting:,} rows still wait: {pause} See `evervec status`, then run this again.")
     elif waiting:
-        output.note(
+        output.info(
             f"{waiting:,} rows still wait: a worker or a batch job holds them, they wait for `evervec batch flush`, or are "
             "tried again in a while."
         )

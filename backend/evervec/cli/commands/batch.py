@@ -1,4 +1,4 @@
-"""`evervec batch`: what can wait is sent to the provider's batch API at half the price, and its vectors are taken in."""
+"""`evervec batch`: send what can wait to the provider's batch API at half the price, and collect its vectors."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.batch.poll import PollResult
 from evervec.pipeline.resources import Resources
 
-FIRST_LOOK, LAST_LOOK = 30.0, 300.0
-"""Seconds between two looks of `sync --wait`: at the beginning, and after some of them."""
+FIRST_PAUSE, LAST_PAUSE = 30.0, 300.0
+"""Seconds between two polls of `sync --wait`: at the beginning, and after some of them."""
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,11 +42,11 @@ Most = Annotated[
         "--max-batch-size", metavar="N", min=1, help="Send none of more; as many as the provider takes if not given."
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", metavar="", help="Look again and again until no job is open.")]
+Wait = Annotated[bool, typer.Option("--wait", metavar="", help="Poll until no job is open.")]
 Poll = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS", min=0.1, max=86_400, help="Between two looks; from 30 seconds to 5 minutes if not given."
+        metavar="SECONDS", min=0.1, max=86_400, help="Between two polls; from 30 seconds to 5 minutes if not given."
     ),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-k", metavar="N", min=1, max=1000, help="How many at most.")]
@@ -87,7 +87,7 @@ def flush(
 
 @app.command()
 def sync(wait: Wait = False, poll: Poll = None, as_json: Json = False) -> None:
-    """Ask after the open jobs and take in what is done. Exits 1 when rows failed, or the provider was out."""
+    """Poll the open jobs and collect the results. Exits 1 when rows failed, or the provider did not answer."""
     if poll is not None and not wait:
         raise typer.BadParameter("--poll goes with --wait.")
 
@@ -135,29 +135,29 @@ def list_(k: Limit = 20, as_json: Json = False) -> None:
     elif found:
         show_jobs(found)
     else:
-        output.say("No batch job yet. Send what waits with `evervec batch flush`.")
+        output.echo("No batch job yet. Send what waits with `evervec batch flush`.")
 
 
 @app.command()
 def show(job: Job, as_json: Json = False) -> None:
-    """Tell everything about one job."""
+    """Show everything about one job."""
     found = call(lambda resources: BatchManager(resources).get(job))
     output.document(job_document(found)) if as_json else show_job(found)
 
 
 @app.command()
 def cancel(job: Job, as_json: Json = False) -> None:
-    """End a job here and at the provider. Its rows wait again; what it has done until now is not taken in."""
+    """Cancel a job here and at the provider. Its rows wait again; its results until now are not collected."""
     found = call(lambda resources: BatchManager(resources).cancel(job))
     if as_json:
         output.document(job_document(found))
         return
-    output.say(f"{short(found)} is {found.status}: {units(found, found.stats['returned'])} wait again.")
-    output.note("Send them again with `evervec batch flush`.")
+    output.echo(f"{short(found)} is {found.status}: {units(found, found.stats['returned'])} wait again.")
+    output.info("Send them again with `evervec batch flush`.")
 
 
 async def _wait(manager: BatchManager, poll: float | None) -> PollResult:
-    """Look until no job is open; answers all looks together, with the problems of the last one."""
+    """Poll until no job is open; return all polls together, with the problems of the last one."""
     total, told = PollResult(), ""
     for seconds in _pauses(poll):
         found = await manager.check_and_sync()
@@ -166,21 +166,21 @@ async def _wait(manager: BatchManager, poll: float | None) -> PollResult:
             return total
         said = f"{counted(still_open(found), 'job')} open, {total.ready:,} rows ready"
         if said != told:
-            output.note(f"{said}; looking again in {seconds:.0f} s. Ctrl-C stops waiting, the jobs go on.")
+            output.info(f"{said}; looking again in {seconds:.0f} s. Ctrl-C stops waiting, the jobs go on.")
         for problem in found.problems:
-            output.note(problem)
+            output.info(problem)
         told = said
         await asyncio.sleep(seconds)
     raise AssertionError("there is always another pause")
 
 
 def _pauses(poll: float | None) -> Iterator[float]:
-    """Seconds until the next look, without end."""
-    return repeat(poll) if poll is not None else (min(FIRST_LOOK * 2.0**n, LAST_LOOK) for n in count())
+    """Return the seconds until each next poll, without end."""
+    return repeat(poll) if poll is not None else (min(FIRST_PAUSE * 2.0**n, LAST_PAUSE) for n in count())
 
 
 def _add(total: PollResult, found: PollResult) -> None:
-    """Add a look to those before: a job as it was seen last, and what is still open as it is now."""
+    """Add a poll to those before: a job as it was seen last, and what is still open as it is now."""
     for name in ("ready", "failed", "dropped", "returned", "copied", "removed"):
         setattr(total, name, getattr(total, name) + getattr(found, name))
     total.jobs = [*{job.id: job for job in (*total.jobs, *found.jobs)}.values()]

@@ -12,7 +12,7 @@ import typer
 
 from evervec.cli.commands import status
 from evervec.cli.terminal import output
-from evervec.cli.terminal.run import block, settings
+from evervec.cli.terminal.run import run_coroutine, settings
 from evervec.errors import StackError
 from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
@@ -35,7 +35,9 @@ def demo() -> None:
     settings()
     home = Path(tempfile.mkdtemp(prefix="evervec-demo-"))
     try:
-        if not block(_demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None))):
+        if not run_coroutine(
+            _demo(Settings(home=home, database_url=None, nats_url=None, nats_port=None, faiss_dir=None))
+        ):
             raise typer.Exit(1)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -57,8 +59,8 @@ async def _demo(throwaway: Settings) -> bool:
             finish.set()
             await working
     _step(f"Done in {monotonic() - started:.1f} s, and the stack is gone again. Yours:")
-    output.say("evervec up", indent=2)
-    output.say("evervec ingest telegram result.json --project mine --dataset chat", indent=2)
+    output.echo("evervec up", indent=2)
+    output.echo("evervec ingest telegram result.json --project mine --dataset chat", indent=2)
     return held
 
 
@@ -66,13 +68,13 @@ async def _show(runtime: Runtime, working: "asyncio.Task[None]") -> bool:
     resources = runtime.resources
     _step("A chat export comes in: each message is pending the moment it is committed")
     report = await telegram.import_telegram(resources, demo_chat_path(), PROJECT, DATASET)
-    output.say(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
+    output.echo(f"{report.created} messages, {report.skipped} service messages skipped", indent=2)
     _step("A worker hears the doorbell over NATS: it scores, extracts and embeds")
     await _until_done(resources, working)
     await _knowledge(resources)
     _step("Its mirror in FAISS is built from the database")
     (built,) = await mirror_check.rebuild_from_database(resources, dataset=DATASET)
-    output.say(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
+    output.echo(f"{built.vectors} vectors, {built.index}, {built.seconds:.2f} s", indent=2)
     _step("Coverage")
     status.show(await overview.status(resources))
     same = [await _ask(resources, question.text) for question in DEMO_QUESTIONS]
@@ -98,13 +100,13 @@ async def _knowledge(resources: Resources) -> None:
     _step("What was extracted, by rules and embeddings, without any LLM")
     sample = await overview.extracted(resources.database)
     for name, count, atoms in sample.topics:
-        output.say(f"{name} ({count} atoms)", style="bold", indent=2)
+        output.echo(f"{name} ({count} atoms)", style="bold", indent=2)
         for type_, title, confidence in atoms:
-            output.say(f"{type_:<12} {confidence:.2f}  {output.cut(title, taken=23)}", indent=4)
+            output.echo(f"{type_:<12} {confidence:.2f}  {output.shorten(title, taken=23)}", indent=4)
     for source, type_, target in sample.links:
-        output.say(output.cut(source, taken=2), indent=2)
+        output.echo(output.shorten(source, taken=2), indent=2)
         label = f"{type_.replace('_', ' ')} → "
-        output.say(f"{label}{output.cut(target, taken=4 + len(label))}", indent=4)
+        output.echo(f"{label}{output.shorten(target, taken=4 + len(label))}", indent=4)
 
 
 async def _ask(resources: Resources, question: str) -> bool:
@@ -112,10 +114,10 @@ async def _ask(resources: Resources, question: str) -> bool:
     found = await compare(resources, question, dataset=DATASET, k=2 * HITS)
     _step(f"“{question}”")
     for hit in _unlike(found.mirror):
-        output.say(f"{hit.score:.2f}  {hit.kind:<8} {output.cut(hit.text, taken=17)}", indent=2)
+        output.echo(f"{hit.score:.2f}  {hit.kind:<8} {output.shorten(hit.text, taken=17)}", indent=2)
     hits = "the same hits" if found.same else "OTHER HITS"
     times = f"mirror {found.mirror_ms:.2f} ms, pgvector {found.pgvector_ms:.2f} ms: {hits}"
-    output.say(times, style="dim" if found.same else "red", indent=8)
+    output.echo(times, style="dim" if found.same else "red", indent=8)
     return found.same
 
 
@@ -136,8 +138,8 @@ async def _prove(resources: Resources) -> bool:
         await _mirror_is_true(resources),
     ]
     for one in proofs:
-        output.say(f"{'holds' if one.holds else 'FAILS'}  {one.claim}", indent=2)
-        output.say(one.seen, style="dim" if one.holds else "red", indent=9)
+        output.echo(f"{'holds' if one.holds else 'FAILS'}  {one.claim}", indent=2)
+        output.echo(one.seen, style="dim" if one.holds else "red", indent=9)
     return all(one.holds for one in proofs)
 
 
@@ -148,5 +150,5 @@ async def _mirror_is_true(resources: Resources) -> explain.Explanation:
 
 
 def _step(text: str) -> None:
-    output.say()
-    output.say(text, style="bold cyan")
+    output.echo()
+    output.echo(text, style="bold cyan")

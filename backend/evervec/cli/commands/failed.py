@@ -32,26 +32,26 @@ def list_(dataset: Dataset = None, k: Limit = 100, as_json: Json = False) -> Non
     for failure in found:
         _show(failure)
     if found:
-        output.note("Edit their text, or try them again with `evervec failed retry`.")
+        output.info("Edit their text, or try them again with `evervec failed retry`.")
     else:
-        output.say("Nothing failed.")
+        output.echo("Nothing failed.")
 
 
 def _show(failure: Failure) -> None:
-    output.say(f"{failure.kind}:{failure.id}  {failure.dataset}  {failure.code}", style="bold")
-    output.say(failure.reason, indent=2)
-    output.say(f"“{output.cut(failure.text, taken=4)}”", indent=2, style="dim")
+    output.echo(f"{failure.kind}:{failure.id}  {failure.dataset}  {failure.code}", style="bold")
+    output.echo(failure.reason, indent=2)
+    output.echo(f"“{output.shorten(failure.text, taken=4)}”", indent=2, style="dim")
 
 
 @app.command()
 def retry(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Make failed rows pending again."""
     count = call(lambda r: failures.retry(r.database, dataset=dataset, one=failures.parse_failure_id(one)))
-    output.document({"reopened": count}) if as_json else output.say(f"{count:,} reopened.")
+    output.document({"reopened": count}) if as_json else output.echo(f"{count:,} reopened.")
 
 
 @app.command()
 def discard(one: One = None, dataset: Dataset = None, as_json: Json = False) -> None:
     """Discard failed rows: they count as empty until their text changes."""
     count = call(lambda r: failures.discard(r.database, dataset=dataset, one=failures.parse_failure_id(one)))
-    output.document({"discarded": count}) if as_json else output.say(f"{count:,} discarded.")
+    output.document({"discarded": count}) if as_json else output.echo(f"{count:,} discarded.")

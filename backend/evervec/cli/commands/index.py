@@ -82,7 +82,7 @@ def _index_one(
     if as_json:
         output.document(_document(target, done) | {"pending": waiting.pending})
     elif not wait:
-        output.say(f"Run {done.id} of {_name(target)} waits for a worker: see `evervec runs {_name(target)}`.")
+        output.echo(f"Run {done.id} of {_name(target)} waits for a worker: see `evervec runs {_name(target)}`.")
     else:
         show_run(run_report(done))
         show_pending_rows(waiting)
@@ -117,7 +117,7 @@ def runs(dataset: Name = None, k: Most = 20, as_json: Json = False) -> None:
     elif found:
         _show(found)
     else:
-        output.say("No run yet. Start with `evervec ingest files PATH` or `evervec ingest sql SOURCE.yaml`.")
+        output.echo("No run yet. Start with `evervec ingest files PATH` or `evervec ingest sql SOURCE.yaml`.")
 
 
 def _document(dataset: DatasetRef, run: RunRecord) -> dict[str, Any]:
@@ -126,12 +126,12 @@ def _document(dataset: DatasetRef, run: RunRecord) -> dict[str, Any]:
 
 def _show(done: Sequence[Done]) -> None:
     if not done:
-        output.say("No dataset has a source. Give one with `evervec ingest files` or `evervec ingest sql`.")
+        output.echo("No dataset has a source. Give one with `evervec ingest files` or `evervec ingest sql`.")
         return
     output.table(COLUMNS, [_row(*one) for one in done])
     for dataset, run in done:
         if run.error:
-            output.say(f"{_name(dataset)}, {run.mode}: {run.error}", style="yellow")
+            output.echo(f"{_name(dataset)}, {run.mode}: {run.error}", style="yellow")
 
 
 def _row(dataset: DatasetRef, run: RunRecord) -> tuple[object, ...]:

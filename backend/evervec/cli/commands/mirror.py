@@ -74,7 +74,7 @@ def status(dataset: Dataset = None, project: Project = None, as_json: Json = Fal
     for one in found:
         _show_status(one)
     if not found:
-        output.say("There is no dataset yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
+        output.echo("There is no dataset yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
 
 
 def _build(
@@ -111,7 +111,7 @@ def _about_build(one: DatasetBuild) -> str:
 
 def _show_checks(found: Sequence[DatasetCheck], dry_run: bool) -> None:
     if not found:
-        output.say("There is no dataset yet, so no mirror that could be wrong.")
+        output.echo("There is no dataset yet, so no mirror that could be wrong.")
         return
     rows = [
         (_name(one), one.vectors, one.missing, one.extra, one.stale, f"{one.milliseconds:,.1f}", _about_check(one))
@@ -122,9 +122,9 @@ def _show_checks(found: Sequence[DatasetCheck], dry_run: bool) -> None:
         for sort, ids in one.examples.items():
             count = getattr(one, sort)
             more = f" and {count - len(ids):,} more" if count > len(ids) else ""
-            output.say(f"{_name(one)}: {sort} vectors {', '.join(map(str, ids))}{more}")
-    output.say()
-    output.say(_verdict(found, dry_run))
+            output.echo(f"{_name(one)}: {sort} vectors {', '.join(map(str, ids))}{more}")
+    output.echo()
+    output.echo(_verdict(found, dry_run))
 
 
 def _about_check(one: DatasetCheck) -> str:
@@ -147,9 +147,9 @@ def _verdict(found: Sequence[DatasetCheck], dry_run: bool) -> str:
 
 
 def _show_status(one: MirrorStatus) -> None:
-    output.say(f"{one.project}/{one.dataset}", style="bold")
+    output.echo(f"{one.project}/{one.dataset}", style="bold")
     for name, value in _lines(one):
-        output.say(f"{name:<9} {value}", indent=2)
+        output.echo(f"{name:<9} {value}", indent=2)
 
 
 def _lines(one: MirrorStatus) -> list[tuple[str, str]]:

@@ -93,21 +93,21 @@ def list_(as_json: Json = False) -> None:
     for one in found:
         _show(one)
     if not found:
-        output.say("No provider yet. Add one with `evervec providers add`.")
+        output.echo("No provider yet. Add one with `evervec providers add`.")
 
 
 def _show(one: ProviderStatus) -> None:
-    output.say(f"{one.name}{'  (active)' if one.active else ''}", style="bold")
-    output.say(f"embeds with {one.model}, {one.dimensions} dimensions", indent=2)
-    output.say(f"chunks of {one.chunk_tokens:,} tokens at most: {_one_line(one.template)}", indent=2)
+    output.echo(f"{one.name}{'  (active)' if one.active else ''}", style="bold")
+    output.echo(f"embeds with {one.model}, {one.dimensions} dimensions", indent=2)
+    output.echo(f"chunks of {one.chunk_tokens:,} tokens at most: {_one_line(one.template)}", indent=2)
     if one.text_tokens:
-        output.say(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
-    output.say(_price(one.usd_per_million_tokens), indent=2)
-    output.say(f"extracts with {one.chat_model or 'local rules'}", indent=2)
+        output.echo(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
+    output.echo(_price(one.usd_per_million_tokens), indent=2)
+    output.echo(f"extracts with {one.chat_model or 'local rules'}", indent=2)
     if one.base_url:
-        output.say(f"at {one.base_url}", indent=2)
+        output.echo(f"at {one.base_url}", indent=2)
     if one.reason:
-        output.say(f"paused for {one.paused_seconds:.0f} s: {one.reason}", style="yellow", indent=2)
+        output.echo(f"paused for {one.paused_seconds:.0f} s: {one.reason}", style="yellow", indent=2)
 
 
 def _one_line(template: str) -> str:
@@ -159,9 +159,9 @@ def add(
     added = describe(provider)
     output.document(added) if as_json else _show(added)
     if added.active and other_chunks:
-        output.note("Existing documents are chunked again by the workers; only what differs is embedded.")
+        output.info("Existing documents are chunked again by the workers; only what differs is embedded.")
     if not added.active:
-        output.note(f"Rows are embedded in another space. Switch with `evervec providers use {added.name} --reembed`.")
+        output.info(f"Rows are embedded in another space. Switch with `evervec providers use {added.name} --reembed`.")
 
 
 def _recipe(provider: Provider) -> tuple[object, ...]:
@@ -179,20 +179,20 @@ def test(name: Name, as_json: Json = False) -> None:
             {"name": name, "holds": True, "dimensions": probe.dimensions, "milliseconds": probe.milliseconds}
         )
     else:
-        output.say(f"{name} answers: {probe.dimensions} dimensions in {probe.milliseconds} ms")
+        output.echo(f"{name} answers: {probe.dimensions} dimensions in {probe.milliseconds} ms")
 
 
 @app.command()
 def use(name: Name, reembed: Reembed = False, batch: Batch = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
     used = describe(call(lambda r: providers.use(r, name, reembed=reembed, by_batch=batch)))
-    output.document(used) if as_json else output.say(f"{used.name} is active.")
+    output.document(used) if as_json else output.echo(f"{used.name} is active.")
     if batch:
-        output.note("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
+        output.info("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
 
 
 @app.command()
 def remove(name: Name, as_json: Json = False) -> None:
     """Remove a provider. Its vectors stay."""
     call(lambda r: providers.remove(r.database, name))
-    output.document({"removed": name}) if as_json else output.say(f"{name} is removed.")
+    output.document({"removed": name}) if as_json else output.echo(f"{name} is removed.")

@@ -43,13 +43,13 @@ def list_(k: Limit = 100, as_json: Json = False) -> None:
         output.document({"dead_letters": [_document(letter) for letter in found]})
         return
     for letter in found:
-        output.say(f"{letter.seq}  {letter.task_name}  {letter.at:%Y-%m-%d %H:%M:%S}", style="bold")
-        output.say(letter.reason, indent=2)
-        output.say(output.cut(_text(letter), taken=2), indent=2, style="dim")
+        output.echo(f"{letter.seq}  {letter.task_name}  {letter.at:%Y-%m-%d %H:%M:%S}", style="bold")
+        output.echo(letter.reason, indent=2)
+        output.echo(output.shorten(_text(letter), taken=2), indent=2, style="dim")
     if found:
-        output.note("Run them again with `evervec queue dead requeue`, or remove them with `evervec queue dead drop`.")
+        output.info("Run them again with `evervec queue dead requeue`, or remove them with `evervec queue dead drop`.")
     else:
-        output.say("There are no dead letters.")
+        output.echo("There are no dead letters.")
 
 
 @dead.command()
@@ -60,7 +60,7 @@ def requeue(seqs: Seqs = None, every: All = False, as_json: Json = False) -> Non
         await dead_letters.requeue_dead_letter(resources.broker, seq)
 
     done = _change(seqs, every, change)
-    output.document({"requeued": done}) if as_json else output.say(f"{len(done):,} requeued.")
+    output.document({"requeued": done}) if as_json else output.echo(f"{len(done):,} requeued.")
 
 
 @dead.command()
@@ -71,7 +71,7 @@ def drop(seqs: Seqs = None, every: All = False, as_json: Json = False) -> None:
         await dead_letters.drop_dead_letter(resources.broker, seq)
 
     done = _change(seqs, every, change)
-    output.document({"dropped": done}) if as_json else output.say(f"{len(done):,} dropped.")
+    output.document({"dropped": done}) if as_json else output.echo(f"{len(done):,} dropped.")
 
 
 def _change(seqs: list[int] | None, every: bool, change: Change) -> list[int]:

@@ -91,7 +91,7 @@ def duplicates(
     elif pairs:
         output.table(*_pairs(pairs))
     else:
-        output.say(f"No two {kind} rows are {threshold:g} or more alike.")
+        output.echo(f"No two {kind} rows are {threshold:g} or more alike.")
 
 
 def show(answer: SearchAnswer, as_json: bool) -> None:
@@ -102,11 +102,11 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
     if answer.hits:
         output.table(*_columns(answer.hits))
     else:
-        output.say("Nothing found.")
+        output.echo("Nothing found.")
     wider = ", looking further than usual" if answer.widened else ""
     waiting = f"; {answer.pending_in_scope:,} rows here are not embedded yet" if answer.pending_in_scope else ""
     count = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
-    output.note(
+    output.info(
         f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
     )
 

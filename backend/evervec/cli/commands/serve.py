@@ -1,4 +1,4 @@
-"""The commands that stay: `up`, `worker`, `scheduler`, `api`; and `migrate`.
+"""The commands that run until a signal: `up`, `worker`, `scheduler`, `api`; and `migrate`.
 
 What only these need (TaskIQ, NATS, FastAPI) is imported inside of them: the other commands start a second sooner.
 """
@@ -13,7 +13,7 @@ import typer
 
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
-from evervec.cli.terminal.run import block, settings, with_runtime
+from evervec.cli.terminal.run import run_coroutine, settings, with_runtime
 from evervec.errors import PortTakenError
 from evervec.runtime import Runtime, open_runtime
 from evervec.store import checks
@@ -32,21 +32,21 @@ def up(tasks: Tasks = None) -> None:
         from evervec.worker.main import work
         from evervec.worker.schedule import tick
 
-        output.note(f"PostgreSQL  {runtime.resources.database.where}")
-        output.note(f"NATS        {where(runtime.stack.urls.nats_url)}")
+        output.info(f"PostgreSQL  {runtime.resources.database.where}")
+        output.info(f"NATS        {where(runtime.stack.urls.nats_url)}")
         listening = _listen_if_free(runtime)
         async with asyncio.TaskGroup() as group:
             if listening is not None:
                 group.create_task(web.serve(runtime.resources, listening, finish))
             group.create_task(runtime.stack.supervise(finish))
             group.create_task(tick(runtime.broker, runtime.settings, finish))
-            group.create_task(work(runtime, finish, started=lambda: output.note("Up. Ctrl-C stops everything.")))
+            group.create_task(work(runtime, finish, started=lambda: output.info("Up. Ctrl-C stops everything.")))
 
-    until_told(serve, tasks)
+    serve_until_signal(serve, tasks)
 
 
 def _listen_if_free(runtime: Runtime) -> socket.socket | None:
-    """The API's socket. A second stack on this machine goes on without an API, unless it was given a port."""
+    """Return the API's socket; None for a second stack on this machine, which goes without an API unless it was given a port."""
     from evervec.web import serve as web
 
     try:
@@ -54,10 +54,10 @@ def _listen_if_free(runtime: Runtime) -> socket.socket | None:
     except PortTakenError as error:
         if "api_port" in runtime.settings.model_fields_set:
             raise
-        output.note(f"No API: {error}")
+        output.info(f"No API: {error}")
         return None
     host, port = listening.getsockname()[:2]
-    output.note(f"API         http://{host}:{port}/docs")
+    output.info(f"API         http://{host}:{port}/docs")
     return listening
 
 
@@ -70,37 +70,37 @@ def api() -> None:
 
         listening = web.listen(runtime.settings)
         host, port = listening.getsockname()[:2]
-        output.note(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
+        output.info(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
         async with asyncio.TaskGroup() as group:
             group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
             group.create_task(web.serve(runtime.resources, listening, finish))
 
-    until_told(serve, None, takes_tasks=False)
+    serve_until_signal(serve, None, takes_tasks=False)
 
 
 def worker(tasks: Tasks = None) -> None:
-    """Run tasks for all projects and datasets, also ones made later, until told to stop."""
+    """Run tasks for all projects and datasets, also ones made later, until a signal."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
         from evervec.worker.main import work
 
-        await work(runtime, finish, started=lambda: output.note("Working. Ctrl-C finishes what runs and stops."))
+        await work(runtime, finish, started=lambda: output.info("Working. Ctrl-C finishes what runs and stops."))
 
-    until_told(serve, tasks)
+    serve_until_signal(serve, tasks)
 
 
 def scheduler() -> None:
-    """Ring for what is due by the clock. One is enough; two do no harm."""
+    """Send the tasks that are due by the clock. One is enough; two do no harm."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
         if not runtime.broker.connected:
             raise runtime.broker.down("a scheduler without it has nothing to do")
         from evervec.worker.schedule import tick
 
-        output.note("Scheduling. Ctrl-C stops.")
+        output.info("Scheduling. Ctrl-C stops.")
         await tick(runtime.broker, runtime.settings, finish)
 
-    until_told(serve, None, takes_tasks=False)
+    serve_until_signal(serve, None, takes_tasks=False)
 
 
 def migrate(as_json: Json = False) -> None:
@@ -111,12 +111,12 @@ def migrate(as_json: Json = False) -> None:
             return str(await checks.revision(tx))
 
     found = with_runtime(revision, migrate=True)
-    output.document({"schema": found}) if as_json else output.say(f"The schema is {found}, as this Evervec wants it.")
+    output.document({"schema": found}) if as_json else output.echo(f"The schema is {found}, as this Evervec wants it.")
     if found != checks.SCHEMA:
         raise typer.Exit(1)
 
 
-def until_told(
+def serve_until_signal(
     serve: Callable[[Runtime, asyncio.Event], Awaitable[None]], tasks: int | None, *, takes_tasks: bool = True
 ) -> None:
     """Open the runtime and serve until a signal: the first one sets `finish`, the second one cancels."""
@@ -133,11 +133,11 @@ def until_told(
                 loop.add_signal_handler(number, _stop, finish, serving)
             await serving
 
-    block(opened())
+    run_coroutine(opened())
 
 
 def _stop(finish: asyncio.Event, serving: "asyncio.Future[None]") -> None:
-    """The first signal lets what runs come to its end; the second one does not wait."""
+    """Let what runs come to its end at the first signal; cancel it at the second one."""
     if finish.is_set():
         serving.cancel()
     finish.set()

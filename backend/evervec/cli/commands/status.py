@@ -25,20 +25,20 @@ def status(dataset: Dataset = None, project: Project = None, as_json: Json = Fal
 def show(found: Overview) -> None:
     """Print the status for people."""
     if not found.datasets:
-        output.say("Nothing here yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
+        output.echo("Nothing here yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
     else:
         output.table(("dataset", "kind", *STATES), _rows(found))
-        output.say()
+        output.echo()
     for one in found.datasets:
-        output.say(f"{_name(one)}: mirror {_mirror(one.mirror)}")
+        output.echo(f"{_name(one)}: mirror {_mirror(one.mirror)}")
         waits = _waits(one.knowledge)
         if waits:
-            output.say(f"{_name(one)}: {', '.join(waits)}")
+            output.echo(f"{_name(one)}: {', '.join(waits)}")
     _show_provider(found.provider)
     _show_batches(found.batches)
     _show_queue(found)
     if found.failed or any(one.knowledge.dead for one in found.datasets):
-        output.say("See what failed with `evervec failed list`.", style="yellow")
+        output.echo("See what failed with `evervec failed list`.", style="yellow")
 
 
 def _name(one: DatasetStatus) -> str:
@@ -81,28 +81,28 @@ def _mirror(mirror: MirrorSummary) -> str:
 
 def _show_provider(provider: ProviderStatus | None) -> None:
     if provider is None:
-        output.say("No provider is active. Add one with `evervec providers add`.", style="yellow")
+        output.echo("No provider is active. Add one with `evervec providers add`.", style="yellow")
         return
-    output.say(f"Embedding with {provider.name}: {provider.model}, {provider.dimensions} dimensions")
+    output.echo(f"Embedding with {provider.name}: {provider.model}, {provider.dimensions} dimensions")
     if provider.reason:
-        output.say(f"Paused for {provider.paused_seconds:.0f} s: {provider.reason}", style="yellow", indent=2)
+        output.echo(f"Paused for {provider.paused_seconds:.0f} s: {provider.reason}", style="yellow", indent=2)
 
 
 def _show_batches(batches: BatchStatus) -> None:
     if batches.jobs:
         jobs = "1 batch job holds" if batches.jobs == 1 else f"{batches.jobs:,} batch jobs hold"
-        output.say(f"{jobs} {batches.rows:,} rows: `evervec batch sync` collects the results")
+        output.echo(f"{jobs} {batches.rows:,} rows: `evervec batch sync` collects the results")
     if batches.waiting:
-        output.say(f"{batches.waiting:,} rows wait for a batch job: send them with `evervec batch flush`")
+        output.echo(f"{batches.waiting:,} rows wait for a batch job: send them with `evervec batch flush`")
 
 
 def _show_queue(found: Overview) -> None:
     queue = found.queue
     if not queue.up:
-        output.say(f"No doorbell: {queue.reason}", style="yellow")
+        output.echo(f"No doorbell: {queue.reason}", style="yellow")
         return
     if queue.dead_letters:
-        output.say(f"{queue.dead_letters:,} tasks could not be run: see `evervec queue dead list`.", style="yellow")
+        output.echo(f"{queue.dead_letters:,} tasks could not be run: see `evervec queue dead list`.", style="yellow")
     waits = found.pending > found.batches.rows + found.batches.waiting or found.unread
     if waits and not queue.worker_listens:
-        output.say("No worker is running: start one with `evervec up` or `evervec worker`.", style="yellow")
+        output.echo("No worker is running: start one with `evervec up` or `evervec worker`.", style="yellow")

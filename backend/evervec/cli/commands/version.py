@@ -9,4 +9,4 @@ from evervec.cli.terminal.options import Json
 def version(as_json: Json = False) -> None:
     """Print the version."""
     found = installed("evervec")
-    output.document({"version": found}) if as_json else output.say(f"evervec {found}")
+    output.document({"version": found}) if as_json else output.echo(f"evervec {found}")

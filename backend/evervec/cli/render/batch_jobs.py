@@ -1,4 +1,4 @@
-"""How batch jobs are shown: one as a document, several as a table, what a flush sent and what a sync brought."""
+"""Batch jobs for people and programs: one as a document, several as a table, what a flush sent, what a poll collected."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +19,7 @@ LOST = (JobStatus.CREATED, JobStatus.FAILED)
 
 
 def job_document(job: BatchJobRecord) -> dict[str, Any]:
-    """A job for JSON; `cost_usd` by its estimated tokens, None where the provider has no price."""
+    """Return a job for JSON; `cost_usd` by its estimated tokens, None where the provider has no price."""
     shown: dict[str, Any] = asdict(job)
     stats: dict[str, int] = shown.pop("stats")
     named = {"id": str(job.id), "provider_id": None if job.provider_id is None else str(job.provider_id)}
@@ -27,23 +27,23 @@ def job_document(job: BatchJobRecord) -> dict[str, Any]:
 
 
 def flushed_document(flushed: FlushResult, *, dry: bool) -> dict[str, Any]:
-    """A flush for JSON."""
+    """Return a flush for JSON."""
     return asdict(flushed) | {"jobs": [job_document(job) for job in flushed.jobs], "dry_run": dry}
 
 
 def synced_document(synced: PollResult) -> dict[str, Any]:
-    """A sync for JSON."""
+    """Return a poll for JSON."""
     jobs = {"jobs": [job_document(job) for job in synced.jobs], "again": [job_document(job) for job in synced.again]}
     return asdict(synced) | jobs
 
 
 def show_jobs(jobs: Sequence[BatchJobRecord]) -> None:
-    """Jobs as a table, with the reasons of those that did not come to a good end."""
+    """Print jobs as a table, with the reasons of those that failed."""
     columns = ("job", "status", "rows", "ready", "failed", "cost", "created")
     output.table(columns, [_row(job) for job in jobs])
     for job in jobs:
         if job.error:
-            output.say(f"{short(job)}: {job.error}", style="yellow")
+            output.echo(f"{short(job)}: {job.error}", style="yellow")
 
 
 def _row(job: BatchJobRecord) -> tuple[object, ...]:
@@ -53,15 +53,15 @@ def _row(job: BatchJobRecord) -> tuple[object, ...]:
 
 
 def short(job: BatchJobRecord) -> str:
-    """As much of a job's id as `batch show` and `batch cancel` need."""
+    """Return as much of a job's id as `batch show` and `batch cancel` need."""
     return str(job.id)[:SHORT]
 
 
 def show_job(job: BatchJobRecord) -> None:
-    """Everything about one job."""
-    output.say(f"{job.id}  {job.status}", style="bold")
+    """Print everything about one job."""
+    output.echo(f"{job.id}  {job.status}", style="bold")
     for name, value in _lines(job):
-        output.say(f"{name:<9} {value}", indent=2)
+        output.echo(f"{name:<9} {value}", indent=2)
 
 
 def _lines(job: BatchJobRecord) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def _times(job: BatchJobRecord) -> list[tuple[str, Any]]:
 
 
 def told(counts: Any) -> str:
-    """What became of rows, of a job or of a sync."""
+    """Return what became of rows, of a job or of a poll."""
     return (
         f"{counts['ready']:,} ready, {counts['failed']:,} failed, {counts['dropped']:,} edited or gone meanwhile, "
         f"{counts['returned']:,} given back"
@@ -100,12 +100,12 @@ def told(counts: Any) -> str:
 
 
 def show_flushed(flushed: FlushResult, *, dry: bool) -> None:
-    """What a flush sent, or would send, what it costs, and what comes next."""
+    """Print what a flush sent, or would send, what it costs, and what comes next."""
     if flushed.jobs:
         columns = ("job", "status", "rows", "texts", "tokens", "cost")
         output.table(columns, [_sent(job) for job in flushed.jobs])
-        output.say()
-    output.say(_planned(flushed) if dry else _flushed(flushed))
+        output.echo()
+    output.echo(_planned(flushed) if dry else _flushed(flushed))
     if flushed.files_failed:
         output.error(
             f"{_files(flushed.files_failed)} could not be sent and are given up: docs/media.md says how to see why."
@@ -113,11 +113,11 @@ def show_flushed(flushed: FlushResult, *, dry: bool) -> None:
     if flushed.reason is not None:
         left = flushed.waiting - (flushed.rows if dry else 0)
         reason = f"{flushed.reason.rstrip('.')}. Run this again later."
-        output.note(f"{counted(left, 'row')} not sent: {reason}" if left else reason[0].upper() + reason[1:])
+        output.info(f"{counted(left, 'row')} not sent: {reason}" if left else reason[0].upper() + reason[1:])
     if dry:
-        output.note("Nothing was sent, nothing was changed.")
+        output.info("Nothing was sent, nothing was changed.")
     elif any(job.status not in LOST for job in flushed.jobs):
-        output.note("The provider takes up to a day. `evervec batch sync --wait` waits and takes the vectors in.")
+        output.info("The provider takes up to a day. `evervec batch sync --wait` waits and takes the vectors in.")
 
 
 def _sent(job: BatchJobRecord) -> tuple[object, ...]:
@@ -151,52 +151,52 @@ def _files(count: int) -> str:
 
 
 def units(job: BatchJobRecord, count: int) -> str:
-    """So many of what a job carries: rows, or pictures and sounds."""
+    """Return a number with what a job carries: rows, or pictures and sounds."""
     return _files(count) if job.job_type is JobType.MEDIA_DESCRIPTION else counted(count, "row")
 
 
 def price(flushed: Sequence[FlushResult]) -> str:
-    """`: $0.09 instead of $0.18`, where the price is known and is not nothing."""
+    """Return `: $0.09 instead of $0.18` where the price is known and is not zero, else nothing."""
     deferred, online = (sum(getattr(one, name) or 0 for one in flushed) for name in ("deferred_usd", "online_usd"))
     return f": {money(deferred)} instead of {money(online)}" if deferred else ""
 
 
 def show_synced(synced: PollResult) -> None:
-    """What a sync brought, what is still open, and what comes next."""
+    """Print what a poll collected, what is still open, and what comes next."""
     if synced.jobs:
         show_jobs(synced.jobs)
-        output.say()
+        output.echo()
     if not synced.jobs and not synced.busy and not synced.problems:
-        output.say("No batch job is open. Send what waits with `evervec batch flush`.")
+        output.echo("No batch job is open. Send what waits with `evervec batch flush`.")
     else:
-        output.say(f"{told(vars(synced))}; {_open(synced)}")
+        output.echo(f"{told(vars(synced))}; {_open(synced)}")
     if synced.again:
         rows = sum(job.stats["rows"] for job in synced.again)
-        output.note(f"{counted(rows, 'row')} that came back without a vector were sent again, in smaller jobs.")
+        output.info(f"{counted(rows, 'row')} that came back without a vector were sent again, in smaller jobs.")
     if synced.copied:
-        output.note(f"{counted(synced.copied, 'row')} got the vector of an equal text that a job brought.")
+        output.info(f"{counted(synced.copied, 'row')} got the vector of an equal text that a job brought.")
     if synced.online.success or synced.online.failed:
-        output.note(
+        output.info(
             f"{counted(synced.online.success, 'row')} embedded online that no job could do, "
             f"{synced.online.failed:,} failed there."
         )
     if synced.removed:
-        output.note(f"{counted(synced.removed, 'leftover')} of an earlier crash removed at the provider.")
+        output.info(f"{counted(synced.removed, 'leftover')} of an earlier crash removed at the provider.")
     _advise(synced)
 
 
 def _open(synced: PollResult) -> str:
     said = f"{counted(still_open(synced), 'job')} still open"
-    return f"{said}, {synced.busy:,} of them in the hands of another process" if synced.busy else said
+    return f"{said}, {synced.busy:,} of them polled by another process" if synced.busy else said
 
 
 def still_open(synced: PollResult) -> int:
-    """Jobs that are to be waited for after a sync."""
+    """Count the jobs that are to be waited for after a poll."""
     return synced.running + synced.busy + sum(job.finished_at is None for job in synced.again)
 
 
 def failed_rows(synced: PollResult) -> int:
-    """Rows that a sync gave up."""
+    """Count the rows that a poll gave up."""
     return synced.failed + synced.online.failed
 
 
@@ -204,6 +204,6 @@ def _advise(synced: PollResult) -> None:
     for problem in synced.problems:
         output.error(f"{problem} Nothing is lost: `evervec batch sync` tries it again.")
     if failed_rows(synced):
-        output.note("See the failed rows and why with `evervec failed list`.")
+        output.info("See the failed rows and why with `evervec failed list`.")
     if still_open(synced):
-        output.note("Wait for the rest with `evervec batch sync --wait`.")
+        output.info("Wait for the rest with `evervec batch sync --wait`.")

@@ -22,7 +22,7 @@ Batch = Annotated[
         "--batch",
         "--deferred",
         metavar="",
-        help="Leave the embedding to batch jobs, at half the price (or --deferred).",
+        help="Leave the embedding to batch jobs, at half the price.",
     ),
 ]
 
@@ -64,4 +64,4 @@ def show_pending(found: PendingRows | PlannedBatch) -> None:
     if isinstance(found, PendingRows):
         show_pending_rows(found)
     elif found.rows:
-        output.note(f"{found.rows:,} rows wait for `evervec batch flush`{price(found.planned)}.")
+        output.info(f"{found.rows:,} rows wait for `evervec batch flush`{price(found.planned)}.")

@@ -15,8 +15,8 @@ UNKNOWN = "–"
 def show_run(found: RunReport, *, dry: bool = False) -> None:
     """Print one run; with `dry` one that was only planned."""
     for line in (_documents(found), _chunks(found), _would_send(found) if dry else _texts(found)):
-        output.say(line)
-    output.say(f"in {found.seconds.total:.1f} s ({_stages(found.seconds)})")
+        output.echo(line)
+    output.echo(f"in {found.seconds.total:.1f} s ({_stages(found.seconds)})")
     show_skipped(found)
 
 
@@ -25,10 +25,10 @@ def show_skipped(found: RunReport) -> None:
     listed = [one for one in found.examples if one.reason != SkipReason.UNKNOWN_FORMAT][:EXAMPLES_SHOWN]
     for one in listed:
         detail = f" ({one.detail})" if one.detail else ""
-        output.note(f"skipped {location(one.uri)}: {one.reason}{detail}", indent=2)
+        output.info(f"skipped {location(one.uri)}: {one.reason}{detail}", indent=2)
     more = found.documents.skipped - found.skipped.get(SkipReason.UNKNOWN_FORMAT, 0) - len(listed)
     if more > 0:
-        output.note(f"… and {more:,} more", indent=2)
+        output.info(f"… and {more:,} more", indent=2)
 
 
 def location(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""How the command line speaks: one JSON document, or lines and tables, on stdout; everything else on stderr."""
+"""What the command line prints: one JSON document, or lines and tables, on stdout; everything else on stderr."""
 
 import re
 import sys
@@ -36,27 +36,27 @@ def _uuid(value: object) -> str:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text as it is: no markup, no emoji codes, and nothing in it that a terminal would obey."""
+    """Return text as it is: no markup, no emoji codes, no control characters."""
     return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), style)
 
 
-def say(text: str = "", *, style: str = "", indent: int = 0) -> None:
-    """A paragraph for people, on stdout."""
+def echo(text: str = "", *, style: str = "", indent: int = 0) -> None:
+    """Print a paragraph for people on stdout."""
     _print(out, plain(text, style), indent)
 
 
-def note(text: str, *, indent: int = 0) -> None:
-    """A paragraph about the work, on stderr."""
+def info(text: str, *, indent: int = 0) -> None:
+    """Print a paragraph about the work on stderr."""
     _print(err, plain(text, "dim"), indent)
 
 
 def error(text: str) -> None:
-    """What went wrong and what to do, on stderr."""
+    """Print what went wrong and what to do on stderr."""
     _print(err, Text.assemble(("error: ", "bold red"), plain(text)))
 
 
 def _print(console: Console, text: Text, indent: int = 0) -> None:
-    """Wrapped at words on a terminal; one line elsewhere, for whoever reads it with a program."""
+    """Print a text wrapped at words on a terminal; on one line elsewhere, for programs."""
     if not console.is_terminal:
         console.print(Text(" " * indent) + text, soft_wrap=True)
         return
@@ -64,13 +64,13 @@ def _print(console: Console, text: Text, indent: int = 0) -> None:
         console.print(Text(" " * indent) + line, soft_wrap=True)
 
 
-def cut(text: str, *, taken: int = 0) -> str:
-    """A text on one line, as much of it as fits beside `taken` columns."""
+def shorten(text: str, *, taken: int = 0) -> str:
+    """Return a text on one line, as much of it as fits beside `taken` columns."""
     return snippet(text, max(LEAST_TEXT, out.width - taken))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people: numbers to the right; text in the last column is cut where the line ends."""
+    """Print a table for people: numbers to the right; text in the last column is cut where the line ends."""
     made = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     listed = [list(row) for row in rows]
     for place, column in enumerate(made.columns):
@@ -81,7 +81,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for column in made.columns[:-1]:
         column.no_wrap = True
     for values, row in zip(listed, cells, strict=True):
-        last = [plain(cut(values[-1], taken=taken))] if isinstance(values[-1], str) else row[-1:]
+        last = [plain(shorten(values[-1], taken=taken))] if isinstance(values[-1], str) else row[-1:]
         made.add_row(*row[:-1], *last)
     # what identifies a row is never cut by the table itself: a line may be longer than the window
     out.print(made, width=max(out.width, taken + LEAST_TEXT), crop=False, soft_wrap=taken + LEAST_TEXT > out.width)
@@ -99,16 +99,16 @@ def _cell(value: object) -> Text:
 
 def progress(what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
     """Show a bar on a terminal for what takes longer than a second; silent elsewhere. Give a function that takes a count."""
-    return _shown(what, total, counts=True) if err.is_terminal else nullcontext(lambda _count: None)
+    return _bar(what, total, counts=True) if err.is_terminal else nullcontext(lambda _count: None)
 
 
 def waiting(what: str) -> AbstractContextManager[Callable[[int], None]]:
     """Show the same for what can not be counted."""
-    return _shown(what, None, counts=False) if err.is_terminal else nullcontext(lambda _count: None)
+    return _bar(what, None, counts=False) if err.is_terminal else nullcontext(lambda _count: None)
 
 
 @contextmanager
-def _shown(what: str, total: int | None, *, counts: bool) -> Iterator[Callable[[int], None]]:
+def _bar(what: str, total: int | None, *, counts: bool) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     counted = (BarColumn(), MofNCompleteColumn()) if total else (TextColumn("{task.completed:,}"),)

@@ -1,4 +1,4 @@
-"""Runs one command against the stack: opens the runtime, calls, closes, and answers for errors with an exit code."""
+"""How a command runs: open the runtime, call a function, close, turn errors into an exit code."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,7 +10,7 @@ import uvloop
 from pydantic import ValidationError
 
 from evervec import log
-from evervec.cli.terminal import faults, output
+from evervec.cli.terminal import error_report, output
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def settings(*, stays: bool = False) -> Settings:
-    """The settings of this process. A wrong one is a usage error that names its variable.
+    """Return the settings of this process. A wrong one is a usage error that names its variable.
 
-    A command that stays logs from WARNING on; one that ends says by itself what matters. EVERVEC_LOG_LEVEL overrules.
+    A command that stays logs from WARNING on; one that ends prints by itself what matters. EVERVEC_LOG_LEVEL overrides both.
     """
     try:
         found = Settings()
@@ -35,12 +35,12 @@ def settings(*, stays: bool = False) -> Settings:
     return found
 
 
-def block(work: Coroutine[Any, Any, T]) -> T:
+def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end. Whatever goes wrong becomes a line on stderr and an exit code."""
     try:
         return uvloop.run(work)
     except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:
-        raise typer.Exit(faults.tell(error)) from None
+        raise typer.Exit(error_report.report(error)) from None
 
 
 def call(function: Callable[[Resources], Awaitable[T]], *, queue: bool = False, sends: bool = True) -> T:
@@ -65,4 +65,4 @@ def with_runtime(
                 runtime = await closing.enter_async_context(opening)
             return await function(runtime)
 
-    return block(opened())
+    return run_coroutine(opened())

@@ -33,7 +33,7 @@ class BatchManager:
     ) -> FlushResult:
         """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
 
-        With `only_deferred` only rows are sent that are marked for batch jobs (`mode="async"`, `--deferred`), and none that
+        With `only_deferred` only rows are sent that are marked for batch jobs (`mode="async"`, `--batch`), and none that
         a worker is about to embed. Pictures and sounds are sent in jobs of their own, if the provider has a chat model; both
         sizes count files there.
 

@@ -81,7 +81,7 @@ async def run(
     """
     started = monotonic()
     if deferred and kind is not None:
-        raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --deferred.")
+        raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --batch.")
     total = EmbedCounts()
     async for _ in populate.run(resources.database):
         pass

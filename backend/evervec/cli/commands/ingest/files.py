@@ -79,11 +79,11 @@ def _answer(
     show_run(found, dry=dry)
     show_pending(rest)
     if dry:
-        output.note("Nothing was changed.")
+        output.info("Nothing was changed.")
     elif done.state == "cancelled":
-        output.note(f"Dataset {dataset!r} was deleted meanwhile, and all of this with it.")
+        output.info(f"Dataset {dataset!r} was deleted meanwhile, and all of this with it.")
     elif done.counts.full_texts and isinstance(rest, PendingRows):
-        output.note(f'Search it with `evervec search "…" --dataset {dataset}`.')
+        output.info(f'Search it with `evervec search "…" --dataset {dataset}`.')
 
 
 def chosen(

@@ -54,7 +54,7 @@ def sql(
 
     synced, done, rest = call(run, queue=True)
     for warning in synced.warnings:
-        output.note(warning)
+        output.info(warning)
     if as_json:
         output.document(_document(synced, done, rest, dry_run))
     else:
@@ -103,13 +103,13 @@ def _document(
 def _show(synced: SourceSync, done: list[RunRecord | None], dry: bool) -> None:
     since = "" if synced.since is None else f" since {synced.since.astimezone():%Y-%m-%d %H:%M:%S}"
     if not synced.datasets:
-        output.say(f"Nothing changed in {synced.source}{since}.")
+        output.echo(f"Nothing changed in {synced.source}{since}.")
         return
     changed = sum(map(len, synced.changed_ids.values()))
-    output.say(f"{counted(changed, 'record')} of {synced.source} changed{since}")
+    output.echo(f"{counted(changed, 'record')} of {synced.source} changed{since}")
     if any(run is None or run.state == "queued" for run in done):
         output.table(("dataset", "changed"), [(_name(one), _changed(one)) for one in synced.datasets])
-        output.note("Nothing was done." if dry else "The workers index it: see `evervec runs`.")
+        output.info("Nothing was done." if dry else "The workers index it: see `evervec runs`.")
         return
     rows = [_row(one, run) for one, run in zip(synced.datasets, done, strict=True) if run is not None]
     output.table(("dataset", "state", "documents", "chunks", "sent", "seconds", "cost", "changed"), rows)

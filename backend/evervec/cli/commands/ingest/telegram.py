@@ -46,14 +46,14 @@ def telegram(
     if as_json:
         output.document(vars(report) | vars(work) | ({} if planned is None else pending_document(planned)))
     else:
-        output.say(_counts(report))
+        output.echo(_counts(report))
     _list_rejected(report)
     if planned is None:
         show_pending_work(work)
         return
     show_pending(planned)
     if work.unread and not work.worker_listens:
-        output.note(f"{work.unread:,} messages wait to be scored and extracted: `{work.run}` does that.")
+        output.info(f"{work.unread:,} messages wait to be scored and extracted: `{work.run}` does that.")
 
 
 async def _planned(resources: Resources, project: str, dataset: str) -> PlannedBatch:
@@ -69,12 +69,12 @@ def _counts(report: messages.ImportReport) -> str:
 
 
 def _show_interrupted(report: messages.ImportReport) -> None:
-    output.note(f"Stored so far: {_counts(report)}")
+    output.info(f"Stored so far: {_counts(report)}")
     _list_rejected(report)
 
 
 def _list_rejected(report: messages.ImportReport) -> None:
     for rejected in report.rejected:
-        output.note(f"rejected {rejected.place}: {rejected.reason}", indent=2)
+        output.info(f"rejected {rejected.place}: {rejected.reason}", indent=2)
     if report.rejections > len(report.rejected):
-        output.note(f"… and {report.rejections - len(report.rejected):,} more", indent=2)
+        output.info(f"… and {report.rejections - len(report.rejected):,} more", indent=2)

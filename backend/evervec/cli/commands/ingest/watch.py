@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evervec.cli.commands.ingest.files import MaxMb, Paths, chosen
-from evervec.cli.commands.serve import until_told
+from evervec.cli.commands.serve import serve_until_signal
 from evervec.cli.render.pending import show_pending_rows
 from evervec.cli.render.runs import counted, show_run, show_skipped
 from evervec.cli.terminal import output
@@ -60,7 +60,7 @@ def watch(
             printer = _Printer(resources, first.close, as_json=as_json)
             await watching.watch(resources, project, dataset, files, printer, finish, poll=poll, progress=step)
 
-    until_told(serve, None, takes_tasks=False)
+    serve_until_signal(serve, None, takes_tasks=False)
 
 
 class _Printer:
@@ -79,14 +79,14 @@ class _Printer:
         if self._as_json:
             output.document(found, on_one_line=True)
         elif self._started:
-            output.say(_line(found))
+            output.echo(_line(found))
             show_skipped(found)
         else:
             show_run(found)
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        output.note(text)
+        output.info(text)
 
     async def started(self, dataset: DatasetRef) -> None:
         self._started = True
@@ -95,7 +95,7 @@ class _Printer:
         show_pending_rows(waiting)
         if not waiting.pending:
             await self._print_who_embeds()
-        output.note("Watching. Ctrl-C finishes what runs and stops.")
+        output.info("Watching. Ctrl-C finishes what runs and stops.")
 
     async def _print_who_embeds(self) -> None:
         """Print whether a worker listens: nothing waits now, but what changes will."""
@@ -103,7 +103,7 @@ class _Printer:
         if queue.worker_listens:
             return
         reason = queue.reason or "No worker is running: start one with `evervec up` or `evervec worker`."
-        output.note(f"{reason} Until then what changes is stored, and not embedded.")
+        output.info(f"{reason} Until then what changes is stored, and not embedded.")
 
 
 def _line(found: RunReport) -> str:

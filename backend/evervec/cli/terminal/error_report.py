@@ -1,5 +1,7 @@
-"""What an error becomes on the command line: one line that says what to do, and an exit code. Never a traceback,
-unless EVERVEC_LOG_LEVEL=DEBUG asks for it."""
+"""Errors on the command line: one line that says what to do, and an exit code.
+
+Never a traceback, unless EVERVEC_LOG_LEVEL=DEBUG asks for it.
+"""
 
 import asyncio
 import errno
@@ -26,8 +28,8 @@ ADVICE = {
 }
 
 
-def tell(error: BaseException) -> int:
-    """Say on stderr what went wrong; answers the exit code: 1, or 2 if it is about how the command was used."""
+def report(error: BaseException) -> int:
+    """Print on stderr what went wrong and return the exit code: 1, or 2 if the command was used in a wrong way."""
     if logging.getLogger().isEnabledFor(logging.DEBUG):
         output.err.print(Text("".join(traceback.format_exception(error))), soft_wrap=True)
     codes = [_tell_one(leaf) for leaf in _leaves(error)]
@@ -48,7 +50,7 @@ def _tell_one(error: BaseException) -> int:
             output.error(str(error))
             return error.exit_code
         case KeyboardInterrupt() | asyncio.CancelledError():
-            output.note("Interrupted. What is committed is kept; run the command again to go on.")
+            output.info("Interrupted. What is committed stays; run the command again to continue.")
             return INTERRUPTED
         case OSError():
             output.error(_about_system(error))
@@ -67,15 +69,15 @@ def _about_system(error: OSError) -> str:
 
 
 def _about_bug(error: BaseException) -> str:
-    """A bug may not come back when the command is run again, so its traceback is kept at once."""
+    """Describe a bug; its traceback is stored at once, since the bug may not come back when the command is run again."""
     message = str(error).partition("\n")[0]
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    kept = _keep("".join(traceback.format_exception(error)))
-    where = f"Its traceback is in {kept}; please report it." if kept else "Run it again with EVERVEC_LOG_LEVEL=DEBUG."
+    path = _store("".join(traceback.format_exception(error)))
+    where = f"Its traceback is in {path}; please report it." if path else "Run it again with EVERVEC_LOG_LEVEL=DEBUG."
     return f"this is a bug in Evervec ({what}). {where} What is committed is safe."
 
 
-def _keep(text: str) -> str | None:
+def _store(text: str) -> str | None:
     try:
         number, path = tempfile.mkstemp(prefix="evervec-bug-", suffix=".txt")
         with os.fdopen(number, "w", encoding="utf-8", errors="replace") as file:

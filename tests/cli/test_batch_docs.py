@@ -1,4 +1,4 @@
-"""docs/deferred.md as its reader follows it: every command and the program, with the fake where Google would be."""
+"""docs/batch.md as its reader follows it: every command and the program, with the fake where Google would be."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from tests.cli.command import Command
 from tests.fakes.server import FakeProvider
 from tests.fakes.thread import FakeProviderThread
 
-PAGE = (Path(__file__).parents[2] / "docs" / "deferred.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
 PATIENCE = 60.0
 
 
@@ -28,7 +28,7 @@ def fake() -> Iterator[FakeProvider]:
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder."""
+    """Make the reader's folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "retry.md").write_text("# Retrying\n\nA failed job is tried again.\n")
@@ -36,7 +36,7 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def shown() -> list[list[str]]:
-    """The commands of the page, as words."""
+    """Return the commands of the page, as words."""
     blocks = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
     assert all(line[:2] == ["$", "evervec"] for line in lines), lines

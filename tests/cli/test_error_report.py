@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from evervec.cli.commands import version as commands
-from evervec.cli.terminal import faults
+from evervec.cli.terminal import error_report
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
 from evervec.pipeline.status import overview
 from evervec.store.refusals import translate
@@ -34,14 +34,14 @@ from tests.cli.command import Command
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 1, "Give this user access to it"),
         (OSError("something odd"), 1, "something odd. EVERVEC_LOG_LEVEL=DEBUG"),
         (MemoryError(), 1, "short of memory"),
-        (KeyboardInterrupt(), 130, "Interrupted. What is committed is kept"),
+        (KeyboardInterrupt(), 130, "Interrupted. What is committed stays"),
         (asyncio.CancelledError(), 130, "Interrupted."),
     ],
 )
 def test_an_error_is_one_line_and_a_code(
     capsys: pytest.CaptureFixture[str], error: BaseException, code: int, words: str
 ) -> None:
-    assert faults.tell(error) == code
+    assert error_report.report(error) == code
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""
@@ -52,7 +52,7 @@ def test_a_bug_says_so_and_keeps_its_traceback(capsys: pytest.CaptureFixture[str
     try:
         raise ZeroDivisionError("division by zero\nsecond line")
     except ZeroDivisionError as error:
-        assert faults.tell(error) == 1
+        assert error_report.report(error) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: this is a bug in Evervec (ZeroDivisionError: division by zero).")
     assert said.count("\n") == 1
@@ -68,7 +68,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
     logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]  # what setLevel does besides
     try:
-        faults.tell(Refused(reason="no way"))
+        error_report.report(Refused(reason="no way"))
     finally:
         monkeypatch.undo()
         logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]

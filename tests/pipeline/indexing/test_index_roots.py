@@ -140,7 +140,7 @@ async def test_without_any_root_a_run_is_refused_and_says_what_can_be_done(
             await requests.start(resources, both, request)
     with pytest.raises(SourceMissingError):  # it is forgotten where what is gone is removed, nowhere else
         await requests.index(resources, both, RunRequest(), LETS_GO)
-    with pytest.raises(UnreadablePathError, match="Give a file or folder that is there"):
+    with pytest.raises(UnreadablePathError, match="Give an existing file or folder"):
         await ingest(resources, one)
     assert len(await chunks(psql)) == 3
 

@@ -57,10 +57,9 @@ async def open_runtime(
     migrate: bool | None = None,
     progress: Progress = lambda _: None,
 ) -> AsyncIterator[Runtime]:
-    """Open the stack and connect to it; without `queue` NATS is neither started nor used, without `sends` it is only
-    asked what waits.
+    """Open the stack and connect to it.
 
-    An embedded database is migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a
+    Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits. An embedded database is migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a
     worker does not start; any other process works without a doorbell, because the sweep finds committed rows.
     `progress` is called with the number of rows that a migration has read, batch by batch.
     """

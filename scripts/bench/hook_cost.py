@@ -15,6 +15,7 @@ import numpy as np
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
+from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell, Ring
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, below
@@ -30,6 +31,7 @@ class KeepingDoorbell(Doorbell):
     """The real doorbell, which records what it rang."""
 
     def __init__(self, resources: Resources) -> None:
+        assert isinstance(resources.broker, JetStreamBroker)
         super().__init__(resources.broker)
         self.rung: list[list[Ring]] = []
 
@@ -64,6 +66,7 @@ async def run(bench: Bench) -> list[Line]:
                 # there and back: what drifts meets both sides alike
                 for hooks in (True, False, False, True) if number % 2 else (False, True, True, False):
                     await _extract(resources, doorbell, sides, hooks=hooks)
+            assert isinstance(opened.doorbell, Doorbell)
             alone = await _ringing(opened.doorbell, doorbell.rung, sides.busy[False])
         return [_share(sides.wall), _same(sides.wall), alone]
 

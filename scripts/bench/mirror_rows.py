@@ -13,6 +13,7 @@ from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
+from evervec.queue.broker import JetStreamBroker
 from evervec.store import providers, vector_wire
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
@@ -106,6 +107,7 @@ def _row(width: int) -> np.dtype[np.void]:
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
     """Follow the feed with this process while inside, as a worker does."""
     finish = asyncio.Event()
+    assert isinstance(resources.broker, JetStreamBroker)
     task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
     try:
         yield resources.mirrors

@@ -38,7 +38,7 @@ FEATURES = {extra: names for extra, names in EXTRAS.items() if extra not in ("al
 
 @cache
 def _imported() -> frozenset[str]:
-    """The distributions whose modules the package imports, anywhere."""
+    """Return the distributions whose modules the package imports, anywhere."""
     modules = {grammar.package for grammar in GRAMMARS.values()}
     for path in (ROOT / "backend").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -17,7 +17,7 @@ DOCUMENTED = sorted(
 
 
 def _copied() -> set[str]:
-    """The files of the checkout in the image, by their paths there."""
+    """Return the files of the checkout in the image, by their paths there."""
     found: set[str] = set()
     for line in re.findall(r"^COPY (?!--)(.*)$", DOCKERFILE, re.MULTILINE):
         *sources, target = line.split()

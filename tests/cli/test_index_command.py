@@ -316,7 +316,7 @@ def test_a_template_belongs_to_the_space_and_documents_are_chunked_again(evervec
     assert done.code == 0, done
     assert r"chunks of 256 tokens at most: About {title}\n{text}" in done.out
     assert "costs $1.5 per million tokens" in done.out
-    assert "Documents that are there already are chunked again by the workers" in done.err
+    assert "Existing documents are chunked again by the workers" in done.err
     (after,) = report(evervec, "providers", "list")["providers"]
     assert after["template"] == "About {title}\n{text}"
     run = report(evervec, "index", "docs")

@@ -246,7 +246,10 @@ def test_a_file_name_can_not_speak_to_the_terminal(evervec: Command, notes: Path
 
 def test_paths_and_options_that_can_not_be_used_are_refused(evervec: Command, notes: Path, tmp_path: Path) -> None:
     for arguments, words in (
-        ((tmp_path / "nowhere",), "nowhere' can not be read: no such file or directory. Give a file or folder"),
+        (
+            (tmp_path / "nowhere",),
+            "nowhere' can not be read: no such file or directory. Give an existing file or folder",
+        ),
         ((notes, tmp_path / "nowhere"), "nowhere' can not be read"),
         (("",), "A PATH is empty. Give a file or folder"),
         ((), "Missing argument 'PATH'"),
@@ -299,7 +302,9 @@ async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, dat
         assert held
         run_id = await runs.add(tx, dataset_id, "full", "cli", state="running")
     async with database.advisory_lock(f"index:{dataset_id}", wait=False):
-        evervec.process("ingest", "files", notes, "--dataset", "docs").refused("is being indexed", str(run_id), code=1)
+        evervec.process("ingest", "files", notes, "--dataset", "docs").refused(
+            "is already being indexed", str(run_id), code=1
+        )
         evervec.process("index", "docs", "--no-wait").refused(f"by run {run_id}", code=1)
     # whoever comes next finds that nobody holds its lock, and finishes it first
     assert evervec.process("ingest", "files", notes, "--dataset", "docs").code == 0

@@ -90,7 +90,7 @@ async def test_rows_written_while_nats_is_down_are_embedded_and_its_return_is_no
         assert await assert_every_vector_is_right(psql) == ROWS + 100
 
         nats.start()
-        await worker.says("nats is back")
+        await worker.says("nats reconnected")
         before = worker.said.count("score_messages_batch_task")
         await here.ask("ingest", "telegram", str(export_of(tmp_path, 100)))
 

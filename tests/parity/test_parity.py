@@ -177,7 +177,7 @@ async def test_an_index_over_many_vectors_finds_nearly_all_with_and_without_filt
             found = wanted = 0
             for query in clustered(chance, 25):
                 row_ids = None if share is None else oracle.row_ids[chance.random(len(oracle.row_ids)) < share].tolist()
-                hits = (await search_mirrors(one, query, Scope([MESSAGE], [dataset], row_ids=row_ids), 10)).hits
+                hits = (await search_mirrors(one.mirrors, query, Scope([MESSAGE], [dataset], row_ids=row_ids), 10)).hits
                 allowed = oracle.allowed([MESSAGE.kind], [dataset.id], row_ids)
                 good, there = oracle.recall(hits, query, allowed, 10)
                 assert len(hits) == there

@@ -202,7 +202,7 @@ async def test_changes_are_kept_while_the_database_throws_everybody_out(
             await admin.fetch(CUT, name)
         (folder / "later.md").write_text("later")
         await until_kept(psql, page="page", later="later", goes=None)
-        await writer.says("goes on")
+        await writer.says("Indexing works again")
 
 
 async def test_backends_that_are_ended_in_the_middle_of_a_burst_lose_nothing(

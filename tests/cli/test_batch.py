@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evervec.cli.render.batch_jobs import show_flushed
+from evervec.cli.render.batch_jobs import show_flush
 from evervec.pipeline.batch.flush import FlushResult
 from evervec.store import secrets
 from tests.cli.batch_provider import API_KEY, embedded, ingest, jobs, with_provider
@@ -278,7 +278,7 @@ def test_the_commands_that_the_fakes_help_shows_are_taken(evervec: Command, fake
 def test_what_is_said_of_rows_and_of_files(
     capsys: pytest.CaptureFixture[str], flushed: FlushResult, dry: bool, said: str
 ) -> None:
-    show_flushed(flushed, dry=dry)
+    show_flush(flushed, dry=dry)
     told = capsys.readouterr()
     words = " ".join((told.out + told.err).replace("Nothing was sent, nothing was changed.", "").split())
     assert said in words

@@ -44,14 +44,14 @@ async def move_exhausted_tasks(broker: JetStreamBroker) -> None:
 
 
 async def _handle(broker: JetStreamBroker, advisory: Msg) -> None:
-    told = json.loads(advisory.data)
-    seq = int(told["stream_seq"])
+    fields = json.loads(advisory.data)
+    seq = int(fields["stream_seq"])
     try:
         raw = await broker.js.get_msg(broker.layout.stream, seq=seq)
     except NotFoundError:
         # Another worker has moved it, or it was finished after all.
         return await advisory.ack()
-    await _move(broker, raw, seq, int(told["deliveries"]))
+    await _move(broker, raw, seq, int(fields["deliveries"]))
     return await advisory.ack()
 
 

@@ -10,15 +10,15 @@ import typer
 from evervec.cli.render.batch_jobs import (
     LOST,
     failed_rows,
-    flushed_document,
+    flush_document,
     job_document,
+    poll_document,
     short,
-    show_flushed,
+    show_flush,
     show_job,
     show_jobs,
-    show_synced,
+    show_poll,
     still_open,
-    synced_document,
     units,
 )
 from evervec.cli.render.runs import counted
@@ -78,9 +78,9 @@ def flush(
 
     flushed = call(run)
     if as_json:
-        output.document(flushed_document(flushed, dry=dry_run))
+        output.document(flush_document(flushed, dry=dry_run))
     else:
-        show_flushed(flushed, dry=dry_run)
+        show_flush(flushed, dry=dry_run)
     if _lost(flushed):
         raise typer.Exit(1)
 
@@ -101,9 +101,9 @@ def sync(wait: Wait = False, poll: Poll = None, as_json: Json = False) -> None:
 
     synced = call(run)
     if as_json:
-        output.document(synced_document(synced))
+        output.document(poll_document(synced))
     else:
-        show_synced(synced)
+        show_poll(synced)
     if not _holds(synced):
         raise typer.Exit(1)
 
@@ -118,10 +118,10 @@ def process(min_batch_size: Least = 1, max_batch_size: Most = None, as_json: Jso
 
     flushed, synced = call(run)
     if as_json:
-        output.document({"synced": synced_document(synced), "flushed": flushed_document(flushed, dry=False)})
+        output.document({"synced": poll_document(synced), "flushed": flush_document(flushed, dry=False)})
     else:
-        show_synced(synced)
-        show_flushed(flushed, dry=False)
+        show_poll(synced)
+        show_flush(flushed, dry=False)
     if not _holds(synced) or _lost(flushed):
         raise typer.Exit(1)
 

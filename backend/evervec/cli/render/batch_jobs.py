@@ -26,15 +26,15 @@ def job_document(job: BatchJobRecord) -> dict[str, Any]:
     return shown | named | stats | {"cost_usd": job.cost_usd}
 
 
-def flushed_document(flushed: FlushResult, *, dry: bool) -> dict[str, Any]:
+def flush_document(flushed: FlushResult, *, dry: bool) -> dict[str, Any]:
     """Return a flush for JSON."""
     return asdict(flushed) | {"jobs": [job_document(job) for job in flushed.jobs], "dry_run": dry}
 
 
-def synced_document(synced: PollResult) -> dict[str, Any]:
-    """Return a poll for JSON."""
-    jobs = {"jobs": [job_document(job) for job in synced.jobs], "again": [job_document(job) for job in synced.again]}
-    return asdict(synced) | jobs
+def poll_document(poll: PollResult) -> dict[str, Any]:
+    """Return the result of a poll for JSON."""
+    jobs = {"jobs": [job_document(job) for job in poll.jobs], "again": [job_document(job) for job in poll.again]}
+    return asdict(poll) | jobs
 
 
 def show_jobs(jobs: Sequence[BatchJobRecord]) -> None:
@@ -72,7 +72,7 @@ def _lines(job: BatchJobRecord) -> list[tuple[str, str]]:
         ("provider", f"calls it {job.external_id or UNKNOWN}" + (f", last said {job.said}" if job.said else "")),
         ("sent", f"{counted(stats['texts'], 'text')}, {counted(stats['tokens'], 'token')}, {stats['bytes']:,} bytes"),
         ("cost", money(job.cost_usd)),
-        ("rows", f"{stats['rows']:,}: {told(stats)}, {still:,} without an answer"),
+        ("rows", f"{stats['rows']:,}: {outcome(stats)}, {still:,} without an answer"),
         ("times", ", ".join(f"{what} {at.astimezone():%Y-%m-%d %H:%M:%S}" for what, at in _times(job))),
     ]
     if stats["strays"]:
@@ -91,7 +91,7 @@ def _times(job: BatchJobRecord) -> list[tuple[str, Any]]:
     return [(what, at) for what, at in names.items() if at is not None]
 
 
-def told(counts: Any) -> str:
+def outcome(counts: Any) -> str:
     """Return what became of rows, of a job or of a poll."""
     return (
         f"{counts['ready']:,} ready, {counts['failed']:,} failed, {counts['dropped']:,} edited or gone meanwhile, "
@@ -99,7 +99,7 @@ def told(counts: Any) -> str:
     )
 
 
-def show_flushed(flushed: FlushResult, *, dry: bool) -> None:
+def show_flush(flushed: FlushResult, *, dry: bool) -> None:
     """Print what a flush sent, or would send, what it costs, and what comes next."""
     if flushed.jobs:
         columns = ("job", "status", "rows", "texts", "tokens", "cost")
@@ -161,49 +161,49 @@ def price(flushed: Sequence[FlushResult]) -> str:
     return f": {money(deferred)} instead of {money(online)}" if deferred else ""
 
 
-def show_synced(synced: PollResult) -> None:
+def show_poll(poll: PollResult) -> None:
     """Print what a poll collected, what is still open, and what comes next."""
-    if synced.jobs:
-        show_jobs(synced.jobs)
+    if poll.jobs:
+        show_jobs(poll.jobs)
         output.echo()
-    if not synced.jobs and not synced.busy and not synced.problems:
+    if not poll.jobs and not poll.busy and not poll.problems:
         output.echo("No batch job is open. Send what waits with `evervec batch flush`.")
     else:
-        output.echo(f"{told(vars(synced))}; {_open(synced)}")
-    if synced.again:
-        rows = sum(job.stats["rows"] for job in synced.again)
+        output.echo(f"{outcome(vars(poll))}; {_open(poll)}")
+    if poll.again:
+        rows = sum(job.stats["rows"] for job in poll.again)
         output.info(f"{counted(rows, 'row')} that came back without a vector were sent again, in smaller jobs.")
-    if synced.copied:
-        output.info(f"{counted(synced.copied, 'row')} got the vector of an equal text that a job brought.")
-    if synced.online.success or synced.online.failed:
+    if poll.copied:
+        output.info(f"{counted(poll.copied, 'row')} got the vector of an equal text that a job brought.")
+    if poll.online.success or poll.online.failed:
         output.info(
-            f"{counted(synced.online.success, 'row')} embedded online that no job could do, "
-            f"{synced.online.failed:,} failed there."
+            f"{counted(poll.online.success, 'row')} embedded online that no job could do, "
+            f"{poll.online.failed:,} failed there."
         )
-    if synced.removed:
-        output.info(f"{counted(synced.removed, 'leftover')} of an earlier crash removed at the provider.")
-    _advise(synced)
+    if poll.removed:
+        output.info(f"{counted(poll.removed, 'leftover')} of an earlier crash removed at the provider.")
+    _advise(poll)
 
 
-def _open(synced: PollResult) -> str:
-    said = f"{counted(still_open(synced), 'job')} still open"
-    return f"{said}, {synced.busy:,} of them polled by another process" if synced.busy else said
+def _open(poll: PollResult) -> str:
+    said = f"{counted(still_open(poll), 'job')} still open"
+    return f"{said}, {poll.busy:,} of them polled by another process" if poll.busy else said
 
 
-def still_open(synced: PollResult) -> int:
+def still_open(poll: PollResult) -> int:
     """Count the jobs that are to be waited for after a poll."""
-    return synced.running + synced.busy + sum(job.finished_at is None for job in synced.again)
+    return poll.running + poll.busy + sum(job.finished_at is None for job in poll.again)
 
 
-def failed_rows(synced: PollResult) -> int:
+def failed_rows(poll: PollResult) -> int:
     """Count the rows that a poll gave up."""
-    return synced.failed + synced.online.failed
+    return poll.failed + poll.online.failed
 
 
-def _advise(synced: PollResult) -> None:
-    for problem in synced.problems:
+def _advise(poll: PollResult) -> None:
+    for problem in poll.problems:
         output.error(f"{problem} Nothing is lost: `evervec batch sync` tries it again.")
-    if failed_rows(synced):
+    if failed_rows(poll):
         output.info("See the failed rows and why with `evervec failed list`.")
-    if still_open(synced):
+    if still_open(poll):
         output.info("Wait for the rest with `evervec batch sync --wait`.")

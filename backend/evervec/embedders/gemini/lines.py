@@ -68,10 +68,10 @@ def read(answer: dict[str, Any], group: ResultGroup) -> None:
 
 
 def _error(error: object) -> tuple[str, str]:
-    told = _object(error)
-    code = told.get("code")
+    fields = _object(error)
+    code = fields.get("code")
     our_code = _CODES.get(code, "bad_response") if isinstance(code, int) else "bad_response"
-    return our_code, str(told.get("message", error))
+    return our_code, str(fields.get("message", error))
 
 
 def _blocked(response: dict[str, Any]) -> str | None:

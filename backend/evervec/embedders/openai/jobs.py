@@ -118,10 +118,10 @@ def _intent(metadata: Mapping[str, Any]) -> UUID | None:
 
 def _errors(errors: LineFaults | None) -> str | None:
     """Return what went wrong, each reason once."""
-    told = [_told(fault) for fault in (errors.data if errors else None) or []]
-    return "; ".join(dict.fromkeys(told))[:MOST_ERROR] or None
+    messages = [_fault_message(fault) for fault in (errors.data if errors else None) or []]
+    return "; ".join(dict.fromkeys(messages))[:MOST_ERROR] or None
 
 
-def _told(fault: LineFault) -> str:
+def _fault_message(fault: LineFault) -> str:
     said = ": ".join(part for part in (fault.code, fault.message) if part) or "no reason given"
     return said if fault.line is None else f"{said} (line {fault.line})"

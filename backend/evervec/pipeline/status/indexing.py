@@ -159,7 +159,7 @@ async def _status(resources: Resources, dataset: DatasetRef) -> IndexStatus:
         totals = await documents.totals(tx, dataset.id)
         covered = (await monitor.coverage(tx, [dataset.id]))[dataset.id].kinds.get(CHUNK.name, Coverage())
         waiting = await documents.count_unchunked(tx, dataset.id, chunker.recipe.key)
-        standing = await runs.of_dataset(tx, dataset.id)
+        dataset_runs = await runs.of_dataset(tx, dataset.id)
         alive = await runs.is_indexing(tx, dataset.id)
         due = await _next_full_rebuild(resources, tx) if filled is not None else None
     return IndexStatus(
@@ -173,9 +173,9 @@ async def _status(resources: Resources, dataset: DatasetRef) -> IndexStatus:
         pending=covered.pending,
         failed=covered.failed,
         waiting_documents=waiting,
-        running=None if standing.running is None else _running(standing.running, alive),
-        queued=None if standing.queued is None else run_report(standing.queued),
-        last=None if standing.last is None else run_report(standing.last),
+        running=None if dataset_runs.running is None else _running(dataset_runs.running, alive),
+        queued=None if dataset_runs.queued is None else run_report(dataset_runs.queued),
+        last=None if dataset_runs.last is None else run_report(dataset_runs.last),
         next_full_rebuild=due,
     )
 

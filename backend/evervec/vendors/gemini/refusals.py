@@ -85,8 +85,8 @@ class GeminiRefusal:
     @property
     def delay(self) -> float:
         """Return the seconds to wait: `RetryInfo`, else the header, else the number in the message."""
-        told = (_SECONDS.fullmatch(str(detail.get("retryDelay", ""))) for detail in self.details)
-        found = next((match[1] for match in told if match), None) or self.retry_after
+        delays = (_SECONDS.fullmatch(str(detail.get("retryDelay", ""))) for detail in self.details)
+        found = next((match[1] for match in delays if match), None) or self.retry_after
         in_words = _RETRY_IN.search(self.reason)
         return retry_delay(found or (in_words[1] if in_words else None))
 

@@ -7,7 +7,7 @@ from taskiq import BrokerMessage, TaskiqDepends
 
 from evervec.errors import UnknownDeadLetterError
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.dead_letters import dead_letters, requeue_dead_letter
+from evervec.queue.dead_letters import add_dead_letter, dead_letters, drop_dead_letter, requeue_dead_letter
 from evervec.queue.depth import depth
 from evervec.queue.jetstream.headers import MSG_ID
 from evervec.queue.names import Lane
@@ -45,6 +45,19 @@ async def test_an_unknown_task_becomes_a_dead_letter_and_can_be_requeued(
 async def dead_count(broker: JetStreamBroker, count: int) -> bool:
     """Return whether there are so many dead letters."""
     return (await depth(broker)).dead_letters == count
+
+
+async def test_a_dead_letter_that_is_gone_is_dropped_again_without_an_error(broker: JetStreamBroker) -> None:
+    await broker.startup()
+    try:
+        for seq in (1, 2, 3):
+            await add_dead_letter(broker, seq, "any.task", "a reason", {}, b"body")
+        # the server answers differently for one in the middle, for the last one and for one that never was
+        for seq in (2, 2, 3, 3, 1, 1, 99):
+            await drop_dead_letter(broker, seq)
+        assert await dead_letters(broker) == []
+    finally:
+        await broker.shutdown()
 
 
 async def test_garbage_becomes_a_dead_letter(broker: JetStreamBroker) -> None:

@@ -1,13 +1,12 @@
 """Dead letters, the tasks that no worker could run: stored, listed, requeued, dropped."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from evervec.errors import UnknownDeadLetterError
 from evervec.queue.jetstream import headers
@@ -94,8 +93,13 @@ async def requeue_dead_letter(broker: "JetStreamBroker | QueueReader", seq: int)
 
 async def drop_dead_letter(broker: "JetStreamBroker | QueueReader", seq: int) -> None:
     """Remove a dead letter for good; nothing happens if it is gone already. Raise QueueDownError."""
-    with broker.connection_errors(), suppress(NotFoundError):
-        await broker.js.delete_msg(broker.layout.dead_stream, seq)
+    with broker.connection_errors():
+        try:
+            await broker.js.delete_msg(broker.layout.dead_stream, seq)
+        except APIError:
+            # for a number that is gone the server has several errors, and none of them is "not found"
+            if await _get(broker, seq=seq) is not None:
+                raise
 
 
 async def _get(broker: "JetStreamBroker | QueueReader", **which: Any) -> RawStreamMsg | None:

@@ -9,7 +9,7 @@ import pytest
 
 from evervec import Document, SemanticCore, SyncSemanticCore
 from evervec.errors import Refused, UnknownBatchJobError
-from evervec.library.blocking import SyncBatchManager
+from evervec.library.blocking_batches import SyncBatchManager
 from evervec.pipeline.batch.manager import BatchManager
 
 TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager)]

@@ -44,7 +44,7 @@ def run(statement: str, names: tuple[str, ...] = HEAVY) -> tuple[str, str]:
     "statement",
     [
         "import evervec",
-        "from evervec import SemanticCore, Document",
+        "from evervec import SemanticCore, SyncSemanticCore, Document",
         "from evervec import SemanticCore; SemanticCore.open('postgresql://nobody@127.0.0.1:1/none')",
         "from evervec import Document; Document.from_text('a', 'text')",
     ],

@@ -208,7 +208,7 @@ class BatchClient(Protocol):
 
         `dimensions` is the width that vectors must have, None where texts were asked for. A line that can not be read is
         counted; a vector of another width, or that is no list of numbers, is an error of its key (`bad_response`). Raises
-        `ResultsGoneError` if the file no longer exists; a connection that breaks in the middle raises `TransientError` after
+        `ResultsDeletedError` if the file no longer exists; a connection that breaks in the middle raises `TransientError` after
         everything before it was yielded.
         """
         ...

@@ -1,5 +1,9 @@
 """The commands are listed without being imported, and the list says what they say themselves."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import typer
 from typer.core import TyperGroup
@@ -7,6 +11,7 @@ from typer.main import get_group
 
 from evervec.cli.app import CARE, COMMANDS, RUN, START, TEXT, app
 
+BACKEND = Path(__file__).parents[2] / "backend"
 GROUP = get_group(app)
 
 
@@ -29,3 +34,9 @@ def test_what_is_not_listed_is_not_there() -> None:
     context = typer.Context(GROUP)
     assert GROUP.get_command(context, "nothing") is None
     assert set(GROUP.list_commands(context)) == set(COMMANDS) == set(GROUP.commands)
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "evervec", "--version"]
+    done = subprocess.run(command, cwd=BACKEND, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("evervec ")

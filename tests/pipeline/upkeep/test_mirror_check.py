@@ -208,6 +208,7 @@ async def test_the_whole_standing_of_a_mirror(
     assert (live.state, live.in_sync, live.lag_ms) == ("ready", True, 0)
     assert [(held.pid, held.here) for held in live.holders] == [(os.getpid(), True)]
     assert live.bytes_memory > 0 and live.recall.mirror is not None and live.recall.mirror.recall == 1.0
+    assert vars(live.recall.mirror).keys() == {"recall", "target", "sampled", "measured_at"}
 
 
 async def test_both_engines_find_the_same(resources: Resources, dataset: DatasetRef, psql: Any) -> None:

@@ -34,11 +34,21 @@ class MirrorSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineRecall:
+    """A recall@10 that was measured on samples against exact answers."""
+
+    recall: float
+    target: float
+    sampled: int
+    measured_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineRecalls:
     """The newest measured recall of each engine; null where none was measured."""
 
-    mirror: MeasuredRecall | None = None
-    pgvector: MeasuredRecall | None = None
+    mirror: EngineRecall | None = None
+    pgvector: EngineRecall | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +136,15 @@ def _lag(held: LiveMirror) -> float:
     return round(held.behind_ms, 3)
 
 
+def _recall(measured: MeasuredRecall) -> EngineRecall:
+    return EngineRecall(
+        recall=measured.recall, target=measured.target, sampled=measured.sampled, measured_at=measured.measured_at
+    )
+
+
 async def _status(resources: Resources, tx: ReadTx, one: DatasetRef, holders: Sequence[LiveMirror]) -> MirrorStatus:
     file = await _on_disk(resources, one)
-    recalls = {recall.engine: recall for recall in await mirrors.recalls(tx, one.id)}
+    recalls = {measured.engine: _recall(measured) for measured in await mirrors.recalls(tx, one.id)}
     feed = await changes.feed_state(tx, one.id)
     live = holders[0] if holders else None
     me = resources.mirrors.holder

@@ -63,8 +63,9 @@ def add_refusals(app: FastAPI) -> None:
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
     problem = Problem(type(error).__name__, str(error))
     answer: RefusedAnswer = RefusedAnswer(problem)
-    if isinstance(error, IndexRunningError):
-        answer = BusyAnswer(problem, UUID(str(error.values["run_id"])))
+    run = error.values["run_id"] if isinstance(error, IndexRunningError) else None
+    if isinstance(run, UUID):  # a run that has just ended has no id any more
+        answer = BusyAnswer(problem, run)
     return JSONResponse(jsonable_encoder(answer), _status(error))
 
 

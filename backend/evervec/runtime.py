@@ -59,9 +59,10 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Open the stack and connect to it.
 
-    Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits. An embedded database is migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a
-    worker does not start; any other process works without a doorbell, because the sweep finds committed rows.
-    `progress` is called with the number of rows that a migration has read, batch by batch.
+    Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits. An embedded database is
+    migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a worker does not start; any
+    other process works without a doorbell, because the sweep finds committed rows. `progress` is called with the number of
+    rows that a migration has read, batch by batch.
     """
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))

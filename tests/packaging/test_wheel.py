@@ -1,5 +1,6 @@
 """The wheel as somebody without a checkout uses it: built, installed into an empty environment, and run."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -139,6 +141,9 @@ def test_migrate_and_up_run_outside_of_any_checkout(installed: Installed) -> Non
         (address,) = re.findall(r"http://[\d.]+:\d+", said)
         with urllib.request.urlopen(f"{address}/health", timeout=PATIENCE) as answer:
             assert answer.status == 200
+        deadline = monotonic() + PATIENCE
+        while not json.loads(installed.run("status", "--json"))["queue"]["worker_listens"]:
+            assert monotonic() < deadline, "no worker listens"
         up.send_signal(signal.SIGTERM)
         _, err = up.communicate(timeout=PATIENCE)
     finally:

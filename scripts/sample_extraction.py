@@ -11,8 +11,16 @@ from typing import Annotated
 
 import typer
 
-from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, MessageText, Score
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.knowledge import (
+    AtomType,
+    DatasetKnowledge,
+    KnownAtom,
+    KnownTopic,
+    LinkType,
+    MessageText,
+    Score,
+)
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.extractors.local.extractor import LocalExtractor
 from evervec.sources.telegram.demo import demo_chat_path

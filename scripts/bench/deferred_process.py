@@ -18,7 +18,7 @@ import uvloop
 
 from evervec import log
 from evervec.domain.batch import Line
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.library.core import SemanticCore
 from evervec.pipeline import chunking
 from evervec.pipeline.batch.collect import LINES
@@ -29,8 +29,8 @@ from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.files.readers.document import read_file
-from evervec.store import vectors
 from evervec.store.batch import batch_jobs
+from evervec.store.embeddings import vectors
 
 MOST_BYTES = 20_000_000
 PARTS = 5

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.pipeline import chunking
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection

@@ -10,8 +10,8 @@ from time import perf_counter
 
 import numpy as np
 
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.domain.feed import Ids, Watermark
-from evervec.domain.message import IncomingMessage
 from evervec.pipeline.ingest import telegram
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources

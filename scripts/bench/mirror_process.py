@@ -22,8 +22,9 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
-from evervec.store import datasets, vector_wire
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vector_wire
 from evervec.store.session import Database
 from scripts.bench import mirror_rows
 from scripts.bench.mirror_rows import Rows

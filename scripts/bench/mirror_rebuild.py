@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 
 from evervec.pipeline.resources import Resources
-from evervec.store import changes
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
 from scripts.bench import clock, mirror_process, mirror_rows, vectors
 from scripts.bench.report import Line, at_least, at_most, rate
 from scripts.bench.stack import Bench, dataset

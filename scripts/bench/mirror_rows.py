@@ -14,8 +14,9 @@ from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.store import providers, vector_wire
+from evervec.store import providers
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vector_wire
 from evervec.store.providers import ProviderDraft
 from scripts.bench.stack import without_hnsw
 

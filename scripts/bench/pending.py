@@ -6,8 +6,9 @@ from time import perf_counter
 from uuid import uuid4
 
 from evervec.pipeline.resources import Resources
-from evervec.store import monitor, rows
+from evervec.store import monitor
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import rows
 from evervec.store.session import Tx
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, dataset, without_hnsw

@@ -16,8 +16,9 @@ from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
-from evervec.store import datasets, vectors
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vectors
 
 COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 

@@ -4,7 +4,7 @@ import random
 import statistics
 from collections.abc import Sequence
 
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.sources.telegram.demo import demo_chat_path
 from evervec.sources.telegram.reader import read_export
 

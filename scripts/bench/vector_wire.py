@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
-from evervec.store import vector_wire
+from evervec.store.embeddings import vector_wire
 from scripts.bench import clock
 from scripts.bench.report import Line, at_least, rate
 from scripts.bench.stack import Bench

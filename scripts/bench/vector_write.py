@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
-from evervec.store import providers, rows, vector_wire, vectors
+from evervec.store import providers
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import rows, vector_wire, vectors
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import ProviderDraft, Space
-from evervec.store.rows import ClaimedRow
 from scripts.bench import clock
 from scripts.bench.report import Line, Promise, at_least, rate
 from scripts.bench.stack import Bench, copy_messages, dataset, empty, without_hnsw

@@ -13,8 +13,9 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
-from evervec.store import datasets, monitor, vectors
+from evervec.store import datasets, monitor
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vectors
 from scripts.soaking import memory, texts
 from scripts.soaking.children import Child, ChildError
 from scripts.soaking.memory import Memory

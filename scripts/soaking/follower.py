@@ -28,8 +28,9 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.store import changes, datasets
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
 from evervec.worker.main import work
 from scripts.soaking import comparing
 from scripts.soaking.texts import text

@@ -10,8 +10,8 @@ from evervec.errors import ConflictError
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, Lane
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings.vector_wire import pack
 from evervec.store.session import Tx
-from evervec.store.vector_wire import pack
 from scripts.soaking import texts
 
 WRITERS = 4

@@ -30,7 +30,7 @@ def test_the_demo_proves_its_claims_and_leaves_nothing(tmp_path: Path) -> None:
         "Coverage",
         "Its mirror in FAISS is built",
         "Proof",
-        "and the stack is gone again",
+        "its servers and its data are removed",
     ):
         assert heading in done.out
     both = re.findall(r"^ {8}mirror [0-9.]+ ms, pgvector [0-9.]+ ms: the same hits$", done.out, re.MULTILINE)

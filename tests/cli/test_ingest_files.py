@@ -14,8 +14,8 @@ from rich.console import Console
 from evervec.cli.commands.search import location
 from evervec.cli.terminal import output
 from evervec.store import runs
+from evervec.store.embeddings.vectors import ChunkPlace
 from evervec.store.session import Database
-from evervec.store.vectors import ChunkPlace
 from tests.cli.command import Command
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider

@@ -110,7 +110,7 @@ def test_an_api_key_without_a_secret_key_is_not_kept(evervec: Command) -> None:
 def test_every_command_explains_itself(evervec: Command) -> None:
     overview = evervec("--help")
     assert overview.code == 0
-    for group in ("Start", "Text in, answers out", "Keep it whole", "Run it on servers"):
+    for group in ("Start", "Text in, answers out", "Operate it", "Run it on servers"):
         assert f"─ {group} ─" in overview.out
     for line in ("search", "ingest telegram", "failed retry", "mirror check", "providers add", "backfill", "up"):
         done = evervec(*line.split(), "--help")

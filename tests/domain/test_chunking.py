@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.chunking import LEAST_TOKENS, ChunkDraft, Count, Recipe, chunk, gather
-from evervec.domain.document import Block, Cut, IncomingDocument
+from evervec.domain.documents.chunking import LEAST_TOKENS, ChunkDraft, Count, Recipe, chunk, gather
+from evervec.domain.documents.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.errors import Refused

@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.knowledge import AtomDraft, AtomType, KnownAtom
-from evervec.domain.reconcile import AtomPlan, reconcile
+from evervec.domain.extraction.knowledge import AtomDraft, AtomType, KnownAtom
+from evervec.domain.extraction.reconcile import AtomPlan, reconcile
 
 CONTENTS = st.sampled_from(["jobs wait", "Jobs  wait", "jobs wait long", "leases end", "the worker hangs", "?"])
 TYPES = st.sampled_from([AtomType.PROBLEM, AtomType.IDEA])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evervec.domain.knowledge import AtomType
+from evervec.domain.extraction.knowledge import AtomType
 from evervec.extractors.local.cues import Lexicon, choose, parse_cue, tokens
 from evervec.extractors.local.lexicons import lexicons
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evervec.domain.knowledge import (
+from evervec.domain.extraction.knowledge import (
     AtomType,
     DatasetKnowledge,
     Extraction,

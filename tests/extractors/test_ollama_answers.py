@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, MessageText
+from evervec.domain.extraction.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, MessageText
 from evervec.extractors.ollama.answers import UnusableAnswerError, read_extraction, read_scores
 
 SENT = [MessageText(number, "text", "ann", datetime(2026, 1, 1, tzinfo=UTC)) for number in (1, 2)]

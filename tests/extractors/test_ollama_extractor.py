@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from evervec.domain.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, MessageText, Signal
+from evervec.domain.extraction.knowledge import (
+    AtomType,
+    DatasetKnowledge,
+    KnownAtom,
+    KnownTopic,
+    LinkType,
+    MessageText,
+    Signal,
+)
 from evervec.errors import BadResponseError, ProviderError
 from evervec.extractors.ollama.chat import ChatLimits
 from evervec.extractors.ollama.extractor import OllamaExtractor

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.knowledge import MessageText, Score, Signal
+from evervec.domain.extraction.knowledge import MessageText, Score, Signal
 from evervec.extractors.local.lexicons import lexicons, technical_words
 from evervec.extractors.local.reading import read
 from evervec.extractors.local.scoring import SIGNAL_FROM, WEAK_SIGNAL_FROM, score, signal_of

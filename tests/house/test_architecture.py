@@ -18,7 +18,7 @@ def rooms() -> list[str]:
 def tables() -> list[str]:
     """Every table that the migrations make."""
     sql = "".join(path.read_text() for path in sorted((ROOT / "alembic" / "versions").iterdir()) if path.is_file())
-    return sorted(set(re.findall(r'CREATE TABLE (\w+)|create_table\(\s*"(\w+)"', sql)))  # type: ignore[arg-type]
+    return sorted({found[1] for found in re.finditer(r'(?:CREATE TABLE |create_table\(\s*")(\w+)', sql)})
 
 
 def missing(words: list[str], page: str) -> list[str]:
@@ -32,9 +32,8 @@ def test_every_room_stands_on_the_page() -> None:
 
 
 def test_every_table_stands_on_the_page() -> None:
-    names = [first or second for first, second in tables()]
-    assert len(names) > 20
-    assert missing(names, PAGE) == []
+    assert len(tables()) > 20
+    assert missing(tables(), PAGE) == []
 
 
 def test_the_page_names_no_room_that_is_gone() -> None:

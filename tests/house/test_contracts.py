@@ -15,7 +15,7 @@ PLANTED = {
     "the domain imports the store": ("domain/text.py", "from evervec.store import rows", ROOMS),
     "one room of the middle imports another": ("embedders/jsonl.py", "from evervec.store import rows", ROOMS),
     "a vendor's client imports an embedder": ("vendors/ollama/client.py", "from evervec.embedders import catalog", ROOMS),
-    "the store imports the pipeline": ("store/rows.py", "from evervec.pipeline import resources", ROOMS),
+    "the store imports the pipeline": ("store/embeddings/rows.py", "from evervec.pipeline import resources", ROOMS),
     "the worker imports the command line": ("worker/main.py", "from evervec.cli import main", ROOMS),
     "a room that is in no layer": ("cellar.py", '"""A new room."""', ROOMS),
     "a search needs the batch API": ("pipeline/search/search.py", "from evervec.pipeline.batch import flush", PIPELINE),

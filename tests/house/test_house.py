@@ -21,14 +21,18 @@ PLANTED = {
         "transactions are opened by",
     ),
     "transaction": (
-        "store/rows.py",
+        "store/embeddings/rows.py",
         "async def f(tx):\n    async with tx.transaction():\n        ...\n",
         "transactions",
     ),
     "unnamed task": ("worker/tasks.py", "@broker.task\nasync def t():\n    ...\n", "no task_name"),
     "task named by hand": ("worker/tasks.py", "@broker.task(task_name='t')\nasync def t():\n    ...\n", "no task_name"),
     "wall clock": ("pipeline/upkeep/sweep.py", "import time\nx = time.time()\n", "PostgreSQL's now()"),
-    "utcnow": ("store/rows.py", "from datetime import datetime\nx = datetime.utcnow()\n", "PostgreSQL's now()"),
+    "utcnow": (
+        "store/embeddings/rows.py",
+        "from datetime import datetime\nx = datetime.utcnow()\n",
+        "PostgreSQL's now()",
+    ),
     "today": ("cli/commands/search.py", "from datetime import date\nx = date.today()\n", "PostgreSQL's now()"),
     "now": ("worker/main.py", "from datetime import UTC, datetime\nx = datetime.now(UTC)\n", "PostgreSQL's now()"),
     "a query": ("web/app.py", "async def f(tx):\n    await tx.fetch('SELECT 1')\n", "SQL belongs into"),
@@ -49,7 +53,7 @@ PLANTED = {
         "from tree_sitter import Node\nx = node.text\n",
         "parsed bytes",
     ),
-    "long file": ("store/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
+    "long file": ("store/embeddings/rows.py", "x = 1\n" * house.MOST_LINES, "at most"),
     "private word": ("pipeline/chunking.py", "class Kitchen:\n    ...\n", "private word"),
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
 }
@@ -70,8 +74,8 @@ ALLOWED = {
 PLANTED_IN_PACKAGE = {
     "one class twice": (
         house.class_names,
-        {"store/rows.py": "class Row:\n    ...\n", "mirror/index.py": "class Row:\n    ...\n"},
-        "store/rows.py:2: class Row is also in mirror/index.py",
+        {"store/embeddings/rows.py": "class Row:\n    ...\n", "mirror/index.py": "class Row:\n    ...\n"},
+        "store/embeddings/rows.py:2: class Row is also in mirror/index.py",
     ),
     "one constant with two values": (
         house.constants,
@@ -97,11 +101,14 @@ PLANTED_IN_PACKAGE = {
 ALLOWED_IN_PACKAGE = {
     "private names": (
         house.class_names,
-        {"store/rows.py": "class _Row:\n    ...\n", "mirror/index.py": "class _Row:\n    ...\n"},
+        {"store/embeddings/rows.py": "class _Row:\n    ...\n", "mirror/index.py": "class _Row:\n    ...\n"},
     ),
     "a class inside another": (
         house.class_names,
-        {"store/rows.py": "class Row:\n    ...\n", "mirror/index.py": "class Index:\n    class Row:\n        ...\n"},
+        {
+            "store/embeddings/rows.py": "class Row:\n    ...\n",
+            "mirror/index.py": "class Index:\n    class Row:\n        ...\n",
+        },
     ),
     "private constants": (house.constants, {"pipeline/a.py": "_BATCH = 16\n", "pipeline/b.py": "_BATCH = 100\n"}),
     "one value twice": (house.constants, {"pipeline/a.py": "BATCH = 16\n", "pipeline/b.py": "BATCH = 16\n"}),
@@ -164,7 +171,7 @@ def test_what_is_allowed_between_files_is_left_alone(
 
 @pytest.mark.parametrize("word", ["Kitchen", "_canary_sings", "in_company", "wishes", "left without a word"])
 def test_a_private_word_is_found(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (module,) = planted_modules({"store/rows.py": f"# {word}\n"}, tmp_path, monkeypatch)
+    (module,) = planted_modules({"store/embeddings/rows.py": f"# {word}\n"}, tmp_path, monkeypatch)
     ((_, line, text),) = house.private_words(module)
     assert (line, "private word" in text) == (2, True)
 

@@ -124,7 +124,7 @@ def test_the_wheel_needs_no_development_package(installed: Installed) -> None:
 
 def test_the_demo_runs_outside_of_any_checkout(installed: Installed) -> None:
     out = installed.run("demo")
-    assert "the stack is gone again" in out
+    assert "its servers and its data are removed" in out
     assert "FAILS" not in out
 
 

@@ -11,8 +11,9 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.pipeline.search.search import search
-from evervec.store import datasets, vectors
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vectors
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import wordllama
 
-from evervec.domain.message import IncomingMessage, RejectedMessage, SkippedMessage
+from evervec.domain.extraction.message import IncomingMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import is_blank
 from evervec.sources.telegram.demo import DEMO_QUESTIONS, DemoQuestion, demo_chat_path
 from evervec.sources.telegram.reader import read_export

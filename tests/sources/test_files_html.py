@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.sources.files.readers.document import read_bytes
 from evervec.sources.files.readers.html import html_markdown
 from evervec.sources.files.readers.html_strip import strip_raw_parts

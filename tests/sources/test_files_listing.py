@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.document import ListedDocument, SkippedDocument
+from evervec.domain.documents.document import ListedDocument, SkippedDocument
 from evervec.errors import Refused, UnreadablePathError
 from evervec.sources.files.file_uris import path_of, stamp_of, uri_of
 from evervec.sources.files.ignore import FileFilter, Globs

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.document import IncomingDocument, SkippedDocument
+from evervec.domain.documents.document import IncomingDocument, SkippedDocument
 from evervec.sources.files.readers.document import read_bytes
 
 

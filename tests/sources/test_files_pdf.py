@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from evervec.domain.document import IncomingDocument, SkippedDocument
+from evervec.domain.documents.document import IncomingDocument, SkippedDocument
 from evervec.sources.files.readers import pdf as module
 from evervec.sources.files.readers.document import read_bytes
 from evervec.sources.files.readers.pdf import pdf_text

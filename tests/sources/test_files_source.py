@@ -11,7 +11,13 @@ from typing import TypeVar
 
 import pytest
 
-from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.documents.document import (
+    ChangedIds,
+    IncomingDocument,
+    ListedDocument,
+    SkippedDocument,
+    SourceReader,
+)
 from evervec.errors import Refused, UnknownTableError, UnreadablePathError
 from evervec.sources.files.file_source import FileSource
 from evervec.sources.files.file_uris import uri_of

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evervec import Document as Given
-from evervec.domain.document import IncomingDocument, Media, SkippedDocument
+from evervec.domain.documents.document import IncomingDocument, Media, SkippedDocument
 from evervec.errors import UnreadablePathError
 from evervec.sources.files.media import (
     MOST_MEDIA_BYTES,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.document import Block, Cut
+from evervec.domain.documents.document import Block, Cut
 from evervec.sources.structure import blocks, title
 from evervec.sources.structure.grammars import GRAMMARS
 

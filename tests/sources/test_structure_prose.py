@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from evervec.domain.document import Cut
+from evervec.domain.documents.document import Cut
 from evervec.sources.structure import blocks, title
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
+from evervec.domain.extraction.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.errors import ExportError
 from evervec.sources.telegram.reader import read_export
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evervec.domain.message import IncomingMessage, RejectedMessage, SkippedMessage
+from evervec.domain.extraction.message import IncomingMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import is_blank
 from evervec.sources.telegram.reader import bot_chat, parse_message
 

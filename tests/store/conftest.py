@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from evervec.store import vector_wire, vectors
+from evervec.store.embeddings import vector_wire, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
 from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
-from evervec.store import providers, vectors
+from evervec.store import providers
+from evervec.store.embeddings import vectors
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 from evervec.store.session import Database

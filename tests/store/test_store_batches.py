@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 
 from evervec.domain.batch import belongs_to, new_intent
-from evervec.store import rows
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import JobRow
 from evervec.store.datasets import DatasetRef
-from evervec.store.rows import ClaimedRow
+from evervec.store.embeddings import rows
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database, Tx
 from tests.conftest import Servers, cloned

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from evervec.domain.knowledge import AtomDraft, AtomType, LinkType, TopicDraft
-from evervec.domain.reconcile import reconcile
+from evervec.domain.extraction.knowledge import AtomDraft, AtomType, LinkType, TopicDraft
+from evervec.domain.extraction.reconcile import reconcile
 from evervec.store import knowledge
 from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.domain.batch import JobType
-from evervec.domain.document import IncomingDocument, Media
+from evervec.domain.documents.document import IncomingDocument, Media
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import JobRow

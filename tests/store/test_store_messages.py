@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from evervec.domain.knowledge import Score, Signal
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.knowledge import Score, Signal
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.store import messages, monitor
 from evervec.store.datasets import DatasetRef
 from evervec.store.messages import ClaimedMessage, SavedMessages

@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from evervec.store import changes, datasets, mirrors
+from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorHolder, MirrorProgress
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.session import Database

@@ -17,7 +17,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from evervec import models
-from evervec.store import vectors
+from evervec.store.embeddings import vectors
 from evervec.store.schema.columns import Model
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.schema.models import metadata

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from evervec.store import changes, datasets, messages, monitor, rows, vectors
+from evervec.store import datasets, messages, monitor
+from evervec.store.embeddings import changes, rows, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
 from evervec.store.session import Database

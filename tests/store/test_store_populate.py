@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from evervec.store import rows
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import rows
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.populate import Step

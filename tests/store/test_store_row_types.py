@@ -9,13 +9,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from sqlalchemy import inspect
 
-from evervec.domain.knowledge import KnownAtom, KnownTopic
+from evervec.domain.extraction.knowledge import KnownAtom, KnownTopic
 from evervec.store.batch.batch_jobs import JOB_COUNTS, JOB_SIZES, BatchJobRecord, JobRow
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import StoredDocument, UnchunkedDocument
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.mirrors import LiveMirror, MeasuredRecall, MirrorHolder, MirrorProgress
 from evervec.store.providers import Provider, Space
-from evervec.store.rows import ClaimedRow
 from evervec.store.runs import NUMBERS, RunCounts, RunRecord, RunSeconds
 from evervec.store.schema import models
 from evervec.store.schema.columns import Model

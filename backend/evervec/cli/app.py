@@ -6,7 +6,7 @@ import typer
 
 from evervec.cli.terminal.lazy import Listed, lazy_group
 
-START, TEXT, CARE, RUN = "Start", "Text in, answers out", "Keep it whole", "Run it on servers"
+START, TEXT, CARE, RUN = "Start", "Text in, answers out", "Operate it", "Run it on servers"
 
 # What is listed here says the same as the command itself; a test compares them.
 COMMANDS: Final = {

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.knowledge import DatasetKnowledge, Extraction, MessageText, Score
+from evervec.domain.extraction.knowledge import DatasetKnowledge, Extraction, MessageText, Score
 
 Vectors = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.errors import Refused
 
 if TYPE_CHECKING:

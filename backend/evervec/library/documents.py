@@ -5,7 +5,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Self
 
-from evervec.domain import document
+from evervec.domain.documents import document
 from evervec.errors import UnreadablePathError
 
 MOST_DOCUMENT_BYTES = 20_000_000

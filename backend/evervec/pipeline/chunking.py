@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.domain.chunking import ChunkDraft, Recipe, chunk
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.chunking import ChunkDraft, Recipe, chunk
+from evervec.domain.documents.document import IncomingDocument
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.resources import Resources
 from evervec.store import documents

@@ -6,9 +6,9 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.chunking import ChunkDraft
-from evervec.domain.document import IncomingDocument
-from evervec.domain.revision import Revision, StoredChunk, revise
+from evervec.domain.documents.chunking import ChunkDraft
+from evervec.domain.documents.document import IncomingDocument
+from evervec.domain.documents.revision import Revision, StoredChunk, revise
 from evervec.store.runs import RunCounts
 from evervec.store.session import ReadTx, Tx
 

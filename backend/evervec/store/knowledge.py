@@ -3,8 +3,16 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from evervec.domain.knowledge import AtomDraft, AtomType, DatasetKnowledge, KnownAtom, KnownTopic, LinkType, TopicDraft
-from evervec.domain.reconcile import AtomPlan
+from evervec.domain.extraction.knowledge import (
+    AtomDraft,
+    AtomType,
+    DatasetKnowledge,
+    KnownAtom,
+    KnownTopic,
+    LinkType,
+    TopicDraft,
+)
+from evervec.domain.extraction.reconcile import AtomPlan
 from evervec.store.session import ReadTx, Tx
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import orjson
 
-from evervec.domain.knowledge import MessageText, Score
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.knowledge import MessageText, Score
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.store.session import ReadTx, Tx
 
 UPSERT_MESSAGES = """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from evervec.store.changes import HAS_UNSEEN
+from evervec.store.embeddings.changes import HAS_UNSEEN
 from evervec.store.session import ReadTx, Tx
 
 HOLDER_TIMEOUT = "interval '15 seconds'"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from evervec.store import changes
+from evervec.store.embeddings import changes
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.schema.predicates import PENDING
 from evervec.store.session import ReadTx

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE
+from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import UnknownProviderError
 from evervec.store.session import ReadTx, Tx

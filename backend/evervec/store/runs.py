@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from evervec.domain.document import ChangedIds, SkippedDocument
+from evervec.domain.documents.document import ChangedIds, SkippedDocument
 from evervec.store.session import ReadTx, Tx
 
 EXAMPLES_KEPT = 50

@@ -84,7 +84,7 @@ def add_rag(app: FastAPI, resources: Resources, key: Any) -> None:
     ) -> IndexMetrics:
         """Return what the runs of the dataset cost and saved.
 
-        Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the
+        Saved is what a first run would have sent, less what was sent. Its seconds are those of `full_run`, the
         newest run that did everything from nothing, less the run's own; 0 for a slower one, null while none was measured."""
         return await indexing.metrics(resources.database, dataset, newest=runs)
 

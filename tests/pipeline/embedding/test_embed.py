@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.embedding.claimed_rows import PROBE_TEXT
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
-from evervec.store import messages, monitor, vectors
+from evervec.store import messages, monitor
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vectors
 from evervec.store.monitor import DatasetCoverage
 from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.faults import Fault

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.extraction.extract import extract_knowledge

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.chunking import Recipe
+from evervec.domain.documents.chunking import Recipe
 from evervec.errors import EmptySourceError, Refused
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.indexing import requests

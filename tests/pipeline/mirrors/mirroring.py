@@ -15,8 +15,8 @@ from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
-from evervec.store import changes, vector_wire
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes, vector_wire
 from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.vectors import expected_vectors
 from tests.store.planting import plant

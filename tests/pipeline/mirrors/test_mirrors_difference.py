@@ -16,9 +16,9 @@ from evervec.pipeline.mirrors.follower import Follower
 from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.store import changes
-from evervec.store.changes import FeedState
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
+from evervec.store.embeddings.changes import FeedState
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
     embedded,

@@ -14,8 +14,9 @@ from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.registry import MEBIBYTE
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.store import datasets, vector_wire
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vector_wire
 from tests.pipeline.mirrors.mirroring import (
     TEXTS,
     WIDTH,

@@ -15,8 +15,9 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
-from evervec.store import datasets, mirrors, vectors
+from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import vectors
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
 from tests.store.planting import edit, plant, unit

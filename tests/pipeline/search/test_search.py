@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.errors import Refused, UnknownDatasetError, UnknownRowError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset

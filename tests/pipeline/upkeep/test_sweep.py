@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from evervec.domain.message import IncomingMessage
+from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import get_projects_with_vectorization_count, sweep
 from evervec.store import datasets, messages

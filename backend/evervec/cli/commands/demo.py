@@ -23,7 +23,7 @@ from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
-from evervec.store.vectors import SearchHit
+from evervec.store.embeddings.vectors import SearchHit
 
 PATIENCE = 50.0
 HITS = 3
@@ -58,7 +58,7 @@ async def _demo(throwaway: Settings) -> bool:
         finally:
             finish.set()
             await working
-    _step(f"Done in {monotonic() - started:.1f} s, and the stack is gone again. Yours:")
+    _step(f"Done in {monotonic() - started:.1f} s; its servers and its data are removed. With your own text:")
     output.echo("evervec up", indent=2)
     output.echo("evervec ingest telegram result.json --project mine --dataset chat", indent=2)
     return held

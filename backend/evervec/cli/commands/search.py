@@ -16,8 +16,8 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as finding
 from evervec.pipeline.search.search import DuplicatePair, SearchAnswer
 from evervec.sources.files.file_uris import path_of
+from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME
-from evervec.store.vectors import ChunkPlace, SearchHit
 
 LEAST_PLACE, LEAST_HEADING = 28, 5
 

@@ -15,7 +15,7 @@ from google.genai.client import DebugConfig
 from pydantic import BaseModel
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
-from evervec.domain.text import estimate_tokens
+from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError, ConfigError
 from evervec.vendors.gemini.client import VERSION, GeminiClient, require_model
@@ -45,7 +45,7 @@ class _CheckedClient(GeminiClient):
         return response
 
 
-class GeminiEmbedder:
+class GeminiEmbedder(RemoteEmbedder):
     """An embedder by `batchEmbedContents`, each text in a content of its own: the parts of one become one vector."""
 
     def __init__(
@@ -59,32 +59,13 @@ class GeminiEmbedder:
         deadlines: Deadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:
-        self._name, self._model, self._limits = name, model, GEMINI_LIMITS
+        super().__init__(name, model, GEMINI_LIMITS)
         self._path = f"models/{require_model(name, model)}"
         self._config = types.EmbedContentConfig(output_dimensionality=dimensions)
         self._client = _CheckedClient(
             base_url, provider=name, api_key=api_key, deadlines=deadlines, max_bytes=max_bytes
         )
         self._models = _library(self._client, api_key).aio.models
-
-    @property
-    def name(self) -> str:
-        """Return the provider's name, for messages."""
-        return self._name
-
-    @property
-    def model(self) -> str:
-        """Return the model's name as Google lists it, with or without `models/` before it."""
-        return self._model
-
-    @property
-    def limits(self) -> EmbedLimits:
-        """Return the limits; `text_tokens` is known after `probe`."""
-        return self._limits
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return estimates on the high side: to count exactly would be another request."""
-        return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n, dim) float32` as answered, missing rows and NaN included; shortened vectors are not of length one.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
-from evervec.domain.text import estimate_tokens
+from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError
 from evervec.vendors.ollama.client import OllamaClient, OllamaDeadlines
@@ -13,7 +13,7 @@ from evervec.vendors.ollama.client import OllamaClient, OllamaDeadlines
 OLLAMA_LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
 
 
-class OllamaEmbedder:
+class OllamaEmbedder(RemoteEmbedder):
     """An embedder by `POST /api/embed` with `truncate: false`: a text that is too long is refused, never silently cut.
 
     One failing text fails its whole request and Ollama doesn't say which: the engine halves the batch.
@@ -30,7 +30,7 @@ class OllamaEmbedder:
         deadlines: OllamaDeadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:
-        self._name, self._model, self._limits = name, model, limits
+        super().__init__(name, model, limits)
         self._client = OllamaClient(
             base_url,
             model,
@@ -40,29 +40,6 @@ class OllamaEmbedder:
             deadlines=deadlines,
             max_bytes=max_bytes,
         )
-
-    @property
-    def name(self) -> str:
-        """Return the provider's name, for messages."""
-        return self._name
-
-    @property
-    def model(self) -> str:
-        """Return the model's name as `ollama list` prints it."""
-        return self._model
-
-    @property
-    def limits(self) -> EmbedLimits:
-        """Return the limits; `text_tokens` is known after `probe`."""
-        return self._limits
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return estimates on the high side: the model's tokenizer is on the server.
-
-        Good for packing and for chunks that are sure to fit (they turn out smaller than they could be); no reason
-        to refuse a text.
-        """
-        return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n, dim) float32` as answered, NaN and missing rows included. Raise a `ProviderError` subclass."""

@@ -7,7 +7,7 @@ from openai import omit
 from pydantic import BaseModel
 
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
-from evervec.domain.text import estimate_tokens
+from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError, BadResponseError
 from evervec.vendors.http import Deadlines
@@ -34,7 +34,7 @@ class EmbeddingsAnswer(BaseModel):
     data: list[IndexedVector]
 
 
-class OpenAIEmbedder:
+class OpenAIEmbedder(RemoteEmbedder):
     """An embedder by `POST /v1/embeddings`.
 
     A text that is too long is refused, and with it the whole request. OpenAI may not say which one it is: the engine
@@ -52,30 +52,13 @@ class OpenAIEmbedder:
         deadlines: Deadlines | None = None,
         max_bytes: int = 256 << 20,
     ) -> None:
-        self._name, self._model, self._dimensions = name, model, dimensions
+        # a server that takes less refuses a request as too large, and the engine halves it
+        longest = TEXT_TOKENS if model.startswith("text-embedding-") else None
+        super().__init__(name, model, EmbedLimits(texts=MOST_TEXTS, tokens=MOST_TOKENS, text_tokens=longest))
+        self._dimensions = dimensions
         self._client = OpenAIClient(
             provider=name, model=model, api_key=api_key, base_url=base_url, deadlines=deadlines, max_bytes=max_bytes
         )
-
-    @property
-    def name(self) -> str:
-        """Return the provider's name, for messages."""
-        return self._name
-
-    @property
-    def model(self) -> str:
-        """Return the model's name at the provider."""
-        return self._model
-
-    @property
-    def limits(self) -> EmbedLimits:
-        """Return OpenAI's own limits; a server that takes less refuses a request as too large, and the engine halves it."""
-        longest = TEXT_TOKENS if self._model.startswith("text-embedding-") else None
-        return EmbedLimits(texts=MOST_TEXTS, tokens=MOST_TOKENS, text_tokens=longest)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return estimates on the high side: the tokenizer's tables would have to be downloaded."""
-        return [estimate_tokens(text) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n, dim) float32` as answered, NaN included, of whatever width came. Raise a `ProviderError` subclass."""

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evervec.domain.knowledge import AtomType
+from evervec.domain.extraction.knowledge import AtomType
 from evervec.extractors.local.cues import token_starts
 from evervec.extractors.local.reading import ReadMessage, ReadSentence
 from evervec.extractors.local.sentences import SentencePlace

@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evervec.domain.knowledge import AtomDraft, DatasetKnowledge, Extraction, KnownAtom, LinkDraft, MessageText, Score
+from evervec.domain.extraction.knowledge import (
+    AtomDraft,
+    DatasetKnowledge,
+    Extraction,
+    KnownAtom,
+    LinkDraft,
+    MessageText,
+    Score,
+)
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.extractors.local.atoms import Statement, same_key, statements
 from evervec.extractors.local.lexicons import lexicons, technical_words

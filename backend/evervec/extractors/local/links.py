@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evervec.domain.knowledge import AtomType, LinkType
+from evervec.domain.extraction.knowledge import AtomType, LinkType
 from evervec.domain.protocols import Vectors
 from evervec.extractors.local.reading import ReadSentence
 

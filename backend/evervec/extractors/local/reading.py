@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evervec.domain.knowledge import MessageText
+from evervec.domain.extraction.knowledge import MessageText
 from evervec.extractors.local.cues import CueMatch, Lexicon, choose, tokens
 from evervec.extractors.local.sentences import READ_AT_MOST, Sentence, SentencePlace, sentences
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from evervec.domain.knowledge import AtomType, Score, Signal
+from evervec.domain.extraction.knowledge import AtomType, Score, Signal
 from evervec.extractors.local.reading import ReadMessage
 from evervec.extractors.local.sentences import READ_AT_MOST, has_code
 

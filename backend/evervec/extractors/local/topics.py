@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evervec.domain.knowledge import DatasetKnowledge, KnownTopic, TopicDraft
+from evervec.domain.extraction.knowledge import DatasetKnowledge, KnownTopic, TopicDraft
 from evervec.domain.protocols import Vectors
 from evervec.extractors.local.cues import Lexicon
 from evervec.extractors.local.phrases import Phrase, PhraseKey, display, key_of, phrases

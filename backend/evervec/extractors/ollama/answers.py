@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from evervec.domain.knowledge import (
+from evervec.domain.extraction.knowledge import (
     AtomDraft,
     AtomType,
     DatasetKnowledge,

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from evervec.domain.knowledge import DatasetKnowledge, MessageText
+from evervec.domain.extraction.knowledge import DatasetKnowledge, MessageText
 from evervec.domain.text import clean, estimate_tokens
 
 MESSAGES_A_CALL = 20

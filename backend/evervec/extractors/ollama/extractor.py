@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from evervec.domain.knowledge import (
+from evervec.domain.extraction.knowledge import (
     DatasetKnowledge,
     Extraction,
     KnownTopic,

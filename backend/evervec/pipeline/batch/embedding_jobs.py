@@ -15,11 +15,11 @@ from evervec.domain.vectors import check_vectors
 from evervec.errors import BadResponseError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason, Unanswered
 from evervec.pipeline.resources import Resources
-from evervec.store import rows, vectors
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
+from evervec.store.embeddings import rows, vectors
+from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
-from evervec.store.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import ReadTx, Tx
 

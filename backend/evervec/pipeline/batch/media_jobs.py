@@ -10,8 +10,8 @@ from typing import IO
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, MediaLine, RemoteJob, Results
-from evervec.domain.chunking import ChunkDraft
-from evervec.domain.document import IncomingDocument, SkippedDocument
+from evervec.domain.documents.chunking import ChunkDraft
+from evervec.domain.documents.document import IncomingDocument, SkippedDocument
 from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import BadInputError
 from evervec.pipeline import chunking

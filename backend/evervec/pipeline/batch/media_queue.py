@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.vendors import MEDIA_TYPES
 from evervec.errors import NoMediaModelError
 from evervec.pipeline.chunking import lock_dataset

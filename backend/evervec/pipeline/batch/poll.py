@@ -19,9 +19,10 @@ from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, vectors
+from evervec.store import datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import BatchJobRecord
+from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_KIND
 

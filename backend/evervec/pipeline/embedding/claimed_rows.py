@@ -14,9 +14,10 @@ from evervec.domain.vectors import check_vectors
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import providers, rows, vectors
+from evervec.store import providers
+from evervec.store.embeddings import rows, vectors
+from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
-from evervec.store.rows import ClaimedRow, FailedRow
 
 logger = log.get("embed")
 

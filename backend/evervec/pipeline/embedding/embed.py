@@ -9,8 +9,8 @@ from evervec.errors import SpaceMismatchError
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import rows
-from evervec.store.rows import ClaimedRow
+from evervec.store.embeddings import rows
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import Embeddable
 
 Progress = Callable[[int], None]

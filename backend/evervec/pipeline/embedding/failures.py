@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from evervec.errors import Refused
-from evervec.store import datasets, messages, rows
+from evervec.store import datasets, messages
+from evervec.store.embeddings import rows
 from evervec.store.schema.embeddables import BY_NAME
 from evervec.store.session import Database
 

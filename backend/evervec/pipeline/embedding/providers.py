@@ -5,15 +5,16 @@ from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
-from evervec.domain.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
+from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, require_batch
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, vectors
+from evervec.store import datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider, ProviderDraft
 from evervec.store.session import Database
 

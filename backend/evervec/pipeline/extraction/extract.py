@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Final, Self
 from uuid import UUID
 
-from evervec.domain.knowledge import Extraction, LinkType
-from evervec.domain.reconcile import AtomPlan, reconcile
+from evervec.domain.extraction.knowledge import Extraction, LinkType
+from evervec.domain.extraction.reconcile import AtomPlan, reconcile
 from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, isolate_retries
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring

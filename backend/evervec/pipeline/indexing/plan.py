@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from evervec.domain.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.documents.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.store import documents
 from evervec.store.documents import StoredDocument
 from evervec.store.runs import RunCounts

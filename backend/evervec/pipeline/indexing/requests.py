@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.document import ChangedIds
+from evervec.domain.documents.document import ChangedIds
 from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownDatasetError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router

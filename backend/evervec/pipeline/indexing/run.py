@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from evervec.domain.document import ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.documents.document import ListedDocument, SkippedDocument, SourceReader
 from evervec.errors import EmptySourceError
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
 from evervec.store.documents import WriteResult
-from evervec.store.rows import ClaimedRow
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.session import Tx

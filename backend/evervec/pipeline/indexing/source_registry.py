@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.document import ChangedIds, SourceReader
+from evervec.domain.documents.document import ChangedIds, SourceReader
 from evervec.domain.naming import slug
 from evervec.domain.sources import SourceType
 from evervec.errors import NoSourceError, Refused, SourceMissingError, UnknownDatasetError

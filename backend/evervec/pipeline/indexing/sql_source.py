@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
-from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
+from evervec.domain.documents.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.pipeline.indexing.plan import GONE
 from evervec.sources.sql import records
 from evervec.sources.sql.description import SourceDescription

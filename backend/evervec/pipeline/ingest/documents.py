@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from evervec.domain.document import IncomingDocument
+from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.text import clean
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused

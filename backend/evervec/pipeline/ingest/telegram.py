@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
+from evervec.domain.extraction.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.errors import ExportError
 from evervec.pipeline.batch import router
 from evervec.pipeline.resources import Resources

@@ -11,8 +11,8 @@ from evervec.domain.feed import Changes, Difference, FeedVectors, Ids, compare
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.executors import Executors
-from evervec.store import changes
-from evervec.store.changes import FeedState
+from evervec.store.embeddings import changes
+from evervec.store.embeddings.changes import FeedState
 from evervec.store.session import ReadTx
 
 EXAMPLE_IDS = 20

@@ -14,8 +14,9 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.mirror_doorbell import listening_for_changes
-from evervec.store import changes, datasets, mirrors
+from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorProgress
 
 logger = log.get("mirror")

@@ -22,9 +22,9 @@ from evervec.pipeline.mirrors import difference
 from evervec.pipeline.mirrors.difference import MirrorDifference
 from evervec.pipeline.mirrors.executors import Executors
 from evervec.settings import Settings
-from evervec.store import changes
-from evervec.store.changes import FeedState
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
+from evervec.store.embeddings.changes import FeedState
 from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")

@@ -12,7 +12,8 @@ from evervec.domain.feed import FeedVectors
 from evervec.mirror.filter import Filter
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
-from evervec.store import changes, mirrors, vectors
+from evervec.store import mirrors
+from evervec.store.embeddings import changes, vectors
 from evervec.store.schema.embeddables import BY_KIND
 from evervec.store.session import Database, ReadTx
 

@@ -14,10 +14,11 @@ from evervec.domain.vectors import check_vectors
 from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
-from evervec.store import changes, datasets, monitor, vectors
+from evervec.store import datasets, monitor
+from evervec.store.embeddings import changes, vectors
+from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import Database, ReadTx
-from evervec.store.vectors import ChunkPlace, SearchHit
 
 EXACT_SEARCH_BELOW = 20_000
 """Fewer rows than this are compared one by one: exact, in about 20 ms. In an HNSW graph of many nearly equal rows (one long

@@ -214,7 +214,7 @@ async def _next_full_rebuild(resources: Resources, tx: ReadTx) -> datetime | Non
 async def metrics(database: Database, name: str, *, newest: int = 20) -> IndexMetrics:
     """Return what the runs of a dataset did, cost and saved: all that are kept together, and the newest one by one.
 
-    Saved is what a run without memory would have sent, less what was sent. Its seconds are those of `full_run`, the newest
+    Saved is what a first run would have sent, less what was sent. Its seconds are those of `full_run`, the newest
     run that did everything from nothing, less the run's own; never below 0, and None while no such run was measured.
     Only a run that came to its end and embedded by itself has saved anything. Raises as `status` does.
     """

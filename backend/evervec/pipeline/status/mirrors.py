@@ -10,8 +10,9 @@ from uuid import UUID
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.mirror_check import AT_REST
-from evervec.store import changes, datasets, mirrors
+from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import changes
 from evervec.store.mirrors import LiveMirror, MeasuredRecall
 from evervec.store.session import ReadTx
 

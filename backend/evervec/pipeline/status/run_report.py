@@ -82,7 +82,7 @@ class ChunkCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class FullRunCost:
-    """What a run without memory would have sent."""
+    """What a first run would have sent."""
 
     texts: int
     tokens: int
@@ -91,7 +91,7 @@ class FullRunCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Savings:
-    """What a run without memory would have sent, less what was sent; never below 0. No dollars without a price."""
+    """What a first run would have sent, less what was sent; never below 0. No dollars without a price."""
 
     texts: int
     tokens: int
@@ -142,7 +142,7 @@ class RunReport:
 def run_report(run: RunRecord) -> RunReport:
     """Return a run for people and programs: seconds by stage, dollars where the provider's price is known, else None.
 
-    `full` is what a run without memory would have sent, None until a run is done. `saved` is the difference to what was
+    `full` is what a first run would have sent, None until a run is done. `saved` is the difference to what was
     sent; it is None as well for a run that left the embedding to workers. `changed` counts the ids of a delta, by table.
     """
     counts = run.counts

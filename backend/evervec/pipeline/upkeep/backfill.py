@@ -11,9 +11,10 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, rows
+from evervec.store import datasets
 from evervec.store.batch import batch_queue
 from evervec.store.datasets import DatasetRef
+from evervec.store.embeddings import rows
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
 

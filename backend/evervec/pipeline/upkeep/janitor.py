@@ -6,7 +6,7 @@ from functools import partial
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.chunking import ChunkDraft
+from evervec.domain.documents.chunking import ChunkDraft
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice

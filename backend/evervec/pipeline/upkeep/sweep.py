@@ -13,7 +13,8 @@ from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.queue.names import Lane
-from evervec.store import datasets, messages, rows, runs
+from evervec.store import datasets, messages, runs
+from evervec.store.embeddings import rows
 from evervec.store.session import Database
 
 logger = log.get("sweep")

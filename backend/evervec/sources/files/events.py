@@ -10,7 +10,7 @@ from typing import Final
 
 from watchfiles import Change
 
-from evervec.domain.document import ListedDocument, SkippedDocument
+from evervec.domain.documents.document import ListedDocument, SkippedDocument
 from evervec.errors import UnreadablePathError
 from evervec.sources.files.file_uris import path_of
 from evervec.sources.files.ignore import FileFilter

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from evervec.domain.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
+from evervec.domain.documents.document import ChangedIds, IncomingDocument, ListedDocument, SkippedDocument
 from evervec.errors import Refused, UnknownTableError
 from evervec.sources.files.file_uris import normalize, path_of, stamp_of, uri_of
 from evervec.sources.files.ignore import FileFilter

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.document import ListedDocument, SkippedDocument
+from evervec.domain.documents.document import ListedDocument, SkippedDocument
 from evervec.errors import UnreadablePathError
 from evervec.sources.files import ignore
 from evervec.sources.files.file_uris import encode, stamp_of

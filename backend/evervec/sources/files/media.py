@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import IncomingDocument, Media, SkippedDocument
+from evervec.domain.documents.document import IncomingDocument, Media, SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.sources.files.file_uris import stamp_of, uri_of
 from evervec.sources.files.readers.file_bytes import LONGEST_TITLE, read_content, skipped, unreadable_for

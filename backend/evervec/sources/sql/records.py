@@ -7,7 +7,7 @@ from typing import Final, Literal
 from urllib.parse import quote, unquote
 from uuid import UUID
 
-from evervec.domain.document import ChangedIds, IncomingDocument
+from evervec.domain.documents.document import ChangedIds, IncomingDocument
 from evervec.domain.text import clean
 from evervec.errors import SourceError, UnknownTableError
 from evervec.sources.sql.description import SourceDescription

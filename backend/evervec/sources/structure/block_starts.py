@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from operator import itemgetter
 
-from evervec.domain.document import Block, Cut
+from evervec.domain.documents.document import Block, Cut
 
 BlockStart = tuple[int, str, Cut]
 """Where a block begins (in characters), its heading, and how good this place is for a cut."""

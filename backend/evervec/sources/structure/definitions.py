@@ -5,7 +5,7 @@ from typing import Final
 
 from tree_sitter import Node
 
-from evervec.domain.document import Cut
+from evervec.domain.documents.document import Cut
 from evervec.sources.structure import code_positions
 from evervec.sources.structure.block_starts import (
     LARGE_TEXT,

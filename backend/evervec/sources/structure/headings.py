@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from evervec.domain.document import Cut
+from evervec.domain.documents.document import Cut
 from evervec.domain.text import snippet
 from evervec.sources.structure.block_starts import PART, SECTION, BlockStart
 from evervec.sources.structure.plain_text import block_starts_within

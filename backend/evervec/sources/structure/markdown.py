@@ -7,7 +7,7 @@ from typing import Final
 import yaml
 from markdown_it import MarkdownIt
 
-from evervec.domain.document import Cut
+from evervec.domain.documents.document import Cut
 from evervec.sources.structure import headings
 from evervec.sources.structure.block_starts import LINE, PARAGRAPH, PART, SECTION, BlockStart
 from evervec.sources.structure.headings import LONGEST_HEADING, Heading, OutlinePart, Passage

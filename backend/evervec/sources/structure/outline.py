@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from evervec import log
-from evervec.domain.document import Block
+from evervec.domain.documents.document import Block
 from evervec.domain.text import snippet
 from evervec.errors import MissingExtraError
 from evervec.extras import extra

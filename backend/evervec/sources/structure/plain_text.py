@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 from zlib import crc32
 
-from evervec.domain.document import Cut
+from evervec.domain.documents.document import Cut
 from evervec.sources.structure.block_starts import LARGE_TEXT, LINE, PARAGRAPH, PART, SECTION, SENTENCE, BlockStart
 
 SHORT_LINE: Final = 40

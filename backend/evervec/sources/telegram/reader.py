@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
+from evervec.domain.extraction.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.domain.text import clean, snippet
 from evervec.sources.telegram import export_file, fields
 from evervec.sources.telegram.export_stream import ExportStream, RawMessage

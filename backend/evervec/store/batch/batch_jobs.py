@@ -10,8 +10,8 @@ from uuid import UUID
 from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
 from evervec.domain.text import clean
 from evervec.errors import Refused, UnknownBatchJobError
-from evervec.store import rows
-from evervec.store.rows import ClaimedRow
+from evervec.store.embeddings import rows
+from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.session import ReadTx, Tx
 
 JOB_COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from evervec.store import rows
-from evervec.store.rows import CLAIM_ROWS, CLAIMABLE, CLAIMABLE_NOW, DUE_FOR_BATCH, LOCK_CLAIMS, OF_DATASET, ClaimedRow
+from evervec.store.embeddings import rows
+from evervec.store.embeddings.rows import (
+    CLAIM_ROWS,
+    CLAIMABLE,
+    CLAIMABLE_NOW,
+    DUE_FOR_BATCH,
+    LOCK_CLAIMS,
+    OF_DATASET,
+    ClaimedRow,
+)
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.session import ReadTx, Tx
 

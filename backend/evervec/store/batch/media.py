@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.domain.document import IncomingDocument, Media
+from evervec.domain.documents.document import IncomingDocument, Media
 from evervec.store.session import ReadTx, Tx
 
 MOST_DESCRIBING_JOBS = 2

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Final
 
-from evervec.domain.document import IncomingDocument, SkippedDocument
+from evervec.domain.documents.document import IncomingDocument, SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.extras import extra
 from evervec.sources.files import formats

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.document import SkippedDocument
+from evervec.domain.documents.document import SkippedDocument
 from evervec.domain.text import clean, snippet
 from evervec.sources.files.readers.unreadable import Unreadable
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, Text, text
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.domain.knowledge import AtomType, LinkType
+from evervec.domain.extraction.knowledge import AtomType, LinkType
 from evervec.store.schema.columns import Model, column, dataset, filled_time, identity, one_of, optional
 
 

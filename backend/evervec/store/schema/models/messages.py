@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.domain.knowledge import Signal
+from evervec.domain.extraction.knowledge import Signal
 from evervec.store.schema.columns import (
     ZERO,
     Model,

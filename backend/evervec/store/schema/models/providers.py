@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.domain.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
+from evervec.domain.documents.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
 from evervec.domain.vendors import TYPES
 from evervec.store.schema.columns import ZERO, Model, column, filled_time, one_of, optional, optional_time, random_key
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
 
-from evervec.domain.knowledge import AtomDraft, KnownAtom
+from evervec.domain.extraction.knowledge import AtomDraft, KnownAtom
 
 SAME_STATEMENT = 0.55
 """Two texts of one message whose similarity is at least this are versions of one statement."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.errors import FeedError
-from evervec.store import vector_wire
+from evervec.store.embeddings import vector_wire
 from evervec.store.session import ReadTx, Tx
 
 PARSE_BYTES = 1 << 17

@@ -8,7 +8,8 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.store import datasets, vector_wire
+from evervec.store import datasets
+from evervec.store.embeddings import vector_wire
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.session import AutocommitConnection, Database, ReadTx, Tx
 

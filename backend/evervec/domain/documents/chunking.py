@@ -14,7 +14,7 @@ from sys import maxsize
 from typing import cast
 from zlib import crc32
 
-from evervec.domain.document import Block, Cut, IncomingDocument
+from evervec.domain.documents.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
 

@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evervec.domain.chunking import ChunkDraft
+from evervec.domain.documents.chunking import ChunkDraft
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ ROOMS = "The arrow between the rooms"
 PIPELINE = "The arrow inside the pipeline"
 SIBLINGS = "No two rooms beside each other need each other"
 PLANTED = {
-    "the domain imports the store": ("domain/text.py", "from evervec.store import rows", ROOMS),
-    "one room of the middle imports another": ("embedders/jsonl.py", "from evervec.store import rows", ROOMS),
+    "the domain imports the store": ("domain/text.py", "from evervec.store.embeddings import rows", ROOMS),
+    "one room of the middle imports another": ("embedders/jsonl.py", "from evervec.store.embeddings import rows", ROOMS),
     "a vendor's client imports an embedder": ("vendors/ollama/client.py", "from evervec.embedders import catalog", ROOMS),
     "the store imports the pipeline": ("store/embeddings/rows.py", "from evervec.pipeline import resources", ROOMS),
     "the worker imports the command line": ("worker/main.py", "from evervec.cli import main", ROOMS),
@@ -23,7 +23,7 @@ PLANTED = {
     "upkeep and ingest meet": ("pipeline/upkeep/sweep.py", "from evervec.pipeline.ingest import watch", PIPELINE),
     "a stage reads its own status": ("pipeline/ingest/telegram.py", "from evervec.pipeline.status import runs", PIPELINE),
     "a stage that is in no layer": ("pipeline/cellar.py", '"""A new stage."""', PIPELINE),
-    "a cycle in the store": ("store/session.py", "from evervec.store import rows", SIBLINGS),
+    "a cycle in the store": ("store/session.py", "from evervec.store.embeddings import rows", SIBLINGS),
     "a cycle in the mirror": ("mirror/segment.py", "from evervec.mirror.disk import files", SIBLINGS),
     "a cycle in the queue": ("queue/names.py", "from evervec.queue import broker", SIBLINGS),
     "a cycle in the command line": ("cli/terminal/output.py", "from evervec.cli.commands import status", SIBLINGS),

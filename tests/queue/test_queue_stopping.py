@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 import uvloop
@@ -10,6 +11,7 @@ from evervec.errors import QueueDownError, StreamMismatchError
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.jetstream.delivery import UnsettledDeliveries
 from evervec.queue.jetstream.lane_reader import LaneReader
+from evervec.queue.receiver import serve
 from tests.queue.conftest import Brokers
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import empty, eventually, working
@@ -190,3 +192,24 @@ async def test_a_flush_that_is_given_up_and_answered_all_the_same_is_no_news(
     await client._send_ping(given_up)
     await eventually(lambda: client._reading_task.done())
     assert "encountered error" not in caplog.text
+
+
+async def test_a_stop_whose_cancellation_is_swallowed_still_ends_the_worker(
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = brokers()
+    began = asyncio.Event()
+
+    async def swallow() -> None:
+        """Do what `wait_for` does before Python 3.12 when the answer comes together with the cancellation."""
+        began.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(broker, "_recreate", swallow)
+    finish = asyncio.Event()
+    worker = asyncio.create_task(serve(broker, max_async_tasks=1, wait_tasks_timeout=1, finish=finish))
+    async with asyncio.timeout(20):
+        await began.wait()
+        finish.set()
+        await worker

@@ -9,6 +9,7 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from evervec import log
+from evervec.cancellation import raise_if_cancelled
 from evervec.errors import QueueDownError
 from evervec.queue import dead_letters
 from evervec.queue.broker import JetStreamBroker
@@ -26,6 +27,7 @@ async def move_exhausted_tasks(broker: JetStreamBroker) -> None:
     """Move them until cancelled or the broker is closed. A crash repeats a move, which is deduplicated."""
     # Not `while True`: on a closed connection nats-py turns a cancellation into an error of its own.
     while broker.started:
+        raise_if_cancelled()
         try:
             # A fresh subscription each time: requests of an old one may be lost with a connection.
             subscription = await broker.js.pull_subscribe_bind(ADVISORY_CONSUMER, broker.layout.advisory_stream)

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evervec.domain.documents.chunking import Recipe
-from evervec.errors import EmptySourceError, Refused
+from evervec.errors import EmptySourceError, MissingExtraError, Refused
+from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
@@ -124,6 +125,20 @@ async def test_a_folder_that_is_suddenly_empty_is_not_believed(resources: Resour
     assert len(await chunks(psql)) == 1
     await ingest(resources, folder, allow_empty=True)
     assert await chunks(psql) == []
+
+
+async def test_a_run_that_misses_a_package_is_not_tried_again(
+    resources: Resources, psql: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise MissingExtraError(what="Reading code", package="tree_sitter", extra="code")
+
+    monkeypatch.setattr(Chunker, "_chunk", missing)
+    put(folder / "page.md", section("Kept"))
+    with pytest.raises(MissingExtraError):
+        await ingest(resources, folder)
+    (run,) = await psql.fetch("SELECT state, error FROM index_runs")
+    assert run["state"] == "failed" and "evervec[code]" in run["error"]
 
 
 async def test_one_of_two_folders_that_is_suddenly_empty_is_not_believed_either(

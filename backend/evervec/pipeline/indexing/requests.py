@@ -7,7 +7,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.documents.document import ChangedIds
-from evervec.errors import EvervecError, IndexRunningError, Refused, UnknownDatasetError
+from evervec.errors import EvervecError, IndexRunningError, MissingExtraError, Refused, UnknownDatasetError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.chunking import DatasetGone
@@ -209,10 +209,10 @@ async def _perform(
 
 
 async def _failed(database: Database, run: RunRecord, error: Exception) -> None:
-    """End a run that failed by the caller's mistake; postpone one whose source or provider is unreachable."""
-    later = isinstance(error, EvervecError) and not isinstance(error, Refused) and run.attempts < ATTEMPTS
+    """End a run that would fail again in the same way; postpone one whose source or provider is unreachable."""
+    same_again = isinstance(error, Refused | MissingExtraError) or not isinstance(error, EvervecError)
     message = str(error) or type(error).__name__
-    if not later:
+    if same_again or run.attempts >= ATTEMPTS:
         await _end(database, run, "failed", message)
         return
     async with database.transaction() as tx:

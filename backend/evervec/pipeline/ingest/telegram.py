@@ -1,11 +1,11 @@
 """Telegram messages are imported: first committed, then announced. An invalid one is counted and listed, and stops no other."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from evervec.cancellation import raise_if_cancelled
 from evervec.domain.extraction.message import IncomingMessage, ReadMessage, RejectedMessage, SkippedMessage
 from evervec.errors import ExportError
 from evervec.pipeline.batch import router
@@ -56,7 +56,7 @@ async def import_telegram(
         await router.require_batch_api(resources)
     target = None
     for batch in _batches(reader.read_export(path)):
-        _stop_if_cancelled()
+        raise_if_cancelled()
         if target is None:  # not before there is something to put into it
             async with resources.database.transaction() as tx:
                 target = await datasets.ensure(tx, project, dataset)
@@ -64,13 +64,6 @@ async def import_telegram(
         if progress is not None:
             progress(len(batch))
     return report
-
-
-def _stop_if_cancelled() -> None:
-    """Until Python 3.12 `wait_for` swallows a cancellation that comes together with the answer: a long loop asks again."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def save_message(resources: Resources, raw: Mapping[str, object], project: str, dataset: str) -> ImportReport:

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from evervec import log
+from evervec.cancellation import raise_if_cancelled
 from evervec.queue.jetstream.connection import CONNECTION_ERRORS
 from evervec.queue.jetstream.delivery import Delivery, UnsettledDeliveries
 from evervec.queue.jetstream.pull import Pull
@@ -71,6 +72,7 @@ class LaneReader:
     async def next(self, repair: Callable[[], Awaitable[None]]) -> Delivery:
         """Return the next message to run. Wait for ever; call `repair` when a consumer is missing, which may raise."""
         while True:
+            raise_if_cancelled()
             self._unsettled.changed.clear()
             if self._runnable_lane() is not None:
                 await self._withdraw_requests()

@@ -1,52 +1,81 @@
-"""Alembic's entry point: connect, run the migrations, then install what is derived (functions, triggers, views)."""
+"""Alembic's entry point: prepare the database, run the migrations, then install what is derived (functions, triggers, view)."""
 
 import asyncio
-import os
-from urllib.parse import urlsplit
+from typing import Any
 
 from alembic import context
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store.schema import columns, models, triggers
+from evervec.settings import Settings
+from evervec.store.connections import quoted
+from evervec.store.schema import columns, installation, models, triggers
+from evervec.store.session import Database
 
 # pgvector.sqlalchemy makes its own types known
 ischema_names["xid8"] = columns.Xid8
 config = context.config
+HEAD = tuple(ScriptDirectory.from_config(config).get_heads())
 
 
-def url() -> str:
-    given = config.attributes.get("url") or os.environ.get("EVERVEC_DATABASE_URL")
-    if not given:
+def database() -> Database:
+    given = config.attributes.get("database")
+    if isinstance(given, Database):
+        return given
+    settings = Settings()
+    if settings.database_url is None:
         raise SystemExit("Set EVERVEC_DATABASE_URL, or run `evervec migrate` for the embedded PostgreSQL.")
-    return f"postgresql+asyncpg{given[len(urlsplit(given).scheme) :]}"
+    direct = settings.database_direct_url
+    return Database(
+        settings.database_url.get_secret_value(),
+        direct_url=direct.get_secret_value() if direct else None,
+        schema=settings.database_schema,
+    )
 
 
 def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
     """Return False for HNSW indexes: they belong to a space and are built when it is activated, not by a migration."""
+    if type_ == "table":
+        return name != "alembic_version"
     return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
 
 
-def run(connection: Connection) -> None:
+def run(connection: Connection, schema: str) -> None:
+    def alone(**_: Any) -> None:
+        # the first migration needs the type vector; the others must not see tables of other programs in its schema
+        connection.exec_driver_sql(f"SET search_path = {quoted(schema)}")
+
+    at = MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_heads()
+    if at not in ((), HEAD):
+        alone()
+    connection.commit()
     # one transaction a migration: a later one may leave it to build an index while others write
     context.configure(
-        connection=connection, target_metadata=models.metadata, include_name=ours, transaction_per_migration=True
+        connection=connection,
+        target_metadata=models.metadata,
+        include_name=ours,
+        transaction_per_migration=True,
+        version_table_schema=schema,
+        on_version_apply=alone,
     )
     with context.begin_transaction():
         context.run_migrations()
-    at = context.get_context().get_current_heads()
-    if at and at == (ScriptDirectory.from_config(config).get_current_head(),):
-        for statement in triggers.install():
+    if context.get_context().get_current_heads() == HEAD:
+        for statement in triggers.install(schema):
             connection.exec_driver_sql(statement)
     connection.commit()
 
 
 async def online() -> None:
-    engine = create_async_engine(url(), poolclass=NullPool)
+    opened = database()
+    schema = opened.schema or "evervec"
+    await installation.prepare(opened, schema)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=opened.open_direct, poolclass=NullPool)
     async with engine.connect() as connection:
-        await connection.run_sync(run)
+        await connection.run_sync(run, schema)
     await engine.dispose()
 
 

@@ -55,7 +55,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     stack = Stack(Settings(home=tmp_path_factory.mktemp("stack"), database_url=None, nats_url=None))
     asyncio.run(stack.open())
     found = Servers(stack.urls.database_url, stack.urls.nats_url)
-    asyncio.run(_sql(found.database_url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
+    # the tests' own connections name our tables without a schema, as people do who look into the embedded database
+    path = "ALTER SYSTEM SET search_path = '\"$user\"', public, evervec"
+    asyncio.run(_sql(found.database_url, "ALTER SYSTEM SET fsync = off", path, "SELECT pg_reload_conf()"))
     yield found
     asyncio.run(stack.close())
 

@@ -138,6 +138,13 @@ class DatabaseAddressError(Refused):
     """
 
 
+class PoolerError(Refused):
+    """{purpose} needs a session of its own, and EVERVEC_DATABASE_URL leads to a pooler, which gives none.
+
+    Set EVERVEC_DATABASE_DIRECT_URL to the address of the server itself.
+    """
+
+
 class DatabaseRefusedError(EvervecError):
     """PostgreSQL at {where} refuses: {reason}. {advice}"""
 
@@ -147,7 +154,7 @@ class SourceDownError(EvervecError):
 
 
 class ConflictError(EvervecError):
-    """PostgreSQL ended this transaction, because it and another one waited for each other ({reason}).
+    """PostgreSQL ended this transaction, because another one was in its way ({reason}).
 
     Nothing of it was saved: run it again.
     """

@@ -112,7 +112,14 @@ async def _connect(broker: "JetStreamBroker | QueueReader", *, worker: bool) -> 
 
 async def _database(settings: Settings, url: str, migrate: bool | None, progress: Progress) -> Database:
     """Connect, and migrate if asked to, or if the database is embedded. Every migration also renews triggers and view."""
-    database = Database(url, pool_size=settings.pool_size, connect_seconds=settings.connect_seconds)
+    direct = settings.database_direct_url
+    database = Database(
+        url,
+        direct_url=direct.get_secret_value() if direct else None,
+        schema=settings.database_schema,
+        pool_size=settings.pool_size,
+        connect_seconds=settings.connect_seconds,
+    )
     if migrate or (migrate is None and settings.embedded_database):
         await _migrate(database, progress, only_if_needed=migrate is None)
     return await database.open()

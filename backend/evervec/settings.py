@@ -39,6 +39,15 @@ class Settings(BaseSettings):
         default=None,
         description="PostgreSQL to use, as a `postgresql://` address. Unset: a PostgreSQL of our own is started.",
     )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description="Address of the same PostgreSQL without a pooler between, for migrations and index builds. Unset: `EVERVEC_DATABASE_URL`.",
+    )
+    database_schema: str = Field(
+        default="evervec",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Schema that holds everything of Evervec in the database.",
+    )
     nats_url: SecretStr | None = Field(
         default=None, description="NATS to use, as a `nats://` address. Unset: a NATS of our own is started."
     )

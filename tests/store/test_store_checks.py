@@ -45,7 +45,7 @@ async def test_a_server_without_pgvector_says_that_it_is_not_installed() -> None
 async def test_the_server_of_these_tests_passes(database: Database) -> None:
     async with database.read() as tx:
         await checks.server(tx)
-        await checks.schema(tx)
+        await checks.schema(tx, "evervec")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from typing import Protocol
 
 from evervec.errors import SchemaMismatchError, ServerTooOldError
+from evervec.store.connections import quoted
 
 LEAST_POSTGRES = 15
 LEAST_PGVECTOR = (0, 8, 4)
-SCHEMA = "0005"
+SCHEMA = "0006"
 
 
 class Reads(Protocol):
@@ -41,18 +42,19 @@ async def server(tx: Reads) -> None:
         )
 
 
-async def schema(tx: Reads) -> None:
-    """Raise `SchemaMismatchError` unless exactly the migrations of this version of Evervec were applied."""
-    found = await revision(tx)
+async def schema(tx: Reads, name: str) -> None:
+    """Raise `SchemaMismatchError` unless exactly the migrations of this version of Evervec were applied to a schema."""
+    found = await revision(tx, name)
     if found != SCHEMA:
         raise SchemaMismatchError(found=found or "none", wanted=SCHEMA)
 
 
-async def revision(tx: Reads) -> object:
-    """Return the revision of the schema, several if somebody made it so; None for a database without one."""
-    if await tx.fetchval("SELECT to_regclass('alembic_version')") is None:
+async def revision(tx: Reads, name: str) -> object:
+    """Return the revision of our tables in a schema, several if somebody made it so; None if there are none."""
+    table = f"{quoted(name)}.alembic_version"
+    if await tx.fetchval("SELECT to_regclass($1)", table) is None:
         return None
-    return await tx.fetchval("SELECT string_agg(version_num, ',') FROM alembic_version")
+    return await tx.fetchval(f"SELECT string_agg(version_num, ',') FROM {table}")
 
 
 def pgvector_version(text: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ UNREACHABLE = (
     asyncpg.CannotConnectNowError,
 )
 
-CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 
 LOG = "See the server's log for more."
 ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."

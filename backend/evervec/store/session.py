@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -12,6 +12,7 @@ import asyncpg
 from evervec import log
 from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
 from evervec.store import checks
+from evervec.store.connections import Connections
 from evervec.store.refusals import refusal, translate, unusable_address
 
 LOCK_SECONDS = 0.1
@@ -89,8 +90,18 @@ class Tx(ReadTx):
 class Database:
     """One pool of connections to one database. Opened by the runtime, closed by it."""
 
-    def __init__(self, url: str, *, pool_size: int = 8, connect_seconds: float = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        direct_url: str | None = None,
+        schema: str | None = "evervec",
+        pool_size: int = 8,
+        connect_seconds: float = 10,
+    ) -> None:
         self.url = url
+        self.schema = schema
+        self._connections = Connections(url, direct_url, schema, connect_seconds)
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
         self._pool: Any = None
@@ -119,7 +130,7 @@ class Database:
             try:
                 async with self.read() as tx:
                     await checks.server(tx)
-                    await checks.schema(tx)
+                    await checks.schema(tx, self.schema or "public")
             except BaseException:
                 await self.aclose()
                 raise
@@ -133,9 +144,9 @@ class Database:
                     self.url,
                     min_size=1,
                     max_size=self._pool_size,
+                    connect=self._connections.open,
                     init=self._prepare,
-                    timeout=self._connect_seconds,
-                    server_settings={"application_name": "evervec"},
+                    reset=_keep,
                 )
             except asyncpg.CannotConnectNowError:
                 await asyncio.sleep(STARTING_PAUSE)
@@ -152,7 +163,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """Open a short writing transaction: committed at the end, rolled back on an exception."""
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, self._begun(connection, read_only=False):
             yield Tx(connection)
 
     async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
@@ -174,39 +185,69 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadTx]:
         """Open a read-only transaction on one snapshot."""
-        async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with self._connection() as connection, self._begun(connection, read_only=True):
             yield ReadTx(connection)
 
     @asynccontextmanager
+    async def _begun(self, connection: Any, *, read_only: bool) -> AsyncIterator[None]:
+        """Begin a transaction, commit it at the end, and roll it back on an exception."""
+        await connection.execute(self._connections.begin(read_only=read_only))
+        try:
+            yield
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        if await connection.execute("COMMIT") != "COMMIT":
+            raise ConflictError(reason="a statement in it had failed")
+
+    @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AutocommitConnection]:
-        """Open a connection without a transaction, for statements that refuse one: CREATE INDEX CONCURRENTLY."""
-        async with self._connection() as connection:
+        """Open a direct connection without a transaction, for statements that refuse one: CREATE INDEX CONCURRENTLY."""
+        async with self.direct("CREATE INDEX CONCURRENTLY") as connection:
             yield AutocommitConnection(connection)
+
+    @asynccontextmanager
+    async def direct_transaction(self, purpose: str) -> AsyncIterator[Tx]:
+        """Open a writing transaction on a direct connection, for changes of the schema."""
+        async with self.direct(purpose) as connection, self._begun(connection, read_only=False):
+            yield Tx(connection)
+
+    @asynccontextmanager
+    async def direct(self, purpose: str) -> AsyncIterator[Any]:
+        """Open a connection of the driver for what needs a session of its own; it is closed at the end.
+
+        Raises `PoolerError` if the only address leads to a pooler.
+        """
+        async with self._translated(self._connections.direct(purpose)) as connection:
+            yield connection
+
+    async def open_direct(self) -> Any:
+        """Open a direct connection that the caller closes, for a library that opens its connections by itself."""
+        return await self._connections.open_direct()
 
     @asynccontextmanager
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:
         """Hold a session lock by name, one holder in this database; yield whether it was acquired."""
-        async with self._connection() as connection:
-            acquired = await _try_lock(connection, name)
+        async with self.direct(f"the lock {name!r}") as connection:
+            key = f"{self.schema}:{name}"
+            acquired = await _try_lock(connection, key)
             while wait and not acquired:
                 # polling instead of pg_advisory_lock: a statement that waits has a snapshot, and the holder's
                 # CREATE INDEX CONCURRENTLY would wait for that snapshot: a deadlock
                 await asyncio.sleep(LOCK_SECONDS)
-                acquired = await _try_lock(connection, name)
+                acquired = await _try_lock(connection, key)
             try:
                 yield acquired
             finally:
                 if acquired and not connection.is_closed():
-                    await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", f"evervec:{name}")
+                    await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
 
     async def _prepare(self, connection: Any) -> None:
-        """Let vectors cross the wire as bytes: the store packs and unpacks them with numpy, never one by one."""
         connection.add_termination_listener(self._ended)
-        schema = await connection.fetchval(
-            "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
-        )
-        if schema is not None:
-            await connection.set_type_codec("vector", schema=schema, encoder=bytes, decoder=bytes, format="binary")
+        # one transaction, so that a pooler keeps one session for all of it
+        async with self._begun(connection, read_only=True):
+            await self._connections.prepare(connection)
 
     def _ended(self, _: object) -> None:
         self.lost_connections += 1
@@ -215,9 +256,15 @@ class Database:
     async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
             raise DatabaseDownError(where=self.where, reason="the database is not open")
+        async with self._translated(self._pool.acquire(timeout=self._connect_seconds)) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _translated(self, opened: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+        """Open a connection, and raise our own errors for those of the driver."""
         own: Exception | None = None
         try:
-            async with self._pool.acquire(timeout=self._connect_seconds) as connection:
+            async with opened as connection:
                 try:
                     yield connection
                 except (OSError, TimeoutError) as error:
@@ -232,6 +279,10 @@ class Database:
             raise ours from error
 
 
+async def _keep(_: object) -> None:
+    """Leave a connection as it is when it returns to the pool: a transaction sets everything for itself alone."""
+
+
 def where(url: str) -> str:
     """Return a database URL without its credentials, also if they hold an unescaped `@`, `/` or `?`."""
     scheme, _, rest = re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1", url).rpartition("://")
@@ -240,5 +291,5 @@ def where(url: str) -> str:
     return f"{scheme or 'postgresql'}://{address}" + (f"?{'&'.join(known)}" if known else "")
 
 
-async def _try_lock(connection: Any, name: str) -> bool:
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"evervec:{name}"))
+async def _try_lock(connection: Any, key: str) -> bool:
+    return bool(await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", key))

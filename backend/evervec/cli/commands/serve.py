@@ -108,7 +108,7 @@ def migrate(as_json: Json = False) -> None:
 
     async def revision(runtime: Runtime) -> str:
         async with runtime.resources.database.read() as tx:
-            return str(await checks.revision(tx))
+            return str(await checks.revision(tx, runtime.settings.database_schema))
 
     found = with_runtime(revision, migrate=True)
     output.document({"schema": found}) if as_json else output.echo(f"The schema is {found}, as this Evervec wants it.")

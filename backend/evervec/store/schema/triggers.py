@@ -1,69 +1,94 @@
-"""Functions, triggers and the status view: derived from the declarations, so `install` may run at any time again."""
+"""Functions, triggers and the status view: derived from the declarations, so `install` may run at any time again.
+
+They run inside the statements of other programs, whatever these have set and whoever they are. So every name is written with
+its schema, every function has a search path of its own that nobody else can write to, and runs with the rights of the role
+that migrated the database.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from evervec.domain.text import BLANK_PATTERN
+from evervec.store.connections import quoted
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+
+SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 
 # The vector follows its text: a moved row or a vanished vector leaves a tombstone for the mirrors, and a vector
 # set by anybody who does not know about changed_xid still shows up in the feed.
-VECTOR_CHANGED = (
-    """
-CREATE OR REPLACE FUNCTION evervec_vector_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+VECTOR_CHANGED = """
 BEGIN
     IF NEW.content_hash IS NULL OR NEW.embedding IS NULL THEN
         NEW.embedding := NULL; NEW.embedded_hash := NULL; NEW.space_id := NULL; NEW.embedded_at := NULL;
     END IF;
     IF OLD.embedding IS NOT NULL AND (NEW.embedding IS NULL OR NEW.dataset_id <> OLD.dataset_id) THEN
-        INSERT INTO vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
+        INSERT INTO {schema}.vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
     END IF;
     NEW.changed_xid := pg_current_xact_id();
     RETURN NEW;
-END $$
-""",
-    """
-CREATE OR REPLACE TRIGGER evervec_vector_changed BEFORE UPDATE OF embedding, content_hash, dataset_id ON embeddings
-    FOR EACH ROW WHEN (
-        NEW.embedding IS NULL OR NEW.content_hash IS NULL OR NEW.dataset_id <> OLD.dataset_id
-        OR (NEW.changed_xid = OLD.changed_xid AND NEW.embedding IS DISTINCT FROM OLD.embedding)
-    ) EXECUTE FUNCTION evervec_vector_changed()
-""",
-    "ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_changed",
-    """
-CREATE OR REPLACE FUNCTION evervec_vector_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+END"""
+
+# Rows are compared as bytes: the operators of an extension have a schema, and a restore does not look there.
+VECTOR_IS_NEW = """
+    NEW.embedding IS NULL OR NEW.content_hash IS NULL OR NEW.dataset_id <> OLD.dataset_id
+    OR (NEW.changed_xid = OLD.changed_xid AND pg_catalog.record_image_ne(ROW(NEW.embedding), ROW(OLD.embedding)))
+"""
+
+VECTOR_DELETED = """
 BEGIN
     IF OLD.embedding IS NOT NULL THEN
-        INSERT INTO vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
+        INSERT INTO {schema}.vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
     END IF;
     -- a replica applies deletes without firing foreign keys
-    DELETE FROM embed_work WHERE vector_id = OLD.vector_id;
+    DELETE FROM {schema}.embed_work WHERE vector_id = OLD.vector_id;
     RETURN NULL;
-END $$
-""",
-    """
-CREATE OR REPLACE TRIGGER evervec_vector_deleted AFTER DELETE ON embeddings
-    FOR EACH ROW EXECUTE FUNCTION evervec_vector_deleted()
-""",
-    "ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_deleted",
-)
+END"""
+
+# A dump of the data alone brings records that the triggers of its rows made again a moment before, or are about to:
+# the dumped ones have the vectors, so they win, and a new record gives way with its id.
+VECTOR_RESTORED = """
+DECLARE
+    has_vector boolean;
+BEGIN
+    SELECT embedding IS NOT NULL INTO has_vector FROM {schema}.embeddings WHERE kind = NEW.kind AND row_id = NEW.row_id;
+    IF has_vector AND NEW.embedding IS NULL THEN
+        RETURN NULL;
+    END IF;
+    DELETE FROM {schema}.embeddings WHERE kind = NEW.kind AND row_id = NEW.row_id AND embedding IS NULL;
+    DELETE FROM {schema}.embed_work w USING {schema}.embeddings e
+    WHERE e.vector_id = NEW.vector_id AND e.embedding IS NULL AND w.vector_id = e.vector_id;
+    UPDATE {schema}.embeddings SET vector_id = DEFAULT WHERE vector_id = NEW.vector_id AND embedding IS NULL;
+    RETURN NEW;
+END"""
 
 # A text that changed is a new revision: it has to be scored and extracted again.
-MESSAGE_REVISED = (
-    """
-CREATE OR REPLACE FUNCTION evervec_message_revised() RETURNS trigger LANGUAGE plpgsql AS $$
+MESSAGE_REVISED = """
 BEGIN
     NEW.revision := OLD.revision + 1;
     RETURN NEW;
-END $$
-""",
-    """
-CREATE OR REPLACE TRIGGER evervec_message_revised BEFORE UPDATE OF content ON messages
-    FOR EACH ROW WHEN (NEW.content IS DISTINCT FROM OLD.content) EXECUTE FUNCTION evervec_message_revised()
-""",
-    "ALTER TABLE messages ENABLE ALWAYS TRIGGER evervec_message_revised",
-)
+END"""
 
-STATUS_VIEW = (
-    """
-CREATE OR REPLACE VIEW embedding_status AS
+TRACK = """
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM {schema}.embeddings WHERE kind = {kind};
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.{key} IS DISTINCT FROM OLD.{key}) THEN
+        DELETE FROM {schema}.embeddings WHERE kind = {kind} AND row_id = OLD.{key};
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO {schema}.embeddings AS e (kind, row_id, dataset_id, content_hash)
+        VALUES ({kind}, NEW.{key}, NEW.{dataset}, {digest})
+        ON CONFLICT (kind, row_id) DO UPDATE
+        SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
+        WHERE e.dataset_id <> EXCLUDED.dataset_id OR e.content_hash IS DISTINCT FROM EXCLUDED.content_hash;
+    END IF;
+    RETURN NULL;
+END"""
+
+STATUS_VIEW = """
+CREATE OR REPLACE VIEW {schema}.embedding_status AS
 SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
        CASE WHEN e.content_hash IS NULL THEN 'EMPTY'
             WHEN e.embedded_hash = e.content_hash THEN 'READY'
@@ -71,9 +96,29 @@ SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
             ELSE 'PENDING' END AS embedding_status,
        CASE WHEN e.embedded_hash IS DISTINCT FROM e.content_hash THEN w.last_error END AS error_message,
        w.attempts, w.not_before, w.lease_until, e.embedded_at
-FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash
-""",
-)
+FROM {schema}.embeddings e
+LEFT JOIN {schema}.embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash
+"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of a trigger; `body` is its text as PostgreSQL keeps it."""
+
+    name: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger on one of our tables. `event` is what stands between its name and its table."""
+
+    name: str
+    table: str
+    event: str
+    function: str
+    condition: str = ""
+    each: str = "FOR EACH ROW"
 
 
 def content_hash(embeddable: Embeddable) -> str:
@@ -82,49 +127,55 @@ def content_hash(embeddable: Embeddable) -> str:
     return f"CASE WHEN {text} !~ '{BLANK_PATTERN}' THEN sha256(convert_to({text}, 'UTF8')) END"
 
 
-def _track(embeddable: Embeddable) -> tuple[str, ...]:
-    """Return the triggers that keep one table's records in `embeddings`, in the writer's own transaction."""
-    table, name = embeddable.table, f"evervec_track_{embeddable.table}"
-    watched = (embeddable.key, embeddable.dataset, *embeddable.columns)
-    changed = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in watched)
-    run = f"EXECUTE FUNCTION {name}()"
-    return (
-        _track_function(embeddable, name),
-        f"CREATE OR REPLACE TRIGGER {name} AFTER INSERT OR DELETE ON {table} FOR EACH ROW {run}",
-        f"CREATE OR REPLACE TRIGGER {name}_update AFTER UPDATE OF {', '.join(watched)} ON {table} "
-        f"FOR EACH ROW WHEN ({changed}) {run}",
-        f"CREATE OR REPLACE TRIGGER {name}_truncate AFTER TRUNCATE ON {table} {run}",
-        *(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}{suffix}" for suffix in ("", "_update", "_truncate")),
+def functions(schema: str) -> Iterator[Function]:
+    """Return the functions of the triggers."""
+    name = quoted(schema)
+    yield Function("evervec_vector_changed", VECTOR_CHANGED.format(schema=name))
+    yield Function("evervec_vector_deleted", VECTOR_DELETED.format(schema=name))
+    yield Function("evervec_vector_restored", VECTOR_RESTORED.format(schema=name))
+    yield Function("evervec_message_revised", MESSAGE_REVISED)
+    for embeddable in EMBEDDABLES:
+        digest = content_hash(embeddable).replace("r.", "NEW.")
+        kind, key, dataset = embeddable.kind, embeddable.key, embeddable.dataset
+        body = TRACK.format(schema=name, kind=kind, key=key, dataset=dataset, digest=digest)
+        yield Function(_tracker(embeddable), body)
+
+
+def declared() -> Iterator[Trigger]:
+    """Return the triggers that keep records and feed true, in the writer's own transaction."""
+    changes = "BEFORE UPDATE OF embedding, content_hash, dataset_id"
+    yield Trigger("evervec_vector_changed", "embeddings", changes, "evervec_vector_changed", VECTOR_IS_NEW)
+    yield Trigger("evervec_vector_deleted", "embeddings", "AFTER DELETE", "evervec_vector_deleted")
+    # depth 0: not what another trigger of ours inserts
+    yield Trigger(
+        "evervec_vector_restored", "embeddings", "BEFORE INSERT", "evervec_vector_restored", "pg_trigger_depth() = 0"
     )
+    revised = "NEW.content IS DISTINCT FROM OLD.content"
+    yield Trigger("evervec_message_revised", "messages", "BEFORE UPDATE OF content", "evervec_message_revised", revised)
+    for embeddable in EMBEDDABLES:
+        name = _tracker(embeddable)
+        watched = (embeddable.key, embeddable.dataset, *embeddable.columns)
+        changed = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in watched)
+        yield Trigger(name, embeddable.table, "AFTER INSERT OR DELETE", name)
+        yield Trigger(f"{name}_update", embeddable.table, f"AFTER UPDATE OF {', '.join(watched)}", name, changed)
+        yield Trigger(f"{name}_truncate", embeddable.table, "AFTER TRUNCATE", name, each="")
 
 
-def _track_function(embeddable: Embeddable, name: str) -> str:
-    kind, key, dataset = embeddable.kind, embeddable.key, embeddable.dataset
-    digest = content_hash(embeddable).replace("r.", "NEW.")
-    return f"""
-CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM embeddings WHERE kind = {kind};
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.{key} IS DISTINCT FROM OLD.{key}) THEN
-        DELETE FROM embeddings WHERE kind = {kind} AND row_id = OLD.{key};
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        INSERT INTO embeddings (kind, row_id, dataset_id, content_hash)
-        VALUES ({kind}, NEW.{key}, NEW.{dataset}, {digest})
-        ON CONFLICT (kind, row_id) DO UPDATE
-        SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
-        WHERE embeddings.dataset_id <> EXCLUDED.dataset_id
-           OR embeddings.content_hash IS DISTINCT FROM EXCLUDED.content_hash;
-    END IF;
-    RETURN NULL;
-END $$
-"""
+def _tracker(embeddable: Embeddable) -> str:
+    return f"evervec_track_{embeddable.table}"
 
 
-def install() -> list[str]:
+def install(schema: str) -> Iterator[str]:
     """Return the statements that bring functions, triggers and the view up to date; they may run again at any time."""
-    tracked = [statement for embeddable in EMBEDDABLES for statement in _track(embeddable)]
-    return [*VECTOR_CHANGED, *MESSAGE_REVISED, *tracked, *STATUS_VIEW]
+    name = quoted(schema)
+    for function in functions(schema):
+        yield f"CREATE OR REPLACE FUNCTION {name}.{function.name}() RETURNS trigger {SAFE} AS $${function.body}$$"
+    for trigger in declared():
+        condition = f"WHEN ({trigger.condition})" if trigger.condition else ""
+        table = f"{name}.{trigger.table}"
+        yield (
+            f"CREATE OR REPLACE TRIGGER {trigger.name} {trigger.event} ON {table} {trigger.each} {condition} "
+            f"EXECUTE FUNCTION {name}.{trigger.function}()"
+        )
+        yield f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger.name}"
+    yield STATUS_VIEW.format(schema=name)

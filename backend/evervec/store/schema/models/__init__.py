@@ -10,6 +10,7 @@ from evervec.store.schema.models.messages import ExtractWork, Message
 from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
 from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider
+from evervec.store.schema.models.repairs import TriggerRepair
 
 __all__ = [
     "Atom",
@@ -34,6 +35,7 @@ __all__ = [
     "Project",
     "RecallCheck",
     "Topic",
+    "TriggerRepair",
     "VectorTombstone",
     "metadata",
 ]

@@ -28,6 +28,16 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCA
 SQL_ROOMS = ("store/", "stack/postgres/")
 """The second makes the embedded server's cluster and database, before anything can connect to it."""
 
+NEAREST = re.compile(
+    r"\bORDER\s+BY\b(?:(?!\bLIMIT\b).)*(?:<=>|distance)(?:(?!\bORDER\b).)*\bLIMIT\b|^\s*\w*nearest\w*\s*$", re.DOTALL
+)
+"""A search that is ordered by a distance and cut off, or a part that a function with such a name puts in."""
+FILTERING = re.compile(
+    r"(?:\bWHERE\b|(?<!LEFT )\bJOIN\b(?:(?!\bJOIN\b|\bWHERE\b).)*?\b(?:ON|USING)\b)"
+    r"(?:(?!\bWHERE\b|\bJOIN\b|\bLEFT\b|\bCROSS\b|\bGROUP\s+BY\b|\bORDER\s+BY\b|\bLIMIT\b|\bSELECT\b).)*",
+    re.DOTALL,
+)
+
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 PRIVATE_WORDS = re.compile(r"kitchen|canary_sings|in_company|\bwish|left without a word", re.IGNORECASE)
 
@@ -84,6 +94,75 @@ def statements(module: Module) -> Iterator[Finding]:
         if isinstance(node, ast.Constant) and SQL.match(str(node.value)) and node not in docstrings:
             text = f"{str(node.value).split()[0]} …: SQL belongs into a function of the store"
             yield module.path, node.lineno, text
+
+
+def late_filters(module: Module) -> Iterator[Finding]:
+    """Forbid a filter or a join on what an ordered search has cut off already: it takes hits away, and others were left out.
+
+    Its distance may be compared, since that only shortens the end; a LEFT JOIN takes nothing away.
+    """
+    for line, text in sql_texts(module):
+        for start, end in _parentheses(text):
+            inner = _outermost(text[start + 1 : end])
+            if not NEAREST.search(inner):
+                continue
+            names = {words[-1] for item in _select_list(inner) if (words := re.findall(r"\w+", item))} - {"distance"}
+            cte = re.search(r"(\w+)\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?$", text[:start])
+            after = text[end + 1 :] if cte else text[end + 1 : _closing(text, end + 1)]
+            alias = cte[1] if cte else "".join(re.findall(r"^\s*(?:AS\s+)?(\w+)", after))
+            for clause in FILTERING.findall(after):
+                for owner, name in re.findall(r"(?:(\w+)\.)?\b(\w+)\b(?!\.)", clause):
+                    if (owner == alias and name != "distance") or (not owner and name in names):
+                        yield (
+                            module.path,
+                            line,
+                            f"{alias}.{name} is filtered after the LIMIT: filter inside of the search",
+                        )
+
+
+def sql_texts(module: Module) -> Iterator[tuple[int, str]]:
+    """Return the texts of a module that hold SQL, with their lines; what an f-string puts in is one word."""
+    parts = {id(part) for node in module.nodes if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    for node in module.nodes:
+        if isinstance(node, ast.JoinedStr):
+            yield (
+                node.lineno,
+                "".join(
+                    re.sub(r"\W+", "_", ast.unparse(part.value))
+                    if isinstance(part, ast.FormattedValue)
+                    else str(part.value)
+                    for part in node.values
+                    if isinstance(part, ast.FormattedValue | ast.Constant)
+                ),
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.lineno, node.value
+
+
+def _parentheses(text: str) -> Iterator[tuple[int, int]]:
+    return ((at, _closing(text, at + 1)) for at, letter in enumerate(text) if letter == "(")
+
+
+def _closing(text: str, start: int) -> int:
+    """Return where the parenthesis around `start` is closed; the end of the text if there is none."""
+    depth = 0
+    for at in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if depth < 0:
+            return at
+    return len(text)
+
+
+def _outermost(text: str) -> str:
+    """Return a text without what is in parentheses."""
+    while (shorter := re.sub(r"\([^()]*\)", " ", text)) != text:
+        text = shorter
+    return text
+
+
+def _select_list(inner: str) -> list[str]:
+    found = re.search(r"\bSELECT\b(.*?)\bFROM\b", inner, re.DOTALL)
+    return found[1].split(",") if found else []
 
 
 def tasks(module: Module) -> Iterator[Finding]:
@@ -194,7 +273,7 @@ def siblings(modules: Sequence[Module]) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
-    commits, statements, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
+    commits, statements, late_filters, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
 )  # fmt: skip
 PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
 

@@ -41,6 +41,29 @@ PLANTED = {
         'def f(table):\n    return f"""\n        DELETE FROM {table}\n    """\n',
         "SQL belongs into",
     ),
+    "a filter after the limit of a search": (
+        "store/embeddings/rows.py",
+        'def f(half):\n    return f"""SELECT n.row_id FROM embeddings e CROSS JOIN LATERAL (\n'
+        "        SELECT row_id, dataset_id, {half} <=> e.{half} AS distance FROM embeddings WHERE kind = {1:d}\n"
+        "        ORDER BY {half} <=> e.{half} LIMIT 10) n\n"
+        '    WHERE e.kind = 1 AND n.dataset_id = ANY($1) AND n.distance <= 1"""\n',
+        "n.dataset_id is filtered after the LIMIT",
+    ),
+    "a filter without the name of the search": (
+        "store/embeddings/rows.py",
+        "x = 'SELECT row_id FROM (SELECT row_id, kind FROM e ORDER BY v <=> $1 LIMIT 10) n WHERE kind = 1'\n",
+        "n.kind is filtered after the LIMIT",
+    ),
+    "a filter of a named search": (
+        "store/embeddings/rows.py",
+        "x = 'WITH n AS MATERIALIZED (SELECT row_id, kind FROM e ORDER BY v <=> $1 LIMIT 10) SELECT * FROM n WHERE n.kind = 1'\n",
+        "n.kind is filtered after the LIMIT",
+    ),
+    "a join after the limit of a search": (
+        "store/embeddings/rows.py",
+        "def f(e):\n    return f'SELECT r.id FROM ({_nearest(e, exact=True)}) n JOIN {e.table} r ON r.id = n.row_id'\n",
+        "n.row_id is filtered after the LIMIT",
+    ),
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
     "silent except": (
@@ -64,6 +87,11 @@ ALLOWED = {
     "a clock that only measures": ("pipeline/upkeep/sweep.py", "from time import monotonic\nx = monotonic()\n"),
     "the date in a header of HTTP": ("vendors/http.py", "from datetime import UTC, datetime\nx = datetime.now(UTC)\n"),
     "SQL in the store": ("store/foreign/reader.py", "x = 'SELECT 1'\n"),
+    "a distance after the limit of a search": (
+        "store/embeddings/rows.py",
+        "x = 'SELECT n.id FROM e CROSS JOIN LATERAL (SELECT id, v <=> e.v AS distance FROM o WHERE kind = 1 "
+        "ORDER BY v <=> e.v LIMIT 10) n LEFT JOIN r ON r.id = n.id WHERE e.kind = 1 AND n.distance < 1'\n",
+    ),
     "SQL that makes the embedded database": ("stack/postgres/cluster.py", "x = f'CREATE DATABASE {NAME}'\n"),
     "a docstring about SQL": ("pipeline/resources.py", "def f():\n    \"\"\"SELECT rows, as the store does.\"\"\"\n"),
     "words in capitals": ("cli/terminal/output.py", "x = 'SET'\ny = 'DELETE, or not'\nz = 'SELECTED rows'\n"),

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from evervec.store import datasets, messages, monitor
-from evervec.store.embeddings import changes, rows, vectors
+from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
 from evervec.store.session import Database
@@ -121,8 +121,15 @@ async def test_the_hnsw_index_answers_from_the_first_row_on(
     assert f"Index Scan using {vectors.index_name(embeddable, chosen.id)}" in plan, plan
 
 
-async def test_duplicates_ask_the_hnsw_index_for_each_row(reader: Database) -> None:
+async def test_duplicates_ask_the_hnsw_index_for_each_text_with_every_filter_inside(reader: Database) -> None:
+    asked = f"EXPLAIN {duplicate_pairs.neighbours_sql(MESSAGE, WIDTH)}"
     async with reader.read() as tx:
         await vectors.use_index(tx, k=10)
-        plan = lines(await tx.fetch(f"EXPLAIN {vectors.duplicates_sql(MESSAGE, WIDTH)}", [BIG], 0.9, 10))
-    assert re.search(r"Index Scan using embeddings_hnsw_message_\d+", plan), plan
+        natural = lines(await tx.fetch(asked, [BIG], 0.9, 10))
+        await tx.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        generic_plan = lines(await tx.fetch(asked, [BIG], 0.9, 10))
+    for plan in (natural, generic_plan):
+        (scan,) = re.findall(
+            r"Limit[^\n]*\n\s+->  Index Scan using embeddings_hnsw_message_\d+.*?(?=\n\s+->|$)", plan, re.DOTALL
+        )
+        assert "dataset_id = ANY" in scan and "embedded_hash <> e.embedded_hash" in scan, plan

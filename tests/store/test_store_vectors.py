@@ -1,6 +1,7 @@
 """Vectors: written only over the text they were made from, of one space and one width, copied, and found again."""
 
 import asyncio
+import itertools
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from evervec.domain.vectors import check_vectors
 from evervec.store import datasets, providers
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import rows, vector_wire, vectors
+from evervec.store.embeddings import duplicate_pairs, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
@@ -245,10 +246,83 @@ async def test_duplicates_are_pairs_of_one_scope_nearest_first(
     ids = [row.row_id for row in found]
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        pairs = await vectors.duplicates(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=10)
-        assert await vectors.duplicates(tx, MESSAGE, DIM, [uuid4()], threshold=0.9, most=10) == []
+        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=10)
+        assert await duplicate_pairs.find(tx, MESSAGE, DIM, [uuid4()], threshold=0.9, most=10) == []
     assert [(one, other) for one, other, _ in pairs] == [(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])]
     assert pairs[0][2] == pytest.approx(1.0, abs=1e-3)
+
+
+TWIN, NEAR, FAR = [1, 0, 0, 0], [1, 0.1, 0, 0], [0, 0, 1, 0]
+
+
+async def written(
+    psql: Any, database: Database, dataset: DatasetRef, space_id: int, texts: list[tuple[str, list[float]]]
+) -> list[int]:
+    """Plant rows with these texts and vectors and return their row ids."""
+    found = await claimed(psql, database, dataset, *(text for text, _ in texts))
+    async with database.transaction() as tx:
+        await vectors.update_vectors_bulk(tx, space_id, found, np.array([v for _, v in texts], np.float32))
+    return [row.row_id for row in found]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_copies_in_another_dataset_hide_no_duplicates(
+    psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool, deleted: bool
+) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    async with database.transaction() as tx:
+        other = await datasets.ensure(tx, "another project", "log")
+    await written(psql, database, other, active.id, [("same", TWIN)] * 40)
+    ids = await written(
+        psql, database, dataset, active.id, [("same", TWIN), ("same", TWIN), ("nearly", NEAR), ("far", FAR)]
+    )
+    if deleted:
+        async with database.transaction() as tx:
+            await datasets.remove(tx, other.id)
+    async with database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=100, exact=exact)
+        gone = await duplicate_pairs.find(tx, MESSAGE, DIM, [other.id], threshold=0.9, most=2000, exact=exact)
+    assert {(ids[0], ids[1]), (ids[0], ids[2])} <= {(one, later) for one, later, _ in pairs}
+    assert {row_id for one, later, _ in pairs for row_id in (one, later)} == set(ids[:3])
+    assert len(gone) == (0 if deleted else 40 * 39 // 2)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_many_equal_texts_hide_no_text_that_is_only_similar(
+    psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
+) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    ids = await written(psql, database, dataset, active.id, [("same", TWIN)] * 15 + [("nearly", NEAR)] * 15)
+    async with database.read() as tx:
+        await vectors.use_index(tx, k=10)
+        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=1000, exact=exact)
+        fewest = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=5, exact=exact)
+    found = {(one, later) for one, later, _ in pairs}
+    equal = {(one, later) for part in (ids[:15], ids[15:]) for one, later in itertools.combinations(part, 2)}
+    assert equal <= found
+    assert (ids[0], ids[15]) in found, "the two texts"
+    assert [score for _, _, score in pairs] == sorted((score for _, _, score in pairs), reverse=True)
+    assert len(fewest) == 5 and {(one, later) for one, later, _ in fewest} <= equal
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_records_whose_rows_are_lost_take_no_places(
+    psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
+) -> None:
+    await vectors.build_indexes(database, active.id, DIM)
+    ids = await written(psql, database, dataset, active.id, [(str(n), TWIN) for n in range(12)] + [("left", NEAR)])
+    await psql.execute("ALTER TABLE messages DISABLE TRIGGER ALL")
+    await psql.execute("DELETE FROM messages WHERE id = ANY($1)", ids[:12])
+    async with database.read() as tx:
+        if not exact:
+            await vectors.use_index(tx, k=2)
+        query = np.array(TWIN, np.float32)
+        hits = await vectors.nearest(tx, MESSAGE, query, k=2, dataset_ids=[dataset.id], exact=exact)
+        every = [row["vector_id"] for row in await tx.fetch("SELECT vector_id FROM embeddings")]
+        joined = await vectors.rejoin(tx, query, every, dataset_ids=[dataset.id], kinds=[MESSAGE])
+    assert [hit.text for hit in hits] == [hit.text for hit in joined] == ["left"]
 
 
 async def test_several_processes_may_build_the_indexes_at_once(database: Database, active: Space) -> None:

@@ -116,6 +116,22 @@ async def test_nothing_that_was_deleted_before_the_search_is_a_hit(
             assert len(mirror.index) == 400
 
 
+async def test_small_datasets_fill_an_answer_when_the_best_of_all_are_deleted(
+    resources: Resources, dataset: DatasetRef, psql: Any
+) -> None:
+    async with resources.database.transaction() as tx:
+        other = await datasets.ensure(tx, "sea", "notes")
+    await stored(resources, dataset, [f"row {n}" for n in range(15)])
+    await stored(resources, other, [f"row {n}" for n in range(15, 30)])
+    async with worker(resources) as one:
+        held = [await until_true(one, each) for each in (dataset, other)]
+        async with held[0]._writing, held[1]._writing:
+            nearest = ids(await search(one, "row 7", k=30))
+            await psql.execute("DELETE FROM messages WHERE id = ANY($1)", nearest[:12])
+            answer = await search(one, "row 7", k=10)
+    assert (answer.engine, ids(answer)) == ("mirror", nearest[12:22])
+
+
 def ids(answer: Any) -> list[int]:
     return [hit.id for hit in answer.hits]
 

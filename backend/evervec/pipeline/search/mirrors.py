@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SPARE_HITS = 8
 """So many more than k are requested of a mirror, because some rows may have been deleted since."""
-WIDENING = 4
-"""The factor by which more rows are requested when too few of them still exist."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ async def search_mirrors(
             hits = await vectors.rejoin(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
         if len(hits) >= k or not more:
             break
-        wanted, widened = wanted * WIDENING, True
+        wanted, widened = wanted * vectors.WIDENING, True
     marks = [snapshot.watermark.xmin for snapshot in snapshots.values()]
     return MirrorHits(hits[:k], frozenset(snapshots), marks, widened)
 
@@ -110,5 +108,6 @@ async def _nearest_ids(
     answers = await asyncio.gather(*(searcher.search(snapshot, query, wanted, only) for snapshot in snapshots))
     ids = np.concatenate([answer.ids for answer in answers])
     best = np.argsort(-np.concatenate([answer.scores for answer in answers]), kind="stable")[:wanted]
-    more = any(len(answer.ids) == wanted for answer in answers)
+    # what is cut off here may be needed too, when rows of the best do not exist any more
+    more = len(ids) > wanted or any(len(answer.ids) == wanted for answer in answers)
     return ids[best].tolist(), more, any(answer.widened for answer in answers)

@@ -15,7 +15,7 @@ from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
 from evervec.store import datasets, monitor
-from evervec.store.embeddings import changes, vectors
+from evervec.store.embeddings import changes, duplicate_pairs, vectors
 from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.session import Database, ReadTx
@@ -126,8 +126,9 @@ async def duplicates(
     scope = await _scope(resources.database, dataset, None, kind)
     dimensions = (await resources.provider()).space.dimensions
     async with resources.database.read() as tx:
-        await vectors.use_index(tx, k=10)
-        found = await vectors.duplicates(tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k)
+        found = await duplicate_pairs.find(
+            tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k
+        )
         texts = await vectors.texts_of(
             tx, scope.kinds[0], {row_id for one, other, _ in found for row_id in (one, other)}
         )

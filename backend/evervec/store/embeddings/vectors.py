@@ -50,6 +50,10 @@ SELECT vector_id FROM written
 """
 
 
+WIDENING = 4
+"""The factor by which more hits are requested when the rows of too many are lost."""
+
+
 class HashedRow(Protocol):
     """A row and the digest of the text that its vector is made of."""
 
@@ -139,14 +143,15 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
     """Return the query that searches one kind.
 
     `$1` is the query vector, `$2` dataset ids or NULL for all, `$3` the limit, `$4` dataset ids to leave out. The inner
-    query is all that an index sees; its hits are joined to their rows outside of it.
+    query is all that an index sees; its hits are joined to their rows outside of it. A hit whose row or dataset is lost
+    (it was deleted while triggers were off) comes without an id.
     """
     return f"""
-        SELECT r.{embeddable.key} AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale,
+        SELECT CASE WHEN d.id IS NOT NULL THEN r.{embeddable.key} END AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale,
                {embeddable.place} AS place
         FROM ({_nearest(embeddable, dimensions, exact=exact)}) n
-        JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
-        JOIN datasets d ON d.id = n.dataset_id
+        LEFT JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
+        LEFT JOIN datasets d ON d.id = n.dataset_id
         ORDER BY n.distance, n.row_id
     """
 
@@ -195,7 +200,8 @@ async def rejoin(
     packed = vector_wire.pack_one(query)
     listed = [embeddable.kind for embeddable in kinds]
     rows = await tx.fetch(REJOIN, packed, list(vector_ids), list(dataset_ids), listed)
-    return [_hit(row, BY_KIND[row["kind"]]) for row in rows]
+    # a record without its row, left by a deletion while triggers were off, has no text
+    return [_hit(row, BY_KIND[row["kind"]]) for row in rows if row["text"] is not None]
 
 
 async def nearest_of(
@@ -251,8 +257,13 @@ async def nearest(
     packed = vector_wire.pack_one(query)
     scope = None if dataset_ids is None else list(dataset_ids)
     # deleted datasets are left out before the limit, or their rows would take places of others
-    rows = await tx.fetch(sql, packed, scope, k, await datasets.deleted(tx))
-    return [_hit(row, embeddable) for row in rows]
+    gone, wanted = await datasets.deleted(tx), k
+    while True:
+        found = await tx.fetch(sql, packed, scope, wanted, gone)
+        rows = [row for row in found if row["id"] is not None]
+        if len(rows) >= k or len(found) < wanted:
+            return [_hit(row, embeddable) for row in rows[:k]]
+        wanted *= WIDENING
 
 
 def _hit(row: Any, embeddable: Embeddable) -> SearchHit:
@@ -300,29 +311,3 @@ async def texts_of(
         list(row_ids),
     )
     return {row["id"]: (row["text"], _place(row)) for row in rows}
-
-
-async def duplicates(
-    tx: ReadTx, embeddable: Embeddable, dimensions: int, dataset_ids: Sequence[UUID], *, threshold: float, most: int
-) -> list[tuple[int, int, float]]:
-    """Return pairs `(row id, later row id, cosine)` of a kind at or above a similarity, nearest pairs first.
-
-    Each row asks the HNSW index for its ten nearest: the work grows with the rows, not with their square.
-    """
-    sql = duplicates_sql(embeddable, dimensions)
-    return [(row["one"], row["other"], row["score"]) for row in await tx.fetch(sql, list(dataset_ids), threshold, most)]
-
-
-def duplicates_sql(embeddable: Embeddable, dimensions: int) -> str:
-    """Return the query for pairs of a kind: `$1` dataset ids, `$2` the least similarity, `$3` the limit."""
-    half = f"embedding::halfvec({dimensions:d})"
-    return f"""
-        SELECT least(e.row_id, n.row_id) AS one, greatest(e.row_id, n.row_id) AS other, 1 - min(n.distance) AS score
-        FROM embeddings e CROSS JOIN LATERAL (
-            SELECT row_id, dataset_id, {half} <=> e.{half} AS distance
-            FROM embeddings WHERE kind = {embeddable.kind:d} ORDER BY {half} <=> e.{half} LIMIT 10
-        ) n
-        WHERE e.kind = {embeddable.kind:d} AND e.embedding IS NOT NULL AND e.dataset_id = ANY($1)
-          AND n.dataset_id = ANY($1) AND n.row_id <> e.row_id AND n.distance <= 1 - $2::float8
-        GROUP BY 1, 2 ORDER BY score DESC, one, other LIMIT $3
-    """

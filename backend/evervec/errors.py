@@ -132,9 +132,9 @@ class DatabaseDownError(EvervecError):
 
 
 class DatabaseAddressError(Refused):
-    """EVERVEC_DATABASE_URL can not be used: {reason}.
+    """{setting} can not be used: {reason}.
 
-    Give an address like postgresql://user:password@127.0.0.1:5432/evervec, or unset it for the embedded PostgreSQL.
+    An address is like postgresql://user:password@127.0.0.1:5432/evervec; unset, the embedded PostgreSQL is used.
     """
 
 

@@ -67,4 +67,6 @@ def unusable_address(error: ValueError) -> DatabaseAddressError:
     Only the driver's own words are safe to repeat: Python's quote parts of the address, and a password may be in them.
     """
     known = isinstance(error, asyncpg.ClientConfigurationError)
-    return DatabaseAddressError(reason=str(error) if known else "its user, host and port can not be separated")
+    return DatabaseAddressError(
+        setting="EVERVEC_DATABASE_URL", reason=str(error) if known else "its user, host and port can not be separated"
+    )

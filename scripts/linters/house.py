@@ -85,6 +85,15 @@ def commits(module: Module) -> Iterator[Finding]:
                 yield module.path, node.lineno, text
 
 
+def connections(module: Module) -> Iterator[Finding]:
+    """Forbid to connect but by store/address/connecting.py: it alone reads addresses, and as libpq does."""
+    if module.name == "store/address/connecting.py":
+        return
+    for node in module.nodes:
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncpg.connect":
+            yield module.path, node.lineno, "asyncpg.connect: connect by store/address/connecting.py"
+
+
 def statements(module: Module) -> Iterator[Finding]:
     """Forbid SQL outside of the store: there it is read, named, and its plan is tested."""
     if module.name.startswith(SQL_ROOMS):
@@ -273,7 +282,7 @@ def siblings(modules: Sequence[Module]) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
-    commits, statements, late_filters, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
+    commits, connections, statements, late_filters, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
 )  # fmt: skip
 PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
 

@@ -25,6 +25,11 @@ PLANTED = {
         "async def f(tx):\n    async with tx.transaction():\n        ...\n",
         "transactions",
     ),
+    "a connection of its own": (
+        "store/monitor.py",
+        "import asyncpg\nasync def f(url):\n    return await asyncpg.connect(url)\n",
+        "store/address/connecting.py",
+    ),
     "unnamed task": ("worker/tasks.py", "@broker.task\nasync def t():\n    ...\n", "no task_name"),
     "task named by hand": ("worker/tasks.py", "@broker.task(task_name='t')\nasync def t():\n    ...\n", "no task_name"),
     "wall clock": ("pipeline/upkeep/sweep.py", "import time\nx = time.time()\n", "PostgreSQL's now()"),

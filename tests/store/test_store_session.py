@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from evervec.errors import DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, SchemaMismatchError
-from evervec.store.session import Database, where
+from evervec.store.address.parsing import where
+from evervec.store.session import Database
 from tests.conftest import Servers, _sql
 
 PROJECT = "INSERT INTO projects (slug, name) VALUES ($1, 'x')"

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
-
 from evervec.errors import PoolerError
+from evervec.store.address.connecting import connect
+from evervec.store.address.parsing import DIRECT, MAIN
 
 STATEMENT_SECONDS = 600
 """Longest statement of a transaction; what may take longer runs on a direct connection."""
@@ -109,9 +109,8 @@ class Connections:
         return connection
 
     async def _connect(self, url: str, **options: Any) -> Any:
-        return await asyncpg.connect(
-            url, timeout=self._seconds, server_settings={"application_name": "evervec"}, **options
-        )
+        setting = MAIN if url == self._url else DIRECT
+        return await connect(url, timeout=self._seconds, setting=setting, **options)
 
 
 async def _is_pooled(connection: Any) -> bool:

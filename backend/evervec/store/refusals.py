@@ -39,6 +39,8 @@ ADVICE_BY_SQLSTATE = {
 
 def translate(error: Exception, where: str) -> EvervecError | None:
     """Return our error for one of the driver, or None for a mistake of ours."""
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return DatabaseDownError(where=where, reason="it answers, but not as target_session_attrs asks")
     if isinstance(error, ssl.SSLError) or "SSL upgrade" in str(error):
         return refusal(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
     if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours

@@ -1,7 +1,6 @@
 """Opens PostgreSQL: the pool, the transactions, and the only commit. Every other file of the store receives a `Tx`."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -12,6 +11,8 @@ import asyncpg
 from evervec import log
 from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
 from evervec.store import checks
+from evervec.store.address.address import seconds
+from evervec.store.address.parsing import where
 from evervec.store.connections import Connections
 from evervec.store.refusals import refusal, translate, unusable_address
 
@@ -119,6 +120,7 @@ class Database:
         Raises `DatabaseDownError`, `DatabaseRefusedError`, `DatabaseAddressError`, `ServerTooOldError` or
         `SchemaMismatchError`.
         """
+        self._connect_seconds = seconds(self.url, self._connect_seconds)
         try:
             async with asyncio.timeout(self._connect_seconds):
                 self._pool = await self._connect()
@@ -281,14 +283,6 @@ class Database:
 
 async def _keep(_: object) -> None:
     """Leave a connection as it is when it returns to the pool: a transaction sets everything for itself alone."""
-
-
-def where(url: str) -> str:
-    """Return a database URL without its credentials, also if they hold an unescaped `@`, `/` or `?`."""
-    scheme, _, rest = re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1", url).rpartition("://")
-    address, _, query = rest.rpartition("@")[2].partition("?")
-    known = [pair for pair in query.split("&") if pair.partition("=")[0] in ("host", "port", "dbname", "sslmode")]
-    return f"{scheme or 'postgresql'}://{address}" + (f"?{'&'.join(known)}" if known else "")
 
 
 async def _try_lock(connection: Any, key: str) -> bool:

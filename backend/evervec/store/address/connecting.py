@@ -11,7 +11,7 @@ from evervec.store.address import tls
 from evervec.store.address.address import Address, Host, resolve
 from evervec.store.address.parsing import MAIN
 
-SECONDS: Final = 10
+CONNECT_SECONDS: Final = 10
 
 NEXT_HOST: Final = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 """What leads to the next host; a server that refuses the user or the database ends it, as with libpq."""
@@ -27,7 +27,7 @@ SOCKET_OPTIONS: Final = {
 async def connect(
     url: str,
     *,
-    timeout: float = SECONDS,
+    timeout: float = CONNECT_SECONDS,
     server_settings: Mapping[str, str] | None = None,
     setting: str = MAIN,
     **options: Any,

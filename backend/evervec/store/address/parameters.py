@@ -14,7 +14,7 @@ SESSION_ATTRS: Final = ("any", "read-write", "read-only", "primary", "standby", 
 TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 UNICODE: Final = ("utf8", "utf-8", "unicode", "auto")
 
-MOST_SECONDS: Final = 2**31 // 1000
+LONGEST_SECONDS: Final = 2**31 // 1000
 """What fits in PostgreSQL's own type for a time in milliseconds."""
 
 
@@ -35,7 +35,9 @@ def _number(value: str) -> str | None:
 
 
 def _timeout(value: str) -> str | None:
-    return _number(value) or (None if int(value) <= MOST_SECONDS else f"is a number of seconds, at most {MOST_SECONDS}")
+    return _number(value) or (
+        None if int(value) <= LONGEST_SECONDS else f"is a number of seconds, at most {LONGEST_SECONDS}"
+    )
 
 
 def _never(why: str) -> Check:

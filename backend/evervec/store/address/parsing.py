@@ -9,6 +9,7 @@ from evervec.errors import DatabaseAddressError
 from evervec.store.address import parameters
 
 MAIN: Final = "EVERVEC_DATABASE_URL"
+DIRECT: Final = "EVERVEC_DATABASE_DIRECT_URL"
 SHOWN: Final = ("host", "hostaddr", "port", "dbname", "service", "sslmode")
 """The parameters of a query that messages repeat."""
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from evervec.store.address import files
 from evervec.store.address.parsing import refuse
 
-PLAIN: Final = ("disable", "allow", "prefer")
+OPTIONAL_TLS: Final = ("disable", "allow", "prefer")
 """The modes that may end without TLS: the driver decides during the handshake, and needs its own context for that."""
 
 SYSTEM: Final = "system"
@@ -23,9 +23,16 @@ class NamedContext(ssl.SSLContext):
 
     server_name: str | None = None
 
-    def wrap_bio(self, *given: Any, server_hostname: str | bytes | None = None, **options: Any) -> ssl.SSLObject:
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
         """Wrap a connection; asyncio calls this with the host that it connected to."""
-        return super().wrap_bio(*given, server_hostname=self.server_name or server_hostname, **options)
+        return super().wrap_bio(incoming, outgoing, server_side, self.server_name or server_hostname, session)
 
 
 def mode(found: Mapping[str, str]) -> str:
@@ -34,10 +41,10 @@ def mode(found: Mapping[str, str]) -> str:
     named = found.get("sslmode") or ("verify-full" if from_system else "prefer")
     if from_system and named != "verify-full":
         refuse(f"sslmode={named} is too weak for sslrootcert=system: write sslmode=verify-full")
-    if found.get("sslnegotiation") == "direct" and named in PLAIN:
+    if found.get("sslnegotiation") == "direct" and named in OPTIONAL_TLS:
         refuse(f"sslnegotiation=direct needs sslmode=require or stronger, and sslmode is {named}")
     # the driver has no channel binding; what it proves, that nobody is in between, is proved by a verified certificate
-    if found.get("channel_binding") == "require" and named in PLAIN:
+    if found.get("channel_binding") == "require" and named in OPTIONAL_TLS:
         refuse("channel_binding=require needs TLS: add sslmode=verify-full, or at least sslmode=require")
     return named
 
@@ -47,7 +54,7 @@ def arguments(found: Mapping[str, str], server_name: str | None) -> Mapping[str,
     named = mode(found)
     if named == "disable":
         return PLAIN_SOCKET
-    if named in PLAIN:
+    if named in OPTIONAL_TLS:
         _check_files(found)
         names = ("sslcert", "sslkey", "sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version")
         given = {name: found[name] for name in names if found.get(name)}

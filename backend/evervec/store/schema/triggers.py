@@ -170,6 +170,8 @@ def install(schema: str) -> Iterator[str]:
     name = quoted(schema)
     for function in functions(schema):
         yield f"CREATE OR REPLACE FUNCTION {name}.{function.name}() RETURNS trigger {SAFE} AS $${function.body}$$"
+        # a trigger fires whoever writes; only to put one on another table takes this right
+        yield f"REVOKE ALL ON FUNCTION {name}.{function.name}() FROM PUBLIC"
     for trigger in declared():
         condition = f"WHEN ({trigger.condition})" if trigger.condition else ""
         table = f"{name}.{trigger.table}"

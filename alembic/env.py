@@ -71,11 +71,10 @@ def run(connection: Connection, schema: str) -> None:
 
 async def online() -> None:
     opened = database()
-    schema = opened.schema or "evervec"
-    await installation.prepare(opened, schema)
+    await installation.prepare(opened)
     engine = create_async_engine("postgresql+asyncpg://", async_creator=opened.open_direct, poolclass=NullPool)
     async with engine.connect() as connection:
-        await connection.run_sync(run, schema)
+        await connection.run_sync(run, opened.schema)
     await engine.dispose()
 
 

@@ -17,7 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
 from evervec.store import secrets
-from evervec.store.schema import migrations, populate
+from evervec.store.schema import installation, integrity, migrations, populate
 from evervec.store.session import Database
 
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ async def _database(settings: Settings, url: str, migrate: bool | None, progress
     )
     if migrate or (migrate is None and settings.embedded_database):
         await _migrate(database, progress, only_if_needed=migrate is None)
-    return await database.open()
+    await database.open()
+    if settings.embedded_database:
+        await installation.name_without_schema(database)
+    return database
 
 
 async def _migrate(database: Database, progress: Progress, *, only_if_needed: bool) -> None:
@@ -141,11 +144,15 @@ async def _migrate(database: Database, progress: Progress, *, only_if_needed: bo
     # a new pool: its connections look up the vector type, which the migration may just have created
     await database.open()
     try:
+        async with database.read() as tx:
+            uncompared = await integrity.uncompared(tx)
         for steps in (populate.fill_hashes(database), populate.run(database)):
             async for step in steps:
                 progress(step.seen)
                 if step.taken or step.removed:
                     logger.info("rows registered", kind=step.kind, registered=step.taken, removed=step.removed)
+        async with database.transaction() as tx:
+            await integrity.compared(tx, uncompared)
     finally:
         await database.aclose()
 

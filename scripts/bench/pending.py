@@ -9,6 +9,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import monitor
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
+from evervec.store.schema import triggers
 from evervec.store.session import Tx
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, dataset, without_hnsw
@@ -23,6 +24,11 @@ FILL = (
     SELECT '{dataset}', 'bench', n, 'ada', 'message number ' || n FROM generate_series(1, {count}) n
     """,
     "ALTER TABLE messages ENABLE TRIGGER USER",
+    *(
+        f"ALTER TABLE messages ENABLE ALWAYS TRIGGER {trigger.name}"
+        for trigger in triggers.declared()
+        if trigger.table == "messages"
+    ),
     """
     INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at)
     SELECT 1, m.id, m.dataset_id, h.hash, v.vector, CASE WHEN NOT v.waits THEN h.hash END,

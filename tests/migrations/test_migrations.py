@@ -83,7 +83,7 @@ async def test_the_models_alone_make_the_same_tables_constraints_and_indexes(
     empty: Database, database: Database
 ) -> None:
     """Compare PostgreSQL's own words for checks and defaults: Alembic compares neither."""
-    await installation.prepare(empty, "evervec")
+    await installation.prepare(empty)
     engine = create_async_engine("postgresql+asyncpg://", async_creator=empty.open_direct, poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.run_sync(models.metadata.create_all)

@@ -90,7 +90,9 @@ IMPOSSIBLE = {
     "llm_providers_type_known": PROVIDER.format("'n', 'oracle', 'm', 1"),
     "llm_providers_name_given": PROVIDER.format("'', 'local', 'm', 1"),
     "llm_providers_space_id_fkey": PROVIDER.format("'n', 'local', 'm', 10000"),
-    "embeddings_kind_row_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id) SELECT kind, row_id, dataset_id FROM embeddings",
+    "embeddings_kind_row_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, "
+    "embedded_hash, space_id, embedded_at) SELECT kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, "
+    "embedded_at FROM embeddings",
     "embeddings_content_hash_sha256": "UPDATE embeddings SET content_hash = '\\x00'",
     "embeddings_embedded_whole_or_not": "UPDATE embeddings SET embedded_at = NULL",
     "embeddings_blank_without_vector": "INSERT INTO embeddings (kind, row_id, dataset_id, embedding, embedded_hash, space_id, "

@@ -101,7 +101,8 @@ class Database:
         connect_seconds: float = 10,
     ) -> None:
         self.url = url
-        self.schema = schema
+        self.schema = schema or ""
+        """Where our tables are; "" in a database of somebody else, whose names are resolved as its server is set."""
         self._connections = Connections(url, direct_url, schema, connect_seconds)
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
@@ -132,7 +133,7 @@ class Database:
             try:
                 async with self.read() as tx:
                     await checks.server(tx)
-                    await checks.schema(tx, self.schema or "public")
+                    await checks.schema(tx, self.schema)
             except BaseException:
                 await self.aclose()
                 raise

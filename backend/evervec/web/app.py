@@ -14,6 +14,7 @@ from evervec.pipeline.status.mirrors import MirrorList, mirror_status
 from evervec.pipeline.status.overview import Overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport
+from evervec.pipeline.upkeep.triggers import trigger_problems
 from evervec.web.rag import add_rag
 from evervec.web.refusals import add_refusals
 
@@ -84,7 +85,7 @@ def _add_mirrors(app: FastAPI, resources: Resources, key: Any) -> None:
     async def check(dataset: str, project: str | None = None) -> CheckReport:
         """Compare and repair, as `evervec mirror check --json`; 200 whatever it found."""
         found = await mirror_check.check_index_sync(resources, dataset=dataset, project=project, deep=True)
-        return CheckReport.of(found)
+        return CheckReport.of(found, await trigger_problems(resources))
 
     @app.post("/v1/mirrors/{dataset}/rebuild", dependencies=[key])
     async def rebuild(dataset: str, project: str | None = None) -> BuildReport:

@@ -280,10 +280,14 @@ async def test_what_was_written_around_the_feed_is_found_and_repaired(
     ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
     async with worker(resources) as following:
         await until_true(following, dataset)
-        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+        await psql.execute(
+            "ALTER TABLE embeddings DISABLE TRIGGER evervec_vector_changed, DISABLE TRIGGER evervec_vector_deleted"
+        )
         await psql.execute("DELETE FROM embeddings WHERE vector_id = ANY($1)", ids[:2])
         await psql.execute("UPDATE embeddings SET changed_xid = '3' WHERE vector_id = ANY($1)", ids[2:5])
-        await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+        await psql.execute(
+            "ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_changed, ENABLE ALWAYS TRIGGER evervec_vector_deleted"
+        )
         found = await following.mirrors.check(dataset, repair=False)
         assert (found.missing, found.extra, found.stale, found.repaired) == (0, 2, 3, "")
         assert found.examples == {"extra": sorted(ids[:2]), "stale": sorted(ids[2:5])}
@@ -298,11 +302,11 @@ async def test_a_deep_check_finds_other_numbers_under_the_same_version_and_puts_
     ids = await stored(resources, dataset, [f"row {n}" for n in range(100)])
     async with worker(resources) as following:
         await until_true(following, dataset)
-        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER evervec_vector_changed")
         await psql.execute(
             "UPDATE embeddings SET embedding = embedding * embedding WHERE vector_id = ANY($1)", ids[:10]
         )
-        await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+        await psql.execute("ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_changed")
         assert (await following.mirrors.check(dataset)).in_sync, "ids and versions are the same"
         found = await following.mirrors.check(dataset, deep=True)
         assert (found.missing, found.extra, found.stale, found.repaired) == (0, 0, 10, "rebuild")
@@ -332,7 +336,7 @@ async def test_a_mirror_that_differs_in_much_is_built_anew(resources: Resources,
 
 async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset: DatasetRef, psql: Any) -> None:
     await stored(resources, dataset, TEXTS)
-    await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
+    await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER evervec_vector_changed")
     # of a kind that has no HNSW index, which would take minutes to fill
     await psql.execute(
         "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at) "
@@ -342,7 +346,7 @@ async def test_a_hundred_thousand_deletes_at_once(resources: Resources, dataset:
         "FROM generate_series(1, 100000) n, embedding_spaces s WHERE s.state = 'active'",
         dataset.id,
     )
-    await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER ALL")
+    await psql.execute("ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_changed")
     # what it was built of does not matter here, and flat is built soonest
     async with worker(resources, mirror_index="SQfp16") as following:
         mirror = await until_true(following, dataset)

@@ -52,9 +52,9 @@ async def until_held(resources: Resources, dataset: DatasetRef) -> None:
 
 async def round_the_feed(psql: Any, count: int) -> None:
     async with psql.transaction():
-        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER USER")
+        await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER evervec_vector_changed")
         await psql.execute(TURNED, count)
-        await psql.execute("ALTER TABLE embeddings ENABLE TRIGGER USER")
+        await psql.execute("ALTER TABLE embeddings ENABLE ALWAYS TRIGGER evervec_vector_changed")
 
 
 async def test_without_a_file_everything_is_missing_until_it_is_built(

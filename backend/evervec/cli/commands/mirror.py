@@ -12,6 +12,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.mirrors import MirrorList, MirrorStatus, mirror_status
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport, DatasetBuild, DatasetCheck
+from evervec.pipeline.upkeep.triggers import trigger_problems
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,18 +38,21 @@ def check(
 ) -> None:
     """Compare mirrors with the database and repair what differs. Exits 1 when anything did, repaired or not."""
 
-    async def run(resources: Resources) -> list[DatasetCheck]:
+    async def run(resources: Resources) -> CheckReport:
         with output.waiting("comparing with the database"):
-            return await mirror_check.check_index_sync(
+            checked = await mirror_check.check_index_sync(
                 resources, dataset=dataset, project=project, deep=not quick, repair=not dry_run
             )
+            return CheckReport.of(checked, await trigger_problems(resources))
 
-    report = CheckReport.of(call(run))
+    report = call(run)
     if as_json:
         output.document(report)
     else:
+        for problem in report.problems:
+            output.echo(str(problem), style="yellow")
         _show_checks(report.datasets, dry_run)
-    if not report.in_sync:
+    if not report.in_sync or report.problems:
         raise typer.Exit(1)
 
 

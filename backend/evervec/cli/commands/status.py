@@ -24,6 +24,8 @@ def status(dataset: Dataset = None, project: Project = None, as_json: Json = Fal
 
 def show(found: Overview) -> None:
     """Print the status for people."""
+    for problem in found.problems:
+        output.echo(str(problem), style="yellow")
     if not found.datasets:
         output.echo("Nothing here yet. Start with `evervec demo`, or `evervec ingest telegram result.json`.")
     else:

@@ -10,6 +10,8 @@ from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
+from evervec.store.schema import integrity
+from evervec.store.schema.integrity import TriggerProblem
 from evervec.store.session import Database
 
 
@@ -93,7 +95,7 @@ class QueueStatus:
 class Overview:
     """Rows by state, in all and by dataset; the active provider, the batch jobs, the queue.
 
-    `watermark` is the transaction id below which everything is counted.
+    `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers.
     """
 
     rows: int
@@ -106,6 +108,7 @@ class Overview:
     batches: BatchStatus
     queue: QueueStatus
     watermark: str
+    problems: list[TriggerProblem]
 
     @property
     def unread(self) -> int:
@@ -142,6 +145,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         active = await providers.active(tx)
         batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
+        problems = await integrity.problems(tx, resources.database.schema)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -149,6 +153,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         batches=batches,
         queue=await queue(resources),
         watermark=watermark,
+        problems=problems,
     )
 
 

@@ -13,6 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import LiveMirror
+from evervec.store.schema.integrity import TriggerProblem
 from evervec.store.session import Database
 
 if TYPE_CHECKING:
@@ -76,15 +77,19 @@ class DatasetBuild:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The checks of some mirrors; `in_sync` when every one was what the database said."""
+    """The checks of some mirrors; `in_sync` when every one was what the database said.
+
+    `problems` tells what is wrong with the triggers that the mirrors rely on.
+    """
 
     in_sync: bool
     datasets: list[DatasetCheck]
+    problems: list[TriggerProblem]
 
     @classmethod
-    def of(cls, datasets: list[DatasetCheck]) -> "CheckReport":
+    def of(cls, datasets: list[DatasetCheck], problems: list[TriggerProblem]) -> "CheckReport":
         """Return the report of some checks."""
-        return cls(all(one.in_sync for one in datasets), datasets)
+        return cls(all(one.in_sync for one in datasets), datasets, problems)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import clean_up
+from evervec.pipeline.upkeep.triggers import repair_triggers
 from evervec.queue.names import Lane
 from evervec.store import datasets, messages, runs
 from evervec.store.embeddings import rows
@@ -73,7 +74,7 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
 
 
 Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
-SWEEP_STAGES: tuple[Stage, ...] = (extract_waiting, index_waiting, clean_up, embed_waiting)
+SWEEP_STAGES: tuple[Stage, ...] = (repair_triggers, extract_waiting, index_waiting, clean_up, embed_waiting)
 """What a sweep does, in this order; a worker repeats each of them beside the others."""
 
 

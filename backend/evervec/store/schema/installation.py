@@ -61,11 +61,12 @@ WHERE c.relnamespace = $1::regnamespace AND c.relname = ANY($2) AND g.grantee <>
 """
 
 
-async def prepare(database: Database, schema: str) -> None:
+async def prepare(database: Database) -> None:
     """Make the schema and pgvector if they are missing, and move an installation of an older version into the schema.
 
     Whatever is there already needs no right to make it.
     """
+    schema = database.schema
     async with database.direct_transaction("a migration") as tx:
         if not await tx.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
             await tx.execute(f"CREATE SCHEMA {quoted(schema)}")
@@ -112,3 +113,16 @@ async def _move(tx: Tx, schema: str) -> None:
     for grant in await tx.fetch(GRANTS, schema, views):
         await tx.execute(f"GRANT USAGE ON SCHEMA {ours} TO {grant['grantee']}")
         await tx.execute(f"GRANT {grant['privilege']} ON {old}.{grant['name']} TO {grant['grantee']}")
+
+
+async def name_without_schema(database: Database) -> None:
+    """Let people name our tables without their schema in a database that holds nothing else: the embedded one."""
+    wanted = f'"$user", public, {quoted(database.schema)}'
+    async with database.transaction() as tx:
+        name = await tx.fetchval("SELECT quote_ident(current_database())")
+        settings = await tx.fetchval(
+            "SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase "
+            "WHERE d.datname = current_database() AND s.setrole = 0"
+        )
+        if f"search_path={wanted}" not in (settings or []):
+            await tx.execute(f"ALTER DATABASE {name} SET search_path = {wanted}")

@@ -4,7 +4,7 @@ That is rows of an older database or of a restore without triggers, texts change
 documents from before their hashes were stored.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
@@ -39,14 +39,16 @@ def _take_in(embeddable: Embeddable) -> str:
         -- only what is wrong is locked, and read again as it is under the lock
         SELECT r.{key} AS row_id, r.{dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash
         FROM {table} r WHERE r.{key} IN (SELECT row_id FROM wrong) FOR SHARE OF r
-    ), taken AS (
+    ), corrected AS (
+        UPDATE embeddings e SET dataset_id = l.dataset_id, content_hash = l.content_hash
+        FROM locked l WHERE e.kind = {kind} AND e.row_id = l.row_id RETURNING e.row_id
+    ), added AS (
         INSERT INTO embeddings (kind, row_id, dataset_id, content_hash)
         SELECT {kind}, row_id, dataset_id, content_hash FROM locked
-        ON CONFLICT (kind, row_id) DO UPDATE SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
-        RETURNING 1
+        WHERE row_id NOT IN (SELECT row_id FROM corrected) RETURNING 1
     )
     SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen,
-           (SELECT count(*) FROM taken) AS touched
+           (SELECT count(*) FROM corrected) + (SELECT count(*) FROM added) AS touched
     """
 
 
@@ -63,12 +65,14 @@ def _remove(embeddable: Embeddable) -> str:
     """
 
 
-async def run(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
+async def run(
+    database: Database, embeddables: Sequence[Embeddable] = EMBEDDABLES, *, batch: int = 5000
+) -> AsyncGenerator[Step, None]:
     """Compare every row with its record, and every record with its row, a short transaction a batch.
 
     It may be stopped at any point and run again: what is right is only read.
     """
-    for embeddable in EMBEDDABLES:
+    for embeddable in embeddables:
         async for reached, seen, touched in _walk(database, _take_in(embeddable), batch):
             yield Step(embeddable.name, reached, touched, 0, seen)
         async for reached, seen, touched in _walk(database, _remove(embeddable), batch):

@@ -50,8 +50,11 @@ VECTOR_RESTORED = """
 DECLARE
     has_vector boolean;
 BEGIN
-    SELECT embedding IS NOT NULL INTO has_vector FROM {schema}.embeddings WHERE kind = NEW.kind AND row_id = NEW.row_id;
-    IF has_vector AND NEW.embedding IS NULL THEN
+    SELECT bool_or(embedding IS NOT NULL AND kind = NEW.kind AND row_id = NEW.row_id) INTO has_vector
+    FROM {schema}.embeddings WHERE (kind = NEW.kind AND row_id = NEW.row_id) OR vector_id = NEW.vector_id;
+    IF has_vector IS NULL THEN
+        RETURN NEW; -- as nearly always: neither the row nor the id is taken
+    ELSIF has_vector AND NEW.embedding IS NULL THEN
         RETURN NULL;
     END IF;
     DELETE FROM {schema}.embeddings WHERE kind = NEW.kind AND row_id = NEW.row_id AND embedding IS NULL;

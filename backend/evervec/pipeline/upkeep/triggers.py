@@ -1,0 +1,59 @@
+"""Repair of triggers that were dropped, changed or switched off, and of the rows that were written meanwhile."""
+
+from evervec import log
+from evervec.errors import DatabaseRefusedError
+from evervec.pipeline.embedding.embed import Until, never
+from evervec.pipeline.resources import Resources
+from evervec.store.schema import integrity, populate
+from evervec.store.schema.integrity import TriggerProblem
+from evervec.store.session import Database
+
+logger = log.get("triggers")
+
+
+async def trigger_problems(resources: Resources) -> list[TriggerProblem]:
+    """Return what is wrong with our triggers, and which rows may be unknown because of it."""
+    async with resources.database.read() as tx:
+        return await integrity.problems(tx, resources.database.schema)
+
+
+async def repair_triggers(resources: Resources, until: Until = never) -> None:
+    """Install what is missing or switched off, and compare the rows of those tables with their records.
+
+    Needs the rights of the role that migrated; without them the problem is logged, and `evervec status` shows it.
+    """
+    database = resources.database
+    async with database.read() as tx:
+        broken = await integrity.defects(tx, database.schema)
+        waiting = await integrity.uncompared(tx)
+    if broken:
+        await _install(database, broken)
+    if (broken or waiting) and not until():
+        await _compare(database, until)
+
+
+async def _install(database: Database, broken: list[TriggerProblem]) -> None:
+    try:
+        async with database.transaction() as tx:
+            done = await integrity.repair(tx, database.schema, broken)
+    except DatabaseRefusedError as error:
+        logger.warning("triggers not repaired", problems=[str(problem) for problem in broken], error=str(error))
+        return
+    if done:
+        for problem in broken:
+            logger.warning("trigger repaired", table=problem.table, name=problem.name, problem=problem.problem)
+
+
+async def _compare(database: Database, until: Until) -> None:
+    async with database.read() as tx:
+        tables = list(await integrity.uncompared(tx))
+    if not tables:
+        return
+    registered = removed = 0
+    async for step in populate.run(database, list(integrity.tracked(tables))):
+        registered, removed = registered + step.taken, removed + step.removed
+        if until():
+            return
+    async with database.transaction() as tx:
+        await integrity.compared(tx, tables)
+    logger.warning("rows compared after a repair", tables=tables, registered=registered, removed=removed)

@@ -149,6 +149,20 @@ class DatabaseRefusedError(EvervecError):
     """PostgreSQL at {where} refuses: {reason}. {advice}"""
 
 
+class PgvectorMissingError(EvervecError):
+    """This PostgreSQL {major} has no pgvector. Install its package on the server: postgresql-{major}-pgvector with Debian.
+
+    A managed server has it already, or in the list of extensions that its administrator allows. See docs/connecting.md.
+    """
+
+
+class MigrationRightsError(EvervecError):
+    """The role {user} may not {what}. Let a role that may run once in this database: {statement};
+
+    Then run `evervec migrate` again. docs/connecting.md says which role that is at a provider.
+    """
+
+
 class SourceDownError(EvervecError):
     """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run continues from here."""
 

@@ -22,12 +22,17 @@ CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.
 
 LOG = "See the server's log for more."
 ACCOUNT = "Check the user, the password and the database in EVERVEC_DATABASE_URL."
+CERTIFICATE = (
+    "Name the file of its authority by sslrootcert, and write the host as its certificate does; sslmode=require "
+    "encrypts without proof."
+)
 ADVICE_BY_SQLSTATE = {
     "3D000": "Make it with `createdb`, or name another one in EVERVEC_DATABASE_URL.",
     "25006": "This server is read-only: give the address of the primary in EVERVEC_DATABASE_URL.",
     "42501": "Grant that to the user of EVERVEC_DATABASE_URL; `evervec migrate` needs the owner of the schema.",
     "53100": "Free space on the server's disk and run this again; what is committed is safe.",
     "53300": "Raise max_connections there, or lower EVERVEC_POOL_SIZE.",
+    "55P03": "Another transaction holds a lock on it. Wait for its end, or end it, and run this again.",
     "57014": "A statement_timeout of the server stopped it: raise that for the user of EVERVEC_DATABASE_URL.",
     "28": ACCOUNT,
     "53": "The server is short of memory or disk; what is committed is safe.",
@@ -41,6 +46,8 @@ def translate(error: Exception, where: str) -> EvervecError | None:
     """Return our error for one of the driver, or None for a mistake of ours."""
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return DatabaseDownError(where=where, reason="it answers, but not as target_session_attrs asks")
+    if isinstance(error, ssl.SSLCertVerificationError):  # it is a ValueError, too
+        return refusal(error, where, CERTIFICATE)
     if isinstance(error, ssl.SSLError) or "SSL upgrade" in str(error):
         return refusal(error, where, "Set sslmode in EVERVEC_DATABASE_URL to what the server offers.")
     if isinstance(error, UNREACHABLE) and not isinstance(error, ValueError):  # ValueError: an argument of ours

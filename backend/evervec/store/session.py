@@ -126,7 +126,7 @@ class Database:
             async with asyncio.timeout(self._connect_seconds):
                 self._pool = await self._connect()
         except ValueError as error:
-            raise unusable_address(error) from None
+            raise translate(error, self.where) or unusable_address(error) from None
         except DRIVER_ERRORS as error:
             raise translate(error, self.where) or refusal(error, self.where) from error
         if check:

@@ -115,7 +115,9 @@ class SourceDescription(_Described):
     @field_validator("url")
     @classmethod
     def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        """Refuse what is for another server; the store reads the address, and says what else is wrong with it."""
+        scheme = "" if url is None else url.get_secret_value().partition("://")[0]
+        if url is not None and not scheme.startswith("postgres") and "=" not in scheme:
             raise ValueError("is not an address like postgresql://user:password@127.0.0.1:5432/shop")
         return url
 

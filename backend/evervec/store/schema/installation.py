@@ -1,5 +1,8 @@
 """Prepares a database for the migrations: our schema, pgvector, and the tables of older versions moved out of `public`."""
 
+import asyncpg
+
+from evervec.errors import MigrationRightsError, PgvectorMissingError
 from evervec.store.connections import EXTENSION_SCHEMA, quoted
 from evervec.store.schema import triggers
 from evervec.store.session import Database, Tx
@@ -69,12 +72,35 @@ async def prepare(database: Database) -> None:
     schema = database.schema
     async with database.direct_transaction("a migration") as tx:
         if not await tx.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
-            await tx.execute(f"CREATE SCHEMA {quoted(schema)}")
+            await _create_schema(tx, schema)
         if await tx.fetchval(EXTENSION_SCHEMA) is None:
             room = await tx.fetchval(ROOM_FOR_EXTENSION, ["extensions", OLD_SCHEMA, schema])
-            await tx.execute(f"CREATE EXTENSION vector WITH SCHEMA {quoted(room or OLD_SCHEMA)}")
+            await _create_extension(tx, room or OLD_SCHEMA)
         if schema != OLD_SCHEMA and await _is_old(tx):
             await _move(tx, schema)
+
+
+async def _create_schema(tx: Tx, schema: str) -> None:
+    user = await tx.fetchval("SELECT quote_ident(current_user)")
+    try:
+        await tx.execute(f"CREATE SCHEMA {quoted(schema)}")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationRightsError(
+            user=user,
+            what=f"create the schema {schema}",
+            statement=f"CREATE SCHEMA {quoted(schema)} AUTHORIZATION {user}",
+        ) from error
+
+
+async def _create_extension(tx: Tx, room: str) -> None:
+    user = await tx.fetchval("SELECT quote_ident(current_user)")
+    statement = f"CREATE EXTENSION vector WITH SCHEMA {quoted(room)}"
+    try:
+        await tx.execute(statement)
+    except (asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFileError) as error:
+        raise PgvectorMissingError(major=tx.server_version) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationRightsError(user=user, what="create the extension vector", statement=statement) from error
 
 
 async def _is_old(tx: Tx) -> bool:

@@ -18,7 +18,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.doorbell import Doorbell
+from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack
 from evervec.store import datasets
@@ -147,7 +147,7 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         closing.push_async_callback(_remove_streams, broker)
         clients = ProviderClients(None)
         closing.push_async_callback(clients.aclose)
-        doorbell = Doorbell(broker)
+        doorbell = NatsDoorbell(broker)
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,16 +15,18 @@ from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
+from evervec.queue.doorbell import Doorbell, SilentDoorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
 from evervec.store import secrets
+from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.schema import installation, integrity, migrations, populate
 from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.doorbell import Doorbell
-    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
+    from evervec.queue.in_place import InPlaceBroker
+    from evervec.queue.queue_reader import QueueReader
 
 logger = log.get("runtime")
 
@@ -41,10 +44,22 @@ class Runtime:
     stack: Stack
     resources: Resources
 
-    @property
-    def broker(self) -> "JetStreamBroker":
+    @cached_property
+    def broker(self) -> "JetStreamBroker | InPlaceBroker":
         """Return the broker of a process that sends or receives tasks."""
+        return self._in_place() if self.resources.broker is None else self.jetstream
+
+    @property
+    def jetstream(self) -> "JetStreamBroker":
+        """Return the broker over NATS of a process that sends or receives tasks."""
         return cast("JetStreamBroker", self.resources.broker)
+
+    def _in_place(self) -> "InPlaceBroker":
+        """Return the broker without NATS. TaskIQ takes half a second to import."""
+        from evervec.queue.in_place import InPlaceBroker
+        from evervec.queue.names import SWEEP
+
+        return InPlaceBroker(lambda: self.resources.doorbell.ring(SWEEP))
 
 
 @asynccontextmanager
@@ -59,7 +74,8 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Open the stack and connect to it.
 
-    Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits. An embedded database is
+    Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits; where PostgreSQL carries
+    the rings (`Settings.queue_kind`), every process rings and none uses NATS. An embedded database is
     migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a worker does not start; any
     other process works without a doorbell, because the sweep finds committed rows. `progress` is called with the number of
     rows that a migration has read, batch by batch.
@@ -72,10 +88,13 @@ async def open_runtime(
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
         patience = settings.connect_seconds if worker else min(NATS_PATIENCE_SECONDS, settings.connect_seconds)
-        broker, doorbell = (_sender if queue and sends else _reader)(settings, stack, patience, worker)
-        closing.push_async_callback(broker.shutdown)
-        if queue:
-            await _connect(broker, worker=worker)
+        broker: JetStreamBroker | QueueReader | None = None
+        doorbell: Doorbell = PostgresDoorbell(database, worker=worker)
+        if settings.queue_kind == "nats":
+            broker, doorbell = (_sender if queue and sends else _reader)(settings, stack, patience, worker)
+            closing.push_async_callback(broker.shutdown)
+            if queue:
+                await _connect(broker, worker=worker)
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
@@ -87,16 +106,16 @@ async def open_runtime(
 def _sender(settings: Settings, stack: Stack, patience: float, worker: bool) -> "tuple[JetStreamBroker, Doorbell]":
     """Return the broker of a process that sends tasks. TaskIQ takes half a second to import."""
     from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.doorbell import Doorbell
+    from evervec.queue.nats_doorbell import NatsDoorbell
 
     broker = JetStreamBroker(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience)
     broker.is_worker_process = worker
-    return broker, Doorbell(broker)
+    return broker, NatsDoorbell(broker)
 
 
-def _reader(settings: Settings, stack: Stack, patience: float, _worker: bool) -> "tuple[QueueReader, SilentDoorbell]":
+def _reader(settings: Settings, stack: Stack, patience: float, _worker: bool) -> "tuple[QueueReader, Doorbell]":
     """Return what a process has that sends nothing."""
-    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
+    from evervec.queue.queue_reader import QueueReader
 
     return QueueReader(stack.urls.nats_url, stream=settings.stream, connect_seconds=patience), SilentDoorbell()
 

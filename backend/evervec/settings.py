@@ -49,7 +49,12 @@ class Settings(BaseSettings):
         description="Schema that holds everything of Evervec in the database.",
     )
     nats_url: SecretStr | None = Field(
-        default=None, description="NATS to use, as a `nats://` address. Unset: a NATS of our own is started."
+        default=None,
+        description="NATS to use, as a `nats://` address. Unset: `EVERVEC_QUEUE` decides.",
+    )
+    queue: Literal["auto", "nats", "postgres"] = Field(
+        default="auto",
+        description="What carries doorbells between processes: `nats` (a NATS of our own without `EVERVEC_NATS_URL`), `postgres` (LISTEN/NOTIFY; no NATS is used), or `auto`: `postgres` with `EVERVEC_DATABASE_URL` and without `EVERVEC_NATS_URL`, else `nats`.",
     )
     nats_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port of our own NATS. Unset: a free one, kept."
@@ -142,6 +147,13 @@ class Settings(BaseSettings):
         return self.faiss_dir if self.faiss_dir is not None else self.home / "faiss"
 
     @cached_property
+    def queue_kind(self) -> Literal["nats", "postgres"]:
+        """Return what carries doorbells and tasks between processes."""
+        if self.queue != "auto":
+            return self.queue
+        return "postgres" if self.database_url is not None and self.nats_url is None else "nats"
+
+    @cached_property
     def embedded_nats(self) -> bool:
         """Return whether we start NATS ourselves."""
-        return self.nats_url is None
+        return self.queue_kind == "nats" and self.nats_url is None

@@ -16,7 +16,8 @@ from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.doorbell import Doorbell, Ring
+from evervec.queue.doorbell import Ring
+from evervec.queue.nats_doorbell import NatsDoorbell
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, copy_messages, dataset
@@ -27,7 +28,7 @@ COPIES = 8
 PROMISE = 0.01
 
 
-class KeepingDoorbell(Doorbell):
+class KeepingDoorbell(NatsDoorbell):
     """The real doorbell, which records what it rang."""
 
     def __init__(self, resources: Resources) -> None:
@@ -66,7 +67,7 @@ async def run(bench: Bench) -> list[Line]:
                 # there and back: what drifts meets both sides alike
                 for hooks in (True, False, False, True) if number % 2 else (False, True, True, False):
                     await _extract(resources, doorbell, sides, hooks=hooks)
-            assert isinstance(opened.doorbell, Doorbell)
+            assert isinstance(opened.doorbell, NatsDoorbell)
             alone = await _ringing(opened.doorbell, doorbell.rung, sides.busy[False])
         return [_share(sides.wall), _same(sides.wall), alone]
 
@@ -108,6 +109,7 @@ async def _clean(resources: Resources) -> None:
     async with resources.database.autocommit() as connection:
         await connection.execute("TRUNCATE datasets CASCADE")
         await connection.execute("CHECKPOINT")
+    assert isinstance(resources.broker, JetStreamBroker)
     await resources.broker.js.purge_stream(resources.broker.layout.stream)
 
 
@@ -132,7 +134,7 @@ def _same(wall: dict[bool, list[float]]) -> Line:
     return Line("added by nothing", share * earlier, earlier, "ms", share, None, note)
 
 
-async def _ringing(doorbell: Doorbell, rung: Sequence[Sequence[Ring]], busy: Sequence[float]) -> Line:
+async def _ringing(doorbell: NatsDoorbell, rung: Sequence[Sequence[Ring]], busy: Sequence[float]) -> Line:
     """Where it goes: what the same doorbells take of the processor when nothing else runs."""
     started, worked = perf_counter(), process_time()
     for rings in rung:

@@ -137,7 +137,7 @@ async def _saved(resources: Resources, target: DatasetRef, text: str, number: in
         saved = await messages.upsert(tx, target.id, [message])
         vector_id = await tx.fetchval(VECTOR_ID, saved.created[0])
     committed = perf_counter()
-    ringing = asyncio.create_task(telegram.announce(resources, saved.created, lane=Lane.INTERACTIVE))
+    ringing = asyncio.create_task(telegram.announce(resources, target.id, saved.created, lane=Lane.INTERACTIVE))
     ids = np.array([vector_id], np.int64)
     await mirror_rows.until(lambda: _there(resources.mirrors, target, ids), PATIENCE, every=LOOK)
     taken = (perf_counter() - committed) * 1000

@@ -20,7 +20,7 @@ from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.doorbell import Doorbell
+from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.settings import Settings
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
@@ -198,7 +198,7 @@ async def _opened(*, queue: bool) -> AsyncIterator[Resources]:
         clients, mirrors = ProviderClients(None), Mirrors(settings, database)
         closing.push_async_callback(clients.aclose)
         closing.push_async_callback(mirrors.aclose)
-        yield Resources(settings, database, broker, Doorbell(broker), clients, mirrors)
+        yield Resources(settings, database, broker, NatsDoorbell(broker), clients, mirrors)
 
 
 def _secret(given: SecretStr | None) -> str:

@@ -109,7 +109,7 @@ async def following(resources: Resources) -> AsyncIterator[Mirrors]:
     """Follow the feed with this process while inside, as a worker does."""
     finish = asyncio.Event()
     assert isinstance(resources.broker, JetStreamBroker)
-    task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
+    task = asyncio.create_task(follow(resources.mirrors, resources.doorbell, finish))
     try:
         yield resources.mirrors
     finally:

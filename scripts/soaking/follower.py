@@ -177,7 +177,7 @@ async def _live(runtime: Runtime, seed: int, *, worker: bool) -> None:
     """Answer until stdin ends."""
     resources, finish = runtime.resources, asyncio.Event()
     searches, watch = Searches(resources, seed), Watch(resources)
-    following = work(runtime, finish) if worker else follow(resources.mirrors, runtime.broker, finish)
+    following = work(runtime, finish) if worker else follow(resources.mirrors, resources.doorbell, finish)
 
     async def report() -> dict[str, Any]:
         return searches.report() | watch.report()

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from evervec.queue.broker import JetStreamBroker
-from evervec.queue.doorbell import Doorbell
 from evervec.queue.names import EMBED_MESSAGES, Lane
+from evervec.queue.nats_doorbell import NatsDoorbell
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import assert_every_vector_is_right, make_dataset, wait_until_nothing_is_pending, write
 from tests.fakes.server import FakeProvider
@@ -17,7 +17,7 @@ async def ring_for_all(product: Product, ids: list[int]) -> None:
     """Ring twice for every message, in both lanes and in overlapping parts."""
     broker = JetStreamBroker(product.environment["EVERVEC_NATS_URL"], stream=product.environment["EVERVEC_STREAM"])
     await broker.startup()
-    doorbell = Doorbell(broker)
+    doorbell = NatsDoorbell(broker)
     for size, lane in ((100, Lane.BACKFILL), (70, Lane.INTERACTIVE)):
         for start in range(0, len(ids), size):
             assert await doorbell.ring(EMBED_MESSAGES, lane=lane, message_ids=ids[start : start + size])

@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 from evervec.errors import QueueDownError
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.depth import depth
-from evervec.queue.doorbell import Doorbell, Ring
+from evervec.queue.doorbell import Ring
 from evervec.queue.names import Lane
+from evervec.queue.nats_doorbell import NatsDoorbell
 from tests.queue.servers import NatsServer
 from tests.queue.waiting import eventually, working
 
@@ -23,18 +24,18 @@ async def test_a_ring_runs_the_task_of_that_name(broker: JetStreamBroker) -> Non
         runs.append(ids)
 
     async with working(broker):
-        assert await Doorbell(broker).ring("t", lane=Lane.BACKFILL, msg_id="x", ids=[1, 2])
+        assert await NatsDoorbell(broker).ring("t", lane=Lane.BACKFILL, msg_id="x", ids=[1, 2])
         await eventually(lambda: runs == [[1, 2]])
 
 
 async def test_many_rings_are_counted_by_lane(broker: JetStreamBroker) -> None:
     rings = (Ring("t", {"n": n}, Lane.BACKFILL, msg_id=f"m{n % 200}") for n in range(250))
-    assert await Doorbell(broker).ring_many(rings) == 250
+    assert await NatsDoorbell(broker).ring_many(rings) == 250
     assert (await depth(broker)).lanes[Lane.BACKFILL] == 200
 
 
 async def test_an_outage_is_told_once_and_costs_no_time(broker: JetStreamBroker, nats: NatsServer) -> None:
-    doorbell = Doorbell(broker, seconds=0.5)
+    doorbell = NatsDoorbell(broker, seconds=0.5)
     nats.kill()
     with capture_logs() as logs:
         began = time.monotonic()
@@ -58,7 +59,7 @@ async def test_a_process_that_began_without_nats_is_heard_later(nats: NatsServer
     broker = JetStreamBroker(nats.url, connect_seconds=0.3)
     with pytest.raises(QueueDownError):
         await broker.startup()
-    doorbell = Doorbell(broker)
+    doorbell = NatsDoorbell(broker)
     assert not await doorbell.ring("t")
     nats.start()
 
@@ -73,7 +74,7 @@ async def test_a_process_that_began_without_nats_is_heard_later(nats: NatsServer
 
 async def test_closing_a_doorbell_ends_its_attempts(nats: NatsServer) -> None:
     nats.kill()
-    doorbell = Doorbell(JetStreamBroker(nats.url, connect_seconds=30))
+    doorbell = NatsDoorbell(JetStreamBroker(nats.url, connect_seconds=30))
     assert not await doorbell.ring("t")
     before = asyncio.all_tasks()
     await doorbell.aclose()
@@ -82,7 +83,7 @@ async def test_closing_a_doorbell_ends_its_attempts(nats: NatsServer) -> None:
 
 async def test_arguments_that_json_can_not_hold_are_a_mistake_of_the_caller(broker: JetStreamBroker) -> None:
     with pytest.raises((TypeError, ValueError)):
-        await Doorbell(broker).ring("t", it=object())
+        await NatsDoorbell(broker).ring("t", it=object())
 
 
 async def test_the_depth_tells_whether_a_worker_listens(broker: JetStreamBroker) -> None:

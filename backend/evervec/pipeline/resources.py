@@ -8,6 +8,7 @@ from uuid import UUID
 from evervec.errors import Refused
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.mirrors.registry import Mirrors
+from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.providers import Provider
@@ -16,8 +17,7 @@ from evervec.store.session import Database
 if TYPE_CHECKING:
     # half a second of imports, which most commands do without
     from evervec.queue.broker import JetStreamBroker
-    from evervec.queue.doorbell import Doorbell
-    from evervec.queue.queue_reader import QueueReader, SilentDoorbell
+    from evervec.queue.queue_reader import QueueReader
 
 INDEX_RUNS = 2
 """At most so many index runs work at a time in one process."""
@@ -29,8 +29,9 @@ class Resources:
 
     settings: Settings
     database: Database
-    broker: "JetStreamBroker | QueueReader"
-    doorbell: "Doorbell | SilentDoorbell"
+    broker: "JetStreamBroker | QueueReader | None"
+    """The connection to NATS, None where PostgreSQL carries the rings: then nothing is queued."""
+    doorbell: Doorbell
     clients: ProviderClients
     mirrors: Mirrors
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from nats.js.api import ConsumerInfo
-
 from evervec.queue.names import Lane
 
 if TYPE_CHECKING:
+    from nats.js.api import ConsumerInfo
+
     from evervec.queue.broker import JetStreamBroker
     from evervec.queue.queue_reader import QueueReader
 
@@ -40,7 +40,7 @@ async def depth(broker: "JetStreamBroker | QueueReader") -> Depth:
     return Depth(lanes, dead.messages, any(map(_is_listened_to, consumers)))
 
 
-def _is_listened_to(consumer: ConsumerInfo) -> bool:
+def _is_listened_to(consumer: "ConsumerInfo") -> bool:
     if consumer.num_waiting:
         return True
     # A busy worker does not ask. One that was killed has tasks too, but was given none for a while.

@@ -1,114 +1,82 @@
-"""The doorbell that the pipeline rings after a commit; a NATS that is down is never an error here."""
+"""The doorbell that the pipeline rings after a commit, whatever carries it: NATS or PostgreSQL."""
 
-import asyncio
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final
+from typing import Any, Protocol
 from uuid import UUID
 
-from taskiq.exceptions import SendTaskError
-from taskiq.kicker import AsyncKicker
-
-from evervec import log
-from evervec.errors import EvervecError, QueueDownError
-from evervec.queue.broker import JetStreamBroker
-from evervec.queue.mirror_doorbell import ring_mirrors
 from evervec.queue.names import Lane
-
-logger = log.get("queue")
-
-_PIPELINED: Final = 100
-_RETRY_START_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Ring:
-    """One task to send: its name and arguments, its lane, and the id by which duplicates are recognised."""
+    """One hint that work waits.
+
+    It names the task that does the work with its arguments, its lane, the id by which duplicates are recognised, and the
+    dataset whose rows wait (`of`), None for any.
+    """
 
     task_name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     lane: Lane = Lane.INTERACTIVE
     msg_id: str | None = None
+    of: UUID | None = None
 
 
-class Doorbell:
-    """The sender of tasks, by their names. A task that is not sent costs time, never rows: the sweep finds them.
+class Doorbell(Protocol):
+    """Tells other processes that work waits. A ring that is lost costs time, never rows: the sweep finds them.
 
-    While the connection is down a call returns at once, else within `seconds`. A broker that could not be started is
-    started in the background every few seconds, until `aclose`.
+    Over NATS a ring is a task for one worker, in a lane. Over PostgreSQL it is the dataset alone, heard by every worker.
     """
 
-    def __init__(self, broker: JetStreamBroker, *, seconds: float = 1.5) -> None:
-        self._broker = broker
-        self._seconds = seconds
-        self._missed = 0
-        self._start: asyncio.Task[None] | None = None
-        self._next_start = 0.0
-
     async def ring(
-        self, task_name: str, *, lane: Lane = Lane.INTERACTIVE, msg_id: str | None = None, **kwargs: Any
+        self,
+        task_name: str,
+        *,
+        of: UUID | None = None,
+        lane: Lane = Lane.INTERACTIVE,
+        msg_id: str | None = None,
+        **kwargs: Any,
     ) -> bool:
-        """Send one task. Return whether the queue has it. Raise only for arguments that can not be sent at all."""
-        return await self._send(Ring(task_name, kwargs, lane, msg_id))
+        """Ring for work in the dataset `of`. Return whether it was taken."""
+        ...
 
     async def ring_many(self, rings: Iterable[Ring]) -> int:
-        """Send many tasks, a hundred at a time. Return how many the queue has."""
-        heard = 0
-        left = iter(rings)
-        while some := list(islice(left, _PIPELINED)):
-            heard += sum(await asyncio.gather(*map(self._send, some)))
-        return heard
+        """Ring many times. Return how many were taken."""
+        ...
 
     async def changed(self, dataset_ids: Iterable[UUID]) -> bool:
-        """Tell the mirrors that vectors of these datasets were written. Return whether it was sent."""
-        return await ring_mirrors(self._broker, dataset_ids)
+        """Tell the mirrors that vectors of these datasets were written. Return whether it was taken."""
+        ...
 
-    async def _send(self, ring: Ring) -> bool:
-        if not self._broker.connected:
-            self._start_again()
-            return self._not_sent(ring, "not connected")
-        labels = {"lane": str(ring.lane)} | ({"msg_id": ring.msg_id} if ring.msg_id else {})
-        kicker: AsyncKicker[Any, Any] = AsyncKicker(ring.task_name, self._broker, labels)
-        try:
-            async with asyncio.timeout(self._seconds):
-                await kicker.kiq(**ring.kwargs)
-        except TimeoutError:
-            return self._not_sent(ring, f"no acknowledgement within {self._seconds:g} s")
-        except SendTaskError as error:
-            if not isinstance(error.__cause__, QueueDownError):
-                raise (error.__cause__ or error) from None
-            return self._not_sent(ring, str(error.__cause__))
-        return self._sent()
-
-    def _not_sent(self, ring: Ring, reason: str) -> bool:
-        self._missed += 1
-        if self._missed == 1:
-            logger.warning("doorbell failed, the sweep will find the rows", task=ring.task_name, reason=reason)
-        return False
-
-    def _sent(self) -> bool:
-        if self._missed:
-            logger.warning("doorbell works again", missed=self._missed)
-            self._missed = 0
-        return True
-
-    def _start_again(self) -> None:
-        idle = self._start is None or self._start.done()
-        if idle and not self._broker.started and time.monotonic() >= self._next_start:
-            self._next_start = time.monotonic() + _RETRY_START_SECONDS
-            self._start = asyncio.create_task(self._try_start())
-
-    async def _try_start(self) -> None:
-        try:
-            await self._broker.startup()
-        except EvervecError as error:
-            logger.info("queue still down", reason=str(error))
+    def listening_for_changes(self, heard: Callable[[set[UUID]], None]) -> AbstractAsyncContextManager[bool]:
+        """Call `heard` with the datasets of each `changed` inside the block. Yield whether anything can be heard."""
+        ...
 
     async def aclose(self) -> None:
-        """Stop trying to connect; may be called twice. The broker stays open: it belongs to whoever started it."""
-        start, self._start = self._start, None
-        if start is not None:
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
+        """Stop; may be called twice."""
+        ...
+
+
+class SilentDoorbell:
+    """The doorbell of a process that is not connected to a queue: the sweep finds its rows."""
+
+    async def ring(self, task_name: str, **arguments: Any) -> bool:
+        """Return that nothing was sent."""
+        return False
+
+    async def ring_many(self, rings: Iterable[Ring]) -> int:
+        """Return that nothing was sent."""
+        return 0
+
+    async def changed(self, dataset_ids: Iterable[UUID]) -> bool:
+        """Return that nothing was sent."""
+        return False
+
+    def listening_for_changes(self, heard: Callable[[set[UUID]], None]) -> AbstractAsyncContextManager[bool]:
+        """Yield that nothing can be heard."""
+        return nullcontext(False)
+
+    async def aclose(self) -> None:
+        """Close nothing."""

@@ -18,6 +18,21 @@ INDEX_ALL: Final = "index_all_datasets_task"
 PROCESS_BATCHES: Final = "process_batches_task"
 SWEEP: Final = "sweep_task"
 
+HINTS: Final = frozenset(
+    {
+        SCORE_MESSAGE,
+        SCORE_MESSAGES,
+        EXTRACT_KNOWLEDGE,
+        EMBED_MESSAGES,
+        EMBED_ATOMS,
+        EMBED_TOPICS,
+        EMBED_CHUNKS,
+        INDEX_WAITING,
+        SWEEP,
+    }
+)
+"""Tasks that only say what the database says too: whoever looks there finds the work without them."""
+
 
 class Lane(StrEnum):
     """The priority of a task's queue: people wait for it, it may wait, or it already ended workers (quarantine)."""

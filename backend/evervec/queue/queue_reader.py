@@ -1,13 +1,12 @@
-"""What a process has that sends no task: a connection that reads how much waits, and a doorbell that nobody hears.
+"""What a process has that sends no task: a connection that reads how much waits.
 
 TaskIQ takes half a second to import, so nothing here needs it.
 """
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from evervec.errors import QueueDownError
 from evervec.queue.names import Layout
@@ -77,22 +76,3 @@ def _without_websockets(url: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules["aiohttp"]
-
-
-class SilentDoorbell:
-    """The doorbell of a process that sends no task: the sweep finds its rows."""
-
-    async def ring(self, task_name: str, **arguments: Any) -> bool:
-        """Return that nothing was sent."""
-        return False
-
-    async def ring_many(self, rings: Iterable[Any]) -> int:
-        """Return that nothing was sent."""
-        return 0
-
-    async def changed(self, dataset_ids: Iterable[UUID]) -> bool:
-        """Return that nothing was sent."""
-        return False
-
-    async def aclose(self) -> None:
-        """Close nothing."""

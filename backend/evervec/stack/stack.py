@@ -44,7 +44,7 @@ class Stack:
     def __init__(self, settings: Settings, *, database: bool = True, nats: bool = True) -> None:
         self._settings = settings
         self._wants_database = database
-        self._wants_nats = nats
+        self._wants_nats = nats and settings.queue_kind == "nats"
         self._home: Home | None = None
         self._servers: dict[str, EmbeddedServer] = {}
         self._user_lock: int | None = None

@@ -5,12 +5,11 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pycron
-from taskiq import ScheduledTask, ScheduleSource, TaskiqScheduler
+from taskiq import AsyncBroker, ScheduledTask, ScheduleSource, TaskiqScheduler
 from taskiq.api import run_scheduler_task
 
 from evervec.errors import Refused
 from evervec.queue import names
-from evervec.queue.broker import JetStreamBroker
 from evervec.settings import Settings
 
 
@@ -53,7 +52,7 @@ class Schedules(ScheduleSource):
         return self._schedules
 
 
-async def tick(broker: JetStreamBroker, settings: Settings, finish: asyncio.Event) -> None:
+async def tick(broker: AsyncBroker, settings: Settings, finish: asyncio.Event) -> None:
     """Send scheduled tasks until `finish` is set. Two schedulers send twice, but leases keep work from being done twice."""
     scheduler = TaskiqScheduler(broker, [Schedules(settings)])
     ticking = asyncio.create_task(run_scheduler_task(scheduler, interval=timedelta(seconds=30)))

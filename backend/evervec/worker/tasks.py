@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
-from taskiq import Context, TaskiqDepends, async_shared_broker
+from taskiq import AsyncBroker, Context, TaskiqDepends, async_shared_broker
 
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
@@ -16,7 +16,6 @@ from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import sweep
 from evervec.queue import names
-from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import Lane
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 
@@ -115,10 +114,13 @@ async def index_dataset_task(
     full_rebuild: bool = False,
     resources: Resources = OPEN_RESOURCES,
 ) -> dict[str, Any]:
-    """Index a dataset (uuid or project/slug); ids that come while it is being indexed wait for the next run."""
+    """Index a dataset (uuid or project/slug); ids that come while it is being indexed wait for the next run.
+
+    Without NATS the process that sends this task runs it: the run is requested there, and done by a worker.
+    """
     found = await requests.dataset(resources.database, dataset_id)
     run_id = await requests.enqueue(resources, found.id, RunRequest(changed_ids, full_rebuild, trigger="task"))
-    done = await requests.run_due(resources, found.id)
+    done = [] if resources.broker is None else await requests.run_due(resources, found.id)
     return {"run": str(run_id), "runs": [{"id": str(run.id), "state": run.state} | asdict(run.counts) for run in done]}
 
 
@@ -163,7 +165,7 @@ async def _embed(
     return (await embed.embed_rows(resources, embeddable, row_ids, provider)).as_result()
 
 
-def attach(broker: JetStreamBroker, resources: Resources) -> None:
+def attach(broker: AsyncBroker, resources: Resources) -> None:
     """Send these tasks through a broker, and run them with these resources."""
     async_shared_broker.default_broker(broker)
     broker.state.resources = resources

@@ -75,7 +75,7 @@ async def process(resources: Resources, **changed: Any) -> AsyncIterator[Resourc
 async def following(resources: Resources) -> AsyncIterator[Mirrors]:
     """Follow with this process, as a worker does."""
     finish = asyncio.Event()
-    task = asyncio.create_task(follow(resources.mirrors, resources.broker, finish))
+    task = asyncio.create_task(follow(resources.mirrors, resources.doorbell, finish))
     try:
         yield resources.mirrors
     finally:

@@ -146,7 +146,7 @@ async def test_a_process_that_starts_while_the_database_is_away_follows_when_it_
     try:
         async with process(resources) as one:
             finish = asyncio.Event()
-            task = asyncio.create_task(follow(one.mirrors, one.broker, finish))
+            task = asyncio.create_task(follow(one.mirrors, one.doorbell, finish))
             await asyncio.wait([task], timeout=0.3)
             assert not task.done()
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,8 +10,10 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json, Limit
 from evervec.cli.terminal.run import call
 from evervec.pipeline.resources import Resources
-from evervec.queue import dead_letters
-from evervec.queue.dead_letters import DeadLetter
+from evervec.pipeline.status import dead_letters
+
+if TYPE_CHECKING:
+    from evervec.queue.dead_letters import DeadLetter
 
 app = typer.Typer(no_args_is_help=True)
 dead = typer.Typer(no_args_is_help=True)
@@ -38,7 +40,7 @@ def dead_group() -> None:
 @dead.command("list")
 def list_(k: Limit = 100, as_json: Json = False) -> None:
     """List dead letters, oldest first, with the reason."""
-    found = call(lambda resources: dead_letters.dead_letters(resources.broker, k), queue=True, sends=False)
+    found = call(lambda resources: dead_letters.listed(resources, k), queue=True, sends=False)
     if as_json:
         output.document({"dead_letters": [_document(letter) for letter in found]})
         return
@@ -55,22 +57,14 @@ def list_(k: Limit = 100, as_json: Json = False) -> None:
 @dead.command()
 def requeue(seqs: Seqs = None, every: All = False, as_json: Json = False) -> None:
     """Send dead letters back to the queue that they came from; a worker runs them again."""
-
-    async def change(resources: Resources, seq: int) -> None:
-        await dead_letters.requeue_dead_letter(resources.broker, seq)
-
-    done = _change(seqs, every, change)
+    done = _change(seqs, every, dead_letters.requeue)
     output.document({"requeued": done}) if as_json else output.echo(f"{len(done):,} requeued.")
 
 
 @dead.command()
 def drop(seqs: Seqs = None, every: All = False, as_json: Json = False) -> None:
     """Remove dead letters for good. Rows are safe: the sweep finds those that still wait."""
-
-    async def change(resources: Resources, seq: int) -> None:
-        await dead_letters.drop_dead_letter(resources.broker, seq)
-
-    done = _change(seqs, every, change)
+    done = _change(seqs, every, dead_letters.drop)
     output.document({"dropped": done}) if as_json else output.echo(f"{len(done):,} dropped.")
 
 
@@ -82,8 +76,8 @@ def _change(seqs: list[int] | None, every: bool, change: Change) -> list[int]:
     async def run(resources: Resources) -> list[int]:
         chosen = list(dict.fromkeys(seqs or ()))
         if every:
-            chosen = [letter.seq for letter in await dead_letters.dead_letters(resources.broker, sys.maxsize)]
-        await dead_letters.require_dead_letters(resources.broker, chosen)
+            chosen = [letter.seq for letter in await dead_letters.listed(resources, sys.maxsize)]
+        await dead_letters.require(resources, chosen)
         with output.progress("dead letters", len(chosen)) as step:
             for seq in chosen:
                 await change(resources, seq)
@@ -93,7 +87,7 @@ def _change(seqs: list[int] | None, every: bool, change: Change) -> list[int]:
     return call(run, queue=True, sends=False)
 
 
-def _document(letter: DeadLetter) -> dict[str, Any]:
+def _document(letter: "DeadLetter") -> dict[str, Any]:
     return {
         "seq": letter.seq,
         "task_name": letter.task_name,
@@ -105,5 +99,5 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _text(letter: DeadLetter) -> str:
+def _text(letter: "DeadLetter") -> str:
     return letter.body.decode("utf-8", "replace")

@@ -27,13 +27,12 @@ def up(tasks: Tasks = None) -> None:
     """Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
-        from evervec.queue.jetstream.connection import where
         from evervec.web import serve as web
         from evervec.worker.main import work
         from evervec.worker.schedule import tick
 
         output.info(f"PostgreSQL  {runtime.resources.database.where}")
-        output.info(f"NATS        {where(runtime.stack.urls.nats_url)}")
+        output.info(f"Doorbell    {_doorbell(runtime)}")
         listening = _listen_if_free(runtime)
         async with asyncio.TaskGroup() as group:
             if listening is not None:
@@ -43,6 +42,15 @@ def up(tasks: Tasks = None) -> None:
             group.create_task(work(runtime, finish, started=lambda: output.info("Up. Ctrl-C stops everything.")))
 
     serve_until_signal(serve, tasks)
+
+
+def _doorbell(runtime: Runtime) -> str:
+    """Return what carries tasks and rings, for people."""
+    if runtime.settings.queue_kind == "postgres":
+        return "PostgreSQL (LISTEN/NOTIFY)"
+    from evervec.queue.jetstream.connection import where
+
+    return f"NATS at {where(runtime.stack.urls.nats_url)}"
 
 
 def _listen_if_free(runtime: Runtime) -> socket.socket | None:
@@ -72,7 +80,7 @@ def api() -> None:
         host, port = listening.getsockname()[:2]
         output.info(f"Serving http://{host}:{port}/docs. Ctrl-C stops.")
         async with asyncio.TaskGroup() as group:
-            group.create_task(follow(runtime.resources.mirrors, runtime.broker, finish))
+            group.create_task(follow(runtime.resources.mirrors, runtime.resources.doorbell, finish))
             group.create_task(web.serve(runtime.resources, listening, finish))
 
     serve_until_signal(serve, None, takes_tasks=False)
@@ -93,10 +101,12 @@ def scheduler() -> None:
     """Send the tasks that are due by the clock. One is enough; two do no harm."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
-        if not runtime.broker.connected:
-            raise runtime.broker.down("a scheduler without it has nothing to do")
+        if runtime.settings.queue_kind == "nats" and not runtime.jetstream.connected:
+            raise runtime.jetstream.down("a scheduler without it has nothing to do")
         from evervec.worker.schedule import tick
+        from evervec.worker.tasks import attach
 
+        attach(runtime.broker, runtime.resources)  # without NATS, what is due runs here or is rung for
         output.info("Scheduling. Ctrl-C stops.")
         await tick(runtime.broker, runtime.settings, finish)
 

@@ -13,7 +13,6 @@ from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, is
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
-from evervec.queue.queue_reader import SilentDoorbell
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Database, Tx
@@ -59,7 +58,7 @@ async def _extract_all(
 ) -> None:
     provider = await resources.provider()
     lease = MessageLease(resources, provider)
-    async with _Hooks(resources.doorbell, provider.id, lane) as doorbells:
+    async with _Hooks(resources.doorbell, dataset_id, provider.id, lane) as doorbells:
         while await _is_due(resources.database, dataset_id) and (
             claimed := await lease.claim("extract", dataset_id, EXTRACT_TOGETHER)
         ):
@@ -84,8 +83,9 @@ class _Hooks:
     rung at most `RING_AFTER_SECONDS` and one step after rows are saved. The last one is rung at the end.
     """
 
-    def __init__(self, doorbell: Doorbell | SilentDoorbell, provider_id: UUID, lane: Lane) -> None:
+    def __init__(self, doorbell: Doorbell, dataset_id: UUID, provider_id: UUID, lane: Lane) -> None:
         self._doorbell = doorbell
+        self._dataset_id = dataset_id
         self._provider_id = provider_id
         self._lane = lane
         self._saved: list[Extracted] = []
@@ -109,7 +109,7 @@ class _Hooks:
             await self._ring()
 
     async def _ring(self) -> None:
-        rings = _rings(self._saved, self._provider_id, self._lane)
+        rings = _rings(self._saved, self._dataset_id, self._provider_id, self._lane)
         self._saved, self._due = [], monotonic() + RING_AFTER_SECONDS
         before, self._running = self._running, asyncio.create_task(self._doorbell.ring_many(rings))
         if before is not None:
@@ -125,7 +125,7 @@ async def _is_due(database: Database, dataset_id: UUID) -> bool:
         return await messages.extraction_is_due(tx, dataset_id, EXTRACT_TOGETHER)
 
 
-def _rings(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ring]:
+def _rings(saved: Sequence[Extracted], dataset_id: UUID, provider_id: UUID, lane: Lane) -> list[Ring]:
     """Return the doorbells for what an extraction wrote. A lost one costs time, never a row: the sweep finds it."""
     provider = str(provider_id)
     written = [
@@ -133,7 +133,9 @@ def _rings(saved: Sequence[Extracted], provider_id: UUID, lane: Lane) -> list[Ri
         (EMBED_TOPICS, "topic_ids", [topic_id for extracted in saved for topic_id in extracted.topic_ids]),
         (EMBED_MESSAGES, "message_ids", [message_id for extracted in saved for message_id in extracted.message_ids]),
     ]
-    return [Ring(task, {ids: found, "provider_id": provider}, lane) for task, ids, found in written if found]
+    return [
+        Ring(task, {ids: found, "provider_id": provider}, lane, of=dataset_id) for task, ids, found in written if found
+    ]
 
 
 async def _extract_group(database: Database, lease: MessageLease, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:

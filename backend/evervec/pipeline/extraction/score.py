@@ -1,6 +1,6 @@
 """Messages are scored: signal, weak signal or noise, with the factors that the score is made of."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -79,12 +79,20 @@ async def score_messages(
                 async with resources.database.transaction() as tx:
                     wanted = await messages.mark_scored(tx, lease.owner, group, scores)
                 scored += len(group)
-                for start in range(0, len(wanted), EXTRACT_TOGETHER):
-                    part = wanted[start : start + EXTRACT_TOGETHER]
-                    await resources.doorbell.ring(EXTRACT_KNOWLEDGE, lane=lane, message_ids=part)
+                await _ring_for_extraction(resources, group, set(wanted), lane)
         if scored == before:
             break
     return {"scored": scored}
+
+
+async def _ring_for_extraction(
+    resources: Resources, scored: Sequence[ClaimedMessage], wanted: Set[int], lane: Lane
+) -> None:
+    for dataset_id in dict.fromkeys(c.dataset_id for c in scored):
+        ids = [c.message.message_id for c in scored if c.dataset_id == dataset_id and c.message.message_id in wanted]
+        for start in range(0, len(ids), EXTRACT_TOGETHER):
+            part = ids[start : start + EXTRACT_TOGETHER]
+            await resources.doorbell.ring(EXTRACT_KNOWLEDGE, of=dataset_id, lane=lane, message_ids=part)
 
 
 def isolate_retries(claimed: Sequence[ClaimedMessage]) -> list[Sequence[ClaimedMessage]]:

@@ -158,9 +158,9 @@ async def index_all_datasets(resources: Resources, full_rebuild: bool = False, t
 
 
 async def ring(resources: Resources, dataset_ids: Sequence[UUID]) -> None:
-    """Ring for runs that wait. Without NATS the sweep finds them."""
+    """Ring for runs that wait. If nobody hears it, the sweep finds them."""
     for dataset_id in dataset_ids:
-        await resources.doorbell.ring(INDEX_WAITING, lane=Lane.BACKFILL, dataset_id=str(dataset_id))
+        await resources.doorbell.ring(INDEX_WAITING, of=dataset_id, lane=Lane.BACKFILL, dataset_id=str(dataset_id))
 
 
 async def run_due(resources: Resources, dataset_id: UUID) -> list[RunRecord]:

@@ -202,7 +202,11 @@ class Indexing:
         ids = list(pending)
         for start in range(0, len(ids), IDS_TOGETHER):
             await self._resources.doorbell.ring(
-                EMBED_CHUNKS, lane=lane, chunk_ids=ids[start : start + IDS_TOGETHER], provider_id=None
+                EMBED_CHUNKS,
+                of=self._run.dataset_id,
+                lane=lane,
+                chunk_ids=ids[start : start + IDS_TOGETHER],
+                provider_id=None,
             )
 
     async def _embed(self, pending: Mapping[int, int]) -> None:

@@ -125,12 +125,12 @@ async def _save(
     report.created += len(saved.created)
     report.changed += len(saved.changed)
     report.unchanged += saved.unchanged
-    await announce(resources, [*saved.created, *saved.changed], lane=lane)
+    await announce(resources, dataset_id, [*saved.created, *saved.changed], lane=lane)
 
 
-async def announce(resources: Resources, message_ids: Sequence[int], *, lane: Lane) -> None:
+async def announce(resources: Resources, dataset_id: UUID, message_ids: Sequence[int], *, lane: Lane) -> None:
     """Ring for committed messages: to score them, and to embed them without waiting for the score."""
     for start in range(0, len(message_ids), RING):
         part = list(message_ids[start : start + RING])
-        await resources.doorbell.ring(SCORE_MESSAGES, lane=lane, message_ids=part)
-        await resources.doorbell.ring(EMBED_MESSAGES, lane=lane, message_ids=part, provider_id=None)
+        await resources.doorbell.ring(SCORE_MESSAGES, of=dataset_id, lane=lane, message_ids=part)
+        await resources.doorbell.ring(EMBED_MESSAGES, of=dataset_id, lane=lane, message_ids=part, provider_id=None)

@@ -12,8 +12,7 @@ from evervec.errors import EvervecError, MirrorFolderError
 from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError, OtherDatabaseError
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
-from evervec.queue.broker import JetStreamBroker
-from evervec.queue.mirror_doorbell import listening_for_changes
+from evervec.queue.doorbell import Doorbell
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
@@ -27,20 +26,20 @@ ADVANCE_SECONDS = 5.0
 """How old the watermark of an unchanged dataset may become, so that its next read of the feed is short."""
 
 
-async def follow(mirrors: Mirrors, broker: JetStreamBroker, finish: asyncio.Event) -> None:
+async def follow(mirrors: Mirrors, doorbell: Doorbell, finish: asyncio.Event) -> None:
     """Keep a mirror of every live dataset up to date until `finish` is set."""
-    with mirrors.followed() as doorbell:
-        await Follower(mirrors, broker, doorbell).run(finish)
+    with mirrors.followed() as heard:
+        await Follower(mirrors, doorbell, heard).run(finish)
 
 
 class Follower:
     """The loop of one process. Changes are applied as they come; maintenance that is due runs beside that."""
 
-    def __init__(self, of: Mirrors, broker: JetStreamBroker, doorbell: FollowerDoorbell) -> None:
+    def __init__(self, of: Mirrors, changes_doorbell: Doorbell, doorbell: FollowerDoorbell) -> None:
         self._mirrors = of
         self._settings = of.settings
         self._database = of.database
-        self._broker = broker
+        self._changes_doorbell = changes_doorbell
         self._doorbell = doorbell
         self._listening = False
         self._breaks = of.database.lost_connections
@@ -66,10 +65,12 @@ class Follower:
             await self._leave()
 
     async def _subscribe(self, subscription: AsyncExitStack) -> None:
-        """Subscribe once NATS is reachable; from then on the client reconnects by itself."""
-        if not self._listening and self._broker.connected:
-            changed = listening_for_changes(self._broker, self._doorbell.ring)
+        """Subscribe once changes can be heard; from then on the connection comes back by itself."""
+        if not self._listening:
+            changed = self._changes_doorbell.listening_for_changes(self._doorbell.ring)
             self._listening = await subscription.enter_async_context(changed)
+            if not self._listening:
+                await subscription.aclose()
 
     async def _wake_at(self, finish: asyncio.Event) -> None:
         await finish.wait()

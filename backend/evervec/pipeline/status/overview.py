@@ -10,6 +10,7 @@ from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
+from evervec.store.rings.doorbell import worker_listens
 from evervec.store.schema import integrity
 from evervec.store.schema.integrity import TriggerProblem
 from evervec.store.session import Database
@@ -82,8 +83,12 @@ class BatchStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueStatus:
-    """Whether NATS answers; if it does, tasks by lane, dead letters and whether a worker listens, if not the reason."""
+    """What carries the doorbells, `nats` or `postgres`, and whether it answers.
 
+    If it does: tasks by lane (PostgreSQL keeps none), dead letters and whether a worker listens; if not, the reason.
+    """
+
+    kind: str
     up: bool
     lanes: dict[str, int] | None = None
     dead_letters: int | None = None
@@ -178,14 +183,20 @@ def describe(provider: providers.Provider) -> ProviderStatus:
 
 
 async def queue(resources: Resources) -> QueueStatus:
-    """Return whether NATS is there, what waits in it, and whether a worker listens."""
+    """Return whether the queue is there, what waits in it, and whether a worker listens."""
+    kind = resources.settings.queue_kind
+    if resources.broker is None:
+        async with resources.database.read() as tx:
+            listens = await worker_listens(tx, resources.settings.database_schema)
+        return QueueStatus(kind=kind, up=True, lanes={}, dead_letters=0, worker_listens=listens)
     from evervec.queue.depth import depth
 
     try:
         found = await depth(resources.broker)
     except EvervecError as error:
-        return QueueStatus(up=False, reason=str(error))
+        return QueueStatus(kind=kind, up=False, reason=str(error))
     return QueueStatus(
+        kind=kind,
         up=True,
         lanes={str(lane): waiting for lane, waiting in found.lanes.items()},
         dead_letters=found.dead_letters,

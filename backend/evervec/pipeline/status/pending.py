@@ -14,7 +14,7 @@ from evervec.store.datasets import DatasetRef
 class PendingWork:
     """What waits in a dataset after an import: rows to embed, messages to score or extract (`unread`); and who does it.
 
-    `queue_reason` says why NATS does not answer, `run` names the command that starts a worker here.
+    `queue_reason` says why the queue does not answer, `run` names the command that starts a worker here.
     """
 
     pending: int
@@ -38,7 +38,7 @@ async def pending_work(resources: Resources, project: str, dataset: str) -> Pend
         reading["unscored"] + reading["unextracted"],
         bool(queue.worker_listens),
         queue.reason,
-        "evervec up" if settings.embedded_database and settings.embedded_nats else "evervec worker",
+        "evervec up" if settings.embedded_database and settings.nats_url is None else "evervec worker",
     )
 
 

@@ -78,6 +78,33 @@ SWEEP_STAGES: tuple[Stage, ...] = (repair_triggers, extract_waiting, index_waiti
 """What a sweep does, in this order; a worker repeats each of them beside the others."""
 
 
+async def read_dataset(resources: Resources, dataset_id: UUID, _: Until = never) -> None:
+    """Score and extract once the messages of a dataset that wait for it."""
+    await score_messages(resources, dataset_id)
+    await extract_knowledge(resources, dataset_id)
+
+
+async def index_dataset(resources: Resources, dataset_id: UUID, _: Until = never) -> None:
+    """Do once the index runs of a dataset that are due."""
+    async with resources.database.read() as tx:
+        due = dataset_id in await runs.datasets_due(tx)
+    if due:
+        await requests.run_due(resources, dataset_id)
+
+
+async def embed_waiting_of(resources: Resources, dataset_id: UUID, until: Until = never) -> None:
+    """Embed once the rows of a dataset that wait, for one time slice, unless an index run embeds them itself."""
+    async with resources.database.read() as tx:
+        busy = dataset_id in await runs.embedding_datasets(tx)
+    if not busy:
+        await embed_dataset(resources, dataset_id, until=within_time_slice(until))
+
+
+DatasetStage = Callable[[Resources, UUID, Until], Coroutine[None, None, None]]
+DATASET_STAGES: tuple[DatasetStage, ...] = (read_dataset, index_dataset, embed_waiting_of)
+"""What is done for one dataset that a doorbell named; what it leaves, the sweep finds."""
+
+
 async def _process_messages(resources: Resources, stage: str) -> None:
     async with resources.database.read() as tx:
         waiting = await messages.waiting(tx, stage, limit=SWEPT_MESSAGES)

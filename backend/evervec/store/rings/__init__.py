@@ -1,0 +1,1 @@
+"""Rings between processes through PostgreSQL alone: NOTIFY after a commit, LISTEN on a connection of its own."""

@@ -63,9 +63,16 @@ async def test_servers_of_the_settings_are_used_and_nothing_is_started(fresh_hom
 
 
 async def test_only_the_server_that_is_not_given_is_started(fresh_home: Path) -> None:
-    async with open_stack(settings(fresh_home, database_url=SecretStr("postgresql://a/b"))) as stack:
+    given = settings(fresh_home, database_url=SecretStr("postgresql://a/b"), queue="nats")
+    async with open_stack(given) as stack:
         assert stack.urls.database_url == "postgresql://a/b"
         assert {process.name() for process in servers_of(fresh_home)} == {"nats-server"}
+
+
+async def test_with_a_database_alone_nothing_is_started_and_no_folder_is_made(fresh_home: Path) -> None:
+    async with open_stack(settings(fresh_home, database_url=SecretStr("postgresql://a/b"))) as stack:
+        assert (stack.urls.database_url, stack.urls.nats_url) == ("postgresql://a/b", "")
+    assert not fresh_home.exists()
 
 
 def users(home: Path) -> set[str]:

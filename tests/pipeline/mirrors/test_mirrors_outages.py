@@ -15,6 +15,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.mirror_doorbell import ring_mirrors
+from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
 from tests.queue.servers import NatsServer
@@ -58,7 +59,10 @@ async def test_a_bell_is_heard_long_before_the_next_look(
     resources: Resources, dataset: DatasetRef, heard_by: JetStreamBroker
 ) -> None:
     await stored(resources, dataset, TEXTS)
-    async with process(replace(resources, broker=heard_by), mirror_poll_seconds=600) as one, following(one):
+    async with (
+        process(replace(resources, broker=heard_by, doorbell=NatsDoorbell(heard_by)), mirror_poll_seconds=600) as one,
+        following(one),
+    ):
         mirror = await until_true(one, dataset)
         await stored(one, dataset, ["rung for"])
         index = mirror.index
@@ -72,7 +76,7 @@ async def test_while_nats_is_down_looking_keeps_mirrors_true(
     resources: Resources, dataset: DatasetRef, nats: NatsServer, heard_by: JetStreamBroker
 ) -> None:
     await stored(resources, dataset, TEXTS)
-    async with process(replace(resources, broker=heard_by)) as one, following(one):
+    async with process(replace(resources, broker=heard_by, doorbell=NatsDoorbell(heard_by))) as one, following(one):
         await until_true(one, dataset)
         nats.kill()
         for turn in range(3):
@@ -90,7 +94,7 @@ async def test_a_process_that_starts_without_nats_follows_all_the_same(
     await stored(resources, dataset, TEXTS)
     nats.kill()
     silent = JetStreamBroker(nats.url, stream="MIRRORS")
-    async with process(replace(resources, broker=silent)) as one, following(one):
+    async with process(replace(resources, broker=silent, doorbell=NatsDoorbell(silent))) as one, following(one):
         await until_true(one, dataset)
         await stored(one, dataset, ["in silence"])
         await until_true(one, dataset)

@@ -15,6 +15,7 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
+from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
@@ -34,7 +35,7 @@ async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset:
     """Nothing here hears or looks by itself: the search alone brings the mirror to where the row's vector is."""
     await stored(resources, dataset, TEXTS)
     deaf = JetStreamBroker("nats://127.0.0.1:1", stream="SILENCE")
-    async with worker(replace(resources, broker=deaf), mirror_poll_seconds=60) as one:
+    async with worker(replace(resources, broker=deaf, doorbell=NatsDoorbell(deaf)), mirror_poll_seconds=60) as one:
         mirror = await until_true(one, dataset)
         for turn in range(5):
             xid = await written(psql, dataset, f"mine {turn}")

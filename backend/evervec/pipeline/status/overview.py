@@ -188,7 +188,7 @@ async def queue(resources: Resources) -> QueueStatus:
     if resources.broker is None:
         async with resources.database.read() as tx:
             listens = await worker_listens(tx, resources.settings.database_schema)
-        return QueueStatus(kind=kind, up=True, lanes={}, dead_letters=0, worker_listens=listens)
+        return QueueStatus(kind=kind, up=True, worker_listens=listens)
     from evervec.queue.depth import depth
 
     try:

@@ -12,6 +12,7 @@ import pytest
 from evervec.errors import SourceError
 from evervec.store.foreign import reader
 from evervec.store.foreign.reader import ForeignTables, open_foreign
+from evervec.store.session import Database
 from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, tables
 
 
@@ -53,6 +54,15 @@ async def test_a_tenant_is_never_mistaken_for_all(opened: ForeignTables, databas
     with pytest.raises(SourceError, match="no dataset_column tells what belongs to '8'"):
         await gathered(undivided.keys("orders", "8"))
     await undivided.aclose()
+
+
+async def test_a_table_of_the_same_name_as_ours_is_the_one_that_everybody_else_means(
+    psql: Any, database: Database
+) -> None:
+    await psql.execute("CREATE TABLE public.messages (id int PRIMARY KEY, body text)")
+    await psql.execute("INSERT INTO public.messages VALUES (1, 'theirs')")
+    found = await open_foreign(tables(messages={"key": "id", "template": "{body}"}), database)
+    assert [row.values for row in await gathered(found.extract_data_by_ids("messages", [1]))] == [{"body": "theirs"}]
 
 
 # --- changes ------------------------------------------------------------------------------------------------------

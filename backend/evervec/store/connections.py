@@ -52,10 +52,11 @@ class Connections:
         schemas = [self.schema, self._extension_schema]
         return ", ".join([*dict.fromkeys(quoted(schema) for schema in schemas if schema), "pg_temp"])
 
-    def begin(self, *, read_only: bool) -> str:
+    def begin(self, *, read_only: bool, own_names: bool = True) -> str:
         """Return the statements that begin a transaction, sent to the server as one message.
 
-        What the server, the database or the role sets otherwise does not reach our statements.
+        What the server, the database or the role sets otherwise does not reach our statements. Without `own_names`, names
+        without a schema mean what they mean to everybody else.
         """
         mode = "REPEATABLE READ READ ONLY" if read_only else "READ COMMITTED"
         begin = (
@@ -63,7 +64,7 @@ class Connections:
             f"SET LOCAL lock_timeout = '{ROW_LOCK_SECONDS}s'; "
             f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'"
         )
-        return f"{begin}; SET LOCAL search_path = {self.path}" if self.schema else begin
+        return f"{begin}; SET LOCAL search_path = {self.path}" if self.schema and own_names else begin
 
     async def open(self, *_: object, **options: Any) -> Any:
         """Open a connection of the pool; it prepares no statement by name if a pooler is found."""
@@ -86,20 +87,20 @@ class Connections:
     async def direct(self, purpose: str) -> AsyncIterator[Any]:
         """Open a connection with a session of its own for something that needs one; no statement has a time limit.
 
-        Raises `PoolerError` if the only address leads to a pooler.
+        Raises `PoolerError` if the address leads to a pooler.
         """
-        if self.pooled and self._direct_url is None:
-            raise PoolerError(purpose=purpose)
-        connection = await self.open_direct()
+        connection = await self.open_direct(purpose)
         try:
             yield connection
         finally:
             await connection.close(timeout=self._seconds)
 
-    async def open_direct(self) -> Any:
+    async def open_direct(self, purpose: str) -> Any:
         """Open a connection that the caller closes, with the search path and the limits set for its whole session."""
         connection = await self._connect(self._direct_url or self._url)
         try:
+            if await _is_pooled(connection):
+                raise PoolerError(purpose=purpose)
             await self.prepare(connection)
             settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
             await connection.execute(f"{settings}; SET search_path = {self.path}" if self.schema else settings)

@@ -166,7 +166,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """Open a short writing transaction: committed at the end, rolled back on an exception."""
-        async with self._connection() as connection, self._begun(connection, read_only=False):
+        async with self._connection() as connection, self._begun(connection, self._connections.begin(read_only=False)):
             yield Tx(connection)
 
     async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
@@ -186,15 +186,19 @@ class Database:
                 logger.warning("transaction retried", reason=str(error))
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadTx]:
-        """Open a read-only transaction on one snapshot."""
-        async with self._connection() as connection, self._begun(connection, read_only=True):
+    async def read(self, *, own_names: bool = True) -> AsyncIterator[ReadTx]:
+        """Open a read-only transaction on one snapshot.
+
+        Without `own_names`, names without a schema are not looked for among our tables, but as the server is set.
+        """
+        begin = self._connections.begin(read_only=True, own_names=own_names)
+        async with self._connection() as connection, self._begun(connection, begin):
             yield ReadTx(connection)
 
     @asynccontextmanager
-    async def _begun(self, connection: Any, *, read_only: bool) -> AsyncIterator[None]:
+    async def _begun(self, connection: Any, begin: str) -> AsyncIterator[None]:
         """Begin a transaction, commit it at the end, and roll it back on an exception."""
-        await connection.execute(self._connections.begin(read_only=read_only))
+        await connection.execute(begin)
         try:
             yield
         except BaseException:
@@ -213,7 +217,10 @@ class Database:
     @asynccontextmanager
     async def direct_transaction(self, purpose: str) -> AsyncIterator[Tx]:
         """Open a writing transaction on a direct connection, for changes of the schema."""
-        async with self.direct(purpose) as connection, self._begun(connection, read_only=False):
+        async with (
+            self.direct(purpose) as connection,
+            self._begun(connection, self._connections.begin(read_only=False)),
+        ):
             yield Tx(connection)
 
     @asynccontextmanager
@@ -227,7 +234,7 @@ class Database:
 
     async def open_direct(self) -> Any:
         """Open a direct connection that the caller closes, for a library that opens its connections by itself."""
-        return await self._connections.open_direct()
+        return await self._connections.open_direct("a migration")
 
     @asynccontextmanager
     async def advisory_lock(self, name: str, *, wait: bool = True) -> AsyncIterator[bool]:
@@ -249,7 +256,7 @@ class Database:
     async def _prepare(self, connection: Any) -> None:
         connection.add_termination_listener(self._ended)
         # one transaction, so that a pooler keeps one session for all of it
-        async with self._begun(connection, read_only=True):
+        async with self._begun(connection, self._connections.begin(read_only=True)):
             await self._connections.prepare(connection)
 
     def _ended(self, _: object) -> None:

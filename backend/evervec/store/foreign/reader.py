@@ -232,7 +232,7 @@ class ForeignTables:
     @asynccontextmanager
     async def _reading(self, table: str | None = None) -> AsyncIterator[ReadTx]:
         with self._translated(self._place(table)):
-            async with self._database.read() as tx:
+            async with self._database.read(own_names=False) as tx:
                 yield tx
 
     @contextmanager

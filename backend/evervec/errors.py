@@ -177,7 +177,7 @@ class ConflictError(EvervecError):
 class QueueDownError(EvervecError):
     """NATS at {where} does not answer ({reason}).
 
-    Start it, or unset EVERVEC_NATS_URL for the embedded one. Committed rows are safe: a worker's sweep finds them.
+    Start it, or unset EVERVEC_NATS_URL to do without it. Committed rows are safe: a worker's sweep finds them.
     """
 
 

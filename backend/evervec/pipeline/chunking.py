@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.domain.documents.chunking import ChunkDraft, Recipe, chunk
+from evervec.domain.documents.chunking import ChunkDraft, Recipe, chunk, chunk_whole
 from evervec.domain.documents.document import IncomingDocument
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.resources import Resources
@@ -36,7 +36,8 @@ class Chunker:
 
     def chunk(self, documents: Sequence[IncomingDocument]) -> list[tuple[IncomingDocument, list[ChunkDraft]]]:
         """Chunk documents. Blocks for seconds where there are megabytes: call it in a thread."""
-        return [(one, self._chunk(one)) for one in documents]
+        whole = chunk_whole(documents, self.recipe, self.count_tokens)
+        return [(one, self._chunk(one) if only is None else [only]) for one, only in zip(documents, whole, strict=True)]
 
     def warm_up(self) -> None:
         """Load what reading and chunking need, before the first document comes. Blocks for about a second."""

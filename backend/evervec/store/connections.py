@@ -21,6 +21,13 @@ ROW_LOCK_SECONDS = 30
 IDLE_IN_TRANSACTION_SECONDS = 60
 """Longest pause inside a transaction: a process that is frozen in one loses it, and holds nobody up."""
 
+# not every version of PostgreSQL has each of them
+UNLIMITED = """
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN (
+    'statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'
+)
+"""
+
 EXTENSION_SCHEMA = """
 SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 WHERE e.extname = 'vector'
@@ -102,8 +109,9 @@ class Connections:
             if await _is_pooled(connection):
                 raise PoolerError(purpose=purpose)
             await self.prepare(connection)
-            settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
-            await connection.execute(f"{settings}; SET search_path = {self.path}" if self.schema else settings)
+            await connection.execute(UNLIMITED)
+            if self.schema:
+                await connection.execute(f"SET search_path = {self.path}")
         except BaseException:
             await connection.close(timeout=self._seconds)
             raise

@@ -166,7 +166,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """Open a short writing transaction: committed at the end, rolled back on an exception."""
-        async with self._connection() as connection, self._begun(connection, self._connections.begin(read_only=False)):
+        async with self._lent(self._connections.begin(read_only=False)) as connection:
             yield Tx(connection)
 
     async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
@@ -191,14 +191,37 @@ class Database:
 
         Without `own_names`, names without a schema are not looked for among our tables, but as the server is set.
         """
-        begin = self._connections.begin(read_only=True, own_names=own_names)
-        async with self._connection() as connection, self._begun(connection, begin):
+        async with self._lent(self._connections.begin(read_only=True, own_names=own_names)) as connection:
             yield ReadTx(connection)
+
+    @asynccontextmanager
+    async def _lent(self, begin: str) -> AsyncIterator[Any]:
+        """Begin a transaction on a connection of the pool; take another one if the server closed it while it was idle.
+
+        That is how `idle_session_timeout`, a restart or a failover looks from here. A new connection that is lost is an error.
+        """
+        for left in range(self._pool_size, -1, -1):
+            async with self._connection() as connection:
+                try:
+                    await connection.execute(begin)
+                except asyncpg.ConnectionDoesNotExistError:
+                    if left == 0:
+                        raise
+                    continue
+                async with self._finished(connection):
+                    yield connection
+                return
 
     @asynccontextmanager
     async def _begun(self, connection: Any, begin: str) -> AsyncIterator[None]:
         """Begin a transaction, commit it at the end, and roll it back on an exception."""
         await connection.execute(begin)
+        async with self._finished(connection):
+            yield
+
+    @asynccontextmanager
+    async def _finished(self, connection: Any) -> AsyncIterator[None]:
+        """Commit a transaction at the end, and roll it back on an exception."""
         try:
             yield
         except BaseException:

@@ -112,6 +112,15 @@ def index_name(embeddable: Embeddable, space_id: int) -> str:
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
     """Build one HNSW index a kind without blocking writers; an invalid one left by a crash is built again."""
+    names = [index_name(embeddable, space_id) for embeddable in EMBEDDABLES]
+    async with database.read() as tx:
+        # a pooler gives no session to build in, and nothing has to be built as a rule
+        if await tx.fetchval(
+            "SELECT bool_and(EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(name) AND indisvalid)) "
+            "FROM unnest($1::text[]) AS name",
+            names,
+        ):
+            return
     # one builder at a time: to a second one, an unfinished index looks like one left by a crash
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:

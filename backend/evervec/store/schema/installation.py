@@ -105,6 +105,10 @@ async def _create_extension(tx: Tx, room: str) -> None:
 
 async def _is_old(tx: Tx) -> bool:
     """Return whether `public` holds the tables of an older version, and not those of another program."""
+    if not await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 AND has_schema_privilege(oid, 'USAGE'))", OLD_SCHEMA
+    ):
+        return False  # PostgreSQL refuses even to look for a name there
     landmarks = [f"{OLD_SCHEMA}.{name}" for name in ("alembic_version", "embed_work", "embeddings")]
     found = await tx.fetchval(
         "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest($1::text[]) AS name", landmarks

@@ -29,8 +29,8 @@ def fill(psql: Psql, schema: str = SCHEMA) -> None:
     for embeddable in EMBEDDABLES:
         psql(rows.insert(embeddable, {key: f"{embeddable.name} {key}" for key in range(1, 7)}, schema))
     psql(
-        f"INSERT INTO {schema}.embedding_spaces (id, provider, model, dimensions, state, activated_at) "
-        "SELECT 1, 'local', 'm', 3, 'ready', now() WHERE NOT EXISTS (SELECT FROM {}.embedding_spaces)".format(schema)
+        f"INSERT INTO {schema}.embedding_spaces (provider, model, dimensions, state) "
+        "SELECT 'local', 'm', 3, 'ready' WHERE NOT EXISTS (SELECT FROM {}.embedding_spaces)".format(schema)
     )
     rows.embed_all(psql, schema)
     for table, column in ((one.table, one.columns[0]) for one in EMBEDDABLES):

@@ -1,0 +1,69 @@
+"""More PostgreSQL servers of a test's own: a publisher for logical replication, a primary with its standby."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evervec.settings import Settings
+from evervec.stack.postgres import cluster
+from evervec.stack.postgres.server import PORT
+from evervec.stack.stack import Stack
+from evervec.store.schema import migrations
+from evervec.store.session import Database
+from tests.conftest import NUMBERS
+from tests.database.programs import Psql
+
+CONFIGURATION = "fsync = off\nwal_level = logical\nmax_wal_senders = 4\nshared_buffers = 32MB\n"
+
+
+@contextmanager
+def started(home: Path) -> Iterator[Psql]:
+    """Start the PostgreSQL of a home, created if there is none; stopped at the end."""
+    stack = Stack(Settings(home=home, database_url=None, nats_url=None), nats=False)
+    asyncio.run(stack.open())
+    try:
+        yield Psql(stack.urls.database_url)
+    finally:
+        asyncio.run(stack.close())
+
+
+def loopback() -> str:
+    """Return an address of the loopback that no other server of these tests has: all of them have the same port."""
+    process = os.getpid()
+    return f"127.{1 + next(NUMBERS) % 250}.{process >> 8 & 255}.{1 + process % 254}"
+
+
+def configured(home: Path) -> str:
+    """Create a cluster that can be replicated, and return the address that it listens on.
+
+    That is one of TCP: the folder of a socket is closed to other servers.
+    """
+    with started(home):
+        folder = home / "postgres"
+    with (folder / "postgresql.conf").open("a") as file:
+        file.write(f"\n{CONFIGURATION}")
+    with (folder / "pg_hba.conf").open("a") as file:
+        file.write("host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
+    return listening(home)
+
+
+def listening(home: Path) -> str:
+    """Let a cluster that is not running listen on an address of its own, and return its URL without a database."""
+    address = loopback()
+    with (home / "postgres" / "postgresql.conf").open("a") as file:
+        file.write(f"listen_addresses = '{address}'\n")
+    return f"postgresql://{cluster.USER}@{address}:{PORT}"
+
+
+def migrated(psql: Psql) -> Psql:
+    """Bring a database to the present schema."""
+
+    async def migrate() -> None:
+        database = await Database(psql.url).open(check=False)
+        await migrations.upgrade(database)
+        await database.aclose()
+
+    asyncio.run(migrate())
+    return psql

@@ -38,6 +38,8 @@ def database() -> Database:
 
 def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
     """Return False for HNSW indexes: they belong to a space and are built when it is activated, not by a migration."""
+    if type_ == "schema":
+        return name == models.metadata.schema
     if type_ == "table":
         return name != "alembic_version"
     return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
@@ -52,6 +54,8 @@ def run(connection: Connection, schema: str) -> None:
     if at not in ((), HEAD):
         alone()
     connection.commit()
+    # or autogenerate would take our schema, which the search path begins with, for one that needs no name
+    connection.dialect.default_schema_name = installation.OLD_SCHEMA
     # one transaction a migration: a later one may leave it to build an index while others write
     context.configure(
         connection=connection,
@@ -59,6 +63,7 @@ def run(connection: Connection, schema: str) -> None:
         include_name=ours,
         transaction_per_migration=True,
         version_table_schema=schema,
+        include_schemas=True,
         on_version_apply=alone,
     )
     with context.begin_transaction():

@@ -126,7 +126,7 @@ def test_an_annotation_says_what_its_column_holds(model: type[Model]) -> None:
 
 
 def test_every_table_has_a_model_that_says_what_a_row_is() -> None:
-    assert {inspect(model).local_table.name for model in EVERY} == set(metadata.tables)
+    assert {inspect(model).local_table.fullname for model in EVERY} == set(metadata.tables)
     for model in EVERY:
         assert model.__doc__ and model.__doc__[0].isupper(), model.__name__
 

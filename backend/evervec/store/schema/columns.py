@@ -10,6 +10,7 @@ from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
 metadata = MetaData(
+    schema="evervec",  # another one is a matter of the engine: schema_translate_map={"evervec": …}
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
         "uq": "%(table_name)s_%(column_0_N_name)s_key",

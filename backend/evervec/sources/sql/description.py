@@ -42,7 +42,7 @@ def _identifier(name: str) -> str:
     return name
 
 
-def _relation(written: str) -> tuple[str, ...]:
+def parts_of(written: str) -> tuple[str, ...]:
     """Split `shop.orders` into its parts, as they are written; a part with a dot in it needs double quotes."""
     match = _RELATION.fullmatch(written)
     if match is None:
@@ -62,11 +62,13 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 RecordTemplate = Annotated[str, AfterValidator(_usable)]
 
 
-class _Described(BaseModel):
+class Described(BaseModel):
+    """The base of what an operator describes: frozen, strict, and no value of it is repeated in an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class TableDescription(_Described):
+class TableDescription(Described):
     """One table: where it is, what identifies its rows, and how a row becomes text.
 
     `table` may name a schema; `filter` is a condition in SQL, written by the operator and never by a reader.
@@ -84,13 +86,13 @@ class TableDescription(_Described):
     @classmethod
     def _names_a_table(cls, table: str | None) -> str | None:
         if table is not None:
-            _relation(table)
+            parts_of(table)
         return table
 
     @property
     def relation(self) -> tuple[str, ...]:
         """Return the table's name, with its schema before it if one is given; unquoted."""
-        return _relation(self.table or "")
+        return parts_of(self.table or "")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ class TableDescription(_Described):
         return tuple(dict.fromkeys(templates.fields(self.template) + templates.fields(self.title or "")))
 
 
-class SourceDescription(_Described):
+class SourceDescription(Described):
     """A source: its tables, and the dataset of their rows; either `dataset` for all of them, or `dataset_column`.
 
     The URL holds a password, so it is in no dump: the code that stores a description encrypts the URL separately.
@@ -141,7 +143,7 @@ class SourceDescription(_Described):
             for name, table in tables.items()
         }
         for table in filled.values():
-            _relation(table.table or "")  # a name that is also the table's must be a valid one
+            parts_of(table.table or "")  # a name that is also the table's must be a valid one
         return filled
 
     @model_validator(mode="after")

@@ -174,6 +174,13 @@ class ConflictError(EvervecError):
     """
 
 
+class LeaseLostError(EvervecError):
+    """Another process has taken over {name!r}: this one, or its connection, stood still for longer than its lease.
+
+    What it had committed stays, and the other process goes on from there. EVERVEC_LEASE_SECONDS is how long a lease lasts.
+    """
+
+
 class QueueDownError(EvervecError):
     """NATS at {where} does not answer ({reason}).
 

@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     worker_tasks: int = Field(default=4, ge=1, le=256, description="Tasks that a worker runs at a time.")
     embed_batch: int = Field(default=256, ge=1, le=4096, description="Rows that are claimed at a time to be embedded.")
     lease_seconds: float = Field(
-        default=60, gt=0, description="Seconds until the rows of a dead worker are free again; a living worker renews."
+        default=60,
+        gt=0,
+        description="Seconds until the work of a dead or frozen process is free again: rows, a dataset, a batch job; a living one renews.",
     )
     sweep_seconds: float = Field(
         default=3, gt=0, description="Seconds between two looks of a worker for rows that nobody has claimed."

@@ -28,6 +28,9 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCA
 SQL_ROOMS = ("store/", "stack/postgres/")
 """The second makes the embedded server's cluster and database, before anything can connect to it."""
 
+SESSION_LOCKS = ("store/session.py", "store/schema/migrations.py", "store/embeddings/vectors.py")
+"""The first makes them; migrations and builds of HNSW indexes hold them, on a direct connection."""
+
 NEAREST = re.compile(
     r"\bORDER\s+BY\b(?:(?!\bLIMIT\b).)*(?:<=>|distance)(?:(?!\bORDER\b).)*\bLIMIT\b|^\s*\w*nearest\w*\s*$", re.DOTALL
 )
@@ -127,6 +130,16 @@ def late_filters(module: Module) -> Iterator[Finding]:
                             line,
                             f"{alias}.{name} is filtered after the LIMIT: filter inside of the search",
                         )
+
+
+def session_locks(module: Module) -> Iterator[Finding]:
+    """Forbid session locks but for what changes the schema: a pooler loses them, and a frozen process keeps them for ever."""
+    if module.name in SESSION_LOCKS:
+        return
+    for node in module.nodes:
+        named = isinstance(node, ast.Attribute) and node.attr == "advisory_lock"
+        if named or (isinstance(node, ast.Constant) and re.search(r"pg_(try_)?advisory_lock", str(node.value))):
+            yield module.path, getattr(node, "lineno", 1), "a session lock: hold a lease of pipeline/leases.py"
 
 
 def sql_texts(module: Module) -> Iterator[tuple[int, str]]:
@@ -282,7 +295,8 @@ def siblings(modules: Sequence[Module]) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
-    commits, connections, statements, late_filters, tasks, clocks, pickles, silences, tree_texts, openings, private_words,
+    commits, connections, statements, late_filters, session_locks, tasks, clocks, pickles, silences, tree_texts, openings,
+    private_words,
 )  # fmt: skip
 PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
 

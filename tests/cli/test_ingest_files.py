@@ -13,6 +13,7 @@ from rich.console import Console
 
 from evervec.cli.commands.search import location
 from evervec.cli.terminal import output
+from evervec.pipeline.leases import held
 from evervec.store import runs
 from evervec.store.embeddings.vectors import ChunkPlace
 from evervec.store.session import Database
@@ -298,15 +299,14 @@ def test_a_folder_that_was_renamed_does_not_lock_its_dataset(evervec: Command, n
 async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, database: Database) -> None:
     done = evervec.process("ingest", "files", notes, "--dataset", "docs", "--json")
     dataset_id = UUID(done.document()["dataset_id"])
-    async with database.advisory_lock(f"index:{dataset_id}", wait=False) as held, database.transaction() as tx:
-        assert held
+    async with database.transaction() as tx:
         run_id = await runs.add(tx, dataset_id, "full", "cli", state="running")
-    async with database.advisory_lock(f"index:{dataset_id}", wait=False):
+    async with held(database, runs.lease_name(dataset_id), 60):
         evervec.process("ingest", "files", notes, "--dataset", "docs").refused(
             "is already being indexed", str(run_id), code=1
         )
         evervec.process("index", "docs", "--no-wait").refused(f"by run {run_id}", code=1)
-    # whoever comes next finds that nobody holds its lock, and finishes it first
+    # whoever comes next finds that nobody has its lease, and finishes it first
     assert evervec.process("ingest", "files", notes, "--dataset", "docs").code == 0
     states = {run["run"]: run["state"] for run in evervec.process("runs", "docs", "--json").document()["runs"]}
     assert (len(states), states[str(run_id)]) == (3, "done")

@@ -1,7 +1,7 @@
-"""A process of the batch lane, to be told what to do or killed at a point: `python -m tests.e2e.batching [POINT]`.
+"""A process of the batch lane, to be told what to do or killed at a point: `python -m tests.e2e.batching [POINT [SIGNAL]]`.
 
-It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends SIGKILL to itself: there
-a function of the product is replaced, in this process alone.
+It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends a signal to itself, SIGKILL
+or another one: there a function of the product is replaced, in this process alone.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from evervec import log
 from evervec.domain.batch import BatchClient
@@ -60,8 +62,8 @@ SENDING = ("intended", "uploaded", "submitting", "created", "storing the id")
 COLLECTING = ("downloading", "applying", "applied", "finished", "cleaning", "cleaned")
 
 
-def arm(point: Point, client: BatchClient) -> None:
-    """Let the process die there."""
+def arm(point: Point, client: BatchClient, number: signal.Signals) -> None:
+    """Let the process die or freeze there."""
     owner = client if point.of is None else point.of
     function: Callable[..., Awaitable[Any]] = getattr(owner, point.name)
     calls = 0
@@ -70,10 +72,10 @@ def arm(point: Point, client: BatchClient) -> None:
         nonlocal calls
         calls += 1
         if calls == point.nth and not point.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         answer = await function(*values, **named)
         if calls == point.nth and point.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return answer
 
     setattr(owner, point.name, reached)
@@ -90,13 +92,13 @@ async def obey(manager: BatchManager, order: str) -> dict[str, Any]:
     return {**found, "jobs": len(synced.jobs), "again": len(synced.again)}
 
 
-async def main(point: str | None) -> None:
+async def main(point: str | None, number: signal.Signals) -> None:
     """Say that everything is open, then obey until stdin ends."""
     log.configure()
     embedding_jobs.ROWS_CLAIMED, collect.LINES = STEP, LINES
     async with open_runtime(Settings(), queue=False) as runtime:
         if point is not None:
-            arm(POINTS[point], runtime.resources.clients.batch_client(await runtime.resources.provider()))
+            arm(POINTS[point], runtime.resources.clients.batch_client(await runtime.resources.provider()), number)
         manager = BatchManager(runtime.resources)
         say({"up": True})
         while order := await asyncio.to_thread(sys.stdin.readline):
@@ -130,6 +132,23 @@ class Told:
         line = await asyncio.wait_for(self._process.stdout.readline(), CHILD_DEADLINE)
         return json.loads(line) if line else None
 
+    async def obeys_until_frozen(self, order: str) -> None:
+        """Give an order that it does not finish, and wait until it stands still."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{order}\n".encode())
+
+        async def stopped() -> bool:
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+
+        await eventually("it stands still", stopped)
+
+    async def wakes(self) -> dict[str, Any]:
+        """Let it go on, and return the answer to the order that it was given."""
+        self._process.send_signal(signal.SIGCONT)
+        answer = await self.hear()
+        assert answer is not None, f"it died when it woke, with {await self._process.wait()}"
+        return answer
+
     async def obeys_until_killed(self, *orders: str) -> None:
         """Give orders in a row; one of them has to be its last."""
         said, _ = await asyncio.wait_for(
@@ -145,13 +164,13 @@ class Program:
     environment: dict[str, str]
 
     @asynccontextmanager
-    async def started(self, point: str | None = None) -> AsyncIterator[Told]:
+    async def started(self, point: str | None = None, number: str = "SIGKILL") -> AsyncIterator[Told]:
         """Start a process that has opened everything; killed at the end of the block if it still runs."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             __name__,
-            *([] if point is None else [point]),
+            *([] if point is None else [point, number]),
             cwd=Path(__file__).parents[2],
             env=self.environment,
             stdin=asyncio.subprocess.PIPE,
@@ -167,20 +186,18 @@ class Program:
             await process.wait()
 
     async def dies(self, point: str, psql: Any, *orders: str) -> None:
-        """Tell a process to die at a point, and wait until PostgreSQL has released everything that it held."""
+        """Tell a process to die at a point, and wait until its leases have run out."""
         async with self.started(point) as told:
             await told.obeys_until_killed(*orders)
 
         async def gone() -> bool:
-            return bool(await psql.fetchval(UNLOCKED))
+            return bool(await psql.fetchval(UNLEASED))
 
-        await eventually("the locks of a dead process are gone", gone)
+        await eventually("the leases of a dead process have run out", gone)
 
 
-UNLOCKED = """
-SELECT NOT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-                   WHERE d.datname = current_database() AND l.locktype = 'advisory')
-"""
+UNLEASED = "SELECT NOT EXISTS (SELECT FROM leases WHERE lease_until > now())"
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if sys.argv[1:] else None))
+    chosen = signal.Signals[sys.argv[2]] if sys.argv[2:] else signal.SIGKILL
+    asyncio.run(main(sys.argv[1] if sys.argv[1:] else None, chosen))

@@ -69,6 +69,12 @@ PLANTED = {
         "def f(e):\n    return f'SELECT r.id FROM ({_nearest(e, exact=True)}) n JOIN {e.table} r ON r.id = n.row_id'\n",
         "n.row_id is filtered after the LIMIT",
     ),
+    "a session lock": (
+        "pipeline/upkeep/janitor.py",
+        "async def f(database):\n    async with database.advisory_lock('tidy'):\n        ...\n",
+        "a session lock",
+    ),
+    "a session lock in SQL": ("store/runs.py", "x = 'SELECT pg_try_advisory_lock(1)'\n", "a session lock"),
     "import pickle": ("queue/broker.py", "import pickle\n", "pickle is not imported"),
     "from pickle": ("queue/broker.py", "from pickle import loads\n", "pickle is not imported"),
     "silent except": (
@@ -97,6 +103,11 @@ ALLOWED = {
         "x = 'SELECT n.id FROM e CROSS JOIN LATERAL (SELECT id, v <=> e.v AS distance FROM o WHERE kind = 1 "
         "ORDER BY v <=> e.v LIMIT 10) n LEFT JOIN r ON r.id = n.id WHERE e.kind = 1 AND n.distance < 1'\n",
     ),
+    "a session lock around a migration": (
+        "store/schema/migrations.py",
+        "async def f(database):\n    async with database.advisory_lock('migrate'):\n        ...\n",
+    ),
+    "a lock that ends with its transaction": ("store/knowledge.py", "x = 'SELECT pg_advisory_xact_lock(1)'\n"),
     "SQL that makes the embedded database": ("stack/postgres/cluster.py", "x = f'CREATE DATABASE {NAME}'\n"),
     "a docstring about SQL": ("pipeline/resources.py", "def f():\n    \"\"\"SELECT rows, as the store does.\"\"\"\n"),
     "words in capitals": ("cli/terminal/output.py", "x = 'SET'\ny = 'DELETE, or not'\nz = 'SELECTED rows'\n"),

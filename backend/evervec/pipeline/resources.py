@@ -35,7 +35,7 @@ class Resources:
     clients: ProviderClients
     mirrors: Mirrors
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
-    """Limits the running index runs, each of which keeps a connection for its lock."""
+    """Limits the running index runs, each of which reads, chunks and embeds at the same time."""
 
     def seal(self, secret: str) -> bytes:
         """Encrypt a secret for the database. Raises `Refused` without EVERVEC_SECRET_KEY."""

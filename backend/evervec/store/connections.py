@@ -76,7 +76,12 @@ class Connections:
     async def open(self, *_: object, **options: Any) -> Any:
         """Open a connection of the pool; it prepares no statement by name if a pooler is found."""
         connection = await self._connect(self._url, statement_cache_size=0 if self.pooled else 100, **options)
-        if not self.pooled and await _is_pooled(connection):
+        try:
+            found = not self.pooled and await _is_pooled(connection)
+        except BaseException:  # also a cancellation, after which nobody else would close it
+            connection.terminate()
+            raise
+        if found:
             self.pooled = True
             await connection.close(timeout=self._seconds)
             connection = await self._connect(self._url, statement_cache_size=0, **options)

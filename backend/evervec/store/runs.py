@@ -1,4 +1,4 @@
-"""Index runs: one row each, from the request to the end, with all counts. A run is alive while its dataset's lock is held."""
+"""Index runs: one row each, from the request to the end, with all counts. A run is alive while its dataset is leased."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import orjson
 
 from evervec.domain.documents.document import ChangedIds, SkippedDocument
+from evervec.store import leases
+from evervec.store.leases import IS_HELD
 from evervec.store.session import ReadTx, Tx
 
 EXAMPLES_KEPT = 50
@@ -241,7 +243,7 @@ async def enqueue(
 
 
 async def start_next(tx: Tx, dataset_id: UUID) -> RunRecord | None:
-    """Mark the next run of a dataset as running and return it; only for the holder of the dataset's lock.
+    """Mark the next run of a dataset as running and return it; only for the holder of the dataset's lease.
 
     A run whose process died comes first, then the queued one.
     """
@@ -328,7 +330,7 @@ GROUP BY r.dataset_id ORDER BY bool_and(r.mode = 'delta') DESC, max(coalesce(las
 
 
 async def datasets_due(tx: ReadTx) -> list[UUID]:
-    """Return the live datasets with a run that is due, or marked running; only its lock tells if it really runs.
+    """Return the live datasets with a run that is due, or marked running; only its lease tells if it really runs.
 
     Deltas come before runs that go through everything, small datasets before large ones.
     """
@@ -356,22 +358,19 @@ async def of_dataset(tx: ReadTx, dataset_id: UUID) -> DatasetRuns:
     return DatasetRuns(found.get("running"), found.get("queued"), found.get("last"))
 
 
-# pg_locks shows a key of 64 bits in two halves
-INDEX_LOCK_HELD = """
-EXISTS (
-    SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (classid::bigint << 32) | objid::bigint = hashtextextended('evervec:index:' || {dataset_id}, 0)
-)
+EMBEDDING_DATASETS = f"""
+SELECT dataset_id FROM index_runs r WHERE state = 'running' AND embeds AND {IS_HELD.format(name="'index:' || r.dataset_id")}
 """
-IS_INDEXING = f"SELECT {INDEX_LOCK_HELD.format(dataset_id='$1::uuid')}"
-EMBEDDING_DATASETS = f"SELECT dataset_id FROM index_runs r WHERE state = 'running' AND embeds AND {INDEX_LOCK_HELD.format(dataset_id='r.dataset_id')}"
+
+
+def lease_name(dataset_id: UUID) -> str:
+    """Return the name of the lease that a process has while it does the runs of a dataset."""
+    return f"index:{dataset_id}"
 
 
 async def is_indexing(tx: ReadTx, dataset_id: UUID) -> bool:
-    """Return whether a process is indexing this dataset now: it holds the lock (see `pipeline.indexing.run`)."""
-    exists: bool = await tx.fetchval(IS_INDEXING, dataset_id)
-    return exists
+    """Return whether a process is indexing this dataset now: it has the lease. One that died has it for a while."""
+    return await leases.is_held(tx, lease_name(dataset_id))
 
 
 async def embedding_datasets(tx: ReadTx) -> set[UUID]:

@@ -1,6 +1,7 @@
 """Opens PostgreSQL: the pool, the transactions, and the only commit. Every other file of the store receives a `Tx`."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -88,6 +89,10 @@ class Tx(ReadTx):
         return int(tag.rsplit(" ", 1)[-1])
 
 
+Guard = Callable[[Tx], Awaitable[None]]
+"""A check that a writing transaction begins with; what it raises ends the transaction."""
+
+
 class Database:
     """One pool of connections to one database. Opened by the runtime, closed by it."""
 
@@ -107,6 +112,7 @@ class Database:
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
         self._pool: Any = None
+        self._guards: tuple[Guard, ...] = ()
         self.lost_connections = 0
         """Connections that ended so far, on either side: a crash of the server changes the number."""
 
@@ -167,7 +173,16 @@ class Database:
     async def transaction(self) -> AsyncIterator[Tx]:
         """Open a short writing transaction: committed at the end, rolled back on an exception."""
         async with self._lent(self._connections.begin(read_only=False)) as connection:
-            yield Tx(connection)
+            tx = Tx(connection)
+            for guard in self._guards:
+                await guard(tx)
+            yield tx
+
+    def guarded(self, guard: Guard) -> Self:
+        """Return this database with a check at the begin of every `transaction`; both share one pool."""
+        guarded = copy.copy(self)
+        guarded._guards = (*self._guards, guard)
+        return guarded
 
     async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
         """Run a short writing transaction; run it again if PostgreSQL ended it because of a deadlock.

@@ -12,6 +12,7 @@ from evervec.errors import (
     DatabaseDownError,
     EvervecError,
     IndexRunningError,
+    LeaseLostError,
     ProviderError,
     QueueDownError,
     Refused,
@@ -22,7 +23,7 @@ from evervec.errors import (
 )
 
 NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
-UNAVAILABLE = (DatabaseDownError, QueueDownError, SourceDownError, ProviderError)
+UNAVAILABLE = (DatabaseDownError, LeaseLostError, QueueDownError, SourceDownError, ProviderError)
 
 
 @dataclass(frozen=True)

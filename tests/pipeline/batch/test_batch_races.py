@@ -10,9 +10,10 @@ from evervec.domain.batch import JobStatus
 from evervec.errors import Refused
 from evervec.pipeline.batch import collect
 from evervec.pipeline.batch.manager import BatchManager
-from evervec.pipeline.batch.submit import lock
+from evervec.pipeline.batch.submit import lease_name
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store import datasets
@@ -314,7 +315,7 @@ async def test_a_job_that_another_process_works_on_is_not_cancelled_under_its_ha
 ) -> None:
     manager = BatchManager(lane)
     (job,) = (await manager.flush_queue()).jobs
-    async with lane.database.advisory_lock(lock(job.id)):
+    async with held(lane.database, lease_name(job.id), 60):
         with pytest.raises(Refused, match="another process"):
             await manager.cancel(str(job.id))
         synced = await manager.check_and_sync()

@@ -9,8 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.sources.files import events, watcher
+from evervec.store import runs
 from tests.conftest import Servers
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
@@ -181,8 +183,8 @@ async def test_what_nobody_lists_causes_no_run(resources: Resources, psql: Any, 
 
 async def test_changes_wait_while_another_run_holds_the_dataset(resources: Resources, psql: Any, folder: Path) -> None:
     async with watched(resources, folder) as writer:
-        lock = f"index:{await psql.fetchval('SELECT id FROM datasets')}"
-        async with resources.database.advisory_lock(lock):
+        name = runs.lease_name(await psql.fetchval("SELECT id FROM datasets"))
+        async with held(resources.database, name, 60):
             (folder / "page.md").write_text("page")
             await writer.says("wait for their turn")
             (folder / "later.md").write_text("later")

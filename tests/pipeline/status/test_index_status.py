@@ -13,6 +13,7 @@ from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.indexing.requests import RunRequest, index_dataset
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest import sql
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import indexing, overview
 from evervec.pipeline.status.indexing import RunProgress, TotalSavings
@@ -86,24 +87,15 @@ async def test_the_weekly_rebuild_is_shown_and_none_when_it_is_off(resources: Re
     assert (await indexing.status(replace(resources, settings=off), "orders")).next_full_rebuild is None
 
 
-async def test_only_who_holds_the_lock_is_alive(resources: Resources, psql: Any, orders: UUID) -> None:
+async def test_only_a_run_whose_dataset_is_leased_is_alive(resources: Resources, psql: Any, orders: UUID) -> None:
     async with resources.database.transaction() as tx:
         await runs.add(tx, orders, "compare", "call", state="running")
     assert (await indexing.status(resources, "orders")).running.alive is False
     for of, alive in ((f"index:{orders}", True), ("index:another", False)):
-        async with resources.database.advisory_lock(of):
+        async with held(resources.database, of, 60):
             assert (await indexing.status(resources, "orders")).running.alive is alive
             async with resources.database.read() as tx:
                 assert await runs.is_indexing(tx, orders) is alive
-
-
-async def test_a_lock_is_told_by_all_its_bits(resources: Resources) -> None:
-    """Keys with the highest bit of either half set, as half of all have."""
-    for number in range(32):
-        dataset_id = UUID(int=number)
-        async with resources.database.advisory_lock(f"index:{dataset_id}"), resources.database.read() as tx:
-            assert await runs.is_indexing(tx, dataset_id)
-            assert not await runs.is_indexing(tx, UUID(int=number + 1000))
 
 
 async def test_a_run_that_waits_and_one_at_work_are_both_shown(resources: Resources, psql: Any, orders: UUID) -> None:

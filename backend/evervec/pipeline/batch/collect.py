@@ -31,7 +31,7 @@ ENDED: dict[RemoteState, JobStatus] = {
 
 
 class Collection:
-    """Collects the jobs of one type from one provider. The caller of each method has the job's lock."""
+    """Collects the jobs of one type from one provider. The caller has the lease of the job, whose database these resources have."""
 
     def __init__(self, resources: Resources, provider: Provider, payload: Payload) -> None:
         self._database, self._provider, self._payload = resources.database, provider, payload

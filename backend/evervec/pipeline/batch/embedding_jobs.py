@@ -106,6 +106,10 @@ class EmbeddingPayload:
         self._resources, self._database, self._marked_only = resources, resources.database, marked_only
         self._hours = resources.settings.batch_hours
 
+    def using(self, resources: Resources) -> "EmbeddingPayload":
+        """Return the same payload with other resources."""
+        return EmbeddingPayload(resources, marked_only=self._marked_only)
+
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Return the free rows by dataset."""
         return await batch_queue.waiting(tx, scope, tries=tries, marked=self._marked_only)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from math import ceil
 from uuid import UUID
 
-from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType
+from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType, new_intent
+from evervec.errors import LeaseLostError
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Payload, Progress
-from evervec.pipeline.batch.submit import NoRoomError, Submission
+from evervec.pipeline.batch.submit import NoRoomError, Submission, lease_name
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJobRecord
@@ -70,7 +72,6 @@ class Flush:
 
     async def run(self, flushed: FlushResult, progress: Progress | None = None) -> FlushResult:
         """Submit jobs one after the other while enough waits and the provider has room; add the outcome to `flushed`."""
-        submission = Submission(self._resources, self._provider, self._payload, progress)
         reason = None
         while reason is None:
             waiting, reason = await self._enough()
@@ -81,22 +82,37 @@ class Flush:
                 reason = self._no_room()
                 break
             try:
-                job = await submission.submit(waiting, bounds, tries=self._tries)
+                job = await self._submit(waiting, bounds, flushed, progress)
             except NoRoomError as error:
                 reason = f"{self._provider.name} takes no more for now: {error}"
+                break
+            except LeaseLostError as error:
+                reason = str(error)
                 break
             if job is None:
                 break
             self._add(flushed, job)
             reason = self._stop_reason(job)
-        flushed.reused += submission.reused
-        flushed.files_failed += submission.failed
         left = await self._waiting()
         self._count_waiting(flushed, left)
         if left and reason is None:
             reason = "the waiting rows have the text of rows that are being embedded, and get their vectors when those are done"
         flushed.reason = flushed.reason or reason
         return self._priced(flushed)
+
+    async def _submit(
+        self, waiting: Sequence[UUID], bounds: Bounds, flushed: FlushResult, progress: Progress | None
+    ) -> BatchJobRecord | None:
+        async with self._database.read() as tx:
+            intent = new_intent(await batch_jobs.database_tag(tx))
+        async with held(self._database, lease_name(intent), self._resources.settings.lease_seconds) as lease:
+            assert lease is not None  # nobody else knows the intent yet
+            submission = Submission(self._resources, lease, self._provider, self._payload, progress)
+            try:
+                return await submission.submit(intent, waiting, bounds, tries=self._tries)
+            finally:
+                flushed.reused += submission.reused
+                flushed.files_failed += submission.failed
 
     async def plan(self, planned: FlushResult) -> FlushResult:
         """Add to `planned` what `run` would do, with tokens estimated from the texts' length. Sends and writes nothing."""

@@ -71,6 +71,10 @@ class MediaPayload:
         self._resources, self._database = resources, resources.database
         self._hours = resources.settings.batch_hours
 
+    def using(self, resources: Resources) -> "MediaPayload":
+        """Return the same payload with other resources."""
+        return MediaPayload(resources)
+
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Return by dataset the files without a description that are in no job."""
         return await media.waiting(tx, scope, tries=tries)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
+from evervec.pipeline.resources import Resources
 from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.providers import Provider
 from evervec.store.session import ReadTx, Tx
@@ -95,6 +96,10 @@ class Payload(Protocol):
     @property
     def job_type(self) -> JobType:
         """Return the type of the jobs."""
+        ...
+
+    def using(self, resources: Resources) -> Self:
+        """Return the same payload with other resources: those whose database is guarded by a lease."""
         ...
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:

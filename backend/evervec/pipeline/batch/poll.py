@@ -1,23 +1,25 @@
 """Open batch jobs are polled: ended ones are collected, returned rows are sent again, leftovers at the provider removed."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from uuid import UUID
 
+from evervec import log
 from evervec.domain.batch import JobStatus, JobType
 from evervec.domain.vendors import BATCH_TYPES
-from evervec.errors import NoBatchError, ProviderError, Refused
+from evervec.errors import LeaseLostError, NoBatchError, ProviderError, Refused
 from evervec.pipeline.batch import cleanup
 from evervec.pipeline.batch.collect import Collection
 from evervec.pipeline.batch.embedding_jobs import EmbeddingPayload
 from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
 from evervec.pipeline.batch.media_jobs import MediaPayload
 from evervec.pipeline.batch.payload import Payload, Progress, ReturnReason
-from evervec.pipeline.batch.submit import NoRoomError, Submission, lock
+from evervec.pipeline.batch.submit import NoRoomError, Submission, lease_name
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_rows
+from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
@@ -25,6 +27,8 @@ from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_KIND
+
+logger = log.get("batch")
 
 RETURNED_ROWS = 2000
 """Rows that are embedded online together after jobs have returned them."""
@@ -87,8 +91,8 @@ class Poll:
 
     async def cancel(self, job: BatchJobRecord) -> BatchJobRecord:
         """Cancel one job. Raises `Refused` for one that is over, a `ProviderError` when the provider does not answer."""
-        async with self._locked(job) as is_ours:
-            if not is_ours:
+        async with self._leased(job) as lease:
+            if lease is None:
                 raise Refused(
                     reason=f"Batch job {job.id} is being worked on by another process. Try again in a moment."
                 )
@@ -96,31 +100,37 @@ class Poll:
             if job.finished_at is not None:
                 raise Refused(reason=f"Batch job {job.id} is over already: it is {job.status}.")
             if job.external_id is None and job.submitting_at is not None:
-                job = await self._resume(job)
-            return job if job.finished_at is not None else await (await self._collection(job)).cancel(job)
+                job = await self._resume(lease, job)
+            return job if job.finished_at is not None else await (await self._collection(lease, job)).cancel(job)
 
-    async def _resume(self, job: BatchJobRecord) -> BatchJobRecord:
+    async def _resume(self, lease: HeldLease, job: BatchJobRecord) -> BatchJobRecord:
         """Find out whether the provider has a job whose submission got no answer."""
         try:
-            return await (await self._submission(job)).resume(job)
+            return await (await self._submission(lease, job)).resume(job)
         except NoRoomError:
             return await self._job(job.id)  # the provider did not have it, and takes no job now
 
     async def _poll(self, job: BatchJobRecord) -> BatchJobRecord | None:
         """Advance one job as far as possible now; return None when another process works on it."""
-        async with self._locked(job) as is_ours:
-            if not is_ours:
-                self._result.busy += 1
-                return None
-            before = job = await self._job(job.id)
-            try:
-                if job.finished_at is None:
-                    job = await self._advance(job)
-                if job.finished_at is not None and job.cleaned_at is None:
-                    await self._clean(job)
-            except (NoRoomError, ProviderError) as error:
-                self._result.problems.append(f"job {job.id}: {error}")
-            job = await self._job(job.id)
+        try:
+            async with self._leased(job) as lease:
+                if lease is not None:
+                    return await self._poll_leased(lease, job)
+        except LeaseLostError as error:
+            logger.warning("job left to another process", job=str(job.id), error=str(error))
+        self._result.busy += 1
+        return None
+
+    async def _poll_leased(self, lease: HeldLease, job: BatchJobRecord) -> BatchJobRecord:
+        before = job = await self._job(job.id)
+        try:
+            if job.finished_at is None:
+                job = await self._advance(lease, job)
+            if job.finished_at is not None and job.cleaned_at is None:
+                await self._clean(lease, job)
+        except (NoRoomError, ProviderError) as error:
+            self._result.problems.append(f"job {job.id}: {error}")
+        job = await self._job(job.id)
         self._count(before, job)
         return job
 
@@ -131,37 +141,37 @@ class Poll:
         result.running += after.finished_at is None
         result.jobs.append(after)
 
-    async def _advance(self, job: BatchJobRecord) -> BatchJobRecord:
+    async def _advance(self, lease: HeldLease, job: BatchJobRecord) -> BatchJobRecord:
         if job.provider_id is None:
-            return await self._fail_without_provider(job, "its provider was removed")
+            return await self._fail_without_provider(lease, job, "its provider was removed")
         try:
-            await self._collection(job)
+            await self._collection(lease, job)
         except NoBatchError as error:
-            return await self._fail_without_provider(job, str(error))
+            return await self._fail_without_provider(lease, job, str(error))
         if job.external_id is None:
-            submission = await self._submission(job)
+            submission = await self._submission(lease, job)
             job = await submission.resume(job)
             if submission.problem is not None:
                 self._result.problems.append(f"job {job.id}: {submission.problem}")
         if job.external_id is not None and job.finished_at is None:
-            job = await (await self._collection(job)).collect(job)
+            job = await (await self._collection(lease, job)).collect(job)
         return job
 
-    async def _clean(self, job: BatchJobRecord) -> None:
+    async def _clean(self, lease: HeldLease, job: BatchJobRecord) -> None:
         try:
-            collection = None if job.provider_id is None else await self._collection(job)
+            collection = None if job.provider_id is None else await self._collection(lease, job)
         except NoBatchError:
             collection = None
         if collection is not None:
             await collection.clean(job)
             return
         # without its provider there is nothing that can be removed
-        async with self._database.transaction() as tx:
+        async with lease.database.transaction() as tx:
             await batch_jobs.mark_cleaned(tx, job.id)
 
-    async def _fail_without_provider(self, job: BatchJobRecord, reason: str) -> BatchJobRecord:
+    async def _fail_without_provider(self, lease: HeldLease, job: BatchJobRecord, reason: str) -> BatchJobRecord:
         """Fail a job whose provider was removed or replaced: its results can not be fetched any more."""
-        async with self._database.transaction() as tx:
+        async with lease.database.transaction() as tx:
             await self._payload(job).return_items(tx, job.id, ReturnReason("config", reason, online=True))
             await batch_jobs.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)
@@ -240,14 +250,15 @@ class Poll:
         async with self._database.read() as tx:
             return await providers.by_id(tx, job.provider_id)
 
-    async def _submission(self, job: BatchJobRecord) -> Submission:
-        return Submission(self._resources, await self._provider_of(job), self._payload(job))
+    async def _submission(self, lease: HeldLease, job: BatchJobRecord) -> Submission:
+        return Submission(self._resources, lease, await self._provider_of(job), self._payload(job))
 
-    async def _collection(self, job: BatchJobRecord) -> Collection:
-        return Collection(self._resources, await self._provider_of(job), self._payload(job))
+    async def _collection(self, lease: HeldLease, job: BatchJobRecord) -> Collection:
+        guarded = replace(self._resources, database=lease.database)
+        return Collection(guarded, await self._provider_of(job), self._payload(job).using(guarded))
 
-    def _locked(self, job: BatchJobRecord) -> AbstractAsyncContextManager[bool]:
-        return self._database.advisory_lock(lock(job.id), wait=False)
+    def _leased(self, job: BatchJobRecord) -> AbstractAsyncContextManager[HeldLease | None]:
+        return held(self._database, lease_name(job.id), self._resources.settings.lease_seconds)
 
     async def _job(self, job_id: UUID) -> BatchJobRecord:
         async with self._database.read() as tx:

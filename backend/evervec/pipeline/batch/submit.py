@@ -4,17 +4,18 @@ Before the request for a job the intent is marked; if no answer comes, the provi
 """
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.batch import JobStatus, RemoteJob, RemoteState, new_intent
+from evervec.domain.batch import JobStatus, RemoteJob, RemoteState
 from evervec.errors import (
     BadInputError,
     BadResponseError,
+    LeaseLostError,
     ProviderError,
     QuotaExhaustedError,
     RateLimitedError,
@@ -22,6 +23,7 @@ from evervec.errors import (
     TransientError,
 )
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Payload, Progress, ReturnReason, is_outdated
+from evervec.pipeline.leases import HeldLease
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJobRecord
@@ -41,13 +43,22 @@ class NoRoomError(Exception):
 
 
 class Submission:
-    """Submits the jobs of one type to one provider."""
+    """Submits the jobs of one type to one provider, while it has the lease of the job.
+
+    Everything is written through the lease's database: what another process continues by now is not written twice.
+    """
 
     def __init__(
-        self, resources: Resources, provider: Provider, payload: Payload, progress: Progress | None = None
+        self,
+        resources: Resources,
+        lease: HeldLease,
+        provider: Provider,
+        payload: Payload,
+        progress: Progress | None = None,
     ) -> None:
-        self._resources, self._database = resources, resources.database
-        self._provider, self._payload = provider, payload
+        guarded = replace(resources, database=lease.database)
+        self._resources, self._database, self._lease = guarded, lease.database, lease
+        self._provider, self._payload = provider, payload.using(guarded)
         self._client = resources.clients.batch_client(provider)
         self._progress = progress
         self.reused = 0
@@ -55,19 +66,18 @@ class Submission:
         self.failed = 0
         """Items for which no line can be written; they have failed."""
         self.problem: ProviderError | None = None
-        """The error that keeps the last job from being submitted."""
+        """The error that keeps the job from being submitted."""
 
-    async def submit(self, dataset_ids: Sequence[UUID], bounds: Bounds, *, tries: int) -> BatchJobRecord | None:
+    async def submit(
+        self, intent: UUID, dataset_ids: Sequence[UUID], bounds: Bounds, *, tries: int
+    ) -> BatchJobRecord | None:
         """Fill one job with what waits and send it; return None when nothing waits.
 
         A job that could not be sent yet is returned as `CREATED`. Raises `NoRoomError`, and a `ProviderError` for what a
         person has to repair; then nothing was sent and the rows are in the queue again.
         """
-        async with self._database.read() as tx:
-            intent = new_intent(await batch_jobs.database_tag(tx))
-        async with AsyncExitStack() as closing:
-            await closing.enter_async_context(self._database.advisory_lock(lock(intent)))
-            path = Path(closing.enter_context(TemporaryDirectory(prefix="evervec-"))) / "input.jsonl"
+        with TemporaryDirectory(prefix="evervec-") as folder:
+            path = Path(folder) / "input.jsonl"
             draft = self._intent(intent, path, bounds, tries)
             filled = await self._payload.fill(draft, dataset_ids)
             self.reused, self.failed = self.reused + draft.reused, self.failed + draft.failed
@@ -77,7 +87,7 @@ class Submission:
         return Intent(intent, self._provider, self._client, path, bounds, tries, self._progress or _ignore_progress)
 
     async def resume(self, job: BatchJobRecord) -> BatchJobRecord:
-        """Continue an intent that another process left behind. The caller has its lock."""
+        """Continue an intent that another process left behind."""
         if job.submitting_at is not None:
             return await self._adopt(job)
         if job.late:
@@ -92,7 +102,7 @@ class Submission:
             return await self.send(job, path)
 
     async def send(self, job: BatchJobRecord, path: Path) -> BatchJobRecord:
-        """Upload an input file and request its job. The caller has the job's lock."""
+        """Upload an input file and request its job."""
         try:
             file = await self._client.upload(job.id, path)
         except ProviderError as error:
@@ -110,6 +120,8 @@ class Submission:
         return await self._create(job, file)
 
     async def _create(self, job: BatchJobRecord, file: str) -> BatchJobRecord:
+        # a request is the one thing that no transaction can undo
+        await self._lease.confirm()
         try:
             remote = await self._payload.create_job(self._client, job.id, file)
         except TransientError as error:
@@ -118,12 +130,23 @@ class Submission:
             async with self._database.transaction() as tx:
                 await batch_jobs.mark_not_sent(tx, job.id)
             return await self._not_sent(job, error)
-        return await self._submitted(job, remote)
+        try:
+            return await self._submitted(job, remote)
+        except LeaseLostError:
+            await self._withdraw(job, remote)
+            raise
 
     async def _submitted(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         async with self._database.transaction() as tx:
             await batch_jobs.mark_submitted(tx, job.id, remote.external_id)
         return await self._job(job.id)
+
+    async def _withdraw(self, job: BatchJobRecord, remote: RemoteJob) -> None:
+        """Cancel a job that was made while another process took the intent over, unless that one has found it or will."""
+        now = await self._job(job.id)
+        looks_for_it = now.external_id is None and now.finished_at is None and now.submitting_at is not None
+        if now.external_id != remote.external_id and not looks_for_it:
+            await self._cancel_duplicate(job, remote)
 
     async def _adopt(self, job: BatchJobRecord, unanswered: ProviderError | None = None) -> BatchJobRecord:
         """Find the job with this intent in the provider's list; keep the oldest and cancel others.
@@ -211,8 +234,8 @@ class Submission:
             return await batch_jobs.by_id(tx, job_id)
 
 
-def lock(job_id: UUID) -> str:
-    """Return the name of the lock for work on a job."""
+def lease_name(job_id: UUID) -> str:
+    """Return the name of the lease for work on a job."""
     return f"batch:{job_id}"
 
 

@@ -7,15 +7,20 @@ from time import monotonic
 from typing import Final, Self
 from uuid import UUID
 
+from evervec import log
 from evervec.domain.extraction.knowledge import Extraction, LinkType
 from evervec.domain.extraction.reconcile import AtomPlan, reconcile
+from evervec.errors import LeaseLostError
 from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, isolate_retries
+from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
 from evervec.store import knowledge, messages
 from evervec.store.messages import ClaimedMessage
 from evervec.store.session import Database, Tx
+
+logger = log.get("extract")
 
 RING_AFTER_SECONDS: Final = 0.25
 
@@ -40,9 +45,12 @@ async def extract_knowledge(
     """
     counts = {"messages": 0, "atoms": 0, "topics": 0, "links": 0}
     for dataset_id in await _datasets(resources.database, ids):
-        async with resources.database.advisory_lock(f"extract:{dataset_id}", wait=False) as alone:
-            if alone:
-                await _extract_all(resources, dataset_id, counts, lane=lane, hooks=hooks)
+        try:
+            async with held(resources.database, f"extract:{dataset_id}", resources.settings.lease_seconds) as alone:
+                if alone is not None:
+                    await _extract_all(resources, alone, dataset_id, counts, lane=lane, hooks=hooks)
+        except LeaseLostError as error:
+            logger.warning("extraction left to another process", dataset=str(dataset_id), error=str(error))
     return counts
 
 
@@ -54,8 +62,9 @@ async def _datasets(database: Database, ids: Sequence[int] | UUID) -> list[UUID]
 
 
 async def _extract_all(
-    resources: Resources, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
+    resources: Resources, alone: HeldLease, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
 ) -> None:
+    """Extract until nothing is due. What is found is saved only while this is the one extraction of the dataset."""
     provider = await resources.provider()
     lease = MessageLease(resources, provider)
     async with _Hooks(resources.doorbell, dataset_id, provider.id, lane) as doorbells:
@@ -64,7 +73,7 @@ async def _extract_all(
         ):
             saved: list[Extracted] = []
             for group in isolate_retries(claimed):
-                saved += await _extract_group(resources.database, lease, group)
+                saved += await _extract_group(alone, lease, group)
             for extracted in saved:
                 counts["messages"] += len(extracted.message_ids)
                 counts["atoms"] += len(extracted.version_created_atom_ids)
@@ -138,18 +147,19 @@ def _rings(saved: Sequence[Extracted], dataset_id: UUID, provider_id: UUID, lane
     ]
 
 
-async def _extract_group(database: Database, lease: MessageLease, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:
+async def _extract_group(alone: HeldLease, lease: MessageLease, claimed: Sequence[ClaimedMessage]) -> list[Extracted]:
     saved = []
     async with lease.working(claimed):
         for dataset_id in dict.fromkeys(c.dataset_id for c in claimed):
             part = [c for c in claimed if c.dataset_id == dataset_id]
             ids = [c.message.message_id for c in part]
-            async with database.read() as tx:
+            async with alone.database.read() as tx:
                 known = await knowledge.known(tx, dataset_id, ids)
             # a message that is noise now is here because atoms of an earlier revision have to go
             relevant = [c.message for c in part if c.signal != "noise"]
+            await alone.confirm()  # a process that stood still pays for nothing that another one does by now
             found = await lease.extractor.extract(relevant, known) if relevant else Extraction()
-            async with database.transaction() as tx:
+            async with alone.database.transaction() as tx:
                 saved.append(await _save(tx, lease, dataset_id, part, found))
     return saved
 

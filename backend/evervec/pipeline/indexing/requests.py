@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
 from evervec import log
 from evervec.domain.documents.document import ChangedIds
-from evervec.errors import EvervecError, IndexRunningError, MissingExtraError, Refused, UnknownDatasetError
+from evervec.errors import (
+    EvervecError,
+    IndexRunningError,
+    LeaseLostError,
+    MissingExtraError,
+    Refused,
+    UnknownDatasetError,
+)
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.indexing import source_registry
 from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
+from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
@@ -68,7 +77,7 @@ async def index(
 ) -> RunRecord:
     """Index a dataset in this process and return the finished run. An unfinished earlier run is completed first.
 
-    Raises `IndexRunningError` with the id of the active run, `UnknownDatasetError`, `UnknownTableError`,
+    Raises `IndexRunningError` with the id of the active run, `LeaseLostError`, `UnknownDatasetError`, `UnknownTableError`,
     `NoSourceError`, `EmptySourceError`, and what its source raises. After an error the run continues from its cursor when
     it is tried again.
     """
@@ -77,11 +86,11 @@ async def index(
         busy = await runs.is_indexing(tx, dataset_id)
     if busy:  # raised now, without waiting for a slot of this process
         raise await _busy(resources.database, dataset_id)
-    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as locked:
-        if not locked:
+    async with resources.indexing, _leased(resources, dataset_id) as lease:
+        if lease is None:
             raise await _busy(resources.database, dataset_id)
-        await _run_queue(resources, dataset_id)
-        async with resources.database.transaction() as tx:
+        await _run_queue(resources, lease.database, dataset_id)
+        async with lease.database.transaction() as tx:
             await runs.add(
                 tx,
                 dataset_id,
@@ -95,7 +104,7 @@ async def index(
             )
             run = await runs.start_next(tx, dataset_id)
         if run is not None:
-            await _perform(resources, run, options, progress)
+            await _perform(resources, lease.database, run, options, progress)
             return run
     raise await _busy(resources.database, dataset_id)
 
@@ -165,28 +174,45 @@ async def ring(resources: Resources, dataset_ids: Sequence[UUID]) -> None:
 
 async def run_due(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
     """Run the due runs of a dataset, first one whose process died; return none when another process runs them."""
-    async with resources.indexing, resources.database.advisory_lock(_lock(dataset_id), wait=False) as locked:
-        return await _run_queue(resources, dataset_id) if locked else []
+    try:
+        async with resources.indexing, _leased(resources, dataset_id) as lease:
+            return [] if lease is None else await _run_queue(resources, lease.database, dataset_id)
+    except LeaseLostError as error:
+        logger.warning("index runs left to another process", dataset=str(dataset_id), error=str(error))
+        return []
 
 
-async def _run_queue(resources: Resources, dataset_id: UUID) -> list[RunRecord]:
+def _leased(resources: Resources, dataset_id: UUID) -> AbstractAsyncContextManager[HeldLease | None]:
+    return held(resources.database, runs.lease_name(dataset_id), resources.settings.lease_seconds)
+
+
+async def _run_queue(resources: Resources, database: Database, dataset_id: UUID) -> list[RunRecord]:
     done: list[RunRecord] = []
     while True:
-        async with resources.database.transaction() as tx:
+        async with database.transaction() as tx:
             run = await runs.start_next(tx, dataset_id)
         if run is None:
             return done
         try:
-            await _perform(resources, run)
+            await _perform(resources, database, run)
+        except LeaseLostError:
+            raise
         except EvervecError as error:
             logger.warning("index run failed", run=str(run.id), dataset=str(dataset_id), error=str(error))
         done.append(run)
 
 
 async def _perform(
-    resources: Resources, run: RunRecord, options: RunOptions = NO_OPTIONS, progress: Progress | None = None
+    resources: Resources,
+    database: Database,
+    run: RunRecord,
+    options: RunOptions = NO_OPTIONS,
+    progress: Progress | None = None,
 ) -> None:
-    """Perform a run to its end. When it is killed, it stays `running` without a lock, and the next worker continues it."""
+    """Perform a run to its end. When it is killed, it stays `running`, and after its lease the next worker continues it.
+
+    Everything of the run is written through `database`, that of the lease: a process that has lost it changes nothing.
+    """
     try:
         forget_missing = options.forgets_missing(run.mode)
         source = await source_registry.open_source(
@@ -194,18 +220,20 @@ async def _perform(
         )
         try:
             chunker = await chunking.active(resources)
-            await Indexing(resources, run, source, chunker, options, progress).perform()
+            await Indexing(resources, run, source, chunker, options, progress, database=database).perform()
             if forget_missing:
-                await source_registry.forget_missing_roots(resources.database, run.dataset_id, source)
+                await source_registry.forget_missing_roots(database, run.dataset_id, source)
         finally:
             await source.aclose()
+    except LeaseLostError:
+        raise  # the run is another process's now
     except (DatasetGone, UnknownDatasetError):
-        await _end(resources.database, run, "cancelled")
+        await _end(database, run, "cancelled")
     except Exception as error:
-        await _failed(resources.database, run, error)
+        await _failed(database, run, error)
         raise
     else:
-        await _end(resources.database, run, "done")
+        await _end(database, run, "done")
 
 
 async def _failed(database: Database, run: RunRecord, error: Exception) -> None:
@@ -226,7 +254,7 @@ async def _end(database: Database, run: RunRecord, state: str, error: str | None
 
 
 async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:
-    """Return the error for a locked dataset. Its active run may be about to be saved, or may just have ended."""
+    """Return the error for a dataset that another process indexes. Its active run may be about to be saved, or may just have ended."""
     busy: RunRecord | None = None
     for _ in range(RETRIES):
         async with database.read() as tx:
@@ -235,7 +263,3 @@ async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:
             break
         await asyncio.sleep(RETRY_SECONDS)
     return IndexRunningError(dataset=dataset_id, run_id="(it has just ended: try again)" if busy is None else busy.id)
-
-
-def _lock(dataset_id: UUID) -> str:
-    return f"index:{dataset_id}"

@@ -20,7 +20,7 @@ from evervec.store.documents import WriteResult
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 
 IDS_TOGETHER = 500
 """Ids that are handled together: named records, chunks to ring for, documents to remove."""
@@ -46,7 +46,7 @@ class RunOptions:
 
 
 class Indexing:
-    """One index run. The changes of a batch, its counts and its cursor are written in one transaction."""
+    """One index run. The changes of a batch, its counts and its cursor are written in one transaction of `database`, that of its lease."""
 
     def __init__(
         self,
@@ -56,8 +56,11 @@ class Indexing:
         chunker: Chunker,
         options: RunOptions,
         progress: Progress | None = None,
+        *,
+        database: Database | None = None,
     ) -> None:
-        self._resources, self._database = resources, resources.database
+        # embedding goes without: its rows have leases of their own, and what is paid for is written
+        self._resources, self._database = resources, database or resources.database
         self._run, self._source, self._chunker = run, source, chunker
         self._planner = Planner(self._database, run.dataset_id, source, chunker.recipe.key, self._clock)
         self._options, self._progress = options, progress

@@ -2,23 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
 from evervec import log
 from evervec.domain.documents.chunking import ChunkDraft
+from evervec.errors import LeaseLostError
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, documents
+from evervec.store import datasets, documents, leases
 from evervec.store.documents import UnchunkedDocument
 from evervec.store.session import Database, Tx
 
 logger = log.get("janitor")
 
-LOCK = "tidy"
-"""The advisory lock's name in the database. It keeps its old word, so that workers of two versions exclude each other."""
+LEASE = "janitor"
 
 CHUNKED_DOCUMENTS = 50
 PURGED_ROWS = 2000
@@ -26,10 +28,30 @@ PURGED_ROWS = 2000
 
 async def clean_up(resources: Resources, until: Until = never) -> None:
     """Remove the rows of deleted datasets and chunk the documents that wait, in one process at a time; others return at once."""
-    async with resources.database.advisory_lock(LOCK, wait=False) as locked:
-        if locked:
-            await purge_deleted(resources.database, until)
-            await chunk_waiting(resources, until)
+    if not await _is_needed(resources):  # looked at first, since a lease is written
+        return
+    try:
+        async with held(resources.database, LEASE, resources.settings.lease_seconds) as alone:
+            if alone is not None:
+                await _remove_expired_leases(alone.database)
+                await purge_deleted(alone.database, until)
+                await chunk_waiting(replace(resources, database=alone.database), until)
+    except LeaseLostError as error:
+        logger.warning("clean-up left to another process", error=str(error))
+
+
+async def _is_needed(resources: Resources) -> bool:
+    async with resources.database.read() as tx:
+        if await datasets.deleted(tx) or await leases.has_expired(tx):
+            return True
+    chunker = await chunking.active(resources)
+    async with resources.database.read() as tx:
+        return any(pending for _, _, pending in await datasets.pending_by_project(tx, chunker.recipe.key))
+
+
+async def _remove_expired_leases(database: Database) -> None:
+    async with database.transaction() as tx:
+        await leases.remove_expired(tx)
 
 
 async def purge_deleted(database: Database, until: Until = never) -> int:

@@ -6,6 +6,7 @@ from evervec.store.schema.models.documents import Chunk, Document
 from evervec.store.schema.models.embeddings import Embedding, EmbedWork, VectorTombstone
 from evervec.store.schema.models.indexing import DocumentSource, IndexRun
 from evervec.store.schema.models.knowledge import Atom, AtomLink, AtomSource, AtomVersion, Topic
+from evervec.store.schema.models.leases import NamedLease
 from evervec.store.schema.models.messages import ExtractWork, Message
 from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
@@ -32,6 +33,7 @@ __all__ = [
     "MediaFile",
     "Message",
     "MirrorReport",
+    "NamedLease",
     "Project",
     "RecallCheck",
     "Topic",

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 
 from evervec.pipeline.clients import ProviderClients
@@ -30,6 +31,10 @@ from evervec.worker.tasks import attach
 from tests.fakes.server import FakeProvider
 
 NUMBERS = itertools.count()
+
+# a busy machine makes an example slow, and that is no fault of what is tested
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 # Whoever starts the tests in the background ignores these, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,7 @@ metadata = MetaData(
         "ck": "%(table_name)s_%(constraint_name)s",
         "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
         "pk": "%(table_name)s_pkey",
-    }
+    },
 )
 
 Digest = bytes

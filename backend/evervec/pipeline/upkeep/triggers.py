@@ -1,14 +1,17 @@
 """Repair of triggers that were dropped, changed or switched off, and of the rows that were written meanwhile."""
 
 from evervec import log
-from evervec.errors import DatabaseRefusedError
+from evervec.errors import ConflictError, DatabaseRefusedError, LeaseLostError
 from evervec.pipeline.embedding.embed import Until, never
+from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store.schema import integrity, populate
 from evervec.store.schema.integrity import TriggerProblem
 from evervec.store.session import Database
 
 logger = log.get("triggers")
+
+REPAIR_LEASE = "triggers"
 
 
 async def trigger_problems(resources: Resources) -> list[TriggerProblem]:
@@ -23,25 +26,34 @@ async def repair_triggers(resources: Resources, until: Until = never) -> None:
     Needs the rights of the role that migrated; without them the problem is logged, and `evervec status` shows it.
     """
     database = resources.database
+    if not await trigger_problems(resources):  # looked at first, since a lease is written
+        return
+    try:
+        async with held(database, REPAIR_LEASE, resources.settings.lease_seconds) as alone:
+            if alone is not None:
+                await _repair(alone.database, until)
+    except LeaseLostError as error:
+        logger.warning("repair of triggers left to another process", error=str(error))
+
+
+async def _repair(database: Database, until: Until) -> None:
     async with database.read() as tx:
         broken = await integrity.defects(tx, database.schema)
-        waiting = await integrity.uncompared(tx)
     if broken:
         await _install(database, broken)
-    if (broken or waiting) and not until():
+    if not until():
         await _compare(database, until)
 
 
 async def _install(database: Database, broken: list[TriggerProblem]) -> None:
     try:
         async with database.transaction() as tx:
-            done = await integrity.repair(tx, database.schema, broken)
-    except DatabaseRefusedError as error:
+            await integrity.repair(tx, database.schema, broken)
+    except (ConflictError, DatabaseRefusedError) as error:
         logger.warning("triggers not repaired", problems=[str(problem) for problem in broken], error=str(error))
         return
-    if done:
-        for problem in broken:
-            logger.warning("trigger repaired", table=problem.table, name=problem.name, problem=problem.problem)
+    for problem in broken:
+        logger.warning("trigger repaired", table=problem.table, name=problem.name, problem=problem.problem)
 
 
 async def _compare(database: Database, until: Until) -> None:

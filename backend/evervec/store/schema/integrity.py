@@ -11,7 +11,6 @@ from evervec.store.schema import triggers
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.session import ReadTx, Tx
 
-REPAIR_LOCK = "repair"
 REPAIR_LOCK_SECONDS = 2
 """Longest wait for a table that somebody else has locked; the next pass tries again."""
 
@@ -72,14 +71,9 @@ async def defects(tx: ReadTx, schema: str) -> list[TriggerProblem]:
     return list(dict.fromkeys(listed))
 
 
-async def repair(tx: Tx, schema: str, found: Sequence[TriggerProblem]) -> bool:
-    """Install triggers and functions again, and remember whose rows are to be compared; needs the owner's rights.
-
-    Returns False if another process is doing so.
-    """
+async def repair(tx: Tx, schema: str, found: Sequence[TriggerProblem]) -> None:
+    """Install triggers and functions again, and remember whose rows are to be compared; needs the owner's rights."""
     await tx.execute(f"SET LOCAL lock_timeout = '{REPAIR_LOCK_SECONDS}s'")
-    if not await tx.fetchval("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", f"{schema}:{REPAIR_LOCK}"):
-        return False
     for problem in found:
         await tx.execute(
             "INSERT INTO trigger_repairs (table_name, reason) VALUES ($1, $2) ON CONFLICT (table_name) DO NOTHING",
@@ -91,7 +85,6 @@ async def repair(tx: Tx, schema: str, found: Sequence[TriggerProblem]) -> bool:
     # deleted vectors may have left no tombstone: every mirror compares itself instead of following the feed
     if any(problem.table == "embeddings" for problem in found):
         await tx.execute("UPDATE datasets SET feed_from = pg_current_xact_id()")
-    return True
 
 
 async def uncompared(tx: ReadTx) -> dict[str, str]:

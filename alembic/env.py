@@ -1,4 +1,7 @@
-"""Alembic's entry point: prepare the database, run the migrations, then install what is derived (functions, triggers, view)."""
+"""Alembic's entry point: prepare the database, run the migrations, then install what is derived (functions, triggers, view).
+
+Offline (`evervec migrate --sql`) the migrations alone are printed; `store/schema/script.py` prints what is around them.
+"""
 
 import asyncio
 from typing import Any
@@ -12,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from evervec.settings import Settings
 from evervec.store.connections import quoted
-from evervec.store.schema import columns, installation, models, triggers
+from evervec.store.schema import columns, installation, models, moving, triggers
 from evervec.store.session import Database
 
 # pgvector.sqlalchemy makes its own types known
@@ -55,7 +58,7 @@ def run(connection: Connection, schema: str) -> None:
         alone()
     connection.commit()
     # or autogenerate would take our schema, which the search path begins with, for one that needs no name
-    connection.dialect.default_schema_name = installation.OLD_SCHEMA
+    connection.dialect.default_schema_name = moving.OLD_SCHEMA
     # one transaction a migration: a later one may leave it to build an index while others write
     context.configure(
         connection=connection,
@@ -83,4 +86,31 @@ async def online() -> None:
     await engine.dispose()
 
 
-asyncio.run(online())
+def offline(schema: str) -> None:
+    def alone(**_: Any) -> None:
+        say(f"SET search_path = {quoted(schema)}")
+
+    context.configure(
+        dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},
+        target_metadata=models.metadata,
+        literal_binds=True,
+        transaction_per_migration=True,
+        version_table_schema=schema,
+        on_version_apply=alone,
+    )
+    printing = context.get_context().impl
+
+    def say(statement: str) -> None:
+        printing.static_output(f"{statement.strip()};\n")
+
+    # what Alembic gives to a migration in place of a connection can not do this, and migrations do it
+    vars(printing.connection)["exec_driver_sql"] = say
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    offline(str(config.attributes.get("schema") or Settings().database_schema))
+else:
+    asyncio.run(online())

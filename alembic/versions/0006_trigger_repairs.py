@@ -18,4 +18,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS evervec_vector_restored() CASCADE")
+    op.execute("DROP FUNCTION IF EXISTS evervec_accept_space(integer), evervec_index_space(integer)")
     op.drop_table("trigger_repairs")

@@ -163,6 +163,13 @@ class MigrationRightsError(EvervecError):
     """
 
 
+class MissingRightsError(EvervecError):
+    """The role {role} lacks rights. Let the owner of schema {schema}, or a superuser, run in this database: {statements}
+
+    docs/connecting.md says what a role needs.
+    """
+
+
 class SourceDownError(EvervecError):
     """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run continues from here."""
 

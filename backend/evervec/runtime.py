@@ -83,7 +83,8 @@ async def open_runtime(
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))
         settings = _with_key(settings, stack)
-        database = await _database(settings, stack.urls.database_url, migrate, progress)
+        database = _database(settings, stack.urls.database_url)
+        await _open(settings, database, migrate, progress, writes=worker or sends)
         closing.push_async_callback(database.aclose)
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
@@ -129,22 +130,36 @@ async def _connect(broker: "JetStreamBroker | QueueReader", *, worker: bool) -> 
         logger.warning("doorbell not connected", reason=str(error))
 
 
-async def _database(settings: Settings, url: str, migrate: bool | None, progress: Progress) -> Database:
-    """Connect, and migrate if asked to, or if the database is embedded. Every migration also renews triggers and view."""
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database alone, whatever is in it: for what makes or removes an installation."""
+    async with open_stack(settings, nats=False) as stack, AsyncExitStack() as closing:
+        database = _database(settings, stack.urls.database_url)
+        await database.open(check=False)
+        closing.push_async_callback(database.aclose)
+        yield database
+
+
+def _database(settings: Settings, url: str) -> Database:
     direct = settings.database_direct_url
-    database = Database(
+    return Database(
         url,
         direct_url=direct.get_secret_value() if direct else None,
         schema=settings.database_schema,
         pool_size=settings.pool_size,
         connect_seconds=settings.connect_seconds,
     )
+
+
+async def _open(
+    settings: Settings, database: Database, migrate: bool | None, progress: Progress, *, writes: bool
+) -> None:
+    """Connect, and migrate if asked to, or if the database is embedded. Every migration also renews triggers and view."""
     if migrate or (migrate is None and settings.embedded_database):
         await _migrate(database, progress, only_if_needed=migrate is None)
-    await database.open()
+    await database.open(writes=writes)
     if settings.embedded_database:
         await installation.name_without_schema(database)
-    return database
 
 
 async def _migrate(database: Database, progress: Progress, *, only_if_needed: bool) -> None:

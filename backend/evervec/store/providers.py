@@ -123,12 +123,6 @@ async def active(tx: ReadTx) -> Provider | None:
     return None if row is None else _provider(row)
 
 
-async def active_space(tx: ReadTx) -> int | None:
-    """Return the id of the active space, whether a provider serves it or not."""
-    found: int | None = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
-    return found
-
-
 async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encrypted: bytes | None = None) -> Provider:
     """Save a provider under its name, new or again, with the space that its probe found.
 
@@ -233,15 +227,13 @@ async def embedded_rows(tx: ReadTx) -> bool:
 async def activate(tx: Tx, space: Space) -> None:
     """Make a space the active one: delete the vectors of the others, and accept only its width from now on."""
     await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
-    await tx.execute("ALTER TABLE embeddings DROP CONSTRAINT IF EXISTS embeddings_width")
+    # nobody writes a vector of the old space between its removal and the new constraint
+    await tx.execute("LOCK TABLE embeddings IN ACCESS EXCLUSIVE MODE")
     await tx.execute("UPDATE embeddings SET embedding = NULL WHERE space_id <> $1", space.id)
     await tx.execute("UPDATE embeddings SET failed_hash = NULL WHERE failed_hash IS NOT NULL")
     await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active'")
     await tx.execute("UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1", space.id)
-    await tx.execute(
-        f"ALTER TABLE embeddings ADD CONSTRAINT embeddings_width CHECK "
-        f"(vector_dims(embedding) = {space.dimensions:d} AND space_id = {space.id:d})"
-    )
+    await tx.execute("SELECT evervec_accept_space($1)", space.id)
 
 
 async def _known(tx: ReadTx) -> str:

@@ -11,7 +11,7 @@ import asyncpg
 
 from evervec import log
 from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
-from evervec.store import checks
+from evervec.store import checks, rights
 from evervec.store.address.address import seconds
 from evervec.store.address.parsing import where
 from evervec.store.connections import Connections
@@ -121,11 +121,11 @@ class Database:
         """Return the address without credentials, for messages."""
         return where(self.url)
 
-    async def open(self, *, check: bool = True) -> Self:
-        """Connect to the server and check it.
+    async def open(self, *, check: bool = True, writes: bool = True) -> Self:
+        """Connect to the server and check it; without `writes` the role needs no rights to write.
 
-        Raises `DatabaseDownError`, `DatabaseRefusedError`, `DatabaseAddressError`, `ServerTooOldError` or
-        `SchemaMismatchError`.
+        Raises `DatabaseDownError`, `DatabaseRefusedError`, `DatabaseAddressError`, `ServerTooOldError`,
+        `MissingRightsError` or `SchemaMismatchError`.
         """
         self._connect_seconds = seconds(self.url, self._connect_seconds)
         try:
@@ -139,7 +139,9 @@ class Database:
             try:
                 async with self.read() as tx:
                     await checks.server(tx)
+                    await rights.usage(tx, self.schema)
                     await checks.schema(tx, self.schema)
+                    await rights.check(tx, self.schema, writes=writes)
             except BaseException:
                 await self.aclose()
                 raise

@@ -6,6 +6,7 @@ What only these need (TaskIQ, NATS, FastAPI) is imported inside of them: the oth
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -15,11 +16,19 @@ from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import run_coroutine, settings, with_runtime
 from evervec.errors import PortTakenError
-from evervec.runtime import Runtime, open_runtime
+from evervec.runtime import Runtime, open_database, open_runtime
 from evervec.store import checks
+from evervec.store.schema import script
 
 Tasks = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=256, help="Tasks at a time; EVERVEC_WORKER_TASKS if not given.")
+]
+
+Sql = Annotated[
+    bool, typer.Option("--sql", metavar="", help="Print the SQL instead, for a role that may run it; change nothing.")
+]
+Role = Annotated[
+    str | None, typer.Option(metavar="NAME", help="With --sql: grant this role what it needs to run Evervec.")
 ]
 
 
@@ -113,8 +122,15 @@ def scheduler() -> None:
     serve_until_signal(serve, None, takes_tasks=False)
 
 
-def migrate(as_json: Json = False) -> None:
+def migrate(as_sql: Sql = False, role: Role = None, as_json: Json = False) -> None:
     """Bring the database to this version's schema, and take in rows that no trigger saw. Safe to run again."""
+    if as_json and as_sql:
+        raise typer.BadParameter("--sql prints SQL, and no JSON.")
+    if role is not None and not as_sql:
+        raise typer.BadParameter("--role goes with --sql.")
+    if as_sql:
+        _print_script(role)
+        return
 
     async def revision(runtime: Runtime) -> str:
         async with runtime.resources.database.read() as tx:
@@ -124,6 +140,19 @@ def migrate(as_json: Json = False) -> None:
     output.document({"schema": found}) if as_json else output.echo(f"The schema is {found}, as this Evervec wants it.")
     if found != checks.SCHEMA:
         raise typer.Exit(1)
+
+
+def _print_script(role: str | None) -> None:
+    """Print what would be done: from nothing where there is no server, since the embedded one needs nobody else."""
+    found = settings()
+
+    async def printed() -> str:
+        if found.embedded_database:
+            return await script.script(None, found.database_schema, role)
+        async with open_database(found) as database:
+            return await script.script(database, found.database_schema, role)
+
+    sys.stdout.write(run_coroutine(printed()))
 
 
 def serve_until_signal(

@@ -98,8 +98,6 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
         if by_batch:
             require_batch(chosen.name, chosen.type)
         active = await providers.active(tx)
-        # its only provider may have been replaced by one of another type with the same name
-        before = await providers.active_space(tx)
         if not chosen.space.active:
             if await providers.embedded_rows(tx) and not reembed:
                 raise Refused(
@@ -115,8 +113,6 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
             await batch_queue.unmark(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
-    if before not in (None, chosen.space.id):
-        await vectors.drop_indexes(resources.database, before)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
 

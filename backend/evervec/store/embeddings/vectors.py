@@ -5,14 +5,22 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.store import datasets
+from evervec import log
+from evervec.store import datasets, rights
 from evervec.store.embeddings import vector_wire
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.session import AutocommitConnection, Database, ReadTx, Tx
 
+logger = log.get("vectors")
+
+VALID_INDEXES = """
+SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = 'embeddings'::regclass AND i.indisvalid
+"""
 WRITE = """
 WITH written AS (
     UPDATE embeddings e
@@ -111,20 +119,43 @@ def index_name(embeddable: Embeddable, space_id: int) -> str:
 
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
-    """Build one HNSW index a kind without blocking writers; an invalid one left by a crash is built again."""
-    names = [index_name(embeddable, space_id) for embeddable in EMBEDDABLES]
+    """Build one HNSW index a kind without blocking writers; an invalid one left by a crash is built again.
+
+    A role that does not own the table can do so only while no row has a vector; later it logs who can.
+    """
     async with database.read() as tx:
-        # a pooler gives no session to build in, and nothing has to be built as a rule
-        if await tx.fetchval(
-            "SELECT bool_and(EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(name) AND indisvalid)) "
-            "FROM unnest($1::text[]) AS name",
-            names,
-        ):
-            return
+        missing = await _missing_indexes(tx, space_id)
+        owner = None if await rights.owns(tx, database.schema) else await rights.owner(tx, database.schema)
+    if not missing:  # as a rule; and a pooler gives no session to build in
+        return
+    if owner is not None:
+        await _build_as_guest(database, space_id, owner)
+        return
     # one builder at a time: to a second one, an unfinished index looks like one left by a crash
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await _build_index(connection, embeddable, space_id, dimensions)
+
+
+async def _missing_indexes(tx: ReadTx, space_id: int) -> list[str]:
+    names = [index_name(embeddable, space_id) for embeddable in EMBEDDABLES]
+    valid = {row["name"] for row in await tx.fetch(VALID_INDEXES)}
+    return [name for name in names if name not in valid]
+
+
+async def _build_as_guest(database: Database, space_id: int, owner: str) -> None:
+    try:
+        async with database.transaction() as tx:
+            if await tx.fetchval("SELECT evervec_index_space($1)", space_id):
+                return
+    except asyncpg.DataError:  # vectors of another width that are gone, but not for every transaction
+        logger.debug("indexes not built at once", space=space_id)
+    async with database.read() as tx:
+        missing = await _missing_indexes(tx, space_id)
+    if missing:
+        logger.warning(
+            "searches are slow without indexes", missing=missing, advice=f"run `evervec migrate` as role {owner}"
+        )
 
 
 async def _build_index(
@@ -142,7 +173,7 @@ async def _build_index(
 
 
 async def drop_indexes(database: Database, space_id: int) -> None:
-    """Drop the HNSW indexes of a space."""
+    """Drop the HNSW indexes of a space: then every search is exact."""
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(embeddable, space_id)}")

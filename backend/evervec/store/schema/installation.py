@@ -1,53 +1,17 @@
-"""Prepares a database for the migrations: our schema, pgvector, and the tables of older versions moved out of `public`."""
+"""Prepares a database for the migrations: our schema, pgvector, the version table, and what older versions have in `public`.
+
+What is done is planned first, so that it can be printed for somebody else to run.
+"""
+
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from evervec.errors import MigrationRightsError, PgvectorMissingError
 from evervec.store.connections import EXTENSION_SCHEMA, quoted
-from evervec.store.schema import triggers
-from evervec.store.session import Database, Tx
-
-OLD_SCHEMA = "public"
-OLD_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""The revisions of the versions that kept their tables in `public`."""
-
-OLD_TABLES = [
-    "alembic_version",
-    "atom_links",
-    "atom_sources",
-    "atom_versions",
-    "atoms",
-    "batch_items",
-    "batch_jobs",
-    "chunks",
-    "datasets",
-    "documents",
-    "embed_work",
-    "embedding_spaces",
-    "embeddings",
-    "extract_work",
-    "index_runs",
-    "llm_providers",
-    "media",
-    "messages",
-    "mirrors",
-    "projects",
-    "recall_checks",
-    "sources",
-    "topics",
-    "vector_tombstones",
-]
-OLD_FUNCTIONS = [
-    "evervec_message_revised",
-    "evervec_track_atoms",
-    "evervec_track_chunks",
-    "evervec_track_messages",
-    "evervec_track_topics",
-    "evervec_vector_changed",
-    "evervec_vector_deleted",
-]
-
-MOVE_LOCK_SECONDS = 10
+from evervec.store.rights import VERSION_TABLE
+from evervec.store.schema import ledger, moving
+from evervec.store.session import Database, ReadTx, Tx
 
 # Supabase keeps extensions apart; a role may be without rights on `public`
 ROOM_FOR_EXTENSION = """
@@ -55,13 +19,23 @@ SELECT nspname FROM pg_namespace WHERE nspname = ANY($1) AND has_schema_privileg
 ORDER BY array_position($1, nspname::text) LIMIT 1
 """
 
-GRANTS = """
-SELECT c.relname AS name, g.privilege_type AS privilege,
-       CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END AS grantee
-FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g
-WHERE c.relnamespace = $1::regnamespace AND c.relname = ANY($2) AND g.grantee <> c.relowner
-  AND g.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+MAKE_VERSION_TABLE = """
+CREATE TABLE IF NOT EXISTS {name} (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+)"""
+HAS_TABLE = """
+SELECT true FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
 """
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A statement that prepares the database; `may` is what `user` lacks if it is refused, `remedy` what helps then."""
+
+    statement: str
+    may: str = ""
+    remedy: str = ""
+    user: str = ""
 
 
 async def prepare(database: Database) -> None:
@@ -69,80 +43,57 @@ async def prepare(database: Database) -> None:
 
     Whatever is there already needs no right to make it.
     """
-    schema = database.schema
     async with database.direct_transaction("a migration") as tx:
-        if not await tx.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
-            await _create_schema(tx, schema)
-        if await tx.fetchval(EXTENSION_SCHEMA) is None:
-            room = await tx.fetchval(ROOM_FOR_EXTENSION, ["extensions", OLD_SCHEMA, schema])
-            await _create_extension(tx, room or OLD_SCHEMA)
-        if schema != OLD_SCHEMA and await _is_old(tx):
-            await _move(tx, schema)
+        for step in await plan(tx, database.schema):
+            await _take(tx, step)
 
 
-async def _create_schema(tx: Tx, schema: str) -> None:
+async def plan(tx: ReadTx, schema: str) -> list[Preparation]:
+    """Return what is missing before the migrations can run."""
+    known = before = await ledger.read(tx, schema)
     user = await tx.fetchval("SELECT quote_ident(current_user)")
-    try:
-        await tx.execute(f"CREATE SCHEMA {quoted(schema)}")
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationRightsError(
-            user=user,
-            what=f"create the schema {schema}",
-            statement=f"CREATE SCHEMA {quoted(schema)} AUTHORIZATION {user}",
-        ) from error
+    there = await tx.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema)
+    steps = []
+    if not there:
+        remedy = f"CREATE SCHEMA {quoted(schema)} AUTHORIZATION {user}"
+        steps.append(Preparation(f"CREATE SCHEMA {quoted(schema)}", f"create the schema {schema}", remedy, user))
+        known = replace(known, schema=True)
+    known = replace(known, alone=known.alone or await ledger.is_vacant(tx, schema))
+    if await tx.fetchval(EXTENSION_SCHEMA) is None:
+        found = await tx.fetchval(ROOM_FOR_EXTENSION, ["extensions", moving.OLD_SCHEMA, schema])
+        statement = f"CREATE EXTENSION vector WITH SCHEMA {quoted(found or (moving.OLD_SCHEMA if there else schema))}"
+        steps.append(Preparation(statement, "create the extension vector", statement, user))
+        known = replace(known, extension=True)
+    if schema != moving.OLD_SCHEMA and await moving.is_old(tx):
+        known = replace(known, usage=tuple(await moving.without_usage(tx, schema)))
+        steps += [Preparation(statement) for statement in await moving.statements(tx, schema)]
+    elif await tx.fetchval(HAS_TABLE, schema, VERSION_TABLE) is None:
+        steps.append(version_table(schema))
+    return steps if known == before else [*steps, Preparation(ledger.note(schema, known))]
 
 
-async def _create_extension(tx: Tx, room: str) -> None:
-    user = await tx.fetchval("SELECT quote_ident(current_user)")
-    statement = f"CREATE EXTENSION vector WITH SCHEMA {quoted(room)}"
+def from_nothing(schema: str) -> list[Preparation]:
+    """Return what is to be done in a database of which nothing is known."""
+    extension = f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {moving.OLD_SCHEMA}"
+    return [Preparation(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}"), Preparation(extension), version_table(schema)]
+
+
+def version_table(schema: str) -> Preparation:
+    """Return what makes the version table, as Alembic does."""
+    return Preparation(MAKE_VERSION_TABLE.format(name=f"{quoted(schema)}.{VERSION_TABLE}").strip())
+
+
+async def _take(tx: Tx, step: Preparation) -> None:
     try:
-        await tx.execute(statement)
+        await tx.execute(step.statement)
     except (asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFileError) as error:
+        if "EXTENSION" not in step.statement:
+            raise
         raise PgvectorMissingError(major=tx.server_version) from error
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationRightsError(user=user, what="create the extension vector", statement=statement) from error
-
-
-async def _is_old(tx: Tx) -> bool:
-    """Return whether `public` holds the tables of an older version, and not those of another program."""
-    if not await tx.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 AND has_schema_privilege(oid, 'USAGE'))", OLD_SCHEMA
-    ):
-        return False  # PostgreSQL refuses even to look for a name there
-    landmarks = [f"{OLD_SCHEMA}.{name}" for name in ("alembic_version", "embed_work", "embeddings")]
-    found = await tx.fetchval(
-        "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest($1::text[]) AS name", landmarks
-    )
-    if not found or await tx.fetchval("SELECT to_regprocedure($1)", f"{OLD_SCHEMA}.{OLD_FUNCTIONS[-1]}()") is None:
-        return False
-    kind = await tx.fetchval("SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass($1)", landmarks[-1])
-    revisions = [row[0] for row in await tx.fetch(f"SELECT version_num FROM {landmarks[0]}")]
-    return bool(kind) and len(revisions) == 1 and revisions[0] in OLD_REVISIONS
-
-
-async def _move(tx: Tx, schema: str) -> None:
-    """Move tables, view and functions, and leave views under the old names, with the rights that others had on them."""
-    ours, old = quoted(schema), quoted(OLD_SCHEMA)
-    await tx.execute(f"SET LOCAL lock_timeout = '{MOVE_LOCK_SECONDS}s'; SET LOCAL search_path = pg_temp")
-    present = await tx.fetch(
-        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass($2 || '.' || name) IS NOT NULL",
-        OLD_TABLES,
-        old,
-    )
-    tables = [row["name"] for row in present]
-    await tx.execute(f"ALTER VIEW IF EXISTS {old}.embedding_status SET SCHEMA {ours}")
-    for function in OLD_FUNCTIONS:
-        await tx.execute(f"ALTER FUNCTION {old}.{function}() SET SCHEMA {ours}")
-    for table in tables:
-        await tx.execute(f"ALTER TABLE {old}.{table} SET SCHEMA {ours}")
-    for statement in triggers.install(schema):
-        await tx.execute(statement)
-    views = [*(table for table in tables if table != "alembic_version"), "embedding_status"]
-    for view in views:
-        await tx.execute(f"CREATE VIEW {old}.{view} AS SELECT * FROM {ours}.{view}")
-    for grant in await tx.fetch(GRANTS, schema, views):
-        await tx.execute(f"GRANT USAGE ON SCHEMA {ours} TO {grant['grantee']}")
-        await tx.execute(f"GRANT {grant['privilege']} ON {old}.{grant['name']} TO {grant['grantee']}")
+        if not step.may:
+            raise
+        raise MigrationRightsError(user=step.user, what=step.may, statement=step.remedy) from error
 
 
 async def name_without_schema(database: Database) -> None:

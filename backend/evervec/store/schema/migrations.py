@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import asyncpg
 
+from evervec.store import checks, rights
 from evervec.store.refusals import refusal, translate
+from evervec.store.schema import integrity
 from evervec.store.session import DRIVER_ERRORS, Database
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ def folder() -> Path:
     return installed if installed.exists() else Path(__file__).resolve().parents[4] / "alembic"
 
 
-def config(database: Database | None = None) -> "Config":
-    """Return an alembic configuration for one database."""
+def config(database: Database | None = None, *, output: TextIO | None = None) -> "Config":
+    """Return an alembic configuration for one database, or for printing into `output`."""
     from alembic.config import Config
 
-    made = Config()
+    made = Config(output_buffer=output)
     made.set_main_option("script_location", str(folder()).replace("%", "%%"))
     made.attributes["database"] = database
     return made
@@ -39,8 +41,18 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """Bring the schema to a revision. One process does so at a time; the others wait."""
     from alembic import command
 
-    async with database.advisory_lock("migrate"):
-        await _run(database, command.upgrade, revision)
+    if not await _is_left_to_the_owner(database):
+        async with database.advisory_lock("migrate"):
+            await _run(database, command.upgrade, revision)
+
+
+async def _is_left_to_the_owner(database: Database) -> bool:
+    """Return whether all is as it should be, and this role is not the one that could renew it."""
+    async with database.read() as tx:
+        await rights.usage(tx, database.schema)
+        if await checks.revision(tx, database.schema) != checks.SCHEMA or await rights.owns(tx, database.schema):
+            return False
+        return not await integrity.defects(tx, database.schema)
 
 
 async def downgrade(database: Database, revision: str = "base") -> None:

@@ -90,6 +90,53 @@ BEGIN
     RETURN NULL;
 END"""
 
+# What needs the owner's rights when a provider is chosen, for roles that have none: only the active space's width is
+# accepted, and what other spaces were searched by goes.
+ACCEPT_SPACE = """
+DECLARE
+    width integer;
+    home text;
+    old regclass;
+BEGIN
+    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active';
+    SELECT quote_ident(n.nspname) INTO STRICT home
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+    FOR old IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ '^embeddings_hnsw_[a-z]+_[0-9]+$'
+          AND c.relname !~ ('_' || space || '$') LOOP
+        EXECUTE 'DROP INDEX ' || old;
+    END LOOP;
+    ALTER TABLE {schema}.embeddings DROP CONSTRAINT IF EXISTS embeddings_width;
+    EXECUTE format(
+        'ALTER TABLE {schema}.embeddings ADD CONSTRAINT embeddings_width '
+        'CHECK (%s.vector_dims(embedding) = %s AND space_id = %s)', home, width, space
+    );
+END"""
+
+# The search indexes while no row has a vector: later they are built without blocking writers, which no function can do.
+INDEX_SPACE = """
+DECLARE
+    width integer;
+    home text;
+    one record;
+BEGIN
+    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active';
+    SELECT quote_ident(n.nspname) INTO STRICT home
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+    LOCK TABLE {schema}.embeddings IN SHARE MODE;
+    IF EXISTS (SELECT FROM {schema}.embeddings WHERE embedded_hash IS NOT NULL) THEN
+        RETURN false;
+    END IF;
+    FOR one IN SELECT * FROM (VALUES {kinds}) AS k (kind, name) LOOP
+        EXECUTE format(
+            'CREATE INDEX IF NOT EXISTS %I ON {schema}.embeddings USING hnsw '
+            '((embedding::%s.halfvec(%s)) %s.halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) WHERE kind = %s',
+            'embeddings_hnsw_' || one.name || '_' || space, home, width, home, one.kind
+        );
+    END LOOP;
+    RETURN true;
+END"""
+
 STATUS_VIEW = """
 CREATE OR REPLACE VIEW {schema}.embedding_status AS
 SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
@@ -106,10 +153,22 @@ LEFT JOIN {schema}.embed_work w ON w.vector_id = e.vector_id AND w.content_hash 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of a trigger; `body` is its text as PostgreSQL keeps it."""
+    """A function of a trigger, or one that is called; `body` is its text as PostgreSQL keeps it."""
 
     name: str
     body: str
+    arguments: str = ""
+    returns: str = "trigger"
+
+    @property
+    def is_called(self) -> bool:
+        """Return whether roles call it, for which they need a right."""
+        return self.returns != "trigger"
+
+    @property
+    def signature(self) -> str:
+        """Return what names it in SQL, without its schema."""
+        return f"{self.name}({self.arguments})"
 
 
 @dataclass(frozen=True)
@@ -131,7 +190,7 @@ def content_hash(embeddable: Embeddable) -> str:
 
 
 def functions(schema: str) -> Iterator[Function]:
-    """Return the functions of the triggers."""
+    """Return the functions of the triggers, and those that roles without the owner's rights call."""
     name = quoted(schema)
     yield Function("evervec_vector_changed", VECTOR_CHANGED.format(schema=name))
     yield Function("evervec_vector_deleted", VECTOR_DELETED.format(schema=name))
@@ -142,6 +201,9 @@ def functions(schema: str) -> Iterator[Function]:
         kind, key, dataset = embeddable.kind, embeddable.key, embeddable.dataset
         body = TRACK.format(schema=name, kind=kind, key=key, dataset=dataset, digest=digest)
         yield Function(_tracker(embeddable), body)
+    kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
+    yield Function("evervec_accept_space", ACCEPT_SPACE.format(schema=name), "space integer", "void")
+    yield Function("evervec_index_space", INDEX_SPACE.format(schema=name, kinds=kinds), "space integer", "boolean")
 
 
 def declared() -> Iterator[Trigger]:
@@ -172,9 +234,10 @@ def install(schema: str) -> Iterator[str]:
     """Return the statements that bring functions, triggers and the view up to date; they may run again at any time."""
     name = quoted(schema)
     for function in functions(schema):
-        yield f"CREATE OR REPLACE FUNCTION {name}.{function.name}() RETURNS trigger {SAFE} AS $${function.body}$$"
-        # a trigger fires whoever writes; only to put one on another table takes this right
-        yield f"REVOKE ALL ON FUNCTION {name}.{function.name}() FROM PUBLIC"
+        made = f"{name}.{function.signature}"
+        yield f"CREATE OR REPLACE FUNCTION {made} RETURNS {function.returns} {SAFE} AS $${function.body}$$"
+        # a trigger fires whoever writes; only to put one on another table, or to call a function, takes this right
+        yield f"REVOKE ALL ON FUNCTION {made} FROM PUBLIC"
     for trigger in declared():
         condition = f"WHEN ({trigger.condition})" if trigger.condition else ""
         table = f"{name}.{trigger.table}"

@@ -54,6 +54,11 @@ COMMANDS: Final = {
         RUN,
         "Bring the database to this version's schema, and take in rows that no trigger saw. Safe to run again.",
     ),
+    "uninstall": Listed(
+        "evervec.cli.commands.uninstall:uninstall",
+        RUN,
+        "Remove everything that Evervec made in the database, with all texts and vectors, and nothing else.",
+    ),
     "worker": Listed(
         "evervec.cli.commands.serve:worker",
         RUN,

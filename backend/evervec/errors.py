@@ -105,6 +105,17 @@ class UnknownTableError(Refused):
     """There is no table {table!r} in the source of this dataset. Known tables: {known}."""
 
 
+class TableBusyError(EvervecError):
+    """Table {table} is locked: {blockers}.
+
+    Nothing was changed. Run it again when that has ended, or end it with `SELECT pg_terminate_backend(PID)`.
+    """
+
+
+class RowsUnreadableError(EvervecError):
+    """The text of a row of {table} can not be made ({reason}). The next change of the row is tried again."""
+
+
 # --- the stack ------------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,8 @@ CONSTRAINED: dict[str, object] = {
 
 def kind(column: Column[Any]) -> tuple[type, object]:
     """Return the Python type of a column, and a value."""
+    if column.name == "key" and column.type.compile(dialect=dialect()) == "JSONB":
+        return list, [7]
     return KINDS[column.type.compile(dialect=dialect())]
 
 

@@ -4,7 +4,8 @@ from enum import StrEnum
 
 
 class SourceType(StrEnum):
-    """The kind of a source: files and folders of this machine, or tables of a PostgreSQL database."""
+    """The kind of a source: files and folders of this machine, tables of a PostgreSQL database, a table embedded in place."""
 
     FILES = "files"
     SQL = "sql"
+    ATTACHED = "attached"

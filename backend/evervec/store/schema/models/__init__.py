@@ -1,6 +1,7 @@
 """One class a table. Alembic compares the migrations with them; `evervec.models` offers some of them to others."""
 
 from evervec.store.schema.columns import metadata
+from evervec.store.schema.models.attached import AttachedChange, AttachedFailure
 from evervec.store.schema.models.batch import BatchItem, BatchJob, MediaFile
 from evervec.store.schema.models.documents import Chunk, Document
 from evervec.store.schema.models.embeddings import Embedding, EmbedWork, VectorTombstone
@@ -18,6 +19,8 @@ __all__ = [
     "AtomLink",
     "AtomSource",
     "AtomVersion",
+    "AttachedChange",
+    "AttachedFailure",
     "BatchItem",
     "BatchJob",
     "Chunk",

@@ -1,6 +1,7 @@
 """Documents, and the chunks that hold their text."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -14,6 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects import postgresql as pg
 
 from evervec.store.schema.columns import ZERO, Digest, Model, column, dataset, filled_time, identity, optional
 
@@ -23,6 +25,7 @@ class Document(Model, table=True):
 
     `content` is a text that still has to be chunked; once its chunks hold it, it is NULL. `recipe` says how they were
     made: a document of another recipe than the active space's is chunked again, one without a recipe is left as it is.
+    Of a row of an attached table, `key` has the values of its key columns and `fields` those of the declared fields.
     """
 
     __tablename__ = "documents"
@@ -47,6 +50,8 @@ class Document(Model, table=True):
     content: str | None = optional(Text)
     recipe: str | None = optional(Text)
     chunk_count: int = column(Integer, server_default=ZERO)
+    key: list[Any] | None = optional(pg.JSONB)
+    fields: dict[str, Any] | None = optional(pg.JSONB)
 
 
 class Chunk(Model, table=True):

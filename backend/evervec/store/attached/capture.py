@@ -1,0 +1,281 @@
+"""Puts triggers on attached tables, finds what is wrong with them, and takes them away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any, TypeVar
+from uuid import UUID
+
+from evervec.domain.attachment import AttachedTable
+from evervec.errors import ConflictError, SourceError, TableBusyError
+from evervec.store.attached import triggers
+from evervec.store.attached.changes import ask_comparison
+from evervec.store.attached.shape import TABLE_COLUMNS
+from evervec.store.attached.triggers import CaptureTrigger, function_body, function_name
+from evervec.store.connections import quoted
+from evervec.store.schema.integrity import SWITCHED
+from evervec.store.schema.triggers import SAFE
+from evervec.store.session import Database, ReadTx, Tx
+
+LOCK_MILLISECONDS = 500
+"""Longest wait for the table: whoever writes to it queues behind us meanwhile."""
+PAUSE_SECONDS = 0.5
+
+T = TypeVar("T")
+
+# by its triggers first: they are where they were put, whatever the table is called now, also after a restore
+LOCATE = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (SELECT EXISTS (
+    SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid AND t.tgparentid = 0 AND p.proname = $1) AS watched) w
+WHERE c.relkind IN ('r', 'p') AND (w.watched OR c.oid = $2 OR (n.nspname = $3 AND c.relname = $4))
+ORDER BY w.watched AND c.oid = $2 DESC, w.watched AND (n.nspname, c.relname) = ($3::name, $4::name) DESC, w.watched DESC, c.oid = $2 DESC
+LIMIT 1
+"""
+# the triggers for each row of a partitioned table are on its partitions by themselves, also on later ones
+MEMBERS = """
+WITH RECURSIVE tree AS (
+    SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON t.oid = i.inhparent
+)
+SELECT c.oid, n.nspname AS schema, c.relname AS name,
+       c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid) AS related,
+       EXISTS (SELECT FROM pg_trigger g JOIN tree t ON t.oid = g.tgrelid
+               WHERE g.tgtype & 19 = 19 AND NOT g.tgisinternal) AS rewritten
+FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = $1 OR NOT c.relispartition ORDER BY c.oid <> $1, c.oid
+"""
+PRESENT = """
+SELECT t.tgrelid AS oid, n.nspname AS schema, c.relname AS table_name, t.tgname AS name, t.tgenabled::text AS enabled,
+       t.tgtype::int AS type, t.tgattr::int2[] AS of, ARRAY(
+           SELECT DISTINCT d.refobjsubid::int FROM pg_depend d
+           WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refobjid = t.tgrelid AND d.refobjsubid > 0
+       ) AS watched
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE p.proname = $1 AND p.pronamespace = $2::regnamespace AND t.tgparentid = 0
+"""
+FUNCTION = """
+SELECT prosrc AS body, prosecdef AND proconfig @> ARRAY['search_path=pg_catalog, pg_temp'] AS safe
+FROM pg_proc WHERE pronamespace = $1::regnamespace AND proname = $2
+"""
+BLOCKERS = """
+SELECT DISTINCT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type) AS program, a.usename AS role,
+       a.state, round(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start)))::int AS seconds
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_backend_pid()
+  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY seconds DESC
+"""
+
+
+@dataclass(frozen=True)
+class CaptureProblem:
+    """What is not as it should be with an attached table; `mendable` by installing its triggers again."""
+
+    table: str
+    what: str
+    problem: str
+    mendable: bool
+
+    def __str__(self) -> str:
+        """Return what is wrong and what mends it."""
+        advice = (
+            "A running worker mends that by itself and compares all rows."
+            if self.mendable
+            else "Attach it again with `evervec attach`, or remove it with `evervec detach`."
+        )
+        return f"Table {self.table}: {self.what} {self.problem}. {advice}"
+
+
+@dataclass(frozen=True)
+class CaptureState:
+    """An attached table as it is found now, None if it is gone, and what is wrong with its capture."""
+
+    table: AttachedTable | None
+    problems: tuple[CaptureProblem, ...]
+
+
+async def locate(tx: ReadTx, source_id: UUID, table: AttachedTable) -> AttachedTable | None:
+    """Return a table as it is called now; it is found by its triggers, its oid, or after a restore by its name.
+
+    None if it is gone.
+    """
+    row = await tx.fetchrow(LOCATE, function_name(source_id), table.oid, table.schema, table.name)
+    return None if row is None else replace(table, oid=row["oid"], schema=row["schema"], name=row["name"])
+
+
+async def install(
+    database: Database,
+    source_id: UUID,
+    table: AttachedTable,
+    inside: Callable[[Tx], Awaitable[T]],
+    *,
+    seconds: float = 30,
+) -> T:
+    """Put the triggers on a table, or replace them, in one transaction with what `inside` does; return what it returns.
+
+    The table is waited for in short turns, so that its writers never queue for long; `inside` may run several times.
+    Raises `TableBusyError`, which names who holds the table, and `SourceError` if it is gone.
+    """
+
+    async def turn(tx: Tx) -> T:
+        done = await inside(tx)
+        found = await locate(tx, source_id, table)
+        if found is None:
+            raise SourceError(where=f"Table {table.label}", reason="it is gone. Remove it with `evervec detach`.")
+        await _install(tx, database.schema, source_id, found)
+        return done
+
+    return await _in_turns(database, source_id, table, turn, seconds)
+
+
+async def remove(
+    database: Database,
+    source_id: UUID,
+    table: AttachedTable,
+    inside: Callable[[Tx], Awaitable[T]],
+    *,
+    seconds: float = 30,
+) -> T:
+    """Take triggers and function away, wherever they are, in one transaction with what `inside` does.
+
+    May be called twice. Raises `TableBusyError`.
+    """
+
+    async def turn(tx: Tx) -> T:
+        for row in await tx.fetch(PRESENT, function_name(source_id), quoted(database.schema)):
+            await tx.execute(f"DROP TRIGGER {quoted(row['name'])} ON {_place(row['schema'], row['table_name'])}")
+        await tx.execute(f"DROP FUNCTION IF EXISTS {quoted(database.schema)}.{function_name(source_id)}()")
+        return await inside(tx)
+
+    return await _in_turns(database, source_id, table, turn, seconds)
+
+
+async def repair(database: Database, source_id: UUID, table: AttachedTable, *, seconds: float = 5) -> None:
+    """Install the triggers again, and have all rows compared: some may have been written unnoticed."""
+
+    async def compare(tx: Tx) -> None:
+        await ask_comparison(tx, source_id)
+
+    await install(database, source_id, table, compare, seconds=seconds)
+
+
+async def state(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> CaptureState:
+    """Return the table as it is called now, and what is wrong with it or its triggers."""
+    found = await locate(tx, source_id, table)
+    if found is None:
+        return CaptureState(None, (CaptureProblem(table.label, "the table", "was dropped", False),))
+    lost = await _lost_columns(tx, found)
+    if lost:
+        return CaptureState(found, tuple(lost))
+    problems = [
+        *await _changed_function(tx, schema, source_id, found),
+        *await _changed_triggers(tx, schema, source_id, found),
+    ]
+    return CaptureState(found, tuple(problems))
+
+
+async def _lost_columns(tx: ReadTx, table: AttachedTable) -> list[CaptureProblem]:
+    """Return the columns that were dropped, renamed, or given another type."""
+    rows = await tx.fetch(TABLE_COLUMNS, table.oid)
+    names = {row["name"]: row["type"] for row in rows}
+    renamed = {row["number"]: row["name"] for row in rows}
+    lost = []
+    for column in dict.fromkeys((*table.key, *table.reads)):
+        if column.name in names and names[column.name] != column.type:
+            said = f"has the type {names[column.name]} and not {column.type} any more"
+        elif column.name in names:
+            continue
+        else:
+            now = renamed.get(column.number)
+            said = "was dropped" if now is None else f"was renamed to {now}"
+        lost.append(CaptureProblem(table.label, f"column {column.name}", said, False))
+    return lost
+
+
+async def _changed_function(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> list[CaptureProblem]:
+    name = function_name(source_id)
+    row = await tx.fetchrow(FUNCTION, quoted(schema), name)
+    if row is not None and row["safe"] and row["body"] == function_body(schema, source_id, table):
+        return []
+    return [CaptureProblem(table.label, f"function {name}", "is missing" if row is None else "was changed", True)]
+
+
+async def _changed_triggers(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> list[CaptureProblem]:
+    present = await tx.fetch(PRESENT, function_name(source_id), quoted(schema))
+    there = {(row["oid"], row["name"]): row for row in present}
+    problems = []
+    for member in await tx.fetch(MEMBERS, table.oid):
+        label = f"{member['schema']}.{member['name']}"
+        numbers = {row["name"]: row["number"] for row in await tx.fetch(TABLE_COLUMNS, member["oid"])}
+        for wanted in triggers.triggers(source_id, table, related=member["related"], rewritten=member["rewritten"]):
+            wrong = _wrong(there.pop((member["oid"], wanted.name), None), wanted, numbers)
+            if wrong is not None:
+                problems.append(CaptureProblem(label, f"trigger {wanted.name}", wrong, True))
+    problems += [
+        CaptureProblem(f"{row['schema']}.{row['table_name']}", f"trigger {row['name']}", "does not belong there", True)
+        for row in there.values()
+    ]
+    return problems
+
+
+def _wrong(row: Any | None, wanted: CaptureTrigger, numbers: dict[str, int]) -> str | None:
+    """Return what is wrong with a trigger, None if nothing is."""
+    if row is None:
+        return "is missing"
+    columns = {numbers[name] for name in wanted.of}, {numbers[name] for name in wanted.watched}
+    if (row["type"], set(row["of"]), set(row["watched"])) != (wanted.type, *columns):
+        return "does not fit the table any more"
+    return None if row["enabled"] == wanted.enabled else SWITCHED.get(row["enabled"], "is switched on for all sessions")
+
+
+async def _install(tx: Tx, schema: str, source_id: UUID, table: AttachedTable) -> None:
+    function = f"{quoted(schema)}.{function_name(source_id)}()"
+    body = function_body(schema, source_id, table)
+    await tx.execute(f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger {SAFE} AS $evervec${body}$evervec$")
+    await tx.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+    misplaced = {
+        (row["oid"], row["name"]): row for row in await tx.fetch(PRESENT, function_name(source_id), quoted(schema))
+    }
+    for member in await tx.fetch(MEMBERS, table.oid):
+        place = _place(member["schema"], member["name"])
+        for trigger in triggers.triggers(source_id, table, related=member["related"], rewritten=member["rewritten"]):
+            # a trigger for each row can not become one for each statement
+            if misplaced.pop((member["oid"], trigger.name), None) is not None:
+                await tx.execute(f"DROP TRIGGER {trigger.name} ON {place}")
+            for statement in triggers.create(schema, source_id, place, trigger):
+                await tx.execute(statement)
+    for row in misplaced.values():
+        await tx.execute(f"DROP TRIGGER {quoted(row['name'])} ON {_place(row['schema'], row['table_name'])}")
+
+
+async def _in_turns(
+    database: Database, source_id: UUID, table: AttachedTable, turn: Callable[[Tx], Awaitable[T]], seconds: float
+) -> T:
+    until = monotonic() + seconds
+    while True:
+        try:
+            async with database.transaction() as tx:
+                await tx.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
+                return await turn(tx)
+        except ConflictError as error:
+            if monotonic() >= until:
+                raise TableBusyError(table=table.label, blockers=await _blockers(database, source_id, table)) from error
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _blockers(database: Database, source_id: UUID, table: AttachedTable) -> str:
+    """Return who holds locks on a table that keep triggers away."""
+    async with database.read() as tx:
+        found = await locate(tx, source_id, table)
+        rows = await tx.fetch(BLOCKERS, (found or table).oid)
+    said = [
+        f"{row['program']} (pid {row['pid']}, role {row['role']}, {row['state']}, for {row['seconds']} s)"
+        for row in rows
+    ]
+    return ", ".join(said) or "somebody who has ended meanwhile"
+
+
+def _place(schema: str, name: str) -> str:
+    return f"{quoted(schema)}.{quoted(name)}"

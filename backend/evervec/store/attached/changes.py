@@ -1,0 +1,91 @@
+"""What the triggers on attached tables recorded: counted, taken, and forgotten once it is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from evervec.domain.attachment import Key
+from evervec.store.attached import keys
+from evervec.store.session import ReadTx, Tx
+
+EVERY_ROW = "[]"
+"""The key that stands for all rows: the table was truncated, or was written while its triggers were off."""
+
+TAKE = """
+SELECT id, changed_at, key::text AS key FROM attached_changes WHERE source_id = $1 ORDER BY id, changed_at LIMIT $2
+"""
+FORGET = """
+DELETE FROM attached_changes c USING unnest($2::bigint[], $3::timestamptz[]) t (id, changed_at)
+WHERE c.source_id = $1 AND c.id = t.id AND c.changed_at = t.changed_at
+"""
+BACKLOG = """
+SELECT source_id, count(*) AS records, extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest_seconds
+FROM attached_changes WHERE source_id = ANY($1) GROUP BY source_id
+"""
+WAITING = (
+    "SELECT id FROM sources s WHERE type = 'attached' AND EXISTS (SELECT FROM attached_changes WHERE source_id = s.id)"
+)
+CLEAR = """
+DELETE FROM attached_changes WHERE (source_id, id, changed_at) IN
+    (SELECT source_id, id, changed_at FROM attached_changes WHERE source_id = $1 ORDER BY id LIMIT $2)
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Records of one attachment, and the keys of their rows, each once; `everything` asks to compare all rows."""
+
+    records: Sequence[tuple[int, datetime]]
+    keys: Sequence[Key]
+    everything: bool
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How many records of an attachment wait, and how long the oldest has done so."""
+
+    records: int
+    oldest_seconds: float
+
+
+async def take(tx: ReadTx, source_id: UUID, limit: int) -> Taken:
+    """Return the oldest records of an attachment; they stay until `forget`.
+
+    A row that is read after this is at least as new as its record, since a later change has a record of its own.
+    """
+    rows = await tx.fetch(TAKE, source_id, limit)
+    named = dict.fromkeys(row["key"] for row in rows)
+    return Taken(
+        [(row["id"], row["changed_at"]) for row in rows],
+        [keys.loads(key) for key in named if key != EVERY_ROW],
+        EVERY_ROW in named,
+    )
+
+
+async def forget(tx: Tx, source_id: UUID, taken: Taken) -> int:
+    """Delete exactly the records that were taken; return how many there still were."""
+    ids = [id_ for id_, _ in taken.records]
+    tag = await tx.execute(FORGET, source_id, ids, [moment for _, moment in taken.records])
+    return int(tag.rsplit(" ", 1)[-1])
+
+
+async def backlog(tx: ReadTx, source_ids: Sequence[UUID]) -> dict[UUID, Backlog]:
+    """Return what waits of each of some attachments that have any records."""
+    rows = await tx.fetch(BACKLOG, list(source_ids))
+    return {row["source_id"]: Backlog(row["records"], row["oldest_seconds"]) for row in rows}
+
+
+async def waiting(tx: ReadTx) -> list[UUID]:
+    """Return the attachments that have records."""
+    return [row["id"] for row in await tx.fetch(WAITING)]
+
+
+async def ask_comparison(tx: Tx, source_id: UUID) -> None:
+    """Record that all rows of an attachment are to be compared with their documents."""
+    await tx.execute("INSERT INTO attached_changes (source_id, key) VALUES ($1, $2)", source_id, EVERY_ROW)
+
+
+async def clear(tx: Tx, source_id: UUID, limit: int) -> int:
+    """Delete records of an attachment, a batch; return how many."""
+    return int((await tx.execute(CLEAR, source_id, limit)).rsplit(" ", 1)[-1])

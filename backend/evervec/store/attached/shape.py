@@ -1,0 +1,251 @@
+"""Inspects a table before it is attached: what it is, who may read it, its key, and what its text is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import uuid4
+
+from evervec.domain.attachment import AttachedColumn, AttachedTable
+from evervec.errors import SourceError
+from evervec.store.attached.expressions import Expressions, resolved
+from evervec.store.attached.keys import FORMS
+from evervec.store.connections import quoted
+from evervec.store.session import Database, Tx
+
+TRIGGERED: Final = "rp"
+"""pg_class.relkind of what has triggers for each row: tables, and partitioned ones."""
+KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+# what an unqualified name and an expression mean to everybody else in this database
+USUAL_PATH = "SELECT set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true)"
+BARE_PATH = "SELECT set_config('search_path', '', true)"
+
+ATTACHABLE = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+       greatest(c.reltuples, 0)::bigint AS rows, pg_get_userbyid(c.relowner) AS owner, current_user AS reader,
+       c.relkind = 'p' OR c.relispartition AS partitioned,
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+       pg_has_role(c.relowner, 'USAGE') AS owned, row_security_active(c.oid) AS hidden,
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid) AND c.relkind = 'r'
+           AND NOT c.relispartition AS inherited
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
+"""
+TABLE_COLUMNS = """
+WITH RECURSIVE base AS (
+    SELECT a.attnum, a.attname, a.attnotnull, a.atttypid AS type FROM pg_attribute a
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attnum, b.attname, b.attnotnull OR t.typnotnull, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.type
+    WHERE t.typtype = 'd'
+)
+SELECT b.attnum AS number, b.attname AS name, bool_or(b.attnotnull) OVER (PARTITION BY b.attnum) AS filled,
+       CASE WHEN t.oid = 'bpchar'::regtype THEN 'bpchar' WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, -1)
+            ELSE format('%I.%I', n.nspname, t.typname) END AS type, t.typtype = 'e' AS enum
+FROM base b JOIN pg_type t ON t.oid = b.type JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype <> 'd' ORDER BY b.attnum
+"""
+# a deferred constraint or a partial index does not prove that all rows are unique now
+UNIQUE_INDEXES = """
+SELECT i.indisprimary, ARRAY(
+    SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (number, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
+FROM pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
+"""
+
+
+class DescribedAttachment(Protocol):
+    """What is needed of the description of an attached table; names are unquoted, expressions are SQL."""
+
+    @property
+    def relation(self) -> Sequence[str]:
+        """Return the table's name, with its schema before it if one is given."""
+        ...
+
+    @property
+    def text(self) -> str | None:
+        """Return the expression of the text, None if it is made of `columns`."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Return the columns whose values are the text."""
+        ...
+
+    @property
+    def title(self) -> str | None:
+        """Return the column or the expression of the title."""
+        ...
+
+    @property
+    def where(self) -> str | None:
+        """Return the condition that rows must meet."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Return the columns that are kept with a row."""
+        ...
+
+    @property
+    def dataset_column(self) -> str | None:
+        """Return the column that names the dataset of a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A table that can be attached; `rows` is the planner's estimate, `columns` the types of all columns."""
+
+    table: AttachedTable
+    columns: Mapping[str, str]
+    rows: int
+    partitioned: bool
+    inherited: bool
+    warnings: tuple[str, ...]
+
+
+class _Undone(Exception):
+    """Ends the transaction of an inspection: nothing of it stays."""
+
+
+async def probe(database: Database, described: DescribedAttachment) -> Shape:
+    """Inspect a table in a transaction that is rolled back. Raises `SourceError` if it can not be attached."""
+    found: list[Shape] = []
+    try:
+        async with database.transaction() as tx:
+            found.append(await _inspect(tx, database.schema, described))
+            raise _Undone
+    except _Undone:
+        return found[0]
+
+
+async def _inspect(tx: Tx, schema: str, described: DescribedAttachment) -> Shape:
+    name = ".".join(map(quoted, described.relation))
+    where = f"Table {'.'.join(described.relation)}"
+    await tx.execute(USUAL_PATH)
+    found = await tx.fetchrow(ATTACHABLE, name)
+    if found is None:
+        raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
+    where = f"Table {found['schema']}.{found['name']}"
+    _require_table(where, schema, found)
+    _require_rights(where, found)
+    await tx.execute(BARE_PATH)
+    rows = await tx.fetch(TABLE_COLUMNS, found["oid"])
+    columns = {row["name"]: AttachedColumn(row["name"], row["type"], row["number"]) for row in rows}
+    _require_columns(where, described, columns)
+    unique = await tx.fetch(UNIQUE_INDEXES, found["oid"])
+    key = _key(where, unique, columns, {row["name"] for row in rows if row["filled"]}, _enums(rows))
+    place = f"{quoted(found['schema'])}.{quoted(found['name'])}"
+    text = described.text or _joined(described.columns)
+    title = described.title
+    title = quoted(title) if title is not None and title in columns else title
+    wanted = Expressions(text, title, described.where)
+    await tx.execute(USUAL_PATH)
+    probe_name = f"{quoted(schema)}.{quoted(f'attached_probe_{uuid4().hex}')}"
+    expressions, read = await resolved(tx, where, place, probe_name, wanted, columns)
+    read |= {*described.fields, *([described.dataset_column] if described.dataset_column else [])}
+    table = AttachedTable(
+        oid=found["oid"],
+        schema=found["schema"],
+        name=found["name"],
+        key=tuple(key),
+        reads=tuple(column for column in columns.values() if column.name in read),
+        text=expressions.text,
+        title=expressions.title,
+        where=expressions.where,
+        fields=tuple(described.fields),
+        dataset_column=described.dataset_column,
+    )
+    types = {column.name: column.type for column in columns.values()}
+    return Shape(table, types, found["rows"], found["partitioned"], found["inherited"], tuple(_warnings(found)))
+
+
+def _require_table(where: str, schema: str, found: Any) -> None:
+    if found["schema"] == schema:
+        raise SourceError(where=where, reason="this is a table of Evervec itself. Its rows are embedded already.")
+    if found["schema"] in ("pg_catalog", "information_schema", "pg_toast"):
+        raise SourceError(where=where, reason="this is a table of PostgreSQL itself. Name one of your own.")
+    if found["kind"] in KINDS:
+        raise SourceError(
+            where=where,
+            reason=f"this is {KINDS[found['kind']]}, which has no triggers for its rows. Attach the table under it, or read it "
+            "with `evervec ingest sql`.",
+        )
+    if found["kind"] not in TRIGGERED:
+        raise SourceError(where=where, reason="this is no table.")
+    if found["persistence"] == "t":
+        raise SourceError(where=where, reason="this is a temporary table, which ends with its session.")
+
+
+def _require_rights(where: str, found: Any) -> None:
+    reader, owner = quoted(found["reader"]), quoted(found["owner"])
+    if not found["readable"]:
+        raise SourceError(
+            where=where,
+            reason=f"{found['reader']} may not read it. Run: GRANT USAGE ON SCHEMA {quoted(found['schema'])} TO {reader}; "
+            f"GRANT SELECT ON {quoted(found['schema'])}.{quoted(found['name'])} TO {reader};",
+        )
+    if not found["owned"]:
+        raise SourceError(
+            where=where,
+            reason=f"only its owner {found['owner']} may put triggers on it and switch them on for replicas. "
+            f"Run: GRANT {owner} TO {reader};",
+        )
+    if found["hidden"]:
+        raise SourceError(
+            where=where,
+            reason=f"row-level security hides rows of it from {found['reader']}. Run: ALTER ROLE {reader} BYPASSRLS;",
+        )
+
+
+def _require_columns(where: str, described: DescribedAttachment, columns: Mapping[str, AttachedColumn]) -> None:
+    named = [("--columns", name) for name in described.columns] + [("--fields", name) for name in described.fields]
+    named += [("--dataset-column", described.dataset_column)] if described.dataset_column else []
+    for option, name in named:
+        if name not in columns:
+            raise SourceError(where=where, reason=f"{option} names {name!r}; its columns are {', '.join(columns)}.")
+    for name in described.columns:
+        if columns[name].type == "bytea":
+            raise SourceError(where=where, reason=f"--columns names {name!r}, which holds bytes (bytea) and no text.")
+
+
+def _enums(rows: Sequence[Any]) -> set[str]:
+    return {row["name"] for row in rows if row["enum"]}
+
+
+def _key(
+    where: str, unique: Sequence[Any], columns: Mapping[str, AttachedColumn], filled: set[str], enums: set[str]
+) -> list[AttachedColumn]:
+    """Return the columns of the primary key, or else of the narrowest unique index without NULLs."""
+    reason = "it has no primary key, and no unique index over columns that are NOT NULL"
+    for index in unique:
+        names = index["columns"]
+        empty = [name for name in names if name not in filled]
+        odd = [name for name in names if columns[name].type not in FORMS and name not in enums]
+        if not empty and not odd:
+            return [columns[name] for name in names]
+        if empty:
+            reason = f"its unique column {empty[0]!r} may be NULL"
+        else:
+            reason = (
+                f"its key {odd[0]!r} is of type {columns[odd[0]].type}; a key is one of {', '.join(FORMS)} or an enum"
+            )
+            break
+    raise SourceError(
+        where=where,
+        reason=f"{reason}. Its rows need a key: ALTER TABLE … ADD PRIMARY KEY (…), or ALTER COLUMN … SET NOT NULL.",
+    )
+
+
+def _joined(columns: Sequence[str]) -> str:
+    """Return the expression of the columns' values with blank lines between them; what is NULL is left out."""
+    parts = " || ".join(f"coalesce(E'\\n\\n' || {quoted(name)}::text, '')" for name in columns)
+    return f"substr({parts}, 3)"
+
+
+def _warnings(found: Any) -> list[str]:
+    if found["persistence"] == "u":
+        return ["it is UNLOGGED: a crash of the server empties it, and no trigger tells."]
+    return []

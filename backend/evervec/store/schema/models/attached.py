@@ -1,0 +1,36 @@
+"""What triggers on attached tables write, and the rows that could not be taken in."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Text, text
+from sqlalchemy.dialects import postgresql as pg
+
+from evervec.store.schema.columns import Model, column, filled_time
+
+
+class AttachedChange(Model, table=True):
+    """A row of an attached table that was written, by its key; the key `[]` stands for all rows, as after TRUNCATE.
+
+    Records are only added and deleted, so no writer waits for another. `changed_at` is in the key because a restored dump
+    brings ids that the triggers may have given anew; there is no foreign key, which would cost a look-up a row.
+    """
+
+    __tablename__ = "attached_changes"
+
+    source_id: UUID = column(pg.UUID(as_uuid=True), primary_key=True)
+    id: int = column(BigInteger, Identity(), primary_key=True)
+    changed_at: datetime = column(DateTime(timezone=True), server_default=text("now()"), primary_key=True)
+    key: list[Any] = column(pg.JSONB)
+
+
+class AttachedFailure(Model, table=True):
+    """A row of an attached table whose text could not be made, and the reason; its next change clears it."""
+
+    __tablename__ = "attached_failures"
+
+    source_id: UUID = column(pg.UUID(as_uuid=True), ForeignKey("sources.id", ondelete="CASCADE"), primary_key=True)
+    key: list[Any] = column(pg.JSONB, primary_key=True)
+    reason: str = column(Text)
+    failed_at: datetime = filled_time()

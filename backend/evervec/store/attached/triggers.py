@@ -76,7 +76,7 @@ def triggers(source_id: UUID, table: AttachedTable, *, related: bool, rewritten:
 
     A trigger for each statement costs COPY a fraction of one for each row, but does not fire for rows that a subscription
     applies, nor for those written to a partition or a child: there, and where the table is `related` to others, rows are
-    recorded one by one (docs/decisions/0016). `rewritten` tables have triggers that may change columns which no UPDATE names.
+    recorded one by one. `rewritten` tables have triggers that may change columns which no UPDATE names.
     """
     begin, each = f"evervec_{source_id.hex[:12]}", "FOR EACH ROW"
     watched = list(dict.fromkeys(column.name for column in (*table.key, *table.reads)))

@@ -35,7 +35,9 @@ class Attached:
     async def read(self, *keys: Key) -> dict[Key, AttachedRow]:
         """Return rows by key."""
         async with self.database.read() as tx:
-            return await rows.read(tx, self.table, keys, MOST_BYTES)
+            found = await rows.read(tx, self.table, keys, most_bytes=MOST_BYTES, together_bytes=10 * MOST_BYTES)
+        assert not found.unread
+        return dict(found.rows)
 
     async def walked(self, size: int = 2, *, newest_first: bool = False) -> list[Key]:
         """Return all keys, read in pieces."""

@@ -6,6 +6,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from evervec.domain.documents.chunking import ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.documents.revision import Revision, StoredChunk, revise
@@ -111,11 +113,13 @@ async def move(tx: Tx, moves: Mapping[int, IncomingDocument]) -> None:
 
 
 UPSERT_DOCUMENTS = """
-INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, recipe)
-SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[]) n
+INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, key, fields, recipe)
+SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[], $9::jsonb[], $10::jsonb[]) n
 ON CONFLICT (dataset_id, uri) DO UPDATE SET
     title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp, content_hash = EXCLUDED.content_hash,
-    recipe = EXCLUDED.recipe, chunk_count = EXCLUDED.chunk_count, version = d.version + 1, updated_at = now(), content = NULL
+    recipe = EXCLUDED.recipe, chunk_count = EXCLUDED.chunk_count, version = d.version + 1, updated_at = now(), content = NULL,
+    -- whoever chunks a row again does not know them
+    key = coalesce(EXCLUDED.key, d.key), fields = coalesce(EXCLUDED.fields, d.fields)
 RETURNING id, uri, version
 """
 
@@ -141,6 +145,8 @@ async def replace(
         [document.stamp for document, _ in ordered],
         [digest(document.text) for document, _ in ordered],
         [len(chunks) for _, chunks in ordered],
+        [_json(document.key) for document, _ in ordered],
+        [_json(document.fields) for document, _ in ordered],
     )
     ids = {row["uri"]: row["id"] for row in rows}
     written.counts.documents_new = sum(row["version"] == 1 for row in rows)
@@ -149,6 +155,10 @@ async def replace(
     revisions = {ids[document.uri]: revise(stored.get(ids[document.uri], []), chunks) for document, chunks in ordered}
     await _apply(tx, dataset_id, revisions, written)
     return written
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
 
 
 async def preview(

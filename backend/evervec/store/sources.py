@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from evervec.domain.sources import SourceType
 from evervec.errors import Refused
 from evervec.store.session import ReadTx, Tx
 
@@ -63,11 +64,22 @@ async def find(tx: ReadTx, project: str, name: str) -> SourceRecord | None:
 
 
 async def save(
-    tx: Tx, project_id: UUID, name: str, type_: str, spec: dict[str, Any], *, url_encrypted: bytes | None = None
+    tx: Tx,
+    project_id: UUID,
+    name: str,
+    type_: str,
+    spec: dict[str, Any],
+    *,
+    url_encrypted: bytes | None = None,
+    source_id: UUID | None = None,
 ) -> SourceRecord:
-    """Save a source under its name; a new description replaces the old one, the cursor stays."""
+    """Save a source under its name; a new description replaces the old one, the cursor stays.
+
+    `source_id` is the id of a new source, where something that is named after it is made first.
+    """
     row = await tx.fetchrow(
-        "INSERT INTO sources AS s (project_id, name, type, spec, url_encrypted) VALUES ($1, $2, $3, $4, $5) "
+        "INSERT INTO sources AS s (project_id, name, type, spec, url_encrypted, id) "
+        "VALUES ($1, $2, $3, $4, $5, coalesce($6, gen_random_uuid())) "
         "ON CONFLICT (project_id, name) DO UPDATE SET spec = EXCLUDED.spec, url_encrypted = EXCLUDED.url_encrypted "
         "WHERE s.type = EXCLUDED.type "
         "RETURNING s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at",
@@ -76,6 +88,7 @@ async def save(
         type_,
         orjson.dumps(spec).decode(),
         url_encrypted,
+        source_id,
     )
     if row is None:
         raise Refused(
@@ -123,12 +136,55 @@ async def tenants(tx: ReadTx, source_id: UUID) -> dict[str | None, UUID]:
 
 
 async def assigned_datasets(tx: ReadTx) -> list[UUID]:
-    """Return every live dataset that has a source."""
+    """Return every live dataset that is indexed from a source; an attached table is followed instead."""
     rows = await tx.fetch(
-        "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id IS NOT NULL "
-        "AND d.deleted_at IS NULL AND p.deleted_at IS NULL ORDER BY p.slug, d.slug"
+        "SELECT d.id FROM datasets d JOIN projects p ON p.id = d.project_id JOIN sources s ON s.id = d.source_id "
+        "WHERE s.type <> $1 AND d.deleted_at IS NULL AND p.deleted_at IS NULL ORDER BY p.slug, d.slug",
+        SourceType.ATTACHED,
     )
     return [row["id"] for row in rows]
+
+
+@dataclass(frozen=True)
+class FilledDataset:
+    """A dataset that a source fills, or filled until it was deleted."""
+
+    id: UUID
+    project: str
+    slug: str
+    is_live: bool
+
+
+async def filled(tx: ReadTx, source_id: UUID) -> dict[str | None, FilledDataset]:
+    """Return the datasets that a source fills, also deleted ones, by tenant."""
+    rows = await tx.fetch(
+        "SELECT d.tenant, d.id, p.slug AS project, d.slug, d.deleted_at IS NULL AND p.deleted_at IS NULL AS live "
+        "FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id = $1 ORDER BY p.slug, d.slug",
+        source_id,
+    )
+    return {row["tenant"]: FilledDataset(row["id"], row["project"], row["slug"], row["live"]) for row in rows}
+
+
+async def of_type(tx: ReadTx, type_: str, project: str | None = None) -> list[SourceRecord]:
+    """Return the sources of a type in the live project with this slug, or in all, by name."""
+    rows = await tx.fetch(
+        SELECT_SOURCES + "JOIN projects p ON p.id = s.project_id WHERE s.type = $1 "
+        "AND ($2::text IS NULL OR (p.slug = $2 AND p.deleted_at IS NULL)) ORDER BY s.name, s.id",
+        type_,
+        project,
+    )
+    return [_record(row) for row in rows]
+
+
+async def by_id(tx: ReadTx, source_id: UUID) -> SourceRecord | None:
+    """Return a source, or None if it does not exist any more."""
+    row = await tx.fetchrow(SELECT_SOURCES + "WHERE s.id = $1", source_id)
+    return None if row is None else _record(row)
+
+
+async def remove(tx: Tx, source_id: UUID) -> None:
+    """Remove a source; the datasets that it filled stay."""
+    await tx.execute("DELETE FROM sources WHERE id = $1", source_id)
 
 
 async def save_cursor(tx: Tx, source_id: UUID, cursor: dict[str, Any]) -> None:

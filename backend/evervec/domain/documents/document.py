@@ -45,7 +45,8 @@ class IncomingDocument:
     """A text with its identity, from a source. `format` is its structure (`markdown`, `python`, `plain`, …).
 
     `stamp` is the source's own version mark: equal stamps promise equal text. A document with `media` has no text yet: its
-    format is `image` or `audio`, and its text will be what a model says of the file.
+    format is `image` or `audio`, and its text will be what a model says of the file. A row of an attached table has the
+    values of its `key`, and those of the `fields` that its hits carry.
     """
 
     uri: str
@@ -54,6 +55,8 @@ class IncomingDocument:
     format: str
     stamp: str | None = None
     media: Media | None = None
+    key: Sequence[object] | None = None
+    fields: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class Revision:
 
 def revise(stored: Sequence[StoredChunk], chunks: Sequence[ChunkDraft]) -> Revision:
     """Match chunks by digest, wherever they moved; match the rest in order, one new chunk for one old."""
+    if not stored:  # as of nearly every document of a first run
+        return Revision(0, [], [], [], list(chunks), [])
     rows: dict[bytes, deque[StoredChunk]] = defaultdict(deque)
     for one in stored:
         rows[one.digest].append(one)

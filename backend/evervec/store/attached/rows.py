@@ -1,6 +1,7 @@
 """Reads rows of attached tables: by key, with their text, and their keys alone, along the key's index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,17 +9,13 @@ import asyncpg
 import orjson
 
 from evervec.domain.attachment import AttachedTable, Key
-from evervec.errors import RowsUnreadableError
-from evervec.store.attached.keys import json_of, loads, texts, value_of
+from evervec.errors import RowsUnreadableError, SourceError
+from evervec.store.attached.keys import dumps, json_of, loads, texts, value_of
 from evervec.store.connections import quoted
-from evervec.store.session import ReadTx, Tx
+from evervec.store.session import ReadTx
 
-SAVE_KEYS = """
-UPDATE documents d SET key = n.key::jsonb, fields = n.fields::jsonb
-FROM unnest($2::text[], $3::text[], $4::text[]) n (uri, key, fields)
-WHERE d.dataset_id = $1 AND d.uri = n.uri AND d.uri = ANY($2)
-  AND (d.key IS DISTINCT FROM n.key::jsonb OR d.fields IS DISTINCT FROM n.fields::jsonb)
-"""
+PARAMETER_TYPES = ("bigint", "bigint", "text[]")
+"""Of the parameters of `read` after the keys: most bytes of a text, most bytes together, the keys as JSON."""
 
 OF_A_ROW = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
 OF_ITS_SIZE = (asyncpg.ProgramLimitExceededError, asyncpg.OutOfMemoryError, asyncpg.StatementTooComplexError)
@@ -41,16 +38,31 @@ def relation(table: AttachedTable) -> str:
     return f"{quoted(table.schema)}.{quoted(table.name)}"
 
 
-async def read(tx: ReadTx, table: AttachedTable, keys: Sequence[Key], most_bytes: int) -> dict[Key, AttachedRow]:
+@dataclass(frozen=True)
+class RowsRead:
+    """Rows by key, and the last of the keys whose rows are there but were too much text to be read with the others."""
+
+    rows: Mapping[Key, AttachedRow]
+    unread: Sequence[Key]
+
+
+async def read(
+    tx: ReadTx, table: AttachedTable, keys: Sequence[Key], *, most_bytes: int, together_bytes: int
+) -> RowsRead:
     """Return the rows with these keys that meet the condition; the others are gone.
+
+    Texts of more than `most_bytes` are left out, and so is what is more than `together_bytes` together, from the end.
 
     Raises `RowsUnreadableError` if an expression fails for one of them: the transaction is over then, and the caller asks
     again for fewer rows, until the one at fault is alone.
     """
     if not keys:
-        return {}
+        return RowsRead({}, [])
     try:
-        rows = await tx.fetch(_read(table), *texts(keys, len(table.key)), most_bytes)
+        with _refusals(table):
+            rows = await tx.fetch(
+                _read(table), *texts(keys, len(table.key)), most_bytes, together_bytes, list(map(dumps, keys))
+            )
     except (*OF_A_ROW, *OF_ITS_SIZE) as error:
         raise RowsUnreadableError(table=table.label, reason=str(error).partition("\n")[0]) from error
     found: dict[Key, AttachedRow] = {}
@@ -61,22 +73,28 @@ async def read(tx: ReadTx, table: AttachedTable, keys: Sequence[Key], most_bytes
         found[key] = AttachedRow(
             key, row["text"], row["title"], row["tenant"], orjson.loads(row["fields"]), row["bytes"] or 0
         )
-    return found
+    unread = [loads(row["key"]) for row in rows if row["late"]]
+    return RowsRead({key: row for key, row in found.items() if key not in set(unread)}, unread)
 
 
 def _read(table: AttachedTable) -> str:
     """Return the query of `read`; OFFSET 0 keeps the text from being made once for each place that names it."""
-    size = f"${len(table.key) + 1}::bigint"
+    most, together, given = (f"${len(table.key) + place}::{type_}" for place, type_ in enumerate(PARAMETER_TYPES, 1))
     fields = ", ".join(f"'{_literal(name)}', r.{quoted(name)}" for name in table.fields)
     tenant = f"r.{quoted(table.dataset_column)}::text" if table.dataset_column else "NULL::text"
     where = f"({table.where}\n) AND " if table.where else ""
     return f"""
-    SELECT key, CASE WHEN octet_length(text) <= {size} THEN text END AS text, title, tenant, fields,
-           octet_length(text) AS bytes
-    FROM (SELECT {json_of(table, "r")}::text AS key, ({table.text}\n)::text AS text,
-                 ({table.title or "NULL"}\n)::text AS title, {tenant} AS tenant,
-                 jsonb_build_object({fields})::text AS fields
-          FROM {relation(table)} r WHERE {where}{_chosen(table)} OFFSET 0) AS found
+    SELECT key::text AS key, CASE WHEN bytes <= {most} AND NOT late THEN text END AS text, title, tenant, fields, bytes, late
+    FROM (
+        SELECT found.*, octet_length(text) AS bytes, row_number() OVER listed > 1 AND {together} <
+               sum(CASE WHEN octet_length(text) <= {most} THEN octet_length(text) ELSE 0 END) OVER listed AS late
+        FROM (SELECT {json_of(table, "r")} AS key, ({table.text}\n)::text AS text,
+                     ({table.title or "NULL"}\n)::text AS title, {tenant} AS tenant,
+                     jsonb_build_object({fields})::text AS fields
+              FROM {relation(table)} r WHERE {where}{_chosen(table)} OFFSET 0) AS found
+        LEFT JOIN unnest({given}::jsonb[]) WITH ORDINALITY AS g (key, place) ON g.key = found.key
+        WINDOW listed AS (ORDER BY g.place)
+    ) AS sized
     """
 
 
@@ -111,15 +129,27 @@ async def keys_after(
     )
     given = [column[0] for column in texts([after], len(table.key))] if after is not None else []
     sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r {beyond} ORDER BY {order} LIMIT $1"
-    return [loads(row["key"]) for row in await tx.fetch(sql, limit, *given)]
+    with _refusals(table):
+        return [loads(row["key"]) for row in await tx.fetch(sql, limit, *given)]
 
 
-async def save_keys(tx: Tx, dataset_id: Any, rows: Mapping[str, AttachedRow]) -> None:
-    """Save keys and fields of rows with their documents, by uri; call it after the documents were written."""
-    await tx.execute(
-        SAVE_KEYS,
-        dataset_id,
-        list(rows),
-        [orjson.dumps(row.key).decode() for row in rows.values()],
-        [orjson.dumps(row.fields).decode() for row in rows.values()],
-    )
+async def existing(tx: ReadTx, table: AttachedTable, keys: Sequence[Key]) -> set[Key]:
+    """Return those of some keys that have a row, whether it meets the condition or not."""
+    if not keys:
+        return set()
+    sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {_chosen(table)}"
+    with _refusals(table):
+        return {loads(row["key"]) for row in await tx.fetch(sql, *texts(keys, len(table.key)))}
+
+
+@contextmanager
+def _refusals(table: AttachedTable) -> Iterator[None]:
+    """Raise `SourceError` for a table that can not be read as it was attached: another shape, or no rights."""
+    try:
+        yield
+    except asyncpg.SyntaxOrAccessError as error:
+        raise SourceError(
+            where=f"Table {table.label}",
+            reason=f"it can not be read as it was attached: {str(error).partition(chr(10))[0]}. Its documents stay as they "
+            "were. `evervec attach … --replace` gives it another text, `evervec detach` removes it.",
+        ) from error

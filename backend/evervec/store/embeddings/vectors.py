@@ -1,12 +1,14 @@
 """Vectors: written if the text is still the embedded one, copied between equal texts, searched exactly or by HNSW."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from urllib.parse import unquote
 from uuid import UUID
 
 import asyncpg
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from evervec import log
@@ -58,6 +60,9 @@ SELECT vector_id FROM written
 """
 
 
+PLACE_PARTS = 4
+"""Values of a chunk's place; those that follow belong to the row of an attached table that its document is."""
+
 WIDENING = 4
 """The factor by which more hits are requested when the rows of too many are lost."""
 
@@ -88,7 +93,10 @@ class ChunkPlace:
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`."""
+    """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`.
+
+    A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
+    """
 
     kind: str
     id: int
@@ -97,6 +105,9 @@ class SearchHit:
     text: str
     stale: bool
     place: ChunkPlace | None = None
+    table: str | None = None
+    key: list[Any] | None = None
+    fields: dict[str, Any] | None = None
 
 
 async def update_vectors_bulk(
@@ -307,11 +318,16 @@ async def nearest(
 
 
 def _hit(row: Any, embeddable: Embeddable) -> SearchHit:
-    return SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], _place(row))
+    hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], _place(row))
+    key, fields = row["place"][PLACE_PARTS:] if row["place"] is not None else (None, None)
+    if hit.place is None or key is None:
+        return hit
+    table = unquote(hit.place.document.partition("/")[0])
+    return replace(hit, table=table, key=orjson.loads(key), fields=orjson.loads(fields or "{}"))
 
 
 def _place(row: Any) -> ChunkPlace | None:
-    return None if row["place"] is None else ChunkPlace(*row["place"])
+    return None if row["place"] is None else ChunkPlace(*row["place"][:PLACE_PARTS])
 
 
 async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:

@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Text, text
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, Text, UniqueConstraint, text
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.store.schema.columns import Model, column, filled_time
+from evervec.store.schema.columns import Model, column, filled_time, optional
 
 
 class AttachedChange(Model, table=True):
@@ -26,11 +26,17 @@ class AttachedChange(Model, table=True):
 
 
 class AttachedFailure(Model, table=True):
-    """A row of an attached table whose text could not be made, and the reason; its next change clears it."""
+    """A row of an attached table whose text could not be made, and the reason; its next change clears it.
+
+    Its `id` is how people name it, `dataset_id` the dataset that it would be in if that is known.
+    """
 
     __tablename__ = "attached_failures"
+    __table_args__ = (UniqueConstraint("id"), Index(None, "dataset_id"))
 
     source_id: UUID = column(pg.UUID(as_uuid=True), ForeignKey("sources.id", ondelete="CASCADE"), primary_key=True)
     key: list[Any] = column(pg.JSONB, primary_key=True)
     reason: str = column(Text)
     failed_at: datetime = filled_time()
+    id: int = column(BigInteger, Identity(always=True))
+    dataset_id: UUID | None = optional(pg.UUID(as_uuid=True))

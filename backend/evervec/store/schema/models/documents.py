@@ -34,6 +34,7 @@ class Document(Model, table=True):
         CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
         Index(None, "dataset_id", "content_hash"),
         Index(None, "recipe", "dataset_id", postgresql_where=text("recipe IS NOT NULL")),
+        Index("documents_attached_idx", "uri", postgresql_where=text("key IS NOT NULL")),
         Index("documents_waiting_idx", "dataset_id", "id", postgresql_where=text("content IS NOT NULL")),
     )
 

@@ -1,0 +1,71 @@
+"""Attachments: those with work, where the taking in of each is, and whether it is still the one that was read."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import orjson
+
+from evervec.domain.sources import SourceType
+from evervec.store import leases
+from evervec.store.session import ReadTx, Tx
+
+ATTACHMENT_LEASE = "attached:"
+"""The lease of whoever takes rows of an attachment in, followed by the id of its source."""
+
+# asked many times a second: a probe of the records' index for each attachment
+DUE_ATTACHMENTS = f"""
+SELECT s.id FROM sources s
+WHERE s.type = '{SourceType.ATTACHED}' AND coalesce((s.cursor ->> 'retry_at')::timestamptz <= now(), true)
+  AND (s.cursor ->> 'done' IS DISTINCT FROM 'true' OR EXISTS (SELECT FROM attached_changes c WHERE c.source_id = s.id))
+  AND NOT {leases.IS_HELD.format(name=f"'{ATTACHMENT_LEASE}' || s.id")}
+ORDER BY s.created_at
+"""
+
+
+async def due(tx: ReadTx) -> list[UUID]:
+    """Return the attachments with work that nobody does now, and that did not just fail."""
+    return [row["id"] for row in await tx.fetch(DUE_ATTACHMENTS)]
+
+
+async def keep(tx: Tx, source_id: UUID, generation: int) -> bool:
+    """Prevent that an attachment is removed or replaced until the transaction ends; return False if it already is."""
+    # an attachment that was replaced is read again from its begin by its new generation
+    return bool(
+        await tx.fetchval(
+            "SELECT true FROM sources WHERE id = $1 AND coalesce((cursor ->> 'generation')::int, 0) = $2 FOR SHARE",
+            source_id,
+            generation,
+        )
+    )
+
+
+async def merge_cursor(tx: Tx, source_id: UUID, changed: dict[str, object]) -> None:
+    """Change some values of where the taking in of an attachment is."""
+    await tx.execute(
+        "UPDATE sources SET cursor = cursor || $2, synced_at = now() WHERE id = $1",
+        source_id,
+        orjson.dumps(changed).decode(),
+    )
+
+
+async def delay(tx: Tx, source_id: UUID, error: str, *, seconds: float) -> bool:
+    """Leave an attachment that could not be read alone for a while; return whether it is another error than before."""
+    new: bool = await tx.fetchval(
+        "UPDATE sources s SET cursor = s.cursor || jsonb_build_object('error', $2::text, 'retry_at', now() + $3) FROM sources o "
+        "WHERE s.id = $1 AND o.id = s.id RETURNING o.cursor ->> 'error' IS DISTINCT FROM $2::text",
+        source_id,
+        error,
+        timedelta(seconds=seconds),
+    )
+    return bool(new)
+
+
+async def recovered(tx: Tx, source_id: UUID) -> None:
+    """Forget the error of an attachment that can be read again."""
+    await tx.execute("UPDATE sources SET cursor = cursor - 'error' - 'retry_at' WHERE id = $1", source_id)
+
+
+async def dimensions(tx: ReadTx) -> int | None:
+    """Return the width of the active space's vectors, None while no space is active."""
+    found: int | None = await tx.fetchval("SELECT dimensions FROM embedding_spaces WHERE state = 'active'")
+    return found

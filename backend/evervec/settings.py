@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(
         default=3, gt=0, description="Seconds between two looks of a worker for rows that nobody has claimed."
     )
+    attached_seconds: float = Field(
+        default=0.05, gt=0, description="Seconds between two looks of a worker for changed rows of attached tables."
+    )
     stop_seconds: float = Field(
         default=20, gt=0, description="Seconds that a stop waits for running tasks and servers."
     )

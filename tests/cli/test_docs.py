@@ -21,7 +21,7 @@ from tests.cli.conftest import bare_environment
 from tests.conftest import _sql
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / name for name in ("cli.md", "indexing.md", "mirror.md")]
+PAGES = [ROOT / "docs" / name for name in ("cli.md", "indexing.md", "mirror.md", "attach.md")]
 STAYS = {"up", "worker", "scheduler", "api", "watch"}
 PATIENCE = 60.0
 
@@ -32,6 +32,10 @@ CREATE TABLE shop.orders (
     created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now()
 );
 INSERT INTO shop.orders VALUES (17, 'A-17', 'Mara', 'late', 'Where is it?', 7), (23, 'A-23', 'Jo', 'sent', NULL, 8);
+CREATE TABLE public.articles (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, title text, body text);
+INSERT INTO public.articles (title, body) VALUES ('Where parcels wait', 'A parcel that nobody takes waits for a week.'), ('Empty', NULL);
+CREATE TABLE public.tickets (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), tenant int, subject text, body text, status text, priority int, spam bool);
+INSERT INTO public.tickets (tenant, subject, body, spam) VALUES (1, 'Late', 'It is late.', false), (2, 'Buy now', 'Cheap!', true);
 """
 
 

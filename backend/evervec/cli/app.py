@@ -26,6 +26,21 @@ COMMANDS: Final = {
         TEXT,
         "Index a dataset from its source: chunk and embed what changed, leave the rest as it is.",
     ),
+    "attach": Listed(
+        "evervec.cli.commands.attach:attach",
+        TEXT,
+        "Embed a table in place: every change of a row is recorded by the transaction that makes it, and taken in.",
+    ),
+    "attachments": Listed(
+        "evervec.cli.commands.attach:attachments",
+        TEXT,
+        "List attached tables: how far each is, what waits, what failed, what it costs.",
+    ),
+    "detach": Listed(
+        "evervec.cli.commands.attach:detach",
+        TEXT,
+        "Detach a table: leave no trigger, function, document or vector behind. The table itself is not touched.",
+    ),
     "watch": Listed(
         "evervec.cli.commands.ingest.watch:watch",
         TEXT,

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError
+from evervec.pipeline.attached.follow import follow_tables
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.rung_datasets import RungDatasets
@@ -74,16 +75,21 @@ async def _answer_rings(
 
 async def _sweep(resources: Resources, stage: Stage, wake: asyncio.Event, finish: asyncio.Event) -> None:
     """Run one stage of the sweep every few seconds, and when woken. An error is logged and does not end the loop."""
+    settings = resources.settings
+    # whoever writes to an attached table rings for nobody: a NOTIFY would take a lock of the whole server at each commit
+    usual = min(settings.attached_seconds, settings.sweep_seconds) if stage is follow_tables else settings.sweep_seconds
     while not finish.is_set():
         wake.clear()
+        pause = settings.sweep_seconds
         try:
             await stage(resources, finish.is_set)
+            pause = usual
         except EvervecError as error:
             logger.warning("sweep failed", stage=stage.__name__, error=str(error))
         except Exception:
             # if this loop ended, rows would wait unnoticed while the process looks alive
             logger.exception("sweep failed", stage=stage.__name__)
         try:
-            await asyncio.wait_for(wake.wait(), resources.settings.sweep_seconds)
+            await asyncio.wait_for(wake.wait(), pause)
         except TimeoutError:
             continue

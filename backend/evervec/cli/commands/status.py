@@ -3,6 +3,7 @@
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json, Project
 from evervec.cli.terminal.run import call
+from evervec.pipeline.attached.report import AttachmentReport
 from evervec.pipeline.status import overview
 from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.pipeline.status.overview import BatchStatus, DatasetStatus, KnowledgeProgress, Overview, ProviderStatus
@@ -36,6 +37,8 @@ def show(found: Overview) -> None:
         waits = _waits(one.knowledge)
         if waits:
             output.echo(f"{_name(one)}: {', '.join(waits)}")
+    for attached in found.attachments:
+        _show_attached(attached)
     _show_provider(found.provider)
     _show_batches(found.batches)
     _show_queue(found)
@@ -79,6 +82,19 @@ def _mirror(mirror: MirrorSummary) -> str:
         at = f"{mirror.checked_at.astimezone():%H:%M:%S}"
         said.append(f"in sync at {at}" if mirror.in_sync else f"not in sync at {at}: see `evervec mirror check`")
     return ", ".join(said)
+
+
+def _show_attached(attached: AttachmentReport) -> None:
+    rows = f"{attached.rows_taken_in:,} of about {attached.rows_expected:,} rows taken in"
+    said = [rows] if attached.state == "taking in" else [attached.state]
+    if attached.changes_waiting:
+        age = "" if attached.lag_seconds is None else f", the oldest for {attached.lag_seconds:,.1f} s"
+        said.append(f"{attached.changes_waiting:,} changes wait{age}")
+    if attached.failed:
+        said.append(f"{attached.failed:,} rows failed")
+    output.echo(f"{attached.table}: {', '.join(said)}")
+    for problem in attached.problems:
+        output.echo(problem, style="yellow", indent=2)
 
 
 def _show_provider(provider: ProviderStatus | None) -> None:

@@ -210,6 +210,11 @@ async def open_source(
         return await asyncio.to_thread(
             _opened, record, scope, f"{dataset.project}/{dataset.slug}", checksum, forget_missing
         )
+    if record.type == SourceType.ATTACHED:
+        raise Refused(
+            reason=f"Dataset {dataset.project}/{dataset.slug} follows table {record.name} by itself, so there is nothing to "
+            "index. `evervec attachments` shows how far it is."
+        )
     description = describe(record.spec, f"source {record.name!r}")
     return SqlSource(description, await open_foreign_of(resources, record), tenant)
 

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from evervec.domain.attachment import Key
 from evervec.errors import EvervecError
+from evervec.pipeline.attached import report
+from evervec.pipeline.attached.report import AttachmentReport
+from evervec.pipeline.embedding.failures import ATTACHED
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import mirrors
 from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
+from evervec.store.attached import failures
 from evervec.store.batch import batch_queue
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.rings.doorbell import worker_listens
@@ -100,7 +105,8 @@ class QueueStatus:
 class Overview:
     """Rows by state, in all and by dataset; the active provider, the batch jobs, the queue.
 
-    `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers.
+    `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers, and
+    `attachments` are the tables that are embedded in place.
     """
 
     rows: int
@@ -114,6 +120,7 @@ class Overview:
     queue: QueueStatus
     watermark: str
     problems: list[TriggerProblem]
+    attachments: list[AttachmentReport]
 
     @property
     def unread(self) -> int:
@@ -131,6 +138,11 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
     async with resources.database.read() as tx:
         found = await datasets.find(tx, dataset, project)
         covered = await monitor.coverage(tx, [d.id for d in found])
+        for dataset_id, count in (await failures.counts_of_datasets(tx, [d.id for d in found])).items():
+            # rows of attached tables that could not be read have no record of their own
+            unread = Coverage(rows=count, failed=count)
+            covered[dataset_id].kinds[ATTACHED] = unread
+            covered[dataset_id].add(unread)
         mirrored = await mirrors.summaries(resources, tx, found)
         for one in found:
             total.add(covered[one.id])
@@ -151,6 +163,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
         problems = await integrity.problems(tx, resources.database.schema)
+        attached = await report.listed(tx, resources.database.schema, project)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -159,6 +172,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         queue=await queue(resources),
         watermark=watermark,
         problems=problems,
+        attachments=attached,
     )
 
 
@@ -210,7 +224,18 @@ async def failed(
     """Return the rows that were given up, with the reasons."""
     async with database.read() as tx:
         ids = [d.id for d in await datasets.find(tx, dataset)]
-        return await monitor.failures(tx, ids, kind=kind, most=most)
+        found = await monitor.failures(tx, ids, kind=kind, most=most)
+        if kind in (None, ATTACHED):
+            scope = None if dataset is None else ids
+            found += [
+                Failure(ATTACHED, one.id, one.dataset or "", "unreadable", one.reason, _named(one.table, one.key))
+                for one in await failures.listed(tx, scope, limit=most)
+            ]
+        return found[:most]
+
+
+def _named(table: str, key: Key) -> str:
+    return f"{table} {', '.join(map(str, key))}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.pipeline import chunking
+from evervec.pipeline.attached.follow import follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
 from evervec.pipeline.extraction.extract import extract_knowledge
@@ -74,7 +75,14 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
 
 
 Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
-SWEEP_STAGES: tuple[Stage, ...] = (repair_triggers, extract_waiting, index_waiting, clean_up, embed_waiting)
+SWEEP_STAGES: tuple[Stage, ...] = (
+    repair_triggers,
+    extract_waiting,
+    follow_tables,
+    index_waiting,
+    clean_up,
+    embed_waiting,
+)
 """What a sweep does, in this order; a worker repeats each of them beside the others."""
 
 

@@ -1,0 +1,195 @@
+"""A table is attached: looked at, registered with its dataset, and captured, in one transaction."""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from uuid import UUID, uuid4
+
+from evervec.domain.attachment import AttachedTable
+from evervec.domain.naming import slug
+from evervec.domain.sources import SourceType
+from evervec.errors import Refused
+from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.resources import Resources
+from evervec.sources.attached import records
+from evervec.sources.attached.description import Attachment, AttachmentDescription
+from evervec.store import datasets, sources
+from evervec.store.attached import attachments, capture, shape
+from evervec.store.attached import documents as attached_documents
+from evervec.store.attached.shape import Shape
+from evervec.store.session import Tx
+from evervec.store.sources import SourceRecord
+
+TABLE_LOCK_SECONDS = 30.0
+"""Longest wait for the table while others have it locked; writers wait for a moment at a time at most."""
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    """How existing rows are taken in, and whether an attachment of another description is replaced."""
+
+    newest_first: bool = False
+    rows_per_second: float | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What became of a request: `state` is `attached`, `replaced`, `unchanged`, or `planned` for a dry run.
+
+    `rows` is the planner's estimate, `reads` are the columns whose changes count, `seconds` how long it took until the
+    table's writers could go on.
+    """
+
+    id: UUID | None
+    table: str
+    project: str
+    dataset: str | None
+    dataset_column: str | None
+    state: str
+    rows: int
+    key: list[str]
+    reads: list[str]
+    view: str | None
+    seconds: float
+    warnings: list[str]
+
+
+async def attach(
+    resources: Resources, described: AttachmentDescription, options: AttachOptions, *, dry: bool = False
+) -> Attached:
+    """Attach a table: from the commit on, every change of a row is recorded by the transaction that makes it.
+
+    Rows that are there already are taken in by workers afterwards. Nothing changes if it is attached in the same way.
+
+    Raises `SourceError` for a table or an expression that can not be used, `Refused` for a dataset that holds something
+    else or an attachment of another description, `TableBusyError` if the table stays locked.
+    """
+    started = perf_counter()
+    found = await shape.probe(resources.database, described)
+    stored = await _stored(resources, described, found.table)
+    _check(described, stored, options)
+    if stored is not None and _is_same(stored, described, found.table):
+        return _attached("unchanged", described, found, stored.id, None, started)
+    if dry:
+        return _attached("planned", described, found, None, None, started)
+    source_id = uuid4() if stored is None else stored.id
+    view = await capture.install(
+        resources.database,
+        source_id,
+        found.table,
+        lambda tx: _register(tx, resources, described, found, options, source_id, stored),
+        seconds=TABLE_LOCK_SECONDS,
+    )
+    return _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
+
+
+async def _stored(resources: Resources, described: AttachmentDescription, table: AttachedTable) -> SourceRecord | None:
+    """Return the attachment of this table in the project, also one that was made under another name of the table."""
+    project = slug("Project", described.project)
+    async with resources.database.read() as tx:
+        known = await sources.of_type(tx, SourceType.ATTACHED, project=project)
+    for one in known:
+        if Attachment.load(one.spec).table.oid == table.oid:
+            return one
+    return next((one for one in known if one.name == table.label), None)
+
+
+def _check(described: AttachmentDescription, stored: SourceRecord | None, options: AttachOptions) -> None:
+    if stored is None:
+        return
+    before = Attachment.load(stored.spec).description
+    differs = [
+        f"--{name.replace('_', '-')}"
+        for name in type(described).model_fields
+        if name != "table" and getattr(before, name) != getattr(described, name)
+    ]
+    if not differs:
+        return
+    if {"--dataset", "--dataset-column", "--dataset-name"} & set(differs):
+        raise Refused(
+            reason=f"Table {described.table} is attached to another dataset ({_where(before)}). Run `evervec detach "
+            f"{described.table}` first, or give the same one."
+        )
+    if not options.replace:
+        raise Refused(
+            reason=f"Table {described.table} is attached already, with another {', '.join(differs)}. Give --replace to read "
+            f"all its rows again in the new way: what stays the same is not embedded again."
+        )
+
+
+def _where(described: AttachmentDescription) -> str:
+    column = described.dataset_column
+    return f"{described.project}/{described.dataset if column is None else f'{{{column}}}'}"
+
+
+def _is_same(stored: SourceRecord, described: AttachmentDescription, table: AttachedTable) -> bool:
+    before = Attachment.load(stored.spec)
+    return (
+        before.description.model_copy(update={"table": described.table}) == described and before.table.oid == table.oid
+    )
+
+
+async def _register(
+    tx: Tx,
+    resources: Resources,
+    described: AttachmentDescription,
+    found: Shape,
+    options: AttachOptions,
+    source_id: UUID,
+    stored: SourceRecord | None,
+) -> str | None:
+    """Save the source, its dataset and its view; return the view's name."""
+    table = found.table
+    if stored is not None:
+        # documents keep the name under which the table was attached first
+        before = Attachment.load(stored.spec).table
+        table = replace(table, schema=before.schema, name=before.name)
+    spec = Attachment(description=described, table=table).dump()
+    name = table.label
+    if described.dataset is not None:
+        target = await datasets.ensure(tx, described.project, described.dataset)
+        prefix = None if stored is None else f"{records.uri_of(table, ())}/"
+        if await attached_documents.holds_others(tx, target.id, prefix):
+            raise Refused(
+                reason=f"Dataset {target.project}/{target.slug} holds something else, or the rest of what is just being "
+                "removed. Give the table a dataset of its own."
+            )
+        record = await sources.save(tx, target.project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
+        await sources.assign(tx, target.id, record.id)
+    else:
+        project_id = await datasets.ensure_project(tx, described.project)
+        record = await sources.save(tx, project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
+    before_progress = Progress() if stored is None else Progress.load(stored.cursor)
+    progress = replace(
+        before_progress.again(found.rows, compare=stored is not None),
+        newest_first=options.newest_first,
+        rows_per_second=options.rows_per_second,
+        error=None,
+        generation=before_progress.generation + 1,
+    )
+    await attachments.merge_cursor(tx, record.id, progress.dump())
+    return None
+
+
+def _attached(
+    state: str,
+    described: AttachmentDescription,
+    found: Shape,
+    source_id: UUID | None,
+    view: str | None,
+    started: float,
+) -> Attached:
+    return Attached(
+        id=source_id,
+        table=found.table.label,
+        project=slug("Project", described.project),
+        dataset=None if described.dataset is None else slug("Dataset", described.dataset),
+        dataset_column=described.dataset_column,
+        state=state,
+        rows=found.rows,
+        key=[column.name for column in found.table.key],
+        reads=[column.name for column in found.table.reads],
+        view=view,
+        seconds=perf_counter() - started,
+        warnings=list(found.warnings),
+    )

@@ -1,0 +1,102 @@
+"""A table is detached: nothing of Evervec stays on it, and its documents, vectors and records are removed."""
+
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from uuid import UUID
+
+from evervec.domain.sources import SourceType
+from evervec.errors import Refused
+from evervec.pipeline.attached.attach import TABLE_LOCK_SECONDS
+from evervec.pipeline.resources import Resources
+from evervec.sources.attached.description import Attachment
+from evervec.store import datasets, documents, sources
+from evervec.store.attached import capture, changes
+from evervec.store.attached import documents as attached_documents
+from evervec.store.session import Tx
+from evervec.store.sources import SourceRecord
+
+REMOVED_TOGETHER = 2000
+
+
+@dataclass(frozen=True)
+class Detached:
+    """What was removed: documents with their chunks and vectors, and change records. In a dry run what would be."""
+
+    table: str
+    project: str
+    datasets: list[str]
+    documents: int
+    changes: int
+    seconds: float
+
+
+async def find(resources: Resources, name: str, project: str | None = None) -> SourceRecord:
+    """Return the attachment of a table, by the name it has or had. Raises `Refused` for none or several."""
+    async with resources.database.read() as tx:
+        known = await sources.of_type(tx, SourceType.ATTACHED, project=project)
+    found = [one for one in known if name in _names(one)]
+    if not found:
+        listed = ", ".join(sorted({one.name for one in known})) or "none yet"
+        raise Refused(reason=f"No table {name!r} is attached. Attached tables: {listed}.")
+    if len(found) > 1:
+        raise Refused(reason=f"Table {name!r} is attached in {len(found)} projects. Say which one with --project.")
+    return found[0]
+
+
+def _names(record: SourceRecord) -> set[str]:
+    attachment = Attachment.load(record.spec)
+    return {record.name, attachment.table.label, attachment.table.name, attachment.description.table}
+
+
+async def detach(resources: Resources, name: str, *, project: str | None = None, dry: bool = False) -> Detached:
+    """Detach a table, also one that does not exist any more.
+
+    Triggers, functions, view and the source go in one transaction: a worker that is at it finds itself without an
+    attachment, and writes nothing any more. Documents and vectors go afterwards, some at a time.
+    """
+    started = perf_counter()
+    record = await find(resources, name, project)
+    async with resources.database.read() as tx:
+        filled = list((await sources.filled(tx, record.id)).values())
+        project_name = filled[0].project if filled else (project or "")
+        held = sum([(await documents.totals(tx, one.id)).documents for one in filled])
+        waiting = await changes.backlog(tx, [record.id])
+    known = [one.slug for one in filled if one.is_live]
+    records = waiting[record.id].records if record.id in waiting else 0
+    if not dry:
+        await capture.remove(
+            resources.database,
+            record.id,
+            Attachment.load(record.spec).table,
+            partial(_remove, record.id),
+            seconds=TABLE_LOCK_SECONDS,
+        )
+        held = sum([await _purge(resources, one.id) for one in filled])
+        records = await _clear(resources, record.id)
+    return Detached(record.name, project_name, known, held, records, perf_counter() - started)
+
+
+async def _remove(source_id: UUID, tx: Tx) -> None:
+    for one in (await sources.filled(tx, source_id)).values():
+        if not await attached_documents.has_strangers(tx, one.id):
+            await datasets.remove(tx, one.id)
+    await sources.remove(tx, source_id)
+
+
+async def _purge(resources: Resources, dataset_id: UUID) -> int:
+    total = 0
+    while removed := await resources.database.with_retries(
+        partial(attached_documents.remove_some, dataset_id=dataset_id, limit=REMOVED_TOGETHER)
+    ):
+        total += removed
+    return total
+
+
+async def _clear(resources: Resources, source_id: UUID) -> int:
+    total = 0
+    while removed := await resources.database.with_retries(
+        partial(changes.clear, source_id=source_id, limit=REMOVED_TOGETHER)
+    ):
+        total += removed
+    return total

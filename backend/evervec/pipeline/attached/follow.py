@@ -1,0 +1,80 @@
+"""Attached tables are followed: what their change records name is taken in, and the rows that were there before."""
+
+import asyncio
+from uuid import UUID
+
+from evervec import log
+from evervec.errors import EvervecError, LeaseLostError
+from evervec.pipeline import chunking, leases
+from evervec.pipeline.attached.intake import AttachmentGone, Intake
+from evervec.pipeline.attached.work import AttachmentWork, Taken
+from evervec.pipeline.embedding.embed import Until, never, within_time_slice
+from evervec.pipeline.leases import HeldLease
+from evervec.pipeline.resources import Resources
+from evervec.store.attached import attachments
+
+logger = log.get("attached")
+
+LOOK_SECONDS = 0.05
+"""Seconds between two looks for attachments with work, while others are worked on."""
+
+RETRY_SECONDS = 10.0
+"""Seconds until a table that could not be read is tried again."""
+
+
+async def follow_tables(resources: Resources, until: Until = never) -> None:
+    """Take in whatever waits of attached tables, each in a task of its own, until nothing waits, for one time slice.
+
+    So a million existing rows of one table do not delay a changed row of another.
+    """
+    until = within_time_slice(until)
+    running: dict[UUID, asyncio.Task[None]] = {}
+    try:
+        while True:
+            if not until():
+                async with resources.database.read() as tx:
+                    waiting = await attachments.due(tx)
+                for source_id in waiting:
+                    if source_id not in running:
+                        running[source_id] = asyncio.create_task(follow_table(resources, source_id, until))
+            if not running:
+                return
+            done, _ = await asyncio.wait(running.values(), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            running = {source_id: task for source_id, task in running.items() if task not in done}
+            for task in done:
+                task.result()
+    finally:
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+async def follow_table(resources: Resources, source_id: UUID, until: Until = never, taken: Taken | None = None) -> None:
+    """Take in what waits of one attachment, unless somebody else does so.
+
+    A table that can not be read is logged once, shown by `evervec status`, and tried again later.
+    """
+    try:
+        name = f"{attachments.ATTACHMENT_LEASE}{source_id}"
+        async with leases.held(resources.database, name, resources.settings.lease_seconds) as lease:
+            if lease is not None:
+                await _work(resources, lease, source_id, until, taken)
+    except AttachmentGone:
+        logger.info("attachment was removed", source=str(source_id))
+    except LeaseLostError as error:
+        logger.warning("attachment left to another worker", source=str(source_id), reason=str(error))
+    except EvervecError as error:
+        async with resources.database.transaction() as tx:
+            is_new = await attachments.delay(tx, source_id, str(error), seconds=RETRY_SECONDS)
+        if is_new:
+            logger.warning("attached table not read", source=str(source_id), error=str(error))
+
+
+async def _work(resources: Resources, lease: HeldLease, source_id: UUID, until: Until, taken: Taken | None) -> None:
+    chunker = await chunking.active(resources)
+    work = await AttachmentWork.open(resources, lease.database, source_id)
+    intake = Intake(resources, lease.database, chunker, source_id, work.attachment, work.keep)
+    while not until():
+        drained = await work.drain(intake)
+        if not drained and not await work.take_in_existing(intake, taken):
+            return

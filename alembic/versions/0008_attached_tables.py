@@ -38,11 +38,16 @@ def upgrade() -> None:
         sa.Column("key", postgresql.JSONB, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("failed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("dataset_id", postgresql.UUID),
         sa.PrimaryKeyConstraint("source_id", "key", name="attached_failures_pkey"),
+        sa.UniqueConstraint("id", name="attached_failures_id_key"),
         sa.ForeignKeyConstraint(
             ["source_id"], ["sources.id"], name="attached_failures_source_id_fkey", ondelete="CASCADE"
         ),
     )
+    op.create_index("attached_failures_dataset_id_idx", "attached_failures", ["dataset_id"])
+    op.create_index("documents_attached_idx", "documents", ["uri"], postgresql_where=sa.text("key IS NOT NULL"))
 
 
 def downgrade() -> None:

@@ -92,6 +92,12 @@ class Front:
     encrypted: list[bool] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
     """The names that clients asked for (SNI)."""
+    clients: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def send(self, message: bytes) -> None:
+        """Send a message to every client, as if it were the server's."""
+        for client in self.clients:
+            client.write(message)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a client's question for TLS as PostgreSQL does, then pass everything on in both directions."""
@@ -106,6 +112,7 @@ class Front:
             self.encrypted.append(writer.get_extra_info("ssl_object") is not None)
             server_reader, server_writer = await asyncio.open_unix_connection(self.socket)
             server_writer.write(first)
+            self.clients.append(writer)
             await asyncio.gather(_pass(reader, server_writer), _pass(server_reader, writer))
         except (OSError, asyncio.IncompleteReadError):
             return  # the client went away, or did not trust the certificate

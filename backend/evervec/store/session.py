@@ -27,6 +27,12 @@ MOST_CONFLICTS = 5
 DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
 """What the driver raises if a server is unreachable, starting, refusing, or lost during a call."""
 
+LOST_WHILE_IDLE = (asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+"""What the first statement raises on a connection that the server has ended; the second one while only its farewell is read."""
+
+ROLLBACK_SECONDS = 10
+"""Longest wait for a ROLLBACK; the server itself ends a transaction whose connection is gone."""
+
 T = TypeVar("T")
 
 logger = log.get("store")
@@ -220,10 +226,11 @@ class Database:
         for left in range(self._pool_size, -1, -1):
             async with self._connection() as connection:
                 try:
-                    await connection.execute(begin)
-                except asyncpg.ConnectionDoesNotExistError:
+                    await _begin(connection, begin)
+                except LOST_WHILE_IDLE:
                     if left == 0:
                         raise
+                    _end(connection)
                     continue
                 async with self._finished(connection):
                     yield connection
@@ -232,7 +239,7 @@ class Database:
     @asynccontextmanager
     async def _begun(self, connection: Any, begin: str) -> AsyncIterator[None]:
         """Begin a transaction, commit it at the end, and roll it back on an exception."""
-        await connection.execute(begin)
+        await _begin(connection, begin)
         async with self._finished(connection):
             yield
 
@@ -241,12 +248,11 @@ class Database:
         """Commit a transaction at the end, and roll it back on an exception."""
         try:
             yield
+            if await connection.execute("COMMIT") != "COMMIT":
+                raise ConflictError(reason="a statement in it had failed")
         except BaseException:
-            if not connection.is_closed():
-                await connection.execute("ROLLBACK")
+            await _roll_back(connection)
             raise
-        if await connection.execute("COMMIT") != "COMMIT":
-            raise ConflictError(reason="a statement in it had failed")
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AutocommitConnection]:
@@ -318,7 +324,7 @@ class Database:
                 try:
                     yield connection
                 except (OSError, TimeoutError) as error:
-                    own = None if connection.is_closed() else error
+                    own = None if _is_lost(connection) else error
                     raise
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatchError(found="none", wanted="its tables") from error
@@ -327,6 +333,44 @@ class Database:
             if ours is None:  # a mistake in our own SQL, or an error of the caller's own code
                 raise
             raise ours from error
+
+
+async def _begin(connection: Any, begin: str) -> None:
+    """Begin a transaction; whoever is cancelled meanwhile leaves none behind."""
+    try:
+        await connection.execute(begin)
+    except LOST_WHILE_IDLE:
+        raise
+    except BaseException:
+        await _roll_back(connection)
+        raise
+
+
+async def _roll_back(connection: Any) -> None:
+    """End a transaction that failed; where that can not be said to the server, end the connection: then it knows, too."""
+    if _is_lost(connection):
+        return
+    try:
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await connection.execute("ROLLBACK")
+    except DRIVER_ERRORS:  # what is raised is the error before it
+        _end(connection)
+    except BaseException:
+        _end(connection)
+        raise
+
+
+def _end(connection: Any) -> None:
+    if not _is_lost(connection):
+        connection.terminate()
+
+
+def _is_lost(connection: Any) -> bool:
+    """Return whether a connection was closed; one of the pool is given back to it at once."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _keep(_: object) -> None:

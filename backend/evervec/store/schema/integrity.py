@@ -21,8 +21,10 @@ SELECT c.relname AS table_name, t.tgname AS name, t.tgenabled::text AS enabled, 
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE c.relnamespace = $1::regnamespace AND p.pronamespace = c.relnamespace AND NOT t.tgisinternal
 """
+# with quote_all_identifiers, PostgreSQL keeps a path in quotation marks
 FUNCTIONS = """
-SELECT proname AS name, prosrc AS body, prosecdef AND proconfig @> ARRAY['search_path=pg_catalog, pg_temp'] AS safe
+SELECT proname AS name, prosrc AS body,
+       prosecdef AND 'search_path=pg_catalog, pg_temp' IN (SELECT replace(one, '"', '') FROM unnest(proconfig) one) AS safe
 FROM pg_proc WHERE pronamespace = $1::regnamespace
 """
 UNCOMPARED = "SELECT table_name, reason FROM trigger_repairs ORDER BY table_name"

@@ -70,6 +70,7 @@ async def open_runtime(
     queue: bool = True,
     sends: bool = True,
     migrate: bool | None = None,
+    default_provider: bool = True,
     progress: Progress = lambda _: None,
 ) -> AsyncIterator[Runtime]:
     """Open the stack and connect to it.
@@ -77,8 +78,9 @@ async def open_runtime(
     Without `queue` NATS is neither started nor used, without `sends` it is only asked what waits; where PostgreSQL carries
     the rings (`Settings.queue_kind`), every process rings and none uses NATS. An embedded database is
     migrated by itself; a server's only with `migrate` (`evervec migrate`). If NATS is down, a worker does not start; any
-    other process works without a doorbell, because the sweep finds committed rows. `progress` is called with the number of
-    rows that a migration has read, batch by batch.
+    other process works without a doorbell, because the sweep finds committed rows. A database without any provider gets the
+    local one, except without `default_provider`: rows of a dump would collide with it. `progress` is called with the number
+    of rows that a migration has read, batch by batch.
     """
     async with AsyncExitStack() as closing:
         stack = await closing.enter_async_context(open_stack(settings, nats=queue))
@@ -100,7 +102,7 @@ async def open_runtime(
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
         resources = Resources(settings, database, broker, doorbell, clients, mirrors)
-        await providers.ensure_default(resources)
+        await (providers.ensure_default if default_provider else providers.build_indexes)(resources)
         yield Runtime(settings, stack, resources)
 
 

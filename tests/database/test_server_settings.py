@@ -55,7 +55,7 @@ def test_the_whole_way_of_a_row_under_settings_of_the_database(
 
 def test_a_database_that_is_read_only_is_refused_by_name(sql: Psql, evervec: MakeCommand, tmp_path: Path) -> None:
     command = evervec(sql.url)
-    ran(command("migrate"))
+    ran(command("status"))
     set_for(sql, f"DATABASE {sql.value('SELECT current_database()')}", {"default_transaction_read_only": "on"})
     path = write(tmp_path, [message(1)])
     command("ingest", "telegram", path, "--project", "river", "--dataset", "log").refused(

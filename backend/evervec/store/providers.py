@@ -224,9 +224,19 @@ async def embedded_rows(tx: ReadTx) -> bool:
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM embeddings WHERE embedding IS NOT NULL)"))
 
 
-async def activate(tx: Tx, space: Space) -> None:
-    """Make a space the active one: delete the vectors of the others, and accept only its width from now on."""
+async def lock_spaces(tx: Tx) -> None:
+    """Let one transaction at a time choose the active space.
+
+    Called before anything is read: two that have read `embeddings` would wait for each other to change that table.
+    """
     await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def activate(tx: Tx, space: Space) -> None:
+    """Make a space the active one: delete the vectors of the others, and accept only its width from now on.
+
+    Needs `lock_spaces`.
+    """
     # nobody writes a vector of the old space between its removal and the new constraint
     await tx.execute("LOCK TABLE embeddings IN ACCESS EXCLUSIVE MODE")
     await tx.execute("UPDATE embeddings SET embedding = NULL WHERE space_id <> $1", space.id)

@@ -61,7 +61,9 @@ def with_runtime(
     async def opened() -> T:
         async with AsyncExitStack() as closing:
             with output.progress("rows taken in") if migrate else output.waiting("opening the stack") as step:
-                opening = open_runtime(found, queue=queue, sends=sends, migrate=migrate, progress=step)
+                opening = open_runtime(
+                    found, queue=queue, sends=sends, migrate=migrate, default_provider=not migrate, progress=step
+                )
                 runtime = await closing.enter_async_context(opening)
             return await function(runtime)
 

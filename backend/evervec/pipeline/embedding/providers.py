@@ -5,18 +5,21 @@ from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
+from evervec import log
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, require_batch
 from evervec.embedders.catalog import open_embedder
-from evervec.errors import Refused
+from evervec.errors import PoolerError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider, ProviderDraft
 from evervec.store.session import Database
+
+logger = log.get("providers")
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,26 @@ class ProviderCheck:
 
 
 async def ensure_default(resources: Resources) -> None:
-    """Add and activate the local provider on a database without any; else build indexes that a crash left unfinished."""
+    """Add and activate the local provider on a database without any; else build indexes that a crash left unfinished.
+
+    Where only a pooler is reached, a search reads every vector until a process with a direct address has built them.
+    """
     async with resources.database.read() as tx:
         existing = await providers.every(tx)
+    try:
+        if existing:
+            await build_indexes(resources)
+        else:
+            await add(resources, ProviderDraft(LOCAL.type, LOCAL.type))
+    except PoolerError as error:
+        logger.warning("indexes not built", reason=str(error))
+
+
+async def build_indexes(resources: Resources) -> None:
+    """Build the indexes of the active space that are missing. Raises `PoolerError` where only a pooler is reached."""
+    async with resources.database.read() as tx:
         active = await providers.active(tx)
-    if not existing:
-        await add(resources, ProviderDraft(LOCAL.type, LOCAL.type))
-    elif active is not None:
+    if active is not None:
         await vectors.build_indexes(resources.database, active.space.id, active.space.dimensions)
 
 
@@ -94,6 +110,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
     `Refused`, and `NoBatchError` for a provider without a batch API.
     """
     async with resources.database.transaction() as tx:
+        await providers.lock_spaces(tx)
         chosen = await providers.by_name(tx, name)
         if by_batch:
             require_batch(chosen.name, chosen.type)

@@ -54,6 +54,15 @@ class Servers:
         return parts._replace(path=f"/{name}").geturl()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was skipped, so that nobody takes it for tested; pytest itself shows a letter."""
+    skipped = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []) if report.longrepr}
+    if skipped:
+        terminalreporter.section("NOT TESTED", sep="!", red=True)
+        for reason in sorted(skipped):
+            terminalreporter.line(reason)
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Start PostgreSQL and NATS of our own for the whole run; fsync is off for PostgreSQL, nothing here outlives it."""

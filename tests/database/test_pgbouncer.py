@@ -1,6 +1,8 @@
 """PgBouncer in transaction mode between Evervec and its server: workers, API and commands share two of its sessions."""
 
-import warnings
+import asyncio
+import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,12 +10,17 @@ import pytest
 
 from tests.cli.command import Command
 from tests.conftest import Servers
-from tests.database import pooler
+from tests.database import pooler, rows
 from tests.database.pipeline import MakeCommand, answers, fill, ran
-from tests.database.pooler import Pooler
+from tests.database.places import MESSAGES, STATUS
+from tests.database.pooler import NOT_TESTED, Pooler
 from tests.database.programs import Psql
+from tests.e2e.processes import Product, add_fake, environment
+from tests.e2e.waiting import eventually
+from tests.fakes.server import FakeProvider
 
-SKIPPED = "PgBouncer is not installed and could not be: poolers in transaction mode were NOT tested"
+SEARCHES, ROWS = 16, 100
+PENDING = f"SELECT count(*) FROM {STATUS} WHERE embedding_status = 'PENDING'"
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +28,7 @@ def bouncer(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Start PgBouncer for this run."""
     program = pooler.available()
     if program is None:
-        warnings.warn(pytest.PytestWarning(SKIPPED), stacklevel=1)
-        pytest.skip(SKIPPED)
+        pytest.skip(NOT_TESTED)
     with pooler.started(program, servers.database_url, tmp_path_factory.mktemp("pgbouncer")) as running:
         yield running
 
@@ -67,3 +73,46 @@ def test_a_session_that_others_have_used_is_as_good_as_a_new_one(
         other(f"BEGIN; {leftover if leftover.startswith('SET') else 'SELECT 1'}; SELECT pg_sleep(0.01); COMMIT")
     fill(command, tmp_path)
     answers(command)
+
+
+async def test_workers_and_api_and_their_clients_share_two_sessions(
+    sql: Psql, bouncer: Pooler, servers: Servers, fake: FakeProvider, tmp_path: Path
+) -> None:
+    product = Product(
+        environment(
+            EVERVEC_DATABASE_URL=bouncer.url(sql.url),
+            EVERVEC_DATABASE_DIRECT_URL=sql.url,
+            EVERVEC_NATS_URL=servers.nats_url,
+            EVERVEC_STREAM=f"POOLED_{bouncer.port}",
+            EVERVEC_HOME=str(tmp_path / "home"),
+        ),
+        tmp_path,
+    )
+    rows.furnish(sql)
+    await add_fake(product, fake)
+    async with product.worker() as one, product.worker() as two, product.staying("api", up="Serving ") as api:
+        address = next(line.split()[1].removesuffix("/docs.") for line in api.said.splitlines() if "Serving " in line)
+        sql(
+            f"INSERT INTO {MESSAGES} (dataset_id, chat, external_id, author, content, signal, score, score_factors, "
+            f"scored_revision) SELECT '{rows.DATASET}', 'chat', n, 'dev', 'row number ' || n, 'noise', 0, '{{}}', 1 "
+            f"FROM generate_series(1, {ROWS}) n"
+        )
+
+        async def done() -> bool:
+            return await asyncio.to_thread(sql.number, PENDING) == 0
+
+        await eventually("nothing pending", done, 60)
+        texts = [f"row number {n}" for n in range(1, SEARCHES + 1)]
+        found = await asyncio.gather(*(asyncio.to_thread(_first_hit, address, text) for text in texts))
+        assert found == texts
+        answer = await product.ask("search", "row number 7")
+        assert answer["hits"][0]["text"] == "row number 7"
+        assert one.lives and two.lives and api.lives
+        for said in (one.said, two.said, api.said):
+            assert not any(word in said for word in ("ERROR", "[error", "Traceback")), said
+
+
+def _first_hit(address: str, text: str) -> str:
+    query = urllib.request.quote(text)  # type: ignore[attr-defined]
+    with urllib.request.urlopen(f"{address}/v1/search?q={query}", timeout=30) as response:
+        return str(json.load(response)["hits"][0]["text"])

@@ -110,7 +110,7 @@ def is_embedded(found: dict[str, Any]) -> bool:
 
 @pytest.mark.slow
 def test_every_command_of_the_page_works(reader: Command) -> None:
-    commands = [arguments for arguments in shown() if arguments[0] not in STAYS | {"demo"}]
+    commands = [arguments for arguments in shown() if arguments[0] not in STAYS | {"demo", "uninstall"}]
     assert len(commands) > 20
     for arguments in commands:
         done = reader(*arguments)
@@ -131,6 +131,14 @@ def test_the_commands_that_stay_come_up_and_stop_cleanly(evervec: Command, folde
     beside = Command(evervec.environment | {"EVERVEC_API_PORT": "0"})
     for process in [started(beside, arguments, signs[arguments[0]]) for arguments in commands]:
         stopped(process)
+
+
+def test_what_the_page_removes_is_removed(evervec: Command) -> None:
+    commands = [arguments for arguments in shown() if arguments[0] == "uninstall"]
+    assert commands
+    for arguments in commands:
+        done = evervec(*arguments)
+        assert done.code == 0, (arguments, done)
 
 
 def test_every_command_is_on_the_page(evervec: Command) -> None:

@@ -163,3 +163,17 @@ async def test_who_holds_a_table_is_named(evervec: Make, sql: Psql, monkeypatch:
     finally:
         await holder.close()
     assert sql.number(f"SELECT count(*) FROM {MESSAGES}") == 0
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, "shared"])
+def test_a_table_that_is_attached_is_let_go(evervec: Make, beside: Psql, schema: str) -> None:
+    """Whether the schema was Evervec's alone or is the application's: no trigger stays, and writers go on."""
+    beside("ALTER TABLE app.articles ADD body text", "CREATE SCHEMA shared", "CREATE TABLE shared.other (id int)")
+    before = dump(beside.url)
+    command = evervec(beside.url, EVERVEC_DATABASE_SCHEMA=schema)
+    assert command("migrate").code == 0
+    done = command("attach", "app.articles", "--columns", "title,body", "--project", "app", "--dataset", "articles")
+    assert done.code == 0, done
+    removed(command)
+    assert dump(beside.url) == before
+    beside("INSERT INTO app.articles VALUES (2, 'two')", "UPDATE app.articles SET title = 'three' WHERE id = 2")

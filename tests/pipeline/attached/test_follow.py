@@ -9,8 +9,10 @@ import pytest
 from evervec.pipeline.attached import intake, work
 from evervec.pipeline.attached.attach import Attached
 from evervec.pipeline.attached.follow import follow_tables
+from evervec.pipeline.attached.report import attachments as attachments_of
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
+from evervec.pipeline.upkeep.triggers import repair_triggers
 from evervec.store import datasets
 from evervec.store.attached import attachments, changes, rows
 from tests.fakes.server import FakeProvider
@@ -71,6 +73,32 @@ async def test_truncate_removes_every_document_and_keeps_what_came_after(
 ) -> None:
     await psql.execute("TRUNCATE public.articles")
     await psql.execute("INSERT INTO public.articles (title, body) VALUES ('After', 'the flood')")
+    await settled(resources, articles.id)
+    await require_true(psql)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ALTER TABLE public.articles DISABLE TRIGGER USER",
+        "ALTER TABLE public.articles DISABLE TRIGGER USER; ALTER TABLE public.articles ENABLE TRIGGER USER",
+        "DROP FUNCTION evervec.evervec_attached_{id} CASCADE",
+    ],
+)
+async def test_triggers_that_were_switched_off_are_repaired_and_what_they_missed_is_taken_in(
+    resources: Resources, psql: Any, articles: Attached, broken: str
+) -> None:
+    await psql.execute(broken.format(id=articles.id.hex if articles.id else ""))
+    await psql.execute("SET session_replication_role = replica")
+    await psql.execute("UPDATE public.articles SET body = 'written unnoticed' WHERE id = 4")
+    await psql.execute("DELETE FROM public.articles WHERE id = 6")
+    await psql.execute("RESET session_replication_role")
+    (report,) = await attachments_of(resources)
+    assert any("public.articles" in problem for problem in report.problems), report
+    await repair_triggers(resources)
+    (report,) = await attachments_of(resources)
+    assert report.problems == []
+    await psql.execute("INSERT INTO public.articles (title, body) VALUES ('After', 'the repair')")
     await settled(resources, articles.id)
     await require_true(psql)
 

@@ -2,6 +2,7 @@
 
 from evervec import log
 from evervec.errors import ConflictError, DatabaseRefusedError, LeaseLostError
+from evervec.pipeline.attached.repair import mendable_captures, repair_captures
 from evervec.pipeline.embedding.embed import Until, never
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
@@ -26,12 +27,14 @@ async def repair_triggers(resources: Resources, until: Until = never) -> None:
     Needs the rights of the role that migrated; without them the problem is logged, and `evervec status` shows it.
     """
     database = resources.database
-    if not await trigger_problems(resources):  # looked at first, since a lease is written
+    # looked at first, since a lease is written
+    if not await trigger_problems(resources) and not await mendable_captures(database):
         return
     try:
         async with held(database, REPAIR_LEASE, resources.settings.lease_seconds) as alone:
             if alone is not None:
                 await _repair(alone.database, until)
+                await repair_captures(alone.database)
     except LeaseLostError as error:
         logger.warning("repair of triggers left to another process", error=str(error))
 

@@ -53,7 +53,7 @@ class CaptureTrigger:
 
 def function_name(source_id: UUID) -> str:
     """Return the name of the function of an attachment's triggers, and the beginning of theirs."""
-    return f"attached_{source_id.hex}"
+    return f"evervec_attached_{source_id.hex}"
 
 
 def function_body(schema: str, source_id: UUID, table: AttachedTable) -> str:

@@ -32,7 +32,8 @@ WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = $1), item AS (
     UNION ALL
     SELECT t.oid, t.tableoid, 'trigger', quote_ident(t.tgname) || ' ON ' || t.tgrelid::regclass, 1
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN place ON p.pronamespace = place.oid
-    JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace <> place.oid WHERE NOT t.tgisinternal AND t.tgparentid = 0
+    JOIN pg_class c ON c.oid = t.tgrelid AND NOT (c.relnamespace = place.oid AND c.relname = ANY($2))
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND ($3 OR p.proname LIKE 'evervec%')
     UNION ALL
     SELECT v.oid, v.tableoid, 'view', v.oid::regclass::text, 2
     FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace AND n.nspname = $4 AND n.nspname <> $1

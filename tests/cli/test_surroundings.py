@@ -47,7 +47,7 @@ def test_a_home_that_can_not_be_written_is_named(evervec: Command, tmp_path: Pat
 def test_a_taken_port_is_named_and_nothing_stays_behind(evervec: Command, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = evervec("status", EVERVEC_NATS_URL=None, EVERVEC_NATS_PORT=port)
+        done = evervec("status", EVERVEC_QUEUE="nats", EVERVEC_NATS_URL=None, EVERVEC_NATS_PORT=port)
     done.refused(f"Port {port} is taken, so NATS can not listen there", "EVERVEC_NATS_PORT", code=1)
     assert not list((tmp_path / "home").rglob("*.pid"))
 

@@ -38,6 +38,7 @@ async def kill_in_the_middle(psql: Any, worker: Worker) -> None:
     assert await count(psql, PENDING) > ROWS // 4
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.slow
 async def test_one_of_two_workers_is_killed_among_20000_rows_and_the_other_finishes(
     product: Product, fake: FakeProvider, psql: Any
@@ -46,7 +47,7 @@ async def test_one_of_two_workers_is_killed_among_20000_rows_and_the_other_finis
     await write(psql, await make_dataset(psql), ROWS)
     async with product.worker() as victim, product.worker():
         await kill_in_the_middle(psql, victim)
-        await wait_until_nothing_is_pending(psql)
+        await wait_until_nothing_is_pending(psql, seconds=200)
     assert await assert_every_vector_is_right(psql) == ROWS
     assert await count(psql, "SELECT count(*) FROM embed_work") == 0
 

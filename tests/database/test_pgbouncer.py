@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,6 @@ async def test_workers_and_api_and_their_clients_share_two_sessions(
 
 
 def _first_hit(address: str, text: str) -> str:
-    query = urllib.request.quote(text)  # type: ignore[attr-defined]
+    query = urllib.parse.quote(text)
     with urllib.request.urlopen(f"{address}/v1/search?q={query}", timeout=30) as response:
         return str(json.load(response)["hits"][0]["text"])

@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlmodel import Session
 
 from evervec import Document, SemanticCore, SyncSemanticCore
 from evervec.errors import Refused, UnknownBatchJobError
 from evervec.library.blocking_batches import SyncBatchManager
 from evervec.pipeline.batch.manager import BatchManager
+from tests.library.articles import TABLE, TEXT, Article, settled
 
 TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager)]
 
@@ -74,3 +77,26 @@ def test_errors_are_those_of_the_engine(database_url: str, how: dict[str, Any]) 
             core.ingest(Document.from_text("a", "text"), mode="later")
         with pytest.raises(Refused, match="evervec providers add"):
             core.batch_manager.flush_queue()
+
+
+def test_a_synchronous_session_gets_its_objects_and_a_transaction_is_one(
+    database_url: str, how: dict[str, Any]
+) -> None:
+    app = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with SyncSemanticCore.open(database_url, **how) as core:
+        with core.transaction() as tx:
+            for statement in TABLE.split(";"):
+                tx.execute(statement)
+            tx.ingest(Document.from_text("a", "birds sing in the morning"))
+            assert [row[0] for row in tx.fetch("SELECT count(*) FROM articles")] == [3]
+        done = core.attach(Article, text=TEXT, dataset="app/articles")
+        core._portal.call(settled, core._target, done)
+        with Session(app) as session:
+            answer = core.search("birds", of=Article, session=session)
+            assert next(hit.row.id for hit in answer) == 1
+        with pytest.raises(ZeroDivisionError), core.transaction() as tx:
+            assert tx.delete("a") == 1
+            raise ZeroDivisionError
+        assert core.status().rows == 4
+        assert core.detach(Article).documents == 3
+    app.dispose()

@@ -6,9 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from evervec.library.blocking_proxy import BlockingProxy, as_blocking
 from evervec.library.core import SemanticCore
+from evervec.library.transaction import Transaction
 
 if TYPE_CHECKING:
     from evervec.library.blocking_batches import SyncBatchManager
+
+
+class SyncTransaction(BlockingProxy[Transaction]):
+    """`Transaction` without `await`."""
+
+    ingest = as_blocking(Transaction.ingest)
+    delete = as_blocking(Transaction.delete)
+    fetch = as_blocking(Transaction.fetch)
+    execute = as_blocking(Transaction.execute)
 
 
 class SyncSemanticCore(BlockingProxy[SemanticCore]):
@@ -27,10 +37,21 @@ class SyncSemanticCore(BlockingProxy[SemanticCore]):
             yield cls(core, portal)
 
     ingest = as_blocking(SemanticCore.ingest)
+    delete = as_blocking(SemanticCore.delete)
     search = as_blocking(SemanticCore.search)
+    attach = as_blocking(SemanticCore.attach)
+    detach = as_blocking(SemanticCore.detach)
+    attachments = as_blocking(SemanticCore.attachments)
     backfill = as_blocking(SemanticCore.backfill)
     status = as_blocking(SemanticCore.status)
     add_provider = as_blocking(SemanticCore.add_provider)
+
+    @contextmanager
+    def transaction(self) -> "Iterator[SyncTransaction]":
+        """Open a transaction, whose `fetch` and `execute` are for SQL of your own; commit it at the end of the block."""
+        core = self._target
+        with self._portal.wrap_async_context_manager(core.transaction()) as opened:
+            yield SyncTransaction(opened, self._portal)
 
     @property
     def batch_manager(self) -> "SyncBatchManager":

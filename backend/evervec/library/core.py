@@ -1,15 +1,20 @@
 """`SemanticCore`: the library for scripts and notebooks. Importing it opens nothing and is quick."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from evervec.domain.documents.document import IncomingDocument
 from evervec.errors import Refused
+from evervec.library.given_documents import Documents, each
 
 if TYPE_CHECKING:
     # a second of imports, which `open` makes
+    from evervec.library.transaction import Transaction
+    from evervec.pipeline.attached.attach import Attached
+    from evervec.pipeline.attached.detach import Detached
+    from evervec.pipeline.attached.objects import RowAnswer
+    from evervec.pipeline.attached.report import AttachmentReport
     from evervec.pipeline.batch.manager import BatchManager
     from evervec.pipeline.ingest.documents import IngestResult
     from evervec.pipeline.search.search import SearchAnswer
@@ -21,8 +26,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PROJECT, DEFAULT_DATASET = "library", "documents"
 
-Documents = IncomingDocument | Iterable[IncomingDocument] | AsyncIterable[IncomingDocument]
-
 
 class SemanticCore:
     """An open database: `async with SemanticCore.open(url) as core`.
@@ -32,10 +35,12 @@ class SemanticCore:
 
     def __init__(self, runtime: "Runtime", project: str, dataset: str) -> None:
         from evervec.pipeline.batch.manager import BatchManager
+        from evervec.pipeline.ingest.committed import CommitFollower
 
         self._runtime, self._resources = runtime, runtime.resources
         self._project, self._dataset = project, dataset
         self._batch_manager = BatchManager(runtime.resources)
+        self._follower = CommitFollower(runtime.resources)
 
     @classmethod
     @asynccontextmanager
@@ -69,7 +74,11 @@ class SemanticCore:
         found = Settings(**given)
         log.configure_quietly(found.log_level, as_json=found.log_json)
         async with open_runtime(found, queue=False, migrate=True if migrate else None) as runtime:
-            yield cls(runtime, project, dataset)
+            core = cls(runtime, project, dataset)
+            try:
+                yield core
+            finally:
+                await core._follower.aclose()
 
     @property
     def batch_manager(self) -> "BatchManager":
@@ -98,26 +107,149 @@ class SemanticCore:
 
         return await ingest_documents(
             self._resources,
-            _each(documents),
+            each(documents),
             project=project or self._project,
             dataset=dataset or self._dataset,
             mode=mode,
         )
+
+    async def delete(self, uris: str | list[str], *, project: str | None = None, dataset: str | None = None) -> int:
+        """Delete documents by their uris, with chunks and vectors; return how many there were.
+
+        Raises `UnknownDatasetError`, and `Refused` for a dataset that is filled from a source.
+        """
+        from evervec.pipeline.ingest.documents import delete_documents
+
+        given = [uris] if isinstance(uris, str) else uris
+        return await delete_documents(
+            self._resources, given, project=project or self._project, dataset=dataset or self._dataset
+        )
+
+    def transaction(self, connection: object = None) -> "AbstractAsyncContextManager[Transaction]":
+        """Write documents in one transaction with rows of your own: `async with core.transaction(session) as tx`.
+
+        With a connection of asyncpg, or a session or connection of SQLAlchemy over asyncpg, it takes part in the transaction
+        that is open there, and leaves commit, isolation level and settings to you. Without one it opens a transaction, whose
+        `fetch` and `execute` are for SQL of your own, and commits it at the end of the block. Raises `Refused` for another
+        driver, another database, or where no transaction is open.
+        """
+        from evervec.library.transaction import own_transaction, shared_transaction
+
+        if connection is None:
+            return own_transaction(self._resources, self._project, self._dataset)
+        return shared_transaction(self._resources, connection, self._follower, self._project, self._dataset)
+
+    @overload
+    async def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        of: Any = None,
+        session: None = None,
+        project: str | None = None,
+        dataset: str | None = None,
+        kind: str | None = None,
+        engine: str = "auto",
+    ) -> "SearchAnswer": ...
+
+    @overload
+    async def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        of: Any,
+        session: object,
+        project: str | None = None,
+        dataset: str | None = None,
+        kind: str | None = None,
+        engine: str = "auto",
+    ) -> "RowAnswer": ...
 
     async def search(
         self,
         text: str,
         k: int = 10,
         *,
+        of: Any = None,
+        session: object = None,
         project: str | None = None,
         dataset: str | None = None,
         kind: str | None = None,
         engine: str = "auto",
     ) -> "SearchAnswer":
-        """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named."""
-        from evervec.pipeline.search.search import search
+        """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named.
 
-        return await search(self._resources, text, k=k, project=project, dataset=dataset, kind=kind, engine=engine)
+        `of` is a class whose table is attached, or a list of them: only their rows are searched. With a `session` of
+        SQLAlchemy or SQLModel each hit has its object as `row`, loaded by one query a class; a hit whose row the session does
+        not see (deleted meanwhile, or hidden by row-level security) is left out.
+        """
+        how: dict[str, Any] = {"k": k, "project": project, "dataset": dataset, "kind": kind, "engine": engine}
+        if of is None and session is None:
+            from evervec.pipeline.search.search import search
+
+            return await search(self._resources, text, **how)
+        from evervec.pipeline.attached.objects import search_rows
+
+        return await search_rows(self._resources, text, of, session, **how)
+
+    async def attach(
+        self,
+        table: object,
+        *,
+        text: object = None,
+        columns: Sequence[object] = (),
+        title: object = None,
+        where: object = None,
+        fields: Sequence[object] = (),
+        dataset: str | None = None,
+        dataset_column: object = None,
+        dataset_name: str = "{value}",
+        project: str | None = None,
+        newest_first: bool = False,
+        rows_per_second: float | None = None,
+        replace: bool = False,
+        dry_run: bool = False,
+    ) -> "Attached":
+        """Embed a table in place, as `evervec attach` does: a mapped class, or the name of a table.
+
+        `text`, `title` and `where` are expressions of SQLAlchemy over the class's columns (`Article.title + Article.body`)
+        or SQL; `columns`, `fields` and `dataset_column` are its attributes or names. `dataset` may name the project, too
+        (`app/articles`). The call returns when the triggers are there; workers take existing rows in. Attaching in the same
+        way again changes nothing, so a program may do it whenever it starts.
+
+        Raises `SourceError` for a table or an expression that can not be used, `Refused` for a dataset that holds something
+        else or an attachment of another description, `TableBusyError` if the table stays locked for 30 s.
+        """
+        from evervec.library.attaching import described
+        from evervec.pipeline.attached.attach import AttachOptions, attach
+
+        description = described(
+            table,
+            project=project or self._project,
+            dataset=dataset,
+            dataset_name=dataset_name,
+            expressions={"text": text, "title": title, "where": where},
+            columns=columns,
+            fields=fields,
+            dataset_column=dataset_column,
+        )
+        options = AttachOptions(newest_first, rows_per_second, replace)
+        return await attach(self._resources, description, options, dry=dry_run)
+
+    async def detach(self, table: object, *, project: str | None = None, dry_run: bool = False) -> "Detached":
+        """Leave no trigger, function, document or vector of an attached class or table behind; its rows are not touched."""
+        from evervec.pipeline.attached.detach import detach
+        from evervec.store.callers.classes import table_name
+
+        return await detach(self._resources, table_name(table), project=project, dry=dry_run)
+
+    async def attachments(self, project: str | None = None) -> "list[AttachmentReport]":
+        """Return all attached tables, or those of a project: how far each is, what waits, what failed, what it costs."""
+        from evervec.pipeline.attached.report import attachments
+
+        return await attachments(self._resources, project)
 
     async def backfill(self, *, dataset: str | None = None) -> "BackfillReport":
         """Embed online, in this process, everything that waits and is not marked for a batch job."""
@@ -164,21 +296,3 @@ class SemanticCore:
         )
         added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added
-
-
-async def _each(documents: Documents) -> AsyncIterator[IncomingDocument]:
-    if isinstance(documents, AsyncIterable):
-        async for one in documents:
-            yield _document(one)
-    elif isinstance(documents, Iterable) and not isinstance(documents, str):
-        for one in documents:
-            yield _document(one)
-    else:
-        yield _document(documents)
-
-
-def _document(given: object) -> IncomingDocument:
-    if not isinstance(given, IncomingDocument):
-        how = "Document.from_path(path) or Document.from_text(uri, text), or several"
-        raise Refused(reason=f"{given!r:.100} is no document. Give {how}.")
-    return given

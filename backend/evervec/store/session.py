@@ -89,6 +89,11 @@ class ReadTx(_Statements):
 class Tx(ReadTx):
     """A writing transaction. It commits when the `async with` that opened it is left without an exception."""
 
+    @property
+    def connection(self) -> Any:
+        """Return the driver's connection, for what is part of this transaction and not of the store."""
+        return self._connection
+
     async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> int:
         """Insert records by binary COPY and return their number."""
         tag = await self._connection.copy_records_to_table(table, columns=list(columns), records=records)
@@ -97,6 +102,9 @@ class Tx(ReadTx):
 
 Guard = Callable[[Tx], Awaitable[None]]
 """A check that a writing transaction begins with; what it raises ends the transaction."""
+
+Lender = Callable[[str], AbstractAsyncContextManager[Any]]
+"""Lends a connection on which somebody else has begun a transaction, with a search path for as long as it is lent."""
 
 
 class Database:
@@ -119,6 +127,7 @@ class Database:
         self._connect_seconds = connect_seconds
         self._pool: Any = None
         self._guards: tuple[Guard, ...] = ()
+        self._lender: Lender | None = None
         self.lost_connections = 0
         """Connections that ended so far, on either side: a crash of the server changes the number."""
 
@@ -192,6 +201,12 @@ class Database:
         guarded._guards = (*self._guards, guard)
         return guarded
 
+    def borrowing(self, lender: Lender) -> Self:
+        """Return this database inside a transaction of somebody else: what `transaction` and `read` open is a part of it."""
+        borrowing = copy.copy(self)
+        borrowing._lender = lender
+        return borrowing
+
     async def with_retries(self, write: Callable[[Tx], Awaitable[T]]) -> T:
         """Run a short writing transaction; run it again if PostgreSQL ended it because of a deadlock.
 
@@ -223,6 +238,10 @@ class Database:
 
         That is how `idle_session_timeout`, a restart or a failover looks from here. A new connection that is lost is an error.
         """
+        if self._lender is not None:
+            async with self._translated(self._lender(self._connections.path)) as connection:
+                yield connection
+            return
         for left in range(self._pool_size, -1, -1):
             async with self._connection() as connection:
                 try:

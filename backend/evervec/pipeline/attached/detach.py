@@ -5,11 +5,13 @@ from functools import partial
 from time import perf_counter
 from uuid import UUID
 
+from evervec.domain.attachment import AttachedTable
 from evervec.domain.sources import SourceType
 from evervec.errors import Refused
 from evervec.pipeline.attached.attach import TABLE_LOCK_SECONDS
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
+from evervec.sources.sql.description import parts_of
 from evervec.store import datasets, documents, sources
 from evervec.store.attached import capture, changes
 from evervec.store.attached import documents as attached_documents
@@ -35,7 +37,10 @@ async def find(resources: Resources, name: str, project: str | None = None) -> S
     """Return the attachment of a table, by the name it has or had. Raises `Refused` for none or several."""
     async with resources.database.read() as tx:
         known = await sources.of_type(tx, SourceType.ATTACHED, project=project)
-    found = [one for one in known if name in _names(one)]
+        found = [one for one in known if _plain(name) in _names(one, Attachment.load(one.spec).table)]
+        if not found:
+            now = {one.id: await capture.locate(tx, one.id, Attachment.load(one.spec).table) for one in known}
+            found = [one for one in known if _plain(name) in _names(one, now[one.id])]
     if not found:
         listed = ", ".join(sorted({one.name for one in known})) or "none yet"
         raise Refused(reason=f"No table {name!r} is attached. Attached tables: {listed}.")
@@ -44,9 +49,17 @@ async def find(resources: Resources, name: str, project: str | None = None) -> S
     return found[0]
 
 
-def _names(record: SourceRecord) -> set[str]:
-    attachment = Attachment.load(record.spec)
-    return {record.name, attachment.table.label, attachment.table.name, attachment.description.table}
+def _names(record: SourceRecord, table: AttachedTable | None) -> set[str]:
+    said = Attachment.load(record.spec).description.table
+    return {record.name, _plain(said), *([table.label, table.name] if table else [])}
+
+
+def _plain(name: str) -> str:
+    """Return a table's name without the quotation marks of its parts."""
+    try:
+        return ".".join(parts_of(name))
+    except ValueError:
+        return name
 
 
 async def detach(resources: Resources, name: str, *, project: str | None = None, dry: bool = False) -> Detached:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from evervec.domain.documents.document import IncomingDocument
+from evervec.domain.naming import slug
 from evervec.domain.text import clean
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused
@@ -15,10 +16,11 @@ from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, documents
+from evervec.store import datasets, documents, sources
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
+from evervec.store.session import Tx
 
 TOGETHER = 64
 TOGETHER_CHARACTERS = 2_000_000
@@ -89,6 +91,26 @@ async def ingest_documents(
     finally:
         await ingestion.aclose()
     return ingestion.total
+
+
+async def delete_documents(resources: Resources, uris: Sequence[str], *, project: str, dataset: str) -> int:
+    """Delete documents of a dataset by their uris, with chunks and vectors; return how many there were.
+
+    Raises `UnknownDatasetError`, and `Refused` for a dataset that is filled from a source, which would bring them back.
+    """
+    async with resources.database.read() as tx:
+        (target,) = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
+        if await sources.of_dataset(tx, target.id) is not None:
+            raise Refused(
+                reason=f"Dataset {target.project}/{target.slug} is filled from a source, which would bring the documents "
+                "back. Delete them there."
+            )
+
+    async def once(tx: Tx) -> int:
+        found = await documents.by_uri(tx, target.id, uris)
+        return (await documents.remove(tx, [one.id for one in found.values()])).documents_deleted
+
+    return await resources.database.with_retries(once)
 
 
 async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[IncomingDocument]]:

@@ -1,7 +1,7 @@
 """Search by meaning: embed a text and return the nearest rows, with the engine that answered and the answer's watermark."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 from uuid import UUID
@@ -42,7 +42,7 @@ class SearchAnswer:
     watermark: str
     pending_in_scope: int
     milliseconds: float
-    hits: list[SearchHit]
+    hits: Sequence[SearchHit]
     widened: bool = False
 
     def __iter__(self) -> Iterator[SearchHit]:
@@ -67,10 +67,11 @@ async def search(
     row_ids: Sequence[int] | None = None,
     min_watermark: int | None = None,
     wait_seconds: float = WAIT_SECONDS,
+    dataset_ids: Collection[UUID] | None = None,
 ) -> SearchAnswer:
     """Return the k rows nearest to a text.
 
-    `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own. `min_watermark` is a transaction
+    `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own, `dataset_ids` to some datasets. `min_watermark` is a transaction
     id (`pg_current_xact_id()` of a writer): the search waits up to `wait_seconds` until what that transaction committed
     is embedded. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
     """
@@ -78,7 +79,7 @@ async def search(
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     _check(k, engine)
-    scope = await _scope(resources.database, dataset, project, kind, row_ids)
+    scope = await _scope(resources.database, dataset, project, kind, row_ids, dataset_ids)
     provider = await resources.provider()
     if min_watermark is not None:
         await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
@@ -159,6 +160,7 @@ async def _scope(
     project: str | None,
     kind: str | None,
     row_ids: Sequence[int] | None = None,
+    dataset_ids: Collection[UUID] | None = None,
 ) -> Scope:
     if kind is not None and kind not in BY_NAME:
         raise Refused(reason=f"There is no kind {kind!r}. Kinds: {', '.join(BY_NAME)}.")
@@ -167,7 +169,9 @@ async def _scope(
     kinds = [BY_NAME[kind]] if kind else list(EMBEDDABLES)
     async with database.read() as tx:
         found = await datasets.find(tx, dataset, project)
-    return Scope(kinds, found, everywhere=dataset is None and project is None, row_ids=row_ids)
+    everywhere = dataset is None and project is None and dataset_ids is None
+    within = found if dataset_ids is None else [one for one in found if one.id in dataset_ids]
+    return Scope(kinds, within, everywhere=everywhere, row_ids=row_ids)
 
 
 async def _until_embedded(database: Database, scope: Scope, seen: int, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Reads rows of attached tables: by key, with their text, and their keys alone, along the key's index."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -91,24 +91,27 @@ def _read(table: AttachedTable) -> str:
         FROM (SELECT {json_of(table, "r")} AS key, ({table.text}\n)::text AS text,
                      ({table.title or "NULL"}\n)::text AS title, {tenant} AS tenant,
                      jsonb_build_object({fields})::text AS fields
-              FROM {relation(table)} r WHERE {where}{_chosen(table)} OFFSET 0) AS found
+              FROM {relation(table)} r WHERE {where}{chosen(table)} OFFSET 0) AS found
         LEFT JOIN unnest({given}::jsonb[]) WITH ORDINALITY AS g (key, place) ON g.key = found.key
         WINDOW listed AS (ORDER BY g.place)
     ) AS sized
     """
 
 
-def _chosen(table: AttachedTable) -> str:
-    """Return the condition on the keys, in their own types, so that the key's index is used."""
+def chosen(table: AttachedTable, given: Callable[[int], str] = "${}::text[]".format) -> str:
+    """Return the condition that a row `r` has one of some keys, in their own types, so that the key's index is used.
+
+    `given` returns SQL for the array of the texts of one key column, by its number.
+    """
     if len(table.key) == 1:
         (column,) = table.key
         value = value_of(column.type, "k.v")
-        return f"r.{quoted(column.name)} = ANY(ARRAY(SELECT {value} FROM unnest($1::text[]) k (v)))"
+        return f"r.{quoted(column.name)} = ANY(ARRAY(SELECT {value} FROM unnest({given(1)}) k (v)))"
     columns = ", ".join(f"r.{quoted(column.name)}" for column in table.key)
     names = [f"v{place}" for place in range(1, len(table.key) + 1)]
     values = ", ".join(value_of(column.type, f"k.{name}") for column, name in zip(table.key, names, strict=True))
-    given = ", ".join(f"${place}::text[]" for place in range(1, len(table.key) + 1))
-    return f"({columns}) IN (SELECT {values} FROM unnest({given}) k ({', '.join(names)}))"
+    arrays = ", ".join(given(place) for place in range(1, len(table.key) + 1))
+    return f"({columns}) IN (SELECT {values} FROM unnest({arrays}) k ({', '.join(names)}))"
 
 
 def _literal(name: str) -> str:
@@ -137,7 +140,7 @@ async def existing(tx: ReadTx, table: AttachedTable, keys: Sequence[Key]) -> set
     """Return those of some keys that have a row, whether it meets the condition or not."""
     if not keys:
         return set()
-    sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {_chosen(table)}"
+    sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {chosen(table)}"
     with _refusals(table):
         return {loads(row["key"]) for row in await tx.fetch(sql, *texts(keys, len(table.key)))}
 

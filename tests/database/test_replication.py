@@ -1,6 +1,5 @@
 """A real publication and a real subscription: rows that arrive as a replica's are tracked like those of any writer."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from evervec.stack.postgres import cluster
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE
 from tests.database import rows
-from tests.database.clusters import configured, migrated, started
+from tests.database.clusters import configured, eventually, migrated, started
 from tests.database.contents import contents
 from tests.database.places import EMBEDDINGS, MESSAGES, SCHEMA, TABLES, place
 from tests.database.programs import Psql
@@ -44,14 +43,6 @@ def subscriber(publisher: Psql, made_databases: Callable[..., Psql], template: s
         yield psql
     finally:
         psql(f"ALTER SUBSCRIPTION {name} DISABLE", f"DROP SUBSCRIPTION {name}")
-
-
-def eventually(what: str, holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until it holds; fails after the deadline."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def caught_up(publisher: Psql, subscriber: Psql) -> None:

@@ -241,7 +241,6 @@ def test_a_writer_who_did_not_load_sets_aside_what_is_not_right(stored: Stored, 
     [
         (replace(IDENTITY, dimensions=17), "dimensions 16, not 17"),
         (replace(IDENTITY, cluster="9"), "cluster 7301, not 9"),
-        (replace(IDENTITY, timeline=2), "timeline 1, not 2"),
     ],
 )
 def test_a_file_of_another_identity_is_set_aside(stored: Stored, identity: DatabaseIdentity, reason: str) -> None:
@@ -357,3 +356,41 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
     loaded = stored.folder.load(PROJECT, DATASET, IDENTITY)
     assert loaded.segment is not None, loaded
     assert (loaded.segment.watermark.xmin, type(loaded.segment.index).__name__) == (11, "IndexFlatIP")
+
+
+def test_a_file_is_published_under_another_identity_as_it_is(stored: Stored) -> None:
+    folder = stored.folder
+    folder.save(PROJECT, DATASET, segment(xmin=500))
+    promoted = replace(IDENTITY, timeline=2)
+    loaded = stored.folder.load(PROJECT, DATASET, promoted)
+    assert loaded.segment is not None
+    assert (loaded.segment.identity, loaded.reread) == (IDENTITY, ())
+    before = stored.place.bin.read_bytes()
+    folder.relabel(PROJECT, DATASET, promoted, Watermark(7, 9, (8,)), (3, 1))
+    again = stored.folder.load(PROJECT, DATASET, promoted)
+    assert again.segment is not None
+    assert same(again.segment, replace(segment(xmin=500), identity=promoted, watermark=Watermark(7, 9, (8,))))
+    assert (again.reread, stored.place.bin.read_bytes()) == ((3, 1), before)
+    assert stored.folder.generation(PROJECT, DATASET) == 2
+    folder.save(PROJECT, DATASET, segment(xmin=8, identity=promoted))
+    after = stored.folder.load(PROJECT, DATASET, promoted)
+    assert (after.state, after.reread) == ("ready", ())
+
+
+@pytest.mark.parametrize("meanwhile", ["published", "removed", "never looked"])
+def test_a_file_that_is_not_the_one_that_was_compared_keeps_its_identity(stored: Stored, meanwhile: str) -> None:
+    folder = stored.folder
+    if meanwhile == "never looked":
+        stored.folder.save(PROJECT, DATASET, segment())
+    else:
+        folder.save(PROJECT, DATASET, segment())
+    if meanwhile == "published":
+        other = stored.folder
+        assert other.load(PROJECT, DATASET, IDENTITY).state == "ready"
+        other.save(PROJECT, DATASET, segment(xmin=50))
+    elif meanwhile == "removed":
+        stored.place.bin.unlink()
+    before = stored.names()
+    with pytest.raises(MirrorBusyError, match="meanwhile"):
+        folder.relabel(PROJECT, DATASET, replace(IDENTITY, timeline=2), Watermark(7, 9), ())
+    assert stored.names() == before

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +194,24 @@ def test_a_repair_replaces_wrong_numbers_of_the_right_version() -> None:
     oracle = Oracle(dict.fromkeys(range(20), 1))
     oracle.agrees(repaired)
     oracle.check(repaired, QUERIES, 20)
+
+
+def test_an_index_of_another_identity_goes_back_and_replaces_equal_versions() -> None:
+    held = vectors(range(20))
+    wrong = FeedVectors(held.ids, held.versions, held.kinds, held.rows[::-1].copy())
+    index = DatasetIndex(build(wrong, IDENTITY, Watermark(90, 90)))
+    promoted = replace(IDENTITY, timeline=2)
+
+    other = index.relabelled(promoted, changes(30, held.take(slice(0, 15)), list(range(20))))
+
+    oracle = Oracle(dict.fromkeys(range(15), 1))
+    oracle.agrees(other.snapshot)
+    oracle.check(other.snapshot, QUERIES, 15)
+    assert (other.snapshot.identity, other.snapshot.watermark) == (promoted, Watermark(30, 30))
+    assert other.snapshot.edited().tolist() == list(range(20))
+    assert (index.snapshot.identity, len(index), index.snapshot.edited().tolist()) == (IDENTITY, 20, [])
+    other.apply(changes(31, vectors([77], 2)))
+    assert other.snapshot.kinds_of(np.array([3, 17, 77])).tolist() == [*held.kinds[3:4], -1, *vectors([77]).kinds]
 
 
 def test_a_repair_does_not_touch_what_changed_after_the_check() -> None:

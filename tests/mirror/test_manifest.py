@@ -26,9 +26,16 @@ CURRENT = Generation(
 MANIFEST = Manifest(PROJECT, DATASET, CURRENT, replace(CURRENT, number=7, written_at=None))
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, Manifest(PROJECT, DATASET, CURRENT)])
+@pytest.mark.parametrize(
+    "manifest",
+    [MANIFEST, Manifest(PROJECT, DATASET, CURRENT), Manifest(PROJECT, DATASET, replace(CURRENT, reread=(5, 2**62)))],
+)
 def test_a_manifest_comes_back_the_same(manifest: Manifest) -> None:
     assert decode(encode(manifest)) == manifest
+
+
+def test_what_an_older_version_does_not_know_is_written_only_where_it_is_needed() -> None:
+    assert b"reread" not in encode(MANIFEST)
 
 
 def test_every_flipped_bit_is_found() -> None:

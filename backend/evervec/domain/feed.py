@@ -1,7 +1,7 @@
 """The change feed as arrays: vectors with their versions, watermarks, digests and differences. No SQL here."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -25,6 +25,12 @@ class Watermark:
         """Return whether the reader has seen what this transaction committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
+    def common(self, other: "Watermark") -> "Watermark":
+        """Return the watermark that covers exactly the transactions that both cover."""
+        xmax = min(self.xmax, other.xmax)
+        in_progress = sorted({xid for xid in self.in_progress + other.in_progress if xid < xmax})
+        return Watermark(min(in_progress, default=xmax), xmax, tuple(in_progress))
+
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.in_progress))}"
 
@@ -39,8 +45,8 @@ class Watermark:
 class DatabaseIdentity:
     """The database, and its state of history, that a watermark belongs to; in another one it means nothing.
 
-    `cluster` is PostgreSQL's system identifier, `timeline` changes with every point-in-time recovery, `space_id` and
-    `dimensions` are the active embedding space, `schema` is the schema's revision.
+    `cluster` is PostgreSQL's system identifier, `timeline` changes with every promotion of a standby and every
+    point-in-time recovery, `space_id` and `dimensions` are the active embedding space, `schema` is the schema's revision.
     """
 
     cluster: str
@@ -53,6 +59,10 @@ class DatabaseIdentity:
     def same_database(self, other: "DatabaseIdentity") -> bool:
         """Return whether it is the same database, whatever its timeline, space and schema."""
         return (self.cluster, self.database) == (other.cluster, other.database)
+
+    def foreign(self, other: "DatabaseIdentity") -> str | None:
+        """Return, in words, why no vector of `other` can be one of ours; None if its timeline and schema alone may differ."""
+        return self.difference(replace(other, timeline=self.timeline, schema=self.schema))
 
     def difference(self, other: "DatabaseIdentity") -> str | None:
         """Return, in words, the first field that differs; None if the identities are equal."""

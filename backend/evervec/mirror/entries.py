@@ -60,6 +60,13 @@ class Entries:
             there &= alive.mask[positions]
         return np.where(there, positions, MISSING_ID)
 
+    def versions_of(self, ids: Ids, alive: PositionSet | None = None) -> Ids:
+        """Return the versions `(m,)` of ids `(m,)`; -1 for an id that is not here, or not alive."""
+        if not len(self):
+            return np.full(len(ids), MISSING_ID, np.int64)
+        positions = self.positions_of(ids, alive)
+        return np.where(positions != MISSING_ID, self.versions[positions], MISSING_ID)
+
     def ids_at(self, positions: Ids) -> Ids:
         """Return the ids at positions of any shape; -1 where the position is -1."""
         if not len(self.ids):

@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 
-from evervec.domain.feed import Changes, Digest, FeedVectors, Ids, Watermark
+from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror.build import FLAT_BELOW
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
@@ -66,6 +66,17 @@ class DatasetIndex:
                 deleted = deleted[now.versions_of(deleted) == compared.versions_of(deleted)]
             self._snapshot = now.without(deleted).plus(upserts)
             return self._snapshot
+
+    def relabelled(self, identity: DatabaseIdentity, changes: Changes) -> "DatasetIndex":
+        """Return an index of another identity: this one with `changes`, at their watermark, be it behind the present one.
+
+        A vector is replaced in the same version too: another history may have other numbers under it.
+        """
+        _check(changes.upserts, self._snapshot.dimensions)
+        now = self._snapshot.without(changes.deleted).plus(changes.upserts)
+        other = DatasetIndex(now.main)
+        other._snapshot = now.relabelled(identity, changes.watermark)
+        return other
 
     def digest(self) -> Digest:
         """Return the digest of all that is alive; see `Snapshot.digest`."""

@@ -1,10 +1,12 @@
 """What one search sees: the main segment, its deleted positions, and the delta, as they were at one watermark."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evervec.domain.feed import DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.mirror.delta import Delta, ScoredIds, Tier
@@ -83,10 +85,7 @@ class LiveSegment:
 
     def versions_of(self, ids: Ids) -> Ids:
         """Return the versions `(m,)` in which ids are alive here; -1 where they are not."""
-        if not len(self.entries):
-            return np.full(len(ids), MISSING_ID, np.int64)
-        positions = self.entries.positions_of(ids, self.alive)
-        return np.where(positions != MISSING_ID, self.entries.versions[positions], MISSING_ID)
+        return self.entries.versions_of(ids, self.alive)
 
     def vectors(self, positions: Ids) -> FloatArray:
         """Return the vectors at some positions, `(m, dim)` float32."""
@@ -183,16 +182,35 @@ class Snapshot:
         Raises `KeyError` for an id not alive.
         """
         rows, missing = np.empty((len(ids), self.dimensions), np.float32), np.ones(len(ids), bool)
+        for part, there, positions in self._places_of(ids):
+            rows[there] = part.vectors(positions)
+            missing &= ~there
+        if missing.any():
+            raise KeyError(f"Vector {ids[missing][0]} is not alive in this snapshot.")
+        return rows
+
+    def kinds_of(self, ids: Ids) -> NDArray[np.int16]:
+        """Return the kinds int16 `(m,)` of ids `(m,)`; -1 where they are not alive."""
+        kinds = np.full(len(ids), MISSING_ID, np.int16)
+        for part, there, positions in self._places_of(ids):
+            kinds[there] = part.entries.kinds[positions]
+        return kinds
+
+    def _places_of(self, ids: Ids) -> Iterator[tuple[LiveSegment | Tier, NDArray[np.bool_], Ids]]:
+        """Yield each part that has some of these ids alive, a mask of which, and their positions there."""
         parts: tuple[LiveSegment | Tier, ...] = (self.base, *self.delta.tiers)
         for part in parts:
             positions = part.entries.positions_of(ids, part.alive)
             there = positions != MISSING_ID
             if there.any():
-                rows[there] = part.vectors(positions[there])
-                missing &= ~there
-        if missing.any():
-            raise KeyError(f"Vector {ids[missing][0]} is not alive in this snapshot.")
-        return rows
+                yield part, there, positions[there]
+
+    def edited(self) -> Ids:
+        """Return the ids whose vector is not the one in the main segment: added, replaced or deleted since it was built."""
+        gone = [] if self.base.alive is None else [self.base.entries.ids[~self.base.alive.mask]]
+        return np.unique(
+            np.concatenate([np.empty(0, np.int64), *gone, *(part.ids for part in self.delta.live_entries())])
+        )
 
     def versions(self) -> tuple[Ids, Ids]:
         """Return ids and versions of all that is alive, `(n,)` each, in no order."""
@@ -222,6 +240,11 @@ class Snapshot:
             return self
         rest = self.without(vectors.ids)
         return replace(rest, delta=rest.delta.plus(vectors))
+
+    def relabelled(self, identity: DatabaseIdentity, watermark: Watermark) -> "Snapshot":
+        """Return the snapshot as one of another identity and watermark: the caller has compared it with that database."""
+        segment = replace(self.main, identity=identity)
+        return replace(self, base=replace(self.base, segment=segment), watermark=watermark)
 
     def _directions(self, queries: FloatArray, k: int) -> FloatArray:
         """Return the queries scaled to length 1, so that a score is a cosine."""

@@ -12,7 +12,7 @@ import pytest
 from evervec.errors import Refused, UnknownDatasetError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
-from evervec.pipeline.mirrors.mirror import NothingToMirrorError
+from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store import datasets

@@ -13,7 +13,8 @@ from evervec.domain.feed import Changes, DatabaseIdentity, FeedVectors, Watermar
 from evervec.mirror.build import build
 from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.follower import Follower
-from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError
+from evervec.pipeline.mirrors.mirror import Mirror
+from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.store.datasets import DatasetRef
@@ -210,7 +211,7 @@ async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cluster", "1"), ("timeline", 99), ("database", 1), ("space_id", 99), ("schema", "0001")],
+    [("cluster", "1"), ("database", 1), ("space_id", 99)],
 )
 async def test_a_mirror_of_another_identity_is_set_aside(
     resources: Resources, dataset: DatasetRef, name: str, value: object

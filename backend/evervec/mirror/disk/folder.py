@@ -14,7 +14,7 @@ from uuid import UUID
 
 import faiss
 
-from evervec.domain.feed import DatabaseIdentity
+from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import MirrorBusyError, MirrorFileError, MirrorFolderError
 from evervec.mirror.disk import lock, manifest, quarantine, segment_file
 from evervec.mirror.disk.manifest import Generation, Manifest
@@ -32,12 +32,14 @@ class LoadResult:
     """The result of loading a mirror.
 
     `state` is "ready" (with the segment), "absent" (there is none), "set aside" (there was an invalid one; it is in
-    quarantine now) or "unreadable" (it could not be read, and stays where it is). `reason` says why.
+    quarantine now) or "unreadable" (it could not be read, and stays where it is). `reason` says why. The database has the
+    vectors `reread` otherwise than the segment, which its change feed does not tell.
     """
 
     segment: Segment | None
     state: str
     reason: str = ""
+    reread: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class MirrorFolder:
         self._seen: dict[tuple[UUID, UUID], PublishedState] = {}
 
     def load(self, project_id: UUID, dataset_id: UUID, identity: DatabaseIdentity) -> LoadResult:
-        """Load the dataset's segment from the disk, mapped and verified. An invalid file is a result, not an error."""
+        """Load the dataset's segment from the disk, mapped and verified. An invalid file is a result, not an error.
+
+        The timeline and the schema of its identity may be other ones: then only a comparison tells which vectors are right.
+        """
         paths = MirrorPaths(self.faiss_dir, project_id, dataset_id)
         try:
             for _ in range(READ_ATTEMPTS):
@@ -108,7 +113,7 @@ class MirrorFolder:
             self._remember(paths, PublishedState(None, found.current.number))
             return LoadResult(None, "absent", "there is a manifest, and no file")
         self._remember(paths, PublishedState(generation, found.current.number))
-        return LoadResult(segment, "ready")
+        return LoadResult(segment, "ready", reread=generation.reread)
 
     def save(self, project_id: UUID, dataset_id: UUID, segment: Segment, *, written_at: str | None = None) -> Segment:
         """Publish a segment, and return it mapped from the disk.
@@ -141,6 +146,34 @@ class MirrorFolder:
         path.rename(paths.bin)
         self._remember(paths, PublishedState(published, number))
         _sync_folder(paths.folder)
+
+    def relabel(
+        self,
+        project_id: UUID,
+        dataset_id: UUID,
+        identity: DatabaseIdentity,
+        watermark: Watermark,
+        reread: tuple[int, ...],
+    ) -> None:
+        """Publish the file that this process loaded or saved last under another identity and watermark; its vectors stay.
+
+        Raises `MirrorBusyError` when it is not the published one any more, `MirrorFolderError` as `save` does.
+        """
+        paths = MirrorPaths(self.faiss_dir, project_id, dataset_id)
+        with _writing(paths.folder), lock.exclusive(paths.lock, self.wait_seconds):
+            state = _published_state(paths)
+            if (
+                state.generation is None
+                or state.token != self._seen.get((project_id, dataset_id), PublishedState()).token
+            ):
+                raise MirrorBusyError(
+                    dataset=dataset_id, reason="another process has published or removed it meanwhile"
+                )
+            relabelled = replace(
+                state.generation, number=state.newest + 1, identity=identity, watermark=watermark, reread=reread
+            )
+            _replace(paths.manifest, paths, manifest.encode(Manifest(project_id, dataset_id, relabelled)))
+            self._remember(paths, PublishedState(relabelled, relabelled.number))
 
     def _published_or_quarantine(self, paths: MirrorPaths) -> PublishedState:
         try:
@@ -285,7 +318,7 @@ def _refuse_unlisted_file(paths: MirrorPaths) -> None:
 
 
 def _check_database(generation: Generation, identity: DatabaseIdentity) -> None:
-    difference = identity.difference(generation.identity)
+    difference = identity.foreign(generation.identity)
     if difference:
         raise MirrorFileError(reason=f"it belongs to another database: {difference}")
 

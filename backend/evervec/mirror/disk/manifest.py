@@ -34,7 +34,10 @@ class FileLayout:
 
 @dataclass(frozen=True)
 class Generation:
-    """One published state of a mirror: n vectors in one file. `written_at` is the time by the writer's clock."""
+    """One published state of a mirror: n vectors in one file. `written_at` is the time by the writer's clock.
+
+    `reread` are vector ids in which the file differs from its database in a way that the change feed does not tell.
+    """
 
     number: int
     n: int
@@ -45,6 +48,7 @@ class Generation:
     watermark: Watermark
     faiss: str
     written_at: str | None = None
+    reread: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,10 @@ def _sealed(document: dict[str, Any]) -> bytes:
 
 def _plain(generation: Generation) -> dict[str, Any]:
     # a manifest calls the identity of the database its life, since format 1
-    return {"life" if name == "identity" else name: value for name, value in asdict(generation).items()} | {
-        "watermark": str(generation.watermark)
-    }
+    plain = {"life" if name == "identity" else name: value for name, value in asdict(generation).items()}
+    if not generation.reread:  # versions that do not know it can read the file
+        del plain["reread"]
+    return plain | {"watermark": str(generation.watermark)}
 
 
 def _manifest(document: dict[str, Any]) -> Manifest:
@@ -134,5 +139,6 @@ def _generation(plain: dict[str, Any]) -> Generation:
         "tuning": Tuning(**plain["tuning"]),
         "identity": DatabaseIdentity(**plain.pop("life")),
         "watermark": Watermark.parse(plain["watermark"]),
+        "reread": tuple(int(vector_id) for vector_id in plain.get("reread", ())),
     }
     return Generation(**{**plain, **parts})

@@ -15,6 +15,8 @@ from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
 from evervec.store.session import ReadTx
 
+REBUILD_ABOVE = 0.2
+"""A mirror that differs in more than this share of its vectors is rebuilt instead of repaired."""
 EXAMPLE_IDS = 20
 """At most so many vector ids of each sort of difference are named; all are counted."""
 COMPARED_AT_ONCE = 20_000
@@ -69,7 +71,7 @@ async def changes_to_apply(tx: ReadTx, dataset_id: UUID, state: FeedState, found
 
 
 async def _other_vectors(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, executors: Executors) -> Ids:
-    """Return the ids whose vector in the mirror is not the one in the database, whatever their versions are."""
+    """Return the ids whose vector or kind in the mirror is not the one in the database, whatever their versions are."""
     ids = np.sort(snapshot.versions()[0])
     other: list[Ids] = [np.empty(0, np.int64)]
     for start in range(0, len(ids), COMPARED_AT_ONCE):
@@ -81,8 +83,14 @@ async def _other_vectors(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, execu
 def _unlike(wanted: FeedVectors, snapshot: Snapshot) -> Ids:
     if not len(wanted):
         return wanted.ids
-    unlike: Ids = wanted.ids[np.abs(wanted.rows - snapshot.vectors(wanted.ids)).max(axis=1) > TOLERANCE]
+    far = np.abs(wanted.rows - snapshot.vectors(wanted.ids)).max(axis=1) > TOLERANCE
+    unlike: Ids = wanted.ids[far | (wanted.kinds != snapshot.kinds_of(wanted.ids))]
     return unlike
+
+
+def too_large(found: Difference, count: int) -> bool:
+    """Return whether a mirror of `count` vectors differs in so much that it is rebuilt."""
+    return len(found) > REBUILD_ABOVE * max(count, 1)
 
 
 def summarize(started: float, vectors: int, found: Difference, repaired: str) -> MirrorDifference:

@@ -9,9 +9,10 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.feed import DatabaseIdentity, Watermark
 from evervec.errors import EvervecError, MirrorFolderError
-from evervec.pipeline.mirrors.mirror import Mirror, NothingToMirrorError, OtherDatabaseError
+from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
+from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError
 from evervec.queue.doorbell import Doorbell
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
@@ -114,6 +115,10 @@ class Follower:
         if len(ready) > 1:
             async with self._database.read() as tx:
                 changed, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
+            # no change is not enough after a lost connection: the server may have another history
+            changed |= {
+                mirror.dataset.id for mirror in self._mirrors.all() if mirror.dataset.id in ready and mirror.cut_off
+            }
             for dataset_id in ready.keys() - changed if self._is_due("advance", ADVANCE_SECONDS) else ():
                 if (mirror := self._mirrors.known(dataset_id)) is not None:
                     await mirror.advance(ready[dataset_id], now)
@@ -127,7 +132,7 @@ class Follower:
         except OtherDatabaseError as error:
             logger.warning("mirror of another database", dataset=mirror.name, reason=str(error))
             mirror.distrust(str(error))
-            self._in_background(mirror, "open", mirror.rebuild(str(error)))
+            self._in_background(mirror, "open", self._open(mirror))
         except NothingToMirrorError as error:
             mirror.fail(str(error))
 

@@ -5,22 +5,29 @@ All work of FAISS runs in threads; until it is done, searches use the snapshot f
 
 import asyncio
 import os
-from contextlib import suppress
+from collections.abc import Sequence
 from time import monotonic, perf_counter
 
 import numpy as np
 
 from evervec import log
 from evervec.domain.feed import Changes, FeedVectors, Watermark, compare
-from evervec.errors import EvervecError, MirrorBusyError, MirrorFolderError
 from evervec.mirror.build import build
 from evervec.mirror.disk.folder import MirrorFolder
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.segment import Segment
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors import difference
+from evervec.pipeline.mirrors.carry_over import carry_over
 from evervec.pipeline.mirrors.difference import MirrorDifference
 from evervec.pipeline.mirrors.executors import Executors
+from evervec.pipeline.mirrors.published_file import PublishedFile
+from evervec.pipeline.mirrors.relation import (
+    NothingToMirrorError,
+    OtherDatabaseError,
+    OtherHistoryError,
+    unrelated,
+)
 from evervec.settings import Settings
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
@@ -28,17 +35,6 @@ from evervec.store.embeddings.changes import FeedState
 from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")
-
-REBUILD_ABOVE = 0.2
-"""A mirror that differs in more than this share of its vectors is rebuilt instead of repaired."""
-
-
-class OtherDatabaseError(Exception):
-    """The mirror's watermark belongs to another database, or to another history of it: the feed can not update it."""
-
-
-class NothingToMirrorError(Exception):
-    """The dataset was deleted, or no embedding space is active: there is nothing to mirror."""
 
 
 class Mirror:
@@ -53,12 +49,13 @@ class Mirror:
         self.reason = ""
         self.used = monotonic()
         self.last_check: MirrorDifference | None = None
-        self.on_disk = ""
+        self.file = PublishedFile(folder, executors, of)
         self.failures = 0
         self._settings = settings
         self._database = database
         self._executors = executors
-        self._folder = folder
+        self._doubted: DatasetIndex | None = None
+        self._breaks = 0
         self._writing = asyncio.Lock()
         self._building = asyncio.Lock()
 
@@ -72,48 +69,73 @@ class Mirror:
         self.used = monotonic()
         return None if self.index is None else self.index.snapshot
 
+    @property
+    def cut_off(self) -> bool:
+        """Return whether a connection was lost since the feed was read: what answers now may be another server."""
+        return self._breaks != self._database.lost_connections
+
     async def open(self, *, build_missing: bool = True, follow: bool = True) -> None:
         """Read the mirror from disk and apply the change feed; build it from the database if there is no valid file.
 
-        Without `build_missing` nothing is built. Without `follow` the feed is not applied. Raises `NothingToMirrorError`.
+        One of another history of the database is compared with it first. Without `build_missing` nothing is built or
+        compared. Without `follow` the feed is not applied. Raises `NothingToMirrorError`.
         """
         async with self._building:
             if self.index is not None:
                 return
             feed = await self._feed_state()
-            self._set_state("loading")
-            loaded = await self._executors.quick(
-                self._folder.load, self.dataset.project_id, self.dataset.id, feed.identity
-            )
-            if loaded.reason:
-                logger.info("no mirror on disk", dataset=self.name, state=loaded.state, reason=loaded.reason)
-            self.on_disk = loaded.state
-            if loaded.segment is not None:
-                index = DatasetIndex(loaded.segment)
-                try:
-                    if follow:
-                        await self._catch_up(index)
-                except OtherDatabaseError as error:
-                    self.reason = str(error)
-                    if build_missing:
-                        await self._remove_file()
-                else:
-                    self.index = index
-                    self._set_state("ready")
-                    return
-            else:
-                if loaded.state == "set aside":
-                    logger.warning("mirror quarantined", dataset=self.name, reason=loaded.reason)
-                self.reason = loaded.reason
+            self._set_state("loading", self.reason)
+            index, self._doubted = self._doubted, None
+            reread: tuple[int, ...] = ()
+            if index is None:
+                loaded = await self.file.load(feed.identity)
+                self.reason, reread = loaded.reason, loaded.reread
+                index = None if loaded.segment is None else DatasetIndex(loaded.segment)
+            if index is not None and await self._opened(index, reread, build_missing=build_missing, follow=follow):
+                return
         if build_missing:
             await self.rebuild(self.reason or "there was no file")
 
-    async def _remove_file(self) -> None:
-        """Remove a file whose watermark this database never reached: it would count as newer than any rebuilt one."""
-        logger.warning("mirror removed", dataset=self.name, reason=self.reason)
-        # if that fails, the rebuilt mirror stays in memory only, and its reason says so
-        with suppress(MirrorBusyError, MirrorFolderError):
-            await self._executors.quick(self._folder.remove, self.dataset.project_id, self.dataset.id)
+    async def _opened(self, index: DatasetIndex, reread: Sequence[int], *, build_missing: bool, follow: bool) -> bool:
+        """Bring an index up to date and let it be searched; return False if only a rebuild can do that."""
+        opened: DatasetIndex | None = index
+        try:
+            if follow:
+                await self._catch_up(index, reread)
+        except OtherDatabaseError as error:
+            self._set_state("loading", str(error))
+            if not build_missing:
+                return False
+            opened = await self._carried_over(index) if isinstance(error, OtherHistoryError) else None
+            if opened is None:
+                await self.file.remove(self.reason)
+                return False
+        self.index = opened
+        self._set_state("ready", self.file.problem)
+        return True
+
+    async def _carried_over(self, index: DatasetIndex) -> DatasetIndex | None:
+        """Return an index as of the present history of the database; None if it differs in so much that it is rebuilt."""
+        async with self._database.read() as tx:
+            feed = await self._feed_state(tx)
+            if feed.identity.foreign(index.snapshot.identity):
+                return None
+            carried = await carry_over(tx, self.dataset.id, feed, index, self._executors)
+        self.last_check = found = carried.found
+        logger.warning(
+            "mirror compared with another history",
+            dataset=self.name,
+            reason=self.reason,
+            vectors=found.vectors,
+            missing=found.missing,
+            extra=found.extra,
+            stale=found.stale,
+            seconds=round(found.milliseconds / 1000, 3),
+        )
+        if carried.index is not None:
+            await self.file.relabel(carried)
+            await self._catch_up(carried.index)
+        return carried.index
 
     async def catch_up(self) -> int:
         """Apply the change feed; return how many vectors and tombstones were applied.
@@ -138,13 +160,13 @@ class Mirror:
             started = perf_counter()
             if self.index is None:
                 self._set_state("building", reason)
-            segment = await self._write(await self._build())
+            segment = await self.file.save(await self._build())
             index = DatasetIndex(segment)
             await self._catch_up(index)  # most of what was written meanwhile, so that little is left under the lock
             async with self._writing:
                 await self._catch_up(index)
-                self.index = index
-            self._set_state("ready", "" if self.state == "dropped" else self.reason)
+                self.index, self._doubted = index, None
+            self._set_state("ready", self.file.problem)
             logger.info(
                 "mirror built",
                 dataset=self.name,
@@ -159,10 +181,19 @@ class Mirror:
         """Compare with the database at one snapshot: digests, then versions, then (`deep`) every number of every vector.
 
         With `follow` the change feed is applied first. `repair` removes the difference, or rebuilds the mirror where the
-        difference is too large. Raises `NothingToMirrorError`.
+        difference is too large. Every number is compared where the database has another history than the mirror. Raises
+        `NothingToMirrorError`.
         """
-        async with self._writing:
-            found = await self._compare(follow=follow, deep=deep, repair=repair)
+        try:
+            async with self._writing:
+                found = await self._compare(follow=follow, deep=deep, repair=repair)
+        except OtherHistoryError as error:
+            self.distrust(str(error))
+            await self.open()
+            async with self._writing:
+                found = self.last_check or await self._compare(follow=True, deep=False, repair=False)
+            self.last_check = found
+            return found
         if found.repaired == "rebuild":
             await self.rebuild(f"{found.missing:,} missing, {found.extra:,} extra, {found.stale:,} stale")
         elif found.repaired:
@@ -192,8 +223,9 @@ class Mirror:
         self._set_state("dropped", reason)
 
     def distrust(self, reason: str) -> None:
-        """Release an index that is wrong and must not be searched. Unlike a dropped one, it is opened again by itself."""
-        self.index = None
+        """Put an index away that must not be searched before it is compared. Unlike a dropped one, it is opened by itself."""
+        if self.index is not None:
+            self._doubted, self.index, self.last_check = self.index, None, None
         self._set_state("loading", reason)
 
     def fail(self, reason: str) -> None:
@@ -223,23 +255,16 @@ class Mirror:
             raise NothingToMirrorError("the dataset was deleted")
         return feed
 
-    def _unrelated(self, index: DatasetIndex, feed: FeedState) -> str | None:
-        """Return why the index's watermark is not valid in this database; None if it is."""
-        now, seen = index.snapshot, feed.watermark.xmax
-        if reason := now.identity.difference(feed.identity):
-            return f"the database is another one: {reason}"
-        if now.watermark.xmax > seen:
-            older = f"transaction {seen}, not {now.watermark.xmax}"
-            return f"the database is older than its mirror ({older}): it was restored from a backup"
-        return None
-
-    async def _catch_up(self, index: DatasetIndex) -> int:
-        """Apply the change feed to an index up to now."""
-        seen = index.snapshot.watermark
+    async def _catch_up(self, index: DatasetIndex, reread: Sequence[int] = ()) -> int:
+        """Read some vectors again, and apply the change feed up to now."""
+        seen, breaks = index.snapshot.watermark, self._database.lost_connections
         async with self._database.read() as tx:
             feed = await self._feed_state(tx)
-            if other := self._unrelated(index, feed):
-                raise OtherDatabaseError(other)
+            if other := unrelated(index.snapshot.identity, seen, feed):
+                raise other
+            if reread:
+                again = await changes.by_ids(tx, self.dataset.id, reread, feed.identity.dimensions)
+                await self._executors.quick(index.repair, again, np.array(reread, np.int64))
             if feed.feed_from > seen.xmin:  # tombstones that it has not seen are pruned: only a comparison finds them
                 mirrored = await self._executors.quick(index.versions)
                 differing = compare(await changes.versions(tx, self.dataset.id), mirrored)
@@ -247,6 +272,7 @@ class Mirror:
             else:
                 changed = await changes.since(tx, self.dataset.id, seen, feed.identity.dimensions)
         await self._executors.quick(index.apply, changed)
+        self._breaks = breaks
         return len(changed)
 
     async def _build(self) -> Segment:
@@ -266,35 +292,22 @@ class Mirror:
             stop=lambda: self._executors.closed,
         )
 
-    async def _write(self, segment: Segment) -> Segment:
-        """Return the segment as mapped from disk, or unchanged if it can not be written; of two builders, the first one's."""
-        self._set_state(self.state)
-        try:
-            return await self._executors.slow(self._folder.save, self.dataset.project_id, self.dataset.id, segment)
-        except MirrorBusyError as error:
-            loaded = await self._executors.slow(
-                self._folder.load, self.dataset.project_id, self.dataset.id, segment.identity
-            )
-            if loaded.segment is not None:
-                return loaded.segment
-            reason = str(error)
-        except MirrorFolderError as error:
-            reason = str(error)
-        logger.warning("mirror is in memory only", dataset=self.name, reason=reason)
-        self._set_state(self.state, f"in memory only: {reason}")
-        return segment
-
     async def _compare(self, *, follow: bool, deep: bool, repair: bool) -> MirrorDifference:
         started = perf_counter()
         index = self.index
         async with self._database.read() as tx:
             feed = await self._feed_state(tx)
-            if index is None or self._unrelated(index, feed):
+            other = None if index is None else unrelated(index.snapshot.identity, index.snapshot.watermark, feed)
+            if index is None or (other and not isinstance(other, OtherHistoryError)):
                 none = np.empty(0, np.int64)
                 mirrored = (none, none) if index is None else await self._executors.quick(index.versions)
                 wanted = await changes.versions(tx, self.dataset.id)
                 differing = compare(wanted, mirrored)
                 return difference.summarize(started, len(wanted[0]), differing, "rebuild" if repair else "")
+            if other:
+                if repair:
+                    raise other
+                self.reason, follow, deep = str(other), False, True
             if follow and feed.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._executors.quick(
@@ -305,14 +318,9 @@ class Mirror:
             )
             if not len(differing) or not repair:
                 return difference.summarize(started, count, differing, "")
-            if not_in_feed or len(differing) > REBUILD_ABOVE * max(count, 1):
+            if not_in_feed or difference.too_large(differing, count):
                 return difference.summarize(started, count, differing, "rebuild")
             found = difference.summarize(started, count, differing, "repair")
             changed = await difference.changes_to_apply(tx, self.dataset.id, feed, differing)
         await self._executors.quick(index.apply, changed)
         return found
-
-
-def failure(error: BaseException) -> str:
-    """Return in words why a mirror could not be opened or built."""
-    return str(error) if isinstance(error, EvervecError | NothingToMirrorError | OtherDatabaseError) else repr(error)

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from evervec import log
 from evervec.errors import MirrorBusyError, MirrorFolderError
+from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError, failure
 from evervec.settings import Settings
 from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import MirrorHolder
@@ -124,7 +125,8 @@ class Mirrors:
 
         A process that follows uses what it has in memory, and reopens what it had to drop. Any other process opens what
         is on disk, if the file is small or `any_size` is allowed, and applies the feed. With `seen`, a transaction id, both
-        apply the feed, because the vectors of what that transaction wrote are committed by a later one.
+        apply the feed, because the vectors of what that transaction wrote are committed by a later one. So they do after a
+        lost connection: the server may be one whose history the mirror does not know.
         """
         found: dict[UUID, Snapshot] = {}
         for dataset in wanted:
@@ -134,7 +136,7 @@ class Mirrors:
             ):
                 await self._open(mirror, build_missing=False)
             snapshot = mirror.snapshot()
-            if snapshot is not None and (not self.following or seen is not None):
+            if snapshot is not None and (not self.following or seen is not None or mirror.cut_off):
                 snapshot = await self._caught_up(mirror)
             if snapshot is not None:
                 found[dataset.id] = snapshot
@@ -146,8 +148,6 @@ class Mirrors:
         return described is not None and (any_size or described["bytes"] <= QUICK_BYTES)
 
     async def _caught_up(self, mirror: "Mirror") -> "Snapshot | None":
-        from evervec.pipeline.mirrors.mirror import NothingToMirrorError, OtherDatabaseError
-
         try:
             await mirror.catch_up()
         except (NothingToMirrorError, OtherDatabaseError) as error:
@@ -171,7 +171,6 @@ class Mirrors:
     async def guarded(self, mirror: "Mirror", work: Awaitable[object]) -> None:
         """Await work on a mirror; turn any error into the mirror's state, so that it stops nothing else."""
         from evervec.mirror.build import BuildCancelled
-        from evervec.pipeline.mirrors.mirror import NothingToMirrorError, failure
 
         try:
             await work

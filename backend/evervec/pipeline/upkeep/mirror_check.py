@@ -9,6 +9,7 @@ from uuid import UUID
 
 from evervec.errors import Refused
 from evervec.pipeline.mirrors.registry import Mirrors
+from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
@@ -228,8 +229,6 @@ async def _check_here(
     registry: Mirrors, one: DatasetRef, live: Sequence[LiveMirror] | None, *, deep: bool, repair: bool
 ) -> DatasetCheck:
     """Check the file on disk as it is; if a live process holds the mirror, with the change feed applied."""
-    from evervec.pipeline.mirrors.mirror import NothingToMirrorError
-
     mirror = registry.mirror(one)
     pid = live[0].pid if live else None
     try:
@@ -238,7 +237,7 @@ async def _check_here(
         return DatasetCheck(one.project, one.slug, 0, 0, 0, 0, 0.0, FAILED, str(error), held_by=pid)
     state, reason = _state(mirror), mirror.reason
     repaired = ""
-    if repair and (not found.in_sync or mirror.index is None):
+    if repair and (not found.in_sync or mirror.index is None or reason):
         repaired, reason = await _repair(registry, one, mirror, deep=deep)
     return DatasetCheck(
         one.project,
@@ -270,7 +269,7 @@ async def _repair(registry: Mirrors, one: DatasetRef, mirror: "Mirror", *, deep:
 def _state(mirror: "Mirror") -> str:
     if mirror.index is not None:
         return AT_REST
-    return mirror.on_disk if mirror.state != FAILED else FAILED
+    return mirror.file.state if mirror.state != FAILED else FAILED
 
 
 async def _build(
@@ -296,8 +295,6 @@ async def _build(
 
 
 async def _build_here(registry: Mirrors, one: DatasetRef, what: str) -> DatasetBuild:
-    from evervec.pipeline.mirrors.mirror import NothingToMirrorError
-
     started = perf_counter()
     mirror = registry.mirror(one)
     built = True

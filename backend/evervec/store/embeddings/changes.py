@@ -37,6 +37,7 @@ ALL_VECTORS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR}"
 UPSERTS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN}"
 BY_IDS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($2::bigint[]) AND {HAS_VECTOR}"
 TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
+IDS_SINCE = f"SELECT e.vector_id FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN} UNION {TOMBSTONES}"
 VERSIONS = f"SELECT e.vector_id, e.changed_xid FROM embeddings e WHERE {HAS_VECTOR}"
 COUNT = f"SELECT count(*) FROM embeddings e WHERE {HAS_VECTOR}"
 
@@ -50,8 +51,11 @@ WITH_UNSEEN = "SELECT w.id FROM unnest($1::uuid[], $2::text[]) AS w (id, mark) W
     dataset="w.id", mark="w.mark::pg_snapshot"
 )
 
+# of a server that was promoted, the control file names the old timeline until its first checkpoint, minutes later
 FEED_STATE = """
-SELECT c.system_identifier::text AS cluster, p.timeline_id AS timeline, d.oid::bigint AS database, s.id AS space_id,
+SELECT c.system_identifier::text AS cluster,
+       CASE WHEN pg_is_in_recovery() THEN p.timeline_id
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END AS timeline, d.oid::bigint AS database, s.id AS space_id,
        s.dimensions, (SELECT version_num FROM alembic_version) AS schema, pg_current_snapshot() AS snapshot,
        of.feed_from, coalesce(of.recall_target, 0) AS recall_target, of.live
 FROM pg_control_system() c, pg_control_checkpoint() p, pg_database d, embedding_spaces s
@@ -135,6 +139,13 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
         await tx.copy_out(TOMBSTONES, dataset_id, mark, to=ids)
         deleted = ids.read()
     return Changes(await watermark(tx), upserts, deleted)
+
+
+async def ids_since(tx: ReadTx, dataset_id: UUID, seen: Watermark) -> Ids:
+    """Return the vector ids in the changes that `seen` has not seen, each once."""
+    ids = _Ids()
+    await tx.copy_out(IDS_SINCE, dataset_id, str(seen), to=ids)
+    return ids.read()
 
 
 async def all_vectors(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:

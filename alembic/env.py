@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from evervec.settings import Settings
 from evervec.store.connections import quoted
-from evervec.store.schema import columns, installation, models, moving, triggers
+from evervec.store.schema import columns, installation, models, moving, triggers, views
 from evervec.store.session import Database
 
 # pgvector.sqlalchemy makes its own types known
@@ -72,7 +72,7 @@ def run(connection: Connection, schema: str) -> None:
     with context.begin_transaction():
         context.run_migrations()
     if context.get_context().get_current_heads() == HEAD:
-        for statement in triggers.install(schema):
+        for statement in (*triggers.install(schema), *views.install(schema)):
             connection.exec_driver_sql(statement)
     connection.commit()
 

@@ -7,7 +7,7 @@ from evervec.store.connections import quoted
 
 LEAST_POSTGRES = 15
 LEAST_PGVECTOR = (0, 8, 4)
-SCHEMA = "0008"
+SCHEMA = "0009"
 
 
 class Reads(Protocol):

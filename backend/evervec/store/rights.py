@@ -7,6 +7,9 @@ from evervec.errors import MissingRightsError
 from evervec.store.connections import quoted
 
 VERSION_TABLE = "alembic_version"
+CHUNKS_VIEW = "attached_chunks"
+READ_VIEWS = ("embedding_status", CHUNKS_VIEW)
+"""Views that a role needs to run Evervec; those of attached tables are for their readers alone."""
 CONTROL = ("pg_catalog.pg_control_system()", "pg_catalog.pg_control_checkpoint()")
 """Functions that identify the server: mirrors and batch jobs of another one are not taken for ours."""
 
@@ -18,7 +21,8 @@ WITH place AS (
     FROM pg_namespace n WHERE n.nspname = $1
 ), relation AS (
     SELECT c.oid, place.name || '.' || quote_ident(c.relname) AS name, c.relkind = 'v' OR c.relname = $3 AS is_read
-    FROM pg_class c JOIN place ON c.relnamespace = place.oid AND c.relowner = place.owner WHERE c.relkind IN ('r', 'p', 'v')
+    FROM pg_class c JOIN place ON c.relnamespace = place.oid AND c.relowner = place.owner
+    WHERE c.relkind IN ('r', 'p') OR (c.relkind = 'v' AND c.relname = ANY($5))
 ), callable AS (
     SELECT p.oid, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS name
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -71,7 +75,7 @@ class LooksUp(Protocol):
 
 async def check(tx: LooksUp, schema: str, *, writes: bool = True) -> None:
     """Raise `MissingRightsError` with the statements that grant what this role lacks; without `writes` it only reads."""
-    lacking = await tx.fetch(LACKING, schema, writes, VERSION_TABLE, list(CONTROL))
+    lacking = await tx.fetch(LACKING, schema, writes, VERSION_TABLE, list(CONTROL), list(READ_VIEWS))
     if lacking:
         role = await tx.fetchval("SELECT quote_ident(current_user)")
         statements = [f"GRANT {row['privileges']} ON {row['kind']}{row['names']} TO {role}" for row in lacking]

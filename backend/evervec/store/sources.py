@@ -17,7 +17,8 @@ from evervec.store.session import ReadTx, Tx
 class SourceRecord:
     """A source as it is stored.
 
-    `cursor` is where its last sync ended; `url_encrypted` is encrypted because it holds a password.
+    `cursor` is where its last sync ended; `url_encrypted` is encrypted because it holds a password. `view` is the name of an
+    attached table's view in our schema.
     """
 
     id: UUID
@@ -28,6 +29,7 @@ class SourceRecord:
     url_encrypted: bytes | None
     cursor: dict[str, Any]
     synced_at: datetime | None
+    view: str | None
 
 
 SELECT_SOURCES = f"SELECT {', '.join(f's.{f.name}' for f in fields(SourceRecord))} FROM sources s "
@@ -82,7 +84,7 @@ async def save(
         "VALUES ($1, $2, $3, $4, $5, coalesce($6, gen_random_uuid())) "
         "ON CONFLICT (project_id, name) DO UPDATE SET spec = EXCLUDED.spec, url_encrypted = EXCLUDED.url_encrypted "
         "WHERE s.type = EXCLUDED.type "
-        "RETURNING s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at",
+        "RETURNING s.id, s.project_id, s.name, s.type, s.spec, s.url_encrypted, s.cursor, s.synced_at, s.view",
         project_id,
         name,
         type_,

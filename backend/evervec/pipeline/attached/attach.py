@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.attached import records
 from evervec.sources.attached.description import Attachment, AttachmentDescription
 from evervec.store import datasets, sources
-from evervec.store.attached import attachments, capture, shape
+from evervec.store.attached import attachments, capture, shape, views
 from evervec.store.attached import documents as attached_documents
 from evervec.store.attached.shape import Shape
 from evervec.store.session import Tx
@@ -36,8 +36,8 @@ class AttachOptions:
 class Attached:
     """What became of a request: `state` is `attached`, `replaced`, `unchanged`, or `planned` for a dry run.
 
-    `rows` is the planner's estimate, `reads` are the columns whose changes count, `seconds` how long it took until the
-    table's writers could go on.
+    `rows` is the planner's estimate, `reads` are the columns whose changes count, `view` is what SQL reads, `seconds` how
+    long it took until the table's writers could go on.
     """
 
     id: UUID | None
@@ -69,7 +69,8 @@ async def attach(
     stored = await _stored(resources, described, found.table)
     _check(described, stored, options)
     if stored is not None and _is_same(stored, described, found.table):
-        return _attached("unchanged", described, found, stored.id, None, started)
+        view = await _view(resources, described, stored)
+        return _attached("unchanged", described, found, stored.id, view, started)
     if dry:
         return _attached("planned", described, found, None, None, started)
     source_id = uuid4() if stored is None else stored.id
@@ -122,6 +123,33 @@ def _where(described: AttachmentDescription) -> str:
     return f"{described.project}/{described.dataset if column is None else f'{{{column}}}'}"
 
 
+async def _view(resources: Resources, described: AttachmentDescription, stored: SourceRecord) -> str:
+    """Return the view of an attachment; make it if it was dropped."""
+    schema = resources.database.schema
+    async with resources.database.read() as tx:
+        found = await views.place(tx, schema, stored.view)
+    if found is not None:
+        return found
+    async with resources.database.transaction() as tx:
+        filled = await sources.filled(tx, stored.id)
+        dataset_id = None if described.dataset is None else filled[None].id
+        return await _show(tx, schema, described, Attachment.load(stored.spec).table, stored.id, dataset_id)
+
+
+async def _show(
+    tx: Tx,
+    schema: str,
+    described: AttachmentDescription,
+    table: AttachedTable,
+    source_id: UUID,
+    dataset_id: UUID | None,
+) -> str:
+    """Make the view of an attachment, named as its dataset, or as the table if it fills several."""
+    name = table.name if described.dataset is None else slug("Dataset", described.dataset)
+    wanted = list(views.names(slug("Project", described.project), name, source_id))
+    return await views.make(tx, schema, source_id, table, wanted, dataset_id)
+
+
 def _is_same(stored: SourceRecord, described: AttachmentDescription, table: AttachedTable) -> bool:
     before = Attachment.load(stored.spec)
     return (
@@ -137,7 +165,7 @@ async def _register(
     options: AttachOptions,
     source_id: UUID,
     stored: SourceRecord | None,
-) -> str | None:
+) -> str:
     """Save the source, its dataset and its view; return the view's name."""
     table = found.table
     if stored is not None:
@@ -146,6 +174,7 @@ async def _register(
         table = replace(table, schema=before.schema, name=before.name)
     spec = Attachment(description=described, table=table).dump()
     name = table.label
+    dataset_id = None
     if described.dataset is not None:
         target = await datasets.ensure(tx, described.project, described.dataset)
         prefix = None if stored is None else f"{records.uri_of(table, ())}/"
@@ -156,6 +185,7 @@ async def _register(
             )
         record = await sources.save(tx, target.project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
         await sources.assign(tx, target.id, record.id)
+        dataset_id = target.id
     else:
         project_id = await datasets.ensure_project(tx, described.project)
         record = await sources.save(tx, project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
@@ -168,7 +198,7 @@ async def _register(
         generation=before_progress.generation + 1,
     )
     await attachments.merge_cursor(tx, record.id, progress.dump())
-    return None
+    return await _show(tx, resources.database.schema, described, table, record.id, dataset_id)
 
 
 def _attached(

@@ -13,7 +13,7 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
 from evervec.sources.sql.description import parts_of
 from evervec.store import datasets, documents, sources
-from evervec.store.attached import capture, changes
+from evervec.store.attached import capture, changes, views
 from evervec.store.attached import documents as attached_documents
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
@@ -82,7 +82,7 @@ async def detach(resources: Resources, name: str, *, project: str | None = None,
             resources.database,
             record.id,
             Attachment.load(record.spec).table,
-            partial(_remove, record.id),
+            partial(_remove, resources.database.schema, record.id),
             seconds=TABLE_LOCK_SECONDS,
         )
         held = sum([await _purge(resources, one.id) for one in filled])
@@ -90,7 +90,8 @@ async def detach(resources: Resources, name: str, *, project: str | None = None,
     return Detached(record.name, project_name, known, held, records, perf_counter() - started)
 
 
-async def _remove(source_id: UUID, tx: Tx) -> None:
+async def _remove(schema: str, source_id: UUID, tx: Tx) -> None:
+    await views.remove(tx, schema, source_id)
     for one in (await sources.filled(tx, source_id)).values():
         if not await attached_documents.has_strangers(tx, one.id):
             await datasets.remove(tx, one.id)

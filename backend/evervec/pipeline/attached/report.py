@@ -9,7 +9,7 @@ from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
 from evervec.store import documents, monitor, providers, sources
-from evervec.store.attached import capture, changes, failures
+from evervec.store.attached import capture, changes, failures, views
 from evervec.store.attached.changes import Backlog
 from evervec.store.session import ReadTx
 from evervec.store.sources import SourceRecord
@@ -22,7 +22,7 @@ class AttachmentReport:
     """One attached table.
 
     `state` is `taking in` while existing rows are read, `following` afterwards, and `broken` while it can not be read.
-    `changes_waiting` counts change records, the oldest of which is `lag_seconds` old; `pending` rows are not embedded yet.
+    `view` is what SQL reads. `changes_waiting` counts change records, the oldest of which is `lag_seconds` old; `pending` rows are not embedded yet.
     `cost_usd` is what embedding all of it costs once, None where the price is not known.
     """
 
@@ -30,6 +30,7 @@ class AttachmentReport:
     table: str
     project: str
     datasets: list[str]
+    view: str | None
     capture: str
     state: str
     rows_taken_in: int
@@ -76,11 +77,13 @@ async def _report(
     filled = [one for one in (await sources.filled(tx, record.id)).values() if one.is_live]
     held = [await documents.totals(tx, one.id) for one in filled]
     tokens = sum(one.tokens for one in held)
+    view = await views.place(tx, schema, record.view)
     return AttachmentReport(
         id=record.id,
         table=attachment.table.label if found.table is None else found.table.label,
         project=attachment.description.project if not filled else filled[0].project,
         datasets=[one.slug for one in filled],
+        view=view,
         capture=attachment.description.capture,
         state="broken" if progress.error else "following" if progress.done else "taking in",
         rows_taken_in=progress.taken_in,
@@ -95,14 +98,16 @@ async def _report(
         failed=failed,
         tokens=tokens,
         cost_usd=None if price is None else tokens * price / 1_000_000,
-        problems=_problems(progress, [str(one) for one in found.problems], filled),
+        problems=_problems(progress, [str(one) for one in found.problems], filled, view),
     )
 
 
-def _problems(progress: Progress, found: Sequence[str], filled: Sequence[object]) -> list[str]:
+def _problems(progress: Progress, found: Sequence[str], filled: Sequence[object], view: str | None) -> list[str]:
     told = list(found)
     if progress.error is not None:
         told.append(progress.error)
+    if view is None:
+        told.append("Its view is gone. `evervec attach` with the same options makes it again.")
     if progress.done and progress.taken_in and not filled:
         told.append("Its dataset was deleted, so nothing is written. `evervec detach` removes the attachment.")
     return told

@@ -18,11 +18,9 @@ from evervec.store import datasets, monitor
 from evervec.store.embeddings import changes, duplicate_pairs, vectors
 from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
+from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
 from evervec.store.session import Database, ReadTx
 
-EXACT_SEARCH_BELOW = 20_000
-"""Fewer rows than this are compared one by one: exact, in about 20 ms. In an HNSW graph of many nearly equal rows (one long
-log or table) some others can not be reached, whatever `ef_search` is: see decision 0013."""
 MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")
 WAIT_SECONDS = 5.0

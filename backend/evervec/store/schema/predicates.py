@@ -22,3 +22,7 @@ UNEXTRACTED_ID = (
 """A message is extracted once it is scored; noise only when an earlier revision of it was extracted."""
 
 PENDING = "pending_id IS NOT NULL"
+
+EXACT_SEARCH_BELOW = 20_000
+"""Fewer rows than this are compared one by one: exact, in about 20 ms. In an HNSW graph of many nearly equal rows (one long
+log or table) some others can not be reached, whatever `ef_search` is: see decision 0013."""

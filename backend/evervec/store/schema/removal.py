@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evervec.errors import ConflictError, Refused
+from evervec.store import rights
 from evervec.store.connections import EXTENSION_SCHEMA, quoted
 from evervec.store.rights import VERSION_TABLE
-from evervec.store.schema import ledger, moving
+from evervec.store.schema import ledger, moving, views
 from evervec.store.schema.ledger import Ledger
 from evervec.store.session import Database, ReadTx
 
@@ -17,18 +18,20 @@ INSTALLED = """
 SELECT pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS ours
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
 """
-# $1 our schema, $2 our tables, $3 whether nobody else is in the schema, $4 where old versions were, $5 the old names.
+# $1 our schema, $2 our tables, $3 whether nobody else is in the schema, $4 where old versions were, $5 the old names,
+# $6 our views, $7 the function that is named in the body of ours and in nobody else's.
 # An object of an extension belongs to the extension, wherever it is.
 OBJECTS = """
 WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = $1), item AS (
     SELECT c.oid, c.tableoid AS class, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
            c.oid::regclass::text AS name, CASE c.relkind WHEN 'v' THEN 3 ELSE 5 END AS turn
     FROM pg_class c JOIN place ON c.relnamespace = place.oid
-    WHERE (c.relkind IN ('r', 'p') AND c.relname = ANY($2)) OR (c.relkind = 'v' AND ($3 OR c.relname = 'embedding_status'))
+    WHERE (c.relkind IN ('r', 'p') AND c.relname = ANY($2)) OR (c.relkind = 'v' AND ($3 OR c.relname = ANY($6)))
     UNION ALL
     SELECT p.oid, p.tableoid, 'function', p.oid::regprocedure::text,
            CASE WHEN p.prorettype = 'trigger'::regtype THEN 6 ELSE 4 END
-    FROM pg_proc p JOIN place ON p.pronamespace = place.oid WHERE $3 OR p.proname LIKE 'evervec%'
+    FROM pg_proc p JOIN place ON p.pronamespace = place.oid
+    WHERE $3 OR p.proname LIKE 'evervec%' OR (p.proname = 'search' AND p.prosrc LIKE '%' || $7 || '()%')
     UNION ALL
     SELECT t.oid, t.tableoid, 'trigger', quote_ident(t.tgname) || ' ON ' || t.tgrelid::regclass, 1
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN place ON p.pronamespace = place.oid
@@ -123,7 +126,8 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
     made = await ledger.read(tx, schema)
     tables = [*(table.name for table in metadata.tables.values()), VERSION_TABLE]
     old = [*moving.OLD_TABLES, moving.OLD_VIEW]
-    items = await tx.fetch(OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old)
+    shown = [*rights.READ_VIEWS, *await _views(tx, schema)]
+    items = await tx.fetch(OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW)
     own = ([item["class"] for item in items], [item["oid"] for item in items])
     found = Removal(relations=[item["oid"] for item in items if item["kind"] in ("table", "view")])
     found.dependent = _names(await tx.fetch(DEPENDENT, *own))
@@ -136,6 +140,15 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
         found.objects.append(f"setting search_path of database {database}")
         found.statements.append(f"ALTER DATABASE {database} RESET search_path")
     return found
+
+
+async def _views(tx: ReadTx, schema: str) -> list[str]:
+    """Return the views of attached tables; an older version had none."""
+    place = f"{quoted(schema)}.sources"
+    known = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'view')"
+    if not await tx.fetchval(known, place):
+        return []
+    return [row["view"] for row in await tx.fetch(f"SELECT view FROM {place} WHERE view IS NOT NULL")]
 
 
 async def _require_owner(tx: ReadTx, schema: str) -> None:

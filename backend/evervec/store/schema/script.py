@@ -7,7 +7,7 @@ from io import StringIO
 from evervec.errors import SchemaMismatchError
 from evervec.store import checks, rights
 from evervec.store.connections import quoted
-from evervec.store.schema import installation, migrations, moving, triggers
+from evervec.store.schema import installation, migrations, moving, triggers, views
 from evervec.store.schema.installation import Preparation
 from evervec.store.session import Database
 
@@ -78,7 +78,11 @@ def _parts(schema: str, at: str | None, role: str | None, steps: list[Preparatio
     if migrating:
         yield f"SET search_path = {name};" if at else f"{PATH.format(schema=name)};"
         yield migrating
-    done = [*triggers.install(schema), *([COMPARE.format(schema=name)] if at not in (None, checks.SCHEMA) else [])]
+    done = [
+        *triggers.install(schema),
+        *views.install(schema),
+        *([COMPARE.format(schema=name)] if at not in (None, checks.SCHEMA) else []),
+    ]
     yield _transaction(["SET LOCAL search_path = pg_temp", *done])
     granted = _transaction(_grants(schema, role or "ROLE"))
     if role:
@@ -97,7 +101,7 @@ def _grants(schema: str, role: str) -> list[str]:
         schema,
         role,
         tables=[one.name for one in metadata.tables.values()],
-        views=["embedding_status"],
+        views=rights.READ_VIEWS,
         functions=functions,
     )
 

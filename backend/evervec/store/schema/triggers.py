@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from evervec.domain.text import BLANK_PATTERN
 from evervec.store.connections import quoted
+from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 
 SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
@@ -111,6 +112,7 @@ BEGIN
         'ALTER TABLE {schema}.embeddings ADD CONSTRAINT embeddings_width '
         'CHECK (%s.vector_dims(embedding) = %s AND space_id = %s)', home, width, space
     );
+    PERFORM {schema}.{show}();
 END"""
 
 # The search indexes while no row has a vector: later they are built without blocking writers, which no function can do.
@@ -202,8 +204,9 @@ def functions(schema: str) -> Iterator[Function]:
         body = TRACK.format(schema=name, kind=kind, key=key, dataset=dataset, digest=digest)
         yield Function(_tracker(embeddable), body)
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
-    yield Function("evervec_accept_space", ACCEPT_SPACE.format(schema=name), "space integer", "void")
+    yield Function("evervec_accept_space", ACCEPT_SPACE.format(schema=name, show=views.SHOW), "space integer", "void")
     yield Function("evervec_index_space", INDEX_SPACE.format(schema=name, kinds=kinds), "space integer", "boolean")
+    yield Function(views.SHOW, views.show_vectors(name), "", "void")
 
 
 def declared() -> Iterator[Trigger]:

@@ -37,12 +37,14 @@ from evervec.store.schema.columns import (
 class DocumentSource(Model, table=True):
     """A source that fills datasets of a project: a folder of files, or tables of a database.
 
-    `cursor` is where its last sync came to; `url_encrypted` is sealed, it holds a password.
+    `cursor` is where its last sync came to; `url_encrypted` is sealed, it holds a password. An attached table has a `view`
+    in our schema, by this name.
     """
 
     __tablename__ = "sources"
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
+        UniqueConstraint("view"),
         CheckConstraint("name <> ''", name="name_given"),
         CheckConstraint(one_of("type", SourceType), name="type_known"),
     )
@@ -56,6 +58,7 @@ class DocumentSource(Model, table=True):
     cursor: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
     created_at: datetime = filled_time()
     synced_at: datetime | None = optional_time()
+    view: str | None = optional(Text)
 
 
 def _count() -> Any:

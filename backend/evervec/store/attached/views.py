@@ -1,0 +1,141 @@
+"""The view of an attachment in our schema: its rows by their own key, with chunk, text, vector and state, for any SQL."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from uuid import UUID
+
+import asyncpg
+
+from evervec.domain.attachment import AttachedTable
+from evervec.errors import Refused
+from evervec.store.attached.keys import value_of
+from evervec.store.connections import quoted
+from evervec.store.rights import CHUNKS_VIEW
+from evervec.store.session import ReadTx, Tx
+
+LONGEST_NAME = 63
+"""Bytes of a name that PostgreSQL does not cut."""
+
+OWN_COLUMNS = ("chunk", "text", "title", "embedding", "embedding_status", "error_message")
+
+IS_VIEW = """
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'v')
+"""
+# a view has a type of its own name
+TAKEN = """
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)
+    OR EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2)
+    OR EXISTS (SELECT FROM sources WHERE view = $2)
+"""
+# of all datasets of a project that is deleted, nothing is shown
+PROJECT_LIVES = """
+EXISTS (SELECT FROM {schema}.sources s JOIN {schema}.projects p ON p.id = s.project_id
+        WHERE s.id = '{source}' AND p.deleted_at IS NULL)
+"""
+SHOWN_OF_ONE = """
+SELECT {columns} FROM {schema}.{chunks} r
+WHERE r.dataset_id = '{dataset}'
+  AND EXISTS (SELECT FROM {schema}.datasets d WHERE d.id = '{dataset}' AND d.deleted_at IS NULL) AND {live}
+"""
+# an array that is made once is a condition on the rows of the index; a join would be one on what it returned
+SHOWN_OF_ALL = """
+SELECT {columns} FROM {schema}.{chunks} r LEFT JOIN {schema}.datasets d ON d.id = r.dataset_id
+WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
+                               UNION ALL SELECT '{source}'::uuid)) AND {live}
+"""
+
+
+async def make(
+    tx: Tx, schema: str, source_id: UUID, table: AttachedTable, wanted: Sequence[str], dataset_id: UUID | None
+) -> str:
+    """Make the view of an attachment, or renew it, and return its name as SQL writes it.
+
+    It gets the first of the `wanted` names that is free, and keeps it. Without `dataset_id` it shows all datasets that the
+    table fills, and says which. Raises `Refused` if it has to change while other views read it.
+    """
+    name = await tx.fetchval("SELECT view FROM sources WHERE id = $1", source_id)
+    if name is None or not await tx.fetchval(IS_VIEW, schema, name):
+        name = await _free_name(tx, schema, source_id, wanted)
+        await tx.execute("UPDATE sources SET view = $2 WHERE id = $1", source_id, name)
+    place = f"{quoted(schema)}.{quoted(name)}"
+    query = await _query(tx, quoted(schema), source_id, table, dataset_id)
+    await tx.execute("SAVEPOINT evervec_view")
+    try:
+        await tx.execute(f"CREATE OR REPLACE VIEW {place} AS {query}")
+    except asyncpg.InvalidTableDefinitionError:  # other columns than it had
+        await tx.execute("ROLLBACK TO SAVEPOINT evervec_view")
+        await _drop(tx, place)
+        await tx.execute(f"CREATE VIEW {place} AS {query}")
+    return str(await tx.fetchval("SELECT format('%I.%I', $1::text, $2::text)", schema, name))
+
+
+async def remove(tx: Tx, schema: str, source_id: UUID) -> None:
+    """Remove the view of an attachment, if it is there. Raises `Refused` that names what reads it."""
+    name = await tx.fetchval("SELECT view FROM sources WHERE id = $1", source_id)
+    if name is not None:
+        await _drop(tx, f"{quoted(schema)}.{quoted(name)}")
+
+
+async def place(tx: ReadTx, schema: str, name: str | None) -> str | None:
+    """Return a view's name as SQL writes it, None if it is not there."""
+    if name is None or not await tx.fetchval(IS_VIEW, schema, name):
+        return None
+    return str(await tx.fetchval("SELECT format('%I.%I', $1::text, $2::text)", schema, name))
+
+
+def names(project: str, name: str, source_id: UUID) -> Iterator[str]:
+    """Return the names that a view may have, in the order in which they are tried."""
+    for one in (name, f"{name}_rows", f"{project}_{name}", f"{project}_{name}_{source_id.hex}"):
+        yield _fitting(one)
+
+
+def _fitting(name: str) -> str:
+    """Return a name that PostgreSQL does not cut: the end of a long one becomes a digest of it."""
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+
+
+async def _free_name(tx: Tx, schema: str, source_id: UUID, wanted: Sequence[str]) -> str:
+    await tx.execute("UPDATE sources SET view = NULL WHERE id = $1", source_id)
+    for name in wanted:
+        if not await tx.fetchval(TAKEN, schema, name):
+            return name
+    raise Refused(reason=f"No name for its view is free in schema {schema}: tried {', '.join(wanted)}.")
+
+
+async def _drop(tx: Tx, place: str) -> None:
+    try:
+        await tx.execute(f"DROP VIEW IF EXISTS {place}")
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise Refused(
+            reason=f"The view {place} is read by something of yours ({error.detail}). Drop that first, then run this again."
+        ) from error
+
+
+async def _query(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None) -> str:
+    live = PROJECT_LIVES.format(schema=schema, source=source_id)
+    columns = [f"{await _value(tx, column.type, number)} AS {quoted(column.name)}"
+               for number, column in enumerate(table.key)]  # fmt: skip
+    taken = {column.name for column in table.key}
+    own = [(name, f"r.{name}") for name in OWN_COLUMNS]
+    if dataset_id is None:
+        own.append(("dataset", "d.slug"))
+    columns += [f"{value} AS {quoted(f'evervec_{name}' if name in taken else name)}" for name, value in own]
+    chosen = SHOWN_OF_ALL if dataset_id is None else SHOWN_OF_ONE
+    return chosen.format(
+        schema=schema,
+        chunks=CHUNKS_VIEW,
+        columns=", ".join(columns),
+        source=source_id,
+        dataset=dataset_id,
+        live=live,
+    )
+
+
+async def _value(tx: ReadTx, type_: str, number: int) -> str:
+    """Return SQL for a value of the key in its own type; as text where this database does not have that type."""
+    value = f"(r.key ->> {number})"
+    return value_of(type_, value) if await tx.fetchval("SELECT to_regtype($1) IS NOT NULL", type_) else value

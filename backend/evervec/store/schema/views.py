@@ -1,0 +1,144 @@
+"""What is read from SQL: the chunks of attached tables as one view, which their own views select from, and `search`.
+
+Both name the width of the active space, or no index would fit: `evervec_show_vectors` makes them again when it changes.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from evervec.store.connections import quoted
+from evervec.store.rights import CHUNKS_VIEW
+from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, Embeddable
+from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
+
+SHOW: Final = "evervec_show_vectors"
+
+# The outer cast takes the width off the column, so that a replaced view has the same columns and keeps its rights and
+# whatever reads it; the planner looks through that cast. The branches have no condition: only then they are planned as one
+# sorted set, with the HNSW index for the first. A failed row whose dataset is not known is listed under its source.
+CHUNKS_SHOWN = """
+CREATE OR REPLACE VIEW {schema}.{view} AS
+SELECT r.dataset_id, coalesce(d.key, r.key) AS key, c.ordinal AS chunk, c.content AS text, d.title, r.embedding,
+       CASE WHEN r.reason IS NOT NULL THEN 'FAILED'
+            WHEN r.content_hash IS NULL THEN 'EMPTY'
+            WHEN r.embedded_hash = r.content_hash THEN 'READY'
+            WHEN r.failed_hash = r.content_hash THEN 'FAILED'
+            ELSE 'PENDING' END AS embedding_status,
+       CASE WHEN r.embedded_hash IS DISTINCT FROM r.content_hash THEN w.last_error ELSE r.reason END AS error_message
+FROM (
+    SELECT e.kind, e.vector_id, e.row_id, e.dataset_id, e.content_hash, e.embedded_hash, e.failed_hash,
+           (e.embedding::%1$s.halfvec%2$s)::%1$s.halfvec AS embedding, NULL::jsonb AS key, NULL::text AS reason
+    FROM {schema}.embeddings e
+    UNION ALL
+    SELECT {kind}::smallint, NULL::bigint, NULL::bigint, coalesce(f.dataset_id, f.source_id), NULL::bytea, NULL::bytea, NULL::bytea,
+           NULL::%1$s.halfvec, f.key, f.reason
+    FROM {schema}.attached_failures f
+) r
+LEFT JOIN {schema}.chunks c ON c.id = r.row_id
+LEFT JOIN {schema}.documents d ON d.id = c.document_id
+LEFT JOIN {schema}.embed_work w ON w.vector_id = r.vector_id AND w.content_hash = r.content_hash
+WHERE r.kind = {kind} AND (d.key IS NOT NULL OR r.key IS NOT NULL)
+"""
+
+# few rows are compared one by one, and so are all where the graph returned fewer than were asked for
+OF_KIND = """
+    found := (SELECT count(*) FROM (SELECT FROM {schema}.embeddings e WHERE e.dataset_id = chosen AND e.kind = {kind}
+                                    AND e.embedding IS NOT NULL LIMIT {below}) s);
+    best := '{{}}';
+    IF found = {below} THEN
+        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+            WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
+            ORDER BY e.embedding::%1$s.halfvec%2$s OPERATOR(%1$s.<=>) search.query_vector::%1$s.halfvec%2$s LIMIT search.k);
+    END IF;
+    IF found > 0 AND cardinality(best) < search.k THEN
+        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+            WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
+            ORDER BY e.embedding OPERATOR(%1$s.<=>) search.query_vector LIMIT search.k);
+    END IF;
+    nearest := nearest || best;
+"""
+
+NEAREST = """
+CREATE OR REPLACE FUNCTION {schema}.search(query_vector %1$s.vector, dataset text, k integer DEFAULT 10)
+RETURNS TABLE (kind text, id bigint, score double precision, text text, title text, document text, chunk integer,
+               table_name text, key jsonb, fields jsonb)
+LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+AS $search$
+#variable_conflict use_column
+DECLARE
+    scope uuid[];
+    chosen uuid;
+    found bigint;
+    best bigint[];
+    nearest bigint[] := '{{}}';
+    -- SET would be refused to a role that restores a dump before pgvector is loaded
+    ef_search text := current_setting('hnsw.ef_search');
+    iterative_scan text := current_setting('hnsw.iterative_scan');
+BEGIN
+    -- {show}() makes this again for another space
+    scope := ARRAY(SELECT d.id FROM {schema}.datasets d JOIN {schema}.projects p ON p.id = d.project_id
+        WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
+          AND search.dataset IN (d.slug, p.slug || '/' || d.slug, d.id::text));
+    IF cardinality(scope) <> 1 THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+            MESSAGE = format('There %%s dataset %%L.', CASE cardinality(scope) WHEN 0 THEN 'is no' ELSE 'is more than one' END, search.dataset),
+            HINT = 'Write project/dataset, as `evervec status` lists them.';
+    END IF;
+    chosen := scope[1];
+    PERFORM set_config('hnsw.iterative_scan', 'strict_order', true),
+            set_config('hnsw.ef_search', least(1000, greatest(100, 4 * search.k))::text, true);
+{kinds}
+    RETURN QUERY
+    SELECT CASE e.kind {names} END, e.row_id, 1 - (e.embedding OPERATOR(%1$s.<=>) search.query_vector) AS score,
+           CASE e.kind {texts} END, d.title, d.uri, c.ordinal,
+           CASE WHEN d.key IS NOT NULL THEN (SELECT s.name FROM {schema}.sources s JOIN {schema}.datasets o ON o.source_id = s.id
+                                             WHERE o.id = e.dataset_id) END, d.key, d.fields
+    FROM {schema}.embeddings e
+    LEFT JOIN {schema}.chunks c ON e.kind = {chunk} AND c.id = e.row_id
+    LEFT JOIN {schema}.documents d ON d.id = c.document_id
+    WHERE e.vector_id = ANY(nearest) AND e.embedding IS NOT NULL
+    ORDER BY 3 DESC, e.kind, e.row_id LIMIT search.k;
+    PERFORM set_config('hnsw.iterative_scan', iterative_scan, true), set_config('hnsw.ef_search', ef_search, true);
+END
+$search$
+"""
+
+# A function of that name which is not ours stays, where the schema is shared with others.
+SHOW_VECTORS = """
+DECLARE
+    width text := (SELECT format('(%s)', s.dimensions) FROM {schema}.embedding_spaces s WHERE s.state = 'active');
+    home text;
+BEGIN
+    SELECT quote_ident(n.nspname) INTO STRICT home
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+    EXECUTE format($made${chunks}$made$, home, coalesce(width, ''));
+    IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = 'search'
+                   AND p.prosrc NOT LIKE '%{show}()%') THEN
+        EXECUTE format($made${nearest}$made$, home, coalesce(width, ''));
+        EXECUTE format('REVOKE ALL ON FUNCTION {schema}.search(%s.vector, text, integer) FROM PUBLIC', home);
+    END IF;
+END"""
+
+
+def show_vectors(schema: str) -> str:
+    """Return the body of the function that makes the view and `search` for the active space; `schema` is quoted."""
+    chunks = CHUNKS_SHOWN.format(schema=schema, view=CHUNKS_VIEW, kind=CHUNK.kind)
+    nearest = NEAREST.format(
+        schema=schema,
+        show=SHOW,
+        chunk=CHUNK.kind,
+        kinds="".join(OF_KIND.format(schema=schema, kind=one.kind, below=EXACT_SEARCH_BELOW) for one in EMBEDDABLES),
+        names=" ".join(f"WHEN {one.kind} THEN '{one.name}'" for one in EMBEDDABLES),
+        texts=" ".join(f"WHEN {one.kind} THEN ({_text(schema, one)})" for one in EMBEDDABLES),
+    )
+    return SHOW_VECTORS.format(schema=schema, show=SHOW, chunks=chunks, nearest=nearest)
+
+
+def _text(schema: str, embeddable: Embeddable) -> str:
+    return f"SELECT {embeddable.text} FROM {schema}.{embeddable.table} r WHERE r.{embeddable.key} = e.row_id"
+
+
+def install(schema: str) -> Iterator[str]:
+    """Return the statements that make what reads the newest tables: to be run after all migrations."""
+    yield f"SELECT {quoted(schema)}.{SHOW}()"

@@ -145,7 +145,7 @@ def test_a_long_transaction_is_named_and_nothing_is_half_made(
     [
         (("public.nothing", "--text", "a", "--dataset", "d"), ("public.nothing",)),
         (("public.articles", "--dataset", "d"), ("--text", "--columns")),
-        (("public.articles", "--text", "title", "--columns", "title", "--dataset", "d"), ("not both",)),
+        (("public.articles", "--text", "title", "--columns", "title", "--dataset", "d"), ("one of --text",)),
         (("public.articles", "--text", "title"), ("--dataset",)),
         (("public.articles", "--text", "title", "--dataset", "d", "--capture", "poll"), ("--capture",)),
         (("public.articles", "--text", "random()::text", "--dataset", "d"), ("immutable",)),

@@ -163,7 +163,7 @@ async def test_what_can_not_be_searched_as_objects_says_why(local: SemanticCore,
 async def test_mistakes_in_python_are_named(local: SemanticCore, app: AsyncEngine) -> None:
     with pytest.raises(SourceError, match="its columns are id, title"):
         await local.attach("articles", text="titel", dataset="app/articles")
-    with pytest.raises(SourceError, match="and not both"):
+    with pytest.raises(SourceError, match="one of --text, --columns and --template"):
         await local.attach(Article, text=Article.title, columns=[Article.title], dataset="app/articles")
     with pytest.raises(Refused, match=r"reads unattached\.id"):
         await local.attach(Article, text=col(Unattached.id), dataset="app/articles")

@@ -15,6 +15,7 @@ def described(
     dataset_name: str,
     expressions: Mapping[str, object],
     columns: Sequence[object],
+    template: str | None,
     fields: Sequence[object],
     dataset_column: object,
 ) -> AttachmentDescription:
@@ -27,6 +28,7 @@ def described(
         dataset=dataset,
         dataset_column=None if dataset_column is None else column_name(table, "dataset_column", dataset_column),
         dataset_name=dataset_name,
+        template=template,
         columns=column_names(table, "columns", columns),
         fields=column_names(table, "fields", fields),
         **{option: sql_of(table, option, value) for option, value in expressions.items()},

@@ -200,6 +200,7 @@ class SemanticCore:
         *,
         text: object = None,
         columns: Sequence[object] = (),
+        template: str | None = None,
         title: object = None,
         where: object = None,
         fields: Sequence[object] = (),
@@ -215,7 +216,7 @@ class SemanticCore:
         """Embed a table in place, as `evervec attach` does: a mapped class, or the name of a table.
 
         `text`, `title` and `where` are expressions of SQLAlchemy over the class's columns (`Article.title + Article.body`)
-        or SQL; `columns`, `fields` and `dataset_column` are its attributes or names. `dataset` may name the project, too
+        or SQL; a `template` is filled in with columns (`{title}: {body}`); `columns`, `fields` and `dataset_column` are its attributes or names. `dataset` may name the project, too
         (`app/articles`). The call returns when the triggers are there; workers take existing rows in. Attaching in the same
         way again changes nothing, so a program may do it whenever it starts.
 
@@ -232,6 +233,7 @@ class SemanticCore:
             dataset_name=dataset_name,
             expressions={"text": text, "title": title, "where": where},
             columns=columns,
+            template=template,
             fields=fields,
             dataset_column=dataset_column,
         )

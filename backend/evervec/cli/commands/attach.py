@@ -23,6 +23,12 @@ Table = Annotated[str, typer.Argument(metavar="TABLE", help='articles, public.ar
 InProject = Annotated[str, typer.Option("--project", metavar="NAME", help="The project of its dataset.")]
 Text = Annotated[str | None, typer.Option(metavar="SQL", help="Its text: an expression over its columns.")]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Its text: the values of these columns, joined.")]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Its text: this, with {columns} filled in; \\n is a line break, and an empty line goes."
+    ),
+]
 Title = Annotated[str | None, typer.Option(metavar="SQL", help="Its title: a column, or an expression.")]
 Where = Annotated[str | None, typer.Option(metavar="SQL", help="Only rows that meet this condition.")]
 Fields = Annotated[str | None, typer.Option(metavar="A,B", help="Columns whose values its hits carry.")]
@@ -56,6 +62,7 @@ def attach(
     dataset_name: NameOf = "{value}",
     text: Text = None,
     columns: Columns = None,
+    template: Template = None,
     title: Title = None,
     where: Where = None,
     fields: Fields = None,
@@ -78,6 +85,7 @@ def attach(
         dataset_name=dataset_name,
         text=text,
         columns=_names(columns),
+        template=None if template is None else template.replace("\\n", "\n"),
         title=title,
         where=where,
         fields=_names(fields),

@@ -8,13 +8,14 @@ from pydantic import ValidationError, field_validator, model_validator
 from evervec.domain.attachment import AttachedTable
 from evervec.errors import SourceError
 from evervec.sources.sql import template as templates
-from evervec.sources.sql.description import Described, Identifier, NonBlank, parts_of
+from evervec.sources.sql.description import Described, Identifier, NonBlank, RecordTemplate, parts_of
 
 
 class AttachmentDescription(Described):
     """What an operator says of a table: where it is, what its text is, and which dataset its rows belong to.
 
-    `text`, `title` and `where` are SQL over its columns; with `columns` in place of `text`, their values are joined. Rows
+    `text`, `title` and `where` are SQL over its columns; in place of `text`, the values of `columns` are joined, or a
+    `template` is filled in with values as that of an SQL source is (`Order {number}: {status}`). Rows
     belong to `dataset`, or each to the one that its `dataset_column` names.
     """
 
@@ -25,6 +26,7 @@ class AttachmentDescription(Described):
     dataset_name: str = "{value}"
     text: NonBlank | None = None
     columns: tuple[Identifier, ...] = ()
+    template: RecordTemplate | None = None
     title: NonBlank | None = None
     where: NonBlank | None = None
     fields: tuple[Identifier, ...] = ()
@@ -50,8 +52,8 @@ class AttachmentDescription(Described):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.text is None) == (not self.columns):
-            raise ValueError("give its text: an expression by --text, or columns by --columns, and not both")
+        if sum([self.text is not None, bool(self.columns), self.template is not None]) != 1:
+            raise ValueError("give its text by one of --text, --columns and --template")
         if (self.dataset is None) == (self.dataset_column is None):
             raise ValueError(
                 "give --dataset for all rows, or --dataset-column with the column that names it, and not both"
@@ -62,6 +64,11 @@ class AttachmentDescription(Described):
     def relation(self) -> tuple[str, ...]:
         """Return the table's name, with its schema before it if one is given; unquoted."""
         return parts_of(self.table)
+
+    @property
+    def template_lines(self) -> tuple[templates.Line, ...]:
+        """Return the lines of the template, each with its parts: the text before a column, and the column's name."""
+        return () if self.template is None else templates.lines(self.template)
 
     def dataset_of(self, tenant: str | None) -> str:
         """Return the name of the dataset of a tenant's rows; None where all rows belong to one dataset."""

@@ -9,8 +9,8 @@ import orjson
 
 from evervec.domain.text import clean, is_blank
 
-_Parts = tuple[tuple[str, str | None], ...]
-"""The text before a field, and the field's name; None after the last field."""
+Line = tuple[tuple[str, str | None], ...]
+"""The parts of a line: the text before a field, and the field's name; None after the last field."""
 
 
 def fields(template: str) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def fields(template: str) -> tuple[str, ...]:
 
     Raises `ValueError` for an invalid one: an unmatched brace, a field without a name, a format, an attribute.
     """
-    return tuple(dict.fromkeys(name for line in _lines(template) for _, name in line if name is not None))
+    return tuple(dict.fromkeys(name for line in lines(template) for _, name in line if name is not None))
 
 
 def render(template: str, record: Mapping[str, object]) -> str:
@@ -29,20 +29,21 @@ def render(template: str, record: Mapping[str, object]) -> str:
     shown = {name: _shown(record[name]) for name in fields(template)}
     if all(map(is_blank, shown.values())):
         return ""
-    return clean("\n".join(_filled(line, shown) for line in _lines(template) if _has_values(line, shown)))
+    return clean("\n".join(_filled(line, shown) for line in lines(template) if _has_values(line, shown)))
 
 
-def _has_values(line: _Parts, shown: Mapping[str, str]) -> bool:
+def _has_values(line: Line, shown: Mapping[str, str]) -> bool:
     names = [name for _, name in line if name is not None]
     return not names or any(not is_blank(shown[name]) for name in names)
 
 
-def _filled(line: _Parts, shown: Mapping[str, str]) -> str:
+def _filled(line: Line, shown: Mapping[str, str]) -> str:
     return "".join(literal + (shown[name] if name is not None else "") for literal, name in line)
 
 
 @lru_cache(maxsize=256)
-def _lines(template: str) -> tuple[_Parts, ...]:
+def lines(template: str) -> tuple[Line, ...]:
+    """Return the lines of a template, each with its parts. Raises `ValueError` for an invalid one."""
     # a field's name has no line break, so a template can be read line by line
     return tuple(tuple(_part(*part) for part in Formatter().parse(line)) for line in template.split("\n"))
 

@@ -1,16 +1,17 @@
-"""Lets PostgreSQL itself check the expressions of an attachment, and write them so that they mean the same in any session.
+"""Makes expressions of columns and templates; lets PostgreSQL check them, and write them so that they mean the same in any session.
 
 A generated column accepts exactly what the text of a row may be: an immutable expression over the columns of one row.
 PostgreSQL keeps on which columns it depends, and prints it with every function and operator in its schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from evervec.domain.attachment import AttachedColumn
 from evervec.errors import SourceError
+from evervec.store.connections import quoted
 from evervec.store.session import Tx
 
 BYTES = "bytea"
@@ -30,6 +31,10 @@ WHY_REFUSED = {
     "immutable functions: for a date, `to_char` is not one, `extract` is",
     "subquery": "it reads another table; a change there would go unnoticed. Use the columns of one row",
 }
+
+
+TemplateLine = Sequence[tuple[str, str | None]]
+"""The parts of a line: the text before a column, and the column's name; None after the last column."""
 
 
 @dataclass(frozen=True)
@@ -97,3 +102,36 @@ async def _require_no_bytes(tx: Tx, where: str, probe: str, expression: str) -> 
     await tx.fetch(f'DROP VIEW {probe[:-1]}_type"')
     if type_ == BYTES:
         raise SourceError(where=where, reason=f"--text {expression[:200]!r} is of type {type_}, which is no text.")
+
+
+def joined(columns: Sequence[str]) -> str:
+    """Return the expression of the columns' values with blank lines between them; what is NULL is left out."""
+    parts = " || ".join(f"coalesce(E'\\n\\n' || {quoted(name)}::text, '')" for name in columns)
+    return f"substr({parts}, 3)"
+
+
+def filled_in(lines: Sequence[TemplateLine]) -> str:
+    """Return the expression of a template: a line whose columns are all empty is left out, and so is a text without values."""
+    names = [name for line in lines for _, name in line if name is not None]
+    text = " || ".join(f"coalesce(E'\\n' || {_line(line)}, '')" for line in lines)
+    return f"CASE WHEN {_any_value(names)} THEN substr({text}, 2) END"
+
+
+def _line(line: TemplateLine) -> str:
+    names = [name for _, name in line if name is not None]
+    parts = [part for text, name in line for part in (_literal(text), *([_value(name)] if name is not None else []))]
+    said = " || ".join(parts or ["''"])
+    return f"CASE WHEN {_any_value(names)} THEN {said} END" if names else said
+
+
+def _any_value(names: Sequence[str]) -> str:
+    """Return the condition that one of some columns has more than blanks."""
+    return " OR ".join(f"{_value(name)} ~ '\\S'" for name in dict.fromkeys(names))
+
+
+def _value(name: str) -> str:
+    return f"coalesce({quoted(name)}::text, '')"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

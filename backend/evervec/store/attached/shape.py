@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from evervec.domain.attachment import AttachedColumn, AttachedTable
 from evervec.errors import SourceError
-from evervec.store.attached.expressions import Expressions, resolved
+from evervec.store.attached.expressions import Expressions, filled_in, joined, resolved
 from evervec.store.attached.keys import FORMS
 from evervec.store.connections import quoted
 from evervec.store.session import Database, Tx
@@ -71,6 +71,11 @@ class DescribedAttachment(Protocol):
     @property
     def columns(self) -> Sequence[str]:
         """Return the columns whose values are the text."""
+        ...
+
+    @property
+    def template_lines(self) -> Sequence[Sequence[tuple[str, str | None]]]:
+        """Return the lines of its template: the texts before columns, with the columns' names; None after the last one."""
         ...
 
     @property
@@ -138,7 +143,7 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment) -> Shape
     unique = await tx.fetch(UNIQUE_INDEXES, found["oid"])
     key = _key(where, unique, columns, {row["name"] for row in rows if row["filled"]}, _enums(rows))
     place = f"{quoted(found['schema'])}.{quoted(found['name'])}"
-    text = described.text or _joined(described.columns)
+    text = described.text or (joined(described.columns) if described.columns else filled_in(described.template_lines))
     title = described.title
     title = quoted(title) if title is not None and title in columns else title
     wanted = Expressions(text, title, described.where)
@@ -201,14 +206,16 @@ def _require_rights(where: str, found: Any) -> None:
 
 
 def _require_columns(where: str, described: DescribedAttachment, columns: Mapping[str, AttachedColumn]) -> None:
-    named = [("--columns", name) for name in described.columns] + [("--fields", name) for name in described.fields]
+    templated = [name for line in described.template_lines for _, name in line if name is not None]
+    named = [("--columns", name) for name in described.columns] + [("--template", name) for name in templated]
+    named += [("--fields", name) for name in described.fields]
     named += [("--dataset-column", described.dataset_column)] if described.dataset_column else []
     for option, name in named:
         if name not in columns:
             raise SourceError(where=where, reason=f"{option} names {name!r}; its columns are {', '.join(columns)}.")
-    for name in described.columns:
-        if columns[name].type == "bytea":
-            raise SourceError(where=where, reason=f"--columns names {name!r}, which holds bytes (bytea) and no text.")
+    for option, name in named:
+        if option in ("--columns", "--template") and columns[name].type == "bytea":
+            raise SourceError(where=where, reason=f"{option} names {name!r}, which holds bytes (bytea) and no text.")
 
 
 def _enums(rows: Sequence[Any]) -> set[str]:
@@ -237,12 +244,6 @@ def _key(
         where=where,
         reason=f"{reason}. Its rows need a key: ALTER TABLE … ADD PRIMARY KEY (…), or ALTER COLUMN … SET NOT NULL.",
     )
-
-
-def _joined(columns: Sequence[str]) -> str:
-    """Return the expression of the columns' values with blank lines between them; what is NULL is left out."""
-    parts = " || ".join(f"coalesce(E'\\n\\n' || {quoted(name)}::text, '')" for name in columns)
-    return f"substr({parts}, 3)"
 
 
 def _warnings(found: Any) -> list[str]:

@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 from evervec.pipeline.clients import ProviderClients
+from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
@@ -165,7 +166,9 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
-        found = Resources(settings, database, broker, doorbell, clients, mirrors)
+        others = OtherDatabases(settings.connect_seconds, settings.sweep_seconds)
+        closing.push_async_callback(others.aclose)
+        found = Resources(settings, database, broker, doorbell, clients, mirrors, others)
         attach(broker, found)
         yield found
 

@@ -185,6 +185,28 @@ class SourceDownError(EvervecError):
     """The source {name} at {where} does not answer ({reason}). Nothing was changed; the next run continues from here."""
 
 
+class OtherDatabaseDownError(EvervecError):
+    """The database of attached tables at {where} does not answer ({reason}).
+
+    What is written there meanwhile is taken in when it answers again. If it is gone for good, run `evervec detach TABLE
+    --forget`.
+    """
+
+
+class OtherDatabaseRefusedError(EvervecError):
+    """The database of attached tables at {where} refuses: {reason}.
+
+    See what a role needs there with `evervec attach TABLE --url … --print-sql`, and let its administrator run that.
+    """
+
+
+class MissingOutboxRightsError(EvervecError):
+    """The role of --url at {where} may not read the change records there. Let their owner run: {statements};
+
+    Then attach the table again.
+    """
+
+
 class ConflictError(EvervecError):
     """PostgreSQL ended this transaction, because another one was in its way ({reason}).
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
 from evervec.pipeline.clients import ProviderClients
+from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
@@ -101,7 +102,9 @@ async def open_runtime(
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)
-        resources = Resources(settings, database, broker, doorbell, clients, mirrors)
+        others = OtherDatabases(settings.connect_seconds, settings.sweep_seconds)
+        closing.push_async_callback(others.aclose)
+        resources = Resources(settings, database, broker, doorbell, clients, mirrors, others)
         await (providers.ensure_default if default_provider else providers.build_indexes)(resources)
         yield Runtime(settings, stack, resources)
 

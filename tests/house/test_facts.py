@@ -110,4 +110,9 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
     public = {
         name for name, found in inspect.getmembers(sweep, inspect.iscoroutinefunction) if name.endswith("_waiting")
     }
-    assert {stage.__name__ for stage in sweep.SWEEP_STAGES} == public | {"clean_up", "follow_tables", "repair_triggers"}
+    assert {stage.__name__ for stage in sweep.SWEEP_STAGES} == public | {
+        "clean_up",
+        "follow_elsewhere",
+        "follow_tables",
+        "repair_triggers",
+    }

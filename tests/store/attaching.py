@@ -8,7 +8,7 @@ from uuid import UUID
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.sources.attached.description import Attachment, describe
 from evervec.store import datasets, sources
-from evervec.store.attached import capture, changes, rows, shape
+from evervec.store.attached import capture, changes, problems, rows, shape
 from evervec.store.attached.rows import AttachedRow
 from evervec.store.session import Database, Tx
 
@@ -53,7 +53,7 @@ class Attached:
     async def problems(self) -> Sequence[str]:
         """Return what is wrong, as status says it."""
         async with self.database.read() as tx:
-            found = await capture.state(tx, self.database.schema, self.source_id, self.table)
+            found = await problems.state(tx, self.database.schema, self.source_id, self.table)
         return [f"{one.what} {one.problem}" for one in found.problems]
 
     async def detach(self) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from evervec.errors import Refused
 from evervec.pipeline.clients import ProviderClients
+from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
@@ -34,6 +35,8 @@ class Resources:
     doorbell: Doorbell
     clients: ProviderClients
     mirrors: Mirrors
+    others: OtherDatabases = field(default_factory=OtherDatabases)
+    """Databases of attached tables that are not ours."""
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
     """Limits the running index runs, each of which reads, chunks and embeds at the same time."""
 

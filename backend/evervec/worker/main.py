@@ -6,7 +6,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError
-from evervec.pipeline.attached.follow import follow_tables
+from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.rung_datasets import RungDatasets
@@ -22,6 +22,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     """Run tasks and sweep until `finish` is set; then finish running tasks, and release those only fetched."""
     attach(runtime.broker, runtime.resources)
     settings = runtime.settings
+    runtime.resources.others.listen()
     wakes = [asyncio.Event() for _ in SWEEP_STAGES]
     async with asyncio.TaskGroup() as group:
         # one task a stage, so that a slow chat model does not delay embedding
@@ -77,7 +78,8 @@ async def _sweep(resources: Resources, stage: Stage, wake: asyncio.Event, finish
     """Run one stage of the sweep every few seconds, and when woken. An error is logged and does not end the loop."""
     settings = resources.settings
     # whoever writes to an attached table rings for nobody: a NOTIFY would take a lock of the whole server at each commit
-    usual = min(settings.attached_seconds, settings.sweep_seconds) if stage is follow_tables else settings.sweep_seconds
+    is_following = stage in (follow_tables, follow_elsewhere)
+    usual = min(settings.attached_seconds, settings.sweep_seconds) if is_following else settings.sweep_seconds
     while not finish.is_set():
         wake.clear()
         pause = settings.sweep_seconds

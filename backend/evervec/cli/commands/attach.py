@@ -1,5 +1,7 @@
 """`evervec attach`, `attachments` and `detach`: tables that are embedded where they are."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +20,7 @@ from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.attached.report import AttachmentReport
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import AttachmentDescription, describe
+from evervec.sources.sql.loading import expanded
 
 Table = Annotated[str, typer.Argument(metavar="TABLE", help='articles, public.articles or shop."odd.name".')]
 InProject = Annotated[str, typer.Option("--project", metavar="NAME", help="The project of its dataset.")]
@@ -38,6 +41,20 @@ ByColumn = Annotated[
 ]
 NameOf = Annotated[
     str, typer.Option("--dataset-name", metavar="TEXT", help="The name of such a dataset, with {value} in it.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="The table's database, if it is not ours; ${NAME} is taken from the environment."
+    ),
+]
+Outbox = Annotated[str, typer.Option(metavar="SCHEMA", help="The schema of our change records in that database.")]
+PrintSql = Annotated[
+    bool, typer.Option("--print-sql", metavar="", help="Print what an administrator would run there; change nothing.")
+]
+Forget = Annotated[
+    bool,
+    typer.Option("--forget", metavar="", help="Do not ask the table's database, which is not ours and may be gone."),
 ]
 Capture = Annotated[str, typer.Option(metavar="HOW", help="How changes are noticed: triggers.")]
 Rate = Annotated[
@@ -67,6 +84,9 @@ def attach(
     where: Where = None,
     fields: Fields = None,
     capture: Capture = "triggers",
+    url: Url = None,
+    outbox: Outbox = "evervec_outbox",
+    print_sql: PrintSql = False,
     newest_first: Newest = False,
     rows_per_second: Rate = None,
     replace: Replace = False,
@@ -89,7 +109,13 @@ def attach(
         title=title,
         where=where,
         fields=_names(fields),
+        url=None if url is None else expanded(url, "--url", os.environ),
+        outbox=outbox,
     )
+    if print_sql:
+        # as it is: output for people is wrapped
+        sys.stdout.writelines(f"{one};\n" for one in call(lambda r: attaching.statements(r, described)))
+        return
     options = AttachOptions(newest_first, rows_per_second, replace)
     done, progress, embedded = call(
         lambda r: _attach(r, described, options, wait=wait and not dry_run, dry=dry_run), queue=True
@@ -168,20 +194,24 @@ def _row(one: AttachmentReport) -> tuple[object, ...]:
 
 def _details(one: AttachmentReport) -> list[str]:
     """Return speed and rest of what is being taken in, how far it lags behind, and what embedding all of it costs."""
-    said = []
+    said = [] if one.where is None else [f"in {one.where}"]
     if one.state == "taking in" and one.rows_per_second:
         left = "" if one.remaining_seconds is None else f", about {one.remaining_seconds:,.0f} s left"
         said.append(f"{one.rows_per_second:,.0f} rows/s{left}")
     if one.lag_seconds is not None:
         said.append(f"the oldest change waits for {one.lag_seconds:,.1f} s")
+    if one.next_try is not None:
+        said.append(f"tried again at {one.next_try}")
     if one.cost_usd:
         said.append(f"{one.tokens:,} tokens, {money(one.cost_usd)}")
     return said
 
 
-def detach(table: Table, project: Project = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+def detach(
+    table: Table, project: Project = None, forget: Forget = False, dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Detach a table: leave no trigger, function, document or vector behind. The table itself is not touched."""
-    done = call(lambda r: detaching.detach(r, table, project=project, dry=dry_run), queue=True)
+    done = call(lambda r: detaching.detach(r, table, project=project, dry=dry_run, forget=forget), queue=True)
     output.document(done) if as_json else _show_detached(done, dry_run)
 
 
@@ -192,3 +222,7 @@ def _show_detached(done: Detached, dry: bool) -> None:
         output.info("Nothing was done.")
     else:
         output.echo(f"{done.table} is detached: {what} removed in {done.seconds:.1f} s.")
+    if done.left:
+        output.info("Its database was not cleaned. Run there:")
+        for statement in done.left:
+            output.echo(statement, indent=2)

@@ -1,13 +1,15 @@
 """A table is attached: looked at, registered with its dataset, and captured, in one transaction."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from evervec.domain.attachment import AttachedTable
 from evervec.domain.naming import slug
 from evervec.domain.sources import SourceType
 from evervec.errors import Refused
+from evervec.pipeline.attached import elsewhere
 from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached import records
@@ -15,7 +17,10 @@ from evervec.sources.attached.description import Attachment, AttachmentDescripti
 from evervec.store import datasets, sources
 from evervec.store.attached import attachments, capture, shape, views
 from evervec.store.attached import documents as attached_documents
+from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
+from evervec.store.captures import installing
+from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
 
@@ -62,37 +67,72 @@ async def attach(
     Rows that are there already are taken in by workers afterwards. Nothing changes if it is attached in the same way.
 
     Raises `SourceError` for a table or an expression that can not be used, `Refused` for a dataset that holds something
-    else or an attachment of another description, `TableBusyError` if the table stays locked.
+    else or an attachment of another description, `TableBusyError` if the table stays locked, and what another database
+    raises.
     """
     started = perf_counter()
-    found = await shape.probe(resources.database, described)
-    stored = await _stored(resources, described, found.table)
+    there = await elsewhere.opened(resources, described)
+    found = await shape.probe(there or resources.database, described, elsewhere=there is not None)
+    stored = await _stored(resources, described, found.table, there)
     _check(described, stored, options)
     if stored is not None and _is_same(stored, described, found.table):
+        if there is not None and not dry:
+            await elsewhere.renew(resources, stored, described, there, seconds=TABLE_LOCK_SECONDS)
         view = await _view(resources, described, stored)
         return _attached("unchanged", described, found, stored.id, view, started)
     if dry:
         return _attached("planned", described, found, None, None, started)
-    source_id = uuid4() if stored is None else stored.id
-    view = await capture.install(
-        resources.database,
-        source_id,
-        found.table,
-        lambda tx: _register(tx, resources, described, found, options, source_id, stored),
-        seconds=TABLE_LOCK_SECONDS,
+    source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
+    register = partial(
+        _register,
+        resources=resources,
+        described=described,
+        found=found,
+        options=options,
+        source_id=source_id,
+        stored=stored,
+        where=None if there is None else there.where,
     )
+    if there is None:
+        view = await capture.install(resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS)
+    else:
+        view = await elsewhere.attach_captured(
+            resources, there, source_id, found.table, register, is_new=stored is None, seconds=TABLE_LOCK_SECONDS
+        )
     return _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
 
 
-async def _stored(resources: Resources, described: AttachmentDescription, table: AttachedTable) -> SourceRecord | None:
+async def statements(resources: Resources, described: AttachmentDescription) -> list[str]:
+    """Return what an administrator of another database would run there so that a table of it can be attached."""
+    there = await elsewhere.opened(resources, described)
+    if there is None:
+        raise Refused(reason="--print-sql is for a database that is not ours: give its --url.")
+    found = await shape.probe(there, described, elsewhere=True)
+    stored = await _stored(resources, described, found.table, there)
+    source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
+    return await installing.planned(there, source_id, found.table)
+
+
+async def _stored(
+    resources: Resources, described: AttachmentDescription, table: AttachedTable, there: OtherDatabase | None
+) -> SourceRecord | None:
     """Return the attachment of this table in the project, also one that was made under another name of the table."""
     project = slug("Project", described.project)
     async with resources.database.read() as tx:
-        known = await sources.of_type(tx, SourceType.ATTACHED, project=project)
+        found = await sources.of_type(tx, SourceType.ATTACHED, project=project)
+    known = [one for one in found if (one.url_encrypted is None) == (there is None)]
+    where = None if there is None else there.where
     for one in known:
-        if Attachment.load(one.spec).table.oid == table.oid:
+        attachment = Attachment.load(one.spec)
+        if (attachment.where, attachment.table.oid) == (where, table.oid):
             return one
-    return next((one for one in known if one.name == table.label), None)
+    if there is not None:
+        # its address may be another one by now, or it was restored: its triggers are there all the same
+        async with there.read() as tx:
+            for one in known:
+                if any(row["oid"] == table.oid for row in await capture.present(tx, there.schema, one.id)):
+                    return one
+    return next((one for one in known if one.name == elsewhere.name_of(table, where)), None)
 
 
 def _check(described: AttachmentDescription, stored: SourceRecord | None, options: AttachOptions) -> None:
@@ -102,7 +142,7 @@ def _check(described: AttachmentDescription, stored: SourceRecord | None, option
     differs = [
         f"--{name.replace('_', '-')}"
         for name in type(described).model_fields
-        if name != "table" and getattr(before, name) != getattr(described, name)
+        if name not in ("table", "url") and getattr(before, name) != getattr(described, name)
     ]
     if not differs:
         return
@@ -146,6 +186,10 @@ async def _show(
 ) -> str:
     """Make the view of an attachment, named as its dataset, or as the table if it fills several."""
     name = table.name if described.dataset is None else slug("Dataset", described.dataset)
+    if described.url is not None:
+        # an enum of another database does not exist here
+        key = [one if one.type in FORMS else replace(one, type="text") for one in table.key]
+        table = replace(table, key=tuple(key))
     wanted = list(views.names(slug("Project", described.project), name, source_id))
     return await views.make(tx, schema, source_id, table, wanted, dataset_id)
 
@@ -153,18 +197,21 @@ async def _show(
 def _is_same(stored: SourceRecord, described: AttachmentDescription, table: AttachedTable) -> bool:
     before = Attachment.load(stored.spec)
     return (
-        before.description.model_copy(update={"table": described.table}) == described and before.table.oid == table.oid
+        before.description.model_copy(update={"table": described.table, "url": described.url}) == described
+        and before.table.oid == table.oid
     )
 
 
 async def _register(
     tx: Tx,
+    *,
     resources: Resources,
     described: AttachmentDescription,
     found: Shape,
     options: AttachOptions,
     source_id: UUID,
     stored: SourceRecord | None,
+    where: str | None,
 ) -> str:
     """Save the source, its dataset and its view; return the view's name."""
     table = found.table
@@ -172,8 +219,9 @@ async def _register(
         # documents keep the name under which the table was attached first
         before = Attachment.load(stored.spec).table
         table = replace(table, schema=before.schema, name=before.name)
-    spec = Attachment(description=described, table=table).dump()
-    name = table.label
+    spec = Attachment(description=described, table=table, where=where).dump()
+    name = elsewhere.name_of(table, where) if stored is None else stored.name
+    url = elsewhere.sealed(resources, described)
     dataset_id = None
     if described.dataset is not None:
         target = await datasets.ensure(tx, described.project, described.dataset)
@@ -183,12 +231,16 @@ async def _register(
                 reason=f"Dataset {target.project}/{target.slug} holds something else, or the rest of what is just being "
                 "removed. Give the table a dataset of its own."
             )
-        record = await sources.save(tx, target.project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
+        record = await sources.save(
+            tx, target.project_id, name, SourceType.ATTACHED, spec, url_encrypted=url, source_id=source_id
+        )
         await sources.assign(tx, target.id, record.id)
         dataset_id = target.id
     else:
         project_id = await datasets.ensure_project(tx, described.project)
-        record = await sources.save(tx, project_id, name, SourceType.ATTACHED, spec, source_id=source_id)
+        record = await sources.save(
+            tx, project_id, name, SourceType.ATTACHED, spec, url_encrypted=url, source_id=source_id
+        )
     before_progress = Progress() if stored is None else Progress.load(stored.cursor)
     progress = replace(
         before_progress.again(found.rows, compare=stored is not None),

@@ -5,25 +5,35 @@ from functools import partial
 from time import perf_counter
 from uuid import UUID
 
+from evervec import log
 from evervec.domain.attachment import AttachedTable
 from evervec.domain.sources import SourceType
-from evervec.errors import Refused
+from evervec.errors import EvervecError, Refused
 from evervec.pipeline.attached.attach import TABLE_LOCK_SECONDS
+from evervec.pipeline.captures import opening
+from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
 from evervec.sources.sql.description import parts_of
 from evervec.store import datasets, documents, sources
 from evervec.store.attached import capture, changes, views
 from evervec.store.attached import documents as attached_documents
+from evervec.store.captures import installing, outbox
+from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
+
+logger = log.get("attached")
 
 REMOVED_TOGETHER = 2000
 
 
 @dataclass(frozen=True)
 class Detached:
-    """What was removed: documents with their chunks and vectors, and change records. In a dry run what would be."""
+    """What was removed: documents with their chunks and vectors, and change records. In a dry run what would be.
+
+    `left` are the statements that remove what is left in another database.
+    """
 
     table: str
     project: str
@@ -31,6 +41,7 @@ class Detached:
     documents: int
     changes: int
     seconds: float
+    left: list[str]
 
 
 async def find(resources: Resources, name: str, project: str | None = None) -> SourceRecord:
@@ -39,13 +50,17 @@ async def find(resources: Resources, name: str, project: str | None = None) -> S
         known = await sources.of_type(tx, SourceType.ATTACHED, project=project)
         found = [one for one in known if _plain(name) in _names(one, Attachment.load(one.spec).table)]
         if not found:
-            now = {one.id: await capture.locate(tx, one.id, Attachment.load(one.spec).table) for one in known}
-            found = [one for one in known if _plain(name) in _names(one, now[one.id])]
+            here = [one for one in known if one.url_encrypted is None]
+            now = {one.id: await capture.locate(tx, one.id, Attachment.load(one.spec).table) for one in here}
+            found = [one for one in here if _plain(name) in _names(one, now[one.id])]
     if not found:
         listed = ", ".join(sorted({one.name for one in known})) or "none yet"
         raise Refused(reason=f"No table {name!r} is attached. Attached tables: {listed}.")
     if len(found) > 1:
-        raise Refused(reason=f"Table {name!r} is attached in {len(found)} projects. Say which one with --project.")
+        raise Refused(
+            reason=f"Table {name!r} is attached {len(found)} times. Say which one with --project, or give its whole "
+            f"name: {', '.join(one.name for one in found)}."
+        )
     return found[0]
 
 
@@ -62,11 +77,14 @@ def _plain(name: str) -> str:
         return name
 
 
-async def detach(resources: Resources, name: str, *, project: str | None = None, dry: bool = False) -> Detached:
-    """Detach a table, also one that does not exist any more.
+async def detach(
+    resources: Resources, name: str, *, project: str | None = None, dry: bool = False, forget: bool = False
+) -> Detached:
+    """Detach a table, also one that does not exist any more; with `forget` its database, which is not ours, is not asked.
 
     Triggers, functions, view and the source go in one transaction: a worker that is at it finds itself without an
-    attachment, and writes nothing any more. Documents and vectors go afterwards, some at a time.
+    attachment, and writes nothing any more. Documents and vectors go afterwards, some at a time. Another database has to
+    answer before anything is removed; what is left there if it fails afterwards is in the result.
     """
     started = perf_counter()
     record = await find(resources, name, project)
@@ -75,19 +93,40 @@ async def detach(resources: Resources, name: str, *, project: str | None = None,
         project_name = filled[0].project if filled else (project or "")
         held = sum([(await documents.totals(tx, one.id)).documents for one in filled])
         waiting = await changes.backlog(tx, [record.id])
+    elsewhere = record.url_encrypted is not None
+    opened = None if dry or (elsewhere and forget) else await opening.opened(resources, record)
+    left: list[str] = []
     known = [one.slug for one in filled if one.is_live]
     records = waiting[record.id].records if record.id in waiting else 0
     if not dry:
-        await capture.remove(
-            resources.database,
-            record.id,
-            Attachment.load(record.spec).table,
-            partial(_remove, resources.database.schema, record.id),
-            seconds=TABLE_LOCK_SECONDS,
-        )
+        if not elsewhere:
+            await capture.remove(
+                resources.database,
+                record.id,
+                Attachment.load(record.spec).table,
+                partial(_remove, resources.database.schema, record.id),
+                seconds=TABLE_LOCK_SECONDS,
+            )
+        else:
+            left = await _remove_elsewhere(resources, record, opened)
         held = sum([await _purge(resources, one.id) for one in filled])
         records = await _clear(resources, record.id)
-    return Detached(record.name, project_name, known, held, records, perf_counter() - started)
+    return Detached(record.name, project_name, known, held, records, perf_counter() - started, left)
+
+
+async def _remove_elsewhere(resources: Resources, record: SourceRecord, opened: OpenAttachment | None) -> list[str]:
+    """Remove the source here, and then its capture there; return what is left there to be run."""
+    attachment = Attachment.load(record.spec)
+    if opened is not None:
+        await opened.locate()
+    await resources.database.with_retries(partial(_remove, resources.database.schema, record.id))
+    try:
+        if opened is not None and isinstance(opened.database, OtherDatabase):
+            await installing.remove(opened.database, record.id, attachment.table, seconds=TABLE_LOCK_SECONDS)
+            return []
+    except EvervecError as error:
+        logger.warning("not removed from another database", table=record.name, error=str(error))
+    return outbox.leftovers(attachment.description.outbox, record.id)
 
 
 async def _remove(schema: str, source_id: UUID, tx: Tx) -> None:

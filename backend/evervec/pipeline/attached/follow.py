@@ -1,12 +1,14 @@
 """Attached tables are followed: what their change records name is taken in, and the rows that were there before."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError, LeaseLostError
 from evervec.pipeline import chunking, leases
 from evervec.pipeline.attached.intake import AttachmentGone, Intake
+from evervec.pipeline.attached.repair import repair_elsewhere
 from evervec.pipeline.attached.work import AttachmentWork, Taken
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import HeldLease
@@ -14,6 +16,9 @@ from evervec.pipeline.resources import Resources
 from evervec.store.attached import attachments
 
 logger = log.get("attached")
+
+Due = Callable[[], Awaitable[list[UUID]]]
+Follow = Callable[[Resources, UUID, Until], Coroutine[None, None, None]]
 
 LOOK_SECONDS = 0.05
 """Seconds between two looks for attachments with work, while others are worked on."""
@@ -27,16 +32,36 @@ async def follow_tables(resources: Resources, until: Until = never) -> None:
 
     So a million existing rows of one table do not delay a changed row of another.
     """
-    until = within_time_slice(until)
+
+    async def due() -> list[UUID]:
+        async with resources.database.read() as tx:
+            return await attachments.due(tx)
+
+    await _follow(resources, due, follow_table, within_time_slice(until))
+
+
+async def follow_elsewhere(resources: Resources, until: Until = never) -> None:
+    """Do the same for tables whose changes are not recorded in our database, and that have to be looked at for that.
+
+    New work is found as long as any of them is at work: one that does not answer keeps none of the others waiting.
+    """
+
+    async def due() -> list[UUID]:
+        async with resources.database.read() as tx:
+            found = await attachments.watched(tx)
+        return [source_id for source_id, has_work in found.items() if has_work or resources.others.is_due(source_id)]
+
+    await _follow(resources, due, look_at_table, until)
+
+
+async def _follow(resources: Resources, due: Due, follow: Follow, until: Until) -> None:
     running: dict[UUID, asyncio.Task[None]] = {}
     try:
         while True:
             if not until():
-                async with resources.database.read() as tx:
-                    waiting = await attachments.due(tx)
-                for source_id in waiting:
+                for source_id in await due():
                     if source_id not in running:
-                        running[source_id] = asyncio.create_task(follow_table(resources, source_id, until))
+                        running[source_id] = asyncio.create_task(follow(resources, source_id, until))
             if not running:
                 return
             done, _ = await asyncio.wait(running.values(), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -47,6 +72,24 @@ async def follow_tables(resources: Resources, until: Until = never) -> None:
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+async def look_at_table(resources: Resources, source_id: UUID, until: Until = never) -> None:
+    """Look whether anything waits of an attachment, without its lease, and take it in then."""
+    found = False
+    try:
+        work = await AttachmentWork.open(resources, resources.database, source_id)
+        if resources.others.is_check_due(source_id):
+            await repair_elsewhere(resources, work.opened)
+        found = await work.waits()
+    except AttachmentGone:
+        return
+    except EvervecError as error:
+        await _delay(resources, source_id, error)
+    finally:
+        resources.others.looked(source_id, found=found)
+    if found:
+        await follow_table(resources, source_id, until)
 
 
 async def follow_table(resources: Resources, source_id: UUID, until: Until = never, taken: Taken | None = None) -> None:
@@ -64,17 +107,22 @@ async def follow_table(resources: Resources, source_id: UUID, until: Until = nev
     except LeaseLostError as error:
         logger.warning("attachment left to another worker", source=str(source_id), reason=str(error))
     except EvervecError as error:
-        async with resources.database.transaction() as tx:
-            is_new = await attachments.delay(tx, source_id, str(error), seconds=RETRY_SECONDS)
-        if is_new:
-            logger.warning("attached table not read", source=str(source_id), error=str(error))
+        await _delay(resources, source_id, error)
+
+
+async def _delay(resources: Resources, source_id: UUID, error: EvervecError) -> None:
+    async with resources.database.transaction() as tx:
+        is_new = await attachments.delay(tx, source_id, str(error), seconds=RETRY_SECONDS)
+    if is_new:
+        logger.warning("attached table not read", source=str(source_id), error=str(error))
 
 
 async def _work(resources: Resources, lease: HeldLease, source_id: UUID, until: Until, taken: Taken | None) -> None:
     chunker = await chunking.active(resources)
     work = await AttachmentWork.open(resources, lease.database, source_id)
-    intake = Intake(resources, lease.database, chunker, source_id, work.attachment, work.keep)
+    intake = Intake(resources, lease.database, chunker, work.opened, work.keep)
     while not until():
         drained = await work.drain(intake)
         if not drained and not await work.take_in_existing(intake, taken):
+            await work.recovered()
             return

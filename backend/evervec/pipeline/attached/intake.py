@@ -14,12 +14,12 @@ from evervec import log
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.domain.documents.document import IncomingDocument
 from evervec.errors import Refused, RowsUnreadableError
+from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.sources.attached import records
-from evervec.sources.attached.description import Attachment
 from evervec.store import datasets, documents, sources
 from evervec.store.attached import documents as attached_documents
 from evervec.store.attached import failures, rows
@@ -86,12 +86,12 @@ class Intake:
         resources: Resources,
         database: Database,
         chunker: Chunker,
-        source_id: UUID,
-        attachment: Attachment,
+        opened: OpenAttachment,
         keep: Keep,
     ) -> None:
         self._resources, self._database, self._chunker = resources, database, chunker
-        self._source_id, self._attachment, self._keep = source_id, attachment, keep
+        self._source_id, self._attachment, self._there = opened.record.id, opened.attachment, opened.database
+        self._keep = keep
         self._most_bytes = int(resources.settings.file_mb * MB)
 
     async def take_in(self, table: AttachedTable, keys: Sequence[Key], also: Also) -> None:
@@ -134,7 +134,7 @@ class Intake:
         if not keys:
             return _Read()
         try:
-            async with self._resources.database.read() as tx:
+            async with self._there.read() as tx:
                 found = await rows.read(tx, table, keys, most_bytes=self._most_bytes, together_bytes=TOGETHER_BYTES)
         except RowsUnreadableError as error:
             if len(keys) == 1:

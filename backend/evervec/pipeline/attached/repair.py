@@ -1,26 +1,38 @@
 """Repair of an attached table's triggers that were dropped, changed or switched off; afterwards all its rows are compared."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from evervec import log
+from evervec.domain.attachment import AttachedTable
 from evervec.domain.sources import SourceType
 from evervec.errors import EvervecError
+from evervec.pipeline.captures.opening import OpenAttachment
+from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
 from evervec.store import sources
-from evervec.store.attached import capture
-from evervec.store.attached.capture import CaptureState
+from evervec.store.attached import capture, problems
+from evervec.store.attached.problems import CaptureState
+from evervec.store.captures import installing
+from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Database
 
 logger = log.get("attached")
 
+REPAIR_SECONDS = 5.0
+"""Longest wait for a table while its triggers are repaired."""
+
 
 async def mendable_captures(database: Database) -> dict[UUID, CaptureState]:
-    """Return the attachments whose triggers have to be installed again. Other problems are left to `evervec status`."""
+    """Return the attachments of our own database whose triggers have to be installed again. Other problems are left to `evervec status`."""
     found = {}
     async with database.read() as tx:
         for record in await sources.of_type(tx, SourceType.ATTACHED):
+            if record.url_encrypted is not None:
+                continue
             table = Attachment.load(record.spec).table
-            state = await capture.state(tx, database.schema, record.id, table)
+            state = await problems.state(tx, database.schema, record.id, table)
             if state.problems and all(one.mendable for one in state.problems):
                 found[record.id] = state
     return found
@@ -31,11 +43,33 @@ async def repair_captures(database: Database) -> None:
     for source_id, state in (await mendable_captures(database)).items():
         if state.table is None:
             continue
-        problems = [f"{one.what} {one.problem}" for one in state.problems]
-        try:
+        with _told(state.table, state):
             await capture.repair(database, source_id, state.table)
-        except EvervecError as error:
-            # somebody holds the table, or the role does not own it: the next pass tries again
-            logger.warning("triggers not repaired", table=state.table.label, problems=problems, error=str(error))
-        else:
-            logger.warning("triggers repaired", table=state.table.label, problems=problems)
+
+
+async def repair_elsewhere(resources: Resources, opened: OpenAttachment) -> None:
+    """Install the triggers of a table in another database again if they can be mended; not if it was detached meanwhile."""
+    state = await opened.state()
+    there, source_id = opened.database, opened.record.id
+    if state.table is None or not state.problems or not all(one.mendable for one in state.problems):
+        return
+    if not isinstance(there, OtherDatabase):
+        return
+    with _told(state.table, state):
+        await installing.repair(there, source_id, state.table, seconds=REPAIR_SECONDS)
+    async with resources.database.read() as tx:
+        gone = await sources.by_id(tx, source_id) is None
+    if gone:
+        await installing.remove(there, source_id, state.table, seconds=REPAIR_SECONDS)
+
+
+@contextmanager
+def _told(table: AttachedTable, state: CaptureState) -> Iterator[None]:
+    """Log a repair, also one that fails: somebody holds the table, or the role does not own it; the next pass tries again."""
+    found = [f"{one.what} {one.problem}" for one in state.problems]
+    try:
+        yield
+    except EvervecError as error:
+        logger.warning("triggers not repaired", table=table.label, problems=found, error=str(error))
+    else:
+        logger.warning("triggers repaired", table=table.label, problems=found)

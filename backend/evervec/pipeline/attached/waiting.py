@@ -6,10 +6,11 @@ from uuid import UUID
 from evervec.pipeline.attached.follow import follow_table
 from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.attached.work import Taken
+from evervec.pipeline.captures import opening
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import sources
-from evervec.store.attached import changes
+from evervec.store.sources import SourceRecord
 
 WAITING_LOOK_SECONDS = 0.1
 
@@ -21,17 +22,23 @@ async def until_taken_in(resources: Resources, source_id: UUID, taken: Taken | N
         await follow_table(resources, source_id)
         async with resources.database.read() as tx:
             record = await sources.by_id(tx, source_id)
-            waits = source_id in await changes.backlog(tx, [source_id])
         if record is None:
             return Progress(error="It was detached meanwhile.")
         progress = Progress.load(record.cursor)
         if taken is not None:
             taken(max(0, progress.taken_in - counted))
             counted = max(counted, progress.taken_in)
-        if progress.error is not None or (progress.done and not waits):
+        if progress.error is not None or (progress.done and not await _waits(resources, record)):
             return progress
         # a worker has the lease: it does the same
         await asyncio.sleep(WAITING_LOOK_SECONDS)
+
+
+async def _waits(resources: Resources, record: SourceRecord) -> bool:
+    for capture in (await opening.opened(resources, record)).captures:
+        if await capture.waits():
+            return True
+    return False
 
 
 async def embed_all(resources: Resources, source_id: UUID, done: Taken | None = None) -> int:

@@ -12,12 +12,15 @@ from evervec.domain.attachment import AttachedTable
 from evervec.errors import SourceError
 from evervec.pipeline.attached.intake import AttachmentGone, Batch, Intake
 from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.captures import opening
+from evervec.pipeline.captures.capture import Capture
+from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import Lane
-from evervec.sources.attached.description import Attachment
 from evervec.store import documents, sources
-from evervec.store.attached import attachments, capture, changes, rows
+from evervec.store.attached import attachments, rows
 from evervec.store.attached import documents as attached_documents
+from evervec.store.attached.changes import Taken as ChangesTaken
 from evervec.store.session import Database, Tx
 
 CHANGES_TOGETHER = 500
@@ -33,46 +36,56 @@ Taken = Callable[[int], None]
 class AttachmentWork:
     """What waits of one attachment. `database` is the one that only the holder of its lease may write to."""
 
-    def __init__(
-        self, resources: Resources, database: Database, source_id: UUID, attachment: Attachment, progress: Progress
-    ) -> None:
-        self._resources, self._database = resources, database
-        self.source_id, self.attachment, self.progress = source_id, attachment, progress
+    def __init__(self, resources: Resources, database: Database, opened: OpenAttachment, progress: Progress) -> None:
+        self._resources, self._database, self.opened = resources, database, opened
+        self.source_id, self.attachment, self.progress = opened.record.id, opened.attachment, progress
         self._next_rows, self._since = 0.0, monotonic()
 
     @classmethod
     async def open(cls, resources: Resources, database: Database, source_id: UUID) -> Self:
-        """Read an attachment. Raises `AttachmentGone`."""
+        """Read an attachment. Raises `AttachmentGone`, and what the database of its table raises."""
         async with resources.database.read() as tx:
             record = await sources.by_id(tx, source_id)
         if record is None:
             raise AttachmentGone
-        return cls(resources, database, source_id, Attachment.load(record.spec), Progress.load(record.cursor))
+        return cls(resources, database, await opening.opened(resources, record), Progress.load(record.cursor))
 
     async def keep(self, tx: Tx) -> None:
         """Keep the attachment as it is until the transaction ends. Raises `AttachmentGone` if it is another one by now."""
         if not await attachments.keep(tx, self.source_id, self.progress.generation):
             raise AttachmentGone
 
+    async def waits(self) -> bool:
+        """Return whether there is anything to do."""
+        if not self.progress.done or self.progress.error is not None:
+            return True
+        for capture in self.opened.captures:
+            if await capture.waits():
+                return True
+        return False
+
     async def drain(self, intake: Intake) -> bool:
-        """Take in what some change records name, and delete exactly these; return whether there were any."""
-        async with self._resources.database.read() as tx:
-            taken = await changes.take(tx, self.source_id, CHANGES_TOGETHER)
-            table = await capture.locate(tx, self.source_id, self.attachment.table) if taken.records else None
-        if not taken.records:
-            return False
-        table = self._require(table)
+        """Take in what some changes name, and forget exactly these; return whether there were any."""
+        for capture in self.opened.captures:
+            taken = await capture.take(CHANGES_TOGETHER)
+            if taken.records:
+                await self._drain(intake, capture, taken)
+                return True
+        return False
+
+    async def _drain(self, intake: Intake, capture: Capture, taken: ChangesTaken) -> None:
+        table = self._require(await self.opened.locate())
         progress = self.progress.again(self.progress.expected, compare=True) if taken.everything else None
 
         async def done(tx: Tx) -> None:
-            await changes.forget(tx, self.source_id, taken)
+            await capture.forget_inside(tx, taken)
             if progress is not None:
                 await attachments.merge_cursor(tx, self.source_id, progress.dump())
 
         await intake.take_in(table, taken.keys, done)
         self.progress = progress or self.progress
-        await self._recovered()
-        return True
+        await capture.forget_after(taken)
+        await self.recovered()
 
     async def take_in_existing(self, intake: Intake, taken: Taken | None = None) -> bool:
         """Take in rows that were there before, for a slice of time; return whether some may be left.
@@ -100,15 +113,15 @@ class AttachmentWork:
         finally:
             if writing is not None:
                 await writing
-        await self._recovered()
+        await self.recovered()
         return True
 
     async def _next_batch(self, intake: Intake) -> Batch:
         """Read some more rows, and advance: the state after them is saved by whoever writes them."""
         started, rate = monotonic(), self.progress.rows_per_second
         limit = ROWS_TOGETHER if rate is None else max(1, min(ROWS_TOGETHER, int(rate * SLICE_SECONDS)))
-        async with self._resources.database.read() as tx:
-            table = self._require(await capture.locate(tx, self.source_id, self.attachment.table))
+        table = self._require(await self.opened.locate())
+        async with self.opened.database.read() as tx:
             keys = await rows.keys_after(tx, table, self.progress.after, limit, newest_first=self.progress.newest_first)
         batch, _ = await intake.prepare(table, keys)
         if rate is not None:
@@ -130,11 +143,12 @@ class AttachmentWork:
 
     async def _check_some(self) -> None:
         """Look some documents up in the table, and remove those whose row is gone."""
+        table = self._require(await self.opened.locate())
         async with self._resources.database.read() as tx:
-            table = self._require(await capture.locate(tx, self.source_id, self.attachment.table))
             some = await attached_documents.keys_after(
                 tx, self.source_id, self.progress.checked or "", limit=CHECKED_TOGETHER
             )
+        async with self.opened.database.read() as tx:
             there = await rows.existing(tx, table, [key for _, _, key in some])
         gone = [row_id for row_id, _, key in some if key not in there]
         progress = replace(self.progress, checked=some[-1][1] if some else None)
@@ -156,7 +170,8 @@ class AttachmentWork:
             )
         return table
 
-    async def _recovered(self) -> None:
+    async def recovered(self) -> None:
+        """Forget an error that was stored before: the table answers again."""
         if self.progress.error is not None:
             async with self._database.transaction() as tx:
                 await attachments.recovered(tx, self.source_id)

@@ -163,7 +163,6 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
         problems = await integrity.problems(tx, resources.database.schema)
-        attached = await report.listed(tx, resources.database.schema, project)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -172,7 +171,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         queue=await queue(resources),
         watermark=watermark,
         problems=problems,
-        attachments=attached,
+        attachments=await report.attachments(resources, project),
     )
 
 

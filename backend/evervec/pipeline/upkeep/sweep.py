@@ -5,7 +5,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.pipeline import chunking
-from evervec.pipeline.attached.follow import follow_tables
+from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
 from evervec.pipeline.extraction.extract import extract_knowledge
@@ -79,6 +79,7 @@ SWEEP_STAGES: tuple[Stage, ...] = (
     repair_triggers,
     extract_waiting,
     follow_tables,
+    follow_elsewhere,
     index_waiting,
     clean_up,
     embed_waiting,

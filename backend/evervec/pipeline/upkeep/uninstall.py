@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from evervec.errors import Refused
 from evervec.settings import Settings
+from evervec.store.attached import attachments
 from evervec.store.schema import removal
 from evervec.store.schema.removal import Removal
 from evervec.store.session import Database
@@ -25,6 +26,7 @@ async def plan(database: Database, settings: Settings, *, force: bool = False) -
     """
     async with database.read() as tx:
         running = await removal.sessions(tx)
+        elsewhere = await attachments.elsewhere(tx)
         found = await removal.plan(tx, database.schema)
     if found.dependent:
         raise Refused(
@@ -35,6 +37,7 @@ async def plan(database: Database, settings: Settings, *, force: bool = False) -
         raise Refused(
             reason=f"Nothing was removed: Evervec runs here, as {', '.join(running)}. Stop it first; with --force it fails."
         )
+    found.left += [f"triggers and change records of {name}: run `evervec detach` before" for name in elsewhere]
     found.left += _outside(settings)
     return found
 

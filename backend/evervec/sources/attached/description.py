@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from evervec.domain.attachment import AttachedTable
 from evervec.errors import SourceError
@@ -16,7 +16,8 @@ class AttachmentDescription(Described):
 
     `text`, `title` and `where` are SQL over its columns; in place of `text`, the values of `columns` are joined, or a
     `template` is filled in with values as that of an SQL source is (`Order {number}: {status}`). Rows
-    belong to `dataset`, or each to the one that its `dataset_column` names.
+    belong to `dataset`, or each to the one that its `dataset_column` names. A table of another database has the `url` of
+    that, which may hold a password and is in no dump, and there the schema `outbox` has our change records.
     """
 
     table: str
@@ -31,6 +32,8 @@ class AttachmentDescription(Described):
     where: NonBlank | None = None
     fields: tuple[Identifier, ...] = ()
     capture: Literal["triggers"] = "triggers"
+    url: SecretStr | None = Field(default=None, exclude=True)
+    outbox: Identifier = "evervec_outbox"
 
     @field_validator("table")
     @classmethod
@@ -78,10 +81,14 @@ class AttachmentDescription(Described):
 
 
 class Attachment(Described):
-    """An attachment as it is stored: what the operator said, and the table that was found."""
+    """An attachment as it is stored: what the operator said, and the table that was found.
+
+    `where` is the address of its database without credentials, None for ours.
+    """
 
     description: AttachmentDescription
     table: AttachedTable
+    where: str | None = None
 
     @classmethod
     def load(cls, spec: Mapping[str, Any]) -> Self:

@@ -39,7 +39,7 @@ def parse(text: str, where: str, environ: Mapping[str, str]) -> SourceDescriptio
     if not isinstance(found, dict):
         raise SourceError(where=where, reason="this describes no source: give name, project, dataset and tables.")
     if isinstance(found.get("url"), str):
-        found["url"] = _expanded(found["url"], where, environ)
+        found["url"] = expanded(found["url"], f"{where}: field 'url'", environ)
     return describe(found, where)
 
 
@@ -52,10 +52,12 @@ def describe(fields: Mapping[str, Any], where: str) -> SourceDescription:
         raise SourceError(where=where, reason=f"{reason}.") from None
 
 
-def _expanded(url: str, where: str, environ: Mapping[str, str]) -> str:
+def expanded(url: str, where: str, environ: Mapping[str, str]) -> str:
+    """Return an address with every `${NAME}` in it taken from `environ`. Raises `SourceError`."""
+
     def value(match: re.Match[str]) -> str:
         if not environ.get(match[1]):
-            raise SourceError(where=where, reason=f"field 'url': the environment has no {match[1]}. Set it.")
+            raise SourceError(where=where, reason=f"the environment has no {match[1]}. Set it.")
         return environ[match[1]]
 
     return _VARIABLE.sub(value, url)

@@ -12,19 +12,46 @@ from evervec.store.session import ReadTx, Tx
 ATTACHMENT_LEASE = "attached:"
 """The lease of whoever takes rows of an attachment in, followed by the id of its source."""
 
-# asked many times a second: a probe of the records' index for each attachment
-DUE_ATTACHMENTS = f"""
-SELECT s.id FROM sources s
-WHERE s.type = '{SourceType.ATTACHED}' AND coalesce((s.cursor ->> 'retry_at')::timestamptz <= now(), true)
-  AND (s.cursor ->> 'done' IS DISTINCT FROM 'true' OR EXISTS (SELECT FROM attached_changes c WHERE c.source_id = s.id))
-  AND NOT {leases.IS_HELD.format(name=f"'{ATTACHMENT_LEASE}' || s.id")}
-ORDER BY s.created_at
+IS_RECORDED_HERE = "s.url_encrypted IS NULL"
+"""The condition that all changes of an attachment are recorded in our own database."""
+
+HAS_WORK = """
+(s.cursor ->> 'done' IS DISTINCT FROM 'true' OR EXISTS (SELECT FROM attached_changes c WHERE c.source_id = s.id))
+"""
+IS_FREE = f"""
+s.type = '{SourceType.ATTACHED}' AND coalesce((s.cursor ->> 'retry_at')::timestamptz <= now(), true)
+AND NOT {leases.IS_HELD.format(name=f"'{ATTACHMENT_LEASE}' || s.id")}
+"""
+# both are asked many times a second: a probe of the records' index for each attachment
+DUE_ATTACHMENTS = (
+    f"SELECT s.id FROM sources s WHERE {IS_RECORDED_HERE} AND {IS_FREE} AND {HAS_WORK} ORDER BY s.created_at"
+)
+WATCHED_ATTACHMENTS = f"""
+SELECT s.id, {HAS_WORK} AS has_work FROM sources s WHERE NOT {IS_RECORDED_HERE} AND {IS_FREE} ORDER BY s.created_at
 """
 
 
 async def due(tx: ReadTx) -> list[UUID]:
     """Return the attachments with work that nobody does now, and that did not just fail."""
     return [row["id"] for row in await tx.fetch(DUE_ATTACHMENTS)]
+
+
+async def watched(tx: ReadTx) -> dict[UUID, bool]:
+    """Return the attachments that have to be looked at to see whether they have work, and whether some is known already.
+
+    One that somebody works on, or that just failed, is left out.
+    """
+    return {row["id"]: row["has_work"] for row in await tx.fetch(WATCHED_ATTACHMENTS)}
+
+
+async def elsewhere(tx: ReadTx) -> list[str]:
+    """Return the names of the attachments of other databases; none in an installation that is older than these."""
+    if await tx.fetchval("SELECT to_regclass('sources') IS NULL"):
+        return []
+    rows = await tx.fetch(
+        f"SELECT name FROM sources s WHERE type = 'attached' AND NOT {IS_RECORDED_HERE} ORDER BY name"
+    )
+    return [row["name"] for row in rows]
 
 
 async def keep(tx: Tx, source_id: UUID, generation: int) -> bool:

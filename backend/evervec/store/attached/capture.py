@@ -1,8 +1,8 @@
-"""Puts triggers on attached tables, finds what is wrong with them, and takes them away."""
+"""Puts triggers on attached tables, finds these tables again, and takes the triggers away."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -11,10 +11,8 @@ from evervec.domain.attachment import AttachedTable
 from evervec.errors import ConflictError, SourceError, TableBusyError
 from evervec.store.attached import triggers
 from evervec.store.attached.changes import ask_comparison
-from evervec.store.attached.shape import TABLE_COLUMNS
-from evervec.store.attached.triggers import CaptureTrigger, function_body, function_name
+from evervec.store.attached.triggers import function_body, function_name
 from evervec.store.connections import quoted
-from evervec.store.schema.integrity import SWITCHED
 from evervec.store.schema.triggers import SAFE
 from evervec.store.session import Database, ReadTx, Tx
 
@@ -56,10 +54,6 @@ FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.
 JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE p.proname = $1 AND p.pronamespace = $2::regnamespace AND t.tgparentid = 0
 """
-FUNCTION = """
-SELECT prosrc AS body, prosecdef AND proconfig @> ARRAY['search_path=pg_catalog, pg_temp'] AS safe
-FROM pg_proc WHERE pronamespace = $1::regnamespace AND proname = $2
-"""
 BLOCKERS = """
 SELECT DISTINCT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type) AS program, a.usename AS role,
        a.state, round(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start)))::int AS seconds
@@ -67,33 +61,6 @@ FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_backend_pid()
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY seconds DESC
 """
-
-
-@dataclass(frozen=True)
-class CaptureProblem:
-    """What is not as it should be with an attached table; `mendable` by installing its triggers again."""
-
-    table: str
-    what: str
-    problem: str
-    mendable: bool
-
-    def __str__(self) -> str:
-        """Return what is wrong and what mends it."""
-        advice = (
-            "A running worker mends that by itself and compares all rows."
-            if self.mendable
-            else "Attach it again with `evervec attach`, or remove it with `evervec detach`."
-        )
-        return f"Table {self.table}: {self.what} {self.problem}. {advice}"
-
-
-@dataclass(frozen=True)
-class CaptureState:
-    """An attached table as it is found now, None if it is gone, and what is wrong with its capture."""
-
-    table: AttachedTable | None
-    problems: tuple[CaptureProblem, ...]
 
 
 async def locate(tx: ReadTx, source_id: UUID, table: AttachedTable) -> AttachedTable | None:
@@ -111,6 +78,7 @@ async def install(
     table: AttachedTable,
     inside: Callable[[Tx], Awaitable[T]],
     *,
+    rings: bool = False,
     seconds: float = 30,
 ) -> T:
     """Put the triggers on a table, or replace them, in one transaction with what `inside` does; return what it returns.
@@ -124,7 +92,8 @@ async def install(
         found = await locate(tx, source_id, table)
         if found is None:
             raise SourceError(where=f"Table {table.label}", reason="it is gone. Remove it with `evervec detach`.")
-        await _install(tx, database.schema, source_id, found)
+        for statement in await statements(tx, database.schema, source_id, found, rings=rings):
+            await tx.execute(statement)
         return done
 
     return await _in_turns(database, source_id, table, turn, seconds)
@@ -144,110 +113,60 @@ async def remove(
     """
 
     async def turn(tx: Tx) -> T:
-        for row in await tx.fetch(PRESENT, function_name(source_id), quoted(database.schema)):
-            await tx.execute(f"DROP TRIGGER {quoted(row['name'])} ON {_place(row['schema'], row['table_name'])}")
-        await tx.execute(f"DROP FUNCTION IF EXISTS {quoted(database.schema)}.{function_name(source_id)}()")
+        for statement in await removal(tx, database.schema, source_id):
+            await tx.execute(statement)
         return await inside(tx)
 
     return await _in_turns(database, source_id, table, turn, seconds)
 
 
-async def repair(database: Database, source_id: UUID, table: AttachedTable, *, seconds: float = 5) -> None:
+async def repair(
+    database: Database, source_id: UUID, table: AttachedTable, *, rings: bool = False, seconds: float = 5
+) -> None:
     """Install the triggers again, and have all rows compared: some may have been written unnoticed."""
 
     async def compare(tx: Tx) -> None:
         await ask_comparison(tx, source_id)
 
-    await install(database, source_id, table, compare, seconds=seconds)
+    await install(database, source_id, table, compare, rings=rings, seconds=seconds)
 
 
-async def state(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> CaptureState:
-    """Return the table as it is called now, and what is wrong with it or its triggers."""
-    found = await locate(tx, source_id, table)
-    if found is None:
-        return CaptureState(None, (CaptureProblem(table.label, "the table", "was dropped", False),))
-    lost = await _lost_columns(tx, found)
-    if lost:
-        return CaptureState(found, tuple(lost))
-    problems = [
-        *await _changed_function(tx, schema, source_id, found),
-        *await _changed_triggers(tx, schema, source_id, found),
-    ]
-    return CaptureState(found, tuple(problems))
-
-
-async def _lost_columns(tx: ReadTx, table: AttachedTable) -> list[CaptureProblem]:
-    """Return the columns that were dropped, renamed, or given another type."""
-    rows = await tx.fetch(TABLE_COLUMNS, table.oid)
-    names = {row["name"]: row["type"] for row in rows}
-    renamed = {row["number"]: row["name"] for row in rows}
-    lost = []
-    for column in dict.fromkeys((*table.key, *table.reads)):
-        if column.name in names and names[column.name] != column.type:
-            said = f"has the type {names[column.name]} and not {column.type} any more"
-        elif column.name in names:
-            continue
-        else:
-            now = renamed.get(column.number)
-            said = "was dropped" if now is None else f"was renamed to {now}"
-        lost.append(CaptureProblem(table.label, f"column {column.name}", said, False))
-    return lost
-
-
-async def _changed_function(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> list[CaptureProblem]:
-    name = function_name(source_id)
-    row = await tx.fetchrow(FUNCTION, quoted(schema), name)
-    if row is not None and row["safe"] and row["body"] == function_body(schema, source_id, table):
-        return []
-    return [CaptureProblem(table.label, f"function {name}", "is missing" if row is None else "was changed", True)]
-
-
-async def _changed_triggers(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable) -> list[CaptureProblem]:
-    present = await tx.fetch(PRESENT, function_name(source_id), quoted(schema))
-    there = {(row["oid"], row["name"]): row for row in present}
-    problems = []
-    for member in await tx.fetch(MEMBERS, table.oid):
-        label = f"{member['schema']}.{member['name']}"
-        numbers = {row["name"]: row["number"] for row in await tx.fetch(TABLE_COLUMNS, member["oid"])}
-        for wanted in triggers.triggers(source_id, table, related=member["related"], rewritten=member["rewritten"]):
-            wrong = _wrong(there.pop((member["oid"], wanted.name), None), wanted, numbers)
-            if wrong is not None:
-                problems.append(CaptureProblem(label, f"trigger {wanted.name}", wrong, True))
-    problems += [
-        CaptureProblem(f"{row['schema']}.{row['table_name']}", f"trigger {row['name']}", "does not belong there", True)
-        for row in there.values()
-    ]
-    return problems
-
-
-def _wrong(row: Any | None, wanted: CaptureTrigger, numbers: dict[str, int]) -> str | None:
-    """Return what is wrong with a trigger, None if nothing is."""
-    if row is None:
-        return "is missing"
-    columns = {numbers[name] for name in wanted.of}, {numbers[name] for name in wanted.watched}
-    if (row["type"], set(row["of"]), set(row["watched"])) != (wanted.type, *columns):
-        return "does not fit the table any more"
-    return None if row["enabled"] == wanted.enabled else SWITCHED.get(row["enabled"], "is switched on for all sessions")
-
-
-async def _install(tx: Tx, schema: str, source_id: UUID, table: AttachedTable) -> None:
+async def statements(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, *, rings: bool) -> list[str]:
+    """Return what puts the triggers on a table, or replaces them; `rings` as in `triggers.function_body`."""
     function = f"{quoted(schema)}.{function_name(source_id)}()"
-    body = function_body(schema, source_id, table)
-    await tx.execute(f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger {SAFE} AS $evervec${body}$evervec$")
-    await tx.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
-    misplaced = {
-        (row["oid"], row["name"]): row for row in await tx.fetch(PRESENT, function_name(source_id), quoted(schema))
-    }
+    body = function_body(schema, source_id, table, rings=rings)
+    found = [
+        f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger {SAFE} AS $evervec${body}$evervec$",
+        f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
+    ]
+    misplaced = {(row["oid"], row["name"]): row for row in await present(tx, schema, source_id)}
     for member in await tx.fetch(MEMBERS, table.oid):
         place = _place(member["schema"], member["name"])
         for trigger in triggers.triggers(source_id, table, related=member["related"], rewritten=member["rewritten"]):
             # a trigger for each row can not become one for each statement
             if misplaced.pop((member["oid"], trigger.name), None) is not None:
-                await tx.execute(f"DROP TRIGGER {trigger.name} ON {place}")
-            for statement in triggers.create(schema, source_id, place, trigger):
-                await tx.execute(statement)
-    for row in misplaced.values():
-        await tx.execute(f"DROP TRIGGER {quoted(row['name'])} ON {_place(row['schema'], row['table_name'])}")
+                found.append(f"DROP TRIGGER {trigger.name} ON {place}")
+            found += triggers.create(schema, source_id, place, trigger)
+    found += map(_drop, misplaced.values())
+    return found
+
+
+async def removal(tx: ReadTx, schema: str, source_id: UUID) -> list[str]:
+    """Return what takes triggers and function away, wherever they are."""
+    found = list(map(_drop, await present(tx, schema, source_id)))
+    return [*found, f"DROP FUNCTION IF EXISTS {quoted(schema)}.{function_name(source_id)}()"]
+
+
+async def present(tx: ReadTx, schema: str, source_id: UUID) -> list[Any]:
+    """Return the triggers of an attachment that there are, also where they do not belong."""
+    # a schema that does not exist yet, or no longer, has none
+    if await tx.fetchval("SELECT to_regnamespace($1)", quoted(schema)) is None:
+        return []
+    return await tx.fetch(PRESENT, function_name(source_id), quoted(schema))
+
+
+def _drop(row: Any) -> str:
+    return f"DROP TRIGGER {quoted(row['name'])} ON {_place(row['schema'], row['table_name'])}"
 
 
 async def _in_turns(

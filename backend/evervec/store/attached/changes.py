@@ -23,9 +23,6 @@ BACKLOG = """
 SELECT source_id, count(*) AS records, extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest_seconds
 FROM attached_changes WHERE source_id = ANY($1) GROUP BY source_id
 """
-WAITING = (
-    "SELECT id FROM sources s WHERE type = 'attached' AND EXISTS (SELECT FROM attached_changes WHERE source_id = s.id)"
-)
 CLEAR = """
 DELETE FROM attached_changes WHERE (source_id, id, changed_at) IN
     (SELECT source_id, id, changed_at FROM attached_changes WHERE source_id = $1 ORDER BY id LIMIT $2)
@@ -70,15 +67,15 @@ async def forget(tx: Tx, source_id: UUID, taken: Taken) -> int:
     return int(tag.rsplit(" ", 1)[-1])
 
 
+async def any_of(tx: ReadTx, source_id: UUID) -> bool:
+    """Return whether an attachment has any record."""
+    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM attached_changes WHERE source_id = $1)", source_id))
+
+
 async def backlog(tx: ReadTx, source_ids: Sequence[UUID]) -> dict[UUID, Backlog]:
     """Return what waits of each of some attachments that have any records."""
     rows = await tx.fetch(BACKLOG, list(source_ids))
     return {row["source_id"]: Backlog(row["records"], row["oldest_seconds"]) for row in rows}
-
-
-async def waiting(tx: ReadTx) -> list[UUID]:
-    """Return the attachments that have records."""
-    return [row["id"] for row in await tx.fetch(WAITING)]
 
 
 async def ask_comparison(tx: Tx, source_id: UUID) -> None:

@@ -115,18 +115,21 @@ class _Undone(Exception):
     """Ends the transaction of an inspection: nothing of it stays."""
 
 
-async def probe(database: Database, described: DescribedAttachment) -> Shape:
-    """Inspect a table in a transaction that is rolled back. Raises `SourceError` if it can not be attached."""
+async def probe(database: Database, described: DescribedAttachment, *, elsewhere: bool = False) -> Shape:
+    """Inspect a table in a transaction that is rolled back. Raises `SourceError` if it can not be attached.
+
+    One that is `elsewhere` is in a database that is not ours: somebody else may put triggers on it for us.
+    """
     found: list[Shape] = []
     try:
         async with database.transaction() as tx:
-            found.append(await _inspect(tx, database.schema, described))
+            found.append(await _inspect(tx, database.schema, described, elsewhere=elsewhere))
             raise _Undone
     except _Undone:
         return found[0]
 
 
-async def _inspect(tx: Tx, schema: str, described: DescribedAttachment) -> Shape:
+async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsewhere: bool) -> Shape:
     name = ".".join(map(quoted, described.relation))
     where = f"Table {'.'.join(described.relation)}"
     await tx.execute(USUAL_PATH)
@@ -135,7 +138,7 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment) -> Shape
         raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
     where = f"Table {found['schema']}.{found['name']}"
     _require_table(where, schema, found)
-    _require_rights(where, found)
+    _require_rights(where, found, owner=not elsewhere)
     await tx.execute(BARE_PATH)
     rows = await tx.fetch(TABLE_COLUMNS, found["oid"])
     columns = {row["name"]: AttachedColumn(row["name"], row["type"], row["number"]) for row in rows}
@@ -148,7 +151,7 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment) -> Shape
     title = quoted(title) if title is not None and title in columns else title
     wanted = Expressions(text, title, described.where)
     await tx.execute(USUAL_PATH)
-    probe_name = f"{quoted(schema)}.{quoted(f'attached_probe_{uuid4().hex}')}"
+    probe_name = f"{'pg_temp' if elsewhere else quoted(schema)}.{quoted(f'attached_probe_{uuid4().hex}')}"
     expressions, read = await resolved(tx, where, place, probe_name, wanted, columns)
     read |= {*described.fields, *([described.dataset_column] if described.dataset_column else [])}
     table = AttachedTable(
@@ -184,19 +187,19 @@ def _require_table(where: str, schema: str, found: Any) -> None:
         raise SourceError(where=where, reason="this is a temporary table, which ends with its session.")
 
 
-def _require_rights(where: str, found: Any) -> None:
-    reader, owner = quoted(found["reader"]), quoted(found["owner"])
+def _require_rights(where: str, found: Any, *, owner: bool) -> None:
+    reader = quoted(found["reader"])
     if not found["readable"]:
         raise SourceError(
             where=where,
             reason=f"{found['reader']} may not read it. Run: GRANT USAGE ON SCHEMA {quoted(found['schema'])} TO {reader}; "
             f"GRANT SELECT ON {quoted(found['schema'])}.{quoted(found['name'])} TO {reader};",
         )
-    if not found["owned"]:
+    if owner and not found["owned"]:
         raise SourceError(
             where=where,
             reason=f"only its owner {found['owner']} may put triggers on it and switch them on for replicas. "
-            f"Run: GRANT {owner} TO {reader};",
+            f"Run: GRANT {quoted(found['owner'])} TO {reader};",
         )
     if found["hidden"]:
         raise SourceError(

@@ -17,6 +17,8 @@ ALWAYS, ORIGIN, REPLICA = "A", "O", "R"
 ROW, INSERT, DELETE, UPDATE, TRUNCATE = 1, 4, 8, 16, 32
 """Bits of pg_trigger.tgtype."""
 
+FUNCTION_PREFIX = "evervec_attached_"
+
 RECORD_KEYS = """
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
@@ -30,9 +32,17 @@ BEGIN
         IF TG_OP <> 'DELETE' THEN
             INSERT INTO {changes} (source_id, key) VALUES ({source}, {new});
         END IF;
-    END IF;
+    END IF;{ring}
     RETURN NULL;
 END"""
+# NOTIFY takes a lock of the whole server at the commit: one in each second of a session, and workers look on for longer
+RING_ONCE_A_SECOND = """
+    IF pg_catalog.current_setting('evervec.rang_at', true) IS DISTINCT FROM
+       pg_catalog.date_trunc('second', pg_catalog.clock_timestamp())::text THEN
+        PERFORM pg_catalog.set_config('evervec.rang_at',
+            pg_catalog.date_trunc('second', pg_catalog.clock_timestamp())::text, false);
+        PERFORM pg_catalog.pg_notify('{channel}', '');
+    END IF;"""
 
 
 @dataclass(frozen=True)
@@ -53,11 +63,11 @@ class CaptureTrigger:
 
 def function_name(source_id: UUID) -> str:
     """Return the name of the function of an attachment's triggers, and the beginning of theirs."""
-    return f"evervec_attached_{source_id.hex}"
+    return f"{FUNCTION_PREFIX}{source_id.hex}"
 
 
-def function_body(schema: str, source_id: UUID, table: AttachedTable) -> str:
-    """Return the body of the function of an attachment's triggers."""
+def function_body(schema: str, source_id: UUID, table: AttachedTable, *, rings: bool = False) -> str:
+    """Return the body of the function of an attachment's triggers; if it `rings`, its channel is the schema."""
     old_row, new_row = (_record(alias, [column.name for column in table.key]) for alias in ("OLD", "NEW"))
     return RECORD_KEYS.format(
         changes=f"{quoted(schema)}.attached_changes",
@@ -68,6 +78,7 @@ def function_body(schema: str, source_id: UUID, table: AttachedTable) -> str:
         new=json_of(table, "NEW"),
         old_row=old_row,
         new_row=new_row,
+        ring=RING_ONCE_A_SECOND.format(channel=schema.replace("'", "''")) if rings else "",
     )
 
 
@@ -98,10 +109,10 @@ def triggers(source_id: UUID, table: AttachedTable, *, related: bool, rewritten:
 
 
 def create(schema: str, source_id: UUID, place: str, trigger: CaptureTrigger) -> Iterator[str]:
-    """Return the statements that put a trigger on a table, or replace it."""
+    """Return the statements that put a trigger on a table."""
     function = f"{quoted(schema)}.{function_name(source_id)}()"
     enable = {ALWAYS: "ENABLE ALWAYS", ORIGIN: "ENABLE", REPLICA: "ENABLE REPLICA"}[trigger.enabled]
-    yield f"CREATE OR REPLACE TRIGGER {trigger.name} {trigger.event} ON {place} {trigger.rest} EXECUTE FUNCTION {function}"
+    yield f"CREATE TRIGGER {trigger.name} {trigger.event} ON {place} {trigger.rest} EXECUTE FUNCTION {function}"
     yield f"ALTER TABLE {place} {enable} TRIGGER {trigger.name}"
 
 

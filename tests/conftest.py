@@ -55,6 +55,19 @@ class Servers:
         return parts._replace(path=f"/{name}").geturl()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files with slow tests over the run, the first at once: at the end they would wait for each other alone."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = [path for path in files if any(item.get_closest_marker("slow") for item in files[path])]
+    quick = [path for path in files if path not in slow]
+    step = len(files) // max(len(slow), 1)
+    for place, path in enumerate(slow):
+        quick.insert(place * step, path)
+    items[:] = [item for path in quick for item in files[path]]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was skipped, so that nobody takes it for tested; pytest itself shows a letter."""
     skipped = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []) if report.longrepr}

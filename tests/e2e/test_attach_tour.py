@@ -15,6 +15,6 @@ from scripts.touring.tour import Plan, tour
 async def test_every_vector_is_that_of_its_row_after_a_tour(bare: Resources, database_url: str, tmp_path: Path) -> None:
     await providers.ensure_default(bare)
     settings = Settings(home=tmp_path, database_url=SecretStr(database_url), nats_url=None, queue="postgres")
-    outcome = await tour(database_url, settings, Plan(rows=20_000, rate=200, seconds=5), print)
+    outcome = await tour(database_url, settings, Plan(rows=4_000, rate=200, seconds=3), print)
     assert not outcome.failures, outcome.failures
     assert outcome.facts["embedded_again"] > 0

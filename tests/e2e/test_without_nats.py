@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.homes import connected
+from tests.e2e.killing import kill_in_the_middle
 from tests.e2e.processes import Product, add_fake, environment
 from tests.e2e.rows import (
     PENDING,
@@ -22,12 +23,11 @@ from tests.e2e.rows import (
     write,
 )
 from tests.e2e.test_postgres_restarted import restarted
-from tests.e2e.test_worker_killed import kill_in_the_middle
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
 from tests.stack.actors import pids, servers_of
 
-ROWS = 12_000
+ROWS = 6_000
 NEVER = "600"
 
 
@@ -93,7 +93,7 @@ async def test_one_of_two_workers_is_killed_and_the_other_finishes(
     await add_fake(alone, fake)
     async with alone.worker() as victim, alone.worker() as other:
         await write(psql, await make_dataset(psql), ROWS)  # rung for by nobody: the sweep finds them
-        await kill_in_the_middle(psql, victim)
+        await kill_in_the_middle(psql, victim, of=ROWS)
         await wait_until_nothing_is_pending(psql)
         assert other.lives
     assert await assert_every_vector_is_right(psql) == ROWS

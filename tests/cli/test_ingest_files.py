@@ -1,9 +1,11 @@
 """`evervec ingest files` on real folders: what is found afterwards, what a second run costs, and what it refuses."""
 
+import asyncio
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -297,18 +299,18 @@ def test_a_folder_that_was_renamed_does_not_lock_its_dataset(evervec: Command, n
 
 
 async def test_a_run_that_is_at_work_is_named(evervec: Command, notes: Path, database: Database) -> None:
-    done = evervec.process("ingest", "files", notes, "--dataset", "docs", "--json")
+    index = partial(asyncio.to_thread, evervec)
+    done = await index("ingest", "files", notes, "--dataset", "docs", "--json")
     dataset_id = UUID(done.document()["dataset_id"])
     async with database.transaction() as tx:
         run_id = await runs.add(tx, dataset_id, "full", "cli", state="running")
     async with held(database, runs.lease_name(dataset_id), 60):
-        evervec.process("ingest", "files", notes, "--dataset", "docs").refused(
-            "is already being indexed", str(run_id), code=1
-        )
-        evervec.process("index", "docs", "--no-wait").refused(f"by run {run_id}", code=1)
+        second = await index("ingest", "files", notes, "--dataset", "docs")
+        second.refused("is already being indexed", str(run_id), code=1)
+        (await index("index", "docs", "--no-wait")).refused(f"by run {run_id}", code=1)
     # whoever comes next finds that nobody has its lease, and finishes it first
-    assert evervec.process("ingest", "files", notes, "--dataset", "docs").code == 0
-    states = {run["run"]: run["state"] for run in evervec.process("runs", "docs", "--json").document()["runs"]}
+    assert (await index("ingest", "files", notes, "--dataset", "docs")).code == 0
+    states = {run["run"]: run["state"] for run in (await index("runs", "docs", "--json")).document()["runs"]}
     assert (len(states), states[str(run_id)]) == (3, "done")
 
 

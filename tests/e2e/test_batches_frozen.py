@@ -7,7 +7,7 @@ import pytest
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import DatasetRef
-from tests.e2e.batching import UNLEASED, Program
+from tests.e2e.batching import LEASES_RUN_OUT, Program
 from tests.e2e.rows import WIDTH
 from tests.e2e.test_batches_killed import (
     ROWS,
@@ -31,13 +31,6 @@ from tests.pipeline.batch.batched import (
 __all__ = ["lane", "program", "variables"]
 
 
-async def run_out(psql: Any) -> None:
-    async def free() -> bool:
-        return bool(await psql.fetchval(UNLEASED))
-
-    await eventually("the leases of a frozen process have run out", free)
-
-
 @whoever
 @pytest.mark.parametrize("point", ["uploaded", "created", "downloading", "finished"])
 async def test_a_process_freezes_and_another_one_finishes_its_job(
@@ -50,7 +43,7 @@ async def test_a_process_freezes_and_another_one_finishes_its_job(
         if point in ("downloading", "finished"):
             await told.ask("flush")
         await told.obeys_until_frozen("flush" if point in ("uploaded", "created") else "sync")
-        await run_out(psql)
+        await psql.execute(LEASES_RUN_OUT)
         await to_the_end(lane, psql)
         before = await psql.fetch("SELECT * FROM batch_jobs ORDER BY id")
         await told.wakes()
@@ -69,7 +62,7 @@ async def test_a_request_that_comes_too_late_makes_a_job_that_is_withdrawn(
     await planted(psql, dataset.id, texts)
     async with program.started("submitting", "SIGSTOP") as told:
         await told.obeys_until_frozen("flush")
-        await run_out(psql)
+        await psql.execute(LEASES_RUN_OUT)
         fake.batches.polls = 10_000
 
         async def sent_again() -> bool:

@@ -370,16 +370,16 @@ async def test_a_download_breaks_in_the_middle(gemini: FakeProvider, http: aioht
     assert len(got) < len(whole)
 
 
-async def test_fifty_thousand_lines_are_never_in_memory_at_once(
+async def test_ten_thousand_lines_are_never_in_memory_at_once(
     gemini: FakeProvider, http: aiohttp.ClientSession
 ) -> None:
     gemini.batches.polls = 0
-    texts = [f"text {number}" for number in range(50_000)]
+    texts = [f"text {number}" for number in range(10_000)]
     _, job = await create(http, await upload(http, lines(texts, 256)))
     assert len(next(gemini.batches.files[str(gemini.batches.jobs[0].output_file)].source())) < 2 * CHUNK
     count = total = 0
     async with http.get(f"/v1beta/{job['response']['responsesFile']}:download?alt=media") as answer:
         async for block in answer.content.iter_any():
             count, total = count + block.count(b"\n"), total + len(block)
-    assert count == 50_000
-    assert total > 50_000 * 256 * 8
+    assert count == 10_000
+    assert total > 10_000 * 256 * 8

@@ -47,7 +47,7 @@ edits = st.lists(
 
 
 @given(edits)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_sequence_of_edits_ends_where_the_feed_says(
     sequence: list[tuple[dict[int, int], set[int], Filter | None]],
 ) -> None:

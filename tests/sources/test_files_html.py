@@ -1,6 +1,6 @@
 """HTML into Markdown: what a reader of the page would keep, and nothing that hangs or overflows."""
 
-from time import monotonic
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -132,9 +132,9 @@ N = 50_000
     ],
 )
 def test_hostile_html_takes_seconds_and_says_what_it_says(html: str) -> None:
-    began = monotonic()
+    began = process_time()
     assert "end" in html_markdown(html)[1]
-    assert monotonic() - began < 20
+    assert process_time() - began < 20
 
 
 def test_what_nests_too_deep_is_read_as_plain_text() -> None:

@@ -11,7 +11,7 @@ from evervec.sources.sql import loading
 from evervec.sources.sql.description import SourceDescription
 from evervec.store.foreign.reader import open_foreign
 
-ROWS = 500_000
+ROWS = 100_000
 TENANTS = 1_000
 NEVER = timedelta(0)
 
@@ -28,8 +28,8 @@ MARKET = f"""
 {SHOP}
 INSERT INTO shop.orders
 SELECT n, 'A-' || n, n % {TENANTS}, '2026-01-01', '2026-01-01'::timestamptz + n * interval '1 s' FROM generate_series(1, {ROWS}) n;
-CREATE TABLE shop.texts AS SELECT 'k' || id AS id, number FROM shop.orders WHERE id <= 100000;
-CREATE TABLE shop.uuids AS SELECT sha256(int4send(id))::bytea AS raw, number FROM shop.orders WHERE id <= 100000;
+CREATE TABLE shop.texts AS SELECT 'k' || id AS id, number FROM shop.orders;
+CREATE TABLE shop.uuids AS SELECT sha256(int4send(id))::bytea AS raw, number FROM shop.orders;
 ALTER TABLE shop.uuids ADD id uuid;
 UPDATE shop.uuids SET id = encode(substr(raw, 1, 16), 'hex')::uuid;
 ALTER TABLE shop.texts ALTER id TYPE varchar(20), ADD PRIMARY KEY (id);

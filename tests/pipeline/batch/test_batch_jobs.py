@@ -336,15 +336,15 @@ async def test_an_empty_queue_sends_nothing(lane: Resources, fake: FakeProvider,
     assert await psql.fetchval("SELECT count(*) FROM batch_jobs") == 0
 
 
-async def test_ten_thousand_rows_are_told_step_by_step(
+async def test_three_thousand_rows_are_told_step_by_step(
     lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
 ) -> None:
-    texts = numbered(10_000)
+    texts = numbered(3_000)
     await planted(psql, dataset.id, texts)
     told: list[int] = []
-    flushed = await BatchManager(lane).flush_queue(max_batch_size=4_000, progress=told.append)
-    assert [job.stats["rows"] for job in flushed.jobs] == [4_000, 4_000, 2_000]
-    assert (sum(told), len(told) >= 5) == (10_000, True)
+    flushed = await BatchManager(lane).flush_queue(max_batch_size=1_200, progress=told.append)
+    assert [job.stats["rows"] for job in flushed.jobs] == [1_200, 1_200, 600]
+    assert (sum(told), len(told) >= 3) == (3_000, True)
     await assert_all_done(lane, psql, fake, texts)
 
 

@@ -316,7 +316,7 @@ TEXT = st.lists(st.one_of(PARAGRAPH, WORDS.map(lambda word: f"## {word}"), st.ju
 EDIT = st.tuples(st.sampled_from(["a.md", "b.md", "c.txt"]), st.one_of(st.none(), TEXT))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=st.lists(EDIT, min_size=1, max_size=8))
 async def test_any_sequence_of_edits_ends_as_if_the_last_text_were_indexed_afresh(
     resources: Resources, psql: Any, tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, str | None]]

@@ -44,7 +44,7 @@ async def pending_work(resources: Resources, project: str, dataset: str) -> Pend
 
 @dataclass(frozen=True)
 class PendingRows:
-    """Rows that wait in some datasets; `work` says who embeds them, `pause_reason` why the provider is paused."""
+    """Rows that wait in some datasets; `work` says who embeds them, `pause_reason` why the provider did not answer."""
 
     pending: int
     work: PendingWork | None = None
@@ -58,5 +58,5 @@ async def pending_rows(resources: Resources, targets: Sequence[DatasetRef]) -> P
         return PendingRows(0)
     work = await pending_work(resources, targets[0].project, targets[0].slug)
     provider = await resources.provider()
-    reason = provider.pause_error if provider.paused_seconds > 0 else None
-    return PendingRows(pending, replace(work, pending=pending), reason)
+    # it stands until the provider has answered again, also while the pause is over and nobody has tried yet
+    return PendingRows(pending, replace(work, pending=pending), provider.pause_error)

@@ -95,7 +95,7 @@ def crash(home: Path) -> None:
     os.kill(pid, signal.SIGQUIT)
 
 
-def eventually(what: str, holds: Callable[[], bool], seconds: float = 30) -> None:
+def eventually(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until it holds; fails after the deadline."""
     deadline = time.monotonic() + seconds
     while not holds():

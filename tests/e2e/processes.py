@@ -18,7 +18,7 @@ from tests.fakes.server import FakeProvider
 
 EVERVEC = Path(sys.executable).with_name("evervec")
 BACKFILL = Path(__file__).parents[2] / "scripts" / "backfill_embeddings.py"
-CHILD_DEADLINE = 40.0
+CHILD_DEADLINE = 90.0
 
 
 @dataclass(frozen=True)

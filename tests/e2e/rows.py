@@ -77,7 +77,7 @@ async def assert_every_vector_is_right(
     return len(found)
 
 
-async def wait_until_nothing_is_pending(psql: Any, seconds: float = 60) -> float:
+async def wait_until_nothing_is_pending(psql: Any, seconds: float = 120) -> float:
     """Wait until every row is embedded or given up; how long that took."""
 
     async def done() -> bool:
@@ -86,7 +86,7 @@ async def wait_until_nothing_is_pending(psql: Any, seconds: float = 60) -> float
     return await eventually("nothing pending", done, seconds)
 
 
-async def wait_until_embedded(psql: Any, least: int, seconds: float = 40) -> None:
+async def wait_until_embedded(psql: Any, least: int, seconds: float = 90) -> None:
     """Wait until work is well under way."""
 
     async def begun() -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-async def eventually(what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> float:
+async def eventually(what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> float:
     """Wait until `holds()`; how long that took. Fails after `seconds`, saying what never came true."""
     began = time.monotonic()
     while not await holds():

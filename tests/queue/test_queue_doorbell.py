@@ -30,7 +30,7 @@ async def test_a_ring_runs_the_task_of_that_name(broker: JetStreamBroker) -> Non
 
 async def test_many_rings_are_counted_by_lane(broker: JetStreamBroker) -> None:
     rings = (Ring("t", {"n": n}, Lane.BACKFILL, msg_id=f"m{n % 200}") for n in range(250))
-    assert await NatsDoorbell(broker).ring_many(rings) == 250
+    assert await NatsDoorbell(broker, seconds=30).ring_many(rings) == 250
     assert (await depth(broker)).lanes[Lane.BACKFILL] == 200
 
 

@@ -90,14 +90,14 @@ async def worker(resources: Resources, **changed: Any) -> AsyncIterator[Resource
         yield other
 
 
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something to hold; fails after the deadline."""
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.01)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Wait for something that has to be asked for; fails after the deadline."""
     async with asyncio.timeout(seconds):
         while not await holds():
@@ -111,7 +111,7 @@ async def true(resources: Resources, dataset: DatasetRef) -> bool:
         return index is not None and Digest.of(*index.versions()) == await changes.digest(tx, dataset.id)
 
 
-async def until_true(resources: Resources, dataset: DatasetRef, seconds: float = 20) -> Mirror:
+async def until_true(resources: Resources, dataset: DatasetRef, seconds: float = 60) -> Mirror:
     """Wait until the mirror of a dataset is ready, checked, and what the database says."""
     mirror = resources.mirrors.mirror(dataset)
     async with asyncio.timeout(seconds):

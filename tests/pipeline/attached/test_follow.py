@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from evervec.pipeline.attached import detach as detaching
 from evervec.pipeline.attached import intake, work
 from evervec.pipeline.attached.attach import Attached
 from evervec.pipeline.attached.follow import follow_tables
 from evervec.pipeline.attached.report import attachments as attachments_of
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
+from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.pipeline.upkeep.triggers import repair_triggers
 from evervec.store import datasets
 from evervec.store.attached import attachments, changes, rows
@@ -308,3 +310,19 @@ async def test_several_changes_of_one_row_are_read_once(
     assert (len(taken.records), taken.keys) == (3, [(1,)])
     await settled(resources, articles.id)
     assert sent(fake) == 1
+
+
+async def test_what_an_interrupted_detach_leaves_is_removed_by_the_janitor(
+    resources: Resources, psql: Any, articles: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    await psql.execute("UPDATE public.articles SET body = 'not read any more'")
+    monkeypatch.setattr(detaching, "_purge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await detaching.detach(resources, articles.table)
+    assert await waiting(psql) > 0
+    await clean_up(resources)
+    assert (await waiting(psql), await state(psql)) == (0, {})
+    assert await psql.fetchval("SELECT count(*) FROM evervec.documents") == 0

@@ -1,4 +1,4 @@
-"""The janitor: background clean-up of deleted datasets, and of documents that wait for their chunks."""
+"""The janitor: background clean-up of deleted datasets and detached tables, and of documents that wait for their chunks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents, leases
+from evervec.store.attached import changes
 from evervec.store.documents import UnchunkedDocument
 from evervec.store.session import Database, Tx
 
@@ -27,7 +28,10 @@ PURGED_ROWS = 2000
 
 
 async def clean_up(resources: Resources, until: Until = never) -> None:
-    """Remove the rows of deleted datasets and chunk the documents that wait, in one process at a time; others return at once."""
+    """Remove what deleted datasets and detached tables left, and chunk the documents that wait.
+
+    One process does so at a time; others return at once.
+    """
     if not await _is_needed(resources):  # looked at first, since a lease is written
         return
     try:
@@ -35,6 +39,7 @@ async def clean_up(resources: Resources, until: Until = never) -> None:
             if alone is not None:
                 await _remove_expired_leases(alone.database)
                 await purge_deleted(alone.database, until)
+                await _remove_abandoned_changes(alone.database, until)
                 await chunk_waiting(replace(resources, database=alone.database), until)
     except LeaseLostError as error:
         logger.warning("clean-up left to another process", error=str(error))
@@ -42,7 +47,7 @@ async def clean_up(resources: Resources, until: Until = never) -> None:
 
 async def _is_needed(resources: Resources) -> bool:
     async with resources.database.read() as tx:
-        if await datasets.deleted(tx) or await leases.has_expired(tx):
+        if await datasets.deleted(tx) or await leases.has_expired(tx) or await changes.abandoned(tx):
             return True
     chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
@@ -67,6 +72,16 @@ async def purge_deleted(database: Database, until: Until = never) -> int:
     if total:
         logger.info("deleted datasets purged", rows=total)
     return total
+
+
+async def _remove_abandoned_changes(database: Database, until: Until) -> None:
+    async with database.read() as tx:
+        abandoned = await changes.abandoned(tx)
+    for source_id in abandoned:
+        while not until() and await database.with_retries(
+            partial(changes.clear, source_id=source_id, limit=PURGED_ROWS)
+        ):
+            continue
 
 
 async def chunk_waiting(resources: Resources, until: Until = never) -> int:

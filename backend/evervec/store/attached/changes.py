@@ -23,6 +23,16 @@ BACKLOG = """
 SELECT source_id, count(*) AS records, extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest_seconds
 FROM attached_changes WHERE source_id = ANY($1) GROUP BY source_id
 """
+# each source is looked up once, however many records it has
+ABANDONED = """
+WITH RECURSIVE one AS (
+    (SELECT source_id FROM attached_changes ORDER BY source_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.source_id FROM attached_changes c WHERE c.source_id > one.source_id ORDER BY c.source_id LIMIT 1)
+    FROM one WHERE one.source_id IS NOT NULL
+)
+SELECT source_id FROM one WHERE source_id IS NOT NULL AND NOT EXISTS (SELECT FROM sources s WHERE s.id = one.source_id)
+"""
 CLEAR = """
 DELETE FROM attached_changes WHERE (source_id, id, changed_at) IN
     (SELECT source_id, id, changed_at FROM attached_changes WHERE source_id = $1 ORDER BY id LIMIT $2)
@@ -86,3 +96,8 @@ async def ask_comparison(tx: Tx, source_id: UUID) -> None:
 async def clear(tx: Tx, source_id: UUID, limit: int) -> int:
     """Delete records of an attachment, a batch; return how many."""
     return int((await tx.execute(CLEAR, source_id, limit)).rsplit(" ", 1)[-1])
+
+
+async def abandoned(tx: ReadTx) -> list[UUID]:
+    """Return the attachments that are gone and have records left, since their detaching was interrupted."""
+    return [row["source_id"] for row in await tx.fetch(ABANDONED)]

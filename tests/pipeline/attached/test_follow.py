@@ -11,6 +11,7 @@ from evervec.pipeline.attached import intake, work
 from evervec.pipeline.attached.attach import Attached
 from evervec.pipeline.attached.follow import follow_tables
 from evervec.pipeline.attached.report import attachments as attachments_of
+from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
 from evervec.pipeline.upkeep.janitor import clean_up
@@ -326,3 +327,16 @@ async def test_what_an_interrupted_detach_leaves_is_removed_by_the_janitor(
     await clean_up(resources)
     assert (await waiting(psql), await state(psql)) == (0, {})
     assert await psql.fetchval("SELECT count(*) FROM evervec.documents") == 0
+
+
+async def test_a_full_comparison_finds_what_no_trigger_recorded(
+    resources: Resources, psql: Any, fake: FakeProvider, articles: Attached
+) -> None:
+    await psql.execute("ALTER TABLE public.articles DISABLE TRIGGER ALL")
+    await psql.execute("UPDATE public.articles SET body = 'in silence' WHERE id = 4")
+    await psql.execute("DELETE FROM public.articles WHERE id = 5")
+    await psql.execute("ALTER TABLE public.articles ENABLE TRIGGER ALL")
+    await requests.index_all_datasets(resources, full_rebuild=True)
+    await settled(resources, articles.id)
+    await require_true(psql)
+    assert sent(fake) == 1

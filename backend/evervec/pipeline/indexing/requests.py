@@ -8,6 +8,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.documents.document import ChangedIds
+from evervec.domain.sources import SourceType
 from evervec.errors import (
     EvervecError,
     IndexRunningError,
@@ -25,6 +26,7 @@ from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
+from evervec.store.attached import changes
 from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
 from evervec.store.session import Database, Tx
@@ -156,8 +158,14 @@ async def _enqueue(tx: Tx, dataset_id: UUID, request: RunRequest) -> UUID:
 
 
 async def index_all_datasets(resources: Resources, full_rebuild: bool = False, trigger: str = "schedule") -> list[UUID]:
-    """Request a run of every dataset that has a source, and ring for each: one task a dataset. Return the runs' ids."""
+    """Request a run of every dataset that has a source, and ring for each: one task a dataset. Return the runs' ids.
+
+    An attached table has no runs: with `full_rebuild` whoever follows it compares all its rows.
+    """
     async with resources.database.transaction() as tx:
+        if full_rebuild:
+            for source in await sources.of_type(tx, SourceType.ATTACHED):
+                await changes.ask_comparison(tx, source.id)
         dataset_ids = await sources.assigned_datasets(tx)
         asked = [
             await runs.enqueue(tx, one, RunRequest(full=full_rebuild).mode, trigger, None, True) for one in dataset_ids

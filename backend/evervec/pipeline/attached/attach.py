@@ -37,6 +37,10 @@ class AttachOptions:
     replace: bool = False
 
 
+class _ChangedMeanwhile(Exception):
+    """Somebody else has attached, replaced or detached the table since it was looked up."""
+
+
 @dataclass(frozen=True)
 class Attached:
     """What became of a request: `state` is `attached`, `replaced`, `unchanged`, or `planned` for a dry run.
@@ -93,12 +97,17 @@ async def attach(
         stored=stored,
         where=None if there is None else there.where,
     )
-    if there is None:
-        view = await capture.install(resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS)
-    else:
-        view = await elsewhere.attach_captured(
-            resources, there, source_id, found.table, register, is_new=stored is None, seconds=TABLE_LOCK_SECONDS
-        )
+    try:
+        if there is None:
+            view = await capture.install(
+                resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS
+            )
+        else:
+            view = await elsewhere.attach_captured(
+                resources, there, source_id, found.table, register, is_new=stored is None, seconds=TABLE_LOCK_SECONDS
+            )
+    except _ChangedMeanwhile:
+        return await attach(resources, described, options)
     return _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
 
 
@@ -213,9 +222,12 @@ async def _register(
     stored: SourceRecord | None,
     where: str | None,
 ) -> str:
-    """Save the source, its dataset and its view; return the view's name."""
+    """Save the source, its dataset and its view; return the view's name. Raises `_ChangedMeanwhile`."""
     table = found.table
+    before_progress = Progress() if stored is None else Progress.load(stored.cursor)
     if stored is not None:
+        if not await attachments.keep(tx, source_id, before_progress.generation):
+            raise _ChangedMeanwhile
         # documents keep the name under which the table was attached first
         before = Attachment.load(stored.spec).table
         table = replace(table, schema=before.schema, name=before.name)
@@ -241,7 +253,8 @@ async def _register(
         record = await sources.save(
             tx, project_id, name, SourceType.ATTACHED, spec, url_encrypted=url, source_id=source_id
         )
-    before_progress = Progress() if stored is None else Progress.load(stored.cursor)
+    if record.id != source_id:
+        raise _ChangedMeanwhile
     progress = replace(
         before_progress.again(found.rows, compare=stored is not None),
         newest_first=options.newest_first,

@@ -99,7 +99,7 @@ class Intake:
 
         `table` is the attached one under its present names. Raises what `prepare` and `write` raise.
         """
-        left = list(keys)
+        left = [key for key in keys if None not in key]
         while True:
             batch, left = await self.prepare(table, left)
             await self.write(batch, None if left else also, lane=Lane.INTERACTIVE)

@@ -61,14 +61,17 @@ async def state(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, 
 
 
 async def _lost_columns(tx: ReadTx, table: AttachedTable) -> list[CaptureProblem]:
-    """Return the columns that were dropped, renamed, or given another type."""
+    """Return the columns that were dropped, renamed, or given another type, and those of the key that may be NULL by now."""
     rows = await tx.fetch(TABLE_COLUMNS, table.oid)
     names = {row["name"]: row["type"] for row in rows}
     renamed = {row["number"]: row["name"] for row in rows}
+    empty = {row["name"] for row in rows if not row["filled"]} & {column.name for column in table.key}
     lost = []
     for column in dict.fromkeys((*table.key, *table.reads)):
         if column.name in names and names[column.name] != column.type:
             said = f"has the type {names[column.name]} and not {column.type} any more"
+        elif column.name in empty:
+            said = "is a part of the key and may be NULL by now; rows without a key are left out"
         elif column.name in names:
             continue
         else:

@@ -1,7 +1,7 @@
 """Reads rows of attached tables: by key, with their text, and their keys alone, along the key's index."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,17 @@ from evervec.store.session import ReadTx
 PARAMETER_TYPES = ("bigint", "bigint", "text[]")
 """Of the parameters of `read` after the keys: most bytes of a text, most bytes together, the keys as JSON."""
 
-OF_A_ROW = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
+OF_A_ROW = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.CardinalityViolationError,
+    asyncpg.CaseNotFoundError,
+    # what a function of theirs raises, also with a code of its own
+    asyncpg.PLPGSQLError,
+    asyncpg.ExternalRoutineError,
+    asyncpg.ExternalRoutineInvocationError,
+    asyncpg.UnknownPostgresError,
+)
 OF_ITS_SIZE = (asyncpg.ProgramLimitExceededError, asyncpg.OutOfMemoryError, asyncpg.StatementTooComplexError)
 
 
@@ -59,7 +69,7 @@ async def read(
     if not keys:
         return RowsRead({}, [])
     try:
-        with _refusals(table):
+        async with _reading(tx, table):
             rows = await tx.fetch(
                 _read(table), *texts(keys, len(table.key)), most_bytes, together_bytes, list(map(dumps, keys))
             )
@@ -121,18 +131,20 @@ def _literal(name: str) -> str:
 async def keys_after(
     tx: ReadTx, table: AttachedTable, after: Key | None, limit: int, *, newest_first: bool = False
 ) -> list[Key]:
-    """Return the next keys in the order of the key's index, from either end; no expression is evaluated."""
+    """Return the next keys in the order of the key's index, from either end; no expression is evaluated.
+
+    A row whose key is NULL has none: the table was changed after it was attached, as its status says.
+    """
     columns = [f"r.{quoted(column.name)}" for column in table.key]
     order = ", ".join(f"{column} DESC" if newest_first else column for column in columns)
     values = [value_of(column.type, f"${place}::text") for place, column in enumerate(table.key, 2)]
+    named = " AND ".join(f"{column} IS NOT NULL" for column in columns)
     beyond = (
-        f"WHERE ({', '.join(columns)}) {'<' if newest_first else '>'} ({', '.join(values)})"
-        if after is not None
-        else ""
+        f"AND ({', '.join(columns)}) {'<' if newest_first else '>'} ({', '.join(values)})" if after is not None else ""
     )
     given = [column[0] for column in texts([after], len(table.key))] if after is not None else []
-    sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r {beyond} ORDER BY {order} LIMIT $1"
-    with _refusals(table):
+    sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {named} {beyond} ORDER BY {order} LIMIT $1"
+    async with _reading(tx, table):
         return [loads(row["key"]) for row in await tx.fetch(sql, limit, *given)]
 
 
@@ -141,14 +153,16 @@ async def existing(tx: ReadTx, table: AttachedTable, keys: Sequence[Key]) -> set
     if not keys:
         return set()
     sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {chosen(table)}"
-    with _refusals(table):
+    async with _reading(tx, table):
         return {loads(row["key"]) for row in await tx.fetch(sql, *texts(keys, len(table.key)))}
 
 
-@contextmanager
-def _refusals(table: AttachedTable) -> Iterator[None]:
-    """Raise `SourceError` for a table that can not be read as it was attached: another shape, or no rights."""
+@asynccontextmanager
+async def _reading(tx: ReadTx, table: AttachedTable) -> AsyncIterator[None]:
+    """Raise `SourceError` for a table that can not be read as it was attached: another shape, no rights, hidden rows."""
     try:
+        # rows that a policy hides would be taken for deleted ones
+        await tx.execute("SET LOCAL row_security = off")
         yield
     except asyncpg.SyntaxOrAccessError as error:
         raise SourceError(

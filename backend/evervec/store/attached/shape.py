@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from evervec.domain.attachment import AttachedColumn, AttachedTable
-from evervec.errors import SourceError
+from evervec.errors import MissingRightsError, SourceError
 from evervec.store.attached.expressions import Expressions, filled_in, joined, resolved
 from evervec.store.attached.keys import FORMS
 from evervec.store.connections import quoted
@@ -30,6 +30,10 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c
            AND NOT c.relispartition AS inherited
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
 """
+# `to_regclass` fails in a schema that one may not use
+SHUT_OUT = "SELECT current_user FROM pg_namespace WHERE nspname = $1 AND NOT has_schema_privilege(oid, 'USAGE')"
+# the function of the triggers, and the view, are made in our schema
+MAY_NOT_CREATE = "SELECT current_user WHERE NOT has_schema_privilege($1, 'CREATE')"
 TABLE_COLUMNS = """
 WITH RECURSIVE base AS (
     SELECT a.attnum, a.attname, a.attnotnull, a.atttypid AS type FROM pg_attribute a
@@ -116,9 +120,10 @@ class _Undone(Exception):
 
 
 async def probe(database: Database, described: DescribedAttachment, *, elsewhere: bool = False) -> Shape:
-    """Inspect a table in a transaction that is rolled back. Raises `SourceError` if it can not be attached.
+    """Inspect a table in a transaction that is rolled back.
 
-    One that is `elsewhere` is in a database that is not ours: somebody else may put triggers on it for us.
+    One that is `elsewhere` is in a database that is not ours: somebody else may put triggers on it for us. Raises
+    `SourceError` or `MissingRightsError` if it can not be attached.
     """
     found: list[Shape] = []
     try:
@@ -133,12 +138,18 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     name = ".".join(map(quoted, described.relation))
     where = f"Table {'.'.join(described.relation)}"
     await tx.execute(USUAL_PATH)
+    if reader := await tx.fetchval(SHUT_OUT, described.relation[0] if len(described.relation) == 2 else None):
+        raise SourceError(where=where, reason=_may_not_read(reader, *described.relation))
     found = await tx.fetchrow(ATTACHABLE, name)
     if found is None:
         raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
     where = f"Table {found['schema']}.{found['name']}"
     _require_table(where, schema, found)
     _require_rights(where, found, owner=not elsewhere)
+    if not elsewhere and (role := await tx.fetchval(MAY_NOT_CREATE, schema)):
+        raise MissingRightsError(
+            role=role, schema=schema, statements=f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
+        )
     await tx.execute(BARE_PATH)
     rows = await tx.fetch(TABLE_COLUMNS, found["oid"])
     columns = {row["name"]: AttachedColumn(row["name"], row["type"], row["number"]) for row in rows}
@@ -190,11 +201,7 @@ def _require_table(where: str, schema: str, found: Any) -> None:
 def _require_rights(where: str, found: Any, *, owner: bool) -> None:
     reader = quoted(found["reader"])
     if not found["readable"]:
-        raise SourceError(
-            where=where,
-            reason=f"{found['reader']} may not read it. Run: GRANT USAGE ON SCHEMA {quoted(found['schema'])} TO {reader}; "
-            f"GRANT SELECT ON {quoted(found['schema'])}.{quoted(found['name'])} TO {reader};",
-        )
+        raise SourceError(where=where, reason=_may_not_read(found["reader"], found["schema"], found["name"]))
     if owner and not found["owned"]:
         raise SourceError(
             where=where,
@@ -206,6 +213,13 @@ def _require_rights(where: str, found: Any, *, owner: bool) -> None:
             where=where,
             reason=f"row-level security hides rows of it from {found['reader']}. Run: ALTER ROLE {reader} BYPASSRLS;",
         )
+
+
+def _may_not_read(reader: str, schema: str, name: str) -> str:
+    return (
+        f"{reader} may not read it. Run: GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(reader)}; "
+        f"GRANT SELECT ON {quoted(schema)}.{quoted(name)} TO {quoted(reader)};"
+    )
 
 
 def _require_columns(where: str, described: DescribedAttachment, columns: Mapping[str, AttachedColumn]) -> None:

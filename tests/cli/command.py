@@ -82,7 +82,7 @@ class Command:
     def process(self, *arguments: object, **changes: object) -> Done:
         """Run it as a process of its own, to its end."""
         process = self.start(*arguments, **changes)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         return Done(process.returncode, out, err)
 
     def with_changes(self, changes: dict[str, object]) -> dict[str, str]:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from evervec.pipeline.resources import Resources
 from tests.conftest import Servers
+from tests.e2e.batching import Program
 from tests.e2e.processes import EVERVEC, Product, environment
 from tests.e2e.rows import WIDTH
 from tests.fakes.server import FakeProvider
+from tests.pipeline.batch.batched import TYPES, batched
 from tests.stack.actors import kill_everything
 
 NUMBERS = itertools.count()
@@ -42,7 +45,7 @@ def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an EVERVEC_HOME whose database is migrated, with nothing running."""
     home = tmp_path_factory.mktemp("made") / "home"
     done = subprocess.run(
-        [EVERVEC, "status"], env=environment(EVERVEC_HOME=str(home)), capture_output=True, text=True, timeout=60
+        [EVERVEC, "status"], env=environment(EVERVEC_HOME=str(home)), capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
     return home
@@ -61,3 +64,28 @@ def home(made_home: Path, tmp_path: Path) -> Iterator[Path]:
 def machine(home: Path, tmp_path: Path) -> Product:
     """Return `evervec` with the embedded stack in `home`."""
     return Product(environment(EVERVEC_HOME=str(home)), tmp_path)
+
+
+@pytest.fixture(params=TYPES)
+async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
+    """Return a batch manager that accepts two equal listings at once."""
+    async with batched(bare, fake, request.param, batch_grace_seconds=0) as resources:
+        yield resources
+
+
+@pytest.fixture
+def variables(lane: Resources, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """Return the variables of another process of the same batches."""
+    assert lane.settings.secret_key is not None
+    return {
+        "EVERVEC_DATABASE_URL": database_url,
+        "EVERVEC_SECRET_KEY": lane.settings.secret_key.get_secret_value(),
+        "EVERVEC_BATCH_GRACE_SECONDS": "0",
+        "EVERVEC_HOME": str(tmp_path / "unused"),
+    }
+
+
+@pytest.fixture
+def program(servers: Servers, variables: dict[str, str]) -> Program:
+    """Return the way to start processes that send batches, to be told or killed."""
+    return Program(environment(EVERVEC_NATS_URL=servers.nats_url, **variables))

@@ -7,16 +7,9 @@ import pytest
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import DatasetRef
+from tests.e2e.batches import ROWS, assert_as_if_nothing_had_happened, whoever
 from tests.e2e.batching import LEASES_RUN_OUT, Program
 from tests.e2e.rows import WIDTH
-from tests.e2e.test_batches_killed import (
-    ROWS,
-    assert_as_if_nothing_had_happened,
-    lane,
-    program,
-    variables,
-    whoever,
-)
 from tests.e2e.waiting import eventually
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
@@ -27,8 +20,6 @@ from tests.pipeline.batch.batched import (
     planted,
     to_the_end,
 )
-
-__all__ = ["lane", "program", "variables"]
 
 
 @whoever

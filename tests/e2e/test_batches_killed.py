@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +10,9 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_queue
 from evervec.store.datasets import DatasetRef
-from tests.conftest import Servers
+from tests.e2e.batches import ROWS, assert_as_if_nothing_had_happened, whoever
 from tests.e2e.batching import COLLECTING, SENDING, STEP, Program
-from tests.e2e.processes import Product, environment
+from tests.e2e.processes import Product
 from tests.e2e.rows import EMBEDDED, WIDTH, count
 from tests.e2e.waiting import eventually
 from tests.embedders.batch_settings import WIRES
@@ -22,12 +20,10 @@ from tests.fakes.faults import Fault
 from tests.fakes.jobs import State
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.batched import (
-    TYPES,
     assert_every_vector_is_right,
     assert_nothing_is_left,
     assert_one_job_per_intent,
     assert_paid_once,
-    batched,
     client_of,
     edit,
     numbered,
@@ -37,45 +33,11 @@ from tests.pipeline.batch.batched import (
     written_once,
 )
 
-ROWS = 100
 ORDERS = ("flush", *["sync"] * 6)
 NEVER = 10_000
 """Polls of a job that is to run until the test says otherwise."""
 
 TIME_PASSES = "UPDATE embed_work SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL"
-
-
-@pytest.fixture(params=TYPES)
-async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureRequest) -> AsyncIterator[Resources]:
-    """Return a batch manager that accepts two equal listings at once."""
-    async with batched(bare, fake, request.param, batch_grace_seconds=0) as resources:
-        yield resources
-
-
-@pytest.fixture
-def variables(lane: Resources, database_url: str, tmp_path: Path) -> dict[str, str]:
-    """Return the variables of another process of the same batches."""
-    assert lane.settings.secret_key is not None
-    return {
-        "EVERVEC_DATABASE_URL": database_url,
-        "EVERVEC_SECRET_KEY": lane.settings.secret_key.get_secret_value(),
-        "EVERVEC_BATCH_GRACE_SECONDS": "0",
-        "EVERVEC_HOME": str(tmp_path / "unused"),
-    }
-
-
-@pytest.fixture
-def program(servers: Servers, variables: dict[str, str]) -> Program:
-    """Return the way to start processes that send batches, to be told or killed."""
-    return Program(environment(EVERVEC_NATS_URL=servers.nats_url, **variables))
-
-
-async def assert_as_if_nothing_had_happened(psql: Any, fake: FakeProvider, texts: Sequence[str]) -> None:
-    """Assert that every row has its vector, written once and paid once, and that nothing is left anywhere."""
-    assert await assert_every_vector_is_right(psql, WIDTH) == len(texts)
-    assert_paid_once(fake, texts)
-    await assert_one_job_per_intent(psql, fake)
-    await assert_nothing_is_left(psql, fake)
 
 
 # every point with one provider, and with the other those at which its own way of doing things is half done
@@ -84,8 +46,6 @@ KILLS = [
     *(("openai", point) for point in ("uploaded", "created", "downloading", "finished")),
 ]
 TURNS = ("uploaded", "created", "applying", "cleaning")
-whoever = pytest.mark.parametrize("lane", ["gemini"], indirect=True)
-"""What does not depend on the provider is tried with one."""
 
 
 @pytest.mark.parametrize(("lane", "point"), KILLS, indirect=["lane"])

@@ -78,10 +78,9 @@ async def _remove_abandoned_changes(database: Database, until: Until) -> None:
     async with database.read() as tx:
         abandoned = await changes.abandoned(tx)
     for source_id in abandoned:
-        while not until() and await database.with_retries(
-            partial(changes.clear, source_id=source_id, limit=PURGED_ROWS)
-        ):
-            continue
+        removed = 1
+        while removed and not until():
+            removed = await database.with_retries(partial(changes.clear, source_id=source_id, limit=PURGED_ROWS))
 
 
 async def chunk_waiting(resources: Resources, until: Until = never) -> int:

@@ -7,14 +7,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, Numeric, Text, event
+from sqlalchemy import Column, Numeric, Text, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from evervec import SemanticCore
 from evervec.errors import Refused, SourceError
+from tests.conftest import Servers
 from tests.library.articles import TABLE, TEXT, Article, attached, engine, settled
+from tests.pipeline.attached.elsewhere import elsewhere
 
 
 class OddLine(SQLModel, table=True):
@@ -139,6 +142,59 @@ async def test_keys_of_any_type_and_names_that_need_quotes_find_their_objects(
         ("cold soup", Decimal(2)),
     ]
     assert (await local.detach(OddLine)).documents == 2
+
+
+class FarModel(SQLModel, registry=registry()):
+    """The base of the classes of another database."""
+
+
+class FarArticle(FarModel, table=True):
+    """A table of another database."""
+
+    __tablename__ = "articles"
+
+    id: int = Field(primary_key=True)
+    title: str
+    body: str
+
+
+async def test_a_class_of_another_database_is_attached_and_its_session_returns_its_objects(
+    local: SemanticCore, servers: Servers
+) -> None:
+    async with elsewhere(servers, 3) as there:
+        done = await local.attach(
+            FarArticle, text=FarArticle.body, dataset="app/far", url=there.url, outbox="their_outbox"
+        )
+        await settled(local, done)
+        app = engine(there.url)
+        async with AsyncSession(app) as session:
+            answer = await local.search("the body of number 2", of=FarArticle, session=session)
+            assert sorted(hit.row.title for hit in answer) == ["Title 1", "Title 2", "Title 3"]
+        await app.dispose()
+        assert "schema their_outbox" not in await there.objects()
+        assert await there.psql.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'their_outbox'") == 1
+        assert (await local.detach(FarArticle)).documents == 3
+        assert await there.objects() == []
+    with pytest.raises(SourceError, match="--outbx: Extra inputs are not permitted"):
+        await local.attach(FarArticle, text=FarArticle.body, dataset="app/far", outbx="x")
+
+
+async def test_rows_that_a_policy_hides_from_the_session_are_left_out(
+    local: SemanticCore, app: AsyncEngine, psql: Any
+) -> None:
+    await attached(local)
+    await psql.execute(
+        "DROP ROLE IF EXISTS reader_of_live; CREATE ROLE reader_of_live; GRANT SELECT ON public.articles TO reader_of_live;"
+        "ALTER TABLE public.articles ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY live ON public.articles USING (status = 'live')"
+    )
+    try:
+        async with AsyncSession(app) as session:
+            await (await session.connection()).execute(text("SET LOCAL ROLE reader_of_live"))
+            answer = await local.search("nobody sees it", of=Article, session=session)
+            assert {hit.row.title for hit in answer} == {"Birds", "Soup"}
+    finally:
+        await psql.execute("DROP OWNED BY reader_of_live; DROP ROLE reader_of_live")
 
 
 class Unattached(SQLModel, table=True):

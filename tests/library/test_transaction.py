@@ -127,6 +127,20 @@ async def test_the_path_that_a_transaction_sets_for_itself_or_for_later_stays(
     assert await psql.fetchval("SHOW search_path") == "pg_temp, public"
 
 
+async def test_a_connection_of_a_pool_takes_part(
+    local: SemanticCore, app: AsyncEngine, database_url: str, psql: Any
+) -> None:
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool,
+        pool.acquire() as connection,
+        connection.transaction(),
+        local.transaction(connection) as tx,
+    ):
+        # both at once: one after the other on the one connection
+        await asyncio.gather(tx.ingest(BIRDS), tx.ingest(Document.from_text("soup", "cold soup"), dataset="other"))
+    assert await counts(psql) == (3, 2)
+
+
 async def test_a_transaction_of_its_own_is_committed_or_undone_as_a_whole(
     local: SemanticCore, app: AsyncEngine, psql: Any
 ) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import SecretStr
+
 from evervec.sources.attached.description import AttachmentDescription, describe
 from evervec.store.callers.classes import column_name, column_names, table_name
 from evervec.store.callers.expressions import sql_of
@@ -18,6 +20,8 @@ def described(
     template: str | None,
     fields: Sequence[object],
     dataset_column: object,
+    url: str | None,
+    more: Mapping[str, object],
 ) -> AttachmentDescription:
     """Make a description. Raises `Refused` for an expression that is none over one row, `SourceError` for other mistakes."""
     if dataset is not None and "/" in dataset:
@@ -31,5 +35,7 @@ def described(
         template=template,
         columns=column_names(table, "columns", columns),
         fields=column_names(table, "fields", fields),
+        url=None if url is None else SecretStr(url),
         **{option: sql_of(table, option, value) for option, value in expressions.items()},
+        **more,
     )

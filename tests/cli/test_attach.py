@@ -151,6 +151,7 @@ def test_a_long_transaction_is_named_and_nothing_is_half_made(
         (("public.articles", "--text", "random()::text", "--dataset", "d"), ("immutable",)),
         (("public.articles", "--text", "(SELECT 1)::text", "--dataset", "d"), ("public.articles",)),
         (("public.articles", "--columns", "nope", "--dataset", "d"), ("nope",)),
+        (("public.articles", "--template", "{title}\\n{nope}", "--dataset", "d"), ("--template names 'nope'",)),
         (("evervec.messages", "--text", "content", "--dataset", "d"), ("evervec.messages",)),
     ],
 )

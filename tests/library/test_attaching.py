@@ -103,6 +103,13 @@ async def test_a_table_is_attached_by_its_name_and_found_by_the_name_that_it_has
     )
     await settled(local, done)
     assert {hit.dataset for hit in await local.search("birds", of=Article)} == {"of-live", "of-draft"}
+    await psql.execute("CREATE SCHEMA shop; CREATE TABLE shop.articles (id int PRIMARY KEY, title text)")
+    await local.attach("shop.articles", text="title", dataset="app/shop")
+    with pytest.raises(
+        Refused, match=r"2 attached tables are called 'articles': public\.articles, shop\.articles\. Name"
+    ):
+        await local.detach("articles")
+    assert (await local.detach("shop.articles")).documents == 0
     await psql.execute(
         "ALTER TABLE public.articles RENAME TO essays; CREATE SCHEMA old; ALTER TABLE essays SET SCHEMA old"
     )

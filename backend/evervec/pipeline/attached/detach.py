@@ -56,6 +56,11 @@ async def find(resources: Resources, name: str, project: str | None = None) -> S
     if not found:
         listed = ", ".join(sorted({one.name for one in known})) or "none yet"
         raise Refused(reason=f"No table {name!r} is attached. Attached tables: {listed}.")
+    tables = sorted({one.name for one in found})
+    if len(tables) > 1:
+        raise Refused(
+            reason=f"{len(tables)} attached tables are called {name!r}: {', '.join(tables)}. Name its schema."
+        )
     if len(found) > 1:
         raise Refused(
             reason=f"Table {name!r} is attached {len(found)} times. Say which one with --project, or give its whole "

@@ -18,6 +18,7 @@ from evervec.sources.telegram.demo import demo_chat_path
 from evervec.stack.stack import open_stack
 from tests.cli.command import Command
 from tests.cli.conftest import bare_environment
+from tests.cli.own_vectors import reviews
 from tests.conftest import _sql
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def open_shop(home: Path) -> str:
     """Make the shop's table in the database of a stack that runs; answers its address."""
     async with open_stack(Settings(home=home, database_url=None, nats_url=None), nats=False) as stack:
-        await _sql(stack.urls.database_url, SHOP)
+        await _sql(stack.urls.database_url, SHOP, await reviews("{title}: {text}"))  # as indexing.md has it
         return stack.urls.database_url
 
 

@@ -41,6 +41,11 @@ COMMANDS: Final = {
         TEXT,
         "Detach a table: leave no trigger, function, document or vector behind. The table itself is not touched.",
     ),
+    "adopt": Listed(
+        "evervec.cli.commands.adopt:adopt",
+        TEXT,
+        "Use the vectors that a table has already: check a sample against the model, and embed only the other rows.",
+    ),
     "watch": Listed(
         "evervec.cli.commands.ingest.watch:watch",
         TEXT,

@@ -104,11 +104,11 @@ def attach(
         dataset_column=dataset_column,
         dataset_name=dataset_name,
         text=text,
-        columns=_names(columns),
-        template=None if template is None else template.replace("\\n", "\n"),
+        columns=names(columns),
+        template=with_lines(template),
         title=title,
         where=where,
-        fields=_names(fields),
+        fields=names(fields),
         url=None if url is None else expanded(url, "--url", os.environ),
         outbox=outbox,
     )
@@ -144,7 +144,13 @@ async def _attach(
     return done, progress, embedded
 
 
-def _names(listed: str | None) -> tuple[str, ...]:
+def with_lines(template: str | None) -> str | None:
+    r"""Return a template with its line breaks, which a shell writes as `\n`."""
+    return None if template is None else template.replace("\\n", "\n")
+
+
+def names(listed: str | None) -> tuple[str, ...]:
+    """Return the names of a list that is written with commas."""
     return () if listed is None else tuple(one.strip() for one in listed.split(","))
 
 

@@ -15,8 +15,10 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.attached import records
 from evervec.sources.attached.description import Attachment, AttachmentDescription
 from evervec.store import datasets, sources
+from evervec.store.attached import adoption as adopting
 from evervec.store.attached import attachments, capture, shape, views
 from evervec.store.attached import documents as attached_documents
+from evervec.store.attached.adoption import Adoption
 from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
 from evervec.store.captures import installing
@@ -30,11 +32,12 @@ TABLE_LOCK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class AttachOptions:
-    """How existing rows are taken in, and whether an attachment of another description is replaced."""
+    """How existing rows are taken in, with which vectors of their own, and whether another attachment is replaced."""
 
     newest_first: bool = False
     rows_per_second: float | None = None
     replace: bool = False
+    adoption: Adoption | None = None
 
 
 class _ChangedMeanwhile(Exception):
@@ -263,6 +266,7 @@ async def _register(
         generation=before_progress.generation + 1,
     )
     await attachments.merge_cursor(tx, record.id, progress.dump())
+    await adopting.save(tx, record.id, options.adoption)
     return await _show(tx, resources.database.schema, described, table, record.id, dataset_id)
 
 

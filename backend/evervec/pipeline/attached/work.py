@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Self
 from uuid import UUID
 
-from evervec.domain.attachment import AttachedTable
+from evervec.domain.attachment import AttachedTable, Key
 from evervec.errors import SourceError
 from evervec.pipeline.attached.intake import AttachmentGone, Batch, Intake
 from evervec.pipeline.attached.progress import Progress
@@ -17,7 +17,9 @@ from evervec.pipeline.captures.capture import Capture
 from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import Lane
+from evervec.sources.attached import records
 from evervec.store import documents, sources
+from evervec.store.attached import adoption as adopting
 from evervec.store.attached import attachments, rows
 from evervec.store.attached import documents as attached_documents
 from evervec.store.attached.changes import Taken as ChangesTaken
@@ -103,10 +105,10 @@ class AttachmentWork:
                 elif self.progress.checked is not None:
                     await self._check_some()
                 else:
-                    batch = await self._next_batch(intake)
+                    table, batch = await self._next_batch(intake)
                     if writing is not None:
                         await writing
-                    save = partial(self._save, self.progress)
+                    save = partial(self._save, self.progress, table, batch.keys)
                     writing = asyncio.create_task(intake.write(batch, save, lane=Lane.BACKFILL))
                     if taken is not None:
                         taken(len(batch.keys))
@@ -116,7 +118,7 @@ class AttachmentWork:
         await self.recovered()
         return True
 
-    async def _next_batch(self, intake: Intake) -> Batch:
+    async def _next_batch(self, intake: Intake) -> tuple[AttachedTable, Batch]:
         """Read some more rows, and advance: the state after them is saved by whoever writes them."""
         started, rate = monotonic(), self.progress.rows_per_second
         limit = ROWS_TOGETHER if rate is None else max(1, min(ROWS_TOGETHER, int(rate * SLICE_SECONDS)))
@@ -136,9 +138,15 @@ class AttachmentWork:
             )
         else:
             self.progress = replace(self.progress, done=True, expected=count)
-        return batch
+        return table, batch
 
-    async def _save(self, progress: Progress, tx: Tx) -> None:
+    async def _save(self, progress: Progress, table: AttachedTable, keys: Sequence[Key], tx: Tx) -> None:
+        """Save where the walk is, and give the chunks that were just written vectors that their rows have already."""
+        adoption = await adopting.of(tx, self.source_id)
+        if adoption is not None and not adoption.finished:
+            uris = [records.uri_of(self.attachment.table, key) for key in keys]
+            adoption = await adopting.adopt(tx, self.source_id, table, adoption, uris)
+            await adopting.save(tx, self.source_id, replace(adoption, finished=progress.done))
         await attachments.merge_cursor(tx, self.source_id, progress.dump())
 
     async def _check_some(self) -> None:

@@ -69,7 +69,7 @@ async def read(
     if not keys:
         return RowsRead({}, [])
     try:
-        async with _reading(tx, table):
+        async with reading(tx, table):
             rows = await tx.fetch(
                 _read(table), *texts(keys, len(table.key)), most_bytes, together_bytes, list(map(dumps, keys))
             )
@@ -144,7 +144,7 @@ async def keys_after(
     )
     given = [column[0] for column in texts([after], len(table.key))] if after is not None else []
     sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {named} {beyond} ORDER BY {order} LIMIT $1"
-    async with _reading(tx, table):
+    async with reading(tx, table):
         return [loads(row["key"]) for row in await tx.fetch(sql, limit, *given)]
 
 
@@ -153,12 +153,12 @@ async def existing(tx: ReadTx, table: AttachedTable, keys: Sequence[Key]) -> set
     if not keys:
         return set()
     sql = f"SELECT {json_of(table, 'r')}::text AS key FROM {relation(table)} r WHERE {chosen(table)}"
-    async with _reading(tx, table):
+    async with reading(tx, table):
         return {loads(row["key"]) for row in await tx.fetch(sql, *texts(keys, len(table.key)))}
 
 
 @asynccontextmanager
-async def _reading(tx: ReadTx, table: AttachedTable) -> AsyncIterator[None]:
+async def reading(tx: ReadTx, table: AttachedTable) -> AsyncIterator[None]:
     """Raise `SourceError` for a table that can not be read as it was attached: another shape, no rights, hidden rows."""
     try:
         # rows that a policy hides would be taken for deleted ones

@@ -59,7 +59,7 @@ async def make(
         name = await _free_name(tx, schema, source_id, wanted)
         await tx.execute("UPDATE sources SET view = $2 WHERE id = $1", source_id, name)
     place = f"{quoted(schema)}.{quoted(name)}"
-    query = await _query(tx, quoted(schema), source_id, table, dataset_id)
+    query = _query(quoted(schema), source_id, table, dataset_id)
     await tx.execute("SAVEPOINT evervec_view")
     try:
         await tx.execute(f"CREATE OR REPLACE VIEW {place} AS {query}")
@@ -115,10 +115,12 @@ async def _drop(tx: Tx, place: str) -> None:
         ) from error
 
 
-async def _query(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None) -> str:
+def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None) -> str:
     live = PROJECT_LIVES.format(schema=schema, source=source_id)
-    columns = [f"{await _value(tx, column.type, number)} AS {quoted(column.name)}"
-               for number, column in enumerate(table.key)]  # fmt: skip
+    columns = [
+        f"{value_of(column.type, f'(r.key ->> {number})')} AS {quoted(column.name)}"
+        for number, column in enumerate(table.key)
+    ]
     taken = {column.name for column in table.key}
     own = [(name, f"r.{name}") for name in OWN_COLUMNS]
     if dataset_id is None:
@@ -133,9 +135,3 @@ async def _query(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable,
         dataset=dataset_id,
         live=live,
     )
-
-
-async def _value(tx: ReadTx, type_: str, number: int) -> str:
-    """Return SQL for a value of the key in its own type; as text where this database does not have that type."""
-    value = f"(r.key ->> {number})"
-    return value_of(type_, value) if await tx.fetchval("SELECT to_regtype($1) IS NOT NULL", type_) else value

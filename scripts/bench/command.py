@@ -11,6 +11,7 @@ import uvloop
 
 from evervec import log
 from scripts.bench import (
+    attach,
     deferred_batch,
     deferred_ingest,
     embed_pipeline,
@@ -25,6 +26,7 @@ from scripts.bench import (
     mirror_search,
     pending,
     report,
+    rings,
     start,
     vector_wire,
     vector_write,
@@ -57,6 +59,10 @@ GROUPS: dict[str, dict[str, Run]] = {
         "mirror_check": mirror_check.run,
         "mirror_concurrent": mirror_concurrent.run,
     },
+    "attached": {
+        "attach": attach.run,
+        "rings": rings.run,
+    },
     "deferred": {
         "deferred_ingest": deferred_ingest.run,
         "deferred_batch": deferred_batch.run,
@@ -76,13 +82,16 @@ def main(
         typer.Option("--markdown", help="Write the group's table into docs/benchmarks.md; of a whole group alone."),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows: to see that it runs.")] = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rows, whatever a benchmark would take.")
+    ] = None,
 ) -> None:
     """Measure every promise of speed as a ratio within this run. Exits 1 if one was missed."""
     names = _named(group, only)
     if markdown and (group is None or only or quick):
         raise typer.BadParameter("a table is of one run: give --markdown with --group, without --only and --quick.")
     log.configure("ERROR")
-    findings, facts = uvloop.run(_measure(names, quick=quick))
+    findings, facts = uvloop.run(_measure(names, quick=quick, most_rows=rows))
     report.show(findings, facts)
     if json is not None:
         json.write_bytes(orjson.dumps(report.document(findings, facts), option=orjson.OPT_INDENT_2))
@@ -102,9 +111,9 @@ def _named(group: str | None, only: list[str] | None) -> list[str]:
     return only or list(BENCHMARKS if group is None else GROUPS[group])
 
 
-async def _measure(names: list[str], *, quick: bool) -> tuple[Findings, dict[str, object]]:
+async def _measure(names: list[str], *, quick: bool, most_rows: int | None) -> tuple[Findings, dict[str, object]]:
     findings: Findings = {}
-    async with open_bench(quick=quick) as bench:
+    async with open_bench(quick=quick, most_rows=most_rows) as bench:
         facts = await bench.facts()
         for name in names:
             typer.echo(f"{name} …", err=True)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -20,7 +20,7 @@ from evervec.store import messages
 from evervec.store.datasets import DatasetRef
 from evervec.worker.main import work
 from scripts.bench import mirror_process, mirror_rows, texts, vectors
-from scripts.bench.report import Line, Promise, at_most, below
+from scripts.bench.report import Line, at_most, below, percentiles
 from scripts.bench.stack import Bench, dataset
 
 VECTOR_ID = "SELECT vector_id FROM embeddings WHERE row_id = $1 AND kind = 1"
@@ -72,11 +72,11 @@ async def _vectors(bench: Bench) -> list[Line]:
         async with mirror_rows.following(resources) as mirrors:
             await mirror_rows.ready(mirrors, target)
             idle = await _written(resources, target, rate=20, seconds=5 if bench.quick else 30)
-            lines = _percentiles("commit of a vector, idle", idle, at_most, p50=5, p99=20)
+            lines = percentiles("commit of a vector, idle", idle, at_most, p50=5, p99=20)
             for size in (1, 10):
                 found = await _written(resources, target, rate=RATE, size=size, seconds=5 if bench.quick else 20)
                 name = f"commit of a vector, {RATE:,} writes/s, {size} a transaction"
-                lines += _percentiles(name, found, at_most, p99=250)
+                lines += percentiles(name, found, at_most, p99=250)
             await _true(resources, target)
     return lines
 
@@ -127,7 +127,7 @@ async def _texts(bench: Bench) -> list[Line]:
         finally:
             finish.set()
             await working
-    return _percentiles("commit of a text, local embedder", taken, below, p50=100, p99=500)
+    return percentiles("commit of a text, local embedder", taken, below, p50=100, p99=500)
 
 
 async def _saved(resources: Resources, target: DatasetRef, text: str, number: int) -> float:
@@ -148,13 +148,3 @@ async def _saved(resources: Resources, target: DatasetRef, text: str, number: in
 def _there(mirrors: Mirrors, target: DatasetRef, ids: Ids) -> bool:
     index = mirrors.mirror(target).index
     return index is not None and bool((index.snapshot.versions_of(ids) >= 0).all())
-
-
-def _percentiles(name: str, taken: Sequence[float], promise: Callable[[float], Promise], **bounds: float) -> list[Line]:
-    """Return a line for each bound (milliseconds by percentile)."""
-    values = {which: float(np.percentile(taken, int(which[1:]))) for which in bounds}
-    note = f"{len(taken):,} commits, median {np.median(taken):.2f}, slowest {max(taken):.1f} ms"
-    return [
-        Line(f"{name}, {which}; promised", value, bounds[which], "ms", value / bounds[which], promise(1), note)
-        for which, value in values.items()
-    ]

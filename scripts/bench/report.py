@@ -1,11 +1,12 @@
 """The report of a benchmark: one line a comparison, and the three ways to show a whole run. Nothing is measured here."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -79,6 +80,16 @@ Findings = dict[str, list[Line]]
 def held(findings: Findings) -> bool:
     """Whether no promise was missed."""
     return all(line.verdict != "MISSED" for lines in findings.values() for line in lines)
+
+
+def percentiles(name: str, taken: Sequence[float], promise: Callable[[float], Promise], **bounds: float) -> list[Line]:
+    """Return a line for each bound (milliseconds by percentile)."""
+    values = {which: float(np.percentile(taken, int(which[1:]))) for which in bounds}
+    note = f"{len(taken):,} commits, median {np.median(taken):.2f}, slowest {max(taken):.1f} ms"
+    return [
+        Line(f"{name}, {which}; promised", value, bounds[which], "ms", value / bounds[which], promise(1), note)
+        for which, value in values.items()
+    ]
 
 
 def show(findings: Findings, facts: dict[str, object]) -> None:

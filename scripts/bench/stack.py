@@ -3,7 +3,7 @@
 import os
 import platform
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +25,26 @@ COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark runs: `quick` asks for a tenth of the rows."""
+    """Where a benchmark runs: `quick` asks for a tenth of the rows, `most_rows` for so many at most."""
 
     home: Path
     urls: StackUrls
     quick: bool
+    most_rows: int | None = None
 
     def rows(self, count: int) -> int:
-        """`count`, or a tenth of it."""
-        return count // 10 if self.quick else count
+        """`count`, or a tenth of it, and not more than were asked for."""
+        wanted = count // 10 if self.quick else count
+        return wanted if self.most_rows is None else min(wanted, self.most_rows)
 
     @asynccontextmanager
-    async def runtime(self, name: str, *, queue: bool = False, worker: bool = False) -> AsyncIterator[Runtime]:
-        """Open a migrated database with the local provider as a worker or a command does; drop it afterwards."""
+    async def runtime(
+        self, name: str, *, queue: bool = False, worker: bool = False, changed: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Runtime]:
+        """Open a migrated database with the local provider as a worker or a command does; drop it afterwards.
+
+        `changed` are settings other than their defaults.
+        """
         await self._server(f"CREATE DATABASE bench_{name}")
         url = urlsplit(self.urls.database_url)._replace(path=f"/bench_{name}").geturl()
         settings = Settings(
@@ -45,7 +52,7 @@ class Bench:
             database_url=SecretStr(url),
             nats_url=SecretStr(self.urls.nats_url),
             stream=f"BENCH_{name.upper()}",
-        )
+        ).model_copy(update=changed)
         async with open_runtime(settings, migrate=True, queue=queue, worker=worker) as runtime:
             yield runtime
         await self._server(f"DROP DATABASE bench_{name} WITH (FORCE)")
@@ -85,12 +92,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(*, quick: bool) -> AsyncIterator[Bench]:
+async def open_bench(*, quick: bool, most_rows: int | None = None) -> AsyncIterator[Bench]:
     """Start the stack in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="evervec-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         async with open_stack(Settings(home=home, database_url=None, nats_url=None, nats_port=None)) as stack:
-            yield Bench(home, stack.urls, quick)
+            yield Bench(home, stack.urls, quick, most_rows)
 
 
 async def without_hnsw(resources: Resources) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from evervec.errors import Refused, SourceError
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.upkeep.janitor import chunk_waiting
+from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
-from tests.pipeline.attached.tables import attached, open_articles, require_true, settled
+from tests.pipeline.attached.tables import attached, open_articles, require_true, settled, state
 from tests.pipeline.indexing.indexed import sent
 
 
@@ -40,3 +43,27 @@ async def test_one_text_is_given(resources: Resources, psql: Any) -> None:
     for said in ({"template": "{title}"}, {"text": None}, {"columns": ["title"], "template": "{title}"}):
         with pytest.raises(SourceError, match="one of --text, --columns and --template"):
             await attached(resources, **said)
+
+
+async def test_another_template_of_the_model_chunks_attached_rows_again(
+    resources: Resources, psql: Any, fake: FakeProvider
+) -> None:
+    await open_articles(psql, 6)
+    done = await attached(resources, fields=("author",))
+    await settled(resources, done.id)
+    before = await state(psql)
+    await providers.add(
+        resources, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", template="{title}: {text}")
+    )
+    fake.requests.clear()
+    assert await chunk_waiting(resources) == 6
+    await psql.execute("UPDATE public.articles SET author = 99 WHERE id = 3")
+    await settled(resources, done.id)
+    after = await state(psql)
+    assert {uri: row["key"] for uri, row in after.items()} == {uri: row["key"] for uri, row in before.items()}
+    assert after["public.articles/3"]["fields"] == '{"author": 99}'
+    assert after["public.articles/4"]["fields"] == before["public.articles/4"]["fields"]
+    texts = [row[0] for row in await psql.fetch("SELECT vector_text FROM evervec.chunks")]
+    assert all(text.startswith("articles ") and ": Title" in text for text in texts)
+    assert sent(fake) == 6
+    await require_true(psql)

@@ -40,10 +40,10 @@ LEFT JOIN {schema}.embed_work w ON w.vector_id = r.vector_id AND w.content_hash 
 WHERE r.kind = {kind} AND (d.key IS NOT NULL OR r.key IS NOT NULL)
 """
 
-# few rows are compared one by one, and so are all where the graph returned fewer than were asked for
+# few rows are compared one by one, and so are all where the graph returned fewer than were asked for; they are counted by
+# the index of their own table, as that of the vectors would be read to its end for a kind that is not there
 OF_KIND = """
-    found := (SELECT count(*) FROM (SELECT FROM {schema}.embeddings e WHERE e.dataset_id = chosen AND e.kind = {kind}
-                                    AND e.embedding IS NOT NULL LIMIT {below}) s);
+    found := (SELECT count(*) FROM (SELECT FROM {schema}.{table} r WHERE r.{dataset} = chosen LIMIT {below}) s);
     best := '{{}}';
     IF found = {below} THEN
         best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
@@ -128,7 +128,10 @@ def show_vectors(schema: str) -> str:
         schema=schema,
         show=SHOW,
         chunk=CHUNK.kind,
-        kinds="".join(OF_KIND.format(schema=schema, kind=one.kind, below=EXACT_SEARCH_BELOW) for one in EMBEDDABLES),
+        kinds="".join(
+            OF_KIND.format(schema=schema, kind=one.kind, table=one.table, dataset=one.dataset, below=EXACT_SEARCH_BELOW)
+            for one in EMBEDDABLES
+        ),
         names=" ".join(f"WHEN {one.kind} THEN '{one.name}'" for one in EMBEDDABLES),
         texts=" ".join(f"WHEN {one.kind} THEN ({_text(schema, one)})" for one in EMBEDDABLES),
     )

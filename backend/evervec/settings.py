@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     attached_seconds: float = Field(
         default=0.05, gt=0, description="Seconds between two looks of a worker for changed rows of attached tables."
     )
+    attached_compare_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="Seconds between two comparisons of the keys of a polled table with its documents: how late a deletion is noticed.",
+    )
     stop_seconds: float = Field(
         default=20, gt=0, description="Seconds that a stop waits for running tasks and servers."
     )

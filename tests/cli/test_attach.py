@@ -147,7 +147,7 @@ def test_a_long_transaction_is_named_and_nothing_is_half_made(
         (("public.articles", "--dataset", "d"), ("--text", "--columns")),
         (("public.articles", "--text", "title", "--columns", "title", "--dataset", "d"), ("one of --text",)),
         (("public.articles", "--text", "title"), ("--dataset",)),
-        (("public.articles", "--text", "title", "--dataset", "d", "--capture", "poll"), ("--capture",)),
+        (("public.articles", "--text", "title", "--dataset", "d", "--capture", "guess"), ("--capture",)),
         (("public.articles", "--text", "random()::text", "--dataset", "d"), ("immutable",)),
         (("public.articles", "--text", "(SELECT 1)::text", "--dataset", "d"), ("public.articles",)),
         (("public.articles", "--columns", "nope", "--dataset", "d"), ("nope",)),

@@ -73,10 +73,13 @@ class OtherDatabases:
         self._next.clear()
         self._next_check.clear()
 
-    def looked(self, source_id: UUID, *, found: bool) -> None:
-        """Remember that an attachment was looked at, and whether there was anything: then more may follow soon."""
+    def looked(self, source_id: UUID, *, found: bool, pause: float | None = None) -> None:
+        """Remember that an attachment was looked at, and whether there was anything: then more may follow soon.
+
+        `pause` are the seconds until the next look, if they are not the usual ones.
+        """
         now, place = monotonic(), self._places.get(source_id)
-        self._next[source_id] = now + self._usual_seconds
+        self._next[source_id] = now + (self._usual_seconds if pause is None else pause)
         if found and place is not None:
             self._rung[place] = now + LOOK_ON_SECONDS
 

@@ -56,6 +56,18 @@ async def elsewhere(servers: Servers, rows: int) -> AsyncIterator[Elsewhere]:
         await _sql(servers.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+@asynccontextmanager
+async def reader(there: Elsewhere) -> AsyncIterator[str]:
+    """Make a role that may read the articles and nothing else; yield the database's address with it."""
+    role = f"reader_{next(NUMBERS)}"
+    await there.psql.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'r'; GRANT SELECT ON public.articles TO {role}")
+    address = there.url.partition("://")[2].rpartition("@")[2]
+    try:
+        yield f"postgresql://{role}:r@{address}"
+    finally:
+        await there.psql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 async def texts_of(psql: Any, source_id: UUID | None) -> dict[str, str]:
     """Return what is kept of an attachment's rows, by their uris."""
     return {

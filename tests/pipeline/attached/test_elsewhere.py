@@ -22,7 +22,7 @@ from evervec.sources.attached.description import describe
 from evervec.store import secrets
 from tests.conftest import Servers, _sql
 from tests.fakes.server import FakeProvider
-from tests.pipeline.attached.elsewhere import Elsewhere, elsewhere, texts_of
+from tests.pipeline.attached.elsewhere import Elsewhere, elsewhere, reader, texts_of
 from tests.pipeline.attached.tables import TEXT, attached, open_articles, settled
 from tests.pipeline.indexing.indexed import sent
 
@@ -166,14 +166,10 @@ async def test_a_database_that_is_gone_for_good_is_forgotten_with_what_is_to_be_
 
 
 @pytest.fixture
-async def guest(servers: Servers, there: Elsewhere) -> AsyncIterator[str]:
+async def guest(there: Elsewhere) -> AsyncIterator[str]:
     """Make a role that may read the articles and nothing else; return the address with it."""
-    await there.psql.execute(
-        "CREATE ROLE guest_of_tests LOGIN PASSWORD 'g'; GRANT SELECT ON public.articles TO guest_of_tests"
-    )
-    address = there.url.rpartition("@")[2] if "@" in there.url else there.url.partition("://")[2]
-    yield f"postgresql://guest_of_tests:g@{address}"
-    await there.psql.execute("DROP OWNED BY guest_of_tests; DROP ROLE guest_of_tests")
+    async with reader(there) as url:
+        yield url
 
 
 async def test_what_an_administrator_runs_is_printed_found_and_suffices(
@@ -198,7 +194,9 @@ async def test_what_an_administrator_runs_is_printed_found_and_suffices(
     await require_same(psql, there, done)
     assert (sent(fake), await there.records()) == (1, 0)
     assert (await attachments(resources))[0].problems == []
-    await there.psql.execute("REVOKE DELETE ON evervec_outbox.attached_changes FROM guest_of_tests")
+    await there.psql.execute(
+        f"REVOKE DELETE ON evervec_outbox.attached_changes FROM {guest.split('://')[1].split(':')[0]}"
+    )
     assert "GRANT SELECT, DELETE" in (await attachments(resources))[0].problems[-1]
     with pytest.raises(MissingOutboxRightsError, match="GRANT SELECT, DELETE ON"):
         await there.attached(resources, url=guest)

@@ -10,7 +10,6 @@ from evervec.cli.render.runs import counted, money
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import DryRun, Json, Project
 from evervec.cli.terminal.run import call
-from evervec.errors import Refused
 from evervec.pipeline.attached import attach as attaching
 from evervec.pipeline.attached import detach as detaching
 from evervec.pipeline.attached import report, waiting
@@ -56,7 +55,14 @@ Forget = Annotated[
     bool,
     typer.Option("--forget", metavar="", help="Do not ask the table's database, which is not ours and may be gone."),
 ]
-Capture = Annotated[str, typer.Option(metavar="HOW", help="How changes are noticed: triggers.")]
+Capture = Annotated[str, typer.Option(metavar="HOW", help="How changes are noticed: triggers or poll.")]
+PollColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--poll-column", metavar="COLUMN", help="With poll: the time of a row's last change. Without it: xmin."
+    ),
+]
+Key = Annotated[str | None, typer.Option(metavar="A,B", help="With poll: the columns that identify a row of a view.")]
 Rate = Annotated[
     float | None, typer.Option("--rows-per-second", metavar="N", min=0.1, help="Take existing rows in no faster.")
 ]
@@ -84,6 +90,8 @@ def attach(
     where: Where = None,
     fields: Fields = None,
     capture: Capture = "triggers",
+    poll_column: PollColumn = None,
+    key: Key = None,
     url: Url = None,
     outbox: Outbox = "evervec_outbox",
     print_sql: PrintSql = False,
@@ -95,8 +103,6 @@ def attach(
     as_json: Json = False,
 ) -> None:
     """Embed a table in place: every change of a row is recorded by the transaction that makes it, and taken in."""
-    if capture != "triggers":
-        raise Refused(reason=f"--capture {capture!r} is not there yet. Changes are noticed by triggers.")
     described = describe(
         table=table,
         project=project,
@@ -109,6 +115,9 @@ def attach(
         title=title,
         where=where,
         fields=names(fields),
+        capture=capture,
+        poll_column=poll_column,
+        key=names(key),
         url=None if url is None else expanded(url, "--url", os.environ),
         outbox=outbox,
     )
@@ -201,6 +210,8 @@ def _row(one: AttachmentReport) -> tuple[object, ...]:
 def _details(one: AttachmentReport) -> list[str]:
     """Return speed and rest of what is being taken in, how far it lags behind, and what embedding all of it costs."""
     said = [] if one.where is None else [f"in {one.where}"]
+    if one.capture != "triggers":
+        said.append(f"by {one.capture}")
     if one.state == "taking in" and one.rows_per_second:
         left = "" if one.remaining_seconds is None else f", about {one.remaining_seconds:,.0f} s left"
         said.append(f"{one.rows_per_second:,.0f} rows/s{left}")

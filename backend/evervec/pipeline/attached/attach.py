@@ -1,5 +1,6 @@
 """A table is attached: looked at, registered with its dataset, and captured, in one transaction."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -11,6 +12,7 @@ from evervec.domain.sources import SourceType
 from evervec.errors import Refused
 from evervec.pipeline.attached import elsewhere
 from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.captures import opening, polled
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached import records
 from evervec.sources.attached.description import Attachment, AttachmentDescription
@@ -23,7 +25,7 @@ from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
 from evervec.store.captures import installing
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 TABLE_LOCK_SECONDS = 30.0
@@ -90,8 +92,11 @@ async def attach(
     if dry:
         return _attached("planned", described, found, None, None, started)
     source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
+    polls = described.capture == "poll"
+    begin = await _begin_polling(there or resources.database, described, found.table) if polls else {}
     register = partial(
         _register,
+        begin=begin,
         resources=resources,
         described=described,
         found=found,
@@ -101,7 +106,10 @@ async def attach(
         where=None if there is None else there.where,
     )
     try:
-        if there is None:
+        if polls:
+            async with resources.database.transaction() as tx:
+                view = await register(tx)
+        elif there is None:
             view = await capture.install(
                 resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS
             )
@@ -114,11 +122,20 @@ async def attach(
     return _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
 
 
+async def _begin_polling(
+    database: Database, described: AttachmentDescription, table: AttachedTable
+) -> dict[str, object]:
+    async with database.read() as tx:
+        return await polled.first_position(tx, table, opening.poll_column(described, table))
+
+
 async def statements(resources: Resources, described: AttachmentDescription) -> list[str]:
     """Return what an administrator of another database would run there so that a table of it can be attached."""
     there = await elsewhere.opened(resources, described)
     if there is None:
         raise Refused(reason="--print-sql is for a database that is not ours: give its --url.")
+    if described.capture == "poll":
+        raise Refused(reason="--capture poll makes nothing in the table's database, so there is no SQL to print.")
     found = await shape.probe(there, described, elsewhere=True)
     stored = await _stored(resources, described, found.table, there)
     source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
@@ -162,6 +179,12 @@ def _check(described: AttachmentDescription, stored: SourceRecord | None, option
         raise Refused(
             reason=f"Table {described.table} is attached to another dataset ({_where(before)}). Run `evervec detach "
             f"{described.table}` first, or give the same one."
+        )
+    fixed = {"--capture", "--key", "--outbox"} & set(differs)
+    if fixed:
+        raise Refused(
+            reason=f"Table {described.table} is attached with another {', '.join(sorted(fixed))}. Run `evervec detach "
+            f"{described.table}` first."
         )
     if not options.replace:
         raise Refused(
@@ -218,6 +241,7 @@ async def _register(
     tx: Tx,
     *,
     resources: Resources,
+    begin: Mapping[str, object],
     described: AttachmentDescription,
     found: Shape,
     options: AttachOptions,
@@ -265,7 +289,7 @@ async def _register(
         error=None,
         generation=before_progress.generation + 1,
     )
-    await attachments.merge_cursor(tx, record.id, progress.dump())
+    await attachments.merge_cursor(tx, record.id, progress.dump() | dict(begin))
     await adopting.save(tx, record.id, options.adoption)
     return await _show(tx, resources.database.schema, described, table, record.id, dataset_id)
 

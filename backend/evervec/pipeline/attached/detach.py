@@ -98,7 +98,8 @@ async def detach(
         project_name = filled[0].project if filled else (project or "")
         held = sum([(await documents.totals(tx, one.id)).documents for one in filled])
         waiting = await changes.backlog(tx, [record.id])
-    elsewhere = record.url_encrypted is not None
+    # a polled table has nothing of ours in its database
+    elsewhere = record.url_encrypted is not None and Attachment.load(record.spec).description.capture != "poll"
     opened = None if dry or (elsewhere and forget) else await opening.opened(resources, record)
     left: list[str] = []
     known = [one.slug for one in filled if one.is_live]

@@ -80,7 +80,8 @@ async def renew(
 ) -> None:
     """Keep the address that was given now, whose password may be a new one, and mend what is missing there."""
     attachment = Attachment.load(stored.spec).model_copy(update={"where": there.where})
-    await installing.install(there, stored.id, attachment.table, seconds=seconds)
+    if described.capture == "triggers":
+        await installing.install(there, stored.id, attachment.table, seconds=seconds)
     async with resources.database.transaction() as tx:
         await sources.save(
             tx,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from uuid import UUID
 
 from evervec import log
@@ -22,6 +23,9 @@ Follow = Callable[[Resources, UUID, Until], Coroutine[None, None, None]]
 
 LOOK_SECONDS = 0.05
 """Seconds between two looks for attachments with work, while others are worked on."""
+
+POLLING_PAUSES = 19
+"""How many times as long as a look at a polled table the pause after it is at least: 5 % of the time are spent on looking."""
 
 RETRY_SECONDS = 10.0
 """Seconds until a table that could not be read is tried again."""
@@ -76,18 +80,20 @@ async def _follow(resources: Resources, due: Due, follow: Follow, until: Until) 
 
 async def look_at_table(resources: Resources, source_id: UUID, until: Until = never) -> None:
     """Look whether anything waits of an attachment, without its lease, and take it in then."""
-    found = False
+    found, started, pause = False, monotonic(), None
     try:
         work = await AttachmentWork.open(resources, resources.database, source_id)
         if resources.others.is_check_due(source_id):
             await repair_elsewhere(resources, work.opened)
         found = await work.waits()
+        if work.attachment.description.capture == "poll":
+            pause = max(resources.settings.attached_seconds, POLLING_PAUSES * (monotonic() - started))
     except AttachmentGone:
         return
     except EvervecError as error:
         await _delay(resources, source_id, error)
     finally:
-        resources.others.looked(source_id, found=found)
+        resources.others.looked(source_id, found=found, pause=pause)
     if found:
         await follow_table(resources, source_id, until)
 

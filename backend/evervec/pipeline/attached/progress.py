@@ -12,7 +12,8 @@ class Progress:
     """The state of taking in existing rows.
 
     They are walked by key, `after` is the last one taken in, `taken_in` counts them, `expected` is the planner's estimate
-    when the walk began, `generation` grows when the attachment is replaced. While `checked` is not None every document is first looked up in the table; it is the last uri.
+    when the walk began, `generation` grows when the attachment is replaced. While `checked` is not None every document is
+    first looked up in the table, also when the walk is done; it is the last uri.
     """
 
     after: Key | None = None
@@ -42,6 +43,11 @@ class Progress:
         return replace(
             self, after=None, done=False, taken_in=0, expected=expected, seconds=0.0, checked="" if compare else None
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether nothing is left to be taken in, and no document to be looked up."""
+        return self.done and self.checked is None
 
     @property
     def remaining_seconds(self) -> float | None:

@@ -29,9 +29,10 @@ async def mendable_captures(database: Database) -> dict[UUID, CaptureState]:
     found = {}
     async with database.read() as tx:
         for record in await sources.of_type(tx, SourceType.ATTACHED):
-            if record.url_encrypted is not None:
+            attachment = Attachment.load(record.spec)
+            if not attachment.is_recorded_here:
                 continue
-            table = Attachment.load(record.spec).table
+            table = attachment.table
             state = await problems.state(tx, database.schema, record.id, table)
             if state.problems and all(one.mendable for one in state.problems):
                 found[record.id] = state
@@ -53,7 +54,7 @@ async def repair_elsewhere(resources: Resources, opened: OpenAttachment) -> None
     there, source_id = opened.database, opened.record.id
     if state.table is None or not state.problems or not all(one.mendable for one in state.problems):
         return
-    if not isinstance(there, OtherDatabase):
+    if not isinstance(there, OtherDatabase) or opened.attachment.description.capture != "triggers":
         return
     with _told(state.table, state):
         await installing.repair(there, source_id, state.table, seconds=REPAIR_SECONDS)

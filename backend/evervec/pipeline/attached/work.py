@@ -59,7 +59,7 @@ class AttachmentWork:
 
     async def waits(self) -> bool:
         """Return whether there is anything to do."""
-        if not self.progress.done or self.progress.error is not None:
+        if not self.progress.is_complete or self.progress.error is not None:
             return True
         for capture in self.opened.captures:
             if await capture.waits():
@@ -70,7 +70,7 @@ class AttachmentWork:
         """Take in what some changes name, and forget exactly these; return whether there were any."""
         for capture in self.opened.captures:
             taken = await capture.take(CHANGES_TOGETHER)
-            if taken.records:
+            if not taken.is_empty:
                 await self._drain(intake, capture, taken)
                 return True
         return False
@@ -78,6 +78,8 @@ class AttachmentWork:
     async def _drain(self, intake: Intake, capture: Capture, taken: ChangesTaken) -> None:
         table = self._require(await self.opened.locate())
         progress = self.progress.again(self.progress.expected, compare=True) if taken.everything else None
+        if progress is None and taken.compares and self.progress.done:
+            progress = replace(self.progress, checked="")
 
         async def done(tx: Tx) -> None:
             await capture.forget_inside(tx, taken)
@@ -94,12 +96,12 @@ class AttachmentWork:
 
         While PostgreSQL writes some of them, the next ones are read and chunked.
         """
-        if self.progress.done:
+        if self.progress.is_complete:
             return False
         ends = monotonic() + SLICE_SECONDS
         writing: asyncio.Task[None] | None = None
         try:
-            while not self.progress.done and monotonic() < ends:
+            while not self.progress.is_complete and monotonic() < ends:
                 if monotonic() < self._next_rows:
                     await asyncio.sleep(min(self._next_rows, ends) - monotonic())
                 elif self.progress.checked is not None:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evervec.domain.attachment import AttachedTable
+from evervec.domain.attachment import AttachedColumn, AttachedTable
 from evervec.pipeline.captures.capture import Capture
+from evervec.pipeline.captures.polled import Polled
 from evervec.pipeline.captures.records import HomeRecords, OutboxRecords
 from evervec.pipeline.resources import Resources
-from evervec.sources.attached.description import Attachment
+from evervec.sources.attached.description import Attachment, AttachmentDescription
 from evervec.store.attached import capture, problems
 from evervec.store.attached.problems import CaptureProblem, CaptureState
 from evervec.store.captures import outbox
@@ -38,6 +39,10 @@ class OpenAttachment:
         """Return its table as it is called now, and what is wrong with its capture."""
         schema, table = self.database.schema, self.attachment.table
         async with self.database.read() as tx:
+            if self.attachment.description.capture == "poll":
+                return await problems.shape_state(
+                    tx, self.record.id, table, named_key=bool(self.attachment.description.key)
+                )
             if not self.is_elsewhere:
                 return await problems.state(tx, schema, self.record.id, table)
             found = await problems.state(tx, schema, self.record.id, table, rings=await outbox.rings(tx))
@@ -51,9 +56,22 @@ class OpenAttachment:
 async def opened(resources: Resources, record: SourceRecord) -> OpenAttachment:
     """Open an attachment; whatever is opened belongs to the process. Raises what another database raises."""
     attachment = Attachment.load(record.spec)
+    there = resources.database
+    if record.url_encrypted is not None:
+        url = resources.unseal(record.url_encrypted)
+        there = await resources.others.opened(url, attachment.description.outbox, record.id)
+    # also a table without records of ours has some here: rows to be read again, because their text could not be made
     home = HomeRecords(resources.database, record.id)
-    if record.url_encrypted is None:
-        return OpenAttachment(record, attachment, resources.database, (home,))
-    url = resources.unseal(record.url_encrypted)
-    there = await resources.others.opened(url, attachment.description.outbox, record.id)
-    return OpenAttachment(record, attachment, there, (home, OutboxRecords(there, record.id)))
+    if attachment.description.capture == "poll":
+        compare_seconds = resources.settings.attached_compare_seconds
+        column = poll_column(attachment.description, attachment.table)
+        polled = Polled(there, record.id, attachment.table, column, record.cursor, compare_seconds)
+        return OpenAttachment(record, attachment, there, (home, polled))
+    if record.url_encrypted is not None:
+        return OpenAttachment(record, attachment, there, (home, OutboxRecords(there, record.id)))
+    return OpenAttachment(record, attachment, there, (home,))
+
+
+def poll_column(described: AttachmentDescription, table: AttachedTable) -> AttachedColumn | None:
+    """Return the column with the times of changes, None if `xmin` is looked at."""
+    return next((one for one in table.reads if one.name == described.poll_column), None)

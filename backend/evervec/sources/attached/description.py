@@ -18,6 +18,9 @@ class AttachmentDescription(Described):
     `template` is filled in with values as that of an SQL source is (`Order {number}: {status}`). Rows
     belong to `dataset`, or each to the one that its `dataset_column` names. A table of another database has the `url` of
     that, which may hold a password and is in no dump, and there the schema `outbox` has our change records.
+
+    With `capture` by poll, new and changed rows are found by the times in `poll_column`, or without it by `xmin`; `key` names
+    the columns that identify the rows of a view.
     """
 
     table: str
@@ -31,7 +34,9 @@ class AttachmentDescription(Described):
     title: NonBlank | None = None
     where: NonBlank | None = None
     fields: tuple[Identifier, ...] = ()
-    capture: Literal["triggers"] = "triggers"
+    capture: Literal["triggers", "poll"] = "triggers"
+    poll_column: Identifier | None = None
+    key: tuple[Identifier, ...] = ()
     url: SecretStr | None = Field(default=None, exclude=True)
     outbox: Identifier = "evervec_outbox"
 
@@ -41,7 +46,7 @@ class AttachmentDescription(Described):
         parts_of(table)
         return table
 
-    @field_validator("columns", "fields", mode="before")
+    @field_validator("columns", "fields", "key", mode="before")
     @classmethod
     def _from_json(cls, names: object) -> object:
         return tuple(names) if isinstance(names, list) else names
@@ -57,6 +62,8 @@ class AttachmentDescription(Described):
     def _is_whole(self) -> Self:
         if sum([self.text is not None, bool(self.columns), self.template is not None]) != 1:
             raise ValueError("give its text by one of --text, --columns and --template")
+        if self.capture != "poll" and (self.poll_column is not None or self.key):
+            raise ValueError("--poll-column and --key go with --capture poll")
         if (self.dataset is None) == (self.dataset_column is None):
             raise ValueError(
                 "give --dataset for all rows, or --dataset-column with the column that names it, and not both"
@@ -89,6 +96,11 @@ class Attachment(Described):
     description: AttachmentDescription
     table: AttachedTable
     where: str | None = None
+
+    @property
+    def is_recorded_here(self) -> bool:
+        """Return whether triggers of ours record all changes in our own database."""
+        return self.where is None and self.description.capture == "triggers"
 
     @classmethod
     def load(cls, spec: Mapping[str, Any]) -> Self:

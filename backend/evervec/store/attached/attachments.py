@@ -12,11 +12,12 @@ from evervec.store.session import ReadTx, Tx
 ATTACHMENT_LEASE = "attached:"
 """The lease of whoever takes rows of an attachment in, followed by the id of its source."""
 
-IS_RECORDED_HERE = "s.url_encrypted IS NULL"
+IS_RECORDED_HERE = "(s.url_encrypted IS NULL AND s.spec #>> '{description,capture}' = 'triggers')"
 """The condition that all changes of an attachment are recorded in our own database."""
 
 HAS_WORK = """
-(s.cursor ->> 'done' IS DISTINCT FROM 'true' OR EXISTS (SELECT FROM attached_changes c WHERE c.source_id = s.id))
+(s.cursor ->> 'done' IS DISTINCT FROM 'true' OR s.cursor ->> 'checked' IS NOT NULL
+ OR EXISTS (SELECT FROM attached_changes c WHERE c.source_id = s.id))
 """
 IS_FREE = f"""
 s.type = '{SourceType.ATTACHED}' AND coalesce((s.cursor ->> 'retry_at')::timestamptz <= now(), true)

@@ -28,7 +28,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_nam
 CROSS JOIN LATERAL (SELECT EXISTS (
     SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = c.oid AND t.tgparentid = 0 AND p.proname = $1) AS watched) w
-WHERE c.relkind IN ('r', 'p') AND (w.watched OR c.oid = $2 OR (n.nspname = $3 AND c.relname = $4))
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (w.watched OR c.oid = $2 OR (n.nspname = $3 AND c.relname = $4))
 ORDER BY w.watched AND c.oid = $2 DESC, w.watched AND (n.nspname, c.relname) = ($3::name, $4::name) DESC, w.watched DESC, c.oid = $2 DESC
 LIMIT 1
 """

@@ -41,11 +41,20 @@ DELETE FROM attached_changes WHERE (source_id, id, changed_at) IN
 
 @dataclass(frozen=True)
 class Taken:
-    """Records of one attachment, and the keys of their rows, each once; `everything` asks to compare all rows."""
+    """Records of one attachment, and the keys of their rows, each once; `everything` asks to compare all rows.
+
+    `compares` asks to look whether the rows of all documents are still there.
+    """
 
     records: Sequence[tuple[int, datetime]]
     keys: Sequence[Key]
     everything: bool
+    compares: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there was nothing to take."""
+        return not (self.records or self.keys or self.everything or self.compares)
 
 
 @dataclass(frozen=True)

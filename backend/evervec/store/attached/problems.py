@@ -47,12 +47,10 @@ class CaptureState:
 
 async def state(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, *, rings: bool = False) -> CaptureState:
     """Return the table as it is called now, and what is wrong with it or its triggers."""
-    found = await locate(tx, source_id, table)
-    if found is None:
-        return CaptureState(None, (CaptureProblem(table.label, "the table", "was dropped", False),))
-    lost = await _lost_columns(tx, found)
-    if lost:
-        return CaptureState(found, tuple(lost))
+    seen = await shape_state(tx, source_id, table)
+    found = seen.table
+    if found is None or seen.problems:
+        return seen
     problems = [
         *await _changed_function(tx, schema, source_id, found, rings=rings),
         *await _changed_triggers(tx, schema, source_id, found),
@@ -60,7 +58,15 @@ async def state(tx: ReadTx, schema: str, source_id: UUID, table: AttachedTable, 
     return CaptureState(found, tuple(problems))
 
 
-async def _lost_columns(tx: ReadTx, table: AttachedTable) -> list[CaptureProblem]:
+async def shape_state(tx: ReadTx, source_id: UUID, table: AttachedTable, *, named_key: bool = False) -> CaptureState:
+    """Return the table as it is called now, and what is wrong with its columns; a `named_key` was proved by no index."""
+    found = await locate(tx, source_id, table)
+    if found is None:
+        return CaptureState(None, (CaptureProblem(table.label, "the table", "was dropped", False),))
+    return CaptureState(found, tuple(await _lost_columns(tx, found, named_key=named_key)))
+
+
+async def _lost_columns(tx: ReadTx, table: AttachedTable, *, named_key: bool) -> list[CaptureProblem]:
     """Return the columns that were dropped, renamed, or given another type, and those of the key that may be NULL by now."""
     rows = await tx.fetch(TABLE_COLUMNS, table.oid)
     names = {row["name"]: row["type"] for row in rows}
@@ -70,7 +76,7 @@ async def _lost_columns(tx: ReadTx, table: AttachedTable) -> list[CaptureProblem
     for column in dict.fromkeys((*table.key, *table.reads)):
         if column.name in names and names[column.name] != column.type:
             said = f"has the type {names[column.name]} and not {column.type} any more"
-        elif column.name in empty:
+        elif column.name in empty and not named_key:
             said = "is a part of the key and may be NULL by now; rows without a key are left out"
         elif column.name in names:
             continue

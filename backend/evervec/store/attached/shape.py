@@ -12,6 +12,7 @@ from evervec.store.attached.keys import FORMS
 from evervec.store.connections import quoted
 from evervec.store.session import Database, Tx
 
+TIMES: Final = ("timestamp with time zone", "timestamp without time zone")
 TRIGGERED: Final = "rp"
 """pg_class.relkind of what has triggers for each row: tables, and partitioned ones."""
 KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
@@ -59,6 +60,12 @@ ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
 """
 
 
+INDEXED_BY = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = $1 AND a.attname = $2 AND i.indisvalid)
+"""
+
+
 class DescribedAttachment(Protocol):
     """What is needed of the description of an attached table; names are unquoted, expressions are SQL."""
 
@@ -100,6 +107,21 @@ class DescribedAttachment(Protocol):
     @property
     def dataset_column(self) -> str | None:
         """Return the column that names the dataset of a row."""
+        ...
+
+    @property
+    def capture(self) -> str:
+        """Return how its changes are noticed: by triggers, or without them."""
+        ...
+
+    @property
+    def poll_column(self) -> str | None:
+        """Return the column with the time of a row's last change."""
+        ...
+
+    @property
+    def key(self) -> Sequence[str]:
+        """Return the columns that identify a row where no index does."""
         ...
 
 
@@ -144,8 +166,8 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     if found is None:
         raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
     where = f"Table {found['schema']}.{found['name']}"
-    _require_table(where, schema, found)
-    _require_rights(where, found, owner=not elsewhere)
+    _require_table(where, schema, found, described)
+    _require_rights(where, found, owner=described.capture == "triggers" and not elsewhere)
     if not elsewhere and (role := await tx.fetchval(MAY_NOT_CREATE, schema)):
         raise MissingRightsError(
             role=role, schema=schema, statements=f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
@@ -155,8 +177,13 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     columns = {row["name"]: AttachedColumn(row["name"], row["type"], row["number"]) for row in rows}
     _require_columns(where, described, columns)
     unique = await tx.fetch(UNIQUE_INDEXES, found["oid"])
-    key = _key(where, unique, columns, {row["name"] for row in rows if row["filled"]}, _enums(rows))
     place = f"{quoted(found['schema'])}.{quoted(found['name'])}"
+    filled = {row["name"] for row in rows if row["filled"]}
+    if described.key:
+        # nothing else proves it; two rows of one key are found when they are read
+        unique = [{"columns": list(described.key)}]
+        filled |= await _without_nulls(tx, where, place, described.key)
+    key = _key(where, unique, columns, filled, _enums(rows))
     text = described.text or (joined(described.columns) if described.columns else filled_in(described.template_lines))
     title = described.title
     title = quoted(title) if title is not None and title in columns else title
@@ -164,7 +191,7 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     await tx.execute(USUAL_PATH)
     probe_name = f"{'pg_temp' if elsewhere else quoted(schema)}.{quoted(f'attached_probe_{uuid4().hex}')}"
     expressions, read = await resolved(tx, where, place, probe_name, wanted, columns)
-    read |= {*described.fields, *([described.dataset_column] if described.dataset_column else [])}
+    read |= {*described.fields, *filter(None, (described.dataset_column, described.poll_column))}
     table = AttachedTable(
         oid=found["oid"],
         schema=found["schema"],
@@ -178,19 +205,38 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
         dataset_column=described.dataset_column,
     )
     types = {column.name: column.type for column in columns.values()}
-    return Shape(table, types, found["rows"], found["partitioned"], found["inherited"], tuple(_warnings(found)))
+    warnings = _warnings(found, described)
+    if described.poll_column and not await tx.fetchval(INDEXED_BY, found["oid"], described.poll_column):
+        warnings.append(f"no index begins with {described.poll_column!r}: every look reads the whole table.")
+    return Shape(table, types, found["rows"], found["partitioned"], found["inherited"], tuple(warnings))
 
 
-def _require_table(where: str, schema: str, found: Any) -> None:
+async def _without_nulls(tx: Tx, where: str, place: str, names: Sequence[str]) -> set[str]:
+    """Return the columns of a key; raise `SourceError` if one of them is NULL anywhere."""
+    for name in names:
+        if await tx.fetchval(f"SELECT EXISTS (SELECT FROM {place} WHERE {quoted(name)} IS NULL)"):
+            raise SourceError(where=where, reason=f"--key names {name!r}, which is NULL in some rows.")
+    return set(names)
+
+
+def _require_table(where: str, schema: str, found: Any, described: DescribedAttachment) -> None:
     if found["schema"] == schema:
         raise SourceError(where=where, reason="this is a table of Evervec itself. Its rows are embedded already.")
     if found["schema"] in ("pg_catalog", "information_schema", "pg_toast"):
         raise SourceError(where=where, reason="this is a table of PostgreSQL itself. Name one of your own.")
+    if found["kind"] in KINDS and described.capture == "poll":
+        if described.poll_column is None or not described.key:
+            raise SourceError(
+                where=where,
+                reason=f"this is {KINDS[found['kind']]}: name the columns of its key by --key, and the one with the time of a "
+                "row's last change by --poll-column.",
+            )
+        return
     if found["kind"] in KINDS:
         raise SourceError(
             where=where,
-            reason=f"this is {KINDS[found['kind']]}, which has no triggers for its rows. Attach the table under it, or read it "
-            "with `evervec ingest sql`.",
+            reason=f"this is {KINDS[found['kind']]}, which has no triggers for its rows. Attach the table under it, or give "
+            "--capture poll with --key and --poll-column.",
         )
     if found["kind"] not in TRIGGERED:
         raise SourceError(where=where, reason="this is no table.")
@@ -227,9 +273,17 @@ def _require_columns(where: str, described: DescribedAttachment, columns: Mappin
     named = [("--columns", name) for name in described.columns] + [("--template", name) for name in templated]
     named += [("--fields", name) for name in described.fields]
     named += [("--dataset-column", described.dataset_column)] if described.dataset_column else []
+    named += [("--poll-column", described.poll_column)] if described.poll_column else []
+    named += [("--key", name) for name in described.key]
     for option, name in named:
         if name not in columns:
             raise SourceError(where=where, reason=f"{option} names {name!r}; its columns are {', '.join(columns)}.")
+    if described.poll_column and columns[described.poll_column].type not in TIMES:
+        raise SourceError(
+            where=where,
+            reason=f"--poll-column names {described.poll_column!r}, which is of type {columns[described.poll_column].type}; "
+            f"it has to be a {' or a '.join(TIMES)}.",
+        )
     for option, name in named:
         if option in ("--columns", "--template") and columns[name].type == "bytea":
             raise SourceError(where=where, reason=f"{option} names {name!r}, which holds bytes (bytea) and no text.")
@@ -263,7 +317,9 @@ def _key(
     )
 
 
-def _warnings(found: Any) -> list[str]:
+def _warnings(found: Any, described: DescribedAttachment) -> list[str]:
+    if described.capture == "poll" and described.poll_column is None:
+        return ["without --poll-column every look reads the head of every row; looks are rarer on a large table."]
     if found["persistence"] == "u":
         return ["it is UNLOGGED: a crash of the server empties it, and no trigger tells."]
     return []

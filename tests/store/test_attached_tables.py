@@ -1,13 +1,17 @@
 """Tables of every kind are attached, with keys of every kind, and read by key; what can not be attached says why."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from evervec.domain.attachment import Key
 from evervec.errors import RowsUnreadableError, SourceError
+from evervec.store.attached.documents import OF_URIS
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database
 from tests.store.attaching import attach
+from tests.store.explaining import plans
 
 KEYS: dict[str, tuple[str, str, list[Key]]] = {
     "smallint": ("id smallint PRIMARY KEY", "(1), (2), (3)", [(1,), (2,), (3,)]),
@@ -161,6 +165,21 @@ async def test_rows_are_read_by_the_index_of_their_key(database: Database, psql:
         plan = "\n".join(row[0] for row in await tx.fetch(f"EXPLAIN {rows._read(attached.table)}", *given, *limits))
     assert "t_pkey" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_documents_are_looked_up_one_by_one_while_the_planner_believes_that_there_are_none(
+    dataset: DatasetRef, psql: Any
+) -> None:
+    """So it is while the rows of a table are taken in: reading the dataset for each batch would take a day for a million."""
+    await psql.execute("ALTER TABLE documents SET (autovacuum_enabled = false)")
+    await psql.execute(
+        "INSERT INTO documents (dataset_id, uri, key) SELECT $1, 'public.t/' || n, jsonb_build_array(n) "
+        "FROM generate_series(1, 3000) n",
+        dataset.id,
+    )
+    for plan in await plans(psql, OF_URIS, UUID(int=1), [f"public.t/{number}" for number in range(1000)]):
+        assert "documents_attached_idx" in plan, plan
+        assert "documents_dataset_id" not in plan, plan
 
 
 TABLES = """

@@ -20,10 +20,14 @@ class PlacedDocument:
     document: StoredDocument
 
 
+# One look-up a URI, whatever the planner believes: while rows are taken in, its statistics say that there are no documents
+# yet, and it would read all of the dataset for each batch.
 OF_URIS = """
 SELECT d.dataset_id, d.id, d.uri, d.title, d.format, d.stamp, d.recipe, d.content_hash, d.chunk_count
-FROM documents d JOIN datasets s ON s.id = d.dataset_id
-WHERE d.uri = ANY($2) AND d.key IS NOT NULL AND s.source_id = $1
+FROM unnest($2::text[]) AS u (uri)
+CROSS JOIN LATERAL (SELECT * FROM documents o WHERE o.uri = u.uri AND o.key IS NOT NULL OFFSET 0) AS d
+JOIN datasets s ON s.id = d.dataset_id
+WHERE s.source_id = $1
 """
 
 

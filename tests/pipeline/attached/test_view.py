@@ -1,5 +1,6 @@
 """An attachment's view is made with it, says what became of each row, and goes with it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from evervec.errors import Refused
 from evervec.pipeline.attached.detach import detach
 from evervec.pipeline.attached.report import attachments
 from evervec.pipeline.resources import Resources
+from evervec.store.session import Database
 from tests.pipeline.attached.tables import attached, open_articles, settled
 
 NEAREST = """
@@ -50,6 +52,24 @@ async def test_a_view_that_was_dropped_is_named_and_made_again(resources: Resour
     assert (again.state, again.view) == ("unchanged", "evervec.articles")
     replaced = await attached(resources, where="id < 3", replace=True)
     assert (replaced.state, replaced.view) == ("replaced", "evervec.articles")
+
+
+async def test_a_role_of_our_schemas_name_is_told_and_attaches_the_table_all_the_same(
+    resources: Resources, psql: Any
+) -> None:
+    await open_articles(psql, 3)
+    name = await psql.fetchval("SELECT current_database()")
+    await psql.execute(f'ALTER DATABASE {name} SET search_path = "$user", public')
+    opened = await Database(resources.database.url).open()
+    resources = replace(resources, database=opened)
+    first = await attached(resources, "articles")
+    assert (first.state, first.table) == ("attached", "public.articles")
+    (warning,) = first.warnings
+    assert "articles without a schema is evervec.articles now" in warning
+    assert 'ALTER ROLE evervec SET search_path = "public"' in warning
+    again = await attached(resources, "articles")
+    assert (again.state, again.table, again.warnings) == ("unchanged", "public.articles", [warning])
+    await opened.aclose()
 
 
 async def test_a_view_that_others_read_keeps_the_table_attached(resources: Resources, psql: Any) -> None:

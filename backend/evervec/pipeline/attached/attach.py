@@ -88,7 +88,8 @@ async def attach(
         if there is not None and not dry:
             await elsewhere.renew(resources, stored, described, there, seconds=TABLE_LOCK_SECONDS)
         view = await _view(resources, described, stored)
-        return _attached("unchanged", described, found, stored.id, view, started)
+        done = _attached("unchanged", described, found, stored.id, view, started)
+        return done if there is not None else await _warned(resources, done, found.table)
     if dry:
         return _attached("planned", described, found, None, None, started)
     source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
@@ -119,7 +120,21 @@ async def attach(
             )
     except _ChangedMeanwhile:
         return await attach(resources, described, options)
-    return _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
+    done = _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
+    return done if there is not None else await _warned(resources, done, found.table)
+
+
+async def _warned(resources: Resources, done: Attached, table: AttachedTable) -> Attached:
+    """Warn of a view that has the table's name and is found before it."""
+    async with resources.database.read(own_names=False) as tx:
+        remedy = await views.hides(tx, resources.database.schema, table)
+    if remedy is None:
+        return done
+    said = (
+        f"To this role {table.name} without a schema is {done.view} now, and not {table.label}. Write the schema, or run: "
+        f"{remedy};"
+    )
+    return replace(done, warnings=[*done.warnings, said])
 
 
 async def _begin_polling(

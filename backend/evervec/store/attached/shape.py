@@ -19,6 +19,12 @@ KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table
 
 # what an unqualified name and an expression mean to everybody else in this database
 USUAL_PATH = "SELECT set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true)"
+# a role that is called like our schema finds what is in it first, also the views that are named as tables of others
+WITHOUT_OURS = """
+SELECT set_config('search_path', coalesce((
+    SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.place) FROM unnest(current_schemas(false)) WITH ORDINALITY s (name, place)
+    WHERE s.name <> $1), ''), true)
+"""
 BARE_PATH = "SELECT set_config('search_path', '', true)"
 
 ATTACHABLE = """
@@ -162,6 +168,7 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     await tx.execute(USUAL_PATH)
     if reader := await tx.fetchval(SHUT_OUT, described.relation[0] if len(described.relation) == 2 else None):
         raise SourceError(where=where, reason=_may_not_read(reader, *described.relation))
+    await tx.fetchval(WITHOUT_OURS, schema)
     found = await tx.fetchrow(ATTACHABLE, name)
     if found is None:
         raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")

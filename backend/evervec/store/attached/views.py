@@ -77,6 +77,20 @@ async def remove(tx: Tx, schema: str, source_id: UUID) -> None:
         await _drop(tx, f"{quoted(schema)}.{quoted(name)}")
 
 
+async def hides(tx: ReadTx, schema: str, table: AttachedTable) -> str | None:
+    """Return the statement that helps if this role finds something of ours under a table's name without its schema, or None.
+
+    `tx` resolves names as the server is set. `"$user"` in the search path is our schema to a role of the same name.
+    """
+    role = await tx.fetchval(
+        "SELECT quote_ident(current_user) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.oid = to_regclass(quote_ident($2)) AND n.nspname = $1",
+        schema,
+        table.name,
+    )
+    return None if role is None else f"ALTER ROLE {role} SET search_path = {quoted(table.schema)}"
+
+
 async def place(tx: ReadTx, schema: str, name: str | None) -> str | None:
     """Return a view's name as SQL writes it, None if it is not there."""
     if name is None or not await tx.fetchval(IS_VIEW, schema, name):

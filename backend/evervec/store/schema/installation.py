@@ -98,7 +98,8 @@ async def _take(tx: Tx, step: Preparation) -> None:
 
 async def name_without_schema(database: Database) -> None:
     """Let people name our tables without their schema in a database that holds nothing else: the embedded one."""
-    wanted = f'"$user", public, {quoted(database.schema)}'
+    # not "$user": the role there has the name of our schema, and would find our views before the tables that they show
+    wanted = f"public, {quoted(database.schema)}"
     async with database.transaction() as tx:
         name = await tx.fetchval("SELECT quote_ident(current_database())")
         settings = await tx.fetchval(

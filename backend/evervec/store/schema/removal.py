@@ -135,7 +135,7 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
         _drop(found, [item for item in items if item["turn"] == turn])
     await _extension(tx, found, made, own)
     await _schema(tx, found, made, schema, own)
-    path = f'search_path="$user", public, {quoted(schema)}'
+    path = f"search_path=public, {quoted(schema)}"
     if (database := await tx.fetchval(SETTING, path)) is not None:
         found.objects.append(f"setting search_path of database {database}")
         found.statements.append(f"ALTER DATABASE {database} RESET search_path")

@@ -22,13 +22,14 @@ from evervec.pipeline import chunking
 from evervec.pipeline.attached import detach
 from evervec.pipeline.attached.attach import AttachOptions, attach
 from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.captures import opening
 from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached import records
-from evervec.sources.attached.description import Attachment, AttachmentDescription
+from evervec.sources.attached.description import AttachmentDescription
 from evervec.store import sources
 from evervec.store.attached import adoption as adopting
-from evervec.store.attached import attachments, capture, rows, shape
+from evervec.store.attached import attachments, rows, shape
 from evervec.store.attached.adoption import Adoption, VectorColumn
 from evervec.store.attached.rows import AttachedRow
 from evervec.store.session import Tx
@@ -148,9 +149,7 @@ async def _table(
         raise Refused(reason=f"Table {name} is attached already: leave out how its text is made and where it belongs.")
     if record.url_encrypted is not None:
         raise Refused(reason=f"Table {name} is in another database: vectors are adopted of tables in this one alone.")
-    table = Attachment.load(record.spec).table
-    async with resources.database.read() as tx:
-        found = await capture.locate(tx, record.id, table)
+    found = await (await opening.opened(resources, record)).locate()
     if found is None:
         raise Refused(
             reason=f"Table {name} does not exist any more. `evervec detach {name}` removes what is left of it."

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds between two comparisons of the keys of a polled table with its documents: how late a deletion is noticed.",
     )
+    attached_slot_mb: float = Field(
+        default=1024,
+        gt=0,
+        description="Log in MB that a server may keep for the slot of an attached table; above it the slot is made anew, and all rows are compared.",
+    )
     stop_seconds: float = Field(
         default=20, gt=0, description="Seconds that a stop waits for running tasks and servers."
     )

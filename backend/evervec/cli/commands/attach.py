@@ -55,7 +55,7 @@ Forget = Annotated[
     bool,
     typer.Option("--forget", metavar="", help="Do not ask the table's database, which is not ours and may be gone."),
 ]
-Capture = Annotated[str, typer.Option(metavar="HOW", help="How changes are noticed: triggers or poll.")]
+Capture = Annotated[str, typer.Option(metavar="HOW", help="How changes are noticed: triggers, poll or logical.")]
 PollColumn = Annotated[
     str | None,
     typer.Option(
@@ -217,6 +217,8 @@ def _details(one: AttachmentReport) -> list[str]:
         said.append(f"{one.rows_per_second:,.0f} rows/s{left}")
     if one.lag_seconds is not None:
         said.append(f"the oldest change waits for {one.lag_seconds:,.1f} s")
+    if one.slot_mb is not None:
+        said.append(f"{one.slot_mb:,.0f} MB of the log are kept for its slot")
     if one.next_try is not None:
         said.append(f"tried again at {one.next_try}")
     if one.cost_usd:

@@ -23,7 +23,7 @@ from evervec.store.attached import documents as attached_documents
 from evervec.store.attached.adoption import Adoption
 from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
-from evervec.store.captures import installing
+from evervec.store.captures import installing, slots
 from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
@@ -110,6 +110,10 @@ async def attach(
         if polls:
             async with resources.database.transaction() as tx:
                 view = await register(tx)
+        elif described.capture == "logical":
+            view = await elsewhere.attach_decoded(
+                resources, there or resources.database, source_id, found.table, register, is_new=stored is None
+            )
         elif there is None:
             view = await capture.install(
                 resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS
@@ -154,6 +158,8 @@ async def statements(resources: Resources, described: AttachmentDescription) -> 
     found = await shape.probe(there, described, elsewhere=True)
     stored = await _stored(resources, described, found.table, there)
     source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
+    if described.capture == "logical":
+        return [slots.publication(source_id, found.table), slots.creation(source_id)]
     return await installing.planned(there, source_id, found.table)
 
 

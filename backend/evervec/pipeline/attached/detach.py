@@ -18,7 +18,7 @@ from evervec.sources.sql.description import parts_of
 from evervec.store import datasets, documents, sources
 from evervec.store.attached import capture, changes, views
 from evervec.store.attached import documents as attached_documents
-from evervec.store.captures import installing, outbox
+from evervec.store.captures import installing, outbox, slots
 from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Tx
 from evervec.store.sources import SourceRecord
@@ -98,41 +98,49 @@ async def detach(
         project_name = filled[0].project if filled else (project or "")
         held = sum([(await documents.totals(tx, one.id)).documents for one in filled])
         waiting = await changes.backlog(tx, [record.id])
+    attachment = Attachment.load(record.spec)
     # a polled table has nothing of ours in its database
-    elsewhere = record.url_encrypted is not None and Attachment.load(record.spec).description.capture != "poll"
-    opened = None if dry or (elsewhere and forget) else await opening.opened(resources, record)
+    makes_nothing = attachment.description.capture == "poll" or (forget and attachment.where is not None)
+    opened = None if dry or makes_nothing else await opening.opened(resources, record)
     left: list[str] = []
     known = [one.slug for one in filled if one.is_live]
     records = waiting[record.id].records if record.id in waiting else 0
     if not dry:
-        if not elsewhere:
+        if attachment.is_recorded_here:
             await capture.remove(
                 resources.database,
                 record.id,
-                Attachment.load(record.spec).table,
+                attachment.table,
                 partial(_remove, resources.database.schema, record.id),
                 seconds=TABLE_LOCK_SECONDS,
             )
         else:
-            left = await _remove_elsewhere(resources, record, opened)
+            left = await _remove_captured(resources, record, attachment, opened)
         held = sum([await _purge(resources, one.id) for one in filled])
         records = await _clear(resources, record.id)
     return Detached(record.name, project_name, known, held, records, perf_counter() - started, left)
 
 
-async def _remove_elsewhere(resources: Resources, record: SourceRecord, opened: OpenAttachment | None) -> list[str]:
-    """Remove the source here, and then its capture there; return what is left there to be run."""
-    attachment = Attachment.load(record.spec)
+async def _remove_captured(
+    resources: Resources, record: SourceRecord, attachment: Attachment, opened: OpenAttachment | None
+) -> list[str]:
+    """Remove the source, and then its capture in the table's database; return what is left there to be run."""
     if opened is not None:
         await opened.locate()
     await resources.database.with_retries(partial(_remove, resources.database.schema, record.id))
+    is_decoded = attachment.description.capture == "logical"
+    if attachment.description.capture == "poll":
+        return []
     try:
+        if opened is not None and is_decoded:
+            await slots.remove(opened.database, record.id)
+            return []
         if opened is not None and isinstance(opened.database, OtherDatabase):
             await installing.remove(opened.database, record.id, attachment.table, seconds=TABLE_LOCK_SECONDS)
             return []
     except EvervecError as error:
         logger.warning("not removed from another database", table=record.name, error=str(error))
-    return outbox.leftovers(attachment.description.outbox, record.id)
+    return slots.slot_leftovers(record.id) if is_decoded else outbox.leftovers(attachment.description.outbox, record.id)
 
 
 async def _remove(schema: str, source_id: UUID, tx: Tx) -> None:

@@ -11,9 +11,9 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment, AttachmentDescription
 from evervec.store import sources
 from evervec.store.attached import attachments
-from evervec.store.captures import installing
+from evervec.store.captures import installing, slots
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Tx
+from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 Register = Callable[[Tx], Awaitable[str]]
@@ -41,10 +41,7 @@ async def attach_captured(
     seconds: float,
 ) -> str:
     """Capture first, register then: what is refused here is found before anything is made there."""
-    with suppress(_Undone):
-        async with resources.database.transaction() as tx:
-            await register(tx)
-            raise _Undone
+    await _refuse_first(resources, register)
     made = await installing.install(there, source_id, table, seconds=seconds)
     try:
         async with resources.database.transaction() as tx:
@@ -53,6 +50,35 @@ async def attach_captured(
         if made and is_new:
             await installing.remove(there, source_id, table, seconds=seconds)
         raise
+
+
+async def attach_decoded(
+    resources: Resources,
+    database: Database,
+    source_id: UUID,
+    table: AttachedTable,
+    register: Register,
+    *,
+    is_new: bool,
+) -> str:
+    """Make publication and slot in the table's database, and register the table; what is refused here is found before."""
+    await _refuse_first(resources, register)
+    made = await slots.make(database, source_id, table)
+    try:
+        async with resources.database.transaction() as tx:
+            return await register(tx)
+    except BaseException:
+        if made and is_new:
+            await slots.remove(database, source_id)
+        raise
+
+
+async def _refuse_first(resources: Resources, register: Register) -> None:
+    """Register in a transaction that is undone: raise what would be refused."""
+    with suppress(_Undone):
+        async with resources.database.transaction() as tx:
+            await register(tx)
+            raise _Undone
 
 
 async def new_id(
@@ -80,6 +106,8 @@ async def renew(
 ) -> None:
     """Keep the address that was given now, whose password may be a new one, and mend what is missing there."""
     attachment = Attachment.load(stored.spec).model_copy(update={"where": there.where})
+    if described.capture == "logical":
+        await slots.make(there, stored.id, attachment.table)
     if described.capture == "triggers":
         await installing.install(there, stored.id, attachment.table, seconds=seconds)
     async with resources.database.transaction() as tx:

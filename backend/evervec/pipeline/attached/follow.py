@@ -27,6 +27,9 @@ LOOK_SECONDS = 0.05
 POLLING_PAUSES = 19
 """How many times as long as a look at a polled table the pause after it is at least: 5 % of the time are spent on looking."""
 
+DECODING_PAUSE_SECONDS = 1.0
+"""Seconds between two readings of a slot: the server writes a line into its log for each."""
+
 RETRY_SECONDS = 10.0
 """Seconds until a table that could not be read is tried again."""
 
@@ -86,7 +89,9 @@ async def look_at_table(resources: Resources, source_id: UUID, until: Until = ne
         if resources.others.is_check_due(source_id):
             await repair_elsewhere(resources, work.opened)
         found = await work.waits()
-        if work.attachment.description.capture == "poll":
+        if work.attachment.description.capture == "logical":
+            pause = DECODING_PAUSE_SECONDS
+        elif work.attachment.description.capture == "poll":
             pause = max(resources.settings.attached_seconds, POLLING_PAUSES * (monotonic() - started))
     except AttachmentGone:
         return

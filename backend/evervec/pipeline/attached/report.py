@@ -9,6 +9,7 @@ from evervec.domain.sources import SourceType
 from evervec.errors import EvervecError
 from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.captures import opening
+from evervec.pipeline.captures.logical import MB
 from evervec.pipeline.captures.records import NOTHING
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
@@ -30,7 +31,7 @@ class AttachmentReport:
     `where` is the address of its database, None for ours; `capture` is how changes are noticed, `view` is what SQL reads.
     `state` is `taking in` while existing rows are read, `following` afterwards, and `broken` while it can not be read.
     `changes_waiting` counts change records, the oldest of which is `lag_seconds` old; `pending` rows are not embedded yet.
-    `cost_usd` is what embedding all of it costs once, None where the price is not known. `next_try` is when one that could
+    `slot_mb` is the log that a server keeps for its slot. `cost_usd` is what embedding all of it costs once, None where the price is not known. `next_try` is when one that could
     not be read is tried again.
     """
 
@@ -48,6 +49,7 @@ class AttachmentReport:
     remaining_seconds: float | None
     changes_waiting: int
     lag_seconds: float | None
+    slot_mb: float | None
     documents: int
     chunks: int
     pending: int
@@ -111,7 +113,11 @@ async def _found(resources: Resources, record: SourceRecord) -> _Found:
         return _Found(problems=[f"Its database {where} did not answer within {SILENT_SECONDS:g} s."])
     except EvervecError as error:
         return _Found(problems=[str(error)])
-    total = Backlog(sum(one.records for one in waiting), max(one.oldest_seconds for one in waiting))
+    total = Backlog(
+        sum(one.records for one in waiting),
+        max(one.oldest_seconds for one in waiting),
+        sum(one.kept_bytes for one in waiting),
+    )
     return _Found(None if state.table is None else state.table.label, total, [str(one) for one in state.problems])
 
 
@@ -132,6 +138,7 @@ def _report(record: SourceRecord, stored: _Stored, found: _Found, failed: int, p
         rows_per_second=progress.speed,
         remaining_seconds=progress.remaining_seconds,
         changes_waiting=found.waiting.records,
+        slot_mb=found.waiting.kept_bytes / MB if attachment.description.capture == "logical" else None,
         lag_seconds=found.waiting.oldest_seconds if found.waiting.records else None,
         documents=sum(one.documents for one in stored.totals),
         chunks=sum(one.chunks for one in stored.totals),

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 from evervec.domain.attachment import AttachedColumn, AttachedTable
 from evervec.pipeline.captures.capture import Capture
+from evervec.pipeline.captures.logical import Logical
 from evervec.pipeline.captures.polled import Polled
 from evervec.pipeline.captures.records import HomeRecords, OutboxRecords
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment, AttachmentDescription
 from evervec.store.attached import capture, problems
 from evervec.store.attached.problems import CaptureProblem, CaptureState
-from evervec.store.captures import outbox
-from evervec.store.session import Database
+from evervec.store.captures import outbox, slots
+from evervec.store.session import Database, ReadTx
 from evervec.store.sources import SourceRecord
 
 
@@ -39,10 +40,10 @@ class OpenAttachment:
         """Return its table as it is called now, and what is wrong with its capture."""
         schema, table = self.database.schema, self.attachment.table
         async with self.database.read() as tx:
-            if self.attachment.description.capture == "poll":
-                return await problems.shape_state(
-                    tx, self.record.id, table, named_key=bool(self.attachment.description.key)
-                )
+            if self.attachment.description.capture != "triggers":
+                named = bool(self.attachment.description.key)
+                found = await problems.shape_state(tx, self.record.id, table, named_key=named)
+                return found if self.attachment.description.capture == "poll" else await self._with_slot(tx, found)
             if not self.is_elsewhere:
                 return await problems.state(tx, schema, self.record.id, table)
             found = await problems.state(tx, schema, self.record.id, table, rings=await outbox.rings(tx))
@@ -51,6 +52,13 @@ class OpenAttachment:
                 for statement in await outbox.grants(tx, schema)
             ]
         return replace(found, problems=(*found.problems, *lacking))
+
+    async def _with_slot(self, tx: ReadTx, found: CaptureState) -> CaptureState:
+        slot = await slots.state(tx, self.record.id)
+        if slot.problem is None:
+            return found
+        label = self.attachment.table.label
+        return replace(found, problems=(*found.problems, CaptureProblem(label, slot.what, slot.problem, True)))
 
 
 async def opened(resources: Resources, record: SourceRecord) -> OpenAttachment:
@@ -67,6 +75,9 @@ async def opened(resources: Resources, record: SourceRecord) -> OpenAttachment:
         column = poll_column(attachment.description, attachment.table)
         polled = Polled(there, record.id, attachment.table, column, record.cursor, compare_seconds)
         return OpenAttachment(record, attachment, there, (home, polled))
+    if attachment.description.capture == "logical":
+        logical = Logical(there, record.id, attachment.table, resources.settings.attached_slot_mb)
+        return OpenAttachment(record, attachment, there, (home, logical))
     if record.url_encrypted is not None:
         return OpenAttachment(record, attachment, there, (home, OutboxRecords(there, record.id)))
     return OpenAttachment(record, attachment, there, (home,))

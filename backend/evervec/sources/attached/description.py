@@ -19,7 +19,7 @@ class AttachmentDescription(Described):
     belong to `dataset`, or each to the one that its `dataset_column` names. A table of another database has the `url` of
     that, which may hold a password and is in no dump, and there the schema `outbox` has our change records.
 
-    With `capture` by poll, new and changed rows are found by the times in `poll_column`, or without it by `xmin`; `key` names
+    With `capture` by a slot of logical decoding (`logical`) nothing is on the table. By poll, new and changed rows are found by the times in `poll_column`, or without it by `xmin`; `key` names
     the columns that identify the rows of a view.
     """
 
@@ -34,7 +34,7 @@ class AttachmentDescription(Described):
     title: NonBlank | None = None
     where: NonBlank | None = None
     fields: tuple[Identifier, ...] = ()
-    capture: Literal["triggers", "poll"] = "triggers"
+    capture: Literal["triggers", "poll", "logical"] = "triggers"
     poll_column: Identifier | None = None
     key: tuple[Identifier, ...] = ()
     url: SecretStr | None = Field(default=None, exclude=True)

@@ -59,10 +59,11 @@ class Taken:
 
 @dataclass(frozen=True)
 class Backlog:
-    """How many records of an attachment wait, and how long the oldest has done so."""
+    """How many records of an attachment wait, and how long the oldest has done so; or bytes of a log kept for its slot."""
 
     records: int
     oldest_seconds: float
+    kept_bytes: int = 0
 
 
 async def take(tx: ReadTx, source_id: UUID, limit: int) -> Taken:

@@ -35,6 +35,16 @@ def json_of(table: AttachedTable, alias: str) -> str:
     return f"pg_catalog.jsonb_build_array({', '.join(values)})"
 
 
+def json_of_texts(table: AttachedTable) -> str:
+    """Return the query that makes JSON arrays of keys, whose texts are given column by column as this session writes them."""
+    names = [f"v{place}" for place in range(1, len(table.key) + 1)]
+    values = (
+        _form(column.type)[0].format(f"k.{name}::{column.type}") for column, name in zip(table.key, names, strict=True)
+    )
+    given = ", ".join(f"${place}::text[]" for place in range(1, len(names) + 1))
+    return f"SELECT pg_catalog.jsonb_build_array({', '.join(values)})::text AS key FROM unnest({given}) k ({', '.join(names)})"
+
+
 def value_of(type_: str, text: str) -> str:
     """Return SQL for a value of a type, from SQL for its text."""
     return _form(type_)[1].format(text, type_)

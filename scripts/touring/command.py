@@ -13,6 +13,7 @@ from evervec import log
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import open_stack
+from evervec.store import secrets
 from scripts.touring.tour import Outcome, Plan, tour
 
 
@@ -21,11 +22,16 @@ def main(
     rate: Annotated[float, typer.Option(help="Rows written a second.", min=1)] = 200,
     seconds: Annotated[float, typer.Option(help="How long rows are written, twice.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 1,
+    url: Annotated[
+        str | None, typer.Option(help="Tour tables of this database, empty so far, in place of our own.")
+    ] = None,
+    capture: Annotated[str, typer.Option(help="How changes are noticed: triggers, poll or logical.")] = "triggers",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Attach, follow and detach on a throw-away stack. Exits 1 if a vector was not that of its row."""
     log.configure("ERROR")
-    plan = Plan(rows, rate, seconds, seed)
+    said = {"capture": capture} | ({} if url is None else {"url": url})
+    plan = Plan(rows, rate, seconds, seed, said)
     with tempfile.TemporaryDirectory(prefix="evervec-tour-", ignore_cleanup_errors=True) as folder:
         outcome = uvloop.run(_on_a_stack(plan, Path(folder)))
     if json:
@@ -40,7 +46,14 @@ def main(
 async def _on_a_stack(plan: Plan, folder: Path) -> Outcome:
     async with open_stack(Settings(home=folder, database_url=None, nats_url=None), nats=False) as stack:
         url = stack.urls.database_url
-        settings = Settings(home=folder / "worker", database_url=SecretStr(url), nats_url=None)
+        key = SecretStr(secrets.new_key())
+        settings = Settings(
+            home=folder / "worker",
+            database_url=SecretStr(url),
+            nats_url=None,
+            secret_key=key,
+            attached_compare_seconds=2,
+        )
         async with open_runtime(settings, migrate=True):
             pass
         return await tour(url, settings, plan, lambda line: typer.echo(line, err=True))

@@ -16,7 +16,7 @@ SELECT d.key::text AS key, string_agg(c.content, '' ORDER BY c.ordinal) AS text,
        min(c.vector_text) AS vector_text, min(e.embedding::text) AS vector, max(e.embedded_at) AS embedded_at
 FROM evervec.documents d JOIN evervec.datasets s ON s.id = d.dataset_id JOIN evervec.sources o ON o.id = s.source_id
 LEFT JOIN evervec.chunks c ON c.document_id = d.id LEFT JOIN evervec.embeddings e ON e.kind = 4 AND e.row_id = c.id
-WHERE o.name = $1 AND s.deleted_at IS NULL GROUP BY d.id
+WHERE (o.name = $1 OR starts_with(o.name, $1 || ' at ')) AND s.deleted_at IS NULL GROUP BY d.id
 """
 
 
@@ -26,11 +26,11 @@ async def documents(connection: Any, table: TourTable) -> list[Any]:
     return found
 
 
-async def differences(resources: Resources, connection: Any) -> list[str]:
-    """Return what is wrong: a row without its document, a document without its row, a text or vector of another version."""
+async def differences(resources: Resources, connection: Any, tables: Any) -> list[str]:
+    """Return what is wrong between our database and that of the tables: a row without its document, a document without its row, a text or vector of another version."""
     wrong = []
     for table in TABLES:
-        rows = dict(await connection.fetch(f"SELECT {table.key_json}, {table.text} FROM {table.relation}"))
+        rows = dict(await tables.fetch(f"SELECT {table.key_json}, {table.text} FROM {table.relation}"))
         found = await documents(connection, table)
         held = {row["key"]: row["text"] for row in found}
         if len(held) != len(found):

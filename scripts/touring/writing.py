@@ -5,6 +5,8 @@ import random
 from time import monotonic
 from typing import Any
 
+import asyncpg
+
 from scripts.touring.tables import TABLES, TourTable
 
 
@@ -18,6 +20,15 @@ class Writer:
         self._next, self._first = rows // len(TABLES) + 1, rows // len(TABLES)
         self.new_texts: set[tuple[str, str]] = set()
         self.written = 0
+
+    async def connected(self, url: str) -> None:
+        """Connect again where the server was restarted."""
+        if self._connection.is_closed():
+            self._connection = await asyncpg.connect(url)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
 
     async def fill(self) -> None:
         """Make the schema with its rows."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from evervec.domain.attachment import AttachedTable
+from evervec.store import sources
 from evervec.store.attached import capture
 from evervec.store.attached.changes import Backlog, Taken
 from evervec.store.captures import slots
@@ -26,8 +27,10 @@ class Logical:
     the disk of a server whose worker stood still does not fill.
     """
 
-    def __init__(self, database: Database, source_id: UUID, table: AttachedTable, most_mb: float) -> None:
-        self._database, self._source_id, self._table = database, source_id, table
+    def __init__(
+        self, home: Database, database: Database, source_id: UUID, table: AttachedTable, most_mb: float
+    ) -> None:
+        self._home, self._database, self._source_id, self._table = home, database, source_id, table
         self._most_bytes = most_mb * MB
 
     async def waits(self) -> bool:
@@ -43,8 +46,7 @@ class Logical:
             table = await capture.locate(tx, self._source_id, self._table)
         if found.problem is not None or found.kept_bytes > self._most_bytes:
             if table is not None:
-                await slots.remove(self._database, self._source_id)
-                await slots.make(self._database, self._source_id, table)
+                await self._make_anew(table)
             return Taken((), (), everything=True)
         async with self._database.read() as tx:
             peeked = await slots.peek(tx, self._source_id, table or self._table, limit)
@@ -54,6 +56,18 @@ class Logical:
         if taken.is_empty:
             await self.forget_after(taken)
         return taken
+
+    async def _make_anew(self, table: AttachedTable) -> None:
+        """Make publication and slot anew; none is left where the table was detached meanwhile."""
+        await slots.remove(self._database, self._source_id)
+        if await self._is_attached():
+            await slots.make(self._database, self._source_id, table)
+            if not await self._is_attached():
+                await slots.remove(self._database, self._source_id)
+
+    async def _is_attached(self) -> bool:
+        async with self._home.read() as tx:
+            return await sources.by_id(tx, self._source_id) is not None
 
     async def forget_inside(self, tx: Tx, taken: Taken) -> None:
         """Do nothing yet: the rows may still be rolled back."""

@@ -76,7 +76,8 @@ async def opened(resources: Resources, record: SourceRecord) -> OpenAttachment:
         polled = Polled(there, record.id, attachment.table, column, record.cursor, compare_seconds)
         return OpenAttachment(record, attachment, there, (home, polled))
     if attachment.description.capture == "logical":
-        logical = Logical(there, record.id, attachment.table, resources.settings.attached_slot_mb)
+        most_mb = resources.settings.attached_slot_mb
+        logical = Logical(resources.database, there, record.id, attachment.table, most_mb)
         return OpenAttachment(record, attachment, there, (home, logical))
     if record.url_encrypted is not None:
         return OpenAttachment(record, attachment, there, (home, OutboxRecords(there, record.id)))

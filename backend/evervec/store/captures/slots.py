@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from evervec.domain.attachment import AttachedTable, Key
-from evervec.errors import SourceError
+from evervec.errors import ConflictError, SourceError
 from evervec.store.attached.keys import json_of_texts, loads
 from evervec.store.attached.rows import relation
 from evervec.store.attached.triggers import FUNCTION_PREFIX
@@ -18,6 +18,8 @@ from evervec.store.session import Database, ReadTx, Tx
 
 SLOT_SECONDS: Final = 30
 """Longest wait for a new slot: it waits until all transactions have ended that were open when it was asked for."""
+
+BUSY_PAUSE_SECONDS: Final = 0.1
 
 MOST_KEYS: Final = 50_000
 """Keys that one reading of a slot holds; a transaction that wrote more has all rows compared."""
@@ -160,6 +162,17 @@ async def remove(database: Database, source_id: UUID) -> None:
         await tx.execute(f"DROP PUBLICATION IF EXISTS {quoted(name)}")
 
 
+async def _dropped(database: Database, name: str) -> bool:
+    try:
+        async with database.transaction() as tx:
+            await tx.fetch(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", name
+            )
+    except asyncpg.ObjectInUseError:
+        return False
+    return True
+
+
 async def state(tx: ReadTx, source_id: UUID) -> SlotState:
     """Return the state of an attachment's slot."""
     name = name_of(source_id)
@@ -189,7 +202,10 @@ async def peek(tx: ReadTx, source_id: UUID, table: AttachedTable, limit: int) ->
         False,
         0,
     )
-    await tx.execute(PEEK.format(cursor="evervec_slot"), name, now, limit, name)
+    try:
+        await tx.execute(PEEK.format(cursor="evervec_slot"), name, now, limit, name)
+    except (asyncpg.ObjectInUseError, asyncpg.UndefinedObjectError) as error:
+        raise ConflictError(reason=str(error)) from error
     while batch := await tx.fetch(f"FETCH {FETCHED} FROM evervec_slot"):
         count += len(batch)
         for row in batch:

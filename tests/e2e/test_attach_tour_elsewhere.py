@@ -54,7 +54,7 @@ async def test_every_vector_is_that_of_its_row_in_another_database(tmp_path: Pat
     try:
         async with open_runtime(settings, migrate=True):
             pass
-        plan = Plan(rows=1_000, rate=100, seconds=2, said={"url": theirs.url, "capture": capture})
+        plan = Plan(rows=500, rate=100, seconds=2, said={"url": theirs.url, "capture": capture})
         outcome = await tour(ours.url, settings, plan, print, restart)
     finally:
         await theirs.stop()

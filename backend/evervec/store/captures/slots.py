@@ -1,7 +1,9 @@
 """A publication and a slot for one attached table: made, checked, read and dropped."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -152,12 +154,16 @@ async def make(database: Database, source_id: UUID, table: AttachedTable) -> boo
 
 
 async def remove(database: Database, source_id: UUID) -> None:
-    """Drop slot and publication. May be called twice."""
+    """Drop slot and publication; a slot that is just being read is waited for. May be called twice.
+
+    Raises `ConflictError` if it is read for too long.
+    """
     name = name_of(source_id)
-    async with database.transaction() as tx:
-        await tx.fetch(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", name
-        )
+    until = monotonic() + SLOT_SECONDS
+    while not await _dropped(database, name):
+        if monotonic() > until:
+            raise ConflictError(reason=f"somebody reads slot {name}")
+        await asyncio.sleep(BUSY_PAUSE_SECONDS)
     async with database.transaction() as tx:
         await tx.execute(f"DROP PUBLICATION IF EXISTS {quoted(name)}")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from evervec.store.attached import changes
 from evervec.store.session import Database
 from tests.store.attaching import attach
 
@@ -102,6 +103,23 @@ async def test_copy_records_every_row(database: Database, psql: Any) -> None:
     await psql.copy_records_to_table("articles", columns=["id", "title"], records=[(n, "x") for n in range(5000)])
     assert len(await attached.recorded()) == 5000
     assert await psql.fetchval("SELECT count(*) FROM evervec.attached_changes") == 0
+
+
+@pytest.mark.usefixtures("articles")
+async def test_rows_of_one_statement_share_records_which_are_taken_in_turn(database: Database, psql: Any) -> None:
+    attached = await attach(database, "articles")
+    await psql.execute("INSERT INTO articles (id, title) SELECT n, 'x' FROM generate_series(1001, 1250) n")
+    await psql.execute("INSERT INTO articles (id, title) VALUES (7, 'alone')")
+    assert await psql.fetchval("SELECT count(*) FROM evervec.attached_changes") == 4
+    async with database.read() as tx:
+        assert (await changes.backlog(tx, [attached.source_id]))[attached.source_id].records == 251
+        first = await changes.take(tx, attached.source_id, 150)
+    assert 150 <= len(first.keys) <= 200
+    async with database.transaction() as tx:
+        assert await changes.forget(tx, attached.source_id, first) == len(first.records)
+    rest = await attached.recorded()
+    assert rest.isdisjoint(first.keys)
+    assert rest.union(first.keys) == {(n,) for n in (7, *range(1001, 1251))}
 
 
 @pytest.mark.usefixtures("articles")

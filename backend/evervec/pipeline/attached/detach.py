@@ -30,7 +30,7 @@ REMOVED_TOGETHER = 2000
 
 @dataclass(frozen=True)
 class Detached:
-    """What was removed: documents with their chunks and vectors, and change records. In a dry run what would be.
+    """What was removed: documents with their chunks and vectors, and changes that waited. In a dry run what would be.
 
     `left` are the statements that remove what is left in another database.
     """
@@ -117,7 +117,7 @@ async def detach(
         else:
             left = await _remove_captured(resources, record, attachment, opened)
         held = sum([await _purge(resources, one.id) for one in filled])
-        records = await _clear(resources, record.id)
+        await _clear(resources, record.id)
     return Detached(record.name, project_name, known, held, records, perf_counter() - started, left)
 
 
@@ -160,10 +160,6 @@ async def _purge(resources: Resources, dataset_id: UUID) -> int:
     return total
 
 
-async def _clear(resources: Resources, source_id: UUID) -> int:
-    total = 0
-    while removed := await resources.database.with_retries(
-        partial(changes.clear, source_id=source_id, limit=REMOVED_TOGETHER)
-    ):
-        total += removed
-    return total
+async def _clear(resources: Resources, source_id: UUID) -> None:
+    while await resources.database.with_retries(partial(changes.clear, source_id=source_id, limit=REMOVED_TOGETHER)):
+        continue

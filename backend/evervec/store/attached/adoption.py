@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.domain.vectors import check_vectors
 from evervec.errors import SourceError
+from evervec.store.attached.changes import KEYS
 from evervec.store.attached.keys import json_of, loads, texts
 from evervec.store.attached.rows import chosen, reading, relation
 from evervec.store.attached.shape import TABLE_COLUMNS
@@ -51,10 +52,10 @@ USABLE: Final = {
 
 # The vector of a row that was changed since it was attached may be that of its former text. Of a table that is attached for
 # this, only rows that the walk itself takes in are sure to be as they were.
-OF_ROWS = """
+OF_ROWS = f"""
 SELECT d.key::text AS key, d.chunk_count, e.vector_id, e.content_hash, e.embedded_hash = e.content_hash AS embedded,
        CASE WHEN $3 THEN d.xmin <> pg_current_xact_id()::xid ELSE d.version > 1 END
-           OR EXISTS (SELECT FROM attached_changes g WHERE g.source_id = $1 AND g.key = d.key) AS changed
+           OR d.key IN (SELECT jsonb_array_elements({KEYS}) FROM attached_changes WHERE source_id = $1) AS changed
 FROM documents d JOIN datasets s ON s.id = d.dataset_id
 LEFT JOIN chunks c ON c.document_id = d.id AND d.chunk_count = 1 LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
 WHERE d.uri = ANY($2) AND d.key IS NOT NULL AND s.source_id = $1

@@ -12,15 +12,24 @@ from evervec.store.session import ReadTx, Tx
 EVERY_ROW = "[]"
 """The key that stands for all rows: the table was truncated, or was written while its triggers were off."""
 
-TAKE = """
-SELECT id, changed_at, key::text AS key FROM attached_changes WHERE source_id = $1 ORDER BY id, changed_at LIMIT $2
+IS_LIST = "jsonb_typeof(key -> 0) = 'array'"
+KEYS = f"CASE WHEN {IS_LIST} THEN key ELSE jsonb_build_array(key) END"
+"""The keys of a record: it has one, or a list of those that a statement inserted together."""
+
+TAKE = f"""
+SELECT id, changed_at, key::text AS key FROM (
+    SELECT c.*, sum(count) OVER (ORDER BY id, changed_at) - count AS before FROM (
+        SELECT id, changed_at, key, CASE WHEN {IS_LIST} THEN jsonb_array_length(key) ELSE 1 END AS count
+        FROM attached_changes WHERE source_id = $1 ORDER BY id, changed_at LIMIT $2
+    ) c
+) r WHERE before < $2 ORDER BY id, changed_at
 """
 FORGET = """
 DELETE FROM attached_changes c USING unnest($2::bigint[], $3::timestamptz[]) t (id, changed_at)
 WHERE c.source_id = $1 AND c.id = t.id AND c.changed_at = t.changed_at
 """
-BACKLOG = """
-SELECT source_id, count(*) AS records, extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest_seconds
+BACKLOG = f"""
+SELECT source_id, sum(jsonb_array_length({KEYS})) AS records, extract(epoch FROM clock_timestamp() - min(changed_at))::float8 AS oldest_seconds
 FROM attached_changes WHERE source_id = ANY($1) GROUP BY source_id
 """
 # each source is looked up once, however many records it has
@@ -59,7 +68,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Backlog:
-    """How many records of an attachment wait, and how long the oldest has done so; or bytes of a log kept for its slot."""
+    """How many keys an attachment's records name, and how long the oldest has waited; or bytes of a log kept for its slot."""
 
     records: int
     oldest_seconds: float
@@ -67,17 +76,14 @@ class Backlog:
 
 
 async def take(tx: ReadTx, source_id: UUID, limit: int) -> Taken:
-    """Return the oldest records of an attachment; they stay until `forget`.
+    """Return the oldest records of an attachment, up to those that name the key `limit`; they stay until `forget`.
 
     A row that is read after this is at least as new as its record, since a later change has a record of its own.
     """
     rows = await tx.fetch(TAKE, source_id, limit)
-    named = dict.fromkeys(row["key"] for row in rows)
-    return Taken(
-        [(row["id"], row["changed_at"]) for row in rows],
-        [keys.loads(key) for key in named if key != EVERY_ROW],
-        EVERY_ROW in named,
-    )
+    recorded = dict.fromkeys(row["key"] for row in rows)
+    named = dict.fromkeys(key for stored in recorded if stored != EVERY_ROW for key in keys.listed(stored))
+    return Taken([(row["id"], row["changed_at"]) for row in rows], list(named), EVERY_ROW in recorded)
 
 
 async def forget(tx: Tx, source_id: UUID, taken: Taken) -> int:

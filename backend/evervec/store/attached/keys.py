@@ -68,6 +68,12 @@ def loads(stored: str) -> Key:
     return tuple(orjson.loads(stored))
 
 
+def listed(stored: str) -> list[Key]:
+    """Return keys from the JSON of one, or of a list of them."""
+    found = orjson.loads(stored)
+    return [tuple(key) for key in found] if isinstance(found[0], list) else [tuple(found)]
+
+
 def dumps(key: Key) -> str:
     """Return the JSON of a key."""
     return orjson.dumps(list(key)).decode()

@@ -17,6 +17,9 @@ ALWAYS, ORIGIN, REPLICA = "A", "O", "R"
 ROW, INSERT, DELETE, UPDATE, TRUNCATE = 1, 4, 8, 16, 32
 """Bits of pg_trigger.tgtype."""
 
+KEYS_TOGETHER = 100
+"""Most keys in one record: a record costs the writer more than a key in it does."""
+
 FUNCTION_PREFIX = "evervec_attached_"
 
 RECORD_KEYS = """
@@ -24,7 +27,13 @@ BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         INSERT INTO {changes} (source_id, key) VALUES ({source}, '{every}');
     ELSIF TG_LEVEL = 'STATEMENT' THEN
-        INSERT INTO {changes} (source_id, key) SELECT {source}, {inserted} FROM inserted;
+        IF (SELECT count(*) FROM (SELECT FROM inserted LIMIT 2) two) = 1 THEN
+            INSERT INTO {changes} (source_id, key) SELECT {source}, {inserted} FROM inserted;
+        ELSE
+            INSERT INTO {changes} (source_id, key) SELECT {source}, pg_catalog.jsonb_agg(r.key) FROM (
+                SELECT {inserted} AS key, (pg_catalog.row_number() OVER () - 1) / {together} AS part FROM inserted
+            ) r GROUP BY r.part;
+        END IF;
     ELSE
         IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND record_image_ne({old_row}, {new_row})) THEN
             INSERT INTO {changes} (source_id, key) VALUES ({source}, {old});
@@ -73,6 +82,7 @@ def function_body(schema: str, source_id: UUID, table: AttachedTable, *, rings: 
         changes=f"{quoted(schema)}.attached_changes",
         source=f"'{source_id}'",
         every=EVERY_ROW,
+        together=KEYS_TOGETHER,
         inserted=json_of(table, "inserted"),
         old=json_of(table, "OLD"),
         new=json_of(table, "NEW"),

@@ -13,6 +13,8 @@ from evervec.store.schema.columns import Model, column, filled_time, optional
 class AttachedChange(Model, table=True):
     """A row of an attached table that was written, by its key; the key `[]` stands for all rows, as after TRUNCATE.
 
+    Rows that one statement inserts are recorded a hundred at a time: the key is a list of keys then.
+
     Records are only added and deleted, so no writer waits for another. `changed_at` is in the key because a restored dump
     brings ids that the triggers may have given anew; there is no foreign key, which would cost a look-up a row.
     """

@@ -313,6 +313,31 @@ async def test_several_changes_of_one_row_are_read_once(
     assert sent(fake) == 1
 
 
+async def test_a_partition_that_comes_or_goes_with_its_rows_is_noticed(
+    resources: Resources, psql: Any, fake: FakeProvider
+) -> None:
+    await psql.execute(
+        "CREATE TABLE public.logs (id int PRIMARY KEY, title text) PARTITION BY RANGE (id);"
+        "CREATE TABLE public.logs_1 PARTITION OF public.logs FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE public.logs_2 (id int PRIMARY KEY, title text); INSERT INTO public.logs_2 VALUES (11, 'came later');"
+        "INSERT INTO public.logs VALUES (1, 'was there')"
+    )
+    done = await attached(resources, "public.logs", text="title")
+    await settled(resources, done.id)
+    await repair_triggers(resources)
+    assert await waiting(psql) == 0, "nothing has changed yet"
+    await psql.execute("ALTER TABLE public.logs ATTACH PARTITION public.logs_2 FOR VALUES FROM (10) TO (20)")
+    await repair_triggers(resources)
+    await settled(resources, done.id)
+    assert set(await state(psql)) == {"public.logs/1", "public.logs/11"}
+    await psql.execute("ALTER TABLE public.logs DETACH PARTITION public.logs_1")
+    await repair_triggers(resources)
+    await settled(resources, done.id)
+    assert set(await state(psql)) == {"public.logs/11"}
+    await repair_triggers(resources)
+    assert await waiting(psql) == 0
+
+
 async def test_what_an_interrupted_detach_leaves_is_removed_by_the_janitor(
     resources: Resources, psql: Any, articles: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:

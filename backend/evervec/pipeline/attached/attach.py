@@ -94,7 +94,7 @@ async def attach(
         return _attached("planned", described, found, None, None, started)
     source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
     polls = described.capture == "poll"
-    begin = await _begin_polling(there or resources.database, described, found.table) if polls else {}
+    begin = await _begin(there or resources.database, described, found.table)
     register = partial(
         _register,
         begin=begin,
@@ -141,11 +141,13 @@ async def _warned(resources: Resources, done: Attached, table: AttachedTable) ->
     return replace(done, warnings=[*done.warnings, said])
 
 
-async def _begin_polling(
-    database: Database, described: AttachmentDescription, table: AttachedTable
-) -> dict[str, object]:
+async def _begin(database: Database, described: AttachmentDescription, table: AttachedTable) -> dict[str, object]:
+    """Return what is kept of the table as it is now: later changes are told from that."""
     async with database.read() as tx:
-        return await polled.first_position(tx, table, opening.poll_column(described, table))
+        begin: dict[str, object] = {"parts": await capture.parts(tx, table)}
+        if described.capture == "poll":
+            begin |= await polled.first_position(tx, table, opening.poll_column(described, table))
+    return begin
 
 
 async def statements(resources: Resources, described: AttachmentDescription) -> list[str]:

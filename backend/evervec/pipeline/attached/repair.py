@@ -1,4 +1,7 @@
-"""Repair of an attached table's triggers that were dropped, changed or switched off; afterwards all its rows are compared."""
+"""Repair of an attached table's triggers that were dropped, changed or switched off; afterwards all its rows are compared.
+
+So they are when partitions come or go with their rows, for which no trigger fires.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +15,12 @@ from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.resources import Resources
 from evervec.sources.attached.description import Attachment
 from evervec.store import sources
-from evervec.store.attached import capture, problems
+from evervec.store.attached import attachments, capture, changes, problems
 from evervec.store.attached.problems import CaptureState
 from evervec.store.captures import installing
 from evervec.store.captures.other_database import OtherDatabase
 from evervec.store.session import Database
+from evervec.store.sources import SourceRecord
 
 logger = log.get("attached")
 
@@ -48,10 +52,35 @@ async def repair_captures(database: Database) -> None:
             await capture.repair(database, source_id, state.table)
 
 
+async def compare_rearranged(database: Database) -> None:
+    """Have the rows of tables in our own database compared whose partitions or children are not those that they had."""
+    found = []
+    async with database.read() as tx:
+        for record in await sources.of_type(tx, SourceType.ATTACHED):
+            if record.url_encrypted is None:
+                table = await capture.locate(tx, record.id, Attachment.load(record.spec).table)
+                found += [] if table is None else [(record, await capture.parts(tx, table))]
+    for record, parts in found:
+        await _compare_if_rearranged(database, record, parts)
+
+
+async def _compare_if_rearranged(database: Database, record: SourceRecord, parts: str | None) -> None:
+    if parts == record.cursor.get("parts"):
+        return
+    async with database.transaction() as tx:
+        if await attachments.save_parts(tx, record.id, parts):
+            await changes.ask_comparison(tx, record.id)
+            logger.info("partitions came or went, all rows are compared", table=record.name)
+
+
 async def repair_elsewhere(resources: Resources, opened: OpenAttachment) -> None:
     """Install the triggers of a table in another database again if they can be mended; not if it was detached meanwhile."""
     state = await opened.state()
     there, source_id = opened.database, opened.record.id
+    if state.table is not None and opened.is_elsewhere:
+        async with there.read() as tx:
+            parts = await capture.parts(tx, state.table)
+        await _compare_if_rearranged(resources.database, opened.record, parts)
     if state.table is None or not state.problems or not all(one.mendable for one in state.problems):
         return
     if not isinstance(there, OtherDatabase) or opened.attachment.description.capture != "triggers":

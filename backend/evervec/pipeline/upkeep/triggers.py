@@ -2,7 +2,7 @@
 
 from evervec import log
 from evervec.errors import ConflictError, DatabaseRefusedError, LeaseLostError
-from evervec.pipeline.attached.repair import mendable_captures, repair_captures
+from evervec.pipeline.attached.repair import compare_rearranged, mendable_captures, repair_captures
 from evervec.pipeline.embedding.embed import Until, never
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
@@ -27,6 +27,7 @@ async def repair_triggers(resources: Resources, until: Until = never) -> None:
     Needs the rights of the role that migrated; without them the problem is logged, and `evervec status` shows it.
     """
     database = resources.database
+    await compare_rearranged(database)
     # looked at first, since a lease is written
     if not await trigger_problems(resources) and not await mendable_captures(database):
         return

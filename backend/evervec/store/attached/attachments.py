@@ -76,6 +76,17 @@ async def merge_cursor(tx: Tx, source_id: UUID, changed: dict[str, object]) -> N
     )
 
 
+async def save_parts(tx: Tx, source_id: UUID, parts: str | None) -> bool:
+    """Keep the fingerprint of a table's partitions; return whether it is another one than before."""
+    kept = await tx.fetchval(
+        "UPDATE sources SET cursor = cursor || jsonb_build_object('parts', $2::text) "
+        "WHERE id = $1 AND cursor ->> 'parts' IS DISTINCT FROM $2::text RETURNING id",
+        source_id,
+        parts,
+    )
+    return kept is not None
+
+
 async def delay(tx: Tx, source_id: UUID, error: str, *, seconds: float) -> bool:
     """Leave an attachment that could not be read alone for a while; return whether it is another error than before."""
     new: bool = await tx.fetchval(

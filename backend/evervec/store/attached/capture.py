@@ -44,6 +44,14 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name,
 FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1 OR NOT c.relispartition ORDER BY c.oid <> $1, c.oid
 """
+# by oid: a partition may be exchanged for one of the same name
+PARTS = """
+WITH RECURSIVE parts AS (
+    SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = $1
+    UNION SELECT i.inhrelid FROM pg_inherits i JOIN parts p ON p.oid = i.inhparent
+)
+SELECT md5(string_agg(oid::text, ' ' ORDER BY oid)) FROM parts
+"""
 PRESENT = """
 SELECT t.tgrelid AS oid, n.nspname AS schema, c.relname AS table_name, t.tgname AS name, t.tgenabled::text AS enabled,
        t.tgtype::int AS type, t.tgattr::int2[] AS of, ARRAY(
@@ -61,6 +69,15 @@ FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_backend_pid()
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY seconds DESC
 """
+
+
+async def parts(tx: ReadTx, table: AttachedTable) -> str | None:
+    """Return a fingerprint of which partitions or children a table has, None without any.
+
+    Those that come or go with their rows fire no trigger.
+    """
+    found: str | None = await tx.fetchval(PARTS, table.oid)
+    return found
 
 
 async def locate(tx: ReadTx, source_id: UUID, table: AttachedTable) -> AttachedTable | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import hypothesis
 import pytest
+import structlog
 
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
@@ -75,6 +77,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT TESTED", sep="!", red=True)
         for reason in sorted(skipped):
             terminalreporter.line(reason)
+
+
+@pytest.fixture(autouse=True)
+def quiet_again() -> Iterator[None]:
+    """Commands that run in this process set up its logging; the next test finds it as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,15 @@
 """The command line against real servers: one database and one stream a test."""
 
 import itertools
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.cli.command import Command
 from tests.conftest import Servers
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """Commands that run in this process set up its logging; the next test finds it as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def bare_environment(**changes: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
 from evervec.pipeline.ingest.telegram import MESSAGES_TOGETHER
@@ -51,7 +52,9 @@ def test_ctrl_c_keeps_whole_batches_and_the_next_import_goes_on(evervec: Command
 
 def test_ctrl_c_while_everything_is_still_loading_is_quiet(evervec: Command) -> None:
     process = evervec.start("status")
-    time.sleep(0.3)  # the very moment is not observable from outside; any moment must be good
+    ends = time.monotonic() + PATIENCE
+    while not any("pydantic_core" in one.path for one in psutil.Process(process.pid).memory_maps()):
+        assert time.monotonic() < ends, "it does not load"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err

@@ -68,14 +68,18 @@ def arm(point: Point, client: BatchClient, number: signal.Signals) -> None:
     function: Callable[..., Awaitable[Any]] = getattr(owner, point.name)
     calls = 0
 
-    async def reached(*values: Any, **named: Any) -> Any:
+    def passed() -> None:
         nonlocal calls
         calls += 1
-        if calls == point.nth and not point.after:
+        if calls == point.nth:
             os.kill(os.getpid(), number)
+
+    async def reached(*values: Any, **named: Any) -> Any:
+        if not point.after:
+            passed()
         answer = await function(*values, **named)
-        if calls == point.nth and point.after:
-            os.kill(os.getpid(), number)
+        if point.after:  # one that failed is tried again, and has not been made
+            passed()
         return answer
 
     setattr(owner, point.name, reached)

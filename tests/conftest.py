@@ -81,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet_again() -> Iterator[None]:
-    """Commands that run in this process set up its logging; the next test finds it as it was."""
+    """Commands and the library set up logging in this process; the next test finds it as it was."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

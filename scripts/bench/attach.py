@@ -215,22 +215,24 @@ async def _into_messages(resources: Resources, rows: Rows) -> float:
 
 async def _attached(resources: Resources) -> tuple[float, Any]:
     """Attach while a writer inserts one row after the other; return its longest wait in seconds, and the attachment."""
-    finish = asyncio.Event()
-    writing = asyncio.create_task(_write(resources.database.url, finish))
-    await asyncio.sleep(0.5)
+    begun, finish = asyncio.Event(), asyncio.Event()
+    writing = asyncio.create_task(_write(resources.database.url, begun, finish))
+    await begun.wait()
     described = describe(table="public.articles", text=TEXT, project="bench", dataset="articles")
     attached = await attach(resources, described, AttachOptions())
     finish.set()
     return await writing, attached.id
 
 
-async def _write(url: str, finish: asyncio.Event) -> float:
+async def _write(url: str, begun: asyncio.Event, finish: asyncio.Event) -> float:
     connection, slowest = await asyncpg.connect(url), 0.0
     try:
         statement = await connection.prepare(INSERT.format(name="articles"))
         while not finish.is_set():
             slowest = max(slowest, await clock.seconds(statement.fetch("written", "while it is attached")))
+            begun.set()
     finally:
+        begun.set()
         await connection.close()
     return slowest
 

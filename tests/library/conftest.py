@@ -1,22 +1,16 @@
 """The library as a program has it: opened on a database of its own, with a provider that counts what it is asked."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from evervec import SemanticCore
 from evervec.store import secrets
 from tests.fakes.server import FakeProvider
-
-
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """Reset the log, which opening configures in a program that has none, for the next test."""
-    yield
-    structlog.reset_defaults()
+from tests.library.articles import TABLE, engine
 
 
 @pytest.fixture
@@ -39,3 +33,12 @@ async def core(local: SemanticCore, fake: FakeProvider, request: pytest.FixtureR
         "fake", request.param, model="embedder", api_key="k", base_url=fake.url, price=0.15, use=True
     )
     return local
+
+
+@pytest.fixture
+async def app(database_url: str, psql: Any) -> AsyncIterator[AsyncEngine]:
+    """Make the application's table, and open its database as it does."""
+    await psql.execute(TABLE)
+    opened = engine(database_url)
+    yield opened
+    await opened.dispose()

@@ -1,6 +1,5 @@
 """A mapped class is attached as a table's name is, and a search with a session returns its objects."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from evervec import SemanticCore
 from evervec.errors import Refused, SourceError
 from tests.conftest import Servers
-from tests.library.articles import TABLE, TEXT, Article, attached, engine, settled
+from tests.library.articles import TEXT, Article, attached, engine, settled
 from tests.pipeline.attached.elsewhere import elsewhere
 
 
@@ -41,15 +40,6 @@ INSERT INTO "My%Shop"."Li:n""es" VALUES
     ('6f1b0c1e-0000-4000-8000-000000000001', '2024-05-01 12:00:00.5', 1.50, 'birds sing'),
     ('6f1b0c1e-0000-4000-8000-000000000001', '2024-05-01 12:00:00.5', 2, 'cold soup')
 """
-
-
-@pytest.fixture
-async def app(database_url: str, psql: Any) -> AsyncIterator[AsyncEngine]:
-    """Make the application's table, and open its database as it does."""
-    await psql.execute(TABLE)
-    opened = engine(database_url)
-    yield opened
-    await opened.dispose()
 
 
 async def test_a_class_is_attached_searched_as_objects_and_detached(

@@ -1,7 +1,6 @@
 """Evervec's writes are part of the caller's transaction: they come and go with it, and leave its session as it was."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -21,22 +20,13 @@ from evervec.errors import (
 )
 from evervec.store.rings.doorbell import PostgresDoorbell
 from tests.conftest import Servers
-from tests.library.articles import TABLE, Article, engine
+from tests.library.articles import Article
 
 BIRDS = Document.from_text("birds", "birds sing in the morning")
 SETTINGS = (
     "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings "
     "WHERE name IN ('search_path', 'lock_timeout', 'statement_timeout', 'transaction_isolation', 'idle_in_transaction_session_timeout')"
 )
-
-
-@pytest.fixture
-async def app(database_url: str, psql: Any) -> AsyncIterator[AsyncEngine]:
-    """Make the application's table, and open its database as it does."""
-    await psql.execute(TABLE)
-    opened = engine(database_url)
-    yield opened
-    await opened.dispose()
 
 
 async def counts(psql: Any) -> tuple[int, int]:

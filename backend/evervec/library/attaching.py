@@ -1,4 +1,4 @@
-"""What a caller of `SemanticCore.attach` says of a table becomes the description that every window gives."""
+"""What a caller of `SemanticCore.attach` says of a table becomes the description that every entry point gives."""
 
 from collections.abc import Mapping, Sequence
 

@@ -219,10 +219,11 @@ class SemanticCore:
         """Embed a table in place, as `evervec attach` does: a mapped class, or the name of a table.
 
         `text`, `title` and `where` are expressions of SQLAlchemy over the class's columns (`Article.title + Article.body`)
-        or SQL; a `template` is filled in with columns (`{title}: {body}`); `columns`, `fields` and `dataset_column` are its attributes or names. `dataset` may name the project, too
-        (`app/articles`). The call returns when the triggers are there; workers take existing rows in. Attaching in the same
-        way again changes nothing, so a program may do it whenever it starts. `url` is the address of another database that
-        has the table, `more` are other options of `evervec attach` by their names (`outbox="shop_outbox"`).
+        or SQL; a `template` is filled in with columns (`{title}: {body}`); `columns`, `fields` and `dataset_column` are its
+        attributes or names. `dataset` may name the project, too (`app/articles`). The call returns when the triggers are
+        there; workers take existing rows in. Attaching in the same way again changes nothing, so a program may do it whenever
+        it starts. `url` is the address of another database that has the table, `more` are other options of `evervec attach`
+        by their names (`outbox="shop_outbox"`).
 
         Raises `SourceError` for a table or an expression that can not be used, `Refused` for a dataset that holds something
         else or an attachment of another description, `TableBusyError` if the table stays locked for 30 s.

@@ -11,7 +11,7 @@ import asyncpg
 from evervec.pipeline.attached.attach import Attached
 from evervec.pipeline.resources import Resources
 from tests.conftest import NUMBERS, Servers, _sql
-from tests.pipeline.attached.tables import attached, open_articles
+from tests.pipeline.attached.tables import TEXT, attached, open_articles
 
 OBJECTS = """
 SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'evervec%'
@@ -80,3 +80,9 @@ async def texts_of(psql: Any, source_id: UUID | None) -> dict[str, str]:
             source_id,
         )
     }
+
+
+async def require_same(psql: Any, there: Elsewhere, done: Attached) -> None:
+    """Require that every row there, and nothing else, is embedded here with its present text."""
+    rows = await there.psql.fetch(f"SELECT id, {TEXT} AS text FROM public.articles")
+    assert await texts_of(psql, done.id) == {f"public.articles/{row['id']}": row["text"] for row in rows}

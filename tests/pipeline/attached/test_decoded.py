@@ -10,20 +10,23 @@ from pydantic import SecretStr
 
 from evervec.errors import SourceError
 from evervec.pipeline.attached import attach as attaching
-from evervec.pipeline.attached.attach import Attached
+from evervec.pipeline.attached.attach import Attached, AttachOptions
 from evervec.pipeline.attached.detach import detach
 from evervec.pipeline.attached.follow import follow_elsewhere
 from evervec.pipeline.attached.report import attachments
 from evervec.pipeline.captures.logical import Logical
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.upkeep import uninstall as uninstalling
+from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.sources.attached.description import describe
 from evervec.store import secrets
 from evervec.store.captures import slots
+from evervec.store.session import Database
 from tests.conftest import NUMBERS
 from tests.database.clusters import configured, started
 from tests.fakes.server import FakeProvider
-from tests.pipeline.attached.elsewhere import Elsewhere, texts_of
+from tests.pipeline.attached.elsewhere import Elsewhere, require_same, texts_of
 from tests.pipeline.attached.tables import TEXT, attached, open_articles, settled
 from tests.pipeline.indexing.indexed import sent
 
@@ -67,11 +70,6 @@ async def articles(resources: Resources, there: Elsewhere, fake: FakeProvider) -
     await settled(resources, done.id)
     fake.requests.clear()
     return done
-
-
-async def require_same(psql: Any, there: Elsewhere, done: Attached) -> None:
-    rows = await there.psql.fetch(f"SELECT id, {TEXT} AS text FROM public.articles")
-    assert await texts_of(psql, done.id) == {f"public.articles/{row['id']}": row["text"] for row in rows}
 
 
 async def test_exactly_what_was_written_is_read_and_embedded(
@@ -212,3 +210,20 @@ async def test_a_table_whose_writers_would_be_refused_is_not_published(resources
         )
     assert await there.objects() == []
     await there.psql.execute("REASSIGN OWNED BY plain_of_tests TO CURRENT_USER; DROP ROLE plain_of_tests")
+
+
+async def test_an_uninstallation_leaves_no_slot_and_no_publication(there: Elsewhere, tmp_path: Path) -> None:
+    url = SecretStr(there.url)
+    settings = Settings(home=tmp_path, database_url=url, nats_url=None, queue="postgres")
+    described = describe(table="public.articles", text=TEXT, project="app", dataset="articles", capture="logical")
+    async with open_runtime(settings, migrate=True) as runtime:
+        await attaching.attach(runtime.resources, described, AttachOptions())
+    database = await Database(there.url).open()
+    made = "SELECT count(*) FROM (SELECT FROM pg_publication UNION ALL SELECT FROM pg_replication_slots WHERE database = current_database()) m"
+    assert await there.psql.fetchval(made) == 2
+    found = await uninstalling.plan(database, settings)
+    done = await uninstalling.uninstall(database, found)
+    await database.aclose()
+    assert len([one for one in done.removed if one.startswith(("publication ", "replication slot "))]) == 2
+    assert await there.psql.fetchval(made) == 0
+    assert await there.psql.fetchval("SELECT count(*) FROM public.articles") == 12

@@ -22,7 +22,7 @@ from evervec.sources.attached.description import describe
 from evervec.store import secrets
 from tests.conftest import Servers, _sql
 from tests.fakes.server import FakeProvider
-from tests.pipeline.attached.elsewhere import Elsewhere, elsewhere, reader, texts_of
+from tests.pipeline.attached.elsewhere import Elsewhere, elsewhere, reader, require_same
 from tests.pipeline.attached.tables import TEXT, attached, open_articles, settled
 from tests.pipeline.indexing.indexed import sent
 
@@ -47,11 +47,6 @@ async def articles(resources: Resources, there: Elsewhere, fake: FakeProvider) -
     await settled(resources, done.id)
     fake.requests.clear()
     return done
-
-
-async def require_same(psql: Any, there: Elsewhere, done: Attached) -> None:
-    rows = await there.psql.fetch(f"SELECT id, {TEXT} AS text FROM public.articles")
-    assert await texts_of(psql, done.id) == {f"public.articles/{row['id']}": row["text"] for row in rows}
 
 
 async def test_exactly_the_changed_rows_are_read_and_embedded(

@@ -17,11 +17,12 @@ from evervec.domain import packing
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
-from evervec.errors import Refused, RowsUnreadableError
+from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.attached import detach
 from evervec.pipeline.attached.attach import AttachOptions, attach
 from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.attached.reading import read_rows
 from evervec.pipeline.captures import opening
 from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.resources import Resources
@@ -29,9 +30,8 @@ from evervec.sources.attached import records
 from evervec.sources.attached.description import AttachmentDescription
 from evervec.store import sources
 from evervec.store.attached import adoption as adopting
-from evervec.store.attached import attachments, rows, shape
+from evervec.store.attached import attachments, shape
 from evervec.store.attached.adoption import Adoption, VectorColumn
-from evervec.store.attached.rows import AttachedRow
 from evervec.store.session import Tx
 
 LEAST_COSINE = 0.99
@@ -202,25 +202,14 @@ def _require_vectors(
 
 async def _texts(resources: Resources, chunker: Chunker, table: AttachedTable, keys: Sequence[Key]) -> dict[Key, str]:
     """Return what is embedded of rows that are one chunk."""
-    read = await _rows(resources, table, keys)
+    read = await read_rows(
+        resources.database, table, keys, most_bytes=LARGEST_SAMPLED_TEXT, together_bytes=SAMPLED_BYTES
+    )
     documents = {
-        key: records.document_of(table, row) for key, row in read.items() if row.text and not is_blank(row.text)
+        key: records.document_of(table, row) for key, row in read.rows.items() if row.text and not is_blank(row.text)
     }
     chunked = await asyncio.to_thread(chunker.chunk, list(documents.values()))
     return {key: drafts[0].vector_text for key, (_, drafts) in zip(documents, chunked, strict=True) if len(drafts) == 1}
-
-
-async def _rows(resources: Resources, table: AttachedTable, keys: Sequence[Key]) -> dict[Key, AttachedRow]:
-    """Return rows by key; those that can not be read are left out."""
-    try:
-        async with resources.database.read() as tx:
-            found = await rows.read(tx, table, keys, most_bytes=LARGEST_SAMPLED_TEXT, together_bytes=SAMPLED_BYTES)
-    except RowsUnreadableError:
-        if len(keys) == 1:
-            return {}
-        half = len(keys) // 2
-        return await _rows(resources, table, keys[:half]) | await _rows(resources, table, keys[half:])
-    return dict(found.rows)
 
 
 async def _embedded(resources: Resources, chunker: Chunker, texts: Sequence[str]) -> NDArray[np.float32]:

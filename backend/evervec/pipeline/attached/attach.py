@@ -25,6 +25,7 @@ from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
 from evervec.store.captures import installing, slots
 from evervec.store.captures.other_database import OtherDatabase
+from evervec.store.datasets import DatasetRef
 from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
@@ -44,6 +45,32 @@ class AttachOptions:
 
 class _ChangedMeanwhile(Exception):
     """Somebody else has attached, replaced or detached the table since it was looked up."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A table that is to be attached: what was found of it, and the attachment that it has already, if any.
+
+    `there` is its database, None for ours.
+    """
+
+    resources: Resources
+    described: AttachmentDescription
+    found: Shape
+    options: AttachOptions
+    source_id: UUID
+    stored: SourceRecord | None
+    there: OtherDatabase | None
+
+    @property
+    def database(self) -> Database:
+        """Return the database of the table."""
+        return self.there or self.resources.database
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether the table is not attached yet."""
+        return self.stored is None
 
 
 @dataclass(frozen=True)
@@ -87,45 +114,36 @@ async def attach(
     if stored is not None and _is_same(stored, described, found.table):
         if there is not None and not dry:
             await elsewhere.renew(resources, stored, described, there, seconds=TABLE_LOCK_SECONDS)
-        view = await _view(resources, described, stored)
+        view = await _view(resources, described, stored, make=not dry)
         done = _attached("unchanged", described, found, stored.id, view, started)
-        return done if there is not None else await _warned(resources, done, found.table)
-    if dry:
+    elif dry:
         return _attached("planned", described, found, None, None, started)
-    source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
-    polls = described.capture == "poll"
-    begin = await _begin(there or resources.database, described, found.table)
-    register = partial(
-        _register,
-        begin=begin,
-        resources=resources,
-        described=described,
-        found=found,
-        options=options,
-        source_id=source_id,
-        stored=stored,
-        where=None if there is None else there.where,
-    )
-    try:
-        if polls:
-            async with resources.database.transaction() as tx:
-                view = await register(tx)
-        elif described.capture == "logical":
-            view = await elsewhere.attach_decoded(
-                resources, there or resources.database, source_id, found.table, register, is_new=stored is None
-            )
-        elif there is None:
-            view = await capture.install(
-                resources.database, source_id, found.table, register, seconds=TABLE_LOCK_SECONDS
-            )
-        else:
-            view = await elsewhere.attach_captured(
-                resources, there, source_id, found.table, register, is_new=stored is None, seconds=TABLE_LOCK_SECONDS
-            )
-    except _ChangedMeanwhile:
-        return await attach(resources, described, options)
-    done = _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
+    else:
+        source_id = await elsewhere.new_id(resources, described, found.table, there) if stored is None else stored.id
+        try:
+            view = await _capture(_Request(resources, described, found, options, source_id, stored, there))
+        except _ChangedMeanwhile:
+            return await attach(resources, described, options)
+        done = _attached("attached" if stored is None else "replaced", described, found, source_id, view, started)
     return done if there is not None else await _warned(resources, done, found.table)
+
+
+async def _capture(request: _Request) -> str:
+    """Register a table, and have its changes noticed from then on; return its view. Raises `_ChangedMeanwhile`."""
+    resources, source_id, table, there = request.resources, request.source_id, request.found.table, request.there
+    register = partial(_register, request=request, begin=await _begin(request))
+    if request.described.capture == "poll":
+        async with resources.database.transaction() as tx:
+            return await register(tx)
+    if request.described.capture == "logical":
+        return await elsewhere.attach_decoded(
+            resources, request.database, source_id, table, register, is_new=request.is_new
+        )
+    if there is None:
+        return await capture.install(resources.database, source_id, table, register, seconds=TABLE_LOCK_SECONDS)
+    return await elsewhere.attach_captured(
+        resources, there, source_id, table, register, is_new=request.is_new, seconds=TABLE_LOCK_SECONDS
+    )
 
 
 async def _warned(resources: Resources, done: Attached, table: AttachedTable) -> Attached:
@@ -141,10 +159,11 @@ async def _warned(resources: Resources, done: Attached, table: AttachedTable) ->
     return replace(done, warnings=[*done.warnings, said])
 
 
-async def _begin(database: Database, described: AttachmentDescription, table: AttachedTable) -> dict[str, object]:
+async def _begin(request: _Request) -> dict[str, object]:
     """Return what is kept of the table as it is now: later changes are told from that."""
-    async with database.read() as tx:
-        begin: dict[str, object] = {"parts": await capture.parts(tx, table)}
+    described, table = request.described, request.found.table
+    async with request.database.read() as tx:
+        begin: dict[str, object] = {attachments.PARTS: await capture.parts(tx, table)}
         if described.capture == "poll":
             begin |= await polled.first_position(tx, table, opening.poll_column(described, table))
     return begin
@@ -221,12 +240,14 @@ def _where(described: AttachmentDescription) -> str:
     return f"{described.project}/{described.dataset if column is None else f'{{{column}}}'}"
 
 
-async def _view(resources: Resources, described: AttachmentDescription, stored: SourceRecord) -> str:
-    """Return the view of an attachment; make it if it was dropped."""
+async def _view(
+    resources: Resources, described: AttachmentDescription, stored: SourceRecord, *, make: bool
+) -> str | None:
+    """Return the view of an attachment; if it was dropped, make it or return None."""
     schema = resources.database.schema
     async with resources.database.read() as tx:
         found = await views.place(tx, schema, stored.view)
-    if found is not None:
+    if found is not None or not make:
         return found
     async with resources.database.transaction() as tx:
         filled = await sources.filled(tx, stored.id)
@@ -260,61 +281,56 @@ def _is_same(stored: SourceRecord, described: AttachmentDescription, table: Atta
     )
 
 
-async def _register(
-    tx: Tx,
-    *,
-    resources: Resources,
-    begin: Mapping[str, object],
-    described: AttachmentDescription,
-    found: Shape,
-    options: AttachOptions,
-    source_id: UUID,
-    stored: SourceRecord | None,
-    where: str | None,
-) -> str:
+async def _register(tx: Tx, *, request: _Request, begin: Mapping[str, object]) -> str:
     """Save the source, its dataset and its view; return the view's name. Raises `_ChangedMeanwhile`."""
+    resources, described, found, stored = request.resources, request.described, request.found, request.stored
+    where = None if request.there is None else request.there.where
     table = found.table
     before_progress = Progress() if stored is None else Progress.load(stored.cursor)
     if stored is not None:
-        if not await attachments.keep(tx, source_id, before_progress.generation):
+        if not await attachments.keep(tx, stored.id, before_progress.generation):
             raise _ChangedMeanwhile
         # documents keep the name under which the table was attached first
         before = Attachment.load(stored.spec).table
         table = replace(table, schema=before.schema, name=before.name)
-    spec = Attachment(description=described, table=table, where=where).dump()
-    name = elsewhere.name_of(table, where) if stored is None else stored.name
-    url = elsewhere.sealed(resources, described)
-    dataset_id = None
-    if described.dataset is not None:
-        target = await datasets.ensure(tx, described.project, described.dataset)
-        prefix = None if stored is None else f"{records.uri_of(table, ())}/"
-        if await attached_documents.holds_others(tx, target.id, prefix):
-            raise Refused(
-                reason=f"Dataset {target.project}/{target.slug} holds something else, or the rest of what is just being "
-                "removed. Give the table a dataset of its own."
-            )
-        record = await sources.save(
-            tx, target.project_id, name, SourceType.ATTACHED, spec, url_encrypted=url, source_id=source_id
-        )
-        await sources.assign(tx, target.id, record.id)
-        dataset_id = target.id
-    else:
-        project_id = await datasets.ensure_project(tx, described.project)
-        record = await sources.save(
-            tx, project_id, name, SourceType.ATTACHED, spec, url_encrypted=url, source_id=source_id
-        )
-    if record.id != source_id:
+    target = None if described.dataset is None else await _target(tx, described, table, is_new=stored is None)
+    record = await sources.save(
+        tx,
+        await datasets.ensure_project(tx, described.project) if target is None else target.project_id,
+        elsewhere.name_of(table, where) if stored is None else stored.name,
+        SourceType.ATTACHED,
+        Attachment(description=described, table=table, where=where).dump(),
+        url_encrypted=elsewhere.sealed(resources, described),
+        source_id=request.source_id,
+    )
+    if record.id != request.source_id:
         raise _ChangedMeanwhile
+    if target is not None:
+        await sources.assign(tx, target.id, record.id)
     progress = replace(
         before_progress.again(found.rows, compare=stored is not None),
-        newest_first=options.newest_first,
-        rows_per_second=options.rows_per_second,
+        newest_first=request.options.newest_first,
+        rows_per_second=request.options.rows_per_second,
         error=None,
         generation=before_progress.generation + 1,
     )
     await attachments.merge_cursor(tx, record.id, progress.dump() | dict(begin))
-    await adopting.save(tx, record.id, options.adoption)
+    await adopting.save(tx, record.id, request.options.adoption)
+    dataset_id = None if target is None else target.id
     return await _show(tx, resources.database.schema, described, table, record.id, dataset_id)
+
+
+async def _target(tx: Tx, described: AttachmentDescription, table: AttachedTable, *, is_new: bool) -> DatasetRef:
+    """Return the dataset of all rows, made if it is not there. Raises `Refused` if it holds something else."""
+    assert described.dataset is not None  # rows of several datasets have theirs made when they are taken in
+    target = await datasets.ensure(tx, described.project, described.dataset)
+    prefix = None if is_new else f"{records.uri_of(table, ())}/"
+    if await attached_documents.holds_others(tx, target.id, prefix):
+        raise Refused(
+            reason=f"Dataset {target.project}/{target.slug} holds something else, or the rest of what is just being "
+            "removed. Give the table a dataset of its own."
+        )
+    return target
 
 
 def _attached(

@@ -13,7 +13,8 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.domain.documents.document import IncomingDocument
-from evervec.errors import Refused, RowsUnreadableError
+from evervec.errors import Refused
+from evervec.pipeline.attached.reading import Reading, read_rows
 from evervec.pipeline.captures.opening import OpenAttachment
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.indexing.plan import LONGEST_URI
@@ -22,7 +23,7 @@ from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.sources.attached import records
 from evervec.store import datasets, documents, sources
 from evervec.store.attached import documents as attached_documents
-from evervec.store.attached import failures, rows
+from evervec.store.attached import failures
 from evervec.store.attached.documents import PlacedDocument
 from evervec.store.attached.rows import AttachedRow
 from evervec.store.session import Database, Tx
@@ -49,15 +50,6 @@ class AttachmentGone(Exception):
 
 
 @dataclass
-class _Read:
-    """What was read: rows by key, why others can not be read, and the keys that are left for the next time."""
-
-    rows: dict[Key, AttachedRow] = field(default_factory=dict)
-    failed: dict[Key, str] = field(default_factory=dict)
-    unread: list[Key] = field(default_factory=list)
-
-
-@dataclass
 class _Plan:
     """The writes for some keys: documents by their tenant, documents that are gone, and those with other fields alone."""
 
@@ -73,7 +65,7 @@ class Batch:
     """Rows that were read and compared, with the chunks of what changed by dataset: ready to be written."""
 
     keys: Sequence[Key]
-    read: _Read
+    read: Reading
     plan: _Plan
     chunked: Mapping[UUID, Sequence[ChunkedDocument]]
 
@@ -112,7 +104,7 @@ class Intake:
         Return also the last keys, where there is more text than should be taken in together.
         Raises `AttachmentGone`, and what the table raises if it can not be read at all.
         """
-        read = await self._read(table, keys)
+        read = await read_rows(self._there, table, keys, most_bytes=self._most_bytes, together_bytes=TOGETHER_BYTES)
         unread = set(read.unread)
         count = next((place for place, key in enumerate(keys) if key in unread), len(keys))
         return await self._prepared(keys[:count], read), list(keys[count:])
@@ -129,26 +121,7 @@ class Intake:
             await self._ring(pending, lane)
             return
 
-    async def _read(self, table: AttachedTable, keys: Sequence[Key]) -> _Read:
-        """Read rows by key; if the expression fails for some of them, halve the keys until these are alone."""
-        if not keys:
-            return _Read()
-        try:
-            async with self._there.read() as tx:
-                found = await rows.read(tx, table, keys, most_bytes=self._most_bytes, together_bytes=TOGETHER_BYTES)
-        except RowsUnreadableError as error:
-            if len(keys) == 1:
-                return _Read(failed={keys[0]: str(error.values["reason"])})
-            half = len(keys) // 2
-            read = await self._read(table, keys[:half])
-            if read.unread:
-                read.unread += keys[half:]
-                return read
-            other = await self._read(table, keys[half:])
-            return _Read(read.rows | other.rows, read.failed | other.failed, other.unread)
-        return _Read(dict(found.rows), {}, list(found.unread))
-
-    async def _prepared(self, keys: Sequence[Key], read: _Read) -> Batch:
+    async def _prepared(self, keys: Sequence[Key], read: Reading) -> Batch:
         refused: dict[str | None, str] = {}
         while True:
             plan, targets = await self._plan(keys, read, refused)
@@ -163,7 +136,7 @@ class Intake:
         return Batch(keys, read, plan, chunked)
 
     async def _plan(
-        self, keys: Sequence[Key], read: _Read, refused: Mapping[str | None, str]
+        self, keys: Sequence[Key], read: Reading, refused: Mapping[str | None, str]
     ) -> tuple[_Plan, dict[str | None, FilledDataset]]:
         """Compare rows with their documents. Rows that have none any more, or may not have one, lose it."""
         uris = {key: records.uri_of(self._attachment.table, key) for key in keys}

@@ -29,7 +29,10 @@ REPAIR_SECONDS = 5.0
 
 
 async def mendable_captures(database: Database) -> dict[UUID, CaptureState]:
-    """Return the attachments of our own database whose triggers have to be installed again. Other problems are left to `evervec status`."""
+    """Return the attachments of our own database whose triggers have to be installed again.
+
+    Other problems are left to `evervec status`.
+    """
     found = {}
     async with database.read() as tx:
         for record in await sources.of_type(tx, SourceType.ATTACHED):
@@ -65,7 +68,7 @@ async def compare_rearranged(database: Database) -> None:
 
 
 async def _compare_if_rearranged(database: Database, record: SourceRecord, parts: str | None) -> None:
-    if parts == record.cursor.get("parts"):
+    if parts == record.cursor.get(attachments.PARTS):
         return
     async with database.transaction() as tx:
         if await attachments.save_parts(tx, record.id, parts):

@@ -1,4 +1,4 @@
-"""What windows show of attached tables: how far each is, what waits, what failed, what it costs, what is wrong."""
+"""What every entry point shows of attached tables: how far each is, what waits, what failed, what it costs, what is wrong."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class AttachmentReport:
     `where` is the address of its database, None for ours; `capture` is how changes are noticed, `view` is what SQL reads.
     `state` is `taking in` while existing rows are read, `following` afterwards, and `broken` while it can not be read.
     `changes_waiting` counts change records, the oldest of which is `lag_seconds` old; `pending` rows are not embedded yet.
-    `slot_mb` is the log that a server keeps for its slot. `cost_usd` is what embedding all of it costs once, None where the price is not known. `next_try` is when one that could
-    not be read is tried again.
+    `slot_mb` is the log that a server keeps for its slot. `cost_usd` is what embedding all of it costs once, None where the
+    price is not known. `next_try` is when one that could not be read is tried again.
     """
 
     id: UUID

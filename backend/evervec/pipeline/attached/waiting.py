@@ -10,7 +10,6 @@ from evervec.pipeline.captures import opening
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store import sources
-from evervec.store.sources import SourceRecord
 
 WAITING_LOOK_SECONDS = 0.1
 
@@ -28,17 +27,12 @@ async def until_taken_in(resources: Resources, source_id: UUID, taken: Taken | N
         if taken is not None:
             taken(max(0, progress.taken_in - counted))
             counted = max(counted, progress.taken_in)
-        if progress.error is not None or (progress.done and not await _waits(resources, record)):
+        if progress.error is not None:
+            return progress
+        if progress.done and not await (await opening.opened(resources, record)).waits():
             return progress
         # a worker has the lease: it does the same
         await asyncio.sleep(WAITING_LOOK_SECONDS)
-
-
-async def _waits(resources: Resources, record: SourceRecord) -> bool:
-    for capture in (await opening.opened(resources, record)).captures:
-        if await capture.waits():
-            return True
-    return False
 
 
 async def embed_all(resources: Resources, source_id: UUID, done: Taken | None = None) -> int:

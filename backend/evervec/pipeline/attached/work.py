@@ -59,12 +59,7 @@ class AttachmentWork:
 
     async def waits(self) -> bool:
         """Return whether there is anything to do."""
-        if not self.progress.is_complete or self.progress.error is not None:
-            return True
-        for capture in self.opened.captures:
-            if await capture.waits():
-                return True
-        return False
+        return not self.progress.is_complete or self.progress.error is not None or await self.opened.waits()
 
     async def drain(self, intake: Intake) -> bool:
         """Take in what some changes name, and forget exactly these; return whether there were any."""

@@ -31,6 +31,13 @@ class OpenAttachment:
         """Return whether its table is in a database that is not ours."""
         return self.record.url_encrypted is not None
 
+    async def waits(self) -> bool:
+        """Return whether any write to its table is still to be taken in."""
+        for one in self.captures:
+            if await one.waits():
+                return True
+        return False
+
     async def locate(self) -> AttachedTable | None:
         """Return its table as it is called now, None if it is gone."""
         async with self.database.read() as tx:

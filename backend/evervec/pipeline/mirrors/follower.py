@@ -43,7 +43,7 @@ class Follower:
         self._changes_doorbell = changes_doorbell
         self._doorbell = doorbell
         self._listening = False
-        self._breaks = of.database.lost_connections
+        self._lost_before = of.database.lost_connections
         self._stopping = False
         self._due: dict[tuple[UUID | None, str], float] = {}
         self._background: dict[tuple[UUID, str], asyncio.Task[None]] = {}
@@ -117,7 +117,9 @@ class Follower:
                 changed, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
             # no change is not enough after a lost connection: the server may have another history
             changed |= {
-                mirror.dataset.id for mirror in self._mirrors.all() if mirror.dataset.id in ready and mirror.cut_off
+                mirror.dataset.id
+                for mirror in self._mirrors.all()
+                if mirror.dataset.id in ready and mirror.was_disconnected
             }
             for dataset_id in ready.keys() - changed if self._is_due("advance", ADVANCE_SECONDS) else ():
                 if (mirror := self._mirrors.known(dataset_id)) is not None:
@@ -141,8 +143,8 @@ class Follower:
             await self._discover(first=not self._mirrors.all())
         if self._is_due("report", REPORT_SECONDS):
             await self._report()
-        reconnected = self._breaks != self._database.lost_connections
-        self._breaks = self._database.lost_connections
+        reconnected = self._lost_before != self._database.lost_connections
+        self._lost_before = self._database.lost_connections
         for mirror in [m for m in self._mirrors.all() if m.index is not None and not self._stopping]:
             self._start_due_work(mirror, reconnected=reconnected)
 

@@ -54,8 +54,8 @@ class Mirror:
         self._settings = settings
         self._database = database
         self._executors = executors
-        self._doubted: DatasetIndex | None = None
-        self._breaks = 0
+        self._unverified: DatasetIndex | None = None
+        self._lost_before = 0
         self._writing = asyncio.Lock()
         self._building = asyncio.Lock()
 
@@ -70,9 +70,9 @@ class Mirror:
         return None if self.index is None else self.index.snapshot
 
     @property
-    def cut_off(self) -> bool:
+    def was_disconnected(self) -> bool:
         """Return whether a connection was lost since the feed was read: what answers now may be another server."""
-        return self._breaks != self._database.lost_connections
+        return self._lost_before != self._database.lost_connections
 
     async def open(self, *, build_missing: bool = True, follow: bool = True) -> None:
         """Read the mirror from disk and apply the change feed; build it from the database if there is no valid file.
@@ -85,7 +85,7 @@ class Mirror:
                 return
             feed = await self._feed_state()
             self._set_state("loading", self.reason)
-            index, self._doubted = self._doubted, None
+            index, self._unverified = self._unverified, None
             reread: tuple[int, ...] = ()
             if index is None:
                 loaded = await self.file.load(feed.identity)
@@ -165,7 +165,7 @@ class Mirror:
             await self._catch_up(index)  # most of what was written meanwhile, so that little is left under the lock
             async with self._writing:
                 await self._catch_up(index)
-                self.index, self._doubted = index, None
+                self.index, self._unverified = index, None
             self._set_state("ready", self.file.problem)
             logger.info(
                 "mirror built",
@@ -225,7 +225,7 @@ class Mirror:
     def distrust(self, reason: str) -> None:
         """Put an index away that must not be searched before it is compared. Unlike a dropped one, it is opened by itself."""
         if self.index is not None:
-            self._doubted, self.index, self.last_check = self.index, None, None
+            self._unverified, self.index, self.last_check = self.index, None, None
         self._set_state("loading", reason)
 
     def fail(self, reason: str) -> None:
@@ -257,7 +257,7 @@ class Mirror:
 
     async def _catch_up(self, index: DatasetIndex, reread: Sequence[int] = ()) -> int:
         """Read some vectors again, and apply the change feed up to now."""
-        seen, breaks = index.snapshot.watermark, self._database.lost_connections
+        seen, lost = index.snapshot.watermark, self._database.lost_connections
         async with self._database.read() as tx:
             feed = await self._feed_state(tx)
             if other := unrelated(index.snapshot.identity, seen, feed):
@@ -272,7 +272,7 @@ class Mirror:
             else:
                 changed = await changes.since(tx, self.dataset.id, seen, feed.identity.dimensions)
         await self._executors.quick(index.apply, changed)
-        self._breaks = breaks
+        self._lost_before = lost
         return len(changed)
 
     async def _build(self) -> Segment:

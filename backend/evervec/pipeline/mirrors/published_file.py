@@ -14,7 +14,7 @@ from evervec.store.datasets import DatasetRef
 logger = log.get("mirror")
 
 MOST_REREAD = 10_000
-"""A file that differs in more vectors than this, unknown to the feed, keeps its old identity: the next start compares it again."""
+"""A file that differs in more vectors than this, unknown to the feed, keeps its old identity: the next start compares it."""
 
 
 class PublishedFile:
@@ -53,7 +53,7 @@ class PublishedFile:
         return segment
 
     async def relabel(self, carried: CarriedOver) -> None:
-        """Publish the file as one of the history that its mirror was carried over into, so that the next start compares nothing."""
+        """Publish the file as one of the history that its mirror was carried over into: the next start compares nothing."""
         if len(carried.reread) > MOST_REREAD:
             return
         reread = tuple(carried.reread.tolist())

@@ -136,7 +136,7 @@ class Mirrors:
             ):
                 await self._open(mirror, build_missing=False)
             snapshot = mirror.snapshot()
-            if snapshot is not None and (not self.following or seen is not None or mirror.cut_off):
+            if snapshot is not None and (not self.following or seen is not None or mirror.was_disconnected):
                 snapshot = await self._caught_up(mirror)
             if snapshot is not None:
                 found[dataset.id] = snapshot

@@ -69,9 +69,9 @@ async def search(
 ) -> SearchAnswer:
     """Return the k rows nearest to a text.
 
-    `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own, `dataset_ids` to some datasets. `min_watermark` is a transaction
-    id (`pg_current_xact_id()` of a writer): the search waits up to `wait_seconds` until what that transaction committed
-    is embedded. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
+    `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own, `dataset_ids` to some datasets.
+    `min_watermark` is a transaction id (`pg_current_xact_id()` of a writer): the search waits up to `wait_seconds` until what
+    that transaction committed is embedded. Raises `Refused` for a blank text, a bad k, kind, engine or watermark, an unknown dataset.
     """
     started = perf_counter()
     if is_blank(text):

@@ -37,7 +37,9 @@ async def plan(database: Database, settings: Settings, *, force: bool = False) -
         raise Refused(
             reason=f"Nothing was removed: Evervec runs here, as {', '.join(running)}. Stop it first; with --force it fails."
         )
-    found.left += [f"triggers and change records of {name}: run `evervec detach` before" for name in elsewhere]
+    found.left += [
+        f"what was made in another database for table {name}: run `evervec detach` before" for name in elsewhere
+    ]
     found.left += _outside(settings)
     return found
 

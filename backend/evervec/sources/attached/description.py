@@ -15,12 +15,12 @@ class AttachmentDescription(Described):
     """What an operator says of a table: where it is, what its text is, and which dataset its rows belong to.
 
     `text`, `title` and `where` are SQL over its columns; in place of `text`, the values of `columns` are joined, or a
-    `template` is filled in with values as that of an SQL source is (`Order {number}: {status}`). Rows
-    belong to `dataset`, or each to the one that its `dataset_column` names. A table of another database has the `url` of
-    that, which may hold a password and is in no dump, and there the schema `outbox` has our change records.
+    `template` is filled in with values as that of an SQL source is (`Order {number}: {status}`). Rows belong to `dataset`, or
+    each to the one that its `dataset_column` names. A table of another database has the `url` of that, which may hold a
+    password and is in no dump, and there the schema `outbox` has our change records.
 
-    With `capture` by a slot of logical decoding (`logical`) nothing is on the table. By poll, new and changed rows are found by the times in `poll_column`, or without it by `xmin`; `key` names
-    the columns that identify the rows of a view.
+    With `capture` by a slot of logical decoding (`logical`) nothing is on the table. By `poll`, new and changed rows are found
+    by the times in `poll_column`, or without it by `xmin`; `key` names the columns that identify the rows of a view.
     """
 
     table: str

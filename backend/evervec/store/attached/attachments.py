@@ -1,6 +1,7 @@
 """Attachments: those with work, where the taking in of each is, and whether it is still the one that was read."""
 
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -11,6 +12,9 @@ from evervec.store.session import ReadTx, Tx
 
 ATTACHMENT_LEASE = "attached:"
 """The lease of whoever takes rows of an attachment in, followed by the id of its source."""
+
+PARTS: Final = "parts"
+"""The place in a source's cursor of the fingerprint of its table's partitions."""
 
 IS_RECORDED_HERE = "(s.url_encrypted IS NULL AND s.spec #>> '{description,capture}' = 'triggers')"
 """The condition that all changes of an attachment are recorded in our own database."""
@@ -46,11 +50,12 @@ async def watched(tx: ReadTx) -> dict[UUID, bool]:
 
 
 async def elsewhere(tx: ReadTx) -> list[str]:
-    """Return the names of the attachments of other databases; none in an installation that is older than these."""
+    """Return the attachments that made something in another database; none in an installation that is older than these."""
     if await tx.fetchval("SELECT to_regclass('sources') IS NULL"):
         return []
     rows = await tx.fetch(
-        f"SELECT name FROM sources s WHERE type = 'attached' AND NOT {IS_RECORDED_HERE} ORDER BY name"
+        "SELECT name FROM sources WHERE type = 'attached' AND url_encrypted IS NOT NULL "
+        "AND spec #>> '{description,capture}' <> 'poll' ORDER BY name"
     )
     return [row["name"] for row in rows]
 
@@ -79,8 +84,8 @@ async def merge_cursor(tx: Tx, source_id: UUID, changed: dict[str, object]) -> N
 async def save_parts(tx: Tx, source_id: UUID, parts: str | None) -> bool:
     """Keep the fingerprint of a table's partitions; return whether it is another one than before."""
     kept = await tx.fetchval(
-        "UPDATE sources SET cursor = cursor || jsonb_build_object('parts', $2::text) "
-        "WHERE id = $1 AND cursor ->> 'parts' IS DISTINCT FROM $2::text RETURNING id",
+        f"UPDATE sources SET cursor = cursor || jsonb_build_object('{PARTS}', $2::text) "
+        f"WHERE id = $1 AND cursor ->> '{PARTS}' IS DISTINCT FROM $2::text RETURNING id",
         source_id,
         parts,
     )

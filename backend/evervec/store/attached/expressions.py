@@ -1,4 +1,4 @@
-"""Makes expressions of columns and templates; lets PostgreSQL check them, and write them so that they mean the same in any session.
+"""Makes expressions of columns and templates, which PostgreSQL checks, and writes so that they mean the same in any session.
 
 A generated column accepts exactly what the text of a row may be: an immutable expression over the columns of one row.
 PostgreSQL keeps on which columns it depends, and prints it with every function and operator in its schema.

@@ -1,6 +1,6 @@
 """Inspects a table before it is attached: what it is, who may read it, its key, and what its text is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import uuid4
@@ -163,40 +163,22 @@ async def probe(database: Database, described: DescribedAttachment, *, elsewhere
 
 
 async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsewhere: bool) -> Shape:
-    name = ".".join(map(quoted, described.relation))
-    where = f"Table {'.'.join(described.relation)}"
-    await tx.execute(USUAL_PATH)
-    if reader := await tx.fetchval(SHUT_OUT, described.relation[0] if len(described.relation) == 2 else None):
-        raise SourceError(where=where, reason=_may_not_read(reader, *described.relation))
-    await tx.fetchval(WITHOUT_OURS, schema)
-    found = await tx.fetchrow(ATTACHABLE, name)
-    if found is None:
-        raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
-    where = f"Table {found['schema']}.{found['name']}"
-    _require_table(where, schema, found, described)
-    _require_rights(where, found, owner=described.capture == "triggers" and not elsewhere)
-    if not elsewhere and (role := await tx.fetchval(MAY_NOT_CREATE, schema)):
-        raise MissingRightsError(
-            role=role, schema=schema, statements=f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
-        )
+    found = await _find(tx, schema, described, elsewhere=elsewhere)
+    where, place = f"Table {found['schema']}.{found['name']}", f"{quoted(found['schema'])}.{quoted(found['name'])}"
     await tx.execute(BARE_PATH)
     rows = await tx.fetch(TABLE_COLUMNS, found["oid"])
     columns = {row["name"]: AttachedColumn(row["name"], row["type"], row["number"]) for row in rows}
     _require_columns(where, described, columns)
     unique = await tx.fetch(UNIQUE_INDEXES, found["oid"])
-    place = f"{quoted(found['schema'])}.{quoted(found['name'])}"
     filled = {row["name"] for row in rows if row["filled"]}
     if described.key:
         # nothing else proves it; two rows of one key are found when they are read
         unique = [{"columns": list(described.key)}]
         filled |= await _without_nulls(tx, where, place, described.key)
     key = _key(where, unique, columns, filled, _enums(rows))
-    text = described.text or (joined(described.columns) if described.columns else filled_in(described.template_lines))
-    title = described.title
-    title = quoted(title) if title is not None and title in columns else title
-    wanted = Expressions(text, title, described.where)
     await tx.execute(USUAL_PATH)
     probe_name = f"{'pg_temp' if elsewhere else quoted(schema)}.{quoted(f'attached_probe_{uuid4().hex}')}"
+    wanted = _expressions(described, columns)
     expressions, read = await resolved(tx, where, place, probe_name, wanted, columns)
     read |= {*described.fields, *filter(None, (described.dataset_column, described.poll_column))}
     table = AttachedTable(
@@ -216,6 +198,33 @@ async def _inspect(tx: Tx, schema: str, described: DescribedAttachment, *, elsew
     if described.poll_column and not await tx.fetchval(INDEXED_BY, found["oid"], described.poll_column):
         warnings.append(f"no index begins with {described.poll_column!r}: every look reads the whole table.")
     return Shape(table, types, found["rows"], found["partitioned"], found["inherited"], tuple(warnings))
+
+
+async def _find(tx: Tx, schema: str, described: DescribedAttachment, *, elsewhere: bool) -> Any:
+    """Return what the catalogue says of the table. Raises what `probe` raises if it is none that we may attach."""
+    where = f"Table {'.'.join(described.relation)}"
+    await tx.execute(USUAL_PATH)
+    if reader := await tx.fetchval(SHUT_OUT, described.relation[0] if len(described.relation) == 2 else None):
+        raise SourceError(where=where, reason=_may_not_read(reader, *described.relation))
+    await tx.fetchval(WITHOUT_OURS, schema)
+    found = await tx.fetchrow(ATTACHABLE, ".".join(map(quoted, described.relation)))
+    if found is None:
+        raise SourceError(where=where, reason="there is no such table in this database. Name it with its schema.")
+    where = f"Table {found['schema']}.{found['name']}"
+    _require_table(where, schema, found, described)
+    _require_rights(where, found, owner=described.capture == "triggers" and not elsewhere)
+    if not elsewhere and (role := await tx.fetchval(MAY_NOT_CREATE, schema)):
+        raise MissingRightsError(
+            role=role, schema=schema, statements=f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
+        )
+    return found
+
+
+def _expressions(described: DescribedAttachment, columns: Collection[str]) -> Expressions:
+    """Return the expressions as they were given; a title may be the bare name of a column."""
+    text = described.text or (joined(described.columns) if described.columns else filled_in(described.template_lines))
+    title = described.title
+    return Expressions(text, quoted(title) if title is not None and title in columns else title, described.where)
 
 
 async def _without_nulls(tx: Tx, where: str, place: str, names: Sequence[str]) -> set[str]:

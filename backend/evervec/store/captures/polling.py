@@ -32,7 +32,7 @@ CLOCK: Final = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 class Position:
     """Up to where a table was looked at; moments are seconds of its server's clock.
 
-    By `xmin`: every transaction below `since` was seen, and `seen` is the print of the rows that later ones had written; a
+    By `xmin`: every transaction below `since` was seen, and `seen` is the fingerprint of the rows that later ones had written; a
     pass that is under way ends with `then` and `late`. By time: every row up to
     the time `at`, and the key `key`. `after` is the last row of a pass: its time, if there is one, and its key.
     """
@@ -96,7 +96,7 @@ async def any_by_xmin(tx: ReadTx, table: AttachedTable, position: Position) -> b
     passed = row["next"] - position.since
     if position.then is not None or not 0 <= passed < OLDEST_XIDS:
         return True
-    return await _print_of(tx, table, position.since, row["next"]) != position.seen
+    return await _fingerprint_of(tx, table, position.since, row["next"]) != position.seen
 
 
 async def look_by_xmin(tx: ReadTx, table: AttachedTable, position: Position, limit: int) -> Look:
@@ -111,10 +111,10 @@ async def look_by_xmin(tx: ReadTx, table: AttachedTable, position: Position, lim
     if not 0 <= passed < 2 * OLDEST_XIDS:  # another server, or one that was not looked at for very long
         return Look((), replace(position, since=row["oldest"], then=None, after=None), everything=True)
     if position.then is None:
-        if passed < OLDEST_XIDS and await _print_of(tx, table, position.since, row["next"]) == position.seen:
+        if passed < OLDEST_XIDS and await _fingerprint_of(tx, table, position.since, row["next"]) == position.seen:
             return Look((), position)
         # these are read in this pass, and again only if one of them has changed: its writer may be open for long
-        late = await _print_of(tx, table, row["oldest"], row["next"])
+        late = await _fingerprint_of(tx, table, row["oldest"], row["next"])
         position = replace(position, then=row["oldest"], late=late)
     beyond, given = _beyond(table, position.after, 4)
     columns = ", ".join(f"r.{quoted(column.name)}" for column in table.key)
@@ -130,7 +130,7 @@ async def look_by_xmin(tx: ReadTx, table: AttachedTable, position: Position, lim
     return Look(keys, replace(position, since=since, seen=position.late, then=None, after=None))
 
 
-async def _print_of(tx: ReadTx, table: AttachedTable, since: int, following: int) -> str:
+async def _fingerprint_of(tx: ReadTx, table: AttachedTable, since: int, following: int) -> str:
     """Return a fingerprint of the rows that transactions from `since` on have written: which rows, and by whom."""
     sql = (
         f"SELECT count(*) || '/' || coalesce(sum(hashtextextended(r.xmin::text || {json_of(table, 'r')}::text, 0)), 0) "

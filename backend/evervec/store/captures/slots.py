@@ -92,22 +92,22 @@ async def check(tx: ReadTx, table: AttachedTable) -> None:
     names = [column.name for column in table.key]
     reason = None
     if ready["wal_level"] != "logical":
-        reason = f"--capture logical needs wal_level = logical, and it is {ready['wal_level']}. Set it and restart the server"
+        reason = f"--capture logical needs wal_level = logical, and it is {ready['wal_level']}. Set it and restart the server."
     elif not ready["replicates"]:
         reason = f"{ready['role']} may not read a slot. Run: ALTER ROLE {ready['role']} REPLICATION;"
     elif not ready["creates"]:
         reason = f"{ready['role']} may not make a publication. Run: GRANT CREATE ON DATABASE {ready['database']} TO {ready['role']};"
     elif ready["free"] < 1:
-        reason = "all replication slots are in use. Raise max_replication_slots, or drop one that nobody reads"
+        reason = "all replication slots are in use. Raise max_replication_slots, or drop one that nobody reads."
     elif (generated := await tx.fetchval(GENERATED, table.oid, names)) is not None:
-        reason = f"its key {generated!r} is a generated column, which is not published"
+        reason = f"its key {generated!r} is a generated column, which is not published."
     elif (unidentified := await tx.fetchval(UNIDENTIFIED, table.oid, names)) is not None:
         reason = (
             f"{unidentified} has no replica identity with its key ({', '.join(names)}), and its writers would be refused. "
-            f"Run: ALTER TABLE {unidentified} REPLICA IDENTITY FULL;, or USING INDEX with one over the key"
+            f"Run: ALTER TABLE {unidentified} REPLICA IDENTITY FULL; or name an index over the key: USING INDEX."
         )
     if reason is not None:
-        raise SourceError(where=where, reason=reason.rstrip(";") + ("" if reason.endswith(";") else "."))
+        raise SourceError(where=where, reason=reason)
 
 
 def publication(source_id: UUID, table: AttachedTable) -> str:
@@ -124,7 +124,10 @@ def creation(source_id: UUID) -> str:
 
 
 async def make(database: Database, source_id: UUID, table: AttachedTable) -> bool:
-    """Publish a table and make its slot, where they are missing; return whether they were. Raises `SourceError`, and what the database raises."""
+    """Publish a table and make its slot, where they are missing; return whether they were.
+
+    Raises `SourceError`, and what the database raises.
+    """
     name = name_of(source_id)
     async with database.transaction() as tx:
         there = await tx.fetchrow(SLOT, name)

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
+
 from evervec.errors import ConflictError, Refused
 from evervec.store import rights
+from evervec.store.captures import slots
 from evervec.store.connections import EXTENSION_SCHEMA, quoted
 from evervec.store.rights import VERSION_TABLE
 from evervec.store.schema import ledger, moving, views
@@ -19,12 +22,15 @@ SELECT pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
 """
 # $1 our schema, $2 our tables, $3 whether nobody else is in the schema, $4 where old versions were, $5 the old names,
-# $6 our views, $7 the function that is named in the body of ours and in nobody else's.
+# $6 our views, $7 the function that is named in the body of ours and in nobody else's, $8 our publications.
 # An object of an extension belongs to the extension, wherever it is.
 OBJECTS = """
 WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = $1), item AS (
-    SELECT c.oid, c.tableoid AS class, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
-           c.oid::regclass::text AS name, CASE c.relkind WHEN 'v' THEN 3 ELSE 5 END AS turn
+    SELECT p.oid, p.tableoid AS class, 'publication' AS kind, quote_ident(p.pubname) AS name, 0 AS turn
+    FROM pg_publication p WHERE p.pubname = ANY($8)
+    UNION ALL
+    SELECT c.oid, c.tableoid, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, c.oid::regclass::text,
+           CASE c.relkind WHEN 'v' THEN 3 ELSE 5 END
     FROM pg_class c JOIN place ON c.relnamespace = place.oid
     WHERE (c.relkind IN ('r', 'p') AND c.relname = ANY($2)) OR (c.relkind = 'v' AND ($3 OR c.relname = ANY($6)))
     UNION ALL
@@ -89,6 +95,13 @@ WHERE d.deptype IN ('n', 'a') AND NOT EXISTS (SELECT FROM own WHERE own.class = 
                   WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i')
 ORDER BY 1
 """
+ATTACHED = """
+SELECT id, view, url_encrypted IS NULL AND spec #>> '{{description,capture}}' = 'logical' AS is_published
+FROM {schema}.sources WHERE type = 'attached'
+"""
+SLOTS = (
+    "SELECT slot_name FROM pg_replication_slots WHERE slot_name = ANY($1) AND database = current_database() ORDER BY 1"
+)
 SETTING = """
 SELECT quote_ident(d.datname) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
 WHERE d.datname = current_database() AND s.setrole = 0 AND $1 = ANY(s.setconfig)
@@ -126,8 +139,10 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
     made = await ledger.read(tx, schema)
     tables = [*(table.name for table in metadata.tables.values()), VERSION_TABLE]
     old = [*moving.OLD_TABLES, moving.OLD_VIEW]
-    shown = [*rights.READ_VIEWS, *await _views(tx, schema)]
-    items = await tx.fetch(OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW)
+    attached = await _attached(tx, schema)
+    shown = [*rights.READ_VIEWS, *(row["view"] for row in attached if row["view"] is not None)]
+    published = [slots.name_of(row["id"]) for row in attached if row["is_published"]]
+    items = await tx.fetch(OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW, published)
     own = ([item["class"] for item in items], [item["oid"] for item in items])
     found = Removal(relations=[item["oid"] for item in items if item["kind"] in ("table", "view")])
     found.dependent = _names(await tx.fetch(DEPENDENT, *own))
@@ -139,16 +154,18 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
     if (database := await tx.fetchval(SETTING, path)) is not None:
         found.objects.append(f"setting search_path of database {database}")
         found.statements.append(f"ALTER DATABASE {database} RESET search_path")
+    for row in await tx.fetch(SLOTS, published):  # last: no rollback brings a slot back
+        found.objects.append(f"replication slot {row['slot_name']}")
+        found.statements.append(f"SELECT pg_catalog.pg_drop_replication_slot('{row['slot_name']}')")
     return found
 
 
-async def _views(tx: ReadTx, schema: str) -> list[str]:
-    """Return the views of attached tables; an older version had none."""
-    place = f"{quoted(schema)}.sources"
+async def _attached(tx: ReadTx, schema: str) -> list[Any]:
+    """Return the attached tables, with the names of their views; an older version had neither views nor slots."""
     known = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'view')"
-    if not await tx.fetchval(known, place):
+    if not await tx.fetchval(known, f"{quoted(schema)}.sources"):
         return []
-    return [row["view"] for row in await tx.fetch(f"SELECT view FROM {place} WHERE view IS NOT NULL")]
+    return await tx.fetch(ATTACHED.format(schema=quoted(schema)))
 
 
 async def _require_owner(tx: ReadTx, schema: str) -> None:
@@ -221,6 +238,8 @@ async def remove(database: Database, removal: Removal) -> None:
         raise Refused(
             reason=f"Nothing was removed: {who} holds the tables. Let it end, then run this again."
         ) from error
+    except asyncpg.ObjectInUseError as error:
+        raise Refused(reason=f"Nothing was removed: {error}. Stop the workers, then run this again.") from error
 
 
 def _names(rows: list[Any]) -> list[str]:

@@ -14,9 +14,9 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from evervec.settings import Settings
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Database
 from evervec.store.schema import columns, installation, models, moving, triggers, views
-from evervec.store.session import Database
 
 # pgvector.sqlalchemy makes its own types known
 ischema_names["xid8"] = columns.Xid8

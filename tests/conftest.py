@@ -26,10 +26,10 @@ from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack
 from evervec.store import datasets
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from evervec.store.schema import migrations
-from evervec.store.session import Database
 from evervec.worker.tasks import attach
 from tests.fakes.server import FakeProvider
 

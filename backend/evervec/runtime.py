@@ -20,9 +20,9 @@ from evervec.queue.doorbell import Doorbell, SilentDoorbell
 from evervec.settings import Settings
 from evervec.stack.stack import Stack, open_stack
 from evervec.store import secrets
+from evervec.store.database.session import Database
 from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.schema import installation, integrity, migrations, populate
-from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.queue.broker import JetStreamBroker

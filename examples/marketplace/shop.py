@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 from examples.marketplace.market import TABLES, Row
 
 SCHEMA = Path(__file__).with_name("shop.sql")

@@ -23,9 +23,9 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.settings import Settings
 from evervec.store import datasets
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vector_wire
-from evervec.store.session import Database
 from scripts.bench import mirror_rows
 from scripts.bench.mirror_rows import Rows
 

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 from evervec.pipeline.resources import Resources
 from evervec.store import monitor
+from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.schema import triggers
-from evervec.store.session import Tx
 from scripts.bench.report import Line, below
 from scripts.bench.stack import Bench, dataset, without_hnsw
 

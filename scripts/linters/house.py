@@ -28,7 +28,7 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCA
 SQL_ROOMS = ("store/", "stack/postgres/")
 """The second makes the embedded server's cluster and database, before anything can connect to it."""
 
-SESSION_LOCKS = ("store/session.py", "store/schema/migrations.py", "store/embeddings/vectors.py")
+SESSION_LOCKS = ("store/database/session.py", "store/schema/migrations.py", "store/embeddings/vectors.py")
 """The first makes them; migrations and builds of HNSW indexes hold them, on a direct connection."""
 
 NEAREST = re.compile(
@@ -77,14 +77,14 @@ class Module:
 
 
 def commits(module: Module) -> Iterator[Finding]:
-    """Forbid commits outside of store/session.py: whoever opens a transaction owns it (law 6)."""
-    if module.name == "store/session.py":
+    """Forbid commits outside of store/database/session.py: whoever opens a transaction owns it (law 6)."""
+    if module.name == "store/database/session.py":
         return
     for node in module.nodes:
         if isinstance(node, ast.Attribute) and node.attr in TRANSACTION_VERBS:
             owner = ast.unparse(node.value)  # the library's core opens one of the database
             if not owner.endswith(("database", "core")):
-                text = f"{owner}.{node.attr}: transactions are opened by store/session.py's Database"
+                text = f"{owner}.{node.attr}: transactions are opened by store/database/session.py's Database"
                 yield module.path, node.lineno, text
 
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Digest, FeedVectors, Ids, Watermark, compare
 from evervec.mirror.snapshot import Snapshot
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
-from evervec.store.session import Database
 
 GONE = "SELECT vector_id, deleted_xid FROM vector_tombstones WHERE dataset_id = $1"
 TOLERANCE = 2e-3

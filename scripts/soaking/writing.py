@@ -9,9 +9,9 @@ from time import perf_counter
 from evervec.errors import ConflictError
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_MESSAGES, Lane
+from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings.vector_wire import pack
-from evervec.store.session import Tx
 from scripts.soaking import texts
 
 WRITERS = 4

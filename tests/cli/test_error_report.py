@@ -15,7 +15,7 @@ from evervec.cli.commands import version as commands
 from evervec.cli.terminal import error_report
 from evervec.errors import DatabaseDownError, DatabaseRefusedError, Refused, StackError
 from evervec.pipeline.status import overview
-from evervec.store.refusals import translate
+from evervec.store.database.refusals import translate
 from tests.cli.command import Command
 
 

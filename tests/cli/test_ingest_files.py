@@ -17,8 +17,8 @@ from evervec.cli.commands.search import location
 from evervec.cli.terminal import output
 from evervec.pipeline.leases import held
 from evervec.store import runs
+from evervec.store.database.session import Database
 from evervec.store.embeddings.vectors import ChunkPlace
-from evervec.store.session import Database
 from tests.cli.command import Command
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider

@@ -15,8 +15,8 @@ from evervec.stack.postgres import cluster
 from evervec.stack.postgres.server import PORT, Postgres
 from evervec.stack.process import ENVIRONMENT
 from evervec.stack.stack import Stack
+from evervec.store.database.session import Database
 from evervec.store.schema import migrations
-from evervec.store.session import Database
 from tests.conftest import NUMBERS
 from tests.database.programs import Psql, run
 

@@ -9,7 +9,7 @@ import pytest
 from evervec.domain.attachment import AttachedTable
 from evervec.errors import EvervecError, SourceError
 from evervec.store.attached import rows
-from evervec.store.session import Database, ReadTx
+from evervec.store.database.session import Database, ReadTx
 from tests.database.conftest import MakeRole
 from tests.database.places import SCHEMA
 from tests.database.programs import Psql, as_role

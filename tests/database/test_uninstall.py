@@ -6,8 +6,8 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
+from evervec.store.database.session import Database
 from evervec.store.schema import removal
-from evervec.store.session import Database
 from tests.cli.command import Command
 from tests.database.conftest import MakeRole
 from tests.database.contents import fill

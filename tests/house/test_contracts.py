@@ -23,7 +23,7 @@ PLANTED = {
     "upkeep and ingest meet": ("pipeline/upkeep/sweep.py", "from evervec.pipeline.ingest import watch", PIPELINE),
     "a stage reads its own status": ("pipeline/ingest/telegram.py", "from evervec.pipeline.status import runs", PIPELINE),
     "a stage that is in no layer": ("pipeline/cellar.py", '"""A new stage."""', PIPELINE),
-    "a cycle in the store": ("store/session.py", "from evervec.store.embeddings import rows", SIBLINGS),
+    "a cycle in the store": ("store/database/session.py", "from evervec.store.embeddings import rows", SIBLINGS),
     "a cycle in the mirror": ("mirror/segment.py", "from evervec.mirror.disk import files", SIBLINGS),
     "a cycle in the queue": ("queue/names.py", "from evervec.queue import broker", SIBLINGS),
     "a cycle in the command line": ("cli/terminal/output.py", "from evervec.cli.commands import status", SIBLINGS),

@@ -92,7 +92,7 @@ PLANTED = {
     "module named utils": ("store/utils.py", "x = 1\n", "says nothing"),
 }
 ALLOWED = {
-    "the only commit": ("store/session.py", "async def f(tx):\n    await tx.commit()\n"),
+    "the only commit": ("store/database/session.py", "async def f(tx):\n    await tx.commit()\n"),
     "a transaction of the database": ("pipeline/ingest/telegram.py", "async def f(r):\n    async with r.database.transaction():\n        ...\n"),
     "a task with its name": ("worker/tasks.py", "@broker.task(task_name=names.EMBED)\nasync def t():\n    ...\n"),
     "a clock that only measures": ("pipeline/upkeep/sweep.py", "from time import monotonic\nx = monotonic()\n"),

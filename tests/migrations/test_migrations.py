@@ -11,9 +11,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from evervec.store import checks
+from evervec.store.database import checks
+from evervec.store.database.session import Database
 from evervec.store.schema import installation, migrations, models, triggers
-from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
 
 HERE = Path(__file__).parent

@@ -8,9 +8,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.store.database.session import Database
 from evervec.store.embeddings.vectors import SearchHit
 from evervec.store.schema.embeddables import BY_KIND
-from evervec.store.session import Database
 
 EXACT = 1e-5
 """How far two ways to compute one cosine in single precision may be apart."""

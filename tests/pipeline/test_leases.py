@@ -8,7 +8,7 @@ import pytest
 from evervec.errors import DatabaseDownError, LeaseLostError
 from evervec.pipeline.leases import HeldLease, held
 from evervec.store import datasets
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.e2e.waiting import eventually
 
 SECONDS = 2.0

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from evervec.queue.doorbell import Ring
+from evervec.store.database.session import Database
 from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.rings.listener import Listener
-from evervec.store.session import Database
 from tests.conftest import Servers
 from tests.queue.ringing import hearing, listening
 from tests.queue.waiting import eventually

@@ -10,7 +10,7 @@ from evervec.sources.attached.description import Attachment, describe
 from evervec.store import datasets, sources
 from evervec.store.attached import capture, changes, problems, rows, shape
 from evervec.store.attached.rows import AttachedRow
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 
 MOST_BYTES = 1 << 20
 

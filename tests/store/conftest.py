@@ -8,9 +8,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from evervec.store.database.session import Database
 from evervec.store.embeddings import vector_wire, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES
-from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.store.planting import embed_all, plant, space, unit
 

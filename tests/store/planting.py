@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
 from evervec.store import providers
+from evervec.store.database.session import Database
 from evervec.store.embeddings import vectors
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
-from evervec.store.session import Database
 
 INSERTS = {
     MESSAGE: "INSERT INTO messages (dataset_id, chat, external_id, author, content) "

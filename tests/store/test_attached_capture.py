@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from evervec.store.attached import changes
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.store.attaching import attach
 
 ARTICLES = "CREATE TABLE public.articles (id bigint PRIMARY KEY, title text, body text, views int DEFAULT 0)"

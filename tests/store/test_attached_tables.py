@@ -8,8 +8,8 @@ import pytest
 from evervec.domain.attachment import Key
 from evervec.errors import RowsUnreadableError, SourceError
 from evervec.store.attached.documents import OF_URIS
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.session import Database
 from tests.store.attaching import attach
 from tests.store.explaining import plans
 

@@ -6,7 +6,7 @@ import pytest
 
 from evervec.errors import SourceError
 from evervec.sources.sql import template as templates
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.store.attaching import attach
 
 TABLE = """

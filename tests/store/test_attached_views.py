@@ -13,8 +13,8 @@ import pytest
 from evervec.errors import Refused
 from evervec.store import datasets, sources
 from evervec.store.attached import failures, keys, views
+from evervec.store.database.session import Database
 from evervec.store.schema import views as declared
-from evervec.store.session import Database
 from tests.conftest import Servers, cloned
 from tests.store.attaching import Attached, attach
 from tests.store.conftest import filled

@@ -14,9 +14,9 @@ from alembic import command
 
 from evervec.errors import DatabaseAddressError, DatabaseDownError, DatabaseRefusedError
 from evervec.store.address.connecting import connect
+from evervec.store.database.session import Database
 from evervec.store.foreign.reader import open_foreign
 from evervec.store.schema import migrations
-from evervec.store.session import Database
 from tests.cli.command import Command
 from tests.conftest import Servers, _sql
 from tests.store.front import Certificates, Front, certify, front

@@ -12,11 +12,11 @@ import pytest
 from evervec.domain.batch import belongs_to, new_intent
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import JobRow
+from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import MESSAGE
-from evervec.store.session import Database, Tx
 from tests.conftest import Servers, cloned
 from tests.store.conftest import BIG, TALL, filled
 from tests.store.explaining import plans

@@ -12,10 +12,10 @@ import pytest
 
 from evervec.domain.feed import Digest, Watermark, compare
 from evervec.errors import FeedError
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.schema.embeddables import MESSAGE, TOPIC
-from evervec.store.session import Database
 from tests.store.planting import edit, embed_all, plant, space
 
 BEGINNING = Watermark(1, 1)

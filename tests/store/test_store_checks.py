@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from evervec.errors import SchemaMismatchError, ServerTooOldError
-from evervec.store import checks
-from evervec.store.session import Database
+from evervec.store.database import checks
+from evervec.store.database.session import Database
 
 
 class Says:

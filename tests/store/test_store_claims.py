@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.store import datasets, monitor
+from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE
-from evervec.store.session import Database, Tx
 from tests.store.planting import edit, embed_all, plant
 
 

@@ -8,10 +8,10 @@ import pytest
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import InvalidNameError, UnknownDatasetError, UnknownProjectError, UnknownProviderError
 from evervec.store import datasets, documents, providers
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
 from evervec.store.schema.embeddables import MESSAGE
-from evervec.store.session import Database
 from tests.store.planting import plant, space
 
 

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from evervec.errors import SourceError
+from evervec.store.database.session import Database
 from evervec.store.foreign import reader
 from evervec.store.foreign.reader import ForeignTables, open_foreign
-from evervec.store.session import Database
 from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, tables
 
 

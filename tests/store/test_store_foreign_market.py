@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from evervec.errors import SourceDownError
+from evervec.store.database.session import Database
 from evervec.store.foreign import reader
 from evervec.store.foreign.reader import open_foreign
-from evervec.store.session import Database
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.store.conftest import filled
 from tests.store.explaining import lines, plans

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evervec.errors import SourceError
+from evervec.store.database.session import Database
 from evervec.store.foreign.reader import open_foreign
-from evervec.store.session import Database
 from tests.conftest import NUMBERS
 from tests.store.shopping import NEVER, THREE_ORDERS, described, gathered, refusal, tables
 

@@ -6,10 +6,10 @@ import pytest
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.triggers import repair_triggers, trigger_problems
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.schema import integrity
 from evervec.store.schema.embeddables import MESSAGE
-from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, record
 
 BROKEN = {

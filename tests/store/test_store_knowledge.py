@@ -8,9 +8,9 @@ import pytest
 from evervec.domain.extraction.knowledge import AtomDraft, AtomType, LinkType, TopicDraft
 from evervec.domain.extraction.reconcile import reconcile
 from evervec.store import knowledge
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
-from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, record
 
 

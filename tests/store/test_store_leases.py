@@ -8,7 +8,7 @@ import pytest
 
 from evervec.errors import LeaseLostError
 from evervec.store import leases
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 
 EXPIRED = "UPDATE leases SET lease_until = now() - interval '1 second'"
 LONG_AGO = "UPDATE leases SET lease_until = now() - interval '2 days'"

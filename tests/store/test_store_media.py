@@ -14,8 +14,8 @@ from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.session import Database
 from tests.store.explaining import plans
 
 OLD, NEW = sha256(b"old").digest(), sha256(b"new").digest()

@@ -10,10 +10,10 @@ import pytest
 from evervec.domain.extraction.knowledge import Score, Signal
 from evervec.domain.extraction.message import IncomingMessage
 from evervec.store import messages, monitor
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.messages import ClaimedMessage, SavedMessages
 from evervec.store.schema.embeddables import MESSAGE
-from evervec.store.session import Database
 from tests.store.planting import edit
 
 SENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from evervec.store import datasets, mirrors
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorHolder, MirrorProgress
 from evervec.store.schema.embeddables import MESSAGE
-from evervec.store.session import Database
 from tests.store.planting import embed_all, plant, space
 
 HERE = MirrorHolder(UUID(int=7), "host", "/folder", 4711)

@@ -17,11 +17,11 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from evervec import models
+from evervec.store.database.session import Database
 from evervec.store.embeddings import vectors
 from evervec.store.schema.columns import Model
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.schema.models import metadata
-from evervec.store.session import Database
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines
 

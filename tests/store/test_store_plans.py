@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from evervec.store import datasets, messages, monitor
+from evervec.store.database.session import Database
 from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
-from evervec.store.session import Database
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines, plans
 from tests.store.planting import plant, space, unit

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.populate import Step
-from evervec.store.session import Database
 from tests.store.planting import edit, embed_all, plant, record, tombstones
 from tests.store.test_store_triggers import digest
 

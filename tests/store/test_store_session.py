@@ -9,7 +9,7 @@ import pytest
 
 from evervec.errors import DatabaseAddressError, DatabaseDownError, DatabaseRefusedError, SchemaMismatchError
 from evervec.store.address.parsing import where
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.conftest import Servers, _sql
 
 PROJECT = "INSERT INTO projects (slug, name) VALUES ($1, 'x')"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.store.front import Front, front
 
 FIELDS = b"SFATAL\0VFATAL\0C57P05\0Mterminating connection due to idle-session timeout\0\0"

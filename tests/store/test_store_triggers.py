@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from evervec.domain.text import BLANK_PATTERN, is_blank
 from evervec.store import datasets
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.schema.embeddables import ATOM, CHUNK, EMBEDDABLES, MESSAGE, TOPIC, Embeddable
-from evervec.store.session import Database
 from tests.store.planting import OTHER_COLUMN, edit, embed_all, plant, record, tombstones
 
 every_kind = pytest.mark.parametrize("embeddable", EMBEDDABLES, ids=lambda embeddable: embeddable.name)

@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as arrays
 
 from evervec.domain.vectors import check_vectors
 from evervec.store import datasets, providers
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import duplicate_pairs, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
-from evervec.store.session import Database
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
 from tests.store.planting import edit, plant, space, tombstones, unit
 

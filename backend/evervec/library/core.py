@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from evervec.pipeline.status.overview import Overview
     from evervec.pipeline.upkeep.backfill import BackfillReport
     from evervec.runtime import Runtime
+    from evervec.store.database.session import Database
     from evervec.store.providers import Provider
-    from evervec.store.session import Database
 
 DEFAULT_PROJECT, DEFAULT_DATASET = "library", "documents"
 

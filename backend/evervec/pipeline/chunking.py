@@ -10,10 +10,10 @@ from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.resources import Resources
 from evervec.store import documents
 from evervec.store.batch import batch_queue
+from evervec.store.database.session import Tx
 from evervec.store.documents import WriteResult
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Tx
 
 ChunkedDocument = tuple[IncomingDocument, Sequence[ChunkDraft]]
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from evervec import log
 from evervec.errors import EvervecError, LeaseLostError
 from evervec.store import leases
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 
 logger = log.get("leases")
 

@@ -12,8 +12,8 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import providers, secrets
+from evervec.store.database.session import Database
 from evervec.store.providers import Provider
-from evervec.store.session import Database
 
 if TYPE_CHECKING:
     # half a second of imports, which most commands do without

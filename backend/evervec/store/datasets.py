@@ -6,9 +6,9 @@ from uuid import UUID
 
 from evervec.domain.naming import slug
 from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema.embeddables import PURGED_TABLES
 from evervec.store.schema.predicates import PENDING
-from evervec.store.session import ReadTx, Tx
 
 UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
 

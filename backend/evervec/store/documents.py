@@ -11,8 +11,8 @@ import orjson
 from evervec.domain.documents.chunking import ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.documents.revision import Revision, StoredChunk, revise
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.runs import RunCounts
-from evervec.store.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

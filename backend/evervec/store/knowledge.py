@@ -13,7 +13,7 @@ from evervec.domain.extraction.knowledge import (
     TopicDraft,
 )
 from evervec.domain.extraction.reconcile import AtomPlan
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 
 async def lock(tx: Tx, dataset_id: UUID) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from evervec.errors import LeaseLostError
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 ACQUIRE = """
 WITH expired AS (

@@ -9,7 +9,7 @@ import orjson
 
 from evervec.domain.extraction.knowledge import MessageText, Score
 from evervec.domain.extraction.message import IncomingMessage
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 UPSERT_MESSAGES = """
 INSERT INTO messages AS m (dataset_id, chat, external_id, author, sent_at, edited_at, reply_to, content)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings.changes import HAS_UNSEEN
-from evervec.store.session import ReadTx, Tx
 
 HOLDER_TIMEOUT = "interval '15 seconds'"
 """A holder that has not reported for this long counts as dead."""

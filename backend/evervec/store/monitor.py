@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import changes
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 from evervec.store.schema.predicates import PENDING
-from evervec.store.session import ReadTx
 
 
 @dataclass

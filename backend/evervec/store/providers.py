@@ -9,7 +9,7 @@ from uuid import UUID
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import UnknownProviderError
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

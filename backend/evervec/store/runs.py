@@ -10,8 +10,8 @@ import orjson
 
 from evervec.domain.documents.document import ChangedIds, SkippedDocument
 from evervec.store import leases
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.leases import IS_HELD
-from evervec.store.session import ReadTx, Tx
 
 EXAMPLES_KEPT = 50
 RUNS_KEPT = 200

@@ -10,7 +10,7 @@ import orjson
 
 from evervec.domain.sources import SourceType
 from evervec.errors import Refused
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

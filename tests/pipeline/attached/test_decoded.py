@@ -22,7 +22,7 @@ from evervec.settings import Settings
 from evervec.sources.attached.description import describe
 from evervec.store import secrets
 from evervec.store.captures import slots
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.conftest import NUMBERS
 from tests.database.clusters import configured, started
 from tests.fakes.server import FakeProvider

@@ -9,7 +9,7 @@ from evervec.errors import Refused
 from evervec.pipeline.attached.detach import detach
 from evervec.pipeline.attached.report import attachments
 from evervec.pipeline.resources import Resources
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from tests.pipeline.attached.tables import attached, open_articles, settled
 
 NEAREST = """

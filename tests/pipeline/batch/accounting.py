@@ -4,7 +4,7 @@ from typing import Any
 
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJobRecord
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 
 STUCK = """
 SELECT e.vector_id, w.* FROM embeddings e LEFT JOIN embed_work w USING (vector_id)

@@ -13,8 +13,8 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs, media
+from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.session import Tx
 from tests.fakes.faults import Fault
 from tests.fakes.jobs import Outcome
 from tests.fakes.server import FakeProvider

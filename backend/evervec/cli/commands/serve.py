@@ -17,7 +17,7 @@ from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import run_coroutine, settings, with_runtime
 from evervec.errors import PortTakenError
 from evervec.runtime import Runtime, open_database, open_runtime
-from evervec.store import checks
+from evervec.store.database import checks
 from evervec.store.schema import script
 
 Tasks = Annotated[

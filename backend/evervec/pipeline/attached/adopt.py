@@ -32,7 +32,7 @@ from evervec.store import sources
 from evervec.store.attached import adoption as adopting
 from evervec.store.attached import attachments, shape
 from evervec.store.attached.adoption import Adoption, VectorColumn
-from evervec.store.session import Tx
+from evervec.store.database.session import Tx
 
 LEAST_COSINE = 0.99
 """The similarity that 95 of 100 sampled vectors must have with those that the model makes now."""

@@ -25,8 +25,8 @@ from evervec.store.attached.keys import FORMS
 from evervec.store.attached.shape import Shape
 from evervec.store.captures import installing, slots
 from evervec.store.captures.other_database import OtherDatabase
+from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 TABLE_LOCK_SECONDS = 30.0

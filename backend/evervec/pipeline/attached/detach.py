@@ -20,7 +20,7 @@ from evervec.store.attached import capture, changes, views
 from evervec.store.attached import documents as attached_documents
 from evervec.store.captures import installing, outbox, slots
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Tx
+from evervec.store.database.session import Tx
 from evervec.store.sources import SourceRecord
 
 logger = log.get("attached")

@@ -13,7 +13,7 @@ from evervec.store import sources
 from evervec.store.attached import attachments
 from evervec.store.captures import installing, slots
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 Register = Callable[[Tx], Awaitable[str]]

@@ -26,7 +26,7 @@ from evervec.store.attached import documents as attached_documents
 from evervec.store.attached import failures
 from evervec.store.attached.documents import PlacedDocument
 from evervec.store.attached.rows import AttachedRow
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 from evervec.store.sources import FilledDataset
 
 logger = log.get("attached")

@@ -7,7 +7,7 @@ from evervec.domain.attachment import AttachedTable, Key
 from evervec.errors import RowsUnreadableError
 from evervec.store.attached import rows
 from evervec.store.attached.rows import AttachedRow
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 
 
 @dataclass

@@ -19,7 +19,7 @@ from evervec.store.attached import attachments, capture, changes, problems
 from evervec.store.attached.problems import CaptureState
 from evervec.store.captures import installing
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 from evervec.store.sources import SourceRecord
 
 logger = log.get("attached")

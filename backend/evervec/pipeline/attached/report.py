@@ -16,8 +16,8 @@ from evervec.sources.attached.description import Attachment
 from evervec.store import documents, monitor, providers, sources
 from evervec.store.attached import failures, views
 from evervec.store.attached.changes import Backlog
+from evervec.store.database.session import ReadTx
 from evervec.store.documents import DatasetTotals
-from evervec.store.session import ReadTx
 from evervec.store.sources import FilledDataset, SourceRecord
 
 SILENT_SECONDS = 3.0

@@ -23,7 +23,7 @@ from evervec.store.attached import adoption as adopting
 from evervec.store.attached import attachments, rows
 from evervec.store.attached import documents as attached_documents
 from evervec.store.attached.changes import Taken as ChangesTaken
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 
 CHANGES_TOGETHER = 500
 ROWS_TOGETHER = 1000

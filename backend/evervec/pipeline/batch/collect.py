@@ -13,8 +13,8 @@ from evervec.pipeline.batch.payload import Payload, ReturnReason, is_outdated
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJobRecord
+from evervec.store.database.session import Tx
 from evervec.store.providers import Provider
-from evervec.store.session import Tx
 
 logger = log.get("batch")
 

@@ -17,11 +17,11 @@ from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent,
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import rows, vectors
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_KIND
-from evervec.store.session import ReadTx, Tx
 
 ROWS_CLAIMED = 2000
 """Rows that are claimed and written into the input file together."""

@@ -22,8 +22,8 @@ from evervec.sources.files.media import MediaContent, read_media
 from evervec.store.batch import batch_jobs, media
 from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
 from evervec.store.batch.media import RequestedFile, WaitingFile
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.providers import Provider
-from evervec.store.session import ReadTx, Tx
 
 FILES_LISTED = 500
 """Files that are looked up together; each is read, claimed and written by itself."""

@@ -8,8 +8,8 @@ from evervec.domain.vendors import MEDIA_TYPES
 from evervec.errors import NoMediaModelError
 from evervec.pipeline.chunking import lock_dataset
 from evervec.store.batch import media
+from evervec.store.database.session import Database, Tx
 from evervec.store.providers import Provider
-from evervec.store.session import Database, Tx
 
 
 def require_model(provider: Provider) -> None:

@@ -9,8 +9,8 @@ from uuid import UUID
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
 from evervec.pipeline.resources import Resources
 from evervec.store.batch.batch_jobs import BatchJobRecord
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.providers import Provider
-from evervec.store.session import ReadTx, Tx
 
 UNBOUNDED = 2**62
 

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from evervec.store.attached.changes import Backlog, Taken
-from evervec.store.session import Tx
+from evervec.store.database.session import Tx
 
 
 class Capture(Protocol):

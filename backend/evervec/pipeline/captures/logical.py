@@ -8,7 +8,7 @@ from evervec.store import sources
 from evervec.store.attached import capture
 from evervec.store.attached.changes import Backlog, Taken
 from evervec.store.captures import slots
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 
 MB = 1_000_000
 

@@ -13,7 +13,7 @@ from evervec.sources.attached.description import Attachment, AttachmentDescripti
 from evervec.store.attached import capture, problems
 from evervec.store.attached.problems import CaptureProblem, CaptureState
 from evervec.store.captures import outbox, slots
-from evervec.store.session import Database, ReadTx
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.sources import SourceRecord
 
 

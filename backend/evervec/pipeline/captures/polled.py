@@ -11,7 +11,7 @@ from evervec.store.attached import attachments, capture
 from evervec.store.attached.changes import Backlog, Taken
 from evervec.store.captures import polling
 from evervec.store.captures.polling import Look, Position
-from evervec.store.session import Database, ReadTx, Tx
+from evervec.store.database.session import Database, ReadTx, Tx
 
 POSITION: Final = "position"
 """The place of the position in the cursor of a source."""

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from evervec.store.attached import changes
 from evervec.store.attached.changes import Backlog, Taken
-from evervec.store.session import Database, Tx
+from evervec.store.database.session import Database, Tx
 
 NOTHING = Backlog(0, 0.0)
 

@@ -6,9 +6,9 @@ from uuid import UUID
 from evervec.errors import Refused
 from evervec.store import datasets, messages
 from evervec.store.attached import failures as attached_failures
+from evervec.store.database.session import Database
 from evervec.store.embeddings import rows
 from evervec.store.schema.embeddables import BY_NAME
-from evervec.store.session import Database
 
 EXTRACTION, ATTACHED = "extraction", "attached"
 _MOST = 2**63 - 1

@@ -15,9 +15,9 @@ from evervec.errors import PoolerError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
+from evervec.store.database.session import Database
 from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider, ProviderDraft
-from evervec.store.session import Database
 
 logger = log.get("providers")
 

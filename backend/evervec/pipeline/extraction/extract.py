@@ -17,8 +17,8 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
 from evervec.store import knowledge, messages
+from evervec.store.database.session import Database, Tx
 from evervec.store.messages import ClaimedMessage
-from evervec.store.session import Database, Tx
 
 logger = log.get("extract")
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from evervec.domain.documents.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.store import documents
+from evervec.store.database.session import Database
 from evervec.store.documents import StoredDocument
 from evervec.store.runs import RunCounts
-from evervec.store.session import Database
 
 GONE = "gone"
 

@@ -27,9 +27,9 @@ from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
 from evervec.store import datasets, runs, sources
 from evervec.store.attached import changes
+from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
-from evervec.store.session import Database, Tx
 
 logger = log.get("index")
 

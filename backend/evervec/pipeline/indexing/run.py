@@ -16,11 +16,11 @@ from evervec.pipeline.indexing.plan import ChangePlan, Planner
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
 from evervec.store import documents, runs
+from evervec.store.database.session import Database, Tx
 from evervec.store.documents import WriteResult
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.runs import RunCounts, RunRecord
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Database, Tx
 
 IDS_TOGETHER = 500
 """Ids that are handled together: named records, chunks to ring for, documents to remove."""

@@ -20,9 +20,9 @@ from evervec.sources.files.roots import Root
 from evervec.sources.sql.description import SourceDescription
 from evervec.sources.sql.loading import describe
 from evervec.store import datasets, sources
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.foreign.reader import ForeignTables, open_foreign
-from evervec.store.session import Database
 from evervec.store.sources import SourceRecord
 
 NAMED_PATHS = 5

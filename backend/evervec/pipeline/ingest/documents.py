@@ -17,10 +17,10 @@ from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents, sources
+from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Tx
 
 TOGETHER = 64
 TOGETHER_CHARACTERS = 2_000_000

@@ -13,9 +13,9 @@ from evervec.pipeline.resources import Resources
 from evervec.sources.sql import records
 from evervec.sources.sql.description import SourceDescription
 from evervec.store import datasets, documents, runs, sources
+from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.foreign.reader import Change, ForeignTables, open_foreign
-from evervec.store.session import Database, Tx
 from evervec.store.sources import SourceRecord
 
 OVERLAP = timedelta(seconds=60)

@@ -17,9 +17,9 @@ from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors import difference
 from evervec.pipeline.mirrors.difference import MirrorDifference
 from evervec.pipeline.mirrors.executors import Executors
+from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
-from evervec.store.session import ReadTx
 
 
 @dataclass(frozen=True)

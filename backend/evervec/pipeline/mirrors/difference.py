@@ -11,9 +11,9 @@ from evervec.domain.feed import Changes, Difference, FeedVectors, Ids, compare
 from evervec.mirror.index import DatasetIndex
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.executors import Executors
+from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
-from evervec.store.session import ReadTx
 
 REBUILD_ABOVE = 0.2
 """A mirror that differs in more than this share of its vectors is rebuilt instead of repaired."""

@@ -29,10 +29,10 @@ from evervec.pipeline.mirrors.relation import (
     unrelated,
 )
 from evervec.settings import Settings
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
-from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")
 

@@ -13,9 +13,9 @@ from evervec.mirror.filter import Filter
 from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.store import mirrors
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.embeddings import changes, vectors
 from evervec.store.schema.embeddables import BY_KIND
-from evervec.store.session import Database, ReadTx
 
 logger = log.get("mirror")
 

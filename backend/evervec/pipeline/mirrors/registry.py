@@ -11,9 +11,9 @@ from evervec import log
 from evervec.errors import MirrorBusyError, MirrorFolderError
 from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError, failure
 from evervec.settings import Settings
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import MirrorHolder
-from evervec.store.session import Database
 
 if TYPE_CHECKING:
     # FAISS takes a third of a second to import, which most commands do without

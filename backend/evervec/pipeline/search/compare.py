@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.store import datasets
+from evervec.store.database.session import Database
 from evervec.store.embeddings import vectors
 from evervec.store.embeddings.vectors import SearchHit
 from evervec.store.schema.embeddables import EMBEDDABLES
-from evervec.store.session import Database
 
 COMPARE_ROUNDS = 15
 HALF_PRECISION = 1e-3

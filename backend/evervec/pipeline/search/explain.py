@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import plan
 from evervec.store import monitor
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.pipeline.mirrors.registry import Mirrors
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
 from evervec.store.embeddings.vectors import SearchHit
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
-from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.mirror.filter import Filter

@@ -15,11 +15,11 @@ from evervec.errors import Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
 from evervec.store import datasets, monitor
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.embeddings import changes, duplicate_pairs, vectors
 from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
-from evervec.store.session import Database, ReadTx
 
 MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")

@@ -1,4 +1,4 @@
-"""The tasks that no worker could run, as the windows show and change them. PostgreSQL keeps no tasks, so it has none."""
+"""The tasks that no worker could run, as the entry points show and change them. PostgreSQL keeps no tasks, so it has none."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -25,11 +25,11 @@ from evervec.pipeline.status.run_report import (
 from evervec.sources.files.file_uris import path_of
 from evervec.store import documents, monitor, runs, sources
 from evervec.store.address.parsing import where
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.monitor import Coverage
 from evervec.store.runs import RunCounts, RunRecord, RunSeconds
 from evervec.store.schema.embeddables import CHUNK
-from evervec.store.session import Database, ReadTx
 from evervec.store.sources import SourceRecord
 
 Number = TypeVar("Number", int, float)

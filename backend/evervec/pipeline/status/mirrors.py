@@ -11,10 +11,10 @@ from uuid import UUID
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.mirror_check import AT_REST
 from evervec.store import datasets, mirrors
+from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.mirrors import LiveMirror, MeasuredRecall
-from evervec.store.session import ReadTx
 
 if TYPE_CHECKING:
     from evervec.mirror.disk.paths import MirrorPaths

@@ -1,4 +1,4 @@
-"""What all windows show: coverage by dataset and kind, its mirror, how far extraction is, failures, who embeds."""
+"""What all entry points show: coverage by dataset and kind, its mirror, how far extraction is, failures, who embeds."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,11 +14,11 @@ from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.attached import failures
 from evervec.store.batch import batch_queue
+from evervec.store.database.session import Database
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.rings.doorbell import worker_listens
 from evervec.store.schema import integrity
 from evervec.store.schema.integrity import TriggerProblem
-from evervec.store.session import Database
 
 
 @dataclass(frozen=True, kw_only=True)

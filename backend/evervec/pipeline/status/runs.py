@@ -8,9 +8,9 @@ from evervec.errors import Refused
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, monitor, runs, sources
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
-from evervec.store.session import Database
 
 POLL = 0.2
 """Seconds between two looks at a run that another process works on."""

@@ -16,8 +16,8 @@ from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents, leases
 from evervec.store.attached import changes
+from evervec.store.database.session import Database, Tx
 from evervec.store.documents import UnchunkedDocument
-from evervec.store.session import Database, Tx
 
 logger = log.get("janitor")
 

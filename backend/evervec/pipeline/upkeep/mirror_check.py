@@ -12,10 +12,10 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, mirrors
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.mirrors import LiveMirror
 from evervec.store.schema.integrity import TriggerProblem
-from evervec.store.session import Database
 
 if TYPE_CHECKING:
     from evervec.pipeline.mirrors.mirror import Mirror

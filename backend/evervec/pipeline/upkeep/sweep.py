@@ -16,8 +16,8 @@ from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.pipeline.upkeep.triggers import repair_triggers
 from evervec.queue.names import Lane
 from evervec.store import datasets, messages, runs
+from evervec.store.database.session import Database
 from evervec.store.embeddings import rows
-from evervec.store.session import Database
 
 logger = log.get("sweep")
 

@@ -6,9 +6,9 @@ from evervec.pipeline.attached.repair import compare_rearranged, mendable_captur
 from evervec.pipeline.embedding.embed import Until, never
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
+from evervec.store.database.session import Database
 from evervec.store.schema import integrity, populate
 from evervec.store.schema.integrity import TriggerProblem
-from evervec.store.session import Database
 
 logger = log.get("triggers")
 

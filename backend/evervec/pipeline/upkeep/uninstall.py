@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from evervec.errors import Refused
 from evervec.settings import Settings
 from evervec.store.attached import attachments
+from evervec.store.captures import slots
+from evervec.store.database.session import Database
 from evervec.store.schema import removal
 from evervec.store.schema.removal import Removal
-from evervec.store.session import Database
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ async def plan(database: Database, settings: Settings, *, force: bool = False) -
     """
     async with database.read() as tx:
         running = await removal.sessions(tx)
-        elsewhere = await attachments.elsewhere(tx)
-        found = await removal.plan(tx, database.schema)
+        made = await attachments.made(tx)
+        found = await removal.plan(tx, database.schema, [slots.name_of(one) for one in made.published])
     if found.dependent:
         raise Refused(
             reason=f"Nothing was removed: {', '.join(found.dependent)} would be lost, and Evervec did not make that. "
@@ -38,7 +39,7 @@ async def plan(database: Database, settings: Settings, *, force: bool = False) -
             reason=f"Nothing was removed: Evervec runs here, as {', '.join(running)}. Stop it first; with --force it fails."
         )
     found.left += [
-        f"what was made in another database for table {name}: run `evervec detach` before" for name in elsewhere
+        f"what was made in another database for table {name}: run `evervec detach` before" for name in made.elsewhere
     ]
     found.left += _outside(settings)
     return found

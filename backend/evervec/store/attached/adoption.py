@@ -20,9 +20,9 @@ from evervec.store.attached.changes import KEYS
 from evervec.store.attached.keys import json_of, loads, texts
 from evervec.store.attached.rows import chosen, reading, relation
 from evervec.store.attached.shape import TABLE_COLUMNS
-from evervec.store.connections import EXTENSION_SCHEMA, quoted
+from evervec.store.database.connections import EXTENSION_SCHEMA, quoted
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import vector_wire, vectors
-from evervec.store.session import ReadTx, Tx
 
 LARGEST: Final = "3.4e38"
 """What a number of a vector stays below."""

@@ -1,5 +1,6 @@
 """Attachments: those with work, where the taking in of each is, and whether it is still the one that was read."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -8,7 +9,7 @@ import orjson
 
 from evervec.domain.sources import SourceType
 from evervec.store import leases
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 ATTACHMENT_LEASE = "attached:"
 """The lease of whoever takes rows of an attachment in, followed by the id of its source."""
@@ -49,15 +50,26 @@ async def watched(tx: ReadTx) -> dict[UUID, bool]:
     return {row["id"]: row["has_work"] for row in await tx.fetch(WATCHED_ATTACHMENTS)}
 
 
-async def elsewhere(tx: ReadTx) -> list[str]:
-    """Return the attachments that made something in another database; none in an installation that is older than these."""
+@dataclass(frozen=True)
+class Made:
+    """What attachments made beside triggers in our schema: `published` in our database, and of which tables in another."""
+
+    published: list[UUID]
+    elsewhere: list[str]
+
+
+async def made(tx: ReadTx) -> Made:
+    """Return what attachments made that does not go with our schema; an older installation has none of it."""
     if await tx.fetchval("SELECT to_regclass('sources') IS NULL"):
-        return []
+        return Made([], [])
     rows = await tx.fetch(
-        "SELECT name FROM sources WHERE type = 'attached' AND url_encrypted IS NOT NULL "
-        "AND spec #>> '{description,capture}' <> 'poll' ORDER BY name"
+        "SELECT id, name, url_encrypted IS NULL AS is_here, spec #>> '{description,capture}' AS capture FROM sources "
+        "WHERE type = 'attached' ORDER BY name"
     )
-    return [row["name"] for row in rows]
+    return Made(
+        [row["id"] for row in rows if row["is_here"] and row["capture"] == "logical"],
+        [row["name"] for row in rows if not row["is_here"] and row["capture"] != "poll"],
+    )
 
 
 async def keep(tx: Tx, source_id: UUID, generation: int) -> bool:

@@ -12,9 +12,9 @@ from evervec.errors import ConflictError, SourceError, TableBusyError
 from evervec.store.attached import triggers
 from evervec.store.attached.changes import ask_comparison
 from evervec.store.attached.triggers import function_body, function_name
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Database, ReadTx, Tx
 from evervec.store.schema.triggers import SAFE
-from evervec.store.session import Database, ReadTx, Tx
 
 LOCK_MILLISECONDS = 500
 """Longest wait for the table: whoever writes to it queues behind us meanwhile."""
@@ -45,7 +45,7 @@ FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.re
 WHERE c.oid = $1 OR NOT c.relispartition ORDER BY c.oid <> $1, c.oid
 """
 # by oid: a partition may be exchanged for one of the same name
-PARTS = """
+PARTITIONS = """
 WITH RECURSIVE parts AS (
     SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = $1
     UNION SELECT i.inhrelid FROM pg_inherits i JOIN parts p ON p.oid = i.inhparent
@@ -76,7 +76,7 @@ async def parts(tx: ReadTx, table: AttachedTable) -> str | None:
 
     Those that come or go with their rows fire no trigger.
     """
-    found: str | None = await tx.fetchval(PARTS, table.oid)
+    found: str | None = await tx.fetchval(PARTITIONS, table.oid)
     return found
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from evervec.domain.attachment import Key
 from evervec.store.attached import keys
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 EVERY_ROW = "[]"
 """The key that stands for all rows: the table was truncated, or was written while its triggers were off."""

@@ -8,8 +8,8 @@ import orjson
 
 from evervec.domain.attachment import Key
 from evervec.store import documents
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.documents import StoredDocument
-from evervec.store.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

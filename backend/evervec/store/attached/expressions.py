@@ -11,8 +11,8 @@ import asyncpg
 
 from evervec.domain.attachment import AttachedColumn
 from evervec.errors import SourceError
-from evervec.store.connections import quoted
-from evervec.store.session import Tx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Tx
 
 BYTES = "bytea"
 PROBE_PREFIX = "evervec_probe_"

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 
 from evervec.domain.attachment import Key
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from evervec.domain.attachment import AttachedTable, Key
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 
 AS_IT_IS: Final = ("{}", "{}::{}")
 # JSON shows a time in the zone of the session that writes it, and a number with the zeros that it was written with

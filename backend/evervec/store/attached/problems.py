@@ -9,8 +9,8 @@ from evervec.store.attached import triggers
 from evervec.store.attached.capture import MEMBERS, locate, present
 from evervec.store.attached.shape import TABLE_COLUMNS
 from evervec.store.attached.triggers import CaptureTrigger, function_body, function_name
+from evervec.store.database.session import ReadTx
 from evervec.store.schema.integrity import SWITCHED
-from evervec.store.session import ReadTx
 
 FUNCTION = """
 SELECT prosrc AS body, prosecdef AND proconfig @> ARRAY['search_path=pg_catalog, pg_temp'] AS safe

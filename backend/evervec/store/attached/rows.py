@@ -11,8 +11,8 @@ import orjson
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.errors import RowsUnreadableError, SourceError
 from evervec.store.attached.keys import dumps, json_of, loads, texts, value_of
-from evervec.store.connections import quoted
-from evervec.store.session import ReadTx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import ReadTx
 
 PARAMETER_TYPES = ("bigint", "bigint", "text[]")
 """Of the parameters of `read` after the keys: most bytes of a text, most bytes together, the keys as JSON."""

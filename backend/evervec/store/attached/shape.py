@@ -9,8 +9,8 @@ from evervec.domain.attachment import AttachedColumn, AttachedTable
 from evervec.errors import MissingRightsError, SourceError
 from evervec.store.attached.expressions import Expressions, filled_in, joined, resolved
 from evervec.store.attached.keys import FORMS
-from evervec.store.connections import quoted
-from evervec.store.session import Database, Tx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Database, Tx
 
 TIMES: Final = ("timestamp with time zone", "timestamp without time zone")
 TRIGGERED: Final = "rp"

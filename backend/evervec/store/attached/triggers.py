@@ -11,7 +11,7 @@ from uuid import UUID
 from evervec.domain.attachment import AttachedTable
 from evervec.store.attached.changes import EVERY_ROW
 from evervec.store.attached.keys import json_of
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 
 ALWAYS, ORIGIN, REPLICA = "A", "O", "R"
 ROW, INSERT, DELETE, UPDATE, TRUNCATE = 1, 4, 8, 16, 32

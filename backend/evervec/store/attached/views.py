@@ -9,9 +9,9 @@ import asyncpg
 from evervec.domain.attachment import AttachedTable
 from evervec.errors import Refused
 from evervec.store.attached.keys import value_of
-from evervec.store.connections import quoted
-from evervec.store.rights import CHUNKS_VIEW
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.connections import quoted
+from evervec.store.database.rights import CHUNKS_VIEW
+from evervec.store.database.session import ReadTx, Tx
 
 LONGEST_NAME = 63
 """Bytes of a name that PostgreSQL does not cut."""

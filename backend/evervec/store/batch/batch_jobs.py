@@ -10,9 +10,9 @@ from uuid import UUID
 from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
 from evervec.domain.text import clean
 from evervec.errors import Refused, UnknownBatchJobError
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
-from evervec.store.session import ReadTx, Tx
 
 JOB_COUNTS = ("rows", "texts", "ready", "failed", "dropped", "returned", "strays")
 """The counters in `stats`: rows in the job and texts sent for them; rows that got a vector, that failed, that changed or

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import (
     CLAIM_ROWS,
@@ -16,7 +17,6 @@ from evervec.store.embeddings.rows import (
     ClaimedRow,
 )
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
-from evervec.store.session import ReadTx, Tx
 
 TRIES = "(CASE WHEN w.content_hash = e.content_hash THEN w.batch_tries ELSE 0 END)"
 MARKED = "(w.deferred AND w.content_hash = e.content_hash)"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from evervec.domain.documents.document import IncomingDocument, Media
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.session import ReadTx, Tx
 
 MOST_DESCRIBING_JOBS = 2
 """How many jobs may fail to describe a file."""

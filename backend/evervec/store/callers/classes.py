@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement, ColumnClause
 
 from evervec.errors import Refused
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 
 
 def mapper_of(given: object) -> Mapper[object]:

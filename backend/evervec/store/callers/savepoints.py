@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from evervec.errors import Refused
-from evervec.store import rights
 from evervec.store.attached.shape import USUAL_PATH
 from evervec.store.batch import batch_jobs
-from evervec.store.session import DRIVER_ERRORS, Database, Lender, ReadTx, Tx
+from evervec.store.database import rights
+from evervec.store.database.session import DRIVER_ERRORS, Database, Lender, ReadTx, Tx
 
 PLACE = (
     "SELECT current_database() || ' at ' || coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a socket')"

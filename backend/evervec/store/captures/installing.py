@@ -8,7 +8,7 @@ from evervec.errors import MissingOutboxRightsError
 from evervec.store.attached import capture, changes, problems
 from evervec.store.captures import outbox
 from evervec.store.captures.other_database import OtherDatabase
-from evervec.store.session import Tx
+from evervec.store.database.session import Tx
 
 REMOVED_RECORDS = 10_000
 ADMINISTRATOR_LOCK = "5s"

@@ -18,7 +18,7 @@ from evervec.errors import (
     ServerTooOldError,
     SourceError,
 )
-from evervec.store.session import Database
+from evervec.store.database.session import Database
 
 LEAST_OTHER_POSTGRES: Final = 13
 OTHER_POOL: Final = 4

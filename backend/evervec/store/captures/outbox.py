@@ -8,8 +8,8 @@ from uuid import UUID
 
 from evervec.errors import SourceError
 from evervec.store.attached.triggers import FUNCTION_PREFIX, function_name
-from evervec.store.connections import quoted
-from evervec.store.session import ReadTx, Tx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import ReadTx, Tx
 
 RECORDS: Final = "attached_changes"
 SAID: Final = "Made by Evervec for attached tables, and removed when the last of them is detached."

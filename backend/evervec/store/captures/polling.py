@@ -11,8 +11,8 @@ from evervec.domain.attachment import AttachedColumn, AttachedTable, Key
 from evervec.store.attached.keys import json_of, loads, texts, value_of
 from evervec.store.attached.rows import reading, relation
 from evervec.store.attached.shape import TIMES
-from evervec.store.connections import quoted
-from evervec.store.session import ReadTx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import ReadTx
 
 XIDS: Final = 2**32
 """Transaction ids in a row; the server counts on in 64 bits."""

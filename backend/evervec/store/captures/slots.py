@@ -15,8 +15,8 @@ from evervec.store.attached.keys import json_of_texts, loads
 from evervec.store.attached.rows import relation
 from evervec.store.attached.triggers import FUNCTION_PREFIX
 from evervec.store.captures.pgoutput import Everything, Messages
-from evervec.store.connections import quoted
-from evervec.store.session import Database, ReadTx, Tx
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Database, ReadTx, Tx
 
 SLOT_SECONDS: Final = 30
 """Longest wait for a new slot: it waits until all transactions have ended that were open when it was asked for."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from evervec.domain.feed import Changes, DatabaseIdentity, Digest, FeedVectors, Ids, Watermark
 from evervec.errors import FeedError
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import vector_wire
-from evervec.store.session import ReadTx, Tx
 
 PARSE_BYTES = 1 << 17
 """Bytes that are parsed at a time: the event loop is blocked for less than a millisecond."""

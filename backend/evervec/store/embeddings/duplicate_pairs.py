@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from evervec.store import datasets
+from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import vectors
 from evervec.store.schema.embeddables import Embeddable
-from evervec.store.session import ReadTx
 
 COMPARED_BELOW = 1_000
 """Fewer rows than this are all compared with each other: half a million pairs, in less than a second."""

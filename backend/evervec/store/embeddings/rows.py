@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.schema.predicates import PENDING
-from evervec.store.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)

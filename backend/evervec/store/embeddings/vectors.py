@@ -12,10 +12,11 @@ import orjson
 from numpy.typing import NDArray
 
 from evervec import log
-from evervec.store import datasets, rights
+from evervec.store import datasets
+from evervec.store.database import rights
+from evervec.store.database.session import AutocommitConnection, Database, ReadTx, Tx
 from evervec.store.embeddings import vector_wire
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
-from evervec.store.session import AutocommitConnection, Database, ReadTx, Tx
 
 logger = log.get("vectors")
 

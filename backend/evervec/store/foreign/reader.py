@@ -21,8 +21,8 @@ from evervec.errors import (
     SourceDownError,
     SourceError,
 )
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.foreign.tables import INDEXED, Columns, DescribedTable, Query, inspect
-from evervec.store.session import Database, ReadTx
 
 RECORD_BATCH: Final = 1_000
 """Records that are yielded at a time, and ids that one query looks up."""

@@ -8,7 +8,7 @@ from typing import Final, Literal, Protocol
 import asyncpg
 
 from evervec.errors import SourceError
-from evervec.store.session import ReadTx
+from evervec.store.database.session import ReadTx
 
 KeyType = Literal["integer", "text", "uuid"]
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.rings.listener import Listener
-from evervec.store.session import Database, ReadTx
 
 logger = log.get("rings")
 

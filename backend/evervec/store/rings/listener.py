@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from evervec import log
 from evervec.errors import DatabaseRefusedError, EvervecError, PoolerError
-from evervec.store.session import DRIVER_ERRORS, Database
+from evervec.store.database.session import DRIVER_ERRORS, Database
 
 logger = log.get("rings")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import asyncpg
 
 from evervec.errors import MigrationRightsError, PgvectorMissingError
-from evervec.store.connections import EXTENSION_SCHEMA, quoted
-from evervec.store.rights import VERSION_TABLE
+from evervec.store.database.connections import EXTENSION_SCHEMA, quoted
+from evervec.store.database.rights import VERSION_TABLE
+from evervec.store.database.session import Database, ReadTx, Tx
 from evervec.store.schema import ledger, moving
-from evervec.store.session import Database, ReadTx, Tx
 
 # Supabase keeps extensions apart; a role may be without rights on `public`
 ROOM_FOR_EXTENSION = """

@@ -7,9 +7,9 @@ them. Then rows are written that nobody notices, so a repair also has the rows o
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema import triggers
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
-from evervec.store.session import ReadTx, Tx
 
 REPAIR_LOCK_SECONDS = 2
 """Longest wait for a table that somebody else has locked; the next pass tries again."""

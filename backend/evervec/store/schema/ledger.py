@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from evervec.store.connections import quoted
-from evervec.store.rights import VERSION_TABLE
-from evervec.store.session import ReadTx
+from evervec.store.database.connections import quoted
+from evervec.store.database.rights import VERSION_TABLE
+from evervec.store.database.session import ReadTx
 
 OPENING = "Evervec made: "
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import asyncpg
 
-from evervec.store import checks, rights
-from evervec.store.refusals import refusal, translate
+from evervec.store.database import checks, rights
+from evervec.store.database.refusals import refusal, translate
+from evervec.store.database.session import DRIVER_ERRORS, Database
 from evervec.store.schema import integrity
-from evervec.store.session import DRIVER_ERRORS, Database
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -1,8 +1,8 @@
 """Moves the tables of older versions out of `public`, and leaves views under their old names."""
 
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import ReadTx
 from evervec.store.schema import triggers
-from evervec.store.session import ReadTx
 
 OLD_SCHEMA = "public"
 OLD_REVISIONS = ("0001", "0002", "0003", "0004", "0005")

@@ -7,9 +7,9 @@ documents from before their hashes were stored.
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from evervec.store.database.session import Database
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 from evervec.store.schema.triggers import content_hash
-from evervec.store.session import Database
 
 
 @dataclass(frozen=True)

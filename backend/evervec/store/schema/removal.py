@@ -1,18 +1,18 @@
 """What an installation consists of in a database, what of others hangs on it, and its removal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
 from evervec.errors import ConflictError, Refused
-from evervec.store import rights
-from evervec.store.captures import slots
-from evervec.store.connections import EXTENSION_SCHEMA, quoted
-from evervec.store.rights import VERSION_TABLE
+from evervec.store.database import rights
+from evervec.store.database.connections import EXTENSION_SCHEMA, quoted
+from evervec.store.database.rights import VERSION_TABLE
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.schema import ledger, moving, views
 from evervec.store.schema.ledger import Ledger
-from evervec.store.session import Database, ReadTx
 
 REMOVAL_LOCK_SECONDS = 10
 """Longest wait for the tables; who holds them is named then."""
@@ -95,10 +95,6 @@ WHERE d.deptype IN ('n', 'a') AND NOT EXISTS (SELECT FROM own WHERE own.class = 
                   WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i')
 ORDER BY 1
 """
-ATTACHED = """
-SELECT id, view, url_encrypted IS NULL AND spec #>> '{{description,capture}}' = 'logical' AS is_published
-FROM {schema}.sources WHERE type = 'attached'
-"""
 SLOTS = (
     "SELECT slot_name FROM pg_replication_slots WHERE slot_name = ANY($1) AND database = current_database() ORDER BY 1"
 )
@@ -130,8 +126,11 @@ class Removal:
     relations: list[int] = field(default_factory=list)
 
 
-async def plan(tx: ReadTx, schema: str) -> Removal:
-    """Return what is to be removed. Raises `Refused` if nothing of Evervec is there, or another role owns it."""
+async def plan(tx: ReadTx, schema: str, published: Sequence[str] = ()) -> Removal:
+    """Return what is to be removed; `published` are the names of slots and publications of attached tables.
+
+    Raises `Refused` if nothing of Evervec is there, or another role owns it.
+    """
     from evervec.store.schema.models import metadata
 
     await _require_owner(tx, schema)
@@ -139,10 +138,10 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
     made = await ledger.read(tx, schema)
     tables = [*(table.name for table in metadata.tables.values()), VERSION_TABLE]
     old = [*moving.OLD_TABLES, moving.OLD_VIEW]
-    attached = await _attached(tx, schema)
-    shown = [*rights.READ_VIEWS, *(row["view"] for row in attached if row["view"] is not None)]
-    published = [slots.name_of(row["id"]) for row in attached if row["is_published"]]
-    items = await tx.fetch(OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW, published)
+    shown = [*rights.READ_VIEWS, *await _views(tx, schema)]
+    items = await tx.fetch(
+        OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW, list(published)
+    )
     own = ([item["class"] for item in items], [item["oid"] for item in items])
     found = Removal(relations=[item["oid"] for item in items if item["kind"] in ("table", "view")])
     found.dependent = _names(await tx.fetch(DEPENDENT, *own))
@@ -154,18 +153,19 @@ async def plan(tx: ReadTx, schema: str) -> Removal:
     if (database := await tx.fetchval(SETTING, path)) is not None:
         found.objects.append(f"setting search_path of database {database}")
         found.statements.append(f"ALTER DATABASE {database} RESET search_path")
-    for row in await tx.fetch(SLOTS, published):  # last: no rollback brings a slot back
+    for row in await tx.fetch(SLOTS, list(published)):  # last: no rollback brings a slot back
         found.objects.append(f"replication slot {row['slot_name']}")
         found.statements.append(f"SELECT pg_catalog.pg_drop_replication_slot('{row['slot_name']}')")
     return found
 
 
-async def _attached(tx: ReadTx, schema: str) -> list[Any]:
-    """Return the attached tables, with the names of their views; an older version had neither views nor slots."""
+async def _views(tx: ReadTx, schema: str) -> list[str]:
+    """Return the views of attached tables; an older version had none."""
+    place = f"{quoted(schema)}.sources"
     known = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'view')"
-    if not await tx.fetchval(known, f"{quoted(schema)}.sources"):
+    if not await tx.fetchval(known, place):
         return []
-    return await tx.fetch(ATTACHED.format(schema=quoted(schema)))
+    return [row["view"] for row in await tx.fetch(f"SELECT view FROM {place} WHERE view IS NOT NULL")]
 
 
 async def _require_owner(tx: ReadTx, schema: str) -> None:

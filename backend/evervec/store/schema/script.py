@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from io import StringIO
 
 from evervec.errors import SchemaMismatchError
-from evervec.store import checks, rights
-from evervec.store.connections import quoted
+from evervec.store.database import checks, rights
+from evervec.store.database.connections import quoted
+from evervec.store.database.session import Database
 from evervec.store.schema import installation, migrations, moving, triggers, views
 from evervec.store.schema.installation import Preparation
-from evervec.store.session import Database
 
 INTRODUCTION = """\
 -- Brings the schema {schema} from revision {at} to {to}: {what}.

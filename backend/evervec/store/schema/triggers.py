@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from evervec.domain.text import BLANK_PATTERN
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 

@@ -6,8 +6,8 @@ Both name the width of the active space, or no index would fit: `evervec_show_ve
 from collections.abc import Iterator
 from typing import Final
 
-from evervec.store.connections import quoted
-from evervec.store.rights import CHUNKS_VIEW
+from evervec.store.database.connections import quoted
+from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, Embeddable
 from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from evervec.errors import MissingRightsError
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 
 VERSION_TABLE = "alembic_version"
 CHUNKS_VIEW = "attached_chunks"

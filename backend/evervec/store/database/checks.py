@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from evervec.errors import SchemaMismatchError, ServerTooOldError
-from evervec.store.connections import quoted
+from evervec.store.database.connections import quoted
 
 LEAST_POSTGRES = 15
 LEAST_PGVECTOR = (0, 8, 4)

@@ -11,11 +11,11 @@ import asyncpg
 
 from evervec import log
 from evervec.errors import ConflictError, DatabaseDownError, SchemaMismatchError
-from evervec.store import checks, rights
 from evervec.store.address.address import seconds
 from evervec.store.address.parsing import where
-from evervec.store.connections import Connections
-from evervec.store.refusals import refusal, translate, unusable_address
+from evervec.store.database import checks, rights
+from evervec.store.database.connections import Connections
+from evervec.store.database.refusals import refusal, translate, unusable_address
 
 LOCK_SECONDS = 0.1
 

@@ -69,6 +69,36 @@ def test_a_table_is_attached_followed_searched_and_detached(evervec: Command, ar
     evervec("detach", "public.articles").refused("No table 'public.articles' is attached")
 
 
+def test_the_least_that_has_to_be_said_is_the_text_and_where_rows_belong(evervec: Command, articles: str) -> None:
+    done = evervec(
+        "attach",
+        "articles",
+        "--columns",
+        "title,body",
+        "--dataset-column",
+        "tenant",
+        "--where",
+        "author <> 3",
+        "--wait",
+    )
+    assert done.code == 0, done
+    (one,) = evervec("attachments", "--json").document()["attachments"]
+    assert (one["project"], one["datasets"], one["documents"]) == ("tables", ["t0", "t1", "t2"], 10)
+    sql(articles, "CREATE TABLE public.new (id int PRIMARY KEY, title text)")
+    planned = evervec("attach", "new", "--columns", "title", "--dataset", "new", "--dry-run")
+    assert "tables/new: its size is not known before an ANALYZE" in planned.out
+
+
+def test_a_dry_run_does_not_make_a_view_that_was_dropped(evervec: Command, articles: str) -> None:
+    assert evervec(*ATTACH).code == 0
+    sql(articles, "DROP VIEW evervec.articles")
+    there = "SELECT to_regclass('evervec.articles') IS NOT NULL AS there"
+    assert evervec(*ATTACH, "--dry-run").code == 0
+    assert not sql(articles, there)[0]["there"]
+    assert evervec(*ATTACH).code == 0
+    assert sql(articles, there)[0]["there"]
+
+
 def test_attaching_twice_changes_nothing_and_another_description_needs_replace(evervec: Command, articles: str) -> None:
     assert evervec(*ATTACH, "--wait").code == 0
     before = sql(articles, "SELECT id, xmin::text FROM evervec.documents ORDER BY id")

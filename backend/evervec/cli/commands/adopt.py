@@ -43,7 +43,7 @@ def adopt(
     if (text, columns, template) != (None, None, None):
         described = describe(
             table=table,
-            project=project or "",
+            project=project or attach.DEFAULT_PROJECT,
             dataset=dataset,
             text=text,
             columns=attach.names(columns),

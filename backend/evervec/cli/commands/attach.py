@@ -22,7 +22,8 @@ from evervec.sources.attached.description import AttachmentDescription, describe
 from evervec.sources.sql.loading import expanded
 
 Table = Annotated[str, typer.Argument(metavar="TABLE", help='articles, public.articles or shop."odd.name".')]
-InProject = Annotated[str, typer.Option("--project", metavar="NAME", help="The project of its dataset.")]
+InProject = Annotated[str, typer.Option("--project", metavar="NAME", help="The project, made if it is new.")]
+DEFAULT_PROJECT = "tables"
 Text = Annotated[str | None, typer.Option(metavar="SQL", help="Its text: an expression over its columns.")]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Its text: the values of these columns, joined.")]
 Template = Annotated[
@@ -79,7 +80,7 @@ Done = tuple[Attached, Progress | None, int]
 
 def attach(
     table: Table,
-    project: InProject,
+    project: InProject = DEFAULT_PROJECT,
     dataset: InDataset = None,
     dataset_column: ByColumn = None,
     dataset_name: NameOf = "{value}",
@@ -167,7 +168,8 @@ def _show(done: Attached, progress: Progress | None, embedded: int) -> None:
     target = f"{done.project}/{done.dataset or f'({done.dataset_column})'}"
     match done.state:
         case "planned":
-            output.echo(f"{done.table} would be attached to {target}: about {counted(done.rows, 'row')}.")
+            size = f"about {counted(done.rows, 'row')}" if done.rows else "its size is not known before an ANALYZE"
+            output.echo(f"{done.table} would be attached to {target}: {size}.")
             output.echo(f"Key {', '.join(done.key)}; changes of {', '.join(done.reads)} count.", indent=2)
             output.info("Nothing was done.")
             return
@@ -178,7 +180,8 @@ def _show(done: Attached, progress: Progress | None, embedded: int) -> None:
             if done.view:
                 output.echo(f"From SQL: {done.view}", indent=2)
     if progress is None:
-        output.info(f"Workers take about {counted(done.rows, 'row')} in: see `evervec attachments`.")
+        which = f"about {counted(done.rows, 'row')}" if done.rows else "its rows"
+        output.info(f"Workers take {which} in: see `evervec attachments`.")
     else:
         output.echo(f"{counted(progress.taken_in, 'row')} taken in, {embedded:,} embedded here.")
 
@@ -190,7 +193,7 @@ def attachments(project: Project = None, as_json: Json = False) -> None:
         output.document({"attachments": found})
         return
     if not found:
-        output.echo("No table is attached. Attach one with `evervec attach TABLE --project NAME --dataset NAME`.")
+        output.echo("No table is attached. Attach one with `evervec attach TABLE --columns A,B --dataset NAME`.")
         return
     output.table(("table", "state", "rows", "pending", "failed", "changes", "dataset"), [_row(one) for one in found])
     for one in found:

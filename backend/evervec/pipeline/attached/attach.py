@@ -77,7 +77,7 @@ class _Request:
 class Attached:
     """What became of a request: `state` is `attached`, `replaced`, `unchanged`, or `planned` for a dry run.
 
-    `rows` is the planner's estimate, `reads` are the columns whose changes count, `view` is what SQL reads, `seconds` how
+    `rows` is the planner's estimate, 0 before an ANALYZE, `reads` are the columns whose changes count, `view` is what SQL reads, `seconds` how
     long it took until the table's writers could go on.
     """
 

@@ -4,10 +4,13 @@ Offline (`evervec migrate --sql`) the migrations alone are printed; `store/schem
 """
 
 import asyncio
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from alembic import context
 from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.dialects.postgresql.base import ischema_names
@@ -44,18 +47,28 @@ def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
     if type_ == "schema":
         return name == models.metadata.schema
     if type_ == "table":
-        return name != "alembic_version"
+        # partitions belong to their spaces, too
+        return name != "alembic_version" and re.fullmatch(r"embeddings_\d+", name or "") is None
     return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
 
 
+def functions_of(step: MigrationInfo | None, schema: str) -> Iterator[str]:
+    """Install the functions of triggers with a migration that they would not work without: no writer comes in between."""
+    made = step.up_revision if step is not None and step.is_upgrade else None
+    if made is not None and getattr(made.module, "installs_functions", False):
+        yield from (*triggers.install(schema), *views.install(schema))
+
+
 def run(connection: Connection, schema: str) -> None:
-    def alone(**_: Any) -> None:
+    def applied(*, step: MigrationInfo | None = None, **_: Any) -> None:
         # the first migration needs the type vector; the others must not see tables of other programs in its schema
         connection.exec_driver_sql(f"SET search_path = {quoted(schema)}")
+        for statement in functions_of(step, schema):
+            connection.exec_driver_sql(statement)
 
     at = MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_heads()
     if at not in ((), HEAD):
-        alone()
+        applied()
     connection.commit()
     # or autogenerate would take our schema, which the search path begins with, for one that needs no name
     connection.dialect.default_schema_name = moving.OLD_SCHEMA
@@ -67,7 +80,7 @@ def run(connection: Connection, schema: str) -> None:
         transaction_per_migration=True,
         version_table_schema=schema,
         include_schemas=True,
-        on_version_apply=alone,
+        on_version_apply=applied,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -87,8 +100,10 @@ async def online() -> None:
 
 
 def offline(schema: str) -> None:
-    def alone(**_: Any) -> None:
+    def applied(*, step: MigrationInfo | None = None, **_: Any) -> None:
         say(f"SET search_path = {quoted(schema)}")
+        for statement in functions_of(step, schema):
+            say(statement)
 
     context.configure(
         dialect_name="postgresql",
@@ -97,7 +112,7 @@ def offline(schema: str) -> None:
         literal_binds=True,
         transaction_per_migration=True,
         version_table_schema=schema,
-        on_version_apply=alone,
+        on_version_apply=applied,
     )
     printing = context.get_context().impl
 

@@ -10,7 +10,8 @@ class Embeddable:
     `text` is the SQL expression of the vector text over the columns of alias `r`; a NULL or blank text means there
     is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row. `place` is the
     SQL record `(document, heading, first line, last line)` over the same columns, NULL for what is no part of anything;
-    `whole` is the table of the documents that these rows are parts of.
+    `whole` is the table of the documents that these rows are parts of; `space` the column that says for which space a row
+    was made, 0 for every one of its dataset.
     """
 
     kind: int
@@ -22,6 +23,7 @@ class Embeddable:
     dataset: str = "dataset_id"
     place: str = "NULL::record"
     whole: str | None = None
+    space: str | None = None
 
 
 MESSAGE = Embeddable(1, "message", "messages", "r.content", ("content",))
@@ -37,6 +39,7 @@ CHUNK = Embeddable(
     ("vector_text",),
     place="(SELECT (d.uri, r.heading, r.line_start, r.line_end, d.key, d.fields) FROM documents d WHERE d.id = r.document_id)",
     whole="documents",
+    space="space_id",
 )
 
 EMBEDDABLES = (MESSAGE, TOPIC, ATOM, CHUNK)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from evervec.domain.text import BLANK_PATTERN
 from evervec.store.database.connections import quoted
+from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 
@@ -20,7 +21,7 @@ SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 VECTOR_CHANGED = """
 BEGIN
     IF NEW.content_hash IS NULL OR NEW.embedding IS NULL THEN
-        NEW.embedding := NULL; NEW.embedded_hash := NULL; NEW.space_id := NULL; NEW.embedded_at := NULL;
+        NEW.embedding := NULL; NEW.embedded_hash := NULL; NEW.embedded_at := NULL;
     END IF;
     IF OLD.embedding IS NOT NULL AND (NEW.embedding IS NULL OR NEW.dataset_id <> OLD.dataset_id) THEN
         INSERT INTO {schema}.vector_tombstones (vector_id, dataset_id) VALUES (OLD.vector_id, OLD.dataset_id);
@@ -51,14 +52,16 @@ VECTOR_RESTORED = """
 DECLARE
     has_vector boolean;
 BEGIN
-    SELECT bool_or(embedding IS NOT NULL AND kind = NEW.kind AND row_id = NEW.row_id) INTO has_vector
-    FROM {schema}.embeddings WHERE (kind = NEW.kind AND row_id = NEW.row_id) OR vector_id = NEW.vector_id;
+    SELECT bool_or(embedding IS NOT NULL AND kind = NEW.kind AND row_id = NEW.row_id AND space_id = NEW.space_id)
+    INTO has_vector FROM {schema}.embeddings
+    WHERE (kind = NEW.kind AND row_id = NEW.row_id AND space_id = NEW.space_id) OR vector_id = NEW.vector_id;
     IF has_vector IS NULL THEN
         RETURN NEW; -- as nearly always: neither the row nor the id is taken
     ELSIF has_vector AND NEW.embedding IS NULL THEN
         RETURN NULL;
     END IF;
-    DELETE FROM {schema}.embeddings WHERE kind = NEW.kind AND row_id = NEW.row_id AND embedding IS NULL;
+    DELETE FROM {schema}.embeddings
+    WHERE kind = NEW.kind AND row_id = NEW.row_id AND space_id = NEW.space_id AND embedding IS NULL;
     DELETE FROM {schema}.embed_work w USING {schema}.embeddings e
     WHERE e.vector_id = NEW.vector_id AND e.embedding IS NULL AND w.vector_id = e.vector_id;
     UPDATE {schema}.embeddings SET vector_id = DEFAULT WHERE vector_id = NEW.vector_id AND embedding IS NULL;
@@ -72,68 +75,118 @@ BEGIN
     RETURN NEW;
 END"""
 
-TRACK = """
+# The default's space, before a dataset has one of its own; and of a row that a replica applies before its dataset.
+DEFAULT_SPACE = "(SELECT a.id FROM {schema}.embedding_spaces a WHERE a.state = 'active')"
+
+DATASET_ADDED = f"""
+BEGIN
+    NEW.space_id := coalesce(NEW.space_id, {DEFAULT_SPACE});
+    RETURN NEW;
+END"""
+
+# A row has a record for each space of its dataset; a chunk only for the space that it was made for.
+SPACES_OF_ROW = f"""
+    SELECT coalesce((SELECT d.space_id FROM {{schema}}.datasets d WHERE d.id = NEW.{{dataset}}), {DEFAULT_SPACE}) AS id
+    UNION ALL SELECT o.space_id FROM {{schema}}.dataset_spaces o WHERE o.dataset_id = NEW.{{dataset}}
+"""
+
+TRACK = f"""
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM {schema}.embeddings WHERE kind = {kind};
+        DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}};
         RETURN NULL;
     END IF;
-    IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.{key} IS DISTINCT FROM OLD.{key}) THEN
-        DELETE FROM {schema}.embeddings WHERE kind = {kind} AND row_id = OLD.{key};
+    IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.{{key}} IS DISTINCT FROM OLD.{{key}}) THEN
+        DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}} AND row_id = OLD.{{key}};
+    END IF;
+    IF TG_OP = 'UPDATE' AND ({{moved}}) THEN
+        DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}} AND row_id = NEW.{{key}}
+          AND space_id NOT IN (SELECT s.id FROM ({SPACES_OF_ROW}) s WHERE {{its_space}});
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        INSERT INTO {schema}.embeddings AS e (kind, row_id, dataset_id, content_hash)
-        VALUES ({kind}, NEW.{key}, NEW.{dataset}, {digest})
-        ON CONFLICT (kind, row_id) DO UPDATE
+        INSERT INTO {{schema}}.embeddings AS e (space_id, kind, row_id, dataset_id, content_hash)
+        SELECT s.id, {{kind}}, NEW.{{key}}, NEW.{{dataset}}, {{digest}} FROM ({SPACES_OF_ROW}) s WHERE {{its_space}}
+        ON CONFLICT (kind, row_id, space_id) DO UPDATE
         SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
         WHERE e.dataset_id <> EXCLUDED.dataset_id OR e.content_hash IS DISTINCT FROM EXCLUDED.content_hash;
     END IF;
     RETURN NULL;
 END"""
 
-# What needs the owner's rights when a provider is chosen, for roles that have none: only the active space's width is
-# accepted, and what other spaces were searched by goes.
-ACCEPT_SPACE = """
+# Of a document that is written for the present space, the chunks for the others are due.
+DOCUMENT_WRITTEN = """
+BEGIN
+    INSERT INTO {schema}.chunk_work (space_id, document_id)
+    SELECT o.space_id, NEW.id FROM {schema}.dataset_spaces o WHERE o.dataset_id = NEW.dataset_id
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END"""
+
+# What needs the owner's rights when a space is made, for roles that have none: a partition of its own, which only takes
+# vectors of its width. It is made apart and attached, which blocks nobody who reads or writes.
+ADD_SPACE = """
 DECLARE
     width integer;
     home text;
-    old regclass;
+    part text := 'embeddings_' || space;
 BEGIN
-    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active';
+    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
+    IF to_regclass(format('{schema}.%I', part)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space;
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    FOR old IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ '^embeddings_hnsw_[a-z]+_[0-9]+$'
-          AND c.relname !~ ('_' || space || '$') LOOP
-        EXECUTE 'DROP INDEX ' || old;
-    END LOOP;
-    ALTER TABLE {schema}.embeddings DROP CONSTRAINT IF EXISTS embeddings_width;
-    EXECUTE format(
-        'ALTER TABLE {schema}.embeddings ADD CONSTRAINT embeddings_width '
-        'CHECK (%s.vector_dims(embedding) = %s AND space_id = %s)', home, width, space
-    );
+    EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.embeddings INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)', part);
+    EXECUTE format('ALTER TABLE {schema}.%I ADD CONSTRAINT %I CHECK (space_id = %s AND %s.vector_dims(embedding) = %s)',
+        part, part || '_width', space, home, width);
+    EXECUTE format('ALTER TABLE {schema}.embeddings ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', part, space);
     PERFORM {schema}.{show}();
 END"""
 
-# The search indexes while no row has a vector: later they are built without blocking writers, which no function can do.
+# The vectors of a space that no dataset has any more; `false` if one has.
+DROP_SPACE = """
+DECLARE
+    part text := 'embeddings_' || space;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
+    IF EXISTS (SELECT FROM {schema}.datasets d WHERE d.space_id = space
+               UNION ALL SELECT FROM {schema}.dataset_spaces o WHERE o.space_id = space
+               UNION ALL SELECT FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active') THEN
+        RETURN false;
+    END IF;
+    IF to_regclass(format('{schema}.%I', part)) IS NOT NULL THEN
+        EXECUTE format('DELETE FROM {schema}.embed_work w USING {schema}.%I e WHERE e.vector_id = w.vector_id', part);
+        EXECUTE format('DROP VIEW IF EXISTS {schema}.%I', '{view}_' || space);
+        EXECUTE format('DROP TABLE {schema}.%I', part);
+        PERFORM {schema}.{show}();
+    END IF;
+    RETURN true;
+END"""
+
+# The search indexes while no row of a space has a vector: later they are built without blocking writers, which no function
+# can do.
 INDEX_SPACE = """
 DECLARE
     width integer;
     home text;
+    part text := 'embeddings_' || space;
+    filled boolean;
     one record;
 BEGIN
-    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active';
+    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space;
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    LOCK TABLE {schema}.embeddings IN SHARE MODE;
-    IF EXISTS (SELECT FROM {schema}.embeddings WHERE embedded_hash IS NOT NULL) THEN
+    EXECUTE format('LOCK TABLE {schema}.%I IN SHARE MODE', part);
+    EXECUTE format('SELECT EXISTS (SELECT FROM {schema}.%I WHERE embedded_hash IS NOT NULL)', part) INTO filled;
+    IF filled THEN
         RETURN false;
     END IF;
     FOR one IN SELECT * FROM (VALUES {kinds}) AS k (kind, name) LOOP
         EXECUTE format(
-            'CREATE INDEX IF NOT EXISTS %I ON {schema}.embeddings USING hnsw '
+            'CREATE INDEX IF NOT EXISTS %I ON {schema}.%I USING hnsw '
             '((embedding::%s.halfvec(%s)) %s.halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) WHERE kind = %s',
-            'embeddings_hnsw_' || one.name || '_' || space, home, width, home, one.kind
+            'embeddings_hnsw_' || one.name || '_' || space, part, home, width, home, one.kind
         );
     END LOOP;
     RETURN true;
@@ -148,7 +201,7 @@ SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
             ELSE 'PENDING' END AS embedding_status,
        CASE WHEN e.embedded_hash IS DISTINCT FROM e.content_hash THEN w.last_error END AS error_message,
        w.attempts, w.not_before, w.lease_until, e.embedded_at
-FROM {schema}.embeddings e
+FROM {schema}.embeddings e JOIN {schema}.datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
 LEFT JOIN {schema}.embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash
 """
 
@@ -201,10 +254,21 @@ def functions(schema: str) -> Iterator[Function]:
     for embeddable in EMBEDDABLES:
         digest = content_hash(embeddable).replace("r.", "NEW.")
         kind, key, dataset = embeddable.kind, embeddable.key, embeddable.dataset
-        body = TRACK.format(schema=name, kind=kind, key=key, dataset=dataset, digest=digest)
+        body = TRACK.format(
+            schema=name,
+            kind=kind,
+            key=key,
+            dataset=dataset,
+            digest=digest,
+            moved=" OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in _places(embeddable)),
+            its_space=f"NEW.{embeddable.space} IN (0, s.id)" if embeddable.space else "true",
+        )
         yield Function(_tracker(embeddable), body)
+    yield Function("evervec_dataset_added", DATASET_ADDED.format(schema=name))
+    yield Function("evervec_document_written", DOCUMENT_WRITTEN.format(schema=name))
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
-    yield Function("evervec_accept_space", ACCEPT_SPACE.format(schema=name, show=views.SHOW), "space integer", "void")
+    yield Function("evervec_add_space", ADD_SPACE.format(schema=name, show=views.SHOW), "space integer", "void")
+    yield Function("evervec_drop_space", DROP_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW), "space integer", "boolean")
     yield Function("evervec_index_space", INDEX_SPACE.format(schema=name, kinds=kinds), "space integer", "boolean")
     yield Function(views.SHOW, views.show_vectors(name), "", "void")
 
@@ -220,9 +284,12 @@ def declared() -> Iterator[Trigger]:
     )
     revised = "NEW.content IS DISTINCT FROM OLD.content"
     yield Trigger("evervec_message_revised", "messages", "BEFORE UPDATE OF content", "evervec_message_revised", revised)
+    yield Trigger("evervec_dataset_added", "datasets", "BEFORE INSERT", "evervec_dataset_added", "NEW.space_id IS NULL")
+    written = "AFTER INSERT OR UPDATE OF content, version"
+    yield Trigger("evervec_document_written", "documents", written, "evervec_document_written", "NEW.content IS NOT NULL OR NEW.recipe IS NOT NULL")
     for embeddable in EMBEDDABLES:
         name = _tracker(embeddable)
-        watched = (embeddable.key, embeddable.dataset, *embeddable.columns)
+        watched = (embeddable.key, *_places(embeddable), *embeddable.columns)
         changed = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in watched)
         yield Trigger(name, embeddable.table, "AFTER INSERT OR DELETE", name)
         yield Trigger(f"{name}_update", embeddable.table, f"AFTER UPDATE OF {', '.join(watched)}", name, changed)
@@ -231,6 +298,11 @@ def declared() -> Iterator[Trigger]:
 
 def _tracker(embeddable: Embeddable) -> str:
     return f"evervec_track_{embeddable.table}"
+
+
+def _places(embeddable: Embeddable) -> tuple[str, ...]:
+    """Return the columns that say in which dataset, and for which space, a row is."""
+    return (embeddable.dataset, *filter(None, (embeddable.space,)))
 
 
 def install(schema: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""What is read from SQL: the chunks of attached tables as one view, which their own views select from, and `search`.
+"""What is read from SQL: the chunks of attached tables, as one view and as one a space, and `search`.
 
-Both name the width of the active space, or no index would fit: `evervec_show_vectors` makes them again when it changes.
+The views of attached tables select from that of their dataset's space. Those, and `search`, name the widths of the spaces, or
+no index would fit: `evervec_show_vectors` makes them again whenever there is another space.
 """
 
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
 
 SHOW: Final = "evervec_show_vectors"
 
-# The outer cast takes the width off the column, so that a replaced view has the same columns and keeps its rights and
-# whatever reads it; the planner looks through that cast. The branches have no condition: only then they are planned as one
-# sorted set, with the HNSW index for the first. A failed row whose dataset is not known is listed under its source.
+# %1$s is the schema of pgvector, %2$s the width of a space, %3$s the table with its vectors, %4$s the name of the view and
+# %5$s a condition. The outer cast takes the width off the column, so that a replaced view has the same columns and keeps its
+# rights and whatever reads it; the planner looks through that cast. The branches have no condition: only then they are planned
+# as one sorted set, with the HNSW index for the first. A failed row whose dataset is not known is listed under its source.
 CHUNKS_SHOWN = """
-CREATE OR REPLACE VIEW {schema}.{view} AS
+CREATE OR REPLACE VIEW {schema}.%4$s AS
 SELECT r.dataset_id, coalesce(d.key, r.key) AS key, c.ordinal AS chunk, c.content AS text, d.title, r.embedding,
        CASE WHEN r.reason IS NOT NULL THEN 'FAILED'
             WHEN r.content_hash IS NULL THEN 'EMPTY'
@@ -27,17 +29,20 @@ SELECT r.dataset_id, coalesce(d.key, r.key) AS key, c.ordinal AS chunk, c.conten
        CASE WHEN r.embedded_hash IS DISTINCT FROM r.content_hash THEN w.last_error ELSE r.reason END AS error_message
 FROM (
     SELECT e.kind, e.vector_id, e.row_id, e.dataset_id, e.content_hash, e.embedded_hash, e.failed_hash,
-           (e.embedding::%1$s.halfvec%2$s)::%1$s.halfvec AS embedding, NULL::jsonb AS key, NULL::text AS reason
-    FROM {schema}.embeddings e
+           (e.embedding::%1$s.halfvec%2$s)::%1$s.halfvec AS embedding, NULL::jsonb AS key, NULL::text AS reason, e.space_id
+    FROM {schema}.%3$s e
     UNION ALL
     SELECT {kind}::smallint, NULL::bigint, NULL::bigint, coalesce(f.dataset_id, f.source_id), NULL::bytea, NULL::bytea, NULL::bytea,
-           NULL::%1$s.halfvec, f.key, f.reason
+           NULL::%1$s.halfvec, f.key, f.reason, NULL::integer
     FROM {schema}.attached_failures f
 ) r
 LEFT JOIN {schema}.chunks c ON c.id = r.row_id
 LEFT JOIN {schema}.documents d ON d.id = c.document_id
 LEFT JOIN {schema}.embed_work w ON w.vector_id = r.vector_id AND w.content_hash = r.content_hash
-WHERE r.kind = {kind} AND (d.key IS NOT NULL OR r.key IS NOT NULL)
+WHERE r.kind = {kind} AND (d.key IS NOT NULL OR r.key IS NOT NULL) %5$s
+"""
+ONLY_PRESENT = """
+AND (r.space_id IS NULL OR r.space_id = (SELECT s.space_id FROM {schema}.datasets s WHERE s.id = r.dataset_id))
 """
 
 # few rows are compared one by one, and so are all where the graph returned fewer than were asked for; they are counted by
@@ -46,12 +51,12 @@ OF_KIND = """
     found := (SELECT count(*) FROM (SELECT FROM {schema}.{table} r WHERE r.{dataset} = chosen LIMIT {below}) s);
     best := '{{}}';
     IF found = {below} THEN
-        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+        best := ARRAY(SELECT e.vector_id FROM {schema}.%3$s e
             WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
             ORDER BY e.embedding::%1$s.halfvec%2$s OPERATOR(%1$s.<=>) search.query_vector::%1$s.halfvec%2$s LIMIT search.k);
     END IF;
     IF found > 0 AND cardinality(best) < search.k THEN
-        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+        best := ARRAY(SELECT e.vector_id FROM {schema}.%3$s e
             WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
             ORDER BY e.embedding OPERATOR(%1$s.<=>) search.query_vector LIMIT search.k);
     END IF;
@@ -69,6 +74,7 @@ AS $search$
 DECLARE
     scope uuid[];
     chosen uuid;
+    present integer;
     found bigint;
     best bigint[];
     nearest bigint[] := '{{}}';
@@ -86,9 +92,10 @@ BEGIN
             HINT = 'Write project/dataset, as `evervec status` lists them.';
     END IF;
     chosen := scope[1];
+    present := (SELECT d.space_id FROM {schema}.datasets d WHERE d.id = chosen);
     PERFORM set_config('hnsw.iterative_scan', 'strict_order', true),
             set_config('hnsw.ef_search', least(1000, greatest(100, 4 * search.k))::text, true);
-{kinds}
+%2$s
     RETURN QUERY
     SELECT CASE e.kind {names} END, e.row_id, 1 - (e.embedding OPERATOR(%1$s.<=>) search.query_vector) AS score,
            CASE e.kind {texts} END, d.title, d.uri, c.ordinal,
@@ -107,35 +114,51 @@ $search$
 # A function of that name which is not ours stays, where the schema is shared with others.
 SHOW_VECTORS = """
 DECLARE
-    width text := (SELECT format('(%s)', s.dimensions) FROM {schema}.embedding_spaces s WHERE s.state = 'active');
     home text;
+    one record;
+    branches text := '';
 BEGIN
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    EXECUTE format($made${chunks}$made$, home, coalesce(width, ''));
+    EXECUTE format($made${chunks}$made$, home, '', 'embeddings', '{view}', $made${present}$made$);
+    FOR one IN SELECT s.id, format('(%s)', s.dimensions) AS width, 'embeddings_' || s.id AS part
+        FROM {schema}.embedding_spaces s WHERE to_regclass('{schema}.embeddings_' || s.id) IS NOT NULL ORDER BY s.id
+    LOOP
+        EXECUTE format($made${chunks}$made$, home, one.width, one.part, '{view}_' || one.id, '');
+        branches := branches || format($made$
+    IF present = %4$s THEN {kinds}
+    END IF;$made$, home, one.width, one.part, one.id);
+    END LOOP;
     IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = 'search'
                    AND p.prosrc NOT LIKE '%{show}()%') THEN
-        EXECUTE format($made${nearest}$made$, home, coalesce(width, ''));
+        EXECUTE format($made${nearest}$made$, home, branches);
         EXECUTE format('REVOKE ALL ON FUNCTION {schema}.search(%s.vector, text, integer) FROM PUBLIC', home);
     END IF;
 END"""
 
 
 def show_vectors(schema: str) -> str:
-    """Return the body of the function that makes the view and `search` for the active space; `schema` is quoted."""
-    chunks = CHUNKS_SHOWN.format(schema=schema, view=CHUNKS_VIEW, kind=CHUNK.kind)
+    """Return the body of the function that makes the views and `search` for the spaces that there are; `schema` is quoted."""
+    kinds = "".join(
+        OF_KIND.format(schema=schema, kind=one.kind, table=one.table, dataset=one.dataset, below=EXACT_SEARCH_BELOW)
+        for one in EMBEDDABLES
+    )
     nearest = NEAREST.format(
         schema=schema,
         show=SHOW,
         chunk=CHUNK.kind,
-        kinds="".join(
-            OF_KIND.format(schema=schema, kind=one.kind, table=one.table, dataset=one.dataset, below=EXACT_SEARCH_BELOW)
-            for one in EMBEDDABLES
-        ),
         names=" ".join(f"WHEN {one.kind} THEN '{one.name}'" for one in EMBEDDABLES),
         texts=" ".join(f"WHEN {one.kind} THEN ({_text(schema, one)})" for one in EMBEDDABLES),
     )
-    return SHOW_VECTORS.format(schema=schema, show=SHOW, chunks=chunks, nearest=nearest)
+    return SHOW_VECTORS.format(
+        schema=schema,
+        show=SHOW,
+        view=CHUNKS_VIEW,
+        chunks=CHUNKS_SHOWN.format(schema=schema, kind=CHUNK.kind),
+        present=ONLY_PRESENT.format(schema=schema),
+        kinds=kinds,
+        nearest=nearest,
+    )
 
 
 def _text(schema: str, embeddable: Embeddable) -> str:

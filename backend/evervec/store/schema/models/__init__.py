@@ -3,7 +3,7 @@
 from evervec.store.schema.columns import metadata
 from evervec.store.schema.models.attached import AttachedChange, AttachedFailure
 from evervec.store.schema.models.batch import BatchItem, BatchJob, MediaFile
-from evervec.store.schema.models.documents import Chunk, Document
+from evervec.store.schema.models.documents import Chunk, ChunkWork, Document
 from evervec.store.schema.models.embeddings import Embedding, EmbedWork, VectorTombstone
 from evervec.store.schema.models.indexing import DocumentSource, IndexRun
 from evervec.store.schema.models.knowledge import Atom, AtomLink, AtomSource, AtomVersion, Topic
@@ -11,7 +11,7 @@ from evervec.store.schema.models.leases import NamedLease
 from evervec.store.schema.models.messages import ExtractWork, Message
 from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
-from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider
+from evervec.store.schema.models.providers import DatasetSpace, EmbeddingSpace, LlmProvider
 from evervec.store.schema.models.repairs import TriggerRepair
 
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "BatchItem",
     "BatchJob",
     "Chunk",
+    "ChunkWork",
     "Dataset",
+    "DatasetSpace",
     "Document",
     "DocumentSource",
     "EmbedWork",

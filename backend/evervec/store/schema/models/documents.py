@@ -23,8 +23,8 @@ from evervec.store.schema.columns import ZERO, Digest, Model, column, dataset, f
 class Document(Model, table=True):
     """A document of a dataset, named by its `uri`.
 
-    `content` is a text that still has to be chunked; once its chunks hold it, it is NULL. `recipe` says how they were
-    made: a document of another recipe than the active space's is chunked again, one without a recipe is left as it is.
+    `content` is a text that still has to be chunked; once its chunks hold it, it is NULL. `recipe` is the version of the
+    chunking that made them: a document of another one is chunked again, one without a recipe is left as it is.
     Of a row of an attached table, `key` has the values of its key columns and `fields` those of the declared fields.
     """
 
@@ -58,13 +58,14 @@ class Document(Model, table=True):
 class Chunk(Model, table=True):
     """A part of a document: joined by `ordinal`, the `content` of all chunks is the document's text.
 
-    `vector_text` is what is embedded for it, by the template of the space, and `tokens` its estimated size.
+    `vector_text` is what is embedded for it, by the template of the space, and `tokens` its estimated size. Each space has
+    chunks of its own, cut for its model; those of `space_id` 0, which another program wrote, are of every space.
     """
 
     __tablename__ = "chunks"
     __table_args__ = (
         # deferred: a paragraph that comes in moves the ordinals of all that follow it
-        UniqueConstraint("document_id", "ordinal", deferrable=True, initially="DEFERRED"),
+        UniqueConstraint("document_id", "space_id", "ordinal", deferrable=True, initially="DEFERRED"),
         CheckConstraint("ordinal >= 0", name="ordinal_not_negative"),
         CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
         CheckConstraint("line_start >= 1 AND line_end >= line_start", name="lines_in_order"),
@@ -83,3 +84,15 @@ class Chunk(Model, table=True):
     line_start: int | None = optional(Integer)
     line_end: int | None = optional(Integer)
     tokens: int | None = optional(Integer)
+    space_id: int = column(Integer, server_default=ZERO)
+
+
+class ChunkWork(Model, table=True):
+    """A document whose chunks for a space, other than the one that is searched, have still to be made."""
+
+    __tablename__ = "chunk_work"
+
+    space_id: int = column(Integer, ForeignKey("embedding_spaces.id", ondelete="CASCADE"), primary_key=True)
+    document_id: int = column(
+        BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, index=True
+    )

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Computed,
-    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -32,17 +31,18 @@ class Embedding(Model, table=True):
     `content_hash` is the digest of the row's text now, `embedded_hash` of the text that `embedding` was made from,
     `failed_hash` of a text that could not be embedded; `pending_id` is generated, the vector id while the row waits.
 
-    A vector has the width of its space. The column has none: the space adds a constraint and an index of its own.
-    There are no foreign keys to datasets and spaces: each would cost a look-up per vector written, and a trigger that
-    follows its source row keeps them right (docs/decisions/0002).
+    A row has one record for each space of its dataset, with an id of its own; which of them is searched says
+    `datasets.space_id`. Each space is a partition, `embeddings_<space>`, with a constraint of its width and indexes of its own
+    (docs/decisions/0022). There are no foreign keys to datasets and spaces: each would cost a look-up per vector written, and
+    a trigger that follows its source row keeps them right (docs/decisions/0002).
     """
 
     __tablename__ = "embeddings"
     __table_args__ = (
-        UniqueConstraint("kind", "row_id"),
+        UniqueConstraint("kind", "row_id", "space_id"),
         CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
         CheckConstraint(
-            "num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4)", name="embedded_whole_or_not"
+            "num_nulls(embedding, embedded_hash, embedded_at) IN (0, 3)", name="embedded_whole_or_not"
         ),
         CheckConstraint("content_hash IS NOT NULL OR embedding IS NULL", name="blank_without_vector"),
         CheckConstraint("failed_hash <> embedded_hash", name="embedded_or_failed"),
@@ -63,6 +63,7 @@ class Embedding(Model, table=True):
         ),
         Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),
         Index("embeddings_failed_idx", "dataset_id", "vector_id", postgresql_where=text("failed_hash = content_hash")),
+        {"postgresql_partition_by": "LIST (space_id)"},
     )
 
     vector_id: int = column(BigInteger, Identity(always=True), primary_key=True)
@@ -72,7 +73,7 @@ class Embedding(Model, table=True):
     content_hash: Digest | None = optional(LargeBinary)
     embedding: list[float] | None = optional(VECTOR)
     embedded_hash: Digest | None = optional(LargeBinary)
-    space_id: int | None = optional(Integer)
+    space_id: int = column(Integer, primary_key=True)
     embedded_at: datetime | None = optional_time()
     failed_hash: Digest | None = optional(LargeBinary)
     changed_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
@@ -80,7 +81,10 @@ class Embedding(Model, table=True):
 
 
 class EmbedWork(Model, table=True):
-    """A vector that is being made, waits to be tried again, is left to a batch job (`deferred`), or has failed."""
+    """A vector that is being made, waits to be tried again, is left to a batch job (`deferred`), or has failed.
+
+    A trigger deletes it with its record: the key of a partitioned table has more than the id.
+    """
 
     __tablename__ = "embed_work"
     __table_args__ = (
@@ -90,7 +94,7 @@ class EmbedWork(Model, table=True):
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
-    vector_id: int = column(BigInteger, ForeignKey("embeddings.vector_id", ondelete="CASCADE"), primary_key=True)
+    vector_id: int = column(BigInteger, primary_key=True, autoincrement=False)
     content_hash: Digest = column(LargeBinary)
     attempts: int = column(Integer, server_default=ZERO)
     not_before: datetime = filled_time()

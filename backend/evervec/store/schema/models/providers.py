@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     ForeignKey,
     Identity,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    false,
     literal,
     text,
 )
@@ -19,18 +21,29 @@ from sqlalchemy.dialects import postgresql as pg
 
 from evervec.domain.documents.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
 from evervec.domain.vendors import TYPES
-from evervec.store.schema.columns import ZERO, Model, column, filled_time, one_of, optional, optional_time, random_key
+from evervec.store.schema.columns import (
+    ZERO,
+    Model,
+    Xid8,
+    column,
+    filled_time,
+    one_of,
+    optional,
+    optional_time,
+    random_key,
+)
 
 
 class EmbeddingSpace(Model, table=True):
-    """What vectors can be compared within: provider type, model and width. One space at most is active.
+    """What vectors can be compared within: provider type, model, width, and how a text is made and cut for it.
 
-    `template` makes the vector text of a chunk, which has `chunk_tokens` at most; `text_tokens` is what the model takes.
+    One is `active`: the default, which new datasets get. `template` makes the vector text of a chunk, which has
+    `chunk_tokens` at most; `text_tokens` is what the model takes.
     """
 
     __tablename__ = "embedding_spaces"
     __table_args__ = (
-        UniqueConstraint("provider", "model", "dimensions", "metric"),
+        UniqueConstraint("provider", "model", "dimensions", "metric", "template", "chunk_tokens", name="embedding_spaces_identity"),
         # 4,000 is the widest halfvec that pgvector can index.
         CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
         CheckConstraint("metric = 'cosine'", name="metric_known"),
@@ -82,3 +95,28 @@ class LlmProvider(Model, table=True):
     failures: int = column(Integer, server_default=ZERO)
     usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
     dimensions: int | None = optional(Integer)
+
+
+class DatasetSpace(Model, table=True):
+    """A space that a dataset has beside the one that is searched: every change is written to it, too.
+
+    `next` is being filled, to be activated; `previous` was searched before, and is kept for a rollback. `automatic` is
+    activated by itself once every row has its vector. `started_xid` is the transaction that began it: rows of older ones
+    are taken in once those have ended.
+    """
+
+    __tablename__ = "dataset_spaces"
+    __table_args__ = (
+        CheckConstraint("state IN ('next', 'previous')", name="state_known"),
+        Index("dataset_spaces_one_of_a_state", "dataset_id", "state", unique=True),
+    )
+
+    dataset_id: UUID = column(pg.UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    space_id: int = column(Integer, ForeignKey("embedding_spaces.id"), primary_key=True)
+    provider_id: UUID | None = optional(pg.UUID(as_uuid=True), ForeignKey("llm_providers.id", ondelete="SET NULL"))
+    state: str = column(Text)
+    automatic: bool = column(Boolean, server_default=false())
+    created_at: datetime = filled_time()
+    started_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
+    taken_in_at: datetime | None = optional_time()
+    indexed_at: datetime | None = optional_time()

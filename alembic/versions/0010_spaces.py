@@ -104,6 +104,22 @@ CREATE TABLE dataset_spaces (
 )
 """
 
+# whoever holds one reports it again within seconds
+MIRRORS_OF_SPACES = """
+DO $$ BEGIN
+    DELETE FROM mirrors;
+    ALTER TABLE mirrors ADD COLUMN space_id integer NOT NULL, DROP CONSTRAINT mirrors_pkey;
+    ALTER TABLE mirrors ADD CONSTRAINT mirrors_pkey PRIMARY KEY (holder, dataset_id, space_id);
+END $$
+"""
+MIRRORS_OF_DATASETS = """
+DO $$ BEGIN
+    DELETE FROM mirrors;
+    ALTER TABLE mirrors DROP CONSTRAINT mirrors_pkey, DROP COLUMN space_id;
+    ALTER TABLE mirrors ADD CONSTRAINT mirrors_pkey PRIMARY KEY (holder, dataset_id);
+END $$
+"""
+
 # functions of triggers, and what they are called by, come back with the version that they belong to
 FORGET = """
 DO $$
@@ -181,6 +197,7 @@ def upgrade() -> None:
             op.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON embeddings ({columns}) WITH (fillfactor = 50)")
     op.get_bind().exec_driver_sql(SPACES)
     op.execute(DATASET_SPACES)
+    op.execute(MIRRORS_OF_SPACES)
     op.create_index("dataset_spaces_one_of_a_state", "dataset_spaces", ["dataset_id", "state"], unique=True)
     op.create_table(
         "chunk_work",
@@ -197,4 +214,5 @@ def downgrade() -> None:
     op.execute(FORGET)
     op.drop_table("chunk_work")
     op.drop_table("dataset_spaces")
+    op.execute(MIRRORS_OF_DATASETS)
     op.get_bind().exec_driver_sql(ONE_SPACE)

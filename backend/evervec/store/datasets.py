@@ -15,16 +15,23 @@ UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORE
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A live dataset of a live project."""
+    """A live dataset of a live project, with the space that is searched and the provider that embeds for it alone."""
 
     id: UUID
     project_id: UUID
     project: str
     slug: str
+    space_id: int
+    provider_id: UUID | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what people call it, `project/dataset`."""
+        return f"{self.project}/{self.slug}"
 
 
 LIVE = """
-SELECT d.id, d.project_id, p.slug AS project, d.slug
+SELECT d.id, d.project_id, p.slug AS project, d.slug, d.space_id, d.provider_id
 FROM datasets d JOIN projects p ON p.id = d.project_id
 WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 """
@@ -57,14 +64,15 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
     if found is not None:
         return DatasetRef(*found)
     project_id = await ensure_project(tx, project, root_path=root_path)
-    dataset_id = await tx.fetchval(
+    row = await tx.fetchrow(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "
-        "DO UPDATE SET deleted_at = NULL RETURNING id",
+        "DO UPDATE SET deleted_at = NULL RETURNING id, space_id, provider_id",
         project_id,
         slug("Dataset", dataset),
         dataset,
     )
-    return DatasetRef(dataset_id, project_id, slug("Project", project), slug("Dataset", dataset))
+    assert row is not None  # it is inserted or updated
+    return DatasetRef(row[0], project_id, slug("Project", project), slug("Dataset", dataset), *row[1:])
 
 
 async def live(tx: ReadTx) -> list[DatasetRef]:
@@ -139,10 +147,13 @@ async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
 
 PENDING_BY_PROJECT = f"""
 WITH rows AS (
-    SELECT dataset_id, count(*) AS pending FROM embeddings WHERE {PENDING} GROUP BY dataset_id
+    SELECT e.dataset_id, count(*) AS pending FROM embeddings e JOIN datasets s ON s.id = e.dataset_id AND s.space_id = e.space_id
+    WHERE {PENDING} GROUP BY e.dataset_id
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE content IS NOT NULL GROUP BY dataset_id
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe < $1 AND content IS NULL GROUP BY dataset_id
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe > $1 AND content IS NULL GROUP BY dataset_id
+    UNION ALL SELECT d.dataset_id, count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
+        JOIN datasets s ON s.id = d.dataset_id AND s.space_id = w.space_id GROUP BY d.dataset_id
 )
 SELECT p.id, p.root_path, coalesce(sum(r.pending), 0)::bigint AS pending
 FROM projects p

@@ -125,11 +125,11 @@ RETURNING id, uri, version
 
 
 async def replace(
-    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], recipe: str
+    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], recipe: str, space_id: int
 ) -> WriteResult:
-    """Replace documents and their chunks by exactly these. A chunk whose text is equal keeps its row.
+    """Replace documents and their chunks for a space by exactly these. A chunk whose text is equal keeps its row.
 
-    `chunked` has each URI once at most.
+    `chunked` has each URI once at most. For the other spaces of the dataset the documents wait to be chunked.
     """
     written = WriteResult()
     if not chunked:
@@ -149,12 +149,29 @@ async def replace(
         [_json(document.fields) for document, _ in ordered],
     )
     ids = {row["uri"]: row["id"] for row in rows}
+    await _done(tx, list(ids.values()), space_id)
     written.counts.documents_new = sum(row["version"] == 1 for row in rows)
     written.counts.documents_changed = len(rows) - written.counts.documents_new
-    stored = await _stored(tx, [row["id"] for row in rows if row["version"] > 1])
+    stored = await _stored(tx, [row["id"] for row in rows if row["version"] > 1], space_id)
+    await tx.execute("UPDATE chunks SET space_id = $2 WHERE document_id = ANY($1) AND space_id = 0", list(stored), space_id)
     revisions = {ids[document.uri]: revise(stored.get(ids[document.uri], []), chunks) for document, chunks in ordered}
-    await _apply(tx, dataset_id, revisions, written)
+    await _apply(tx, dataset_id, space_id, revisions, written)
     return written
+
+
+async def replace_chunks(
+    tx: Tx, dataset_id: UUID, space_id: int, chunked: Sequence[tuple[int, Sequence[ChunkDraft]]]
+) -> None:
+    """Replace the chunks that documents have for a space which is not the one that is searched; the documents stay."""
+    ids = [document_id for document_id, _ in chunked]
+    await _done(tx, ids, space_id)
+    stored = await _stored(tx, ids, space_id)
+    revisions = {document_id: revise(stored.get(document_id, []), chunks) for document_id, chunks in chunked}
+    await _apply(tx, dataset_id, space_id, revisions, WriteResult())
+
+
+async def _done(tx: Tx, document_ids: Sequence[int], space_id: int) -> None:
+    await tx.execute("DELETE FROM chunk_work WHERE space_id = $2 AND document_id = ANY($1)", list(document_ids), space_id)
 
 
 def _json(value: object) -> str | None:
@@ -162,11 +179,11 @@ def _json(value: object) -> str | None:
 
 
 async def preview(
-    tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]]
+    tx: ReadTx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], space_id: int
 ) -> WriteResult:
     """Return what `replace` would do; chunks to embed have numbers in place of ids, since they have none yet."""
     there = await by_uri(tx, dataset_id, [document.uri for document, _ in chunked])
-    stored = await _stored(tx, [one.id for one in there.values()])
+    stored = await _stored(tx, [one.id for one in there.values()], space_id)
     written = WriteResult(RunCounts(documents_new=len(chunked) - len(there), documents_changed=len(there)))
     for document, chunks in chunked:
         before = there.get(document.uri)
@@ -189,13 +206,14 @@ def _counts(revisions: Iterable[Revision]) -> RunCounts:
     return counts
 
 
-async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[StoredChunk]]:
-    # a chunk that another program wrote may have no hash yet
+async def _stored(tx: ReadTx, document_ids: Sequence[int], space_id: int) -> dict[int, list[StoredChunk]]:
+    # a chunk that another program wrote is of every space, and may have no hash yet
     rows = await tx.fetch(
         "SELECT document_id, id, ordinal, content, heading, line_start, line_end, "
         "coalesce(content_hash, sha256(convert_to(vector_text, 'UTF8'))) AS digest "
-        "FROM chunks WHERE document_id = ANY($1) ORDER BY document_id, ordinal",
+        "FROM chunks WHERE document_id = ANY($1) AND space_id IN (0, $2) ORDER BY document_id, ordinal",
         list(document_ids),
+        space_id,
     )
     stored: dict[int, list[StoredChunk]] = {}
     for document_id, *values in rows:
@@ -203,7 +221,9 @@ async def _stored(tx: ReadTx, document_ids: Sequence[int]) -> dict[int, list[Sto
     return stored
 
 
-async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], written: WriteResult) -> None:
+async def _apply(
+    tx: Tx, dataset_id: UUID, space_id: int, revisions: Mapping[int, Revision], written: WriteResult
+) -> None:
     """Write revisions.
 
     A chunk with another text gets another row: an update would write the vector of the old text into the HNSW graph once
@@ -220,7 +240,7 @@ async def _apply(tx: Tx, dataset_id: UUID, revisions: Mapping[int, Revision], wr
     await _move(tx, [pair for revision in every for pair in revision.moved])
     await _rewrite(tx, [pair for revision in every for pair in revision.reworded])
     written.pending = {
-        row_id: chunk.tokens for row_id, chunk in await _insert(tx, dataset_id, new) if chunk.vector_text
+        row_id: chunk.tokens for row_id, chunk in await _insert(tx, dataset_id, space_id, new) if chunk.vector_text
     }
     written.counts += _counts(every)
 
@@ -249,14 +269,17 @@ async def _rewrite(tx: Tx, pairs: Sequence[tuple[int, ChunkDraft]]) -> None:
         )
 
 
-async def _insert(tx: Tx, dataset_id: UUID, new: Sequence[tuple[int, ChunkDraft]]) -> list[tuple[int, ChunkDraft]]:
+async def _insert(
+    tx: Tx, dataset_id: UUID, space_id: int, new: Sequence[tuple[int, ChunkDraft]]
+) -> list[tuple[int, ChunkDraft]]:
     if not new:
         return []
     rows = await tx.fetch(
-        "INSERT INTO chunks (dataset_id, document_id, ordinal, heading, line_start, line_end, content, vector_text, "
-        "content_hash, tokens) SELECT $1, n.* FROM unnest($2::bigint[], $3::int[], $4::text[], $5::int[], $6::int[], "
-        "$7::text[], $8::text[], $9::bytea[], $10::int[]) n RETURNING id, document_id, ordinal",
+        "INSERT INTO chunks (dataset_id, space_id, document_id, ordinal, heading, line_start, line_end, content, "
+        "vector_text, content_hash, tokens) SELECT $1, $2, n.* FROM unnest($3::bigint[], $4::int[], $5::text[], $6::int[], "
+        "$7::int[], $8::text[], $9::text[], $10::bytea[], $11::int[]) n RETURNING id, document_id, ordinal",
         dataset_id,
+        space_id,
         [document_id for document_id, _ in new],
         *_columns([chunk for _, chunk in new]),
     )
@@ -273,7 +296,8 @@ async def remove(tx: Tx, document_ids: Sequence[int]) -> RunCounts:
     """Delete documents with their chunks, and return the counts."""
     gone = await tx.fetchrow(
         "WITH d AS (DELETE FROM documents WHERE id = ANY($1) RETURNING id) "
-        "SELECT (SELECT count(*) FROM d) AS documents, (SELECT count(*) FROM chunks WHERE document_id = ANY($1)) AS chunks",
+        "SELECT (SELECT count(*) FROM d) AS documents, (SELECT count(*) FROM chunks c JOIN datasets s ON s.id = c.dataset_id "
+        "WHERE c.document_id = ANY($1) AND c.space_id IN (0, s.space_id)) AS chunks",
         list(document_ids),
     )
     assert gone is not None  # an aggregate always has a row
@@ -306,13 +330,13 @@ class DatasetTotals:
 
 TOTALS = """
 SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1), count(*), coalesce(sum(tokens), 0)::bigint
-FROM chunks WHERE dataset_id = $1
+FROM chunks WHERE dataset_id = $1 AND space_id IN (0, $2)
 """
 
 
-async def totals(tx: ReadTx, dataset_id: UUID) -> DatasetTotals:
-    """Return documents, chunks and tokens of a dataset, counted from indexes alone."""
-    row = await tx.fetchrow(TOTALS, dataset_id)
+async def totals(tx: ReadTx, dataset_id: UUID, space_id: int) -> DatasetTotals:
+    """Return documents, chunks for a space and their tokens of a dataset, counted from indexes alone."""
+    row = await tx.fetchrow(TOTALS, dataset_id, space_id)
     assert row is not None  # an aggregate always has a row
     return DatasetTotals(*row)
 
@@ -335,23 +359,45 @@ class UnchunkedDocument:
     document: IncomingDocument
 
 
-# three queries, each by an index of its own: for an OR the planner would scan the table
-SELECT_UNCHUNKED = """
+# the text of a document: what is to be chunked, else what its chunks for the space that is searched hold
+TEXT = """
+SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (
+    SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c
+    WHERE c.document_id = d.id AND c.space_id IN (0, (SELECT s.space_id FROM datasets s WHERE s.id = $1))
+), '') AS text
+FROM documents d WHERE d.id IN (SELECT id FROM due) AND d.dataset_id = $1 ORDER BY d.id LIMIT $3
+"""
+# four queries, each by an index of its own: for an OR the planner would scan the table
+SELECT_UNCHUNKED = f"""
 WITH due AS (
     (SELECT id FROM documents WHERE dataset_id = $1 AND content IS NOT NULL ORDER BY id LIMIT $3)
     UNION (SELECT id FROM documents WHERE dataset_id = $1 AND recipe < $2 LIMIT $3)
     UNION (SELECT id FROM documents WHERE dataset_id = $1 AND recipe > $2 LIMIT $3)
+    UNION (SELECT d.id FROM chunk_work w JOIN documents d ON d.id = w.document_id
+           WHERE w.space_id = (SELECT s.space_id FROM datasets s WHERE s.id = $1) AND d.dataset_id = $1 LIMIT $3)
 )
-SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (
-    SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c WHERE c.document_id = d.id
-), '') AS text
-FROM documents d WHERE d.id IN (SELECT id FROM due) ORDER BY d.id LIMIT $3
+{TEXT}
+"""
+SELECT_DUE = f"""
+WITH due AS (
+    SELECT d.id FROM chunk_work w JOIN documents d ON d.id = w.document_id
+    WHERE w.space_id = $2 AND d.dataset_id = $1 ORDER BY d.id LIMIT $3
+)
+{TEXT}
 """
 
 
 async def unchunked(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
     """Return documents that were written as a text, or chunked by another recipe; their chunks joined are their text."""
-    rows = await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit)
+    return _unchunked(await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit))
+
+
+async def unchunked_for(tx: ReadTx, dataset_id: UUID, space_id: int, *, limit: int) -> list[UnchunkedDocument]:
+    """Return documents whose chunks for a space, which is not the one that is searched, have to be made."""
+    return _unchunked(await tx.fetch(SELECT_DUE, dataset_id, space_id, limit))
+
+
+def _unchunked(rows: Iterable[Mapping[str, Any]]) -> list[UnchunkedDocument]:
     return [
         UnchunkedDocument(
             row["id"],
@@ -379,6 +425,8 @@ COUNT_UNCHUNKED = """
 SELECT (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NOT NULL)
      + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe < $2)
      + (SELECT count(*) FROM documents WHERE dataset_id = $1 AND content IS NULL AND recipe > $2)
+     + (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id JOIN datasets s ON s.id = d.dataset_id
+        WHERE d.dataset_id = $1 AND w.space_id = s.space_id AND d.content IS NULL AND d.recipe = $2)
 """
 
 

@@ -45,12 +45,15 @@ class Failure:
     text: str
 
 
+CURRENT = "embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id"
+"""The records of the spaces that are searched."""
+
 COVERAGE = f"""
 SELECT e.dataset_id, e.kind, count(*) AS rows,
        count(*) FILTER (WHERE e.content_hash IS NULL) AS empty,
        count(*) FILTER (WHERE e.embedded_hash = e.content_hash) AS embedded,
        count(*) FILTER (WHERE {PENDING}) AS pending
-FROM embeddings e WHERE e.dataset_id = ANY($1) GROUP BY e.dataset_id, e.kind ORDER BY e.kind
+FROM {CURRENT} WHERE e.dataset_id = ANY($1) GROUP BY e.dataset_id, e.kind ORDER BY e.kind
 """
 
 
@@ -70,7 +73,7 @@ def failed_sql(embeddable: Embeddable) -> str:
     return f"""
         SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
                coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
-        FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
+        FROM {CURRENT}
         JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
         LEFT JOIN embed_work w ON w.vector_id = e.vector_id
         WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)
@@ -107,7 +110,7 @@ async def watermark(tx: ReadTx) -> str:
     return str((await changes.watermark(tx)).xmin)
 
 
-PENDING_IN = f"SELECT count(*) FROM embeddings WHERE {PENDING} AND ($1::uuid[] IS NULL OR dataset_id = ANY($1))"
+PENDING_IN = f"SELECT count(*) FROM {CURRENT} WHERE e.{PENDING} AND ($1::uuid[] IS NULL OR e.dataset_id = ANY($1))"
 
 
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
@@ -119,7 +122,7 @@ async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
 async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
     """Return whether a row that existed when a transaction committed still waits for a vector in some datasets."""
     found: bool = await tx.fetchval(
-        f"SELECT EXISTS (SELECT FROM embeddings WHERE {PENDING} AND dataset_id = ANY($1) AND changed_xid <= $2::text::xid8)",
+        f"SELECT EXISTS (SELECT FROM {CURRENT} WHERE e.{PENDING} AND e.dataset_id = ANY($1) AND e.changed_xid <= $2::text::xid8)",
         list(dataset_ids),
         str(xid),
     )
@@ -130,6 +133,6 @@ async def count_without_vector(tx: ReadTx) -> tuple[int, int]:
     """Return `(rows with text, those of them whose embedding is NULL or of an older text)`."""
     row = await tx.fetchrow(
         "SELECT count(*) AS with_text, count(*) FILTER (WHERE embedded_hash IS DISTINCT FROM content_hash) AS missing "
-        "FROM embeddings WHERE content_hash IS NOT NULL"
+        f"FROM {CURRENT} WHERE e.content_hash IS NOT NULL"
     )
     return (0, 0) if row is None else (row["with_text"], row["missing"])

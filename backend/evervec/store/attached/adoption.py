@@ -57,7 +57,8 @@ SELECT d.key::text AS key, d.chunk_count, e.vector_id, e.content_hash, e.embedde
        CASE WHEN $3 THEN d.xmin <> pg_current_xact_id()::xid ELSE d.version > 1 END
            OR d.key IN (SELECT jsonb_array_elements({KEYS}) FROM attached_changes WHERE source_id = $1) AS changed
 FROM documents d JOIN datasets s ON s.id = d.dataset_id
-LEFT JOIN chunks c ON c.document_id = d.id AND d.chunk_count = 1 LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
+LEFT JOIN chunks c ON c.document_id = d.id AND d.chunk_count = 1 AND c.space_id IN (0, s.space_id)
+LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id AND e.space_id = s.space_id
 WHERE d.uri = ANY($2) AND d.key IS NOT NULL AND s.source_id = $1
 """
 

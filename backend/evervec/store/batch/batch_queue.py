@@ -25,10 +25,11 @@ FREE_FOR_BATCH = CLAIMABLE.format(due=DUE_FOR_BATCH)
 # keep the rows behind them from being sent.
 NOT_IN_FLIGHT = (
     "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
-    "AND o.lease_until > now() AND o.lease_owner <> $4)"
+    "AND o.lease_until > now() AND o.lease_owner <> $4 "
+    "AND EXISTS (SELECT FROM embeddings s WHERE s.vector_id = o.vector_id AND s.space_id = $6))"
 )
 CLAIM_FOR_BATCH = CLAIM_ROWS.format(
-    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {MARKED}) AND {NOT_IN_FLIGHT}",
+    scope=f"{OF_DATASET} AND {TRIES} = $7 AND (NOT $8 OR {MARKED}) AND {NOT_IN_FLIGHT}",
     free=FREE_FOR_BATCH,
     due=DUE_FOR_BATCH,
     for_batch=True,
@@ -44,8 +45,12 @@ ON CONFLICT (vector_id) DO UPDATE SET
     attempts = CASE WHEN w.content_hash = EXCLUDED.content_hash THEN w.attempts ELSE 0 END, batch_tries = 0,
     lease_owner = NULL, lease_until = NULL
 """
-MARK_IDS = MARK.format(scope="e.kind = $2 AND e.row_id = ANY($3)")
-MARK_DATASETS = MARK.format(scope="e.dataset_id = ANY($2) AND ($3::smallint IS NULL OR e.kind = $3)")
+SEARCHED = "e.space_id = (SELECT s.space_id FROM datasets s WHERE s.id = e.dataset_id)"
+"""Whether a record is of the space that is searched: the next one is filled by its build."""
+MARK_IDS = MARK.format(scope=f"e.kind = $2 AND e.row_id = ANY($3) AND {SEARCHED}")
+MARK_DATASETS = MARK.format(
+    scope=f"e.dataset_id = ANY($2) AND ($3::smallint IS NULL OR e.kind = $3) AND {SEARCHED}"
+)
 
 
 async def mark(tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, hours: float) -> int:
@@ -73,14 +78,24 @@ async def unmark(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:
 
 
 async def claim(
-    tx: Tx, dataset_id: UUID, *, tries: int, limit: int, owner: UUID, lease: float, marked: bool = False
+    tx: Tx,
+    dataset_id: UUID,
+    *,
+    space_id: int,
+    tries: int,
+    limit: int,
+    owner: UUID,
+    lease: float,
+    marked: bool = False,
 ) -> list[ClaimedRow]:
-    """Lease pending rows of a dataset for a job, oldest first; `tries` is how many jobs have returned them.
+    """Lease rows of a dataset that are pending in a space for a job, oldest first; `tries` is how many jobs have returned them.
 
     With `marked` only those that were marked for a batch job, else whatever waits.
     """
     await tx.execute(LOCK_CLAIMS, dataset_id)
-    picked = await tx.fetch(CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked)
+    picked = await tx.fetch(
+        CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), space_id, tries, marked
+    )
     return await rows.with_text(tx, picked, owner)
 
 
@@ -110,7 +125,7 @@ async def extend_leases(tx: Tx, job_id: UUID, *, hours: float) -> int:
 WAITING_FOR_BATCH = f"""
 SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
 WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
-  AND (NOT $3 OR {MARKED})
+  AND (NOT $3 OR {MARKED}) AND {SEARCHED}
 GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 
@@ -139,7 +154,7 @@ async def returned_rows(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
 
 COPYABLE = f"""
 SELECT e.vector_id, e.content_hash, e.dataset_id FROM embed_work w JOIN embeddings e USING (vector_id)
-WHERE w.deferred AND e.pending_id IS NOT NULL AND {FREE_FOR_BATCH}
+WHERE w.deferred AND e.pending_id IS NOT NULL AND e.space_id = $1 AND {FREE_FOR_BATCH}
   AND EXISTS (SELECT FROM embeddings o WHERE o.embedded_hash = e.content_hash AND o.space_id = $1)
 ORDER BY e.vector_id LIMIT $2
 """
@@ -167,7 +182,7 @@ async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, marked: bool = 
             f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
             f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id LEFT JOIN embed_work w ON w.vector_id = e.vector_id "
             "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2) "
-            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED})",
+            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED}) AND {SEARCHED}",
             embeddable.kind,
             list(dataset_ids),
             marked,

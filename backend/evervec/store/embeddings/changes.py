@@ -28,27 +28,30 @@ UNSEEN = """
     {xid} >= pg_snapshot_xmin({mark}) AND {xid} < pg_snapshot_xmax(pg_current_snapshot())
     AND NOT pg_visible_in_snapshot({xid}, {mark})
 """
-WRITTEN = UNSEEN.format(xid="e.changed_xid", mark="$2::text::pg_snapshot")
-DELETED = UNSEEN.format(xid="t.deleted_xid", mark="$2::text::pg_snapshot")
+WRITTEN = UNSEEN.format(xid="e.changed_xid", mark="$3::text::pg_snapshot")
+DELETED = UNSEEN.format(xid="t.deleted_xid", mark="{mark}::text::pg_snapshot")
 
-HAS_VECTOR = "e.dataset_id = $1 AND e.embedding IS NOT NULL"
+HAS_VECTOR = "e.dataset_id = $1 AND e.space_id = $2 AND e.embedding IS NOT NULL"
 VECTOR_COLUMNS = "e.vector_id, e.changed_xid, e.kind, e.embedding"
 ALL_VECTORS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR}"
 UPSERTS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN}"
-BY_IDS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($2::bigint[]) AND {HAS_VECTOR}"
-TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
-IDS_SINCE = f"SELECT e.vector_id FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN} UNION {TOMBSTONES}"
+BY_IDS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($3::bigint[]) AND {HAS_VECTOR}"
+# of every space: each record has an id of its own, and one that is not there is not removed either
+_TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
+TOMBSTONES = _TOMBSTONES.format(mark="$2")
+IDS_SINCE = f"SELECT e.vector_id FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN} UNION {_TOMBSTONES.format(mark='$3')}"
 VERSIONS = f"SELECT e.vector_id, e.changed_xid FROM embeddings e WHERE {HAS_VECTOR}"
 COUNT = f"SELECT count(*) FROM embeddings e WHERE {HAS_VECTOR}"
 
 HAS_UNSEEN = f"""(
-    EXISTS (SELECT FROM embeddings e WHERE e.dataset_id = {{dataset}} AND e.embedding IS NOT NULL
+    EXISTS (SELECT FROM embeddings e WHERE e.dataset_id = {{dataset}} AND e.space_id = {{space}} AND e.embedding IS NOT NULL
             AND {UNSEEN.format(xid="e.changed_xid", mark="{mark}")})
     OR EXISTS (SELECT FROM vector_tombstones t WHERE t.dataset_id = {{dataset}}
                AND {UNSEEN.format(xid="t.deleted_xid", mark="{mark}")})
 )"""
-WITH_UNSEEN = "SELECT w.id FROM unnest($1::uuid[], $2::text[]) AS w (id, mark) WHERE " + HAS_UNSEEN.format(
-    dataset="w.id", mark="w.mark::pg_snapshot"
+WITH_UNSEEN = (
+    "SELECT w.id, w.space FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS w (id, space, mark) WHERE "
+    + HAS_UNSEEN.format(dataset="w.id", space="w.space", mark="w.mark::pg_snapshot")
 )
 
 # of a server that was promoted, the control file names the old timeline until its first checkpoint, minutes later
@@ -63,7 +66,7 @@ LEFT JOIN (
     SELECT w.feed_from, w.recall_target, w.deleted_at IS NULL AND pr.deleted_at IS NULL AS live
     FROM datasets w JOIN projects pr ON pr.id = w.project_id WHERE w.id = $1
 ) of ON true
-WHERE d.datname = current_database() AND s.state = 'active'
+WHERE d.datname = current_database() AND s.id = $2
 """
 
 
@@ -82,9 +85,9 @@ class FeedState:
     live: bool
 
 
-async def feed_state(tx: ReadTx, dataset_id: UUID) -> FeedState | None:
-    """Return the state of a dataset's feed in this transaction; None while no embedding space is active."""
-    row = await tx.fetchrow(FEED_STATE, dataset_id)
+async def feed_state(tx: ReadTx, dataset_id: UUID, space_id: int) -> FeedState | None:
+    """Return the state of a dataset's feed of a space in this transaction; None if there is no such space."""
+    row = await tx.fetchrow(FEED_STATE, dataset_id, space_id)
     if row is None:
         return None
     identity = DatabaseIdentity(
@@ -114,22 +117,23 @@ async def is_open(tx: ReadTx, xid: int) -> bool:
     return found
 
 
-async def with_unseen(tx: ReadTx, watermarks: Mapping[UUID, Watermark]) -> set[UUID]:
-    """Return the datasets with changes that their watermark has not seen."""
-    rows = await tx.fetch(WITH_UNSEEN, list(watermarks), [str(mark) for mark in watermarks.values()])
-    return {row["id"] for row in rows}
+async def with_unseen(tx: ReadTx, watermarks: Mapping[tuple[UUID, int], Watermark]) -> set[tuple[UUID, int]]:
+    """Return the `(dataset, space)` with changes that their watermark has not seen."""
+    ids, spaces = zip(*watermarks, strict=True) if watermarks else ((), ())
+    rows = await tx.fetch(WITH_UNSEEN, list(ids), list(spaces), [str(mark) for mark in watermarks.values()])
+    return {(row["id"], row["space"]) for row in rows}
 
 
-async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) -> Changes:
-    """Return the changes of a dataset that `seen` has not seen. Raises `FeedError` for vectors of another width."""
+async def since(tx: ReadTx, dataset_id: UUID, space_id: int, seen: Watermark, dimensions: int) -> Changes:
+    """Return the changes of a dataset in a space that `seen` has not seen. Raises `FeedError` for vectors of another width."""
     mark = str(seen)
     # for a few, a prepared query takes a third of the time that a COPY takes to start
-    written = await tx.fetch(f"{UPSERTS} LIMIT {FETCHED_CHANGES + 1}", dataset_id, mark)
+    written = await tx.fetch(f"{UPSERTS} LIMIT {FETCHED_CHANGES + 1}", dataset_id, space_id, mark)
     if len(written) <= FETCHED_CHANGES:
         upserts = _of_records(written, dimensions)
     else:
         copied = _Rows(dimensions)
-        await tx.copy_out(UPSERTS, dataset_id, mark, to=copied)
+        await tx.copy_out(UPSERTS, dataset_id, space_id, mark, to=copied)
         upserts = copied.read()
     fetched = await tx.fetch(f"{TOMBSTONES} LIMIT {FETCHED_CHANGES + 1}", dataset_id, mark)
     if len(fetched) <= FETCHED_CHANGES:
@@ -141,37 +145,39 @@ async def since(tx: ReadTx, dataset_id: UUID, seen: Watermark, dimensions: int) 
     return Changes(await watermark(tx), upserts, deleted)
 
 
-async def ids_since(tx: ReadTx, dataset_id: UUID, seen: Watermark) -> Ids:
+async def ids_since(tx: ReadTx, dataset_id: UUID, space_id: int, seen: Watermark) -> Ids:
     """Return the vector ids in the changes that `seen` has not seen, each once."""
     ids = _Ids()
-    await tx.copy_out(IDS_SINCE, dataset_id, str(seen), to=ids)
+    await tx.copy_out(IDS_SINCE, dataset_id, space_id, str(seen), to=ids)
     return ids.read()
 
 
-async def all_vectors(tx: ReadTx, dataset_id: UUID, dimensions: int) -> FeedVectors:
-    """Return all vectors of a dataset in this transaction's snapshot, read in one pass into arrays of the right size."""
-    rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id))
-    await tx.copy_out(ALL_VECTORS, dataset_id, to=rows)
+async def all_vectors(tx: ReadTx, dataset_id: UUID, space_id: int, dimensions: int) -> FeedVectors:
+    """Return all vectors of a dataset in a space in this transaction's snapshot, read in one pass into arrays of the right size."""
+    rows = _Rows(dimensions, expected=await tx.fetchval(COUNT, dataset_id, space_id))
+    await tx.copy_out(ALL_VECTORS, dataset_id, space_id, to=rows)
     return rows.read()
 
 
-async def by_ids(tx: ReadTx, dataset_id: UUID, ids: Sequence[int] | Ids, dimensions: int) -> FeedVectors:
+async def by_ids(
+    tx: ReadTx, dataset_id: UUID, space_id: int, ids: Sequence[int] | Ids, dimensions: int
+) -> FeedVectors:
     """Return those vectors of a dataset whose vector ids are given."""
     rows = _Rows(dimensions, expected=len(ids))
-    await tx.copy_out(BY_IDS, dataset_id, [int(vector_id) for vector_id in ids], to=rows)
+    await tx.copy_out(BY_IDS, dataset_id, space_id, [int(vector_id) for vector_id in ids], to=rows)
     return rows.read()
 
 
-async def versions(tx: ReadTx, dataset_id: UUID) -> tuple[Ids, Ids]:
-    """Return `(ids, versions)` of every vector of a dataset, read from the index alone."""
+async def versions(tx: ReadTx, dataset_id: UUID, space_id: int) -> tuple[Ids, Ids]:
+    """Return `(ids, versions)` of every vector of a dataset in a space, read from the index alone."""
     pairs = _Pairs()
-    await tx.copy_out(VERSIONS, dataset_id, to=pairs)
+    await tx.copy_out(VERSIONS, dataset_id, space_id, to=pairs)
     return pairs.read()
 
 
-async def digest(tx: ReadTx, dataset_id: UUID) -> Digest:
-    """Return the digest of a dataset's vectors, computed inside PostgreSQL from the index alone."""
-    row = await tx.fetchrow(digest_sql(tx.server_version), dataset_id)
+async def digest(tx: ReadTx, dataset_id: UUID, space_id: int) -> Digest:
+    """Return the digest of a dataset's vectors in a space, computed inside PostgreSQL from the index alone."""
+    row = await tx.fetchrow(digest_sql(tx.server_version), dataset_id, space_id)
     return Digest(*row) if row is not None else Digest(0, 0, 0)
 
 

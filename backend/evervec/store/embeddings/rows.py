@@ -49,7 +49,8 @@ WITH picked AS (
     -- a text that another worker embeds now is not sent a second time, its vector is copied later; but online embedding
     -- does not wait a day for a batch job. Checked for the picked rows alone, since many rows may wait
     WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
-                      AND o.lease_until > now() AND o.lease_owner <> $4 AND o.deferred <= {for_batch})
+                      AND o.lease_until > now() AND o.lease_owner <> $4 AND o.deferred <= {for_batch}
+                      AND EXISTS (SELECT FROM embeddings s WHERE s.vector_id = o.vector_id AND s.space_id = $6))
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that expired means that its owner died: that counts as a failure, since the text may crash workers
@@ -71,8 +72,9 @@ FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 """
 
 
-OF_DATASET = "e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2)"
-CLAIM_IDS = CLAIM_ROWS.format(scope="e.kind = $1 AND e.row_id = ANY($2)", free=CLAIMABLE_NOW, due=DUE, for_batch=False)
+OF_DATASET = "e.dataset_id = $1 AND ($2::smallint IS NULL OR e.kind = $2) AND e.space_id = $6"
+OF_IDS = "e.kind = $1 AND e.row_id = ANY($2) AND e.space_id = $6 AND e.dataset_id = $7"
+CLAIM_IDS = CLAIM_ROWS.format(scope=OF_IDS, free=CLAIMABLE_NOW, due=DUE, for_batch=False)
 CLAIM_DATASET = CLAIM_ROWS.format(scope=OF_DATASET, free=CLAIMABLE_NOW, due=DUE, for_batch=False)
 
 
@@ -81,27 +83,43 @@ CLAIM_DATASET = CLAIM_ROWS.format(scope=OF_DATASET, free=CLAIMABLE_NOW, due=DUE,
 LOCK_CLAIMS = """
 SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 2)), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
-LOCK_CLAIMS_OF_IDS = """
-SELECT pg_advisory_xact_lock(hashtextextended(dataset_id::text, 2))
-FROM set_config('plan_cache_mode', 'force_custom_plan', true), (SELECT DISTINCT dataset_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) ORDER BY dataset_id) d
-"""
+
+
+async def datasets_of(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]) -> dict[UUID, list[int]]:
+    """Return some rows of a kind by the dataset that they are in."""
+    found = await tx.fetch(
+        f"SELECT r.{embeddable.dataset}, array_agg(r.{embeddable.key}) FROM {embeddable.table} r "
+        f"WHERE r.{embeddable.key} = ANY($1) GROUP BY 1 ORDER BY 1",
+        list(row_ids),
+    )
+    return {row[0]: row[1] for row in found}
 
 
 async def claim_ids(
-    tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, limit: int, owner: UUID, lease: float
+    tx: Tx,
+    dataset_id: UUID,
+    embeddable: Embeddable,
+    row_ids: Sequence[int],
+    *,
+    space_id: int,
+    limit: int,
+    owner: UUID,
+    lease: float,
 ) -> list[ClaimedRow]:
-    """Lease those of the given rows that are pending and free, for `lease` seconds."""
-    await tx.execute(LOCK_CLAIMS_OF_IDS, embeddable.kind, list(row_ids))
-    picked = await tx.fetch(CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease))
+    """Lease those of the given rows of a dataset that are pending in a space and free, for `lease` seconds."""
+    await tx.execute(LOCK_CLAIMS, dataset_id)
+    picked = await tx.fetch(
+        CLAIM_IDS, embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease), space_id, dataset_id
+    )
     return await with_text(tx, picked, owner)
 
 
 async def claim_dataset(
-    tx: Tx, dataset_id: UUID, *, kind: int | None = None, limit: int, owner: UUID, lease: float
+    tx: Tx, dataset_id: UUID, *, space_id: int, kind: int | None = None, limit: int, owner: UUID, lease: float
 ) -> list[ClaimedRow]:
-    """Lease up to `limit` pending rows of a dataset, oldest first, for `lease` seconds."""
+    """Lease up to `limit` rows of a dataset that are pending in a space, oldest first, for `lease` seconds."""
     await tx.execute(LOCK_CLAIMS, dataset_id)
-    picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease))
+    picked = await tx.fetch(CLAIM_DATASET, dataset_id, kind, limit, owner, timedelta(seconds=lease), space_id)
     return await with_text(tx, picked, owner)
 
 
@@ -235,6 +253,7 @@ async def discard(tx: Tx, dataset_ids: Sequence[UUID], *, row: tuple[int, int] |
 
 
 REOPEN_FAILED = (
+    # in every space of the dataset: what failed for one may fail for another
     "UPDATE embeddings {verb} WHERE failed_hash = content_hash AND dataset_id = ANY($1) "
     "AND ($2::smallint IS NULL OR (kind = $2 AND row_id = $3)) RETURNING vector_id"
 )
@@ -242,19 +261,21 @@ REOPEN_FAILED = (
 COUNT_WAITING = f"""
 SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {CLAIMABLE_NOW}) AS free, count(*) AS pending
 FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
+WHERE e.dataset_id = $1 AND e.space_id = $2 AND e.pending_id IS NOT NULL
 """
 
 
-async def waiting(tx: ReadTx, dataset_id: UUID) -> tuple[int, int]:
-    """Return `(free, pending)`: rows of a dataset that could be claimed now, and all pending ones."""
-    row = await tx.fetchrow(COUNT_WAITING, dataset_id)
+async def waiting(tx: ReadTx, dataset_id: UUID, space_id: int) -> tuple[int, int]:
+    """Return `(free, pending)`: rows of a dataset in a space that could be claimed now, and all pending ones."""
+    row = await tx.fetchrow(COUNT_WAITING, dataset_id, space_id)
     return (0, 0) if row is None else (row["free"], row["pending"])
 
 
-PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND {PENDING} GROUP BY kind"
+PENDING_BY_KIND = (
+    f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND {PENDING} GROUP BY kind"
+)
 
 
-async def pending_by_kind(tx: ReadTx, dataset_id: UUID) -> dict[int, int]:
-    """Count the pending rows of a dataset by kind."""
-    return {row["kind"]: row["pending"] for row in await tx.fetch(PENDING_BY_KIND, dataset_id)}
+async def pending_by_kind(tx: ReadTx, dataset_id: UUID, space_id: int) -> dict[int, int]:
+    """Count the rows of a dataset that are pending in a space, by kind."""
+    return {row["kind"]: row["pending"] for row in await tx.fetch(PENDING_BY_KIND, dataset_id, space_id)}

@@ -22,19 +22,18 @@ logger = log.get("vectors")
 
 VALID_INDEXES = """
 SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = 'embeddings'::regclass AND i.indisvalid
+WHERE i.indrelid IN (SELECT relid FROM pg_partition_tree('embeddings')) AND i.indisvalid
 """
 WRITE = """
 WITH written AS (
     UPDATE embeddings e
-    SET embedding = v.vector, embedded_hash = v.hash, space_id = $4, embedded_at = now(), failed_hash = NULL,
+    SET embedding = v.vector, embedded_hash = v.hash, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
-    -- compare and set: after an edit, a deletion or a change of space this vector is not written
-    WHERE e.vector_id = v.id AND e.content_hash = v.hash
+    -- compare and set: after an edit or a deletion, or into another space than the record's, this vector is not written
+    WHERE e.vector_id = v.id AND e.content_hash = v.hash AND e.space_id = $4
       -- redundant, but with the array the planner uses the primary key, where the join alone may scan the table
       AND e.vector_id = ANY($1)
-      AND EXISTS (SELECT FROM embedding_spaces s WHERE s.id = $4 AND s.state = 'active')
     RETURNING e.vector_id
 ), done AS (
     DELETE FROM embed_work WHERE vector_id = ANY(ARRAY(SELECT vector_id FROM written))
@@ -43,16 +42,19 @@ WITH written AS (
 SELECT array_agg(vector_id) FROM written
 """
 
+# a template and a chunk's size make other texts, but of the same text the same vector
 REUSE = """
 WITH same AS MATERIALIZED (
     SELECT wanted.hash, found.embedding FROM unnest($2::bytea[]) AS wanted (hash)
     -- one match is enough: a hundred thousand rows may have the same text, such as "ok"
-    CROSS JOIN LATERAL (SELECT embedding FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = $3 LIMIT 1) found
+    CROSS JOIN LATERAL (SELECT embedding FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = ANY(ARRAY(
+        SELECT o.id FROM embedding_spaces s JOIN embedding_spaces o USING (provider, model, dimensions, metric) WHERE s.id = $3
+    )) LIMIT 1) found
 ), written AS (
     UPDATE embeddings e
-    SET embedding = same.embedding, embedded_hash = same.hash, space_id = $3, embedded_at = now(), failed_hash = NULL,
+    SET embedding = same.embedding, embedded_hash = same.hash, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
-    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash
+    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash AND e.space_id = $3
     RETURNING e.vector_id
 ), done AS (
     DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
@@ -120,7 +122,7 @@ async def update_vectors_bulk(
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
-    """Copy vectors of equal texts of the same space; return the vector ids that got one."""
+    """Copy the vectors that the space's model made of equal texts; return the vector ids that got one."""
     ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
     return {row["vector_id"] for row in await tx.fetch(REUSE, ids, hashes, space_id)}
 
@@ -178,7 +180,7 @@ async def _build_index(
         return
     await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     await connection.execute(
-        f"CREATE INDEX CONCURRENTLY {name} ON embeddings USING hnsw "
+        f"CREATE INDEX CONCURRENTLY {name} ON embeddings_{space_id:d} USING hnsw "
         f"((embedding::halfvec({dimensions:d})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) "
         f"WHERE kind = {embeddable.kind:d}"
     )
@@ -191,8 +193,8 @@ async def drop_indexes(database: Database, space_id: int) -> None:
             await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(embeddable, space_id)}")
 
 
-def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False) -> str:
-    """Return the query that searches one kind.
+def nearest_sql(embeddable: Embeddable, space_id: int, dimensions: int, *, exact: bool = False) -> str:
+    """Return the query that searches one kind in one space.
 
     `$1` is the query vector, `$2` dataset ids or NULL for all, `$3` the limit, `$4` dataset ids to leave out. The inner
     query is all that an index sees; its hits are joined to their rows outside of it. A hit whose row or dataset is lost
@@ -201,22 +203,22 @@ def nearest_sql(embeddable: Embeddable, dimensions: int, *, exact: bool = False)
     return f"""
         SELECT CASE WHEN d.id IS NOT NULL THEN r.{embeddable.key} END AS id, d.slug AS dataset, 1 - n.distance AS score, {embeddable.text} AS text, n.stale,
                {embeddable.place} AS place
-        FROM ({_nearest(embeddable, dimensions, exact=exact)}) n
+        FROM ({_nearest(embeddable, space_id, dimensions, exact=exact)}) n
         LEFT JOIN {embeddable.table} r ON r.{embeddable.key} = n.row_id
         LEFT JOIN datasets d ON d.id = n.dataset_id
         ORDER BY n.distance, n.row_id
     """
 
 
-def _nearest(embeddable: Embeddable, dimensions: int, *, exact: bool) -> str:
+def _nearest(embeddable: Embeddable, space_id: int, dimensions: int, *, exact: bool) -> str:
     """Return the inner query. An exact search compares the full vectors, an expression that no index has."""
     half = f"::halfvec({dimensions:d})"
     distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
     return f"""
             SELECT vector_id, row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
             FROM embeddings
-            WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL AND ($2::uuid[] IS NULL OR dataset_id = ANY($2))
-              AND dataset_id <> ALL ($4::uuid[])
+            WHERE space_id = {space_id:d} AND kind = {embeddable.kind:d} AND embedding IS NOT NULL
+              AND ($2::uuid[] IS NULL OR dataset_id = ANY($2)) AND dataset_id <> ALL ($4::uuid[])
             ORDER BY {distance} LIMIT $3
     """
 
@@ -263,26 +265,37 @@ async def nearest_of(
     row_ids: Sequence[int],
     dataset_ids: Sequence[UUID],
     *,
+    space_id: int,
     k: int,
 ) -> list[SearchHit]:
-    """Return the k nearest of some rows of a kind, compared one by one."""
-    ids = await ids_of_rows(tx, embeddable, row_ids)
+    """Return the k nearest of some rows of a kind in a space, compared one by one."""
+    ids = await ids_of_rows(tx, embeddable, row_ids, space_id)
     return (await rejoin(tx, query, ids, dataset_ids=dataset_ids, kinds=[embeddable]))[:k]
 
 
-async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int]) -> list[int]:
-    """Return the vector ids of some rows of a kind."""
+async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int], space_id: int) -> list[int]:
+    """Return the vector ids of some rows of a kind in a space."""
     rows = await tx.fetch(
-        "SELECT vector_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2)", embeddable.kind, list(row_ids)
+        "SELECT vector_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) AND space_id = $3",
+        embeddable.kind,
+        list(row_ids),
+        space_id,
     )
     return [row["vector_id"] for row in rows]
 
 
 async def nearest_ids(
-    tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int, dataset_id: UUID, exact: bool
+    tx: ReadTx,
+    embeddable: Embeddable,
+    query: NDArray[np.float32],
+    *,
+    space_id: int,
+    k: int,
+    dataset_id: UUID,
+    exact: bool,
 ) -> list[int]:
     """Return the vector ids of the k rows of a kind in a dataset nearest to a `(dim,) float32` query, best first."""
-    sql = f"SELECT vector_id FROM ({_nearest(embeddable, query.shape[0], exact=exact)}) n ORDER BY distance"
+    sql = f"SELECT vector_id FROM ({_nearest(embeddable, space_id, query.shape[0], exact=exact)}) n ORDER BY distance"
     rows = await tx.fetch(sql, vector_wire.pack_one(query), [dataset_id], k, [])
     return [row["vector_id"] for row in rows]
 
@@ -300,12 +313,13 @@ async def nearest(
     embeddable: Embeddable,
     query: NDArray[np.float32],
     *,
+    space_id: int,
     k: int,
     dataset_ids: Sequence[UUID] | None,
     exact: bool = False,
 ) -> list[SearchHit]:
-    """Return the k rows of a kind nearest to a `(dim,) float32` query, best first."""
-    sql = nearest_sql(embeddable, query.shape[0], exact=exact)
+    """Return the k rows of a kind nearest in a space to a `(dim,) float32` query, best first."""
+    sql = nearest_sql(embeddable, space_id, query.shape[0], exact=exact)
     packed = vector_wire.pack_one(query)
     scope = None if dataset_ids is None else list(dataset_ids)
     # deleted datasets are left out before the limit, or their rows would take places of others
@@ -331,31 +345,37 @@ def _place(row: Any) -> ChunkPlace | None:
     return None if row["place"] is None else ChunkPlace(*row["place"][:PLACE_PARTS])
 
 
-async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, k: int) -> str:
+async def explain(tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], *, space_id: int, k: int) -> str:
     """Return PostgreSQL's plan of a search."""
-    sql = nearest_sql(embeddable, query.shape[0])
+    sql = nearest_sql(embeddable, space_id, query.shape[0])
     rows = await tx.fetch(f"EXPLAIN {sql}", vector_wire.pack_one(query), None, k, [])
     return "\n".join(row[0] for row in rows)
 
 
-async def count_in_scope(tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, most: int) -> int:
-    """Count the embedded rows that a filter keeps, up to `most`."""
+async def count_in_scope(
+    tx: ReadTx, embeddable: Embeddable, dataset_ids: Sequence[UUID], *, space_id: int, most: int
+) -> int:
+    """Count the rows embedded in a space that a filter keeps, up to `most`."""
     counted: int = await tx.fetchval(
-        "SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND kind = $2 "
+        "SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND kind = $2 AND space_id = $4 "
         "AND embedding IS NOT NULL LIMIT $3) s",
         list(dataset_ids),
         embeddable.kind,
         most,
+        space_id,
     )
     return counted
 
 
-async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> NDArray[np.float32] | None:
-    """Return the vector of a row, `(dim,) float32`, or None if it has none."""
-    packed = await tx.fetchval(
-        "SELECT embedding FROM embeddings WHERE kind = $1 AND row_id = $2", embeddable.kind, row_id
+async def vector_of(tx: ReadTx, embeddable: Embeddable, row_id: int) -> tuple[int, NDArray[np.float32]] | None:
+    """Return the space in which a row is searched and its vector there, `(dim,) float32`; None if it has none."""
+    row = await tx.fetchrow(
+        "SELECT e.space_id, e.embedding FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id "
+        "WHERE e.kind = $1 AND e.row_id = $2 AND e.embedding IS NOT NULL",
+        embeddable.kind,
+        row_id,
     )
-    return None if packed is None else vector_wire.unpack_one(packed)
+    return None if row is None else (row["space_id"], vector_wire.unpack_one(row["embedding"]))
 
 
 async def texts_of(

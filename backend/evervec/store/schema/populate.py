@@ -23,41 +23,65 @@ class Step:
     seen: int = field(default=0, compare=False)
 
 
+# as the triggers do it: a record for each space of the row's dataset, of a chunk for the space that it was made for
+IN_SPACES = """
+    SELECT b.row_id, b.dataset_id, b.content_hash, s.id AS space_id FROM {rows} b CROSS JOIN LATERAL (
+        SELECT coalesce((SELECT d.space_id FROM datasets d WHERE d.id = b.dataset_id),
+                        (SELECT a.id FROM embedding_spaces a WHERE a.state = 'active')) AS id
+        UNION ALL SELECT o.space_id FROM dataset_spaces o WHERE o.dataset_id = b.dataset_id
+    ) s WHERE b.only IN (0, s.id)
+"""
+
+
 def _take_in(embeddable: Embeddable) -> str:
-    kind, table, key, dataset = embeddable.kind, embeddable.table, embeddable.key, embeddable.dataset
+    kind, table, key = embeddable.kind, embeddable.table, embeddable.key
+    columns = (
+        f"r.{key} AS row_id, r.{embeddable.dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash, "
+        f"{f'r.{embeddable.space}' if embeddable.space else '0'} AS only"
+    )
     return f"""
     WITH batch AS MATERIALIZED (
-        SELECT r.{key} AS row_id, r.{dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash
+        SELECT {columns}
         FROM {table} r WHERE r.{key} > $1 ORDER BY r.{key} LIMIT $2
-    ), wrong AS MATERIALIZED (
-        SELECT b.row_id FROM batch b LEFT JOIN embeddings e ON e.kind = {kind} AND e.row_id = b.row_id
-        WHERE e.vector_id IS NULL OR e.dataset_id <> b.dataset_id
-           OR (e.content_hash IS DISTINCT FROM b.content_hash
+    ), wanted AS MATERIALIZED ({IN_SPACES.format(rows="batch")}), wrong AS MATERIALIZED (
+        SELECT w.row_id FROM wanted w
+        LEFT JOIN embeddings e ON e.kind = {kind} AND e.row_id = w.row_id AND e.space_id = w.space_id
+        WHERE e.vector_id IS NULL OR e.dataset_id <> w.dataset_id
+           OR (e.content_hash IS DISTINCT FROM w.content_hash
                -- a discarded text: empty until it changes
-               AND NOT (e.content_hash IS NULL AND e.failed_hash IS NOT DISTINCT FROM b.content_hash))
+               AND NOT (e.content_hash IS NULL AND e.failed_hash IS NOT DISTINCT FROM w.content_hash))
+        UNION SELECT b.row_id FROM batch b JOIN embeddings e ON e.kind = {kind} AND e.row_id = b.row_id
+        WHERE NOT EXISTS (SELECT FROM wanted w WHERE w.row_id = e.row_id AND w.space_id = e.space_id)
     ), locked AS MATERIALIZED (
         -- only what is wrong is locked, and read again as it is under the lock
-        SELECT r.{key} AS row_id, r.{dataset} AS dataset_id, {content_hash(embeddable)} AS content_hash
+        SELECT {columns}
         FROM {table} r WHERE r.{key} IN (SELECT row_id FROM wrong) FOR SHARE OF r
+    ), right_ones AS MATERIALIZED ({IN_SPACES.format(rows="locked")}), removed AS (
+        DELETE FROM embeddings e USING locked l WHERE e.kind = {kind} AND e.row_id = l.row_id
+        AND NOT EXISTS (SELECT FROM right_ones o WHERE o.row_id = e.row_id AND o.space_id = e.space_id) RETURNING 1
     ), corrected AS (
-        UPDATE embeddings e SET dataset_id = l.dataset_id, content_hash = l.content_hash
-        FROM locked l WHERE e.kind = {kind} AND e.row_id = l.row_id RETURNING e.row_id
+        UPDATE embeddings e SET dataset_id = o.dataset_id, content_hash = o.content_hash
+        FROM right_ones o WHERE e.kind = {kind} AND e.row_id = o.row_id AND e.space_id = o.space_id
+        AND (e.dataset_id <> o.dataset_id OR e.content_hash IS DISTINCT FROM o.content_hash)
+        RETURNING 1
     ), added AS (
-        INSERT INTO embeddings (kind, row_id, dataset_id, content_hash)
-        SELECT {kind}, row_id, dataset_id, content_hash FROM locked
-        WHERE row_id NOT IN (SELECT row_id FROM corrected) RETURNING 1
+        INSERT INTO embeddings (space_id, kind, row_id, dataset_id, content_hash)
+        SELECT o.space_id, {kind}, o.row_id, o.dataset_id, o.content_hash FROM right_ones o
+        ON CONFLICT (kind, row_id, space_id) DO NOTHING RETURNING 1
     )
     SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen,
-           (SELECT count(*) FROM corrected) + (SELECT count(*) FROM added) AS touched
+           (SELECT count(*) FROM corrected) + (SELECT count(*) FROM added) + (SELECT count(*) FROM removed) AS touched
     """
 
 
 def _remove(embeddable: Embeddable) -> str:
     return f"""
     WITH batch AS MATERIALIZED (
-        SELECT vector_id, row_id FROM embeddings WHERE kind = {embeddable.kind} AND row_id > $1 ORDER BY row_id LIMIT $2
+        SELECT DISTINCT row_id FROM (
+            SELECT row_id FROM embeddings WHERE kind = {embeddable.kind} AND row_id > $1 ORDER BY row_id LIMIT $2
+        ) first
     ), gone AS (
-        DELETE FROM embeddings e USING batch b WHERE e.vector_id = b.vector_id
+        DELETE FROM embeddings e USING batch b WHERE e.kind = {embeddable.kind} AND e.row_id = b.row_id
         AND NOT EXISTS (SELECT FROM {embeddable.table} r WHERE r.{embeddable.key} = b.row_id) RETURNING 1
     )
     SELECT (SELECT max(row_id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS seen,
@@ -95,7 +119,7 @@ WITH batch AS MATERIALIZED (
     SELECT id, content_hash IS NULL AND content IS NULL AS due FROM documents WHERE id > $1 ORDER BY id LIMIT $2
 ), hashed AS MATERIALIZED (
     SELECT document_id, sha256(convert_to(string_agg(content, '' ORDER BY ordinal), 'UTF8')) AS hash, count(*) AS held
-    FROM chunks WHERE document_id = ANY(ARRAY(SELECT id FROM batch WHERE due)) GROUP BY document_id
+    FROM chunks WHERE document_id = ANY(ARRAY(SELECT id FROM batch WHERE due)) AND space_id = 0 GROUP BY document_id
 ), filled AS (
     UPDATE documents d SET content_hash = h.hash, chunk_count = h.held FROM hashed h
     WHERE d.id = h.document_id AND d.content_hash IS NULL RETURNING 1

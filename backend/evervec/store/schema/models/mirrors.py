@@ -10,7 +10,7 @@ from evervec.store.schema.columns import ZERO, Model, column, dataset, filled_ti
 
 
 class MirrorReport(Model, table=True):
-    """What one process (`holder`) last reported of its mirror of one dataset, and what it is asked to do.
+    """What one process (`holder`) last reported of its mirror of one dataset in one space, and what it is asked to do.
 
     `watermark` is the PostgreSQL snapshot that the mirror has reached. `missing`, `extra` and `stale` are of its last check.
     """
@@ -25,6 +25,7 @@ class MirrorReport(Model, table=True):
 
     holder: UUID = column(pg.UUID(as_uuid=True), primary_key=True)
     dataset_id: UUID = column(pg.UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    space_id: int = column(Integer, primary_key=True)
     host: str = column(Text)
     folder: str = column(Text)
     pid: int = column(Integer)

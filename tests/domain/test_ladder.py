@@ -67,7 +67,7 @@ def test_what_a_person_has_to_mend_is_tried_again_every_quarter_minute() -> None
 @every_error
 def test_only_a_text_that_the_provider_refuses_is_given_up(error: ProviderError) -> None:
     at_once = isinstance(error, BadInputError | TooLargeError)
-    third_time = at_once or isinstance(error, BadResponseError)
+    third_time = at_once or isinstance(error, BadResponseError | TransientError)
     assert [ladder.gives_up(error, attempts) for attempts in (0, 1, 2, 50)] == [
         at_once,
         at_once,

@@ -49,6 +49,13 @@ async def test_the_same_text_twice_in_one_batch_gives_the_same_vector(embedder: 
     assert np.array_equal(first, second)
 
 
+async def test_a_question_is_one_vector_of_the_same_space(embedder: Embedder) -> None:
+    asked = await embedder.embed_query("which job is stuck?")
+    assert asked.dtype == np.float32
+    assert asked.shape == (1, (await embedder.probe()).dimensions)
+    assert np.allclose(np.linalg.norm(asked), 1, atol=1e-5)
+
+
 async def test_a_full_batch_is_one_request(embedder: Embedder) -> None:
     texts = [f"text number {number}" for number in range(embedder.limits.texts)]
     vectors = await embedder.embed(texts)

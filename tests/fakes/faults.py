@@ -22,6 +22,7 @@ class Fault(StrEnum):
     TIMEOUT_504 = "timeout_504"
     EOF_500 = "eof_500"
     EOF_400 = "eof_400"
+    NAN_500 = "nan_500"
     RATE_LIMITED_429 = "rate_limited_429"
     QUOTA_429 = "quota_429"
     UNAUTHORIZED_401 = "unauthorized_401"

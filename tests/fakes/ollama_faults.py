@@ -20,6 +20,7 @@ REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.BAD_GATEWAY_502: (502, "bad gateway"),
     Fault.TIMEOUT_504: (504, "gateway timeout"),
     Fault.EOF_500: (500, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
+    Fault.NAN_500: (500, "failed to encode response: json: unsupported value: NaN"),
     Fault.EOF_400: (400, 'do embedding request: Post "http://127.0.0.1:33967/embedding": EOF'),
     Fault.RATE_LIMITED_429: (429, "too many requests"),
     Fault.QUOTA_429: (429, "you have reached your weekly usage limit"),

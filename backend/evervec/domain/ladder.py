@@ -11,6 +11,7 @@ from evervec.errors import (
     QuotaExhaustedError,
     RateLimitedError,
     TooLargeError,
+    TransientError,
 )
 
 FIRST_PAUSE = 0.5
@@ -19,7 +20,8 @@ LONGEST_PAUSE = 10.0
 OPERATOR_PAUSE = 15.0
 """Seconds between two calls while a person has to correct something (a key, a model's name)."""
 QUOTA_PAUSE = 900.0
-BAD_RESPONSES = 3
+TEXT_ATTEMPTS = 3
+"""Failures of a text alone, while the provider serves others, until it is given up."""
 LONGEST_ROW_DELAY = 300.0
 
 
@@ -42,8 +44,8 @@ def gives_up(error: ProviderError, attempts: int) -> bool:
     match error:
         case BadInputError() | TooLargeError():
             return True
-        case BadResponseError():
-            return attempts + 1 >= BAD_RESPONSES
+        case BadResponseError() | TransientError():
+            return attempts + 1 >= TEXT_ATTEMPTS
         case _:
             return False
 

@@ -65,6 +65,13 @@ class Embedder(Protocol):
         """
         ...
 
+    async def embed_query(self, text: str) -> Vectors:
+        """Embed what somebody asks for: models with a prefix or a task type take a question differently from a document.
+
+        Returns `(1, dim) float32` of the same space, as the provider answered. Raises a `ProviderError` subclass.
+        """
+        ...
+
     async def probe(self) -> ModelProbe:
         """Find out by a request what the model is; afterwards `limits.text_tokens` is known.
 

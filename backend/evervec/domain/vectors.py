@@ -26,3 +26,9 @@ def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int, 
     with np.errstate(over="ignore", invalid="ignore"):
         halves = vectors.astype(np.float16)
     return np.asarray(np.isfinite(halves).all(axis=1) & (halves != 0).any(axis=1), dtype=np.bool_)
+
+
+def check_distinct(vectors: NDArray[np.float32], *, provider: str) -> None:
+    """Raise `BadResponseError` if two or more different texts all got one and the same vector."""
+    if len(vectors) > 1 and (vectors == vectors[0]).all():
+        raise BadResponseError(provider, f"{len(vectors)} different texts got one and the same vector")

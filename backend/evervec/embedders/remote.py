@@ -1,12 +1,13 @@
 """What the embedders behind an API have in common: a name, a model, limits, and tokens that can only be estimated."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from evervec.domain.protocols import EmbedLimits
+from evervec.domain.protocols import EmbedLimits, Vectors
 from evervec.domain.text import estimate_tokens
 
 
-class RemoteEmbedder:
+class RemoteEmbedder(ABC):
     """An embedder whose model runs on somebody's server."""
 
     def __init__(self, name: str, model: str, limits: EmbedLimits) -> None:
@@ -34,3 +35,11 @@ class RemoteEmbedder:
         to refuse a text.
         """
         return [estimate_tokens(text) for text in texts]
+
+    @abstractmethod
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return `(n, dim) float32` as answered. Raise a `ProviderError` subclass."""
+
+    async def embed_query(self, text: str) -> Vectors:
+        """Return `(1, dim) float32` of a question, which is sent like a document where the model knows no difference."""
+        return await self.embed([text])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evervec.domain.extraction.message import IncomingMessage
-from evervec.pipeline.embedding.claimed_rows import PROBE_TEXT
+from evervec.pipeline.embedding.claimed_rows import HEALTH_TEXTS
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
 from evervec.pipeline.resources import Resources
 from evervec.store import messages, monitor
@@ -108,7 +108,7 @@ async def test_every_request_and_each_of_its_texts_is_told_once(
     assert sorted(text for texts in requests for text in texts) == sorted(f"text {i}" for i in range(70))
     assert (counts.sent, counts.failed) == (70, 1)
     answered = [list(request.texts) for request in fake.requests[asked_before:] if request.status == 200]
-    assert sorted([*requests, [PROBE_TEXT]]) == sorted(answered)
+    assert sorted([*requests, [*HEALTH_TEXTS]]) == sorted(answered)
 
     requests.clear()
     await save(resources, dataset, ["text 0", "new", "new"], first=500)
@@ -232,7 +232,8 @@ async def test_two_engines_on_the_same_rows_send_no_text_twice(
     )
     assert sum(counts.success for counts in all_counts) == 300
     sent = fake.texts_sent()
-    sent.pop(PROBE_TEXT, None)
+    for sentence in HEALTH_TEXTS:
+        sent.pop(sentence, None)
     assert set(sent.values()) == {1}
 
 

@@ -59,6 +59,10 @@ class LocalEmbedder:
         """Return `(n, 256) float32`. Raise `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
+    async def embed_query(self, text: str) -> Vectors:
+        """Return `(1, 256) float32`: WordLlama takes a question as any text. Raise what `embed` raises."""
+        return await self.embed([text])
+
     async def probe(self) -> ModelProbe:
         """Return the width; a text may be of any length."""
         return ModelProbe(await width_of(self))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from evervec import log
 from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
-from evervec.domain.vectors import check_vectors
-from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError
+from evervec.domain.vectors import check_distinct, check_vectors
+from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError, TransientError
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
 from evervec.store import providers
@@ -21,14 +21,14 @@ from evervec.store.providers import Provider
 
 logger = log.get("embed")
 
-PROBE_TEXT = "Every row embedded."
-"""The health probe: a provider that embeds this sentence works, so a refusal is about the text that was sent."""
+HEALTH_TEXTS = ("Every row embedded.", "A provider that embeds two sentences works.")
+"""The health probe: a provider that embeds these works, so a failure is about the texts that were sent."""
 
-TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError)
-"""Errors that a single text of a request may have caused."""
+TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError, TransientError)
+"""Errors that a single text of a request may have caused: a text can end a model's process, which looks like an outage."""
 
 SUSPECT_ATTEMPTS = 3
-"""A row whose lease ran out this often is sent alone: it may be what kills the workers."""
+"""A row whose lease ran out this often is sent alone: it may be what kills the workers. So is one that failed before."""
 
 Sent = Callable[[Sequence[ClaimedRow]], None]
 """Called after every request that the provider has answered, with one row of each text that was in it."""
@@ -94,8 +94,8 @@ class ClaimedRows:
         for row in pending:
             by_text.setdefault(row.content_hash, []).append(row)
         groups = list(by_text.values())
-        suspects = [[group] for group in groups if group[0].attempts >= SUSPECT_ATTEMPTS]
-        others = [group for group in groups if group[0].attempts < SUSPECT_ATTEMPTS]
+        suspects = [[group] for group in groups if _is_suspect(group)]
+        others = [group for group in groups if not _is_suspect(group)]
         sizes = self._sizes([group[0].text for group in others])
         packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
         return packed + suspects
@@ -107,24 +107,58 @@ class ClaimedRows:
         return self.embedder.count_tokens(texts)
 
     async def _embed(self, request: list[list[ClaimedRow]]) -> None:
-        """Send one request; halve it until the texts that the provider does not take are alone."""
+        """Embed the texts of one request; a text that the provider does not take is found, and the others are embedded."""
+        error = await self._send(request)
+        while error is not None:
+            await self._require_health(error)
+            request = await self._isolate(request, error)
+            error = await self._send(request) if request else None
+
+    async def _send(self, request: list[list[ClaimedRow]]) -> ProviderError | None:
+        """Send one request and write its vectors. Return the error that one of its texts may have caused, else None."""
         try:
-            answer = await self.embedder.embed([group[0].text for group in request])
+            answer = await self._request([group[0].text for group in request])
             self._count_sent(request)
             valid = self._validate(answer, len(request))
         except TEXT_ERRORS as error:
-            await self._isolate(request, error)
-            return
+            self._found_healthy = self._found_healthy and not isinstance(error, TransientError)
+            return error
         except ProviderError as error:
             await self._pause(error)
         await self._write([group for group, ok in zip(request, valid, strict=True) if ok], answer[valid])
         for group in (group for group, ok in zip(request, valid, strict=True) if not ok):
-            await self._isolate([group], BadResponseError(self.provider.name, "the vector is not finite, or zero"))
+            await self._fail(group, BadResponseError(self.provider.name, "the vector is not finite, or zero"))
+        return None
+
+    async def _request(self, texts: Sequence[str]) -> Vectors:
+        """Ask the provider. Every request of this claim goes through here, also those that probe."""
+        return await self.embedder.embed(texts)
+
+    async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> list[list[ClaimedRow]]:
+        """Find the text that caused an error by halving, and count a failure against it; return what is still unsent.
+
+        Whatever is not under suspicion is put aside and sent together, so that one text costs log2(n) + 2 requests.
+        """
+        suspects, aside, found = request, list[list[ClaimedRow]](), len(request) == 1
+        while not found:
+            middle = (len(suspects) + 1) // 2 if len(suspects) > 1 else 1
+            failure = await self._send(suspects[:middle])
+            if failure is not None:
+                suspects, aside, error = suspects[:middle], suspects[middle:] + aside, failure
+                found = len(suspects) == 1
+            elif middle == len(suspects):
+                return aside  # alone it was embedded: the error had another cause, which is gone
+            else:
+                suspects = suspects[middle:]
+        await self._fail(suspects[0], error)
+        return aside
 
     def _validate(self, answer: Vectors, count: int) -> NDArray[np.bool_]:
-        return check_vectors(
+        valid = check_vectors(
             answer, count=count, dimensions=self.provider.space.dimensions, provider=self.provider.name
         )
+        check_distinct(answer, provider=self.provider.name)
+        return valid
 
     def _count_sent(self, request: list[list[ClaimedRow]]) -> None:
         self.counts.sent += len(request)
@@ -145,16 +179,11 @@ class ClaimedRows:
         self._trusted = True
         await self._finish(written)
 
-    async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> None:
-        """Find the texts that caused an error. A text is blamed only while the provider passes the health probe."""
-        if not await self._is_healthy():
-            await self._pause(error)
-        if len(request) > 1:
-            for half in (request[: len(request) // 2], request[len(request) // 2 :]):
-                await self._embed(half)
-            return
+    async def _fail(self, group: list[ClaimedRow], error: ProviderError) -> None:
+        """Count a failure against the rows of one text, unless it is the provider that fails."""
+        await self._require_health(error)
         async with self.database.transaction() as tx:
-            for row in request[0]:
+            for row in group:
                 if ladder.gives_up(error, row.attempts):
                     failed = FailedRow(row.vector_id, row.content_hash, error.code, str(error))
                     await rows.give_up(tx, self.lease.owner, [failed])
@@ -163,17 +192,23 @@ class ClaimedRows:
                     await rows.back_off(
                         tx, self.lease.owner, row.vector_id, delay=delay, code=error.code, error=str(error)
                     )
-        self.counts.failed += len(request[0])
-        self._forget(row.vector_id for row in request[0])
+        self.counts.failed += len(group)
+        self._forget(row.vector_id for row in group)
 
-    async def _is_healthy(self) -> bool:
-        """Return whether the provider embeds a plain sentence; it is asked once, until it does."""
-        if not self._found_healthy:
-            try:
-                self._found_healthy = bool(self._validate(await self.embedder.embed([PROBE_TEXT]), 1).all())
-            except ProviderError as error:
-                await self._pause(error)
-        return self._found_healthy
+    async def _require_health(self, error: ProviderError) -> None:
+        """Go on only while the provider embeds plain sentences; it is asked once, and again after each outage.
+
+        Raises `ProviderPaused`.
+        """
+        if self._found_healthy:
+            return
+        try:
+            healthy = self._validate(await self._request(HEALTH_TEXTS), len(HEALTH_TEXTS)).all()
+        except ProviderError as problem:
+            await self._pause(problem)
+        if not healthy:
+            await self._pause(error)
+        self._found_healthy = True
 
     async def _pause(self, error: ProviderError) -> NoReturn:
         async with self.database.transaction() as tx:
@@ -201,3 +236,8 @@ class ClaimedRows:
     def _forget(self, vector_ids: Iterable[int]) -> None:
         for vector_id in vector_ids:
             self.unfinished.pop(vector_id, None)
+
+
+def _is_suspect(group: Sequence[ClaimedRow]) -> bool:
+    attempts = max(row.attempts for row in group)
+    return attempts >= SUSPECT_ATTEMPTS or (attempts > 0 and any(row.last_code for row in group))

@@ -40,7 +40,7 @@ async def compare(
 ) -> EngineComparison:
     """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     provider = await resources.provider()
-    query = (await resources.clients.embedder(provider).embed([text]))[0]
+    query = (await resources.clients.embedder(provider).embed_query(text))[0]
     async with resources.database.read() as tx:
         scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
 

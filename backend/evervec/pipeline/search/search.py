@@ -81,7 +81,7 @@ async def search(
     provider = await resources.provider()
     if min_watermark is not None:
         await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
-    answer = await resources.clients.embedder(provider).embed([text])
+    answer = await resources.clients.embedder(provider).embed_query(text)
     check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
     return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
 
@@ -139,7 +139,7 @@ async def duplicates(
 async def plan(resources: Resources, text: str, kind: str) -> str:
     """Return PostgreSQL's plan for a search of one kind, which names its HNSW index."""
     provider = await resources.provider()
-    answer = await resources.clients.embedder(provider).embed([text])
+    answer = await resources.clients.embedder(provider).embed_query(text)
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
         return await vectors.explain(tx, BY_NAME[kind], answer[0], k=10)

@@ -14,7 +14,7 @@ from evervec.store.schema.predicates import PENDING
 
 @dataclass(frozen=True)
 class ClaimedRow:
-    """A row under lease; `content_hash` is the digest of `text`."""
+    """A row under lease; `content_hash` is the digest of `text`, `last_code` what it failed with before."""
 
     vector_id: int
     kind: int
@@ -23,6 +23,7 @@ class ClaimedRow:
     content_hash: bytes
     attempts: int
     text: str
+    last_code: str | None = None
 
 
 # A delayed row is due after `not_before`; a job may also take a row that is delayed only because it waits for a job.
@@ -65,9 +66,9 @@ WITH picked AS (
     -- another claim may have come between our snapshot and this insert
     WHERE w.content_hash <> EXCLUDED.content_hash
        OR ({due} AND (w.lease_until IS NULL OR w.lease_until < now()))
-    RETURNING vector_id, attempts
+    RETURNING vector_id, attempts, last_code
 )
-SELECT p.vector_id, p.kind, p.row_id, p.dataset_id, p.content_hash, l.attempts
+SELECT p.vector_id, p.kind, p.row_id, p.dataset_id, p.content_hash, l.attempts, l.last_code
 FROM leased l JOIN picked p USING (vector_id) ORDER BY p.vector_id
 """
 

@@ -16,7 +16,7 @@ def refusal_error(
         return ConfigError(provider, f"{reason}. Choose {instead}.")
     if status == 404 and "model" in words:
         return ConfigError(provider, f"model {model!r} is not there. Fetch it with `ollama pull {model}`.")
-    if "nan or inf" in words or words.rstrip().endswith(("eof", "has terminated")):
+    if "nan or inf" in words or "unsupported value" in words or words.rstrip().endswith(("eof", "has terminated")):
         # Either this text ends the runner every time, or the machine did it once. BadResponseError lets the engine find
         # out: it isolates the text and asks again, instead of waiting for ever or giving up at once.
         return BadResponseError(provider, f"HTTP {status}: {reason}")

@@ -76,6 +76,11 @@ BEGIN
     EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (space_id = %s AND %s.vector_dims(embedding) = %s)',
         part, part || '_width', chosen, home, wide);
     EXECUTE format('ALTER TABLE embeddings ATTACH PARTITION %I FOR VALUES IN (%s)', part, chosen);
+    -- a recipe named the space's template and model, too; now each space has chunks of its own
+    UPDATE documents d SET recipe = 'chunking 1' FROM embedding_spaces s WHERE s.id = chosen AND d.recipe = left(encode(sha256(
+        '1'::bytea || decode('00', 'hex') || convert_to(s.template, 'UTF8') || decode('00', 'hex')
+        || convert_to(least(s.chunk_tokens, coalesce(s.text_tokens, s.chunk_tokens))::text, 'UTF8') || decode('00', 'hex')
+        || convert_to(s.provider || '/' || s.model, 'UTF8')), 'hex'), 16);
     EXECUTE format('ALTER TABLE chunks ADD COLUMN space_id integer NOT NULL DEFAULT %s', chosen);
     ALTER TABLE chunks ALTER COLUMN space_id SET DEFAULT 0;
     UPDATE chunks c SET space_id = 0 FROM documents d WHERE d.id = c.document_id AND d.recipe IS NULL;
@@ -100,7 +105,7 @@ CREATE TABLE dataset_spaces (
     CONSTRAINT dataset_spaces_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES datasets (id) ON DELETE CASCADE,
     CONSTRAINT dataset_spaces_space_id_fkey FOREIGN KEY (space_id) REFERENCES embedding_spaces (id),
     CONSTRAINT dataset_spaces_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES llm_providers (id) ON DELETE SET NULL,
-    CONSTRAINT dataset_spaces_state_known CHECK (state IN ('next', 'previous'))
+    CONSTRAINT dataset_spaces_state_known CHECK (state IN ('next', 'previous', 'dropped'))
 )
 """
 
@@ -198,7 +203,10 @@ def upgrade() -> None:
     op.get_bind().exec_driver_sql(SPACES)
     op.execute(DATASET_SPACES)
     op.execute(MIRRORS_OF_SPACES)
-    op.create_index("dataset_spaces_one_of_a_state", "dataset_spaces", ["dataset_id", "state"], unique=True)
+    op.create_index(
+        "dataset_spaces_one_of_a_state", "dataset_spaces", ["dataset_id", "state"], unique=True,
+        postgresql_where=sa.text("state <> 'dropped'"),
+    )
     op.create_table(
         "chunk_work",
         sa.Column("space_id", sa.Integer, nullable=False),

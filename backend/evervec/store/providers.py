@@ -1,4 +1,4 @@
-"""Providers and the embedding spaces that they serve. One space is active; the database rejects vectors of any other."""
+"""Providers and the embedding spaces that they serve. Each dataset has a space; the database rejects vectors of another width in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from evervec.store.database.session import ReadTx, Tx
 
 @dataclass(frozen=True)
 class Space:
-    """Provider type, model and width; vectors of two spaces are never compared.
+    """Provider type, model, width, and how texts are made for it; vectors of two spaces are never compared.
 
-    `template` makes the vector text of a chunk, of `chunk_tokens` at most; `text_tokens` is the longest text that the
-    model itself takes.
+    `active` is the default, which new datasets get. `template` makes the vector text of a chunk, of `chunk_tokens` at most;
+    `text_tokens` is the longest text that the model itself takes.
     """
 
     id: int
@@ -76,13 +76,22 @@ class ProviderDraft:
     dimensions: int | None = None
 
 
-SELECT_PROVIDERS = """
+_SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
        extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
        p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens, p.dimensions,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
        s.chunk_tokens, s.text_tokens
-FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
+FROM llm_providers p
+"""
+SELECT_PROVIDERS = f"{_SELECT_PROVIDERS} JOIN embedding_spaces s ON s.id = p.space_id"
+# a provider serves every space of its model and width, whatever the texts are made by; one that is named comes first, then
+# the one that was used last
+SELECT_SERVING = f"""
+{_SELECT_PROVIDERS} JOIN embedding_spaces o ON o.id = p.space_id
+JOIN embedding_spaces s ON (s.provider, s.model, s.dimensions, s.metric) = (o.provider, o.model, o.dimensions, o.metric)
+WHERE s.id = $1 AND ($3::uuid IS NULL OR p.id = $3)
+ORDER BY p.id IS NOT DISTINCT FROM $2 DESC, p.used_at DESC, p.name LIMIT 1
 """
 
 
@@ -123,10 +132,21 @@ async def active(tx: ReadTx) -> Provider | None:
     return None if row is None else _provider(row)
 
 
+async def serving(
+    tx: ReadTx, space_id: int, preferred: UUID | None = None, *, only: UUID | None = None
+) -> Provider | None:
+    """Return the provider that embeds into a space, with that space: the preferred one if it can; None if there is none.
+
+    `only` asks for one provider alone.
+    """
+    row = await tx.fetchrow(SELECT_SERVING, space_id, preferred, only)
+    return None if row is None else _provider(row)
+
+
 async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encrypted: bytes | None = None) -> Provider:
     """Save a provider under its name, new or again, with the space that its probe found.
 
-    A property of the space that is None stays as it was; a new space gets the default.
+    A property of the space that is None stays as it was for a provider of that name and model; else it gets the default.
     """
     space_id = await _ensure_space(tx, draft, probe)
     provider_id = await tx.fetchval(
@@ -154,16 +174,26 @@ async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encryp
     return await by_id(tx, provider_id)
 
 
+ENSURE_SPACE = """
+WITH former AS (
+    SELECT s.template, s.chunk_tokens FROM llm_providers p JOIN embedding_spaces s ON s.id = p.space_id
+    WHERE p.name = $9 AND (s.provider, s.model, s.dimensions) = ($1, $2, $3)
+    UNION ALL
+    SELECT s.template, s.chunk_tokens FROM embedding_spaces s
+    WHERE (s.provider, s.model, s.dimensions) = ($1, $2, $3) AND s.state = 'active'
+)
+INSERT INTO embedding_spaces AS s (provider, model, dimensions, text_tokens, template, chunk_tokens)
+VALUES ($1, $2, $3, $4, coalesce($5, (SELECT template FROM former LIMIT 1), $7::text),
+        coalesce($6, (SELECT chunk_tokens FROM former LIMIT 1), $8::integer))
+ON CONFLICT (provider, model, dimensions, metric, template, chunk_tokens) DO UPDATE SET
+    text_tokens = coalesce($4, s.text_tokens)
+RETURNING id
+"""
+
+
 async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
     space_id: int = await tx.fetchval(
-        """
-        INSERT INTO embedding_spaces AS s (provider, model, dimensions, text_tokens, template, chunk_tokens)
-        VALUES ($1, $2, $3, $4, coalesce($5, $7::text), coalesce($6, $8::integer))
-        ON CONFLICT (provider, model, dimensions, metric) DO UPDATE SET
-            text_tokens = coalesce($4, s.text_tokens), template = coalesce($5, s.template),
-            chunk_tokens = coalesce($6, s.chunk_tokens)
-        RETURNING id
-        """,
+        ENSURE_SPACE,
         draft.type,
         draft.model,
         probe.dimensions,
@@ -172,7 +202,9 @@ async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
         draft.chunk_tokens,
         TEMPLATE,
         CHUNK_TOKENS,
+        draft.name,
     )
+    await tx.execute("SELECT evervec_add_space($1)", space_id)
     return space_id
 
 
@@ -217,33 +249,6 @@ async def unpause(tx: Tx, provider_id: UUID) -> None:
         "UPDATE llm_providers SET failures = 0, paused_until = NULL, pause_code = NULL, pause_error = NULL WHERE id = $1",
         provider_id,
     )
-
-
-async def embedded_rows(tx: ReadTx) -> bool:
-    """Return whether any row has a vector."""
-    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM embeddings WHERE embedding IS NOT NULL)"))
-
-
-async def lock_spaces(tx: Tx) -> None:
-    """Let one transaction at a time choose the active space.
-
-    Called before anything is read: two that have read `embeddings` would wait for each other to change that table.
-    """
-    await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
-
-
-async def activate(tx: Tx, space: Space) -> None:
-    """Make a space the active one: delete the vectors of the others, and accept only its width from now on.
-
-    Needs `lock_spaces`.
-    """
-    # nobody writes a vector of the old space between its removal and the new constraint
-    await tx.execute("LOCK TABLE embeddings IN ACCESS EXCLUSIVE MODE")
-    await tx.execute("UPDATE embeddings SET embedding = NULL WHERE space_id <> $1", space.id)
-    await tx.execute("UPDATE embeddings SET failed_hash = NULL WHERE failed_hash IS NOT NULL")
-    await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active'")
-    await tx.execute("UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1", space.id)
-    await tx.execute("SELECT evervec_accept_space($1)", space.id)
 
 
 async def _known(tx: ReadTx) -> str:

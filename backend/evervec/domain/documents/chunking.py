@@ -18,7 +18,7 @@ from evervec.domain.documents.document import Block, Cut, IncomingDocument
 from evervec.domain.text import is_blank, snippet
 from evervec.errors import Refused
 
-CHUNKING_VERSION = 1
+CHUNKING = "chunking 1"
 """Increased when the same text and recipe give other chunks."""
 
 FIELDS = ("title", "heading", "text")
@@ -79,7 +79,6 @@ class Recipe:
 
     template: str = TEMPLATE
     tokens: int = CHUNK_TOKENS
-    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         names = [name for _, name in self._parsed[0]]
@@ -87,12 +86,6 @@ class Recipe:
             raise self._refused("it needs {text} once and may have {title} and {heading}, nothing else in braces")
         if self.tokens < LEAST_TOKENS:
             raise Refused(reason=f"{self.tokens} tokens are too few for a chunk: give {LEAST_TOKENS} or more.")
-
-    @cached_property
-    def key(self) -> str:
-        """Return an identifier that is equal for equal recipes: documents of another one are chunked again."""
-        said = f"{CHUNKING_VERSION}\0{self.template}\0{self.tokens}\0{self.tokenizer}"
-        return sha256(said.encode()).hexdigest()[:16]
 
     def vector_text(self, title: str, heading: str, text: str) -> str:
         """Return what is embedded for a text with its title and heading; "" for a blank text."""

@@ -87,7 +87,7 @@ END"""
 # A row has a record for each space of its dataset; a chunk only for the space that it was made for.
 SPACES_OF_ROW = f"""
     SELECT coalesce((SELECT d.space_id FROM {{schema}}.datasets d WHERE d.id = NEW.{{dataset}}), {DEFAULT_SPACE}) AS id
-    UNION ALL SELECT o.space_id FROM {{schema}}.dataset_spaces o WHERE o.dataset_id = NEW.{{dataset}}
+    UNION ALL SELECT o.space_id FROM {{schema}}.dataset_spaces o WHERE o.dataset_id = NEW.{{dataset}} AND o.state <> 'dropped'
 """
 
 TRACK = f"""
@@ -117,7 +117,7 @@ END"""
 DOCUMENT_WRITTEN = """
 BEGIN
     INSERT INTO {schema}.chunk_work (space_id, document_id)
-    SELECT o.space_id, NEW.id FROM {schema}.dataset_spaces o WHERE o.dataset_id = NEW.dataset_id
+    SELECT o.space_id, NEW.id FROM {schema}.dataset_spaces o WHERE o.dataset_id = NEW.dataset_id AND o.state <> 'dropped'
     ON CONFLICT DO NOTHING;
     RETURN NULL;
 END"""

@@ -100,15 +100,22 @@ class LlmProvider(Model, table=True):
 class DatasetSpace(Model, table=True):
     """A space that a dataset has beside the one that is searched: every change is written to it, too.
 
-    `next` is being filled, to be activated; `previous` was searched before, and is kept for a rollback. `automatic` is
+    `next` is being filled, to be activated; `previous` was searched before, and is kept for a rollback; one that is `dropped`
+    is written to no more, and is gone as soon as its vectors are removed. `automatic` is
     activated by itself once every row has its vector. `started_xid` is the transaction that began it: rows of older ones
     are taken in once those have ended.
     """
 
     __tablename__ = "dataset_spaces"
     __table_args__ = (
-        CheckConstraint("state IN ('next', 'previous')", name="state_known"),
-        Index("dataset_spaces_one_of_a_state", "dataset_id", "state", unique=True),
+        CheckConstraint("state IN ('next', 'previous', 'dropped')", name="state_known"),
+        Index(
+            "dataset_spaces_one_of_a_state",
+            "dataset_id",
+            "state",
+            unique=True,
+            postgresql_where=text("state <> 'dropped'"),
+        ),
     )
 
     dataset_id: UUID = column(pg.UUID(as_uuid=True), ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)

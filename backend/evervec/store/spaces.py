@@ -1,0 +1,271 @@
+"""The spaces of datasets: which one is searched, which others are written to, how much of each is filled; flipped and dropped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from evervec.store.database.session import ReadTx, Tx
+from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES
+
+NEXT, PREVIOUS = "next", "previous"
+
+
+@dataclass(frozen=True)
+class DatasetSpace:
+    """A space that a dataset has beside the one that is searched.
+
+    `state` is `next`, being filled to be activated, or `previous`, kept for a rollback. `taken_in` says that every row has
+    a record in it, `indexed` that its vectors can be searched by HNSW. An `automatic` one is activated by itself.
+    """
+
+    dataset_id: UUID
+    space_id: int
+    provider_id: UUID | None
+    state: str
+    automatic: bool
+    created_at: datetime
+    taken_in: bool
+    indexed: bool
+
+
+SELECT_OTHERS = """
+SELECT o.dataset_id, o.space_id, o.provider_id, o.state, o.automatic, o.created_at, o.taken_in_at IS NOT NULL AS taken_in,
+       o.indexed_at IS NOT NULL AS indexed
+FROM dataset_spaces o JOIN datasets d ON d.id = o.dataset_id JOIN projects p ON p.id = d.project_id
+WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
+"""
+
+
+async def others(tx: ReadTx, dataset_ids: Sequence[UUID] | None = None) -> list[DatasetSpace]:
+    """Return the spaces that some live datasets, or all, have beside the one that is searched, oldest first."""
+    rows = await tx.fetch(
+        SELECT_OTHERS + " AND ($1::uuid[] IS NULL OR o.dataset_id = ANY($1)) ORDER BY o.created_at, o.dataset_id, o.state",
+        None if dataset_ids is None else list(dataset_ids),
+    )
+    return [DatasetSpace(*row) for row in rows]
+
+
+async def shared(tx: ReadTx, space_id: int) -> bool:
+    """Return whether a dataset that is searched in another space has vectors in this one, too."""
+    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM dataset_spaces WHERE space_id = $1)", space_id))
+
+
+async def lock(tx: Tx, dataset_ids: Sequence[UUID]) -> None:
+    """Let one transaction at a time change the spaces of some datasets; writers of rows do not wait for it."""
+    await tx.execute("SELECT FROM datasets WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(dataset_ids))
+
+
+async def make_default(tx: Tx, space_id: int) -> None:
+    """Make a space the one that new datasets get."""
+    await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
+    await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active' AND id <> $1", space_id)
+    await tx.execute(
+        "UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1 AND state <> 'active'", space_id
+    )
+
+
+async def use_provider(tx: Tx, dataset_ids: Sequence[UUID], provider_id: UUID | None) -> None:
+    """Let a provider embed for some datasets, None: whichever of the space was used last."""
+    await tx.execute("UPDATE datasets SET provider_id = $2 WHERE id = ANY($1)", list(dataset_ids), provider_id)
+
+
+# a record for every row that has one in the space that is searched; chunks are made anew
+BEGIN_BUILD = """
+INSERT INTO dataset_spaces (dataset_id, space_id, provider_id, state, automatic) VALUES ($1, $2, $3, 'next', $4)
+"""
+DOCUMENTS_DUE = """
+INSERT INTO chunk_work (space_id, document_id)
+SELECT $2, id FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR content IS NOT NULL) ON CONFLICT DO NOTHING
+"""
+
+
+async def begin(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None, *, automatic: bool = False) -> None:
+    """Begin to write a dataset's changes to another space, too. Needs `lock`."""
+    await tx.execute("SELECT evervec_add_space($1)", space_id)
+    await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic)
+
+
+async def older_writers_ended(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
+    """Return whether every transaction has ended that may have written without knowing of a space."""
+    ended: bool = await tx.fetchval(
+        "SELECT pg_snapshot_xmin(pg_current_snapshot()) > o.started_xid FROM dataset_spaces o "
+        "WHERE o.dataset_id = $1 AND o.space_id = $2",
+        dataset_id,
+        space_id,
+    )
+    return bool(ended)
+
+
+# of a record that is there already the text may be newer than the copy; chunks are made for the space
+TAKE_IN = f"""
+WITH batch AS MATERIALIZED (
+    SELECT e.vector_id, e.kind, e.row_id, e.content_hash, e.failed_hash FROM embeddings e
+    WHERE e.dataset_id = $1 AND e.space_id = $2 AND e.vector_id > $4
+      AND (e.kind <> {CHUNK.kind} OR EXISTS (SELECT FROM chunks c WHERE c.id = e.row_id AND c.space_id = 0))
+    ORDER BY e.vector_id LIMIT $5
+), added AS (
+    INSERT INTO embeddings (space_id, kind, row_id, dataset_id, content_hash)
+    -- what somebody discarded stays so
+    SELECT $3, kind, row_id, $1, content_hash FROM batch ON CONFLICT (kind, row_id, space_id) DO NOTHING
+)
+SELECT max(vector_id) FROM batch
+"""
+# a row may have been deleted while its record was copied
+REMOVE_LOST = "; ".join(
+    f"DELETE FROM embeddings e WHERE e.dataset_id = '{{dataset}}' AND e.space_id = {{space:d}} AND e.kind = {one.kind} "
+    f"AND e.pending_id IS NOT NULL AND NOT EXISTS (SELECT FROM {one.table} r WHERE r.{one.key} = e.row_id)"
+    for one in EMBEDDABLES
+)
+
+
+async def take_in(tx: Tx, dataset_id: UUID, space_id: int, *, present: int, after: int, limit: int) -> int | None:
+    """Give rows of a dataset that have a record in the `present` space one in another; return where to go on, None at the end."""
+    reached: int | None = await tx.fetchval(TAKE_IN, dataset_id, present, space_id, after, limit)
+    return reached
+
+
+async def taken_in(tx: Tx, dataset_id: UUID, space_id: int) -> None:
+    """Remember that every row of a dataset has a record in a space."""
+    await tx.execute(REMOVE_LOST.format(dataset=dataset_id, space=space_id))
+    await tx.execute(
+        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()) WHERE dataset_id = $1 AND space_id = $2",
+        dataset_id,
+        space_id,
+    )
+
+
+async def indexed(tx: Tx, dataset_id: UUID, space_id: int) -> None:
+    """Remember that the vectors of a space are indexed."""
+    await tx.execute(
+        "UPDATE dataset_spaces SET indexed_at = coalesce(indexed_at, now()) WHERE dataset_id = $1 AND space_id = $2",
+        dataset_id,
+        space_id,
+    )
+
+
+async def documents_due(tx: Tx, dataset_id: UUID, space_id: int) -> None:
+    """Let every document of a dataset wait for its chunks for a space."""
+    await tx.execute(DOCUMENTS_DUE, dataset_id, space_id)
+
+
+@dataclass(frozen=True)
+class SpaceCoverage:
+    """The rows of a dataset in one space by state; `documents` still wait for their chunks."""
+
+    rows: int
+    embedded: int
+    pending: int
+    failed: int
+    documents: int
+
+    @property
+    def missing(self) -> int:
+        """Return how many rows, or documents without chunks, would not be found."""
+        return self.pending + self.failed + self.documents
+
+
+COVERAGE = """
+SELECT count(*) FILTER (WHERE content_hash IS NOT NULL) AS rows,
+       count(*) FILTER (WHERE embedded_hash = content_hash) AS embedded,
+       count(*) FILTER (WHERE pending_id IS NOT NULL) AS pending,
+       count(*) FILTER (WHERE failed_hash = content_hash) AS failed,
+       (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
+        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents
+FROM embeddings WHERE dataset_id = $1 AND space_id = $2
+"""
+
+
+async def coverage(tx: ReadTx, dataset_id: UUID, space_id: int) -> SpaceCoverage:
+    """Return how much of a dataset is embedded in a space."""
+    row = await tx.fetchrow(COVERAGE, dataset_id, space_id)
+    assert row is not None  # an aggregate always has a row
+    return SpaceCoverage(**row)
+
+
+# what is looked at before a flip, from indexes alone: rows that wait, and rows that were given up on
+MISSING = """
+SELECT (SELECT count(*) FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND pending_id IS NOT NULL)
+     + (SELECT count(*) FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND failed_hash = content_hash)
+     + (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
+        WHERE w.space_id = $2 AND d.dataset_id = $1)
+"""
+
+
+async def missing(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
+    """Count the rows, and documents without chunks, that a search in a space would not find."""
+    found: int = await tx.fetchval(MISSING, dataset_id, space_id)
+    return found
+
+
+DROP_FORMER = """
+UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
+"""
+# what was searched takes the place of what is now
+TURN = """
+WITH turned AS (
+    DELETE FROM dataset_spaces o USING datasets d WHERE o.dataset_id = d.id AND d.id = ANY($1) AND o.state = $2
+    RETURNING d.id, o.space_id, o.provider_id, d.space_id AS former, d.provider_id AS former_provider
+), kept AS (
+    INSERT INTO dataset_spaces (dataset_id, space_id, provider_id, state, taken_in_at, indexed_at)
+    SELECT id, former, former_provider, $3, now(), now() FROM turned
+), unread AS (
+    INSERT INTO chunk_work (space_id, document_id)
+    SELECT t.former, d.id FROM turned t JOIN documents d ON d.dataset_id = t.id WHERE d.content IS NOT NULL
+    ON CONFLICT DO NOTHING
+)
+UPDATE datasets d SET space_id = t.space_id, provider_id = t.provider_id FROM turned t WHERE d.id = t.id RETURNING d.id
+"""
+
+
+async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
+    """Search some datasets in their space of a state from now on, and return those that have one.
+
+    After the `next` one the space until now is kept as the previous, and one that was kept before is dropped; after the
+    `previous` one, it is the next again. Needs `lock`.
+    """
+    await tx.execute(DROP_FORMER, list(dataset_ids), state)
+    kept_as = PREVIOUS if state == NEXT else NEXT
+    return [row["id"] for row in await tx.fetch(TURN, list(dataset_ids), state, kept_as)]
+
+
+async def drop(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
+    """Write to a space of a dataset no more; its vectors are removed afterwards. Return whether it was there."""
+    dropped = await tx.fetchval(
+        "UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = $1 AND space_id = $2 AND state <> 'dropped' RETURNING true",
+        dataset_id,
+        space_id,
+    )
+    return bool(dropped)
+
+
+async def dropped(tx: ReadTx) -> list[tuple[UUID, int]]:
+    """Return `(dataset, space)` whose vectors are to be removed."""
+    rows = await tx.fetch("SELECT dataset_id, space_id FROM dataset_spaces WHERE state = 'dropped' ORDER BY created_at")
+    return [(row["dataset_id"], row["space_id"]) for row in rows]
+
+
+async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
+    """Remove up to `limit` chunks or vectors of a dropped space of a dataset; return how many."""
+    for sql in (
+        "DELETE FROM chunks WHERE id = ANY(ARRAY(SELECT id FROM chunks WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
+        "DELETE FROM embeddings WHERE space_id = $2 AND vector_id = ANY(ARRAY(SELECT vector_id FROM embeddings "
+        "WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
+    ):
+        removed = int((await tx.execute(sql, dataset_id, space_id, limit)).rsplit(" ", 1)[-1])
+        if removed:
+            return removed
+    await tx.execute(
+        "DELETE FROM chunk_work w USING documents d WHERE w.space_id = $2 AND d.id = w.document_id AND d.dataset_id = $1",
+        dataset_id,
+        space_id,
+    )
+    await tx.execute(
+        "DELETE FROM dataset_spaces WHERE dataset_id = $1 AND space_id = $2 AND state = 'dropped'", dataset_id, space_id
+    )
+    return 0
+
+
+async def drop_unused(tx: Tx, space_id: int) -> bool:
+    """Drop the table of a space that no dataset has any more; return whether it is gone."""
+    return bool(await tx.fetchval("SELECT evervec_drop_space($1)", space_id))

@@ -83,9 +83,16 @@ class SourceError(Refused):
 
 
 class SpaceMismatchError(Refused):
-    """Provider {provider!r} embeds into {wanted}, but the active space of this database is {active}.
+    """Provider {provider!r} embeds into {wanted}, but dataset {dataset} is searched in {active}.
 
-    Vectors of two spaces are never mixed. Switch with `evervec providers use {provider} --reembed`.
+    Vectors of two spaces are never mixed. Build the other space with `evervec spaces build --provider {provider}`.
+    """
+
+
+class NoProviderError(Refused):
+    """Dataset {dataset} is searched in {space}, and no provider embeds into that space.
+
+    Add one with `evervec providers add NAME --type {type} --model {model}`.
     """
 
 

@@ -1,16 +1,17 @@
-"""Documents are chunked for the active space and written with their chunks: the one place where text becomes chunks."""
+"""Documents are chunked for the space of their dataset and written with their chunks: the one place where text becomes chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.domain.documents.chunking import ChunkDraft, Recipe, chunk, chunk_whole
+from evervec.domain.documents.chunking import CHUNKING, ChunkDraft, Recipe, chunk, chunk_whole
 from evervec.domain.documents.document import IncomingDocument
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.resources import Resources
-from evervec.store import documents
+from evervec.store import datasets, documents
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Tx
+from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
 from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import CHUNK
@@ -24,7 +25,7 @@ class DatasetGone(Exception):
 
 @dataclass(frozen=True)
 class Chunker:
-    """The recipe of the active space, and the provider whose tokenizer counts for it."""
+    """The recipe of a space, and the provider whose tokenizer counts for it."""
 
     provider: Provider
     recipe: Recipe
@@ -55,7 +56,7 @@ class Chunker:
         With `batch_hours` the chunks to embed are left to batch jobs for so long.
         """
         await lock_dataset(tx, dataset_id)
-        written = await documents.replace(tx, dataset_id, chunked, self.recipe.key)
+        written = await documents.replace(tx, dataset_id, chunked, CHUNKING, self.provider.space.id)
         if batch_hours is not None:
             written.batched = await batch_queue.mark(tx, CHUNK, list(written.pending), hours=batch_hours)
         return written
@@ -67,13 +68,41 @@ class Chunker:
         return chunk(document, outline, self.recipe, self.count_tokens)
 
 
-async def active(resources: Resources) -> Chunker:
-    """Return the chunker of the active space. Raises `Refused` for a template that can not be used."""
-    provider = await resources.provider()
+async def default(resources: Resources) -> Chunker:
+    """Return the chunker of the space that new datasets get. Raises `Refused` if nobody embeds for it."""
+    return _chunker(resources, await resources.provider())
+
+
+async def of_dataset(resources: Resources, dataset: DatasetRef, *, space_id: int | None = None) -> Chunker:
+    """Return the chunker of a dataset, for the space that is searched or another of it. Raises `NoProviderError`."""
+    return _chunker(resources, await resources.provider_of(dataset, space_id=space_id))
+
+
+async def by_id(resources: Resources, dataset_id: UUID) -> Chunker:
+    """Return the chunker of a live dataset; of one that does not exist, that of the default space. Raises `NoProviderError`."""
+    async with resources.database.read() as tx:
+        dataset = await datasets.by_id(tx, dataset_id)
+    return await default(resources) if dataset is None else await of_dataset(resources, dataset)
+
+
+class Chunkers:
+    """The chunkers of several datasets, each found when it is first needed."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._found: dict[UUID, Chunker] = {}
+
+    async def of(self, dataset_id: UUID) -> Chunker:
+        """Return the chunker of a dataset. Raises `NoProviderError`."""
+        if dataset_id not in self._found:
+            self._found[dataset_id] = await by_id(self._resources, dataset_id)
+        return self._found[dataset_id]
+
+
+def _chunker(resources: Resources, provider: Provider) -> Chunker:
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
-    recipe = Recipe(space.template, most, f"{space.provider}/{space.model}")
-    return Chunker(provider, recipe, resources.clients)
+    return Chunker(provider, Recipe(space.template, most), resources.clients)
 
 
 async def lock_dataset(tx: Tx, dataset_id: UUID) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from evervec.errors import Refused
+from evervec.errors import NoProviderError, Refused, SpaceMismatchError
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.mirrors.registry import Mirrors
@@ -13,6 +13,7 @@ from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.database.session import Database
+from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider
 
 if TYPE_CHECKING:
@@ -58,11 +59,29 @@ class Resources:
         return secrets.unseal(key.get_secret_value(), sealed)
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:
-        """Return the provider with this id, else the active one. Raises `UnknownProviderError`, or `Refused` if none is active."""
+        """Return the provider with this id, else the default's. Raises `UnknownProviderError`, or `Refused` if there is none."""
         async with self.database.read() as tx:
             if provider_id is not None:
                 return await providers.by_id(tx, provider_id)
             found = await providers.active(tx)
         if found is None:
-            raise Refused(reason="No embedding space is active yet. Run `evervec migrate`, or `evervec providers add`.")
+            raise Refused(reason="No provider embeds for new datasets. Run `evervec migrate`, or `evervec providers add`.")
         return found
+
+    async def provider_of(
+        self, dataset: DatasetRef, provider_id: UUID | None = None, *, space_id: int | None = None
+    ) -> Provider:
+        """Return who embeds a dataset, with the space that it embeds into: the one that is searched, or another of it.
+
+        Raises `SpaceMismatchError` for a provider that can not, `NoProviderError` where none can.
+        """
+        wanted = dataset.space_id if space_id is None else space_id
+        async with self.database.read() as tx:
+            found = await providers.serving(tx, wanted, dataset.provider_id, only=provider_id)
+            if found is not None:
+                return found
+            space = await providers.space(tx, wanted)
+            if provider_id is not None:
+                asked = await providers.by_id(tx, provider_id)
+                raise SpaceMismatchError(provider=asked.name, wanted=asked.space, dataset=dataset.name, active=space)
+        raise NoProviderError(dataset=dataset.name, space=space, type=space.provider, model=space.model)

@@ -150,6 +150,7 @@ async def replace(
     )
     ids = {row["uri"]: row["id"] for row in rows}
     await _done(tx, list(ids.values()), space_id)
+    await tx.execute(DUE_NOW, dataset_id, list(ids.values()), space_id)
     written.counts.documents_new = sum(row["version"] == 1 for row in rows)
     written.counts.documents_changed = len(rows) - written.counts.documents_new
     stored = await _stored(tx, [row["id"] for row in rows if row["version"] > 1], space_id)
@@ -168,6 +169,14 @@ async def replace_chunks(
     stored = await _stored(tx, ids, space_id)
     revisions = {document_id: revise(stored.get(document_id, []), chunks) for document_id, chunks in chunked}
     await _apply(tx, dataset_id, space_id, revisions, WriteResult())
+
+
+# the dataset may be searched in another space by now than when its documents were chunked
+DUE_NOW = """
+INSERT INTO chunk_work (space_id, document_id)
+SELECT d.space_id, n.id FROM datasets d CROSS JOIN unnest($2::bigint[]) n (id) WHERE d.id = $1 AND d.space_id <> $3
+ON CONFLICT DO NOTHING
+"""
 
 
 async def _done(tx: Tx, document_ids: Sequence[int], space_id: int) -> None:

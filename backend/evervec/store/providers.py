@@ -132,6 +132,17 @@ async def active(tx: ReadTx) -> Provider | None:
     return None if row is None else _provider(row)
 
 
+async def space(tx: ReadTx, space_id: int) -> Space:
+    """Return a space."""
+    row = await tx.fetchrow(
+        "SELECT id, provider, model, dimensions, state = 'active', template, chunk_tokens, text_tokens "
+        "FROM embedding_spaces WHERE id = $1",
+        space_id,
+    )
+    assert row is not None  # datasets refer to it
+    return Space(*row)
+
+
 async def serving(
     tx: ReadTx, space_id: int, preferred: UUID | None = None, *, only: UUID | None = None
 ) -> Provider | None:

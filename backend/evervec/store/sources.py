@@ -155,16 +155,17 @@ class FilledDataset:
     project: str
     slug: str
     is_live: bool
+    space_id: int
 
 
 async def filled(tx: ReadTx, source_id: UUID) -> dict[str | None, FilledDataset]:
     """Return the datasets that a source fills, also deleted ones, by tenant."""
     rows = await tx.fetch(
-        "SELECT d.tenant, d.id, p.slug AS project, d.slug, d.deleted_at IS NULL AND p.deleted_at IS NULL AS live "
+        "SELECT d.tenant, d.id, p.slug AS project, d.slug, d.deleted_at IS NULL AND p.deleted_at IS NULL AS live, d.space_id "
         "FROM datasets d JOIN projects p ON p.id = d.project_id WHERE d.source_id = $1 ORDER BY p.slug, d.slug",
         source_id,
     )
-    return {row["tenant"]: FilledDataset(row["id"], row["project"], row["slug"], row["live"]) for row in rows}
+    return {row["tenant"]: FilledDataset(*row[1:]) for row in rows}
 
 
 async def of_type(tx: ReadTx, type_: str, project: str | None = None) -> list[SourceRecord]:

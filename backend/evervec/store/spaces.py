@@ -51,6 +51,25 @@ async def shared(tx: ReadTx, space_id: int) -> bool:
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM dataset_spaces WHERE space_id = $1)", space_id))
 
 
+async def searched(tx: ReadTx) -> list[int]:
+    """Return the spaces that datasets are searched in, and the default."""
+    rows = await tx.fetch(
+        "SELECT id FROM embedding_spaces s WHERE state = 'active' OR EXISTS (SELECT FROM datasets d WHERE d.space_id = s.id) "
+        "ORDER BY id"
+    )
+    return [row["id"] for row in rows]
+
+
+async def in_use(tx: ReadTx, space_id: int) -> bool:
+    """Return whether any dataset is searched in a space, or written to it."""
+    found: bool = await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM datasets WHERE space_id = $1) "
+        "OR EXISTS (SELECT FROM dataset_spaces WHERE space_id = $1 AND state <> 'dropped')",
+        space_id,
+    )
+    return found
+
+
 async def lock(tx: Tx, dataset_ids: Sequence[UUID]) -> None:
     """Let one transaction at a time change the spaces of some datasets; writers of rows do not wait for it."""
     await tx.execute("SELECT FROM datasets WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(dataset_ids))

@@ -106,6 +106,9 @@ class MirrorFolder:
         try:
             with segment_file.open_regular(paths.bin) as file:
                 generation = segment_file.identify(file, found)
+                if generation.identity.same_database(identity) and generation.identity.space_id != identity.space_id:
+                    self._remember(paths, PublishedState(generation, found.current.number))
+                    return LoadResult(None, "absent", "the file is of another space")
                 _check_database(generation, identity)
                 segment_file.verify(file, generation.container)
                 segment = segment_file.map_segment(file, paths.bin, generation)
@@ -174,6 +177,23 @@ class MirrorFolder:
             )
             _replace(paths.manifest, paths, manifest.encode(Manifest(project_id, dataset_id, relabelled)))
             self._remember(paths, PublishedState(relabelled, relabelled.number))
+
+    def take_over(self, project_id: UUID, dataset_id: UUID, other: "MirrorFolder") -> None:
+        """Publish the file that another folder on the same disk has of a dataset, and remove it there.
+
+        Raises `MirrorBusyError` while another process publishes, `MirrorFolderError` as `save` does. Nothing happens if there
+        is no file.
+        """
+        source, paths = (MirrorPaths(one.faiss_dir, project_id, dataset_id) for one in (other, self))
+        moved = other._peek(project_id, dataset_id)
+        if moved is None:
+            return
+        with _writing(paths.folder), lock.exclusive(source.lock, self.wait_seconds):
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            with lock.exclusive(paths.lock, self.wait_seconds):
+                self._remember(paths, self._published_or_quarantine(paths))
+                self._publish(paths, source.bin, moved)
+        other.remove(project_id, dataset_id)
 
     def _published_or_quarantine(self, paths: MirrorPaths) -> PublishedState:
         try:

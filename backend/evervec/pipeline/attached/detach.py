@@ -96,7 +96,7 @@ async def detach(
     async with resources.database.read() as tx:
         filled = list((await sources.filled(tx, record.id)).values())
         project_name = filled[0].project if filled else (project or "")
-        held = sum([(await documents.totals(tx, one.id)).documents for one in filled])
+        held = sum([(await documents.totals(tx, one.id, one.space_id)).documents for one in filled])
         waiting = await changes.backlog(tx, [record.id])
     attachment = Attachment.load(record.spec)
     # a polled table has nothing of ours in its database

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError, LeaseLostError
-from evervec.pipeline import chunking, leases
+from evervec.pipeline import leases
 from evervec.pipeline.attached.intake import AttachmentGone, Intake
 from evervec.pipeline.attached.repair import repair_elsewhere
 from evervec.pipeline.attached.work import AttachmentWork, Taken
@@ -129,9 +129,8 @@ async def _delay(resources: Resources, source_id: UUID, error: EvervecError) -> 
 
 
 async def _work(resources: Resources, lease: HeldLease, source_id: UUID, until: Until, taken: Taken | None) -> None:
-    chunker = await chunking.active(resources)
     work = await AttachmentWork.open(resources, lease.database, source_id)
-    intake = Intake(resources, lease.database, chunker, work.opened, work.keep)
+    intake = Intake(resources, lease.database, work.opened, work.keep)
     while not until():
         drained = await work.drain(intake)
         if not drained and not await work.take_in_existing(intake, taken):

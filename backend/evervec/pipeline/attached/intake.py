@@ -16,7 +16,8 @@ from evervec.domain.documents.document import IncomingDocument
 from evervec.errors import Refused
 from evervec.pipeline.attached.reading import Reading, read_rows
 from evervec.pipeline.captures.opening import OpenAttachment
-from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
+from evervec.domain.documents.chunking import CHUNKING
+from evervec.pipeline.chunking import ChunkedDocument, Chunkers, DatasetGone
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EMBED_CHUNKS, Lane
@@ -77,11 +78,11 @@ class Intake:
         self,
         resources: Resources,
         database: Database,
-        chunker: Chunker,
         opened: OpenAttachment,
         keep: Keep,
     ) -> None:
-        self._resources, self._database, self._chunker = resources, database, chunker
+        self._resources, self._database = resources, database
+        self._chunkers = Chunkers(resources)
         self._source_id, self._attachment, self._there = opened.record.id, opened.attachment, opened.database
         self._keep = keep
         self._most_bytes = int(resources.settings.file_mb * MB)
@@ -130,7 +131,7 @@ class Intake:
                 break
             refused |= await self._make_datasets(missing)
         chunked = {
-            targets[tenant].id: await asyncio.to_thread(self._chunker.chunk, changed)
+            targets[tenant].id: await asyncio.to_thread((await self._chunkers.of(targets[tenant].id)).chunk, changed)
             for tenant, changed in plan.changed.items()
         }
         return Batch(keys, read, plan, chunked)
@@ -180,7 +181,7 @@ class Intake:
                 here = one.document
             else:
                 plan.gone.append(one.document.id)
-        if here is None or not here.says(document, self._chunker.recipe.key):
+        if here is None or not here.says(document, CHUNKING):
             plan.changed.setdefault(row.tenant, []).append(document)
         elif here.stamp != document.stamp:
             plan.fields[here.id] = (document.fields or {}, document.stamp)
@@ -203,7 +204,8 @@ class Intake:
         await self._keep(tx)
         pending = {}
         for dataset_id in sorted(chunked):
-            written = await self._chunker.write(tx, dataset_id, chunked[dataset_id])
+            chunker = await self._chunkers.of(dataset_id)  # found before, when the texts were chunked
+            written = await chunker.write(tx, dataset_id, chunked[dataset_id])
             pending[dataset_id] = list(written.pending)
         if plan.gone:
             await documents.remove(tx, plan.gone)

@@ -96,7 +96,7 @@ class _Found:
 
 async def _stored(tx: ReadTx, schema: str, record: SourceRecord) -> _Stored:
     filled = [one for one in (await sources.filled(tx, record.id)).values() if one.is_live]
-    totals = [await documents.totals(tx, one.id) for one in filled]
+    totals = [await documents.totals(tx, one.id, one.space_id) for one in filled]
     pending = await monitor.pending(tx, [one.id for one in filled])
     return _Stored(filled, totals, pending, await views.place(tx, schema, record.view))
 

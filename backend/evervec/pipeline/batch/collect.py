@@ -40,8 +40,10 @@ class Collection:
     async def collect(self, job: BatchJobRecord) -> BatchJobRecord:
         """Poll a job and save its results if it is over. Raises a `ProviderError` when the provider does not answer."""
         assert job.external_id is not None
-        if is_outdated(job, self._provider):
-            return await self._abandon(job, "another embedding space is active now")
+        async with self._database.read() as tx:
+            outdated = await is_outdated(tx, job, self._provider)
+        if outdated:
+            return await self._abandon(job, "no dataset has its space any more")
         try:
             remote = await self._client.get_job_status(job.external_id)
             if not remote.state.over:

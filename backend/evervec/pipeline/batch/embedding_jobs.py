@@ -140,6 +140,7 @@ class EmbeddingPayload:
             claimed = await batch_queue.claim(
                 tx,
                 dataset_id,
+                space_id=intent.provider.space.id,
                 tries=intent.tries,
                 limit=limit,
                 owner=intent.id,

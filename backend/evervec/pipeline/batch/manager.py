@@ -41,9 +41,11 @@ class BatchManager:
         (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
         """
         sizes = _sizes(min_batch_size, max_batch_size)
-        provider = await self._resources.provider()
         async with self._database.read() as tx:
-            scope = [one.id for one in await datasets.find(tx, dataset)]
+            found = await datasets.find(tx, dataset)
+        named = found[0] if dataset is not None else None
+        provider = await self._resources.provider() if named is None else await self._resources.provider_of(named)
+        scope = [one.id for one in found if one.space_id == provider.space.id]
         flushed = FlushResult(provider.name)
         for payload in payloads_for(self._resources, provider, marked_only=only_deferred):
             flush = Flush(self._resources, provider, payload, scope, sizes)

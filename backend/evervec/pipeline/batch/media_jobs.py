@@ -14,9 +14,8 @@ from evervec.domain.documents.chunking import ChunkDraft
 from evervec.domain.documents.document import IncomingDocument, SkippedDocument
 from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import BadInputError
-from evervec.pipeline import chunking
 from evervec.pipeline.batch.payload import BAD_INPUT, Intent, ReturnReason, Unanswered
-from evervec.pipeline.chunking import Chunker, DatasetGone
+from evervec.pipeline.chunking import Chunkers, DatasetGone
 from evervec.pipeline.resources import Resources
 from evervec.sources.files.media import MediaContent, read_media
 from evervec.store.batch import batch_jobs, media
@@ -226,24 +225,24 @@ class MediaPayload:
         return None
 
     async def save_results(self, job_id: UUID, provider: Provider, results: Results) -> None:
-        """Save descriptions as the text of their documents, chunked for the space that is active now."""
+        """Save descriptions as the text of their documents, chunked for the spaces of their datasets."""
         keys = [*results.keys, *(key for key, _, _ in results.errors)]
         async with self._database.read() as tx:
             found = await media.requested(tx, job_id, keys)
         piece = _match(results, found)
-        chunker = await chunking.active(self._resources)
-        texts = [
-            (asked, replace(asked.document, text=text)) for asked, text in piece.describe if asked.document is not None
-        ]
-        chunked = await asyncio.to_thread(chunker.chunk, [document for _, document in texts])
-        ready = {asked.document_id: pair for (asked, _), pair in zip(texts, chunked, strict=True)}
-        await self._database.with_retries(lambda tx: self._save(tx, job_id, chunker, piece, ready))
+        chunkers, ready = Chunkers(self._resources), dict[int, tuple[IncomingDocument, list[ChunkDraft]]]()
+        for asked, text in piece.describe:
+            if asked.document is not None and asked.dataset_id is not None:
+                chunker = await chunkers.of(asked.dataset_id)
+                described = replace(asked.document, text=text)
+                (ready[asked.document_id],) = await asyncio.to_thread(chunker.chunk, [described])
+        await self._database.with_retries(lambda tx: self._save(tx, job_id, chunkers, piece, ready))
 
     async def _save(
         self,
         tx: Tx,
         job_id: UUID,
-        chunker: Chunker,
+        chunkers: Chunkers,
         piece: _Piece,
         ready: dict[int, tuple[IncomingDocument, list[ChunkDraft]]],
     ) -> None:
@@ -255,9 +254,10 @@ class MediaPayload:
             if asked.document_id in still and asked.dataset_id is not None:
                 by_dataset.setdefault(asked.dataset_id, []).append(asked.document_id)
         # with a provider that has a batch API the chunks wait for batch jobs, as those of any other document
-        hours = self._hours if chunker.provider.type in BATCH_TYPES else None
         done: list[int] = []
         for dataset_id, ids in by_dataset.items():
+            chunker = await chunkers.of(dataset_id)  # found before, when its texts were chunked
+            hours = self._hours if chunker.provider.type in BATCH_TYPES else None
             with suppress(DatasetGone):
                 await chunker.write(tx, dataset_id, [ready[one] for one in ids], batch_hours=hours)
                 done += ids

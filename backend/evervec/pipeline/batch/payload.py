@@ -29,10 +29,11 @@ class Bounds:
     bytes: int
 
 
-def is_outdated(job: BatchJobRecord, provider: Provider) -> bool:
-    """Return whether another space is active than the one of a job's vectors. Descriptions belong to no space."""
-    space = provider.space
-    return job.space_id is not None and (job.space_id != space.id or not space.active)
+async def is_outdated(tx: ReadTx, job: BatchJobRecord, provider: Provider) -> bool:
+    """Return whether no dataset has the space of a job's vectors any more. Descriptions belong to no space."""
+    if job.space_id is None:
+        return False
+    return job.space_id != provider.space.id or not await spaces.in_use(tx, job.space_id)
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class Poll:
             return
         for payload in payloads_for(self._resources, provider):
             async with self._database.read() as tx:
-                scope = [one.id for one in await datasets.live(tx)]
+                scope = [one.id for one in await datasets.live(tx) if one.space_id == provider.space.id]
                 total = sum(count for _, count in await payload.waiting(tx, scope, tries=1))
             if not total:
                 continue

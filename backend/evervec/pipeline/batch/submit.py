@@ -92,8 +92,10 @@ class Submission:
             return await self._adopt(job)
         if job.late:
             return await self._end(job, JobStatus.EXPIRED, "it could not be sent before its deadline", online=True)
-        if is_outdated(job, self._provider):
-            return await self._end(job, JobStatus.CANCELLED, "another embedding space is active; nothing was sent")
+        async with self._database.read() as tx:
+            outdated = await is_outdated(tx, job, self._provider)
+        if outdated:
+            return await self._end(job, JobStatus.CANCELLED, "no dataset has its space any more; nothing was sent")
         with TemporaryDirectory(prefix="evervec-") as folder:
             path = Path(folder) / "input.jsonl"
             draft = self._intent(job.id, path, Bounds(UNBOUNDED, UNBOUNDED, UNBOUNDED), 0)

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
-from evervec.errors import SpaceMismatchError
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
+from evervec.store import datasets
+from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import Embeddable
@@ -46,6 +48,25 @@ async def embed_rows(
     Rows that are embedded already, claimed by another worker, empty or deleted are skipped.
     """
     wanted = sorted(set(row_ids))
+    async with resources.database.read() as tx:
+        by_dataset = await rows.datasets_of(tx, embeddable, wanted)
+        known = [(await datasets.by_id(tx, dataset_id), ids) for dataset_id, ids in by_dataset.items()]
+    total = EmbedCounts()
+    for dataset, ids in known:
+        if dataset is not None:
+            total.add(await _embed_rows_of(resources, dataset, embeddable, ids, provider_id, sent))
+    total.skipped = len(wanted) - total.success - total.failed
+    return total
+
+
+async def _embed_rows_of(
+    resources: Resources,
+    dataset: DatasetRef,
+    embeddable: Embeddable,
+    wanted: Sequence[int],
+    provider_id: UUID | None,
+    sent: Sent | None,
+) -> EmbedCounts:
     left = list[int]()
 
     async def loop(parts: Iterator[list[int]]) -> EmbedCounts:
@@ -55,12 +76,19 @@ async def embed_rows(
             async def claim(lease: Lease, part: list[int] = part) -> list[ClaimedRow]:
                 async with resources.database.transaction() as tx:
                     claimed = await rows.claim_ids(
-                        tx, embeddable, part, limit=len(part), owner=lease.owner, lease=lease.seconds
+                        tx,
+                        dataset.id,
+                        embeddable,
+                        part,
+                        space_id=dataset.space_id,
+                        limit=len(part),
+                        owner=lease.owner,
+                        lease=lease.seconds,
                     )
                 left.extend(set(part) - {row.row_id for row in claimed})
                 return claimed
 
-            total.add(await _embed_claim(resources, provider_id, claim, sent))
+            total.add(await _embed_claim(resources, dataset, provider_id, claim, sent))
         return total
 
     size = resources.settings.embed_batch
@@ -69,7 +97,6 @@ async def embed_rows(
     if len(wanted) > size:
         # rows whose text the other claim was embedding: its vector can be copied now
         total.add(await loop(_parts(sorted(left), size)))
-    total.skipped = len(wanted) - total.success - total.failed
     return total
 
 
@@ -83,23 +110,30 @@ async def embed_dataset(
     until: Until = never,
     progress: Progress | None = None,
     sent: Sent | None = None,
+    space_id: int | None = None,
 ) -> EmbedCounts:
     """Embed the pending rows of a dataset until none is free to claim, or until `until`, asked before each claim, holds.
 
-    Two claims are in flight: one waits for the provider while the other one uses the database.
+    `space_id` is another space than the one that is searched. Two claims are in flight: one waits for the provider while
+    the other one uses the database.
     """
     size = batch or resources.settings.embed_batch
+    async with resources.database.read() as tx:
+        dataset = await datasets.by_id(tx, dataset_id)
+    if dataset is None:  # deleted meanwhile
+        return EmbedCounts()
+    into = dataset if space_id is None else replace(dataset, space_id=space_id)
 
     async def claim(lease: Lease) -> list[ClaimedRow]:
         async with resources.database.transaction() as tx:
             return await rows.claim_dataset(
-                tx, dataset_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
+                tx, dataset_id, space_id=into.space_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
             )
 
     async def loop() -> EmbedCounts:
         total = EmbedCounts()
         while not until():
-            counts = await _embed_claim(resources, provider_id, claim, sent)
+            counts = await _embed_claim(resources, into, provider_id, claim, sent)
             if counts == EmbedCounts():
                 break
             total.add(counts)
@@ -127,12 +161,11 @@ async def _two_at_once(loop: Callable[[], Awaitable[EmbedCounts]]) -> EmbedCount
     return total
 
 
-async def _embed_claim(resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None) -> EmbedCounts:
+async def _embed_claim(
+    resources: Resources, dataset: DatasetRef, provider_id: UUID | None, claim: Claim, sent: Sent | None
+) -> EmbedCounts:
     """Claim rows once and embed them."""
-    provider = await resources.provider(provider_id)
-    if not provider.space.active:
-        active = await resources.provider()
-        raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
+    provider = await resources.provider_of(dataset, provider_id)
     if provider.paused_seconds > 0:
         return EmbedCounts()
     claimed = ClaimedRows(resources, provider, sent)

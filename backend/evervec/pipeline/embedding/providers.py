@@ -47,11 +47,11 @@ async def ensure_default(resources: Resources) -> None:
 
 
 async def build_indexes(resources: Resources) -> None:
-    """Build the indexes of the active space that are missing. Raises `PoolerError` where only a pooler is reached."""
+    """Build the indexes of spaces that are searched where they are missing. Raises `PoolerError` where only a pooler is reached."""
     async with resources.database.read() as tx:
-        active = await providers.active(tx)
-    if active is not None:
-        await vectors.build_indexes(resources.database, active.space.id, active.space.dimensions)
+        searched = [await providers.space(tx, space_id) for space_id in await spaces.searched(tx)]
+    for space in searched:
+        await vectors.build_indexes(resources.database, space.id, space.dimensions)
 
 
 async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = True) -> Provider:

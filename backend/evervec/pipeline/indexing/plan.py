@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.documents.document import IncomingDocument, ListedDocument, SkippedDocument, SourceReader
 from evervec.store import documents
 from evervec.store.database.session import Database
@@ -49,11 +50,10 @@ class Planner:
         database: Database,
         dataset_id: UUID,
         source: SourceReader,
-        recipe: str,
         clock: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._database, self._dataset_id, self._source = database, dataset_id, source
-        self._recipe, self._clock = recipe, clock
+        self._clock = clock
 
     async def plan(self, batch: Sequence[ListedDocument | SkippedDocument]) -> ChangePlan:
         """Read the documents of a batch where their stamps differ, and plan what to write."""
@@ -69,7 +69,7 @@ class Planner:
             before = known.get(one.uri)
             if isinstance(one, SkippedDocument):
                 (missing if one.reason == GONE else plan.skipped).append(one)
-            elif before is not None and before.says(one, self._recipe):
+            elif before is not None and before.says(one, CHUNKING):
                 plan.count_unchanged(before)
                 if before.stamp != one.stamp:
                     plan.touched[before.id] = one.stamp
@@ -83,7 +83,7 @@ class Planner:
         """Return whether a stamp alone shows that nothing changed; listed documents are compared by their text instead."""
         if known is None or listed.document is not None or listed.stamp is None:
             return False
-        same = (known.stamp, known.recipe) == (listed.stamp, self._recipe)
+        same = (known.stamp, known.recipe) == (listed.stamp, CHUNKING)
         if same:
             plan.count_unchanged(known)
         return same
@@ -125,7 +125,7 @@ class Planner:
             document = new.get(candidate.content_hash or b"")
             if (
                 document is not None
-                and candidate.says(document, self._recipe)
+                and candidate.says(document, CHUNKING)
                 and self._source.owns(candidate.uri)
                 and not self._source.exists(candidate.uri)
             ):

@@ -227,7 +227,7 @@ async def _perform(
             resources, run.dataset_id, run.scope, checksum=options.checksum, forget_missing=forget_missing
         )
         try:
-            chunker = await chunking.active(resources)
+            chunker = await chunking.by_id(resources, run.dataset_id)
             await Indexing(resources, run, source, chunker, options, progress, database=database).perform()
             if forget_missing:
                 await source_registry.forget_missing_roots(database, run.dataset_id, source)

@@ -62,7 +62,7 @@ class Indexing:
         # embedding goes without: its rows have leases of their own, and what is paid for is written
         self._resources, self._database = resources, database or resources.database
         self._run, self._source, self._chunker = run, source, chunker
-        self._planner = Planner(self._database, run.dataset_id, source, chunker.recipe.key, self._clock)
+        self._planner = Planner(self._database, run.dataset_id, source, self._clock)
         self._options, self._progress = options, progress
         self._embedding: asyncio.Task[None] | None = None
 
@@ -138,7 +138,7 @@ class Indexing:
 
     async def _preview(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> None:
         async with self._database.read() as tx:
-            written = await documents.preview(tx, self._run.dataset_id, chunked)
+            written = await documents.preview(tx, self._run.dataset_id, chunked, self._chunker.provider.space.id)
         counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
         counts.chunks_deleted = sum(one.chunk_count for one in plan.gone)
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
@@ -251,7 +251,7 @@ class Indexing:
     async def _count_full_run(self) -> None:
         """Count what would have been sent if every chunk were embedded again."""
         async with self._database.read() as tx:
-            totals = await documents.totals(tx, self._run.dataset_id)
+            totals = await documents.totals(tx, self._run.dataset_id, self._chunker.provider.space.id)
         self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens
 
     def _price(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.naming import slug
 from evervec.domain.text import clean
@@ -78,9 +79,9 @@ async def ingest_documents(
     """
     if mode not in tuple(Mode):
         raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
-    chunker = await chunking.active(resources)
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
+    chunker = await chunking.of_dataset(resources, target)
     ingestion = _Ingestion(resources, chunker, target, Mode(mode))
     try:
         async for group in _groups(given):
@@ -207,8 +208,7 @@ class _Ingestion:
     async def _changed(self, group: Sequence[IncomingDocument]) -> list[IncomingDocument]:
         async with self._database.read() as tx:
             known = await documents.by_uri(tx, self._target.id, [one.uri for one in group])
-        key = self._chunker.recipe.key
-        return [one for one in group if one.uri not in known or not known[one.uri].says(one, key)]
+        return [one for one in group if one.uri not in known or not known[one.uri].says(one, CHUNKING)]
 
     def _embeds_at_once(self, chunks: int) -> bool:
         match self._mode:

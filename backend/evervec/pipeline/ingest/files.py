@@ -63,7 +63,7 @@ async def _count_only(
         dataset_id = uuid4()
     run = RunRecord.unsaved(dataset_id, mode="full", trigger=TRIGGER, at=now)
     source = source_registry.files_source(files, checksum=options.checksum)
-    chunker = await chunking.active(resources)
+    chunker = await chunking.by_id(resources, dataset_id)
     await Indexing(resources, run, source, chunker, options, progress).perform()
     price = chunker.provider.usd_per_million_tokens
     run.cost_usd = None if price is None else run.counts.tokens * price / 1_000_000

@@ -183,7 +183,7 @@ class _Watch:
                 continue
             self._tell(run)
         if seen.everything and not self._started:
-            await asyncio.to_thread((await chunking.active(self._resources)).warm_up)
+            await asyncio.to_thread((await chunking.default(self._resources)).warm_up)
             await self._listener.started(self._target)
             self._started, self._progress = True, None
 

@@ -53,7 +53,7 @@ async def carry_over(
         result = difference.summarize(started, count, found, "rebuild")
         return CarriedOver(None, result, feed.identity, watermark, np.empty(0, np.int64))
     changed = await difference.changes_to_apply(tx, dataset_id, feed, found)
-    told = await changes.ids_since(tx, dataset_id, watermark)
+    told = await changes.ids_since(tx, dataset_id, feed.identity.space_id, watermark)
     carried = await executors.quick(index.relabelled, feed.identity, changed)
     result = difference.summarize(started, count, found, "repair" if len(found) else "")
     return CarriedOver(carried, result, feed.identity, watermark, _to_reread(snapshot, found, told, feed.watermark))

@@ -51,11 +51,12 @@ async def difference(
     A change that bypassed the feed is missing from the mirror's file too, and whoever opens the file would not notice.
     """
     mirrored = asyncio.ensure_future(executors.quick(index.digest))
-    wanted = await changes.digest(tx, dataset_id)
+    of = dataset_id, index.snapshot.identity.space_id
+    wanted = await changes.digest(tx, *of)
     none = other = np.empty(0, np.int64)
     found = Difference(none, none, none)
     if await mirrored != wanted:
-        found = compare(await changes.versions(tx, dataset_id), await executors.quick(index.versions))
+        found = compare(await changes.versions(tx, *of), await executors.quick(index.versions))
     if deep:
         other = await _other_vectors(tx, dataset_id, index.snapshot, executors)
         other = np.setdiff1d(other, np.concatenate([found.extra, found.stale]))
@@ -66,16 +67,17 @@ async def difference(
 async def changes_to_apply(tx: ReadTx, dataset_id: UUID, state: FeedState, found: Difference) -> Changes:
     """Return the changes that remove a difference, as of the watermark of `state`."""
     wanted = np.concatenate([found.missing, found.stale])
-    upserts = await changes.by_ids(tx, dataset_id, wanted, state.identity.dimensions)
+    upserts = await changes.by_ids(tx, dataset_id, state.identity.space_id, wanted, state.identity.dimensions)
     return Changes(state.watermark, upserts, np.concatenate([found.extra, found.stale]))
 
 
 async def _other_vectors(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, executors: Executors) -> Ids:
     """Return the ids whose vector or kind in the mirror is not the one in the database, whatever their versions are."""
-    ids = np.sort(snapshot.versions()[0])
+    ids, space_id = np.sort(snapshot.versions()[0]), snapshot.identity.space_id
     other: list[Ids] = [np.empty(0, np.int64)]
     for start in range(0, len(ids), COMPARED_AT_ONCE):
-        wanted = await changes.by_ids(tx, dataset_id, ids[start : start + COMPARED_AT_ONCE], snapshot.dimensions)
+        part = ids[start : start + COMPARED_AT_ONCE]
+        wanted = await changes.by_ids(tx, dataset_id, space_id, part, snapshot.dimensions)
         other.append(await executors.quick(_unlike, wanted, snapshot))
     return np.concatenate(other)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError
 from evervec.queue.doorbell import Doorbell
-from evervec.store import datasets, mirrors
+from evervec.store import datasets, mirrors, spaces
+from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorProgress
@@ -45,8 +47,8 @@ class Follower:
         self._listening = False
         self._lost_before = of.database.lost_connections
         self._stopping = False
-        self._due: dict[tuple[UUID | None, str], float] = {}
-        self._background: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._due: dict[tuple[tuple[UUID, int] | None, str], float] = {}
+        self._background: dict[tuple[tuple[UUID, int], str], asyncio.Task[None]] = {}
         self._maintenance: asyncio.Task[None] | None = None
 
     async def run(self, finish: asyncio.Event) -> None:
@@ -102,30 +104,25 @@ class Follower:
     async def _apply_changes(self) -> None:
         """Update the mirrors that the doorbell rang for, and at every poll all; of several, only those that changed."""
         rung = self._doorbell.take()
-        if any(self._mirrors.known(dataset_id) is None for dataset_id in rung):
+        if any(not self._mirrors.of_dataset(dataset_id) for dataset_id in rung):
             self._due.pop((None, "discover"), None)  # a new dataset: look for it at once
-        if self._is_due("poll", self._settings.mirror_poll_seconds):
-            rung = {mirror.dataset.id for mirror in self._mirrors.all()}
+        everything = self._is_due("poll", self._settings.mirror_poll_seconds)
         ready = {
-            dataset_id: mirror.index.snapshot.watermark
-            for dataset_id in rung
-            if (mirror := self._mirrors.known(dataset_id)) is not None and mirror.index is not None
+            mirror.key: mirror.index.snapshot.watermark
+            for mirror in self._mirrors.all()
+            if mirror.index is not None and (everything or mirror.dataset.id in rung)
         }
         changed = set(ready)
         if len(ready) > 1:
             async with self._database.read() as tx:
                 changed, now = await changes.with_unseen(tx, ready), await changes.watermark(tx)
             # no change is not enough after a lost connection: the server may have another history
-            changed |= {
-                mirror.dataset.id
-                for mirror in self._mirrors.all()
-                if mirror.dataset.id in ready and mirror.was_disconnected
-            }
-            for dataset_id in ready.keys() - changed if self._is_due("advance", ADVANCE_SECONDS) else ():
-                if (mirror := self._mirrors.known(dataset_id)) is not None:
-                    await mirror.advance(ready[dataset_id], now)
-        for dataset_id in changed:
-            if (mirror := self._mirrors.known(dataset_id)) is not None:  # None: the dataset was deleted meanwhile
+            changed |= {one.key for one in self._mirrors.all() if one.key in ready and one.was_disconnected}
+            for key in ready.keys() - changed if self._is_due("advance", ADVANCE_SECONDS) else ():
+                if (mirror := self._mirrors.known(key)) is not None:
+                    await mirror.advance(ready[key], now)
+        for key in changed:
+            if (mirror := self._mirrors.known(key)) is not None:  # None: the dataset was deleted meanwhile
                 await self._catch_up(mirror)
 
     async def _catch_up(self, mirror: Mirror) -> None:
@@ -149,26 +146,42 @@ class Follower:
             self._start_due_work(mirror, reconnected=reconnected)
 
     async def _discover(self, *, first: bool) -> None:
-        """Open the mirrors of new datasets, remove those of deleted ones. The first call waits until all are open."""
+        """Open the mirrors of new datasets, and of spaces that are ready; remove those that are gone.
+
+        The first call waits until all are open.
+        """
         async with self._database.read() as tx:
-            live = {dataset.id: dataset for dataset in await datasets.live(tx)}
-            active = await changes.feed_state(tx, next(iter(live), UUID(int=0)))
-        for mirror in [m for m in self._mirrors.all() if m.dataset.id not in live]:
-            await self._mirrors.remove_files(self._mirrors.forget(mirror.dataset.id).dataset)
-        if active is None:
+            live = {(one.id, one.space_id): one for one in await datasets.live(tx)}
+            others = await self._other_spaces(tx, live.values())
+            first_one = next(iter(live), None)
+            feed = None if first_one is None else await changes.feed_state(tx, *first_one)
+        for mirror in [m for m in self._mirrors.all() if m.key not in live and m.key not in others]:
+            await self._mirrors.remove_files(self._mirrors.forget(mirror.key))
+        if feed is None:
             return
+        for key, dataset in (live | others).items():
+            mirror = self._mirrors.mirror(dataset, current=key in live)
+            folder = self._mirrors.folder_of(None if key in live else dataset.space_id)
+            await mirror.turn(current=key in live, folder=folder)
         if self._is_due("collect", self._settings.mirror_check_seconds):
-            await self._collect(live.values(), active.identity)
+            await self._collect(live.values(), others.values(), feed.identity)
         # every mirror is checked once, also one that was built before this process began to follow
-        unchecked = [m for m in map(self._mirrors.mirror, live.values()) if m.index is None or m.last_check is None]
+        unchecked = [m for m in self._mirrors.all() if m.index is None or m.last_check is None]
         waiting = [
-            m
-            for m in unchecked
-            if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.dataset.id)
+            m for m in unchecked if m.state != "dropped" and self._is_due("open", 2.0 ** min(m.failures, 8), m.key)
         ]
         opening = [self._in_background(mirror, "open", self._open(mirror)) for mirror in waiting]
         if first:
             await asyncio.gather(*opening)
+
+    async def _other_spaces(self, tx: ReadTx, live: Iterable[DatasetRef]) -> dict[tuple[UUID, int], DatasetRef]:
+        """Return the datasets as they are in the spaces that could be searched at once instead of the present ones."""
+        by_id = {one.id: one for one in live}
+        return {
+            (one.dataset_id, one.space_id): replace(by_id[one.dataset_id], space_id=one.space_id)
+            for one in await spaces.others(tx)
+            if one.indexed and one.dataset_id in by_id
+        }
 
     async def _open(self, mirror: Mirror) -> None:
         await mirror.open()
@@ -176,11 +189,17 @@ class Follower:
         if mirror.index is not None:
             await self._check(mirror, asked=False)
 
-    async def _collect(self, live: Iterable[DatasetRef], identity: DatabaseIdentity) -> None:
+    async def _collect(
+        self, live: Iterable[DatasetRef], others: Iterable[DatasetRef], identity: DatabaseIdentity
+    ) -> None:
+        kept: dict[int | None, list[tuple[UUID, UUID]]] = {None: [(d.project_id, d.id) for d in live]}
+        for one in others:
+            kept.setdefault(one.space_id, []).append((one.project_id, one.id))
         try:
-            await asyncio.to_thread(
-                self._mirrors.folder.collect, [(d.project_id, d.id) for d in live], of_database=identity
-            )
+            for left in await asyncio.to_thread(self._mirrors.other_spaces_on_disk):
+                kept.setdefault(left, [])
+            for space_id, keep in kept.items():
+                await asyncio.to_thread(self._mirrors.folder_of(space_id).collect, keep, of_database=identity)
         except MirrorFolderError as error:
             logger.warning("mirror files not removed", reason=str(error))
 
@@ -190,7 +209,7 @@ class Follower:
         After a crash of the server a new transaction can get the id of one that was lost, which the watermark counts as
         seen: so the mirror is also checked after a lost connection.
         """
-        key = mirror.dataset.id
+        key = mirror.key
         if mirror.index is not None and (reason := mirror.index.compaction_due()):
             self._in_background(mirror, "build", mirror.rebuild(reason))
         if self._is_due("check", self._settings.mirror_check_seconds, key, at_once=False) or reconnected:
@@ -198,7 +217,7 @@ class Follower:
         if self._is_due("recall", self._settings.mirror_recall_seconds, key, at_once=False):
             self._in_background(mirror, "recall", measure(self._database, mirror))
 
-    def _is_due(self, what: str, seconds: float, of: UUID | None = None, *, at_once: bool = True) -> bool:
+    def _is_due(self, what: str, seconds: float, of: tuple[UUID, int] | None = None, *, at_once: bool = True) -> bool:
         now = monotonic()
         due = self._due.setdefault((of, what), now if at_once else now + seconds)
         if now < due:
@@ -208,7 +227,7 @@ class Follower:
 
     def _in_background(self, mirror: Mirror, what: str, work: Awaitable[object]) -> "asyncio.Task[None]":
         """Start work on a mirror, unless work of the same name runs for it; return its task."""
-        key = (mirror.dataset.id, what)
+        key = (mirror.key, what)
         running = self._background.get(key)
         if running is not None:
             if asyncio.iscoroutine(work):
@@ -220,7 +239,7 @@ class Follower:
         return task
 
     async def _check(self, mirror: Mirror, *, asked: bool) -> None:
-        found = await self._mirrors.check(mirror.dataset, deep=asked)  # opens it first if it was dropped
+        found = await self._mirrors.check(mirror.dataset, current=mirror.is_current, deep=asked)  # opens it first if it was dropped
         async with self._database.transaction() as tx:
             await mirrors.report(tx, self._mirrors.holder, self._reports())
         # in a transaction of its own: the second write of a row locks its dataset again (PostgreSQL's check of the
@@ -229,7 +248,7 @@ class Follower:
             await mirrors.record_check(
                 tx,
                 self._mirrors.holder,
-                mirror.dataset.id,
+                *mirror.key,
                 missing=found.missing,
                 extra=found.extra,
                 stale=found.stale,
@@ -248,8 +267,8 @@ class Follower:
         """Publish the state of every mirror, and start what other processes asked for."""
         async with self._database.transaction() as tx:
             asked = await mirrors.report(tx, self._mirrors.holder, self._reports())
-        for dataset_id, what in asked.items():
-            if (mirror := self._mirrors.known(dataset_id)) is not None:
+        for key, what in asked.items():
+            if (mirror := self._mirrors.known(key)) is not None:
                 self._in_background(mirror, "asked", self._answer(mirror, what))
 
     async def _answer(self, mirror: Mirror, what: str) -> None:
@@ -259,13 +278,13 @@ class Follower:
             await self._check(mirror, asked=True)
         except Exception:
             async with self._database.transaction() as tx:
-                await mirrors.decline(tx, self._mirrors.holder, mirror.dataset.id)
+                await mirrors.decline(tx, self._mirrors.holder, *mirror.key)
             raise
 
     def _reports(self) -> list[MirrorProgress]:
         return [
             MirrorProgress(
-                mirror.dataset.id,
+                *mirror.key,
                 mirror.state,
                 mirror.reason,
                 0 if mirror.index is None else len(mirror.index),

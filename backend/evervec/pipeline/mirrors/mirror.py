@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from time import monotonic, perf_counter
+from uuid import UUID
 
 import numpy as np
 
@@ -38,12 +39,16 @@ logger = log.get("mirror")
 
 
 class Mirror:
-    """One dataset's mirror in this process. `index` is None until there is something to search."""
+    """One dataset's mirror in one space, in this process. `index` is None until there is something to search.
+
+    `is_current` says that the space is the one that is searched; others are ready for a flip.
+    """
 
     def __init__(
         self, settings: Settings, database: Database, executors: Executors, folder: MirrorFolder, of: DatasetRef
     ) -> None:
         self.dataset = of
+        self.is_current = True
         self.index: DatasetIndex | None = None
         self.state = "loading"
         self.reason = ""
@@ -237,7 +242,21 @@ class Mirror:
     @property
     def name(self) -> str:
         """Return the dataset's name, `project/dataset`."""
-        return f"{self.dataset.project}/{self.dataset.slug}"
+        return self.dataset.name
+
+    @property
+    def key(self) -> tuple[UUID, int]:
+        """Return the dataset and the space."""
+        return self.dataset.id, self.dataset.space_id
+
+    async def turn(self, *, current: bool, folder: MirrorFolder) -> None:
+        """Publish the file where a mirror of the space that is searched, or of another one, is looked for."""
+        if self.is_current != current:
+            self.is_current = current
+            if current:
+                await self.file.move_to(folder)
+            else:
+                self.file = PublishedFile(folder, self._executors, self.dataset)
 
     def _set_state(self, state: str, reason: str = "") -> None:
         self.state, self.reason = state, reason
@@ -248,9 +267,9 @@ class Mirror:
         if tx is None:
             async with self._database.read() as own:
                 return await self._feed_state(own)
-        feed = await changes.feed_state(tx, self.dataset.id)
+        feed = await changes.feed_state(tx, *self.key)
         if feed is None:
-            raise NothingToMirrorError("no embedding space is active")
+            raise NothingToMirrorError(f"space {self.dataset.space_id} was dropped")
         if not feed.live:
             raise NothingToMirrorError("the dataset was deleted")
         return feed
@@ -263,14 +282,14 @@ class Mirror:
             if other := unrelated(index.snapshot.identity, seen, feed):
                 raise other
             if reread:
-                again = await changes.by_ids(tx, self.dataset.id, reread, feed.identity.dimensions)
+                again = await changes.by_ids(tx, *self.key, reread, feed.identity.dimensions)
                 await self._executors.quick(index.repair, again, np.array(reread, np.int64))
             if feed.feed_from > seen.xmin:  # tombstones that it has not seen are pruned: only a comparison finds them
                 mirrored = await self._executors.quick(index.versions)
-                differing = compare(await changes.versions(tx, self.dataset.id), mirrored)
+                differing = compare(await changes.versions(tx, *self.key), mirrored)
                 changed = await difference.changes_to_apply(tx, self.dataset.id, feed, differing)
             else:
-                changed = await changes.since(tx, self.dataset.id, seen, feed.identity.dimensions)
+                changed = await changes.since(tx, *self.key, seen, feed.identity.dimensions)
         await self._executors.quick(index.apply, changed)
         self._lost_before = lost
         return len(changed)
@@ -278,7 +297,7 @@ class Mirror:
     async def _build(self) -> Segment:
         async with self._database.read() as tx:
             feed = await self._feed_state(tx)
-            vectors = await changes.all_vectors(tx, self.dataset.id, feed.identity.dimensions)
+            vectors = await changes.all_vectors(tx, *self.key, feed.identity.dimensions)
         # searches of the present index need the other cores
         cores = 1 if self.index is not None else os.cpu_count() or 1
         return await self._executors.slow(
@@ -301,7 +320,7 @@ class Mirror:
             if index is None or (other and not isinstance(other, OtherHistoryError)):
                 none = np.empty(0, np.int64)
                 mirrored = (none, none) if index is None else await self._executors.quick(index.versions)
-                wanted = await changes.versions(tx, self.dataset.id)
+                wanted = await changes.versions(tx, *self.key)
                 differing = compare(wanted, mirrored)
                 return difference.summarize(started, len(wanted[0]), differing, "rebuild" if repair else "")
             if other:
@@ -311,7 +330,7 @@ class Mirror:
             if follow and feed.feed_from <= index.snapshot.watermark.xmin:
                 seen = index.snapshot.watermark
                 await self._executors.quick(
-                    index.apply, await changes.since(tx, self.dataset.id, seen, feed.identity.dimensions)
+                    index.apply, await changes.since(tx, *self.key, seen, feed.identity.dimensions)
                 )
             count, differing, not_in_feed = await difference.difference(
                 tx, self.dataset.id, index, self._executors, deep=deep

@@ -59,16 +59,16 @@ async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED)
 async def _sample(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, count: int) -> FeedVectors:
     ids = snapshot.versions()[0]
     chosen = np.random.default_rng().choice(ids, size=min(count, len(ids)), replace=False)
-    return await changes.by_ids(tx, dataset_id, chosen, snapshot.dimensions)
+    return await changes.by_ids(tx, dataset_id, snapshot.identity.space_id, chosen, snapshot.dimensions)
 
 
 async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: FeedVectors) -> Recalls:
     """Search for the neighbours of each vector among its own kind, itself left out, and count what each engine finds."""
-    recalls = Recalls({"mirror": 0, "pgvector": 0})
+    recalls, of = Recalls({"mirror": 0, "pgvector": 0}), (dataset_id, snapshot.identity.space_id)
     for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):
         answers = {
             engine: await vectors.nearest_ids(
-                tx, BY_KIND[kind], row, k=NEIGHBOURS + 1, dataset_id=dataset_id, exact=engine == "exact"
+                tx, BY_KIND[kind], row, space_id=of[1], k=NEIGHBOURS + 1, dataset_id=dataset_id, exact=engine == "exact"
             )
             for engine in ("exact", "pgvector")
         }
@@ -78,18 +78,18 @@ async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Fe
             engine: [found for found in ids if found not in (vector_id, -1)][:NEIGHBOURS]
             for engine, ids in answers.items()
         }
-        for engine, count in (await _as_near(tx, dataset_id, row, others)).items():
+        for engine, count in (await _as_near(tx, of, row, others)).items():
             recalls.found[engine] += count
         recalls.wanted += len(others["exact"])
     return recalls
 
 
 async def _as_near(
-    tx: ReadTx, dataset_id: UUID, row: NDArray[np.float32], answers: dict[str, list[int]]
+    tx: ReadTx, of: tuple[UUID, int], row: NDArray[np.float32], answers: dict[str, list[int]]
 ) -> dict[str, int]:
     """Count the answers of each engine that are as near as the farthest exact one, so that equal texts can replace each other."""
     ids = sorted({vector_id for listed in answers.values() for vector_id in listed})
-    found = await changes.by_ids(tx, dataset_id, ids, len(row))
+    found = await changes.by_ids(tx, *of, ids, len(row))
     scores = dict(zip(found.ids.tolist(), (found.rows @ row).tolist(), strict=True))
     farthest = min((scores[vector_id] for vector_id in answers["exact"]), default=0.0) - EQUAL_SCORE
     return {

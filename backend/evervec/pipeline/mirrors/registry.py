@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = log.get("mirror")
 
 MEBIBYTE = 1 << 20
+OTHER_SPACES = "spaces"
+"""Where, below the folder of mirrors, those of spaces are that are not searched."""
 QUICK_BYTES = 64 * MEBIBYTE
 """A file of at most this size is read and checked in the time of one query."""
 
@@ -59,22 +61,27 @@ class Mirrors:
         self.following = False
         self.settings = settings
         self.database = database
-        self._mirrors: dict[UUID, Mirror] = {}
-        self._opening: dict[UUID, asyncio.Task[None]] = {}
+        self._mirrors: dict[tuple[UUID, int], Mirror] = {}
+        self._opening: dict[tuple[UUID, int], asyncio.Task[None]] = {}
         self._executors: Executors | None = None
         self._searcher: Searcher | None = None
-        self._folder: MirrorFolder | None = None
+        self._folders: dict[int | None, MirrorFolder] = {}
         self._holder: MirrorHolder | None = None
         self._doorbell = FollowerDoorbell()
 
     @property
     def folder(self) -> "MirrorFolder":
         """Return the folder of mirrors on disk."""
-        if self._folder is None:
+        return self.folder_of(None)
+
+    def folder_of(self, space_id: int | None) -> "MirrorFolder":
+        """Return the folder of the mirrors of a space that is not the one searched; None: of those that are."""
+        if space_id not in self._folders:
             from evervec.mirror.disk.folder import MirrorFolder
 
-            self._folder = MirrorFolder(self.settings.mirrors)
-        return self._folder
+            main = self.settings.mirrors
+            self._folders[space_id] = MirrorFolder(main if space_id is None else main / OTHER_SPACES / str(space_id))
+        return self._folders[space_id]
 
     @property
     def searcher(self) -> "Searcher":
@@ -98,24 +105,31 @@ class Mirrors:
         """Return every mirror that was asked for, open or not."""
         return list(self._mirrors.values())
 
-    def known(self, dataset_id: UUID) -> "Mirror | None":
-        """Return the mirror of a dataset, or None if nobody asked for it yet."""
-        return self._mirrors.get(dataset_id)
+    def known(self, key: tuple[UUID, int]) -> "Mirror | None":
+        """Return the mirror of a dataset in a space, or None if nobody asked for it yet."""
+        return self._mirrors.get(key)
 
-    def forget(self, dataset_id: UUID) -> "Mirror":
-        """Remove the mirror of a deleted dataset from this registry, and return it."""
-        return self._mirrors.pop(dataset_id)
+    def of_dataset(self, dataset_id: UUID) -> "list[Mirror]":
+        """Return the mirrors of a dataset in all its spaces that somebody asked for."""
+        return [mirror for (known, _), mirror in self._mirrors.items() if known == dataset_id]
 
-    def mirror(self, dataset: DatasetRef) -> "Mirror":
-        """Return the mirror of a dataset in whatever state it is, made if necessary but not opened."""
-        found = self._mirrors.get(dataset.id)
+    def forget(self, key: tuple[UUID, int]) -> "Mirror":
+        """Remove the mirror of a deleted dataset, or of a space that was dropped, from this registry, and return it."""
+        return self._mirrors.pop(key)
+
+    def mirror(self, dataset: DatasetRef, *, current: bool = True) -> "Mirror":
+        """Return the mirror of a dataset in its space in whatever state it is, made if necessary but not opened."""
+        key = dataset.id, dataset.space_id
+        found = self._mirrors.get(key)
         if found is None:
             from evervec.pipeline.mirrors.executors import Executors
             from evervec.pipeline.mirrors.mirror import Mirror
 
             self._executors = self._executors or Executors()
-            found = Mirror(self.settings, self.database, self._executors, self.folder, dataset)
-            self._mirrors[dataset.id] = found
+            folder = self.folder_of(None if current else dataset.space_id)
+            found = Mirror(self.settings, self.database, self._executors, folder, dataset)
+            found.is_current = current
+            self._mirrors[key] = found
         return found
 
     async def snapshots(
@@ -160,11 +174,11 @@ class Mirrors:
 
     async def _open(self, mirror: "Mirror", *, build_missing: bool, follow: bool = True) -> None:
         """Open a mirror once, however many callers wait for it."""
-        task = self._opening.get(mirror.dataset.id)
+        task = self._opening.get(mirror.key)
         if task is None:
             task = asyncio.create_task(self.guarded(mirror, mirror.open(build_missing=build_missing, follow=follow)))
-            self._opening[mirror.dataset.id] = task
-            task.add_done_callback(lambda _: self._opening.pop(mirror.dataset.id, None))
+            self._opening[mirror.key] = task
+            task.add_done_callback(lambda _: self._opening.pop(mirror.key, None))
         await asyncio.shield(task)
         self.keep_to_budget(mirror)
 
@@ -176,8 +190,8 @@ class Mirrors:
             await work
         except NothingToMirrorError as error:
             mirror.fail(str(error))
-            if self._mirrors.get(mirror.dataset.id) is not mirror:  # the dataset was deleted during the build
-                await self.remove_files(mirror.dataset)
+            if self._mirrors.get(mirror.key) is not mirror:  # the dataset was deleted during the build
+                await self.remove_files(mirror)
         except BuildCancelled:
             logger.info("mirror build cancelled", dataset=mirror.name)
         except Exception as error:
@@ -186,12 +200,13 @@ class Mirrors:
             if mirror.index is None:
                 mirror.fail(failure(error))
 
-    async def remove_files(self, dataset: DatasetRef) -> None:
-        """Remove a deleted dataset's files; if that fails, a later collection removes them."""
+    async def remove_files(self, mirror: "Mirror") -> None:
+        """Remove the files of a deleted dataset, or of a dropped space; if that fails, a later collection removes them."""
+        folder = self.folder_of(None if mirror.is_current else mirror.dataset.space_id)
         try:
-            await asyncio.to_thread(self.folder.remove, dataset.project_id, dataset.id)
+            await asyncio.to_thread(folder.remove, mirror.dataset.project_id, mirror.dataset.id)
         except (MirrorBusyError, MirrorFolderError) as error:
-            logger.info("mirror files not removed", dataset=str(dataset.id), reason=str(error))
+            logger.info("mirror files not removed", dataset=str(mirror.dataset.id), reason=str(error))
 
     def keep_to_budget(self, kept: "Mirror") -> None:
         """Drop the mirrors that were not used for longest until the rest fits in memory; `kept` always stays."""
@@ -204,11 +219,22 @@ class Mirrors:
             used -= mirror.memory
             mirror.drop(f"{self.settings.mirror_memory_mb} MB are used (EVERVEC_MIRROR_MEMORY_MB)")
 
+    def other_spaces_on_disk(self) -> list[int]:
+        """Return the spaces that mirrors are kept of beside those that are searched."""
+        folder = self.settings.mirrors / OTHER_SPACES
+        return [int(one.name) for one in folder.iterdir() if one.name.isdecimal()] if folder.is_dir() else []
+
     async def check(
-        self, dataset: DatasetRef, *, follow: bool = True, deep: bool = False, repair: bool = True
+        self,
+        dataset: DatasetRef,
+        *,
+        current: bool = True,
+        follow: bool = True,
+        deep: bool = False,
+        repair: bool = True,
     ) -> "MirrorDifference":
         """Check the mirror of a dataset as `Mirror.check` does. Raises `NothingToMirrorError`."""
-        mirror = self.mirror(dataset)
+        mirror = self.mirror(dataset, current=current)
         if mirror.index is None:
             await self._open(mirror, build_missing=False, follow=follow)
         return await mirror.check(follow=follow, deep=deep, repair=repair)

@@ -14,7 +14,7 @@ class OtherHistoryError(OtherDatabaseError):
 
 
 class NothingToMirrorError(Exception):
-    """The dataset was deleted, or no embedding space is active: there is nothing to mirror."""
+    """The dataset was deleted, or its space was dropped: there is nothing to mirror."""
 
 
 def unrelated(identity: DatabaseIdentity, watermark: Watermark, feed: FeedState) -> OtherDatabaseError | None:

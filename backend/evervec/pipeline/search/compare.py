@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.store import datasets
@@ -39,10 +40,12 @@ async def compare(
     resources: Resources, text: str, *, dataset: str | None = None, k: int = 10, rounds: int = COMPARE_ROUNDS
 ) -> EngineComparison:
     """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
-    provider = await resources.provider()
-    query = (await resources.clients.embedder(provider).embed_query(text))[0]
     async with resources.database.read() as tx:
-        scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
+        scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset))
+    if len(scope.by_space()) > 1:
+        raise Refused(reason="The datasets are of several spaces, whose distances can not be compared: name one of them.")
+    provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
+    query = (await resources.clients.embedder(provider).embed_query(text))[0]
 
     async def mirror() -> Sequence[SearchHit]:
         return (await search_mirrors(resources.mirrors, query, scope, k, any_size=True)).hits
@@ -59,7 +62,9 @@ async def _from_pgvector(database: Database, query: NDArray[np.float32], scope: 
     async with database.read() as tx:
         await vectors.use_index(tx, k=k)
         for embeddable in scope.kinds:
-            hits += await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=scope.dataset_ids)
+            hits += await vectors.nearest(
+                tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=scope.dataset_ids
+            )
     return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 

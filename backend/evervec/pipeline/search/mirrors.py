@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -27,12 +27,27 @@ SPARE_HITS = 8
 
 @dataclass(frozen=True)
 class Scope:
-    """What to search: kinds, datasets (`everywhere`: these are all), and row ids of one kind, or None for every row."""
+    """What to search: kinds, datasets of one space (`everywhere`: these are all that have vectors in it), and row ids of one
+
+    kind, or None for every row.
+    """
 
     kinds: Sequence[Embeddable]
     datasets: Sequence[DatasetRef]
     everywhere: bool = False
     row_ids: Sequence[int] | None = None
+
+    @property
+    def space_id(self) -> int:
+        """Return the space of the datasets; 0 for none."""
+        return self.datasets[0].space_id if self.datasets else 0
+
+    def by_space(self) -> "list[Scope]":
+        """Return a scope for each space that the datasets are searched in, in their order."""
+        spaces: dict[int, list[DatasetRef]] = {}
+        for dataset in self.datasets:
+            spaces.setdefault(dataset.space_id, []).append(dataset)
+        return [replace(self, datasets=datasets) for datasets in spaces.values()] or [self]
 
     @property
     def dataset_ids(self) -> list[UUID]:
@@ -58,18 +73,12 @@ async def search_mirrors(
     *,
     seen: int | None = None,
     any_size: bool = False,
-    space_id: int | None = None,
 ) -> MirrorHits:
     """Return the k nearest rows of those datasets whose mirror is open, or on disk and small (or of `any_size`).
 
-    Mirrors of another space than the query's are left out; they exist for a moment after a change of the model.
+    The query and the datasets are of one space.
     """
-    every = await mirrors.snapshots(scope.datasets, seen=seen, any_size=any_size)
-    snapshots = {
-        dataset_id: snapshot
-        for dataset_id, snapshot in every.items()
-        if snapshot.dimensions == len(query) and space_id in (None, snapshot.identity.space_id)
-    }
+    snapshots = await mirrors.snapshots(scope.datasets, seen=seen, any_size=any_size)
     if not snapshots:
         return MirrorHits()
     only = await _filter(mirrors.database, scope)
@@ -92,7 +101,7 @@ async def _filter(database: Database, scope: Scope) -> "Filter | None":
     kinds = frozenset(embeddable.kind for embeddable in scope.kinds)
     if scope.row_ids is not None:
         async with database.read() as tx:
-            ids = await vectors.ids_of_rows(tx, scope.kinds[0], scope.row_ids)
+            ids = await vectors.ids_of_rows(tx, scope.kinds[0], scope.row_ids, scope.space_id)
         return Filter(ids=np.array(ids, np.int64))
     return None if len(kinds) == len(EMBEDDABLES) else Filter(kinds)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from time import monotonic, perf_counter
 from uuid import UUID
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
-from evervec.errors import Refused, UnknownRowError
+from evervec.errors import EvervecError, Refused, UnknownRowError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
-from evervec.store import datasets, monitor
+from evervec.store import datasets, monitor, providers, spaces
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.embeddings import changes, duplicate_pairs, vectors
 from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
@@ -33,7 +34,9 @@ class SearchAnswer:
 
     `engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a dataset
     has no mirror. `watermark` is the transaction id below which every committed row was searched. `widened` is whether
-    an index had to search further than usual, because a filter was narrow or many rows were deleted.
+    an index had to search further than usual, because a filter was narrow or many rows were deleted. `merged_by` is
+    `score`, or `rank` where the datasets are of several spaces: their scores can not be compared. `unanswered` names the
+    datasets that were not searched, because no provider embedded the text for them, with the reason.
     """
 
     engine: str
@@ -42,6 +45,8 @@ class SearchAnswer:
     milliseconds: float
     hits: Sequence[SearchHit]
     widened: bool = False
+    merged_by: str = "score"
+    unanswered: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[SearchHit]:
         return iter(self.hits)
@@ -78,12 +83,50 @@ async def search(
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     _check(k, engine)
     scope = await _scope(resources.database, dataset, project, kind, row_ids, dataset_ids)
-    provider = await resources.provider()
     if min_watermark is not None:
         await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
+    parts = scope.by_space()
+    queries = await asyncio.gather(*(_embedded(resources, part, text) for part in parts), return_exceptions=True)
+    failed = [query for query in queries if isinstance(query, BaseException)]
+    if len(failed) == len(parts) or any(not isinstance(error, EvervecError) for error in failed):
+        raise failed[0]
+    answers = [
+        await _nearest(resources, query, part, k, engine, started, min_watermark)
+        for part, query in zip(parts, queries, strict=True)
+        if not isinstance(query, BaseException)
+    ]
+    unanswered = [
+        f"{', '.join(one.name for one in part.datasets)}: {error}"
+        for part, error in zip(parts, queries, strict=True)
+        if isinstance(error, BaseException)
+    ]
+    return _merged(answers, unanswered, k, started)
+
+
+async def _embedded(resources: Resources, scope: Scope, text: str) -> NDArray[np.float32]:
+    """Embed a question for the space of a scope, `(dim,) float32`. Raises what the provider raises, and `NoProviderError`."""
+    provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
     answer = await resources.clients.embedder(provider).embed_query(text)
     check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
-    return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
+    query: NDArray[np.float32] = answer[0]
+    return query
+
+
+def _merged(answers: Sequence[SearchAnswer], unanswered: Sequence[str], k: int, started: float) -> SearchAnswer:
+    """Return one answer of those of several spaces: the best of each, then the second of each, and so on."""
+    if len(answers) == 1 and not unanswered:
+        return answers[0]
+    turns = zip_longest(*(answer.hits for answer in answers))
+    return SearchAnswer(
+        engine="+".join(sorted({engine for answer in answers for engine in answer.engine.split("+")})),
+        watermark=str(min(int(answer.watermark) for answer in answers)),
+        pending_in_scope=sum(answer.pending_in_scope for answer in answers),
+        milliseconds=round((perf_counter() - started) * 1000, 3),
+        hits=[hit for turn in turns for hit in turn if hit is not None][:k],
+        widened=any(answer.widened for answer in answers),
+        merged_by="rank" if len(answers) > 1 else "score",
+        unanswered=unanswered,
+    )
 
 
 async def similar(
@@ -94,10 +137,13 @@ async def similar(
     _check(k, engine)
     scope = await _scope(resources.database, dataset, None, kind)
     async with resources.database.read() as tx:
-        query = await vectors.vector_of(tx, scope.kinds[0], row_id)
-    if query is None:
+        found = await vectors.vector_of(tx, scope.kinds[0], row_id)
+    if found is None:
         raise UnknownRowError(kind=kind, row_id=row_id)
-    answer = await _nearest(resources, query, scope, k + 1, engine, started)
+    space_id, query = found
+    # of another space nothing is comparable
+    part = replace(scope, datasets=[one for one in scope.datasets if one.space_id == space_id])
+    answer = await _nearest(resources, query, part, k + 1, engine, started)
     return replace(answer, hits=[hit for hit in answer.hits if (hit.kind, hit.id) != (kind, row_id)][:k])
 
 
@@ -123,11 +169,21 @@ async def duplicates(
         raise Refused(reason=f"--threshold is {threshold}, it must be above 0 and at most 1.")
     _check(k, "auto")
     scope = await _scope(resources.database, dataset, None, kind)
-    dimensions = (await resources.provider()).space.dimensions
+    found: list[tuple[int, int, float]] = []
     async with resources.database.read() as tx:
-        found = await duplicate_pairs.find(
-            tx, scope.kinds[0], dimensions, scope.dataset_ids, threshold=threshold, most=k
-        )
+        for part in scope.by_space():
+            if part.datasets:
+                dimensions = (await providers.space(tx, part.space_id)).dimensions
+                found += await duplicate_pairs.find(
+                    tx,
+                    scope.kinds[0],
+                    part.space_id,
+                    dimensions,
+                    part.dataset_ids,
+                    threshold=threshold,
+                    most=k,
+                )
+        found = sorted(found, key=lambda pair: -pair[2])[:k]
         texts = await vectors.texts_of(
             tx, scope.kinds[0], {row_id for one, other, _ in found for row_id in (one, other)}
         )
@@ -142,7 +198,7 @@ async def plan(resources: Resources, text: str, kind: str) -> str:
     answer = await resources.clients.embedder(provider).embed_query(text)
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
-        return await vectors.explain(tx, BY_NAME[kind], answer[0], k=10)
+        return await vectors.explain(tx, BY_NAME[kind], answer[0], space_id=provider.space.id, k=10)
 
 
 def _check(k: int, engine: str) -> None:
@@ -198,13 +254,12 @@ async def _nearest(
     engine: str,
     started: float,
     seen: int | None = None,
-    space_id: int | None = None,
 ) -> SearchAnswer:
     """Search the mirrors, and PostgreSQL for datasets without one; return the best k of both."""
     from_mirrors = MirrorHits()
     if engine in ("auto", "mirror"):
         from_mirrors = await search_mirrors(
-            resources.mirrors, query, scope, k, seen=seen, any_size=engine == "mirror", space_id=space_id
+            resources.mirrors, query, scope, k, seen=seen, any_size=engine == "mirror"
         )
     hits, used = list(from_mirrors.hits), {"mirror"} if from_mirrors.datasets else set()
     rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in from_mirrors.datasets])
@@ -230,37 +285,54 @@ async def _from_postgres(
     tx: ReadTx, scope: Scope, query: NDArray[np.float32], k: int, engine: str
 ) -> tuple[str, list[SearchHit]]:
     # with every dataset in scope no filter is needed
-    dataset_ids = None if scope.everywhere and scope.row_ids is None else scope.dataset_ids
+    whole = scope.everywhere and scope.row_ids is None and not await spaces.shared(tx, scope.space_id)
+    dataset_ids = None if whole else scope.dataset_ids
     hits: list[SearchHit] = []
     used: set[str] = set()
     for embeddable in scope.kinds:
         if scope.row_ids is not None:
             answered, found = (
                 "exact",
-                await vectors.nearest_of(tx, embeddable, query, scope.row_ids, scope.dataset_ids, k=k),
+                await vectors.nearest_of(
+                    tx, embeddable, query, scope.row_ids, scope.dataset_ids, space_id=scope.space_id, k=k
+                ),
             )
         else:
-            answered, found = await _one_kind(tx, embeddable, query, dataset_ids, k, engine)
+            answered, found = await _one_kind(tx, embeddable, query, scope, dataset_ids, k, engine)
         hits += found
         used |= {answered} if found else set()
     return "exact" if used == {"exact"} else "pgvector", hits
 
 
 async def _one_kind(
-    tx: ReadTx, embeddable: Embeddable, query: NDArray[np.float32], dataset_ids: list[UUID] | None, k: int, engine: str
+    tx: ReadTx,
+    embeddable: Embeddable,
+    query: NDArray[np.float32],
+    scope: Scope,
+    dataset_ids: list[UUID] | None,
+    k: int,
+    engine: str,
 ) -> tuple[str, list[SearchHit]]:
     """Search one kind with HNSW; exactly where there are few rows, or where the graph returned fewer than there are."""
     chosen = engine
     if engine == "auto":
-        chosen = "pgvector" if await _more(tx, embeddable, dataset_ids, EXACT_SEARCH_BELOW) else "exact"
+        chosen = "pgvector" if await _more(tx, embeddable, scope, EXACT_SEARCH_BELOW) else "exact"
     if chosen == "pgvector":
         await vectors.use_index(tx, k=k)
-        hits = await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=dataset_ids)
-        if len(hits) == k or engine == "pgvector" or not await _more(tx, embeddable, dataset_ids, len(hits)):
+        hits = await vectors.nearest(
+            tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids
+        )
+        if len(hits) == k or engine == "pgvector" or not await _more(tx, embeddable, scope, len(hits)):
             return "pgvector", hits
-    return "exact", await vectors.nearest(tx, embeddable, query, k=k, dataset_ids=dataset_ids, exact=True)
+    found = await vectors.nearest(
+        tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids, exact=True
+    )
+    return "exact", found
 
 
-async def _more(tx: ReadTx, embeddable: Embeddable, dataset_ids: list[UUID] | None, found: int) -> bool:
-    ids = dataset_ids if dataset_ids is not None else [d.id for d in await datasets.live(tx)]
-    return await vectors.count_in_scope(tx, embeddable, ids, most=found + 1) > found
+async def _more(tx: ReadTx, embeddable: Embeddable, scope: Scope, found: int) -> bool:
+    """Return whether a space has more than so many rows of a kind in scope."""
+    counted = await vectors.count_in_scope(
+        tx, embeddable, scope.dataset_ids, space_id=scope.space_id, most=found + 1
+    )
+    return counted > found

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import Field
 
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.sources import SourceType
 from evervec.errors import Refused
-from evervec.pipeline import chunking
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.due import next_due
@@ -154,12 +154,11 @@ async def status(resources: Resources, name: str) -> IndexStatus:
 
 
 async def _status(resources: Resources, dataset: DatasetRef) -> IndexStatus:
-    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
         filled = await sources.of_dataset(tx, dataset.id)
-        totals = await documents.totals(tx, dataset.id)
+        totals = await documents.totals(tx, dataset.id, dataset.space_id)
         covered = (await monitor.coverage(tx, [dataset.id]))[dataset.id].kinds.get(CHUNK.name, Coverage())
-        waiting = await documents.count_unchunked(tx, dataset.id, chunker.recipe.key)
+        waiting = await documents.count_unchunked(tx, dataset.id, CHUNKING)
         dataset_runs = await runs.of_dataset(tx, dataset.id)
         alive = await runs.is_indexing(tx, dataset.id)
         due = await _next_full_rebuild(resources, tx) if filled is not None else None

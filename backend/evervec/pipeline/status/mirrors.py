@@ -146,7 +146,7 @@ def _recall(measured: MeasuredRecall) -> EngineRecall:
 async def _status(resources: Resources, tx: ReadTx, one: DatasetRef, holders: Sequence[LiveMirror]) -> MirrorStatus:
     file = await _on_disk(resources, one)
     recalls = {measured.engine: _recall(measured) for measured in await mirrors.recalls(tx, one.id)}
-    feed = await changes.feed_state(tx, one.id)
+    feed = await changes.feed_state(tx, one.id, one.space_id)
     live = holders[0] if holders else None
     me = resources.mirrors.holder
     return MirrorStatus(

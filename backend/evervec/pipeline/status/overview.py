@@ -146,7 +146,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         mirrored = await mirrors.summaries(resources, tx, found)
         for one in found:
             total.add(covered[one.id])
-            held = await documents.totals(tx, one.id)
+            held = await documents.totals(tx, one.id, one.space_id)
             progress = await messages.progress(tx, [one.id]) | await knowledge.counts(tx, [one.id])
             listed.append(
                 DatasetStatus(

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.errors import Refused
-from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
@@ -58,7 +58,7 @@ async def plan(resources: Resources, *, dataset: str | None = None, kind: str | 
     report = BackfillReport()
     async with resources.database.read() as tx:
         for one in await _smallest_first(resources, dataset):
-            for number, pending in (await rows.pending_by_kind(tx, one.id)).items():
+            for number, pending in (await rows.pending_by_kind(tx, one.id, one.space_id)).items():
                 if kind in (None, BY_KIND[number].name):
                     report.shares.append(PendingShare(one.project, one.slug, BY_KIND[number].name, pending))
                     report.pending += pending
@@ -130,8 +130,7 @@ async def _send_as_batch(
 
 
 async def _smallest_first(resources: Resources, dataset: str | None) -> list[DatasetRef]:
-    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        by_project = await datasets.pending_by_project(tx, chunker.recipe.key)
+        by_project = await datasets.pending_by_project(tx, CHUNKING)
         order = {project_id: place for place, (project_id, _, _) in enumerate(by_project)}
         return sorted(await datasets.find(tx, dataset), key=lambda d: order[d.project_id])

@@ -7,7 +7,7 @@ from functools import partial
 from uuid import UUID
 
 from evervec import log
-from evervec.domain.documents.chunking import ChunkDraft
+from evervec.domain.documents.chunking import CHUNKING, ChunkDraft
 from evervec.errors import LeaseLostError
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
@@ -17,6 +17,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import datasets, documents, leases
 from evervec.store.attached import changes
 from evervec.store.database.session import Database, Tx
+from evervec.store.datasets import DatasetRef
 from evervec.store.documents import UnchunkedDocument
 
 logger = log.get("janitor")
@@ -49,9 +50,8 @@ async def _is_needed(resources: Resources) -> bool:
     async with resources.database.read() as tx:
         if await datasets.deleted(tx) or await leases.has_expired(tx) or await changes.abandoned(tx):
             return True
-    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        return any(pending for _, _, pending in await datasets.pending_by_project(tx, chunker.recipe.key))
+        return any(pending for _, _, pending in await datasets.pending_by_project(tx, CHUNKING))
 
 
 async def _remove_expired_leases(database: Database) -> None:
@@ -88,28 +88,28 @@ async def chunk_waiting(resources: Resources, until: Until = never) -> int:
 
     The smallest project comes first, so that none waits behind a large one.
     """
-    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, chunker.recipe.key) if pending]
+        waiting = [one for one, _, pending in await datasets.pending_by_project(tx, CHUNKING) if pending]
         live = await datasets.live(tx)
     total = 0
     for project_id in waiting:
         for dataset in live:
             if dataset.project_id == project_id:
-                total += await _chunk_dataset(resources.database, chunker, dataset.id, within_time_slice(until))
+                total += await _chunk_dataset(resources, dataset, within_time_slice(until))
     return total
 
 
-async def _chunk_dataset(database: Database, chunker: Chunker, dataset_id: UUID, until: Until) -> int:
-    total = 0
+async def _chunk_dataset(resources: Resources, dataset: DatasetRef, until: Until) -> int:
+    database, total = resources.database, 0
     while not until():
         async with database.read() as tx:
-            read = await documents.unchunked(tx, dataset_id, chunker.recipe.key, limit=CHUNKED_DOCUMENTS)
+            read = await documents.unchunked(tx, dataset.id, CHUNKING, limit=CHUNKED_DOCUMENTS)
         if not read:
             break
+        chunker = await chunking.of_dataset(resources, dataset)
         chunked = await asyncio.to_thread(chunker.chunk, [one.document for one in read])
         pairs = list(zip(read, (chunks for _, chunks in chunked), strict=True))
-        total += await _write(database, chunker, dataset_id, pairs)
+        total += await _write(database, chunker, dataset.id, pairs)
     return total
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 from evervec import log
-from evervec.pipeline import chunking
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
@@ -29,9 +29,8 @@ async def get_projects_with_vectorization_count(resources: Resources) -> list[tu
 
     `pending` counts documents still to be chunked and rows still to be embedded.
     """
-    chunker = await chunking.active(resources)
     async with resources.database.read() as tx:
-        return await datasets.pending_by_project(tx, chunker.recipe.key)
+        return await datasets.pending_by_project(tx, CHUNKING)
 
 
 async def sweep(resources: Resources) -> EmbedCounts:
@@ -127,5 +126,5 @@ async def _process_messages(resources: Resources, stage: str) -> None:
 async def _claimable_datasets(database: Database, project_id: UUID) -> list[UUID]:
     async with database.read() as tx:
         busy = await runs.embedding_datasets(tx)
-        live = [d.id for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
-        return [dataset_id for dataset_id in live if (await rows.waiting(tx, dataset_id))[0]]
+        live = [d for d in await datasets.live(tx) if d.project_id == project_id and d.id not in busy]
+        return [one.id for one in live if (await rows.waiting(tx, one.id, one.space_id))[0]]

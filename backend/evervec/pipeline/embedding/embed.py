@@ -133,9 +133,8 @@ async def _embed_claim(resources: Resources, provider_id: UUID | None, claim: Cl
     if not provider.space.active:
         active = await resources.provider()
         raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
-    if provider.paused_seconds > 0:
-        return EmbedCounts()
     claimed = ClaimedRows(resources, provider, sent)
-    async with claimed.lease.renewed(claimed.unfinished):
-        await claimed.embed(await claim(claimed.lease))
+    async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
+        if may_claim:
+            await claimed.embed(await claim(claimed.lease))
     return claimed.counts

@@ -13,7 +13,7 @@ from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, requir
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import PoolerError, Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers
+from evervec.store import breakers, datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.database.session import Database
 from evervec.store.embeddings import vectors
@@ -86,8 +86,9 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         await client.aclose()
     draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
     sealed = None if draft.api_key is None else resources.seal(draft.api_key)
+    endpoint = resources.endpoint(draft)
     async with resources.database.transaction() as tx:
-        added = await providers.add(tx, draft, probe, api_key_encrypted=sealed)
+        added = await providers.add(tx, draft, probe, api_key_encrypted=sealed, endpoint=endpoint)
         drops_nothing = added.space.active or not await providers.embedded_rows(tx)
     if activate and drops_nothing:
         return await use(resources, added.name)
@@ -147,7 +148,7 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     finally:
         await client.aclose()
     async with resources.database.transaction() as tx:
-        await providers.unpause(tx, chosen.id)
+        await breakers.close(tx, chosen.endpoint)
     return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
 
 

@@ -11,7 +11,7 @@ from evervec.store.schema.models.leases import NamedLease
 from evervec.store.schema.models.messages import ExtractWork, Message
 from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
-from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider
+from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider, ProviderBreaker, SpaceProbe
 from evervec.store.schema.models.repairs import TriggerRepair
 
 __all__ = [
@@ -38,7 +38,9 @@ __all__ = [
     "MirrorReport",
     "NamedLease",
     "Project",
+    "ProviderBreaker",
     "RecallCheck",
+    "SpaceProbe",
     "Topic",
     "TriggerRepair",
     "VectorTombstone",

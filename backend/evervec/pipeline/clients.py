@@ -75,6 +75,7 @@ class ProviderClients:
             api_key=self._api_key(provider),
             name=provider.name,
             dimensions=provider.dimensions,
+            encoder=provider.encoder,
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:

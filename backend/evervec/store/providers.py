@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE
+from evervec.domain.encoders import EncoderOptions
 from evervec.domain.endpoint import endpoint_digest
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import UnknownProviderError
@@ -39,8 +42,8 @@ class Space:
 class Provider:
     """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
-    `dimensions` is the requested vector width; None takes the model's own. `refused_options` and `request_texts` were
-    learned from the server.
+    `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
+    `refused_options` and `request_texts` were learned from the server.
     """
 
     id: UUID
@@ -53,6 +56,7 @@ class Provider:
     space: Space
     usd_per_million_tokens: float | None
     dimensions: int | None
+    encoder: EncoderOptions
     endpoint: bytes
     refused_options: Sequence[str]
     request_texts: int | None
@@ -77,11 +81,12 @@ class ProviderDraft:
     chunk_tokens: int | None = None
     usd_per_million_tokens: float | None = None
     dimensions: int | None = None
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
 
 SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.endpoint, p.refused_options, p.request_texts,
+       p.usd_per_million_tokens, p.dimensions, p.encoder, p.endpoint, p.refused_options, p.request_texts,
        coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
        b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
@@ -99,6 +104,7 @@ def _provider(row: Mapping[str, Any]) -> Provider:
     values = dict(row)
     space = Space(*(values.pop(name) for name in SPACE_COLUMNS))
     breaker = Breaker(*(values.pop(name) for name in BREAKER_COLUMNS))
+    values["encoder"] = EncoderOptions(**orjson.loads(values["encoder"]))
     return Provider(**values, space=space, breaker=breaker)
 
 
@@ -148,13 +154,14 @@ async def add(
         """
         INSERT INTO llm_providers
             (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
-             endpoint)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             endpoint, encoder)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
             usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions,
-            endpoint = EXCLUDED.endpoint, refused_options = '{}', request_texts = NULL, checked_at = NULL
+            endpoint = EXCLUDED.endpoint, refused_options = '{}', request_texts = NULL, checked_at = NULL,
+            encoder = EXCLUDED.encoder
         RETURNING id
         """,
         draft.name,
@@ -167,6 +174,7 @@ async def add(
         draft.usd_per_million_tokens,
         draft.dimensions,
         endpoint,
+        orjson.dumps(draft.encoder.given()).decode(),
     )
     await breakers.close(tx, endpoint)
     return await by_id(tx, provider_id)

@@ -9,7 +9,7 @@ from evervec import log
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
-from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, require_batch
+from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, ONNX, TYPES, require_batch
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import PoolerError, Refused
 from evervec.pipeline.resources import Resources
@@ -31,7 +31,7 @@ class ProviderCheck:
 
 
 async def ensure_default(resources: Resources) -> None:
-    """Add and activate the local provider on a database without any; else build indexes that a crash left unfinished.
+    """Add and activate the local model on a database without any provider; else build indexes that a crash left unfinished.
 
     Where only a pooler is reached, a search reads every vector until a process with a direct address has built them.
     """
@@ -41,9 +41,16 @@ async def ensure_default(resources: Resources) -> None:
         if existing:
             await build_indexes(resources)
         else:
-            await add(resources, ProviderDraft(LOCAL.type, LOCAL.type))
+            await add(resources, _first(resources.settings.local_model))
     except PoolerError as error:
         logger.warning("indexes not built", reason=str(error))
+
+
+def _first(local_model: str) -> ProviderDraft:
+    """Return the provider of an empty database: WordLlama, unless another local model is asked for by name."""
+    if local_model in ("auto", "wordllama"):
+        return ProviderDraft(LOCAL.type, LOCAL.type)
+    return ProviderDraft(local_model, ONNX.type, model=local_model)
 
 
 async def build_indexes(resources: Resources) -> None:
@@ -79,6 +86,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         api_key=draft.api_key,
         name=draft.name,
         dimensions=draft.dimensions,
+        encoder=draft.encoder,
     )
     try:
         probe = await client.probe()

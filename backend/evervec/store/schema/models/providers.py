@@ -1,6 +1,7 @@
 """Providers, and the embedding spaces that they serve."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -59,9 +60,10 @@ class LlmProvider(Model, table=True):
     """Who embeds and, with a `chat_model`, extracts.
 
     `endpoint` is the digest of address, key and model, which its circuit breaker belongs to. `dimensions` is the width
-    that the model is asked for; NULL takes the model's own. Learned from the server: `refused_options`, the options of a
-    request that it refuses, and `request_texts`, the most texts that it takes in one. `checked_at` is the time of the
-    last health check.
+    that the model is asked for; NULL takes the model's own. `encoder` is what was given for the model of a folder:
+    `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens"}`, or none of it. Learned from the
+    server: `refused_options`, the options of a request that it refuses, and `request_texts`, the most texts that it takes
+    in one. `checked_at` is the time of the last health check.
     """
 
     __tablename__ = "llm_providers"
@@ -84,6 +86,7 @@ class LlmProvider(Model, table=True):
     used_at: datetime = filled_time()
     usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
     dimensions: int | None = optional(Integer)
+    encoder: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
     endpoint: bytes = column(LargeBinary, server_default=text("uuid_send(gen_random_uuid())"))
     refused_options: list[str] = column(pg.ARRAY(Text), server_default=text("'{}'"))
     request_texts: int | None = optional(Integer)

@@ -271,6 +271,10 @@ class ProviderError(EvervecError):
 class TransientError(ProviderError):
     """{provider} does not work at the moment: {detail}"""
 
+    def __init__(self, provider: str, detail: str, delay: float = 0.0) -> None:
+        super().__init__(provider, detail)
+        self.delay = delay
+
 
 class RateLimitedError(ProviderError):
     """{provider} limits the rate of requests: {detail}"""

@@ -63,6 +63,10 @@ class Settings(BaseSettings):
         default=None,
         description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours.",
     )
+    local_model: Literal["auto", "wordllama", "minilm", "multilingual"] = Field(
+        default="auto",
+        description="Model of this machine that an empty database begins with: `wordllama`, `minilm` or `multilingual` (both need `evervec[onnx]`), or `auto`: `wordllama`.",
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
         default="WARNING",
         description="Least level of what is logged to stderr: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evervec.domain.protocols import Embedder
-from evervec.domain.vendors import API_KEY_TYPES, TYPES
+from evervec.domain.vendors import API_KEY_TYPES, LOCAL, ONNX, TYPES
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import ProviderError
 from tests.fakes import FakeProvider
@@ -15,15 +15,20 @@ from tests.fakes import FakeProvider
 TEXTS = ["The job is stuck.", "Задача зависла после сбоя.", "x", "🎉🎉", "a  b\n\nc", "long " * 400, "'; DROP TABLE--"]
 
 
-@pytest.fixture(params=TYPES)
+IN_THIS_PROCESS = {LOCAL.type: (LOCAL.model,), ONNX.type: ("minilm", "multilingual")}
+MODELS = [(type_, model) for type_ in TYPES for model in IN_THIS_PROCESS.get(type_, ("fake-embed",))]
+
+
+@pytest.fixture(params=MODELS, ids="/".join)
 async def embedder(request: pytest.FixtureRequest) -> AsyncIterator[Embedder]:
+    type_, model = request.param
     async with FakeProvider(dims=48) as fake:
         opened = open_embedder(
-            request.param,
-            base_url=fake.url,
-            model=None if request.param == "local" else "fake-embed",
-            api_key="key" if request.param in API_KEY_TYPES else None,
-            name=request.param,
+            type_,
+            base_url=None if type_ in IN_THIS_PROCESS else fake.url,
+            model=model,
+            api_key="key" if type_ in API_KEY_TYPES else None,
+            name=type_,
         )
         yield opened
         await opened.aclose()

@@ -29,7 +29,11 @@ async def test_a_probe_answered_with_one_vector_for_two_texts_is_no_width() -> N
 
 @pytest.mark.parametrize(
     ("kind", "model", "advice"),
-    [("openllama", "x", "Known types: local, ollama"), ("ollama", None, "--model"), ("local", "bge-m3", "one model")],
+    [
+        ("openllama", "x", "Known types: local, onnx, ollama"),
+        ("ollama", None, "--model"),
+        ("local", "bge-m3", "one model"),
+    ],
 )
 def test_a_record_that_can_not_work_is_refused_with_the_next_step(kind: str, model: str | None, advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):

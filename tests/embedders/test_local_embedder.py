@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import wordllama
 
-from evervec.embedders.local.embedder import PIECE_CHARS, LocalEmbedder, _groups, _load, split_at_words
+from evervec.embedders.local.embedder import LocalEmbedder, _load
+from evervec.embedders.pieces import PIECE_CHARS, groups, split_at_words
 from evervec.errors import BadInputError
 
 SENTENCE = "The worker crashed   while a job was stuck; Задача зависла, 作業 done 🎉 \n retry  later <s> x=1 </s>"
@@ -66,7 +67,7 @@ def test_a_word_without_end_is_cut_into_bounded_pieces(text: str) -> None:
 def test_every_row_is_tokenized_once_in_bounded_groups() -> None:
     texts = ["", "short", "w " * 70_000, "x" * 40_000, "end"]
     seen: dict[int, int] = {}
-    for rows, pieces in _groups(texts):
+    for rows, pieces in groups(texts):
         assert sum(map(len, pieces)) <= 2 * PIECE_CHARS
         for row, piece in zip(rows, pieces, strict=True):
             seen[row] = seen.get(row, 0) + len(piece)

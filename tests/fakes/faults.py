@@ -17,6 +17,7 @@ class Fault(StrEnum):
     """
 
     BUSY_503 = "busy_503"
+    MAINTENANCE_503 = "maintenance_503"
     ERROR_500 = "error_500"
     BAD_GATEWAY_502 = "bad_gateway_502"
     TIMEOUT_504 = "timeout_504"

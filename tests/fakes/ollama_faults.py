@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.BUSY_503: (503, "server busy, please try again.  maximum pending requests exceeded"),
+    Fault.MAINTENANCE_503: (503, "down for maintenance"),
     Fault.ERROR_500: (500, "llama runner: out of luck"),
     Fault.BAD_GATEWAY_502: (502, "bad gateway"),
     Fault.TIMEOUT_504: (504, "gateway timeout"),
@@ -34,6 +35,7 @@ REFUSALS: dict[Fault, tuple[int, str]] = {
     Fault.TOO_LARGE_413: (413, "request entity too large"),
     Fault.DONE_BUT_500: (500, "llama runner: out of luck"),
 }
+WAITS = (Fault.RATE_LIMITED_429, Fault.QUOTA_429, Fault.MAINTENANCE_503)
 BODIES: dict[Fault, bytes] = {
     Fault.HTML_200: b"<!doctype html><html><body>Sign in to the hotel network</body></html>",
     Fault.EMPTY_200: b"",
@@ -59,7 +61,7 @@ async def before(
     fault = rule.fault
     if fault in REFUSALS:
         code, reason = REFUSALS[fault]
-        headers = {"Retry-After": rule.retry_after} if code == 429 and rule.retry_after is not None else {}
+        headers = {"Retry-After": rule.retry_after} if fault in WAITS and rule.retry_after is not None else {}
         return web.json_response(
             {"error": reason.replace("gone", str(asked.get("model")))}, status=code, headers=headers
         )

@@ -28,7 +28,7 @@ UNION ALL
 SELECT attrelid::regclass || '.' || attname, 'column', format_type(atttypid, atttypmod) || ' ' || attnotnull || ' '
        || coalesce(pg_get_expr(adbin, adrelid), '')
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-WHERE c.relnamespace = 'evervec'::regnamespace AND c.relkind IN ('r', 'p') AND attnum > 0
+WHERE c.relnamespace = 'evervec'::regnamespace AND c.relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
 UNION ALL
 SELECT p.proname, 'function', p.prosrc FROM pg_proc p WHERE p.pronamespace = 'evervec'::regnamespace AND p.proname LIKE 'evervec%'
 UNION ALL

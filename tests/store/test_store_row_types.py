@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 
 from evervec.domain.extraction.knowledge import KnownAtom, KnownTopic
 from evervec.store.batch.batch_jobs import JOB_COUNTS, JOB_SIZES, BatchJobRecord, JobRow
+from evervec.store.breakers import Breaker
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import StoredDocument, UnchunkedDocument
 from evervec.store.embeddings.rows import ClaimedRow
@@ -24,7 +25,8 @@ from evervec.store.sources import SourceRecord
 ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (DatasetRef, models.Dataset, {"project"}),
     (Space, models.EmbeddingSpace, {"active"}),
-    (Provider, models.LlmProvider, {"space", "paused_seconds"}),
+    (Provider, models.LlmProvider, {"space", "breaker", "refused_options"}),
+    (Breaker, models.ProviderBreaker, {"seconds", "code", "error"}),  # None: closed
     (SourceRecord, models.DocumentSource, set()),
     (RunRecord, models.IndexRun, {"counts", "seconds"}),
     (RunCounts, models.IndexRun, set()),
@@ -34,7 +36,11 @@ ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (UnchunkedDocument, models.Document, {"seen", "document"}),
     (KnownTopic, models.Topic, {"topic_id"}),
     (KnownAtom, models.Atom, {"atom_id", "topic", "message_ids"}),
-    (ClaimedRow, models.Embedding, {"kind", "text", "attempts", "content_hash"}),  # never NULL: it has a text
+    (
+        ClaimedRow,
+        models.Embedding,
+        {"kind", "text", "attempts", "last_code", "content_hash"},
+    ),  # never NULL: it has a text
     (MeasuredRecall, models.RecallCheck, set()),
     (MirrorHolder, models.MirrorReport, {"id"}),
     (MirrorProgress, models.MirrorReport, set()),

@@ -36,7 +36,8 @@ def pause(error: ProviderError, failures: int, *, now: datetime) -> tuple[float,
         case AuthError() | ConfigError():
             return OPERATOR_PAUSE, True
         case _:
-            return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(failures, 10))), True
+            asked = error.delay if isinstance(error, TransientError) else 0.0
+            return max(min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(failures, 10))), min(asked, QUOTA_PAUSE)), True
 
 
 def gives_up(error: ProviderError, attempts: int) -> bool:

@@ -27,6 +27,7 @@ class Vendor:
 
 
 LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
+ONNX: Final = Vendor("onnx", "minilm", free=True)
 OLLAMA: Final = Vendor("ollama", "nomic-embed-text", extracts=True)
 GEMINI: Final = Vendor(
     "gemini", "gemini-embedding-001", needs_key=True, several_widths=True, batch=True, describes_media=True
@@ -35,7 +36,7 @@ OPENAI: Final = Vendor(
     "openai", "text-embedding-3-small", needs_key=True, several_widths=True, batch=True, describes_media=True
 )
 
-VENDORS: Final = (LOCAL, OLLAMA, GEMINI, OPENAI)
+VENDORS: Final = (LOCAL, ONNX, OLLAMA, GEMINI, OPENAI)
 BY_TYPE: Final = {vendor.type: vendor for vendor in VENDORS}
 TYPES: Final = tuple(BY_TYPE)
 

@@ -4,9 +4,12 @@ A vendor's library is imported where its client is opened: nobody waits for the 
 """
 
 from evervec.domain.batch import BatchClient
+from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import Embedder
-from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
+from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, ONNX, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
 from evervec.embedders.local.embedder import LocalEmbedder
+from evervec.embedders.onnx.embedder import OnnxEmbedder
+from evervec.embedders.onnx.wheels import require_packages
 from evervec.errors import ConfigError
 from evervec.extras import extra
 
@@ -19,11 +22,15 @@ def open_embedder(
     api_key: str | None = None,
     name: str,
     dimensions: int | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> Embedder:
     """Return the embedder of one provider record; `dimensions` are asked of the model, None takes its own width.
 
+    `encoder` says how a model in a folder is run.
     Raise `ConfigError` for a record that can not work.
     """
+    if encoder is not None and encoder.given() and type != ONNX.type:
+        raise ConfigError(name, f"{', '.join(encoder.given())} can be set for providers of type {ONNX.type} alone.")
     if dimensions is not None and type not in WIDTH_TYPES:
         raise ConfigError(name, f"vectors of {type} are as wide as the model makes them: leave --dimensions out.")
     match type:
@@ -31,6 +38,10 @@ def open_embedder(
             if model not in (None, "", LOCAL.model):
                 raise ConfigError(name, f"the local embedder has one model, {LOCAL.model!r}, not {model!r}.")
             return LocalEmbedder(name=name)
+        case ONNX.type:
+            with extra(ONNX.type, f"A provider of type {ONNX.type}"):
+                require_packages(model or ONNX.model)
+            return OnnxEmbedder(model, options=encoder, name=name)
         case OLLAMA.type:
             with extra(OLLAMA.type, f"A provider of type {OLLAMA.type}"):
                 from evervec.embedders.ollama.embedder import OllamaEmbedder

@@ -10,6 +10,7 @@ from evervec.library.given_documents import Documents, each
 
 if TYPE_CHECKING:
     # a second of imports, which `open` makes
+    from evervec.domain.encoders import EncoderOptions
     from evervec.library.transaction import Transaction
     from evervec.pipeline.attached.attach import Attached
     from evervec.pipeline.attached.detach import Detached
@@ -283,13 +284,15 @@ class SemanticCore:
         base_url: str | None = None,
         dimensions: int | None = None,
         price: float | None = None,
+        encoder: "EncoderOptions | None" = None,
         use: bool = False,
     ) -> "Provider":
-        """Probe a provider (`local`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
+        """Probe a provider (`local`, `onnx`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
 
         `use` makes it active in any case: vectors of another space are deleted, and their rows wait again. `price` is in
-        dollars per million tokens, online.
+        dollars per million tokens, online. `encoder` names the folder of a model of your own and how it is run (`onnx`).
         """
+        from evervec.domain.encoders import EncoderOptions
         from evervec.pipeline.embedding import providers
         from evervec.store.providers import ProviderDraft
 
@@ -302,6 +305,7 @@ class SemanticCore:
             base_url=base_url,
             dimensions=dimensions,
             usd_per_million_tokens=price,
+            encoder=encoder or EncoderOptions(),
         )
         added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added

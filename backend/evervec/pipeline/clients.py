@@ -13,6 +13,7 @@ from evervec.embedders.catalog import open_batch_client, open_embedder
 from evervec.errors import Refused
 from evervec.extractors.catalog import open_extractor
 from evervec.store import secrets
+from evervec.store.breakers import Breaker
 from evervec.store.providers import Provider
 
 
@@ -74,6 +75,7 @@ class ProviderClients:
             api_key=self._api_key(provider),
             name=provider.name,
             dimensions=provider.dimensions,
+            encoder=provider.encoder,
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:
@@ -122,7 +124,6 @@ class ProviderClients:
 
 
 def _connection_part(provider: Provider) -> Provider:
-    """Return a provider with the fields that no client depends on cleared: its pauses, its chunk settings, its price."""
+    """Return a provider with the fields that no client depends on cleared: its breaker, its chunk settings, its price."""
     space = replace(provider.space, active=False, template="", chunk_tokens=0, text_tokens=None)
-    still = replace(provider, paused_seconds=0.0, pause_code=None, pause_error=None, failures=0)
-    return replace(still, space=space, usd_per_million_tokens=None)
+    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from evervec.domain.endpoint import endpoint_digest
 from evervec.errors import NoProviderError, Refused, SpaceMismatchError
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
@@ -14,7 +15,7 @@ from evervec.settings import Settings
 from evervec.store import providers, secrets
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.providers import Provider
+from evervec.store.providers import Provider, ProviderDraft
 
 if TYPE_CHECKING:
     # half a second of imports, which most commands do without
@@ -57,6 +58,12 @@ class Resources:
         if key is None:
             raise Refused(reason="A source has a password: set EVERVEC_SECRET_KEY to read it.")
         return secrets.unseal(key.get_secret_value(), sealed)
+
+    def endpoint(self, draft: ProviderDraft) -> bytes:
+        """Return the digest of the endpoint that a provider is reached at, with its key."""
+        key = self.settings.secret_key
+        secret = None if key is None else key.get_secret_value()
+        return endpoint_digest(draft.type, draft.base_url, draft.model or "", api_key=draft.api_key, secret=secret)
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:
         """Return the provider with this id, else the default's. Raises `UnknownProviderError`, or `Refused` if there is none."""

@@ -1,23 +1,28 @@
 """Providers and the embedding spaces that they serve. Each dataset has a space; the database rejects vectors of another width in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE
+from evervec.domain.encoders import EncoderOptions
+from evervec.domain.endpoint import endpoint_digest
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import UnknownProviderError
+from evervec.store import breakers
+from evervec.store.breakers import Breaker
 from evervec.store.database.session import ReadTx, Tx
 
 
 @dataclass(frozen=True)
 class Space:
-    """Provider type, model, width, and how texts are made for it; vectors of two spaces are never compared.
+    """Provider type, model and width; vectors of two spaces are never compared.
 
-    `active` is the default, which new datasets get. `template` makes the vector text of a chunk, of `chunk_tokens` at most;
-    `text_tokens` is the longest text that the model itself takes.
+    `template` makes the vector text of a chunk, of `chunk_tokens` at most; `text_tokens` is the longest text that the
+    model itself takes.
     """
 
     id: int
@@ -35,9 +40,10 @@ class Space:
 
 @dataclass(frozen=True)
 class Provider:
-    """A service that embeds and, with a chat model, extracts. No worker calls it during a pause.
+    """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
-    `dimensions` is the requested vector width; None takes the model's own.
+    `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
+    `refused_options` and `request_texts` were learned from the server.
     """
 
     id: UUID
@@ -48,12 +54,13 @@ class Provider:
     chat_model: str | None
     api_key_encrypted: bytes | None
     space: Space
-    paused_seconds: float
-    pause_code: str | None
-    pause_error: str | None
-    failures: int
     usd_per_million_tokens: float | None
     dimensions: int | None
+    encoder: EncoderOptions
+    endpoint: bytes
+    refused_options: Sequence[str]
+    request_texts: int | None
+    breaker: Breaker
 
 
 @dataclass(frozen=True)
@@ -74,15 +81,17 @@ class ProviderDraft:
     chunk_tokens: int | None = None
     usd_per_million_tokens: float | None = None
     dimensions: int | None = None
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
 
 _SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       extract(epoch FROM greatest(p.paused_until - now(), interval '0'))::float8 AS paused_seconds,
-       p.pause_code, p.pause_error, p.failures, p.usd_per_million_tokens, p.dimensions,
+       p.usd_per_million_tokens, p.dimensions, p.encoder, p.endpoint, p.refused_options, p.request_texts,
+       coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
+       b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
        s.chunk_tokens, s.text_tokens
-FROM llm_providers p
+FROM llm_providers p LEFT JOIN provider_breakers b ON b.endpoint = p.endpoint
 """
 SELECT_PROVIDERS = f"{_SELECT_PROVIDERS} JOIN embedding_spaces s ON s.id = p.space_id"
 # a provider serves every space of its model and width, whatever the texts are made by; one that is named comes first, then
@@ -96,13 +105,15 @@ ORDER BY p.id IS NOT DISTINCT FROM $2 DESC, p.used_at DESC, p.name LIMIT 1
 
 
 SPACE_COLUMNS = ("space_id", "provider", "space_model", "width", "active", "template", "chunk_tokens", "text_tokens")
+BREAKER_COLUMNS = ("seconds", "code", "error", "failures")
 
 
 def _provider(row: Mapping[str, Any]) -> Provider:
     values = dict(row)
     space = Space(*(values.pop(name) for name in SPACE_COLUMNS))
-    values["paused_seconds"] = values["paused_seconds"] or 0.0
-    return Provider(**values, space=space)
+    breaker = Breaker(*(values.pop(name) for name in BREAKER_COLUMNS))
+    values["encoder"] = EncoderOptions(**orjson.loads(values["encoder"]))
+    return Provider(**values, space=space, breaker=breaker)
 
 
 async def every(tx: ReadTx) -> list[Provider]:
@@ -154,22 +165,33 @@ async def serving(
     return None if row is None else _provider(row)
 
 
-async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encrypted: bytes | None = None) -> Provider:
-    """Save a provider under its name, new or again, with the space that its probe found.
+async def add(
+    tx: Tx,
+    draft: ProviderDraft,
+    probe: ModelProbe,
+    *,
+    api_key_encrypted: bytes | None = None,
+    endpoint: bytes | None = None,
+) -> Provider:
+    """Save a provider under its name, new or again, with the space that its probe found; close its breaker.
 
     A property of the space that is None stays as it was for a provider of that name and model; else it gets the default.
+    `endpoint` is None for a provider without a key.
     """
     space_id = await _ensure_space(tx, draft, probe)
+    endpoint = endpoint or endpoint_digest(draft.type, draft.base_url, draft.model or "")
     provider_id = await tx.fetchval(
         """
         INSERT INTO llm_providers
-            (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
+             endpoint, encoder)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
-            usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions, paused_until = NULL,
-            pause_code = NULL, pause_error = NULL, failures = 0
+            usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions,
+            endpoint = EXCLUDED.endpoint, refused_options = '{}', request_texts = NULL, checked_at = NULL,
+            encoder = EXCLUDED.encoder
         RETURNING id
         """,
         draft.name,
@@ -181,7 +203,10 @@ async def add(tx: Tx, draft: ProviderDraft, probe: ModelProbe, *, api_key_encryp
         space_id,
         draft.usd_per_million_tokens,
         draft.dimensions,
+        endpoint,
+        orjson.dumps(draft.encoder.given()).decode(),
     )
+    await breakers.close(tx, endpoint)
     return await by_id(tx, provider_id)
 
 
@@ -223,43 +248,12 @@ async def remove(tx: Tx, name: str) -> None:
     """Delete a provider; vectors stay. Raises `UnknownProviderError`."""
     if await tx.fetchval("DELETE FROM llm_providers WHERE name = $1 RETURNING id", name) is None:
         raise UnknownProviderError(provider=name, known=await _known(tx))
+    await breakers.remove_unused(tx)
 
 
 async def use(tx: Tx, provider_id: UUID) -> None:
     """Make a provider the default."""
     await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
-
-
-async def pause(
-    tx: Tx, provider_id: UUID, *, seconds: float, code: str, error: str, counted: bool, known: int
-) -> float:
-    """Open the circuit breaker that all workers share, and return the seconds of the pause in force.
-
-    A counted failure doubles the next pause. Requests that fail at the same time were started at the same number of
-    `known` failures, and count once.
-    """
-    paused: float = await tx.fetchval(
-        """
-        UPDATE llm_providers SET failures = failures + ($5 AND failures = $6)::int, pause_code = $3, pause_error = $4,
-            paused_until = greatest(paused_until, now() + $2)
-        WHERE id = $1 RETURNING extract(epoch FROM paused_until - now())::float8
-        """,
-        provider_id,
-        timedelta(seconds=seconds),
-        code,
-        error,
-        counted,
-        known,
-    )
-    return paused or seconds
-
-
-async def unpause(tx: Tx, provider_id: UUID) -> None:
-    """Close the circuit breaker after a successful answer."""
-    await tx.execute(
-        "UPDATE llm_providers SET failures = 0, paused_until = NULL, pause_code = NULL, pause_error = NULL WHERE id = $1",
-        provider_id,
-    )
 
 
 async def _known(tx: ReadTx) -> str:

@@ -75,9 +75,48 @@ async def lock(tx: Tx, dataset_ids: Sequence[UUID]) -> None:
     await tx.execute("SELECT FROM datasets WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(dataset_ids))
 
 
-async def make_default(tx: Tx, space_id: int) -> None:
-    """Make a space the one that new datasets get."""
+async def lock_default(tx: Tx) -> None:
+    """Let one transaction at a time change the default."""
     await tx.execute("LOCK TABLE embedding_spaces IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def default(tx: ReadTx) -> int:
+    """Return the space that new datasets get."""
+    found: int = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
+    return found
+
+
+async def has_vectors(tx: ReadTx, dataset_ids: Sequence[UUID], space_id: int) -> bool:
+    """Return whether a row of some datasets has a vector in a space."""
+    found: bool = await tx.fetchval(
+        "SELECT EXISTS (SELECT FROM embeddings WHERE space_id = $2 AND dataset_id = ANY($1) AND embedding IS NOT NULL)",
+        list(dataset_ids),
+        space_id,
+    )
+    return found
+
+
+async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) -> None:
+    """Search datasets in another space at once, which have no vector yet; their documents are chunked again. Needs `lock`."""
+    ids = list(dataset_ids)
+    await tx.execute("SELECT evervec_add_space($1)", space_id)
+    # a writer that has seen the former space ends before, and the next one sees this
+    await tx.execute("LOCK TABLE embeddings IN SHARE ROW EXCLUSIVE MODE")
+    await tx.execute("UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND space_id <> $2", ids, space_id)
+    await tx.execute("DELETE FROM dataset_spaces WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
+    await tx.execute("UPDATE datasets SET space_id = $2, provider_id = NULL WHERE id = ANY($1)", ids, space_id)
+    await tx.execute("DELETE FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
+    await tx.execute(
+        "UPDATE embeddings SET space_id = $3, failed_hash = NULL WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id
+    )
+    await tx.execute("DELETE FROM chunks WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
+    await tx.execute("UPDATE chunks SET space_id = $3 WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id)
+    for dataset_id in ids:
+        await documents_due(tx, dataset_id, space_id)
+
+
+async def make_default(tx: Tx, space_id: int) -> None:
+    """Make a space the one that new datasets get. Needs `lock_default`."""
     await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active' AND id <> $1", space_id)
     await tx.execute(
         "UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1 AND state <> 'active'", space_id

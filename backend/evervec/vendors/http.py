@@ -97,7 +97,7 @@ def error_of_status(provider: str, status: int, reason: str, retry_after: str | 
         case 408 | 409 | 425 | 499:
             return TransientError(provider, detail)
         case _ if status >= 500 and status != 501:
-            return TransientError(provider, detail)
+            return TransientError(provider, detail, retry_delay(retry_after, fallback=0.0))
         case _:
             return ConfigError(provider, f"{detail} Check the provider's address with `evervec providers list`.")
 

@@ -37,7 +37,7 @@ async def coverage(resources: Resources, dataset: DatasetRef) -> DatasetCoverage
 
 
 async def unpause(psql: Any) -> None:
-    await psql.execute("UPDATE llm_providers SET paused_until = NULL")
+    await psql.execute("UPDATE provider_breakers SET open_until = now()")
 
 
 async def test_every_vector_is_the_one_of_its_text(resources: Resources, dataset: DatasetRef) -> None:
@@ -192,7 +192,7 @@ async def test_a_provider_that_answers_garbage_to_everything_costs_no_row(
         assert (covered.pending, covered.failed) == (40, 0), fault
     await embed_dataset(resources, dataset.id)
     assert (await coverage(resources, dataset)).embedded == 40
-    assert await psql.fetchval("SELECT failures FROM llm_providers") == 0
+    assert await psql.fetchval("SELECT count(*) FROM provider_breakers") == 0
 
 
 async def test_a_text_whose_vector_is_never_finite_is_given_up_alone(
@@ -213,7 +213,7 @@ async def test_a_429_pauses_every_worker_for_as_long_as_it_says_and_burns_no_att
     await save(resources, dataset, ["patience"])
     fake.fail_next(1, Fault.RATE_LIMITED_429, retry_after="7")
     await embed_dataset(resources, dataset.id)
-    paused = await psql.fetchval("SELECT extract(epoch FROM paused_until - now())::float8 FROM llm_providers")
+    paused = await psql.fetchval("SELECT extract(epoch FROM open_until - now())::float8 FROM provider_breakers")
     assert 5 < paused <= 7
     before = len(fake.requests)
     await embed_dataset(resources, dataset.id)

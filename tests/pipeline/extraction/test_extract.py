@@ -165,7 +165,7 @@ async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neig
     ids = await save(
         bare, dataset, {str(i): f"message {i}: {PROBLEM}" for i in range(1, 6)} | {"6": "unreadable " * 10}
     )
-    await psql.execute("UPDATE llm_providers SET paused_until = NULL")
+    await psql.execute("UPDATE provider_breakers SET open_until = now()")
     fake.always(lambda text: "unreadable" in text, Fault.CHAT_GARBAGE, endpoint="/api/chat")
     for _ in range(12):
         await psql.execute("UPDATE extract_work SET not_before = now()")

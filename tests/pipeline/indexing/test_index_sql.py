@@ -311,7 +311,7 @@ async def test_a_run_whose_provider_is_out_is_done_and_the_rows_wait(
     assert (run.state, run.counts.chunks_new, run.counts.texts_sent) == ("done", 100, 0)
     fake.heal()
     forget(fake)
-    await psql.execute("UPDATE llm_providers SET paused_until = NULL")
+    await psql.execute("UPDATE provider_breakers SET open_until = now()")
     run = await index_dataset(resources, orders)
     assert (run.counts.chunks_skipped, run.counts.texts_sent, sent(fake)) == (100, 100, 100)
     await require_exact(resources, fake, run)

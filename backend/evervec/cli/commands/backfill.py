@@ -45,7 +45,7 @@ def backfill(
                 resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=batch
             )
         after = await resources.provider()
-        return report, after.pause_error if after.paused_seconds > 0 else None
+        return report, after.breaker.error if after.breaker.is_open else None
 
     report, pause = call(run)
     if as_json:

@@ -1,5 +1,6 @@
 """`evervec providers`: who embeds, and who extracts."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from evervec.cli.render.batch_option import Batch
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
+from evervec.domain.encoders import POOLINGS, EncoderOptions
 from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
@@ -32,7 +34,12 @@ Type = Annotated[
     ),
 ]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
-Model = Annotated[str | None, typer.Option(metavar="MODEL", help="The embedding model, for example nomic-embed-text.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="The embedding model, for example nomic-embed-text; onnx: minilm or multilingual."
+    ),
+]
 ChatModel = Annotated[
     str | None,
     typer.Option(
@@ -69,6 +76,26 @@ Dimensions = Annotated[
         min=1,
         help=f"How wide vectors shall be, of a model that has several widths ({', '.join(WIDTH_TYPES)}).",
     ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="onnx: a folder with model.onnx and tokenizer.json, instead of --model; its files say the rest.",
+    ),
+]
+File = Annotated[str | None, typer.Option(metavar="NAME", help="The model's file in --folder, if not model.onnx.")]
+Pooling = Annotated[
+    str | None, typer.Option(metavar="WORD", help=f"How --folder makes one vector of many: {', '.join(POOLINGS)}.")
+]
+QueryPrefix = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a question, for example 'query: '.")
+]
+DocumentPrefix = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a text, for example 'passage: '.")
+]
+TextTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="The most tokens that --folder takes at once, special ones included.")
 ]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
@@ -132,11 +159,19 @@ def add(
     chunk_tokens: ChunkTokens = None,
     dimensions: Dimensions = None,
     price: Price = None,
+    folder: Folder = None,
+    file: File = None,
+    pooling: Pooling = None,
+    query_prefix: QueryPrefix = None,
+    document_prefix: DocumentPrefix = None,
+    text_tokens: TextTokens = None,
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
     """Probe a provider and store it. The width of its vectors is measured, never assumed."""
-
+    encoder = EncoderOptions(
+        None if folder is None else str(folder.resolve()), file, pooling, query_prefix, document_prefix, text_tokens
+    )
     draft = ProviderDraft(
         name,
         type_,
@@ -148,6 +183,7 @@ def add(
         chunk_tokens=chunk_tokens,
         usd_per_million_tokens=price,
         dimensions=dimensions,
+        encoder=encoder,
     )
 
     async def run(resources: Resources) -> tuple[Provider, bool]:

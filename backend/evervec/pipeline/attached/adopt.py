@@ -98,7 +98,7 @@ async def adopt(
     and changes nothing. Raises `Refused` for vectors that do not match, another model than the active one, and a table that is
     not attached, `SourceError` for a column that holds no vectors, a `ProviderError` if the sample can not be embedded.
     """
-    chunker = await chunking.active(resources)
+    chunker = await _chunker(resources, table, project)
     _require_model(chunker, model)
     source_id, found = await _table(resources, table, project, described, column, model)
     async with resources.database.read() as tx:
@@ -117,6 +117,17 @@ async def adopt(
     assert source_id is not None
     await resources.database.with_retries(lambda tx: _start(tx, source_id, counted, adoption))
     return done
+
+
+async def _chunker(resources: Resources, name: str, project: str | None) -> Chunker:
+    """Return the chunker of the datasets that a table fills; of one that is not attached, that of new datasets."""
+    try:
+        record = await detach.find(resources, name, project)
+    except Refused:
+        return await chunking.default(resources)
+    async with resources.database.read() as tx:
+        filled = [one.id for one in (await sources.filled(tx, record.id)).values() if one.is_live]
+    return await chunking.by_id(resources, filled[0]) if filled else await chunking.default(resources)
 
 
 def _require_model(chunker: Chunker, model: str) -> None:

@@ -12,11 +12,11 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.attachment import AttachedTable, Key
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.documents.document import IncomingDocument
 from evervec.errors import Refused
 from evervec.pipeline.attached.reading import Reading, read_rows
 from evervec.pipeline.captures.opening import OpenAttachment
-from evervec.domain.documents.chunking import CHUNKING
 from evervec.pipeline.chunking import ChunkedDocument, Chunkers, DatasetGone
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources

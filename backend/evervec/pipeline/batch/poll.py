@@ -224,9 +224,9 @@ class Poll:
     async def _report_pause(self, left: int) -> None:
         """Report rows that no job could do and that a paused provider does not embed online either."""
         provider = await self._resources.provider()
-        if left and provider.paused_seconds > 0:
+        if left and provider.breaker.is_open:
             self._result.problems.append(
-                f"{left:,} rows that no job could do wait to be embedded online: {provider.pause_error}"
+                f"{left:,} rows that no job could do wait to be embedded online: {provider.breaker.error}"
             )
 
     async def _remove_orphans(self) -> None:

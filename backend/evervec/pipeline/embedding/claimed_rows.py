@@ -1,25 +1,23 @@
 """Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec import log
 from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.domain.vectors import check_distinct, check_vectors
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError, TransientError
+from evervec.pipeline.embedding.breaker import EndpointBreaker
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import providers
 from evervec.store.embeddings import rows, vectors
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
-
-logger = log.get("embed")
 
 HEALTH_TEXTS = ("Every row embedded.", "A provider that embeds two sentences works.")
 """The health probe: a provider that embeds these works, so a failure is about the texts that were sent."""
@@ -71,8 +69,27 @@ class ClaimedRows:
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
         """By vector id, the rows that are neither written nor failed yet."""
+        self._breaker = EndpointBreaker(resources.database, provider, trial_seconds=resources.settings.lease_seconds)
         self._found_healthy = False
-        self._trusted = provider.failures == 0
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[bool]:
+        """Yield whether rows may be claimed: not while the provider is paused, or tried by another worker."""
+        try:
+            yield await self._admit()
+        finally:
+            await self._breaker.leave()
+
+    async def _admit(self) -> bool:
+        if not await self._breaker.admit():
+            return False
+        if self._breaker.wants_probe:
+            try:
+                await self._require_health(TransientError(self.provider.name, "it embeds no plain sentence"))
+            except ProviderPaused:
+                return False
+            await self._breaker.succeed()
+        return True
 
     async def embed(self, claimed: Sequence[ClaimedRow]) -> None:
         """Copy the vectors of equal texts, embed the other rows and write their vectors."""
@@ -173,10 +190,7 @@ class ClaimedRows:
         written = await self.database.with_retries(
             lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
         )
-        if not self._trusted:
-            async with self.database.transaction() as tx:
-                await providers.unpause(tx, self.provider.id)
-        self._trusted = True
+        await self._breaker.succeed()
         await self._finish(written)
 
     async def _fail(self, group: list[ClaimedRow], error: ProviderError) -> None:
@@ -211,20 +225,7 @@ class ClaimedRows:
         self._found_healthy = True
 
     async def _pause(self, error: ProviderError) -> NoReturn:
-        async with self.database.transaction() as tx:
-            seconds, counted = ladder.pause(error, self.provider.failures, now=await tx.now())
-            await providers.pause(
-                tx,
-                self.provider.id,
-                seconds=seconds,
-                code=error.code,
-                error=str(error),
-                counted=counted,
-                known=self.provider.failures,
-            )
-        logger.warning(
-            "provider paused", provider=self.provider.name, code=error.code, seconds=round(seconds, 1), error=str(error)
-        )
+        await self._breaker.open_(error)
         raise ProviderPaused from error
 
     async def _finish(self, vector_ids: set[int]) -> None:

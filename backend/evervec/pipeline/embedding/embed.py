@@ -166,9 +166,8 @@ async def _embed_claim(
 ) -> EmbedCounts:
     """Claim rows once and embed them."""
     provider = await resources.provider_of(dataset, provider_id)
-    if provider.paused_seconds > 0:
-        return EmbedCounts()
     claimed = ClaimedRows(resources, provider, sent)
-    async with claimed.lease.renewed(claimed.unfinished):
-        await claimed.embed(await claim(claimed.lease))
+    async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
+        if may_claim:
+            await claimed.embed(await claim(claimed.lease))
     return claimed.counts

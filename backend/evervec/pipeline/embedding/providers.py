@@ -9,13 +9,13 @@ from evervec import log
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
-from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, TYPES, require_batch
+from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, ONNX, TYPES, require_batch
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import PoolerError, Refused
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers
-from evervec.store.batch import batch_jobs, batch_queue
-from evervec.store.database.session import Database
+from evervec.store import breakers, datasets, providers, spaces
+from evervec.store.batch import batch_queue
+from evervec.store.database.session import Database, Tx
 from evervec.store.embeddings import vectors
 from evervec.store.providers import Provider, ProviderDraft
 
@@ -31,7 +31,7 @@ class ProviderCheck:
 
 
 async def ensure_default(resources: Resources) -> None:
-    """Add and activate the local provider on a database without any; else build indexes that a crash left unfinished.
+    """Add and activate the local model on a database without any provider; else build indexes that a crash left unfinished.
 
     Where only a pooler is reached, a search reads every vector until a process with a direct address has built them.
     """
@@ -41,9 +41,16 @@ async def ensure_default(resources: Resources) -> None:
         if existing:
             await build_indexes(resources)
         else:
-            await add(resources, ProviderDraft(LOCAL.type, LOCAL.type))
+            await add(resources, _first(resources.settings.local_model))
     except PoolerError as error:
         logger.warning("indexes not built", reason=str(error))
+
+
+def _first(local_model: str) -> ProviderDraft:
+    """Return the provider of an empty database: WordLlama, unless another local model is asked for by name."""
+    if local_model in ("auto", "wordllama"):
+        return ProviderDraft(LOCAL.type, LOCAL.type)
+    return ProviderDraft(local_model, ONNX.type, model=local_model)
 
 
 async def build_indexes(resources: Resources) -> None:
@@ -55,9 +62,9 @@ async def build_indexes(resources: Resources) -> None:
 
 
 async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = True) -> Provider:
-    """Probe a provider, save it, and use it unless that drops vectors of another space.
+    """Probe a provider, save it, and use it unless datasets have vectors of another space.
 
-    A `template` or `chunk_tokens` other than those of its space mean that every document is chunked again. Raises
+    A `template` or `chunk_tokens` other than those of its space make another space. Raises
     `Refused` for an unknown type and for a template or a price that can not be used, a `ProviderError` when the provider
     does not answer as an embedder.
     """
@@ -79,6 +86,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         api_key=draft.api_key,
         name=draft.name,
         dimensions=draft.dimensions,
+        encoder=draft.encoder,
     )
     try:
         probe = await client.probe()
@@ -86,10 +94,13 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         await client.aclose()
     draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
     sealed = None if draft.api_key is None else resources.seal(draft.api_key)
+    endpoint = resources.endpoint(draft)
     async with resources.database.transaction() as tx:
-        added = await providers.add(tx, draft, probe, api_key_encrypted=sealed)
-        drops_nothing = added.space.active or not await providers.embedded_rows(tx)
-    if activate and drops_nothing:
+        added = await providers.add(tx, draft, probe, api_key_encrypted=sealed, endpoint=endpoint)
+        former = await spaces.default(tx)
+        members = [one.id for one in await datasets.live(tx) if one.space_id == former]
+        is_free = added.space.id == former or not await spaces.has_vectors(tx, members, former)
+    if activate and is_free:
         return await use(resources, added.name)
     return added
 
@@ -104,34 +115,46 @@ def _price(draft: ProviderDraft) -> float | None:
 
 
 async def use(resources: Resources, name: str, *, reembed: bool = False, by_batch: bool = False) -> Provider:
-    """Make a provider the active one. In another space every row has to be embedded again: only with `reembed`.
+    """Make a provider the default: new datasets get its space, and it embeds for those of its space.
 
-    With `by_batch` that is left to batch jobs: half the price, and search finds nothing until they are done. Raises
+    Datasets of the former default that have vectors stay in that space, unless `reembed` asks for the new one to be built
+    beside it and searched as soon as every row has its vector; with `by_batch` in batch jobs, at half the price. Raises
     `Refused`, and `NoBatchError` for a provider without a batch API.
     """
     async with resources.database.transaction() as tx:
-        await providers.lock_spaces(tx)
+        await spaces.lock_default(tx)
         chosen = await providers.by_name(tx, name)
         if by_batch:
             require_batch(chosen.name, chosen.type)
-        active = await providers.active(tx)
-        if not chosen.space.active:
-            if await providers.embedded_rows(tx) and not reembed:
-                raise Refused(
-                    reason=f"Rows are embedded in {active.space if active else 'another space'}; {name!r} embeds into "
-                    f"{chosen.space}. `evervec providers use {name} --reembed` drops those vectors and embeds again."
-                )
-            await providers.activate(tx, chosen.space)
-            await batch_jobs.release_other_spaces(tx, chosen.space.id)
+        former = await spaces.default(tx)
+        if former != chosen.space.id:
+            await _change_default(tx, chosen, former, reembed=reembed)
         if by_batch:
             live = [one.id for one in await datasets.live(tx)]
-            await batch_queue.mark_datasets(tx, live, hours=resources.settings.batch_hours)
+            await batch_queue.mark_datasets(tx, live, space_id=chosen.space.id, hours=resources.settings.batch_hours)
         if chosen.type not in BATCH_TYPES:
             await batch_queue.unmark(tx)
         await providers.use(tx, chosen.id)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
+
+
+async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: bool) -> None:
+    members = [one for one in await datasets.live(tx) if one.space_id == former]
+    await spaces.lock(tx, [one.id for one in members])
+    if await spaces.has_vectors(tx, [one.id for one in members], former):
+        if not reembed:
+            raise Refused(
+                reason=f"Rows are embedded in {await providers.space(tx, former)}; {chosen.name!r} embeds into "
+                f"{chosen.space}. `evervec spaces build --provider {chosen.name}` fills that space while the present one is "
+                "searched."
+            )
+        for one in members:
+            await spaces.begin(tx, one.id, chosen.space.id, None, automatic=True)
+    else:
+        await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
+    await spaces.make_default(tx, chosen.space.id)
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:
@@ -147,21 +170,21 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     finally:
         await client.aclose()
     async with resources.database.transaction() as tx:
-        await providers.unpause(tx, chosen.id)
+        await breakers.close(tx, chosen.endpoint)
     return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
 
 
 async def remove(database: Database, name: str) -> None:
-    """Remove a provider. Raises `Refused` for the last one of the active space while there are datasets."""
+    """Remove a provider. Raises `Refused` for the last one that embeds for a space with datasets."""
     async with database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
-        others = [p for p in await providers.every(tx) if p.space.active and p.id != chosen.id]
-        if chosen.space.active and not others and await datasets.live(tx):
-            raise Refused(
-                reason=f"{name!r} is the only provider of the active space: without it nothing is embedded or found. "
-                "Add another one first."
-            )
         await providers.remove(tx, name)
+        for one in await datasets.live(tx):
+            if await providers.serving(tx, one.space_id, one.provider_id) is None:
+                raise Refused(
+                    reason=f"{name!r} is the only provider that embeds for dataset {one.name}, in {chosen.space}: without it "
+                    "nothing of it is embedded or found. Add another one first."
+                )
 
 
 async def listed(resources: Resources) -> list[Provider]:

@@ -190,8 +190,8 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         text_tokens=provider.space.text_tokens,
         usd_per_million_tokens=provider.usd_per_million_tokens,
         active=provider.space.active,
-        paused_seconds=round(provider.paused_seconds, 1),
-        reason=provider.pause_error if provider.paused_seconds > 0 else None,
+        paused_seconds=round(provider.breaker.seconds, 1),
+        reason=provider.breaker.error if provider.breaker.is_open else None,
     )
 
 

@@ -59,4 +59,4 @@ async def pending_rows(resources: Resources, targets: Sequence[DatasetRef]) -> P
     work = await pending_work(resources, targets[0].project, targets[0].slug)
     provider = await resources.provider()
     # it stands until the provider has answered again, also while the pause is over and nobody has tried yet
-    return PendingRows(pending, replace(work, pending=pending), provider.pause_error)
+    return PendingRows(pending, replace(work, pending=pending), provider.breaker.error)

@@ -42,7 +42,21 @@ WHERE r.dataset_id = '{dataset}'
 SHOWN_OF_ALL = """
 SELECT {columns} FROM {schema}.{chunks} r LEFT JOIN {schema}.datasets d ON d.id = r.dataset_id
 WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
-                               UNION ALL SELECT '{source}'::uuid)) AND {live}
+                               AND t.space_id = {space} UNION ALL SELECT '{source}'::uuid)) AND {live}
+"""
+# those of another space than most have no index that fits all; there are none, as a rule
+AND_OTHERS = """
+UNION ALL
+SELECT {columns} FROM {schema}.{all_chunks} r LEFT JOIN {schema}.datasets d ON d.id = r.dataset_id
+WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
+                               AND t.space_id <> {space})) AND {live}
+"""
+# of one dataset its space, of several the one that most of them have; without a dataset, the default
+SPACE = """
+SELECT coalesce((SELECT d.space_id FROM datasets d WHERE d.id = $1),
+    (SELECT d.space_id FROM datasets d WHERE d.source_id = $2 AND d.deleted_at IS NULL
+     GROUP BY d.space_id ORDER BY count(*) DESC, d.space_id LIMIT 1),
+    (SELECT s.id FROM embedding_spaces s WHERE s.state = 'active'))
 """
 
 
@@ -59,7 +73,8 @@ async def make(
         name = await _free_name(tx, schema, source_id, wanted)
         await tx.execute("UPDATE sources SET view = $2 WHERE id = $1", source_id, name)
     place = f"{quoted(schema)}.{quoted(name)}"
-    query = _query(quoted(schema), source_id, table, dataset_id)
+    space_id = await tx.fetchval(SPACE, dataset_id, source_id)
+    query = _query(quoted(schema), source_id, table, dataset_id, space_id)
     await tx.execute("SAVEPOINT evervec_view")
     try:
         await tx.execute(f"CREATE OR REPLACE VIEW {place} AS {query}")
@@ -129,7 +144,7 @@ async def _drop(tx: Tx, place: str) -> None:
         ) from error
 
 
-def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None) -> str:
+def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None, space_id: int) -> str:
     live = PROJECT_LIVES.format(schema=schema, source=source_id)
     columns = [
         f"{value_of(column.type, f'(r.key ->> {number})')} AS {quoted(column.name)}"
@@ -140,10 +155,12 @@ def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID 
     if dataset_id is None:
         own.append(("dataset", "d.slug"))
     columns += [f"{value} AS {quoted(f'evervec_{name}' if name in taken else name)}" for name, value in own]
-    chosen = SHOWN_OF_ALL if dataset_id is None else SHOWN_OF_ONE
+    chosen = SHOWN_OF_ALL + AND_OTHERS if dataset_id is None else SHOWN_OF_ONE
     return chosen.format(
         schema=schema,
-        chunks=CHUNKS_VIEW,
+        chunks=f"{CHUNKS_VIEW}_{space_id}",
+        all_chunks=CHUNKS_VIEW,
+        space=space_id,
         columns=", ".join(columns),
         source=source_id,
         dataset=dataset_id,

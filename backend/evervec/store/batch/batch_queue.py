@@ -48,8 +48,9 @@ ON CONFLICT (vector_id) DO UPDATE SET
 SEARCHED = "e.space_id = (SELECT s.space_id FROM datasets s WHERE s.id = e.dataset_id)"
 """Whether a record is of the space that is searched: the next one is filled by its build."""
 MARK_IDS = MARK.format(scope=f"e.kind = $2 AND e.row_id = ANY($3) AND {SEARCHED}")
+IN_SPACE = "e.space_id = coalesce({space}::integer, (SELECT s.space_id FROM datasets s WHERE s.id = e.dataset_id))"
 MARK_DATASETS = MARK.format(
-    scope=f"e.dataset_id = ANY($2) AND ($3::smallint IS NULL OR e.kind = $3) AND {SEARCHED}"
+    scope=f"e.dataset_id = ANY($2) AND ($3::smallint IS NULL OR e.kind = $3) AND {IN_SPACE.format(space='$4')}"
 )
 
 
@@ -60,9 +61,14 @@ async def mark(tx: Tx, embeddable: Embeddable, row_ids: Sequence[int], *, hours:
     return _count(await tx.execute(MARK_IDS, timedelta(hours=hours), embeddable.kind, list(row_ids)))
 
 
-async def mark_datasets(tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None = None, hours: float) -> int:
-    """Let all pending rows of some datasets that are not leased wait for a batch job; return how many."""
-    return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind))
+async def mark_datasets(
+    tx: Tx, dataset_ids: Sequence[UUID], *, kind: int | None = None, space_id: int | None = None, hours: float
+) -> int:
+    """Let all pending rows of some datasets that are not leased wait for a batch job; return how many.
+
+    `space_id` None is the space that is searched.
+    """
+    return _count(await tx.execute(MARK_DATASETS, timedelta(hours=hours), list(dataset_ids), kind, space_id))
 
 
 async def unmark(tx: Tx, dataset_ids: Sequence[UUID] | None = None) -> int:

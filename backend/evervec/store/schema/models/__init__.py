@@ -11,7 +11,13 @@ from evervec.store.schema.models.leases import NamedLease
 from evervec.store.schema.models.messages import ExtractWork, Message
 from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
-from evervec.store.schema.models.providers import DatasetSpace, EmbeddingSpace, LlmProvider
+from evervec.store.schema.models.providers import (
+    DatasetSpace,
+    EmbeddingSpace,
+    LlmProvider,
+    ProviderBreaker,
+    SpaceProbe,
+)
 from evervec.store.schema.models.repairs import TriggerRepair
 
 __all__ = [
@@ -40,7 +46,9 @@ __all__ = [
     "MirrorReport",
     "NamedLease",
     "Project",
+    "ProviderBreaker",
     "RecallCheck",
+    "SpaceProbe",
     "Topic",
     "TriggerRepair",
     "VectorTombstone",

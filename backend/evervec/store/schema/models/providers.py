@@ -1,11 +1,14 @@
 """Providers, and the embedding spaces that they serve."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    REAL,
     Boolean,
     CheckConstraint,
+    DateTime,
     ForeignKey,
     Identity,
     Index,
@@ -67,9 +70,13 @@ class EmbeddingSpace(Model, table=True):
 
 
 class LlmProvider(Model, table=True):
-    """Who embeds and, with a `chat_model`, extracts. Until `paused_until` no worker calls it: all share the pause.
+    """Who embeds and, with a `chat_model`, extracts.
 
-    `dimensions` is the width that the model is asked for; NULL takes the model's own.
+    `endpoint` is the digest of address, key and model, which its circuit breaker belongs to. `dimensions` is the width
+    that the model is asked for; NULL takes the model's own. `encoder` is what was given for the model of a folder:
+    `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens"}`, or none of it. Learned from the
+    server: `refused_options`, the options of a request that it refuses, and `request_texts`, the most texts that it takes
+    in one. `checked_at` is the time of the last health check.
     """
 
     __tablename__ = "llm_providers"
@@ -77,6 +84,7 @@ class LlmProvider(Model, table=True):
         CheckConstraint("usd_per_million_tokens >= 0", name="price_not_negative"),
         CheckConstraint(one_of("type", TYPES), name="type_known"),
         CheckConstraint("name <> '' AND model <> ''", name="name_given"),
+        CheckConstraint("request_texts > 0", name="request_texts_positive"),
     )
 
     id: UUID = random_key()
@@ -89,12 +97,48 @@ class LlmProvider(Model, table=True):
     space_id: int = column(Integer, ForeignKey("embedding_spaces.id"))
     created_at: datetime = filled_time()
     used_at: datetime = filled_time()
-    paused_until: datetime | None = optional_time()
-    pause_code: str | None = optional(Text)
-    pause_error: str | None = optional(Text)
-    failures: int = column(Integer, server_default=ZERO)
     usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
     dimensions: int | None = optional(Integer)
+    encoder: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
+    endpoint: bytes = column(LargeBinary, server_default=text("uuid_send(gen_random_uuid())"))
+    refused_options: list[str] = column(pg.ARRAY(Text), server_default=text("'{}'"))
+    request_texts: int | None = optional(Integer)
+    checked_at: datetime | None = optional_time()
+
+
+class ProviderBreaker(Model, table=True):
+    """The open circuit breaker of an endpoint, for all workers; no row means that it is closed.
+
+    Nothing is claimed for it until `open_until`. Then one worker, `trial_owner`, tries it until `trial_until`.
+    """
+
+    __tablename__ = "provider_breakers"
+    __table_args__ = (
+        CheckConstraint("failures >= 0", name="failures_counted"),
+        CheckConstraint("(trial_owner IS NULL) = (trial_until IS NULL)", name="trial_whole"),
+    )
+
+    endpoint: bytes = column(LargeBinary, primary_key=True)
+    failures: int = column(Integer, server_default=ZERO)
+    open_until: datetime = column(DateTime(timezone=True))
+    code: str = column(Text)
+    error: str = column(Text)
+    opened_at: datetime = filled_time()
+    trial_owner: UUID | None = optional(pg.UUID(as_uuid=True))
+    trial_until: datetime | None = optional_time()
+
+
+class SpaceProbe(Model, table=True):
+    """The vector that a known text had when a space was first checked, and the digest of the model if the server tells one."""
+
+    __tablename__ = "space_probes"
+
+    space_id: int = column(
+        Integer, ForeignKey("embedding_spaces.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    vector: list[float] = column(pg.ARRAY(REAL))
+    model_digest: str | None = optional(Text)
+    made_at: datetime = filled_time()
 
 
 class DatasetSpace(Model, table=True):

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0010"
-down_revision = "0009"
+revision = "0013"
+down_revision = "0011"
 installs_functions = True
 
 # The statements of writers, which run the functions of triggers, wait for this transaction: it holds the table that they write.

@@ -26,10 +26,16 @@ INSERT INTO datasets (id, project_id, slug, name)
 SELECT format('00000000-0000-0000-0000-%s', lpad(n::text, 12, '0'))::uuid, p.id, n::text, n::text
 FROM projects p, generate_series(1, 2) n;
 """
+NARROW = """
+UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active';
+INSERT INTO embedding_spaces (provider, model, dimensions, state, activated_at) VALUES ('local', 'narrow', 1, 'active', now());
+SELECT evervec_add_space(id) FROM embedding_spaces WHERE model = 'narrow';
+"""
 TALL = f"""
+{NARROW}
 {DATASETS}
 INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at)
-SELECT 1 + n % 4, n, d.id, sha256(int8send(n)), '[1]', sha256(int8send(n)), 1, now()
+SELECT 1 + n % 4, n, d.id, sha256(int8send(n)), '[1]', sha256(int8send(n)), d.space_id, now()
 FROM generate_series(1, {ROWS}) n JOIN datasets d ON d.slug = CASE WHEN n % 10 = 0 THEN '2' ELSE '1' END;
 UPDATE embeddings SET embedding = NULL WHERE row_id % {ROWS // WAITING} = 7;
 UPDATE embeddings SET failed_hash = content_hash, embedding = NULL WHERE row_id % {ROWS // WAITING} = 1;

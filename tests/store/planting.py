@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
-from evervec.store import providers
-from evervec.store.database.session import Database
+from evervec.store import datasets, providers, spaces
+from evervec.store.database.session import Database, Tx
 from evervec.store.embeddings import vectors
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
@@ -46,13 +46,13 @@ async def record(psql: Any, embeddable: Embeddable, row_id: int) -> Any:
     )
 
 
-async def embed_all(psql: Any, *, space_id: int = 1, vector: str = "[1,2,3]") -> None:
-    """Give every pending row the same vector."""
+async def embed_all(psql: Any, *, number: int = 1) -> None:
+    """Give every pending row the same vector, this number in each place, as wide as its space."""
     await psql.execute(
-        "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, space_id = $2, "
-        "embedded_at = now() WHERE content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash",
-        vector,
-        space_id,
+        "UPDATE embeddings e SET embedding = array_fill($1::real, ARRAY[s.dimensions])::vector, embedded_hash = content_hash, "
+        "embedded_at = now() FROM embedding_spaces s WHERE s.id = e.space_id AND content_hash IS NOT NULL "
+        "AND embedded_hash IS DISTINCT FROM content_hash",
+        number,
     )
 
 
@@ -62,13 +62,21 @@ async def tombstones(psql: Any) -> list[tuple[int, UUID]]:
 
 
 async def space(database: Database, dimensions: int, *, model: str = "model", indexed: bool = False) -> Space:
-    """Make an active space of that width."""
+    """Make a space of that width the default, and the one of every dataset."""
     async with database.transaction() as tx:
         added = await providers.add(tx, ProviderDraft(model, "ollama", model=model), ModelProbe(dimensions))
-        await providers.activate(tx, added.space)
+        await search_all_in(tx, added.space)
     if indexed:
         await vectors.build_indexes(database, added.space.id, dimensions)
     return added.space
+
+
+async def search_all_in(tx: Tx, chosen: Space) -> None:
+    """Make a space the default, and the one of every dataset, none of which has a vector."""
+    former = await spaces.default(tx)
+    if former != chosen.id:
+        await spaces.move(tx, [one.id for one in await datasets.live(tx)], former, chosen.id)
+        await spaces.make_default(tx, chosen.id)
 
 
 def unit(count: int, dimensions: int, *, seed: int = 7) -> NDArray[np.float32]:

@@ -183,7 +183,7 @@ async def test_an_edited_text_keeps_its_old_vector_until_the_new_one_is_there(
     row_id = await psql.fetchval("SELECT id FROM messages")
     await edit(psql, MESSAGE, row_id, "another text")
     assert not len(await read(database, dataset, seen))
-    await embed_all(psql, vector="[9,9,9]")
+    await embed_all(psql, number=9)
     found = await read(database, dataset, seen)
     assert list(found.upserts.ids) == [one]
     assert np.allclose(found.upserts.rows, 1 / np.sqrt(3))

@@ -99,6 +99,11 @@ class Chunkers:
         return self._found[dataset_id]
 
 
+def recipe(template: str, chunk_tokens: int) -> Recipe:
+    """Return how chunks are made. Raises `Refused` for a template that can not be used, or too few tokens."""
+    return Recipe(template, chunk_tokens)
+
+
 def _chunker(resources: Resources, provider: Provider) -> Chunker:
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)

@@ -72,7 +72,9 @@ class Resources:
                 return await providers.by_id(tx, provider_id)
             found = await providers.active(tx)
         if found is None:
-            raise Refused(reason="No provider embeds for new datasets. Run `evervec migrate`, or `evervec providers add`.")
+            raise Refused(
+                reason="No provider embeds for new datasets. Run `evervec migrate`, or `evervec providers add`."
+            )
         return found
 
     async def provider_of(

@@ -125,7 +125,11 @@ RETURNING id, uri, version
 
 
 async def replace(
-    tx: Tx, dataset_id: UUID, chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]], recipe: str, space_id: int
+    tx: Tx,
+    dataset_id: UUID,
+    chunked: Sequence[tuple[IncomingDocument, Sequence[ChunkDraft]]],
+    recipe: str,
+    space_id: int,
 ) -> WriteResult:
     """Replace documents and their chunks for a space by exactly these. A chunk whose text is equal keeps its row.
 
@@ -154,7 +158,9 @@ async def replace(
     written.counts.documents_new = sum(row["version"] == 1 for row in rows)
     written.counts.documents_changed = len(rows) - written.counts.documents_new
     stored = await _stored(tx, [row["id"] for row in rows if row["version"] > 1], space_id)
-    await tx.execute("UPDATE chunks SET space_id = $2 WHERE document_id = ANY($1) AND space_id = 0", list(stored), space_id)
+    await tx.execute(
+        "UPDATE chunks SET space_id = $2 WHERE document_id = ANY($1) AND space_id = 0", list(stored), space_id
+    )
     revisions = {ids[document.uri]: revise(stored.get(ids[document.uri], []), chunks) for document, chunks in ordered}
     await _apply(tx, dataset_id, space_id, revisions, written)
     return written
@@ -180,7 +186,9 @@ ON CONFLICT DO NOTHING
 
 
 async def _done(tx: Tx, document_ids: Sequence[int], space_id: int) -> None:
-    await tx.execute("DELETE FROM chunk_work WHERE space_id = $2 AND document_id = ANY($1)", list(document_ids), space_id)
+    await tx.execute(
+        "DELETE FROM chunk_work WHERE space_id = $2 AND document_id = ANY($1)", list(document_ids), space_id
+    )
 
 
 def _json(value: object) -> str | None:

@@ -75,9 +75,7 @@ RETURNING dataset_id, space_id, CASE WHEN answered_at IS NULL OR answered_at < a
 """
 
 
-async def report(
-    tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorProgress]
-) -> dict[tuple[UUID, int], str]:
+async def report(tx: Tx, holder: MirrorHolder, mirrors: Sequence[MirrorProgress]) -> dict[tuple[UUID, int], str]:
     """Save how far each mirror is; return what is requested of the holder: check, rebuild or compact, by dataset and space."""
     columns = zip(
         *((m.dataset_id, m.space_id, m.state, m.reason, m.vectors, m.bytes, m.watermark) for m in mirrors), strict=True

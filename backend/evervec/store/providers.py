@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 
-from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE
+from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.endpoint import endpoint_digest
 from evervec.domain.protocols import ModelProbe
@@ -152,6 +152,23 @@ async def space(tx: ReadTx, space_id: int) -> Space:
     )
     assert row is not None  # datasets refer to it
     return Space(*row)
+
+
+async def ensure_space(tx: Tx, like: Space, recipe: Recipe) -> Space:
+    """Return the space of the same model with another template or size of chunks, made if there is none."""
+    row = await tx.fetchrow(
+        "INSERT INTO embedding_spaces AS s (provider, model, dimensions, text_tokens, template, chunk_tokens) "
+        "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (provider, model, dimensions, metric, template, chunk_tokens) "
+        "DO UPDATE SET text_tokens = coalesce($4, s.text_tokens) RETURNING id",
+        like.provider,
+        like.model,
+        like.dimensions,
+        like.text_tokens,
+        recipe.template,
+        recipe.tokens,
+    )
+    assert row is not None  # it is inserted or updated
+    return await space(tx, row["id"])
 
 
 async def serving(

@@ -40,7 +40,8 @@ WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 async def others(tx: ReadTx, dataset_ids: Sequence[UUID] | None = None) -> list[DatasetSpace]:
     """Return the spaces that some live datasets, or all, have beside the one that is searched, oldest first."""
     rows = await tx.fetch(
-        SELECT_OTHERS + " AND ($1::uuid[] IS NULL OR o.dataset_id = ANY($1)) ORDER BY o.created_at, o.dataset_id, o.state",
+        SELECT_OTHERS
+        + " AND ($1::uuid[] IS NULL OR o.dataset_id = ANY($1)) ORDER BY o.created_at, o.dataset_id, o.state",
         None if dataset_ids is None else list(dataset_ids),
     )
     return [DatasetSpace(*row) for row in rows]
@@ -102,15 +103,22 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     await tx.execute("SELECT evervec_add_space($1)", space_id)
     # a writer that has seen the former space ends before, and the next one sees this
     await tx.execute("LOCK TABLE embeddings IN SHARE ROW EXCLUSIVE MODE")
-    await tx.execute("UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND space_id <> $2", ids, space_id)
+    await tx.execute(
+        "UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND space_id <> $2", ids, space_id
+    )
     await tx.execute("DELETE FROM dataset_spaces WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
     await tx.execute("UPDATE datasets SET space_id = $2, provider_id = NULL WHERE id = ANY($1)", ids, space_id)
     await tx.execute("DELETE FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
     await tx.execute(
-        "UPDATE embeddings SET space_id = $3, failed_hash = NULL WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id
+        "UPDATE embeddings SET space_id = $3, failed_hash = NULL WHERE dataset_id = ANY($1) AND space_id = $2",
+        ids,
+        former,
+        space_id,
     )
     await tx.execute("DELETE FROM chunks WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
-    await tx.execute("UPDATE chunks SET space_id = $3 WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id)
+    await tx.execute(
+        "UPDATE chunks SET space_id = $3 WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id
+    )
     for dataset_id in ids:
         await documents_due(tx, dataset_id, space_id)
 
@@ -119,7 +127,8 @@ async def make_default(tx: Tx, space_id: int) -> None:
     """Make a space the one that new datasets get. Needs `lock_default`."""
     await tx.execute("UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active' AND id <> $1", space_id)
     await tx.execute(
-        "UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1 AND state <> 'active'", space_id
+        "UPDATE embedding_spaces SET state = 'active', activated_at = now() WHERE id = $1 AND state <> 'active'",
+        space_id,
     )
 
 
@@ -218,6 +227,11 @@ class SpaceCoverage:
     documents: int
 
     @property
+    def waiting(self) -> int:
+        """Return how many rows and documents are still to be done."""
+        return self.pending + self.documents
+
+    @property
     def missing(self) -> int:
         """Return how many rows, or documents without chunks, would not be found."""
         return self.pending + self.failed + self.documents
@@ -254,6 +268,11 @@ async def missing(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
     """Count the rows, and documents without chunks, that a search in a space would not find."""
     found: int = await tx.fetchval(MISSING, dataset_id, space_id)
     return found
+
+
+async def pending(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
+    """Count the rows, and documents without chunks, that wait in a space."""
+    return (await coverage(tx, dataset_id, space_id)).waiting
 
 
 DROP_FORMER = """

@@ -239,7 +239,9 @@ class Follower:
         return task
 
     async def _check(self, mirror: Mirror, *, asked: bool) -> None:
-        found = await self._mirrors.check(mirror.dataset, current=mirror.is_current, deep=asked)  # opens it first if it was dropped
+        found = await self._mirrors.check(
+            mirror.dataset, current=mirror.is_current, deep=asked
+        )  # opens it first if it was dropped
         async with self._database.transaction() as tx:
             await mirrors.report(tx, self._mirrors.holder, self._reports())
         # in a transaction of its own: the second write of a row locks its dataset again (PostgreSQL's check of the

@@ -43,7 +43,9 @@ async def compare(
     async with resources.database.read() as tx:
         scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset))
     if len(scope.by_space()) > 1:
-        raise Refused(reason="The datasets are of several spaces, whose distances can not be compared: name one of them.")
+        raise Refused(
+            reason="The datasets are of several spaces, whose distances can not be compared: name one of them."
+        )
     provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
     query = (await resources.clients.embedder(provider).embed_query(text))[0]
 

@@ -258,9 +258,7 @@ async def _nearest(
     """Search the mirrors, and PostgreSQL for datasets without one; return the best k of both."""
     from_mirrors = MirrorHits()
     if engine in ("auto", "mirror"):
-        from_mirrors = await search_mirrors(
-            resources.mirrors, query, scope, k, seen=seen, any_size=engine == "mirror"
-        )
+        from_mirrors = await search_mirrors(resources.mirrors, query, scope, k, seen=seen, any_size=engine == "mirror")
     hits, used = list(from_mirrors.hits), {"mirror"} if from_mirrors.datasets else set()
     rest = replace(scope, datasets=[d for d in scope.datasets if d.id not in from_mirrors.datasets])
     async with resources.database.read() as tx:
@@ -319,9 +317,7 @@ async def _one_kind(
         chosen = "pgvector" if await _more(tx, embeddable, scope, EXACT_SEARCH_BELOW) else "exact"
     if chosen == "pgvector":
         await vectors.use_index(tx, k=k)
-        hits = await vectors.nearest(
-            tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids
-        )
+        hits = await vectors.nearest(tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids)
         if len(hits) == k or engine == "pgvector" or not await _more(tx, embeddable, scope, len(hits)):
             return "pgvector", hits
     found = await vectors.nearest(
@@ -332,7 +328,5 @@ async def _one_kind(
 
 async def _more(tx: ReadTx, embeddable: Embeddable, scope: Scope, found: int) -> bool:
     """Return whether a space has more than so many rows of a kind in scope."""
-    counted = await vectors.count_in_scope(
-        tx, embeddable, scope.dataset_ids, space_id=scope.space_id, most=found + 1
-    )
+    counted = await vectors.count_in_scope(tx, embeddable, scope.dataset_ids, space_id=scope.space_id, most=found + 1)
     return counted > found

@@ -14,7 +14,8 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, documents, leases
+from evervec.pipeline.spaces.turn import purge
+from evervec.store import datasets, documents, leases, spaces
 from evervec.store.attached import changes
 from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
@@ -41,6 +42,7 @@ async def clean_up(resources: Resources, until: Until = never) -> None:
                 await _remove_expired_leases(alone.database)
                 await purge_deleted(alone.database, until)
                 await _remove_abandoned_changes(alone.database, until)
+                await purge(replace(resources, database=alone.database))
                 await chunk_waiting(replace(resources, database=alone.database), until)
     except LeaseLostError as error:
         logger.warning("clean-up left to another process", error=str(error))
@@ -48,7 +50,8 @@ async def clean_up(resources: Resources, until: Until = never) -> None:
 
 async def _is_needed(resources: Resources) -> bool:
     async with resources.database.read() as tx:
-        if await datasets.deleted(tx) or await leases.has_expired(tx) or await changes.abandoned(tx):
+        left = await datasets.deleted(tx) or await spaces.dropped(tx)
+        if left or await leases.has_expired(tx) or await changes.abandoned(tx):
             return True
     async with resources.database.read() as tx:
         return any(pending for _, _, pending in await datasets.pending_by_project(tx, CHUNKING))

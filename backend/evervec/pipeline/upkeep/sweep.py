@@ -12,6 +12,7 @@ from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.pipeline.upkeep.triggers import repair_triggers
 from evervec.queue.names import Lane
@@ -73,6 +74,11 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
     return total
 
 
+async def fill_spaces(resources: Resources, until: Until = never) -> None:
+    """Fill once the spaces that are built beside those that are searched."""
+    await fill(resources, until)
+
+
 Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
 SWEEP_STAGES: tuple[Stage, ...] = (
     repair_triggers,
@@ -82,6 +88,7 @@ SWEEP_STAGES: tuple[Stage, ...] = (
     index_waiting,
     clean_up,
     embed_waiting,
+    fill_spaces,
 )
 """What a sweep does, in this order; a worker repeats each of them beside the others."""
 

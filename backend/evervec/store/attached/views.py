@@ -1,5 +1,6 @@
 """The view of an attachment in our schema: its rows by their own key, with chunk, text, vector and state, for any SQL."""
 
+import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from uuid import UUID
@@ -83,6 +84,22 @@ async def make(
         await _drop(tx, place)
         await tx.execute(f"CREATE VIEW {place} AS {query}")
     return str(await tx.fetchval("SELECT format('%I.%I', $1::text, $2::text)", schema, name))
+
+
+# one of several datasets stays as it is: right, if without an index for those of another space
+OF_ONE_DATASET = """
+SELECT format('%I.%I', $1::text, o.view) AS place, pg_get_viewdef(format('%I.%I', $1::text, o.view)::regclass) AS query, d.space_id
+FROM datasets d JOIN sources o ON o.id = d.source_id WHERE d.id = ANY($2) AND o.view IS NOT NULL
+AND to_regclass(format('%I.%I', $1::text, o.view)) IS NOT NULL
+"""
+
+
+async def renew(tx: Tx, schema: str, dataset_ids: Sequence[UUID]) -> None:
+    """Let the views of attached tables select from the space that their dataset is searched in now."""
+    for row in await tx.fetch(OF_ONE_DATASET, schema, list(dataset_ids)):
+        query = re.sub(rf"\b{CHUNKS_VIEW}_\d+\b", f"{CHUNKS_VIEW}_{row['space_id']}", row["query"])
+        if "UNION ALL" not in query.partition("ANY")[0] and query != row["query"]:
+            await tx.execute(f"CREATE OR REPLACE VIEW {row['place']} AS {query}")
 
 
 async def remove(tx: Tx, schema: str, source_id: UUID) -> None:

@@ -39,7 +39,9 @@ BY_IDS = f"SELECT {VECTOR_COLUMNS} FROM embeddings e WHERE e.vector_id = ANY($3:
 # of every space: each record has an id of its own, and one that is not there is not removed either
 _TOMBSTONES = f"SELECT DISTINCT t.vector_id FROM vector_tombstones t WHERE t.dataset_id = $1 AND {DELETED}"
 TOMBSTONES = _TOMBSTONES.format(mark="$2")
-IDS_SINCE = f"SELECT e.vector_id FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN} UNION {_TOMBSTONES.format(mark='$3')}"
+IDS_SINCE = (
+    f"SELECT e.vector_id FROM embeddings e WHERE {HAS_VECTOR} AND {WRITTEN} UNION {_TOMBSTONES.format(mark='$3')}"
+)
 VERSIONS = f"SELECT e.vector_id, e.changed_xid FROM embeddings e WHERE {HAS_VECTOR}"
 COUNT = f"SELECT count(*) FROM embeddings e WHERE {HAS_VECTOR}"
 
@@ -159,9 +161,7 @@ async def all_vectors(tx: ReadTx, dataset_id: UUID, space_id: int, dimensions: i
     return rows.read()
 
 
-async def by_ids(
-    tx: ReadTx, dataset_id: UUID, space_id: int, ids: Sequence[int] | Ids, dimensions: int
-) -> FeedVectors:
+async def by_ids(tx: ReadTx, dataset_id: UUID, space_id: int, ids: Sequence[int] | Ids, dimensions: int) -> FeedVectors:
     """Return those vectors of a dataset whose vector ids are given."""
     rows = _Rows(dimensions, expected=len(ids))
     await tx.copy_out(BY_IDS, dataset_id, space_id, [int(vector_id) for vector_id in ids], to=rows)

@@ -32,7 +32,9 @@ async def find(
     gone = set(await datasets.deleted(tx))
     scope = [one for one in dataset_ids if one not in gone]
     if exact is None:
-        exact = await vectors.count_in_scope(tx, embeddable, scope, space_id=space_id, most=COMPARED_BELOW) < COMPARED_BELOW
+        exact = (
+            await vectors.count_in_scope(tx, embeddable, scope, space_id=space_id, most=COMPARED_BELOW) < COMPARED_BELOW
+        )
     if not exact:
         await vectors.use_index(tx, k=NEIGHBOURS)
         # rows of other datasets may lie between a row and its neighbours, however many they are

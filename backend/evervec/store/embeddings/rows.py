@@ -272,9 +272,21 @@ async def waiting(tx: ReadTx, dataset_id: UUID, space_id: int) -> tuple[int, int
     return (0, 0) if row is None else (row["free"], row["pending"])
 
 
-PENDING_BY_KIND = (
-    f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND {PENDING} GROUP BY kind"
+LIVE_ROWS_WAIT = f"""
+SELECT EXISTS (
+    SELECT FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
+    LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+    WHERE e.pending_id IS NOT NULL AND d.deleted_at IS NULL AND (w.vector_id IS NULL OR {CLAIMABLE_NOW})
 )
+"""
+
+
+async def live_rows_wait(tx: ReadTx) -> bool:
+    """Return whether a row could be claimed that people search, and not one of a space that is being filled."""
+    return bool(await tx.fetchval(LIVE_ROWS_WAIT))
+
+
+PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND {PENDING} GROUP BY kind"
 
 
 async def pending_by_kind(tx: ReadTx, dataset_id: UUID, space_id: int) -> dict[int, int]:

@@ -268,7 +268,12 @@ def functions(schema: str) -> Iterator[Function]:
     yield Function("evervec_document_written", DOCUMENT_WRITTEN.format(schema=name))
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
     yield Function("evervec_add_space", ADD_SPACE.format(schema=name, show=views.SHOW), "space integer", "void")
-    yield Function("evervec_drop_space", DROP_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW), "space integer", "boolean")
+    yield Function(
+        "evervec_drop_space",
+        DROP_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW),
+        "space integer",
+        "boolean",
+    )
     yield Function("evervec_index_space", INDEX_SPACE.format(schema=name, kinds=kinds), "space integer", "boolean")
     yield Function(views.SHOW, views.show_vectors(name), "", "void")
 
@@ -286,7 +291,13 @@ def declared() -> Iterator[Trigger]:
     yield Trigger("evervec_message_revised", "messages", "BEFORE UPDATE OF content", "evervec_message_revised", revised)
     yield Trigger("evervec_dataset_added", "datasets", "BEFORE INSERT", "evervec_dataset_added", "NEW.space_id IS NULL")
     written = "AFTER INSERT OR UPDATE OF content, version"
-    yield Trigger("evervec_document_written", "documents", written, "evervec_document_written", "NEW.content IS NOT NULL OR NEW.recipe IS NOT NULL")
+    yield Trigger(
+        "evervec_document_written",
+        "documents",
+        written,
+        "evervec_document_written",
+        "NEW.content IS NOT NULL OR NEW.recipe IS NOT NULL",
+    )
     for embeddable in EMBEDDABLES:
         name = _tracker(embeddable)
         watched = (embeddable.key, *_places(embeddable), *embeddable.columns)

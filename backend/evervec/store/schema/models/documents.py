@@ -93,6 +93,4 @@ class ChunkWork(Model, table=True):
     __tablename__ = "chunk_work"
 
     space_id: int = column(Integer, ForeignKey("embedding_spaces.id", ondelete="CASCADE"), primary_key=True)
-    document_id: int = column(
-        BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
+    document_id: int = column(BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True, index=True)

@@ -41,9 +41,7 @@ class Embedding(Model, table=True):
     __table_args__ = (
         UniqueConstraint("kind", "row_id", "space_id"),
         CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
-        CheckConstraint(
-            "num_nulls(embedding, embedded_hash, embedded_at) IN (0, 3)", name="embedded_whole_or_not"
-        ),
+        CheckConstraint("num_nulls(embedding, embedded_hash, embedded_at) IN (0, 3)", name="embedded_whole_or_not"),
         CheckConstraint("content_hash IS NOT NULL OR embedding IS NULL", name="blank_without_vector"),
         CheckConstraint("failed_hash <> embedded_hash", name="embedded_or_failed"),
         Index(

@@ -46,7 +46,9 @@ class EmbeddingSpace(Model, table=True):
 
     __tablename__ = "embedding_spaces"
     __table_args__ = (
-        UniqueConstraint("provider", "model", "dimensions", "metric", "template", "chunk_tokens", name="embedding_spaces_identity"),
+        UniqueConstraint(
+            "provider", "model", "dimensions", "metric", "template", "chunk_tokens", name="embedding_spaces_identity"
+        ),
         # 4,000 is the widest halfvec that pgvector can index.
         CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
         CheckConstraint("metric = 'cosine'", name="metric_known"),

@@ -17,7 +17,7 @@ DECLARE
     wide integer;
     part text;
     last bigint;
-    function text;
+    granted record;
 BEGIN
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
@@ -73,6 +73,12 @@ BEGIN
     CREATE INDEX embeddings_changed_idx ON embeddings (dataset_id, changed_xid, vector_id) WHERE embedding IS NOT NULL;
     CREATE INDEX embeddings_same_text_idx ON embeddings (embedded_hash) WHERE embedded_hash IS NOT NULL;
     CREATE INDEX embeddings_failed_idx ON embeddings (dataset_id, vector_id) WHERE failed_hash = content_hash;
+    FOR granted IN EXECUTE format('SELECT a.grantee, string_agg(a.privilege_type, '', '') AS privileges
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a WHERE c.oid = %L::regclass AND a.grantee <> c.relowner
+        AND a.privilege_type IN (''SELECT'', ''INSERT'', ''UPDATE'', ''DELETE'') GROUP BY a.grantee', part) LOOP
+        EXECUTE format('GRANT %s ON embeddings TO %s', granted.privileges,
+            CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END);
+    END LOOP;
     EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (space_id = %s AND %s.vector_dims(embedding) = %s)',
         part, part || '_width', chosen, home, wide);
     EXECUTE format('ALTER TABLE embeddings ATTACH PARTITION %I FOR VALUES IN (%s)', part, chosen);

@@ -89,7 +89,7 @@ async def _stdlib(resources: Resources, *, quick: bool) -> list[Line]:
     read = [read_file(path, most_bytes=20 * MEGABYTE) for path in paths]
     documents = [one for one in read if isinstance(one, IncomingDocument)]
     size = sum(len(one.text.encode()) for one in documents) / MEGABYTE
-    chunker = await chunking.active(resources)
+    chunker = await chunking.default(resources)
     chunker.chunk(documents[:10])  # grammar and tokenizer are loaded once a process
     started = perf_counter()
     chunked = chunker.chunk(documents)

@@ -41,7 +41,7 @@ async def _read(resources: Resources, target: DatasetRef, count: int, dimensions
 async def _everything(resources: Resources, target: DatasetRef, count: int, dimensions: int) -> float:
     started = perf_counter()
     async with resources.database.read() as tx:
-        found = await changes.all_vectors(tx, target.id, dimensions)
+        found = await changes.all_vectors(tx, target.id, target.space_id, dimensions)
     if len(found) != count:
         raise RuntimeError(f"{len(found)} of {count} vectors were read")
     return perf_counter() - started

@@ -48,7 +48,7 @@ async def run(bench: Bench) -> list[Line]:
         count = bench.rows(1_000_000)
         await _fill(resources, target, count)
         timed = {
-            "count of a dataset": lambda tx: rows.pending_by_kind(tx, target.id),
+            "count of a dataset": lambda tx: rows.pending_by_kind(tx, target.id, target.space_id),
             "count of everything": lambda tx: monitor.pending(tx, None),
             f"claim of {CLAIMED} with their texts": lambda tx: _claim(tx, target),
         }
@@ -65,12 +65,12 @@ async def _fill(resources: Resources, target: DatasetRef, count: int) -> None:
     async with resources.database.autocommit() as connection:
         await connection.execute("VACUUM ANALYZE")
     async with resources.database.read() as tx:
-        if await rows.pending_by_kind(tx, target.id) != {1: PENDING}:
+        if await rows.pending_by_kind(tx, target.id, target.space_id) != {1: PENDING}:
             raise RuntimeError("the table is not filled as it should be")
 
 
 async def _claim(tx: Tx, target: DatasetRef) -> None:
-    claimed = await rows.claim_dataset(tx, target.id, limit=CLAIMED, owner=uuid4(), lease=60)
+    claimed = await rows.claim_dataset(tx, target.id, space_id=target.space_id, limit=CLAIMED, owner=uuid4(), lease=60)
     if len(claimed) != CLAIMED:
         raise RuntimeError(f"{len(claimed)} of {CLAIMED} rows were claimed")
 

@@ -52,7 +52,7 @@ class Verdict:
 async def expected(database: Database, dataset: DatasetRef, dimensions: int) -> Expected:
     """Read all of a dataset in one REPEATABLE READ transaction."""
     async with database.read() as tx:
-        vectors = await changes.all_vectors(tx, dataset.id, dimensions)
+        vectors = await changes.all_vectors(tx, dataset.id, dataset.space_id, dimensions)
         gone = await tx.fetch(GONE, dataset.id)
         watermark = await changes.watermark(tx)
     pairs = np.array([(row["vector_id"], row["deleted_xid"]) for row in gone], np.int64).reshape(-1, 2)

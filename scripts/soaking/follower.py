@@ -150,7 +150,7 @@ async def _brought_to(resources: Resources, dataset: DatasetRef, seen: int) -> S
             if snapshot.watermark.covers(seen):
                 return snapshot
             async with resources.database.read() as tx:
-                if not await changes.with_unseen(tx, {dataset.id: snapshot.watermark}):
+                if not await changes.with_unseen(tx, {(dataset.id, dataset.space_id): snapshot.watermark}):
                     await resources.mirrors.snapshots([dataset], seen=seen)
         await asyncio.sleep(LOOK)
 

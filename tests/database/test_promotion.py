@@ -126,7 +126,7 @@ async def exact(resources: Resources, dataset: DatasetRef, mirror: Mirror) -> No
     assert mirror.index is not None
     snapshot = mirror.index.snapshot
     async with resources.database.read() as tx:
-        wanted = await changes.all_vectors(tx, dataset.id, snapshot.dimensions)
+        wanted = await changes.all_vectors(tx, dataset.id, dataset.space_id, snapshot.dimensions)
     ids, versions = snapshot.versions()
     assert dict(zip(ids.tolist(), versions.tolist(), strict=True)) == dict(
         zip(wanted.ids.tolist(), wanted.versions.tolist(), strict=True)

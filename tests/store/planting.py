@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
 from evervec.store import datasets, providers, spaces
-from evervec.store.database.session import Database, Tx
+from evervec.store.database.session import Database, ReadTx, Tx
+from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
@@ -69,6 +70,12 @@ async def space(database: Database, dimensions: int, *, model: str = "model", in
     if indexed:
         await vectors.build_indexes(database, added.space.id, dimensions)
     return added.space
+
+
+async def space_of(tx: ReadTx, dataset: DatasetRef) -> int:
+    """Return the space that a dataset is searched in now."""
+    found: int = await tx.fetchval("SELECT space_id FROM datasets WHERE id = $1", dataset.id)
+    return found
 
 
 async def search_all_in(tx: Tx, chosen: Space) -> None:

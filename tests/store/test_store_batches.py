@@ -121,12 +121,18 @@ async def claimed(
     database: Database, dataset: DatasetRef, owner: UUID, *, tries: int = 0, limit: int = 100
 ) -> set[str]:
     async with database.transaction() as tx:
-        return texts(await batch_queue.claim(tx, dataset.id, tries=tries, limit=limit, owner=owner, lease=60))
+        return texts(
+            await batch_queue.claim(
+                tx, dataset.id, space_id=dataset.space_id, tries=tries, limit=limit, owner=owner, lease=60
+            )
+        )
 
 
 async def claimed_online(database: Database, dataset: DatasetRef, owner: UUID) -> set[str]:
     async with database.transaction() as tx:
-        return texts(await rows.claim_dataset(tx, dataset.id, limit=100, owner=owner, lease=60))
+        return texts(
+            await rows.claim_dataset(tx, dataset.id, space_id=dataset.space_id, limit=100, owner=owner, lease=60)
+        )
 
 
 def texts(found: list[ClaimedRow]) -> set[str]:
@@ -246,7 +252,9 @@ async def filled_job(database: Database, dataset: DatasetRef) -> UUID:
     """Make an intent that holds every row."""
     async with database.transaction() as tx:
         job = new_intent(await batch_jobs.database_tag(tx))
-        found = await batch_queue.claim(tx, dataset.id, tries=0, limit=100, owner=job, lease=60)
+        found = await batch_queue.claim(
+            tx, dataset.id, space_id=dataset.space_id, tries=0, limit=100, owner=job, lease=60
+        )
         await tx.execute("INSERT INTO batch_jobs (id, job_type, model) VALUES ($1, 'EMBEDDING', 'm')", job)
         await batch_jobs.add_items(tx, job, [JobRow(row.vector_id, row.text, row.content_hash) for row in found])
     return job

@@ -16,7 +16,7 @@ from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.schema.embeddables import MESSAGE, TOPIC
-from tests.store.planting import edit, embed_all, plant, space
+from tests.store.planting import edit, embed_all, plant, space, space_of
 
 BEGINNING = Watermark(1, 1)
 
@@ -32,7 +32,7 @@ async def other(database_url: str) -> AsyncIterator[Any]:
 async def read(database: Database, dataset: DatasetRef, seen: Watermark = BEGINNING) -> changes.Changes:
     """Return what the feed now gives to a reader at `seen`."""
     async with database.read() as tx:
-        return await changes.since(tx, dataset.id, seen, 3)
+        return await changes.since(tx, dataset.id, await space_of(tx, dataset), seen, 3)
 
 
 async def ids(psql: Any) -> dict[str, int]:
@@ -110,7 +110,7 @@ async def test_what_goes_leaves_a_tombstone(database: Database, dataset: Dataset
     assert list(found.deleted) == [gone]
     assert not len(found.upserts)
     async with database.read() as tx:
-        assert list((await changes.all_vectors(tx, dataset.id, 3)).ids) == [kept]
+        assert list((await changes.all_vectors(tx, dataset.id, await space_of(tx, dataset), 3)).ids) == [kept]
 
 
 async def test_a_row_that_left_and_came_back_is_there(database: Database, dataset: DatasetRef, psql: Any) -> None:
@@ -140,20 +140,23 @@ async def test_datasets_with_news_are_named(database: Database, dataset: Dataset
     await embedded(psql, dataset, "a")
     seen = (await read(database, dataset)).watermark
     async with database.read() as tx:
-        assert await changes.with_unseen(tx, {dataset.id: seen}) == set()
+        assert await changes.with_unseen(tx, {(dataset.id, await space_of(tx, dataset)): seen}) == set()
     await psql.execute("DELETE FROM messages")
     async with database.read() as tx:
-        assert await changes.with_unseen(tx, {dataset.id: seen}) == {dataset.id}
+        assert await changes.with_unseen(tx, {(dataset.id, await space_of(tx, dataset)): seen}) == {
+            (dataset.id, await space_of(tx, dataset))
+        }
 
 
 async def test_the_digest_is_the_same_here_and_there(database: Database, dataset: DatasetRef, psql: Any) -> None:
     await space(database, 3)
     await embedded(psql, dataset, *(f"text {n}" for n in range(50)))
     async with database.read() as tx:
-        wanted = await changes.digest(tx, dataset.id)
-        pairs = await changes.versions(tx, dataset.id)
+        wanted = await changes.digest(tx, dataset.id, await space_of(tx, dataset))
+        pairs = await changes.versions(tx, dataset.id, await space_of(tx, dataset))
         for version in (15, 17, 18):
-            row = await tx.fetchrow(changes.digest_sql(version).replace("$1", f"'{dataset.id}'"))
+            sql = changes.digest_sql(await space_of(tx, dataset), version)
+            row = await tx.fetchrow(sql, dataset.id)
             assert Digest(*row) == wanted
     assert Digest.of(*pairs) == wanted
     assert wanted.count == 50
@@ -165,12 +168,12 @@ async def test_a_difference_names_what_is_missing_extra_and_stale(
     await space(database, 3)
     wanted = await embedded(psql, dataset, "a", "b", "c")
     async with database.read() as tx:
-        mirrored = await changes.versions(tx, dataset.id)
+        mirrored = await changes.versions(tx, dataset.id, await space_of(tx, dataset))
     [new] = await embedded(psql, dataset, "d")
     await psql.execute("DELETE FROM messages WHERE content = 'a'")
     await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]' WHERE vector_id = $1", wanted[1])
     async with database.read() as tx:
-        found = compare(await changes.versions(tx, dataset.id), mirrored)
+        found = compare(await changes.versions(tx, dataset.id, await space_of(tx, dataset)), mirrored)
     assert (list(found.missing), list(found.extra), list(found.stale)) == ([new], [wanted[0]], [wanted[1]])
 
 
@@ -194,12 +197,12 @@ async def test_many_vectors_come_in_one_pass(database: Database, dataset: Datase
     await psql.execute("ALTER TABLE embeddings DISABLE TRIGGER ALL")
     await psql.execute(
         "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, embedded_at) "
-        "SELECT 1, n, $1, sha256(int8send(n)), ARRAY[n, 1, 0]::vector, sha256(int8send(n)), 1, now() "
-        "FROM generate_series(1, 60000) n",
+        "SELECT 1, n, d.id, sha256(int8send(n)), ARRAY[n, 1, 0]::vector, sha256(int8send(n)), d.space_id, now() "
+        "FROM generate_series(1, 60000) n, datasets d WHERE d.id = $1",
         dataset.id,
     )
     async with database.read() as tx:
-        found = await changes.all_vectors(tx, dataset.id, 3)
+        found = await changes.all_vectors(tx, dataset.id, await space_of(tx, dataset), 3)
     order = np.argsort(found.ids)
     numbers = np.arange(1, 60_001, dtype=np.float32)
     wanted = np.stack([numbers, np.ones_like(numbers), np.zeros_like(numbers)], axis=1)
@@ -207,7 +210,7 @@ async def test_many_vectors_come_in_one_pass(database: Database, dataset: Datase
     assert np.allclose(found.rows[order], wanted)
     some = found.ids[:2000]
     async with database.read() as tx:
-        assert set((await changes.by_ids(tx, dataset.id, some, 3)).ids) == set(some)
+        assert set((await changes.by_ids(tx, dataset.id, await space_of(tx, dataset), some, 3)).ids) == set(some)
 
 
 async def test_a_vector_of_another_width_is_refused_in_words(
@@ -217,20 +220,20 @@ async def test_a_vector_of_another_width_is_refused_in_words(
     await embedded(psql, dataset, "a")
     with pytest.raises(FeedError, match="width"):
         async with database.read() as tx:
-            await changes.all_vectors(tx, dataset.id, 4)
+            await changes.all_vectors(tx, dataset.id, await space_of(tx, dataset), 4)
 
 
 async def test_an_identity_tells_databases_apart(database: Database, dataset: DatasetRef, psql: Any) -> None:
     async with database.read() as tx:
-        assert await changes.feed_state(tx, dataset.id) is None
+        assert await changes.feed_state(tx, dataset.id, 99) is None
     await space(database, 3)
     async with database.read() as tx:
-        first = await changes.feed_state(tx, dataset.id)
-        nowhere = await changes.feed_state(tx, UUID(int=5))
+        first = await changes.feed_state(tx, dataset.id, await space_of(tx, dataset))
+        nowhere = await changes.feed_state(tx, UUID(int=5), await space_of(tx, dataset))
     await space(database, 4, model="another")
     await psql.execute("UPDATE datasets SET deleted_at = now(), recall_target = 0.9")
     async with database.read() as tx:
-        second = await changes.feed_state(tx, dataset.id)
+        second = await changes.feed_state(tx, dataset.id, await space_of(tx, dataset))
     assert first is not None and second is not None and nowhere is not None
     assert first.identity.difference(first.identity) is None
     assert "space id" in str(first.identity.difference(second.identity))
@@ -249,7 +252,7 @@ async def test_pruned_tombstones_are_told_of(database: Database, dataset: Datase
         now = await changes.watermark(tx)
         assert await changes.prune(tx, dataset.id, now.xmin) == 1
     async with database.read() as tx:
-        heading = await changes.feed_state(tx, dataset.id)
+        heading = await changes.feed_state(tx, dataset.id, await space_of(tx, dataset))
     assert heading is not None
     assert heading.feed_from > seen.xmin
 
@@ -295,8 +298,8 @@ async def test_random_writers_and_a_reader_agree_at_every_moment(
         while not finished:
             finished = done.is_set()
             async with database.read() as tx:
-                news = await changes.since(tx, dataset.id, seen, 3)
-                truth = await changes.versions(tx, dataset.id)
+                news = await changes.since(tx, dataset.id, await space_of(tx, dataset), seen, 3)
+                truth = await changes.versions(tx, dataset.id, await space_of(tx, dataset))
             seen = news.watermark
             for gone in news.deleted.tolist():
                 held.pop(gone, None)

@@ -17,7 +17,7 @@ from tests.store.planting import edit, embed_all, plant
 
 
 async def claim(tx: Tx, dataset: DatasetRef, owner: UUID, *, limit: int = 100, lease: float = 60) -> list[ClaimedRow]:
-    return await rows.claim_dataset(tx, dataset.id, limit=limit, owner=owner, lease=lease)
+    return await rows.claim_dataset(tx, dataset.id, space_id=dataset.space_id, limit=limit, owner=owner, lease=lease)
 
 
 async def claimed_by(database: Database, dataset: DatasetRef, owner: UUID, **options: Any) -> list[ClaimedRow]:
@@ -50,7 +50,9 @@ async def test_a_claim_of_one_kind_leaves_the_others(psql: Any, database: Databa
     for embeddable in EMBEDDABLES:
         await plant(psql, embeddable, dataset.id, "hello")
     async with database.transaction() as tx:
-        claimed = await rows.claim_dataset(tx, dataset.id, kind=ATOM.kind, limit=10, owner=uuid4(), lease=60)
+        claimed = await rows.claim_dataset(
+            tx, dataset.id, space_id=dataset.space_id, kind=ATOM.kind, limit=10, owner=uuid4(), lease=60
+        )
     assert [row.kind for row in claimed] == [ATOM.kind]
 
 
@@ -102,7 +104,9 @@ async def test_many_claims_at_once_take_every_row_exactly_once(
             async with database.transaction() as tx:
                 if backwards:
                     part = ids[len(ids) - start - 10 : len(ids) - start]
-                    claimed = await rows.claim_ids(tx, MESSAGE, part, limit=10, owner=owner, lease=60)
+                    claimed = await rows.claim_ids(
+                        tx, dataset.id, MESSAGE, part, space_id=dataset.space_id, limit=10, owner=owner, lease=60
+                    )
                 else:
                     claimed = await claim(tx, dataset, owner, limit=10)
             taken += [row.row_id for row in claimed]
@@ -128,8 +132,26 @@ async def test_a_claim_by_ids_takes_only_pending_rows_of_its_kind(
     await embed_all(psql)
     new = await plant(psql, MESSAGE, dataset.id, "new")
     async with database.transaction() as tx:
-        none = await rows.claim_ids(tx, ATOM, [done, blank, new, 10**9], limit=10, owner=uuid4(), lease=60)
-        found = await rows.claim_ids(tx, MESSAGE, [done, blank, new, 10**9], limit=10, owner=uuid4(), lease=60)
+        none = await rows.claim_ids(
+            tx,
+            dataset.id,
+            ATOM,
+            [done, blank, new, 10**9],
+            space_id=dataset.space_id,
+            limit=10,
+            owner=uuid4(),
+            lease=60,
+        )
+        found = await rows.claim_ids(
+            tx,
+            dataset.id,
+            MESSAGE,
+            [done, blank, new, 10**9],
+            space_id=dataset.space_id,
+            limit=10,
+            owner=uuid4(),
+            lease=60,
+        )
     assert (none, [row.row_id for row in found]) == ([], [new])
 
 
@@ -252,7 +274,12 @@ async def test_a_deleted_dataset_is_never_worked_on(
     await psql.execute(f"UPDATE {deleted} SET deleted_at = now()")
     assert await claimed_by(database, dataset, uuid4()) == []
     async with database.transaction() as tx:
-        assert await rows.claim_ids(tx, MESSAGE, [message], limit=10, owner=uuid4(), lease=60) == []
+        assert (
+            await rows.claim_ids(
+                tx, dataset.id, MESSAGE, [message], space_id=dataset.space_id, limit=10, owner=uuid4(), lease=60
+            )
+            == []
+        )
         await datasets.ensure(tx, "river", "log")
     assert len(await claimed_by(database, dataset, uuid4())) == 1
 
@@ -284,7 +311,7 @@ async def test_a_row_that_backs_off_rests_as_long_as_it_was_told(
     assert 25 < rest <= 30
     assert await claimed_by(database, dataset, uuid4()) == []
     async with database.read() as tx:
-        assert await rows.waiting(tx, dataset.id) == (0, 1)
+        assert await rows.waiting(tx, dataset.id, dataset.space_id) == (0, 1)
     assert await psql.fetchval("SELECT error_message FROM embedding_status") == "odd answer"
     await psql.execute("UPDATE embed_work SET not_before = now()")
     assert (await claimed_by(database, dataset, uuid4()))[0].attempts == 1
@@ -367,7 +394,7 @@ async def test_counts_of_what_waits_agree_with_the_claims(psql: Any, database: D
         await plant(psql, embeddable, dataset.id, "hello")
     await claimed_by(database, dataset, uuid4(), limit=1)
     async with database.read() as tx:
-        assert await rows.waiting(tx, dataset.id) == (2, 3)
-        assert await rows.pending_by_kind(tx, dataset.id) == {MESSAGE.kind: 2, ATOM.kind: 1}
+        assert await rows.waiting(tx, dataset.id, dataset.space_id) == (2, 3)
+        assert await rows.pending_by_kind(tx, dataset.id, dataset.space_id) == {MESSAGE.kind: 2, ATOM.kind: 1}
         assert await monitor.pending(tx, None) == await monitor.pending(tx, [dataset.id]) == 3
         assert await monitor.pending(tx, [uuid4()]) == 0

@@ -12,7 +12,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorHolder, MirrorProgress
 from evervec.store.schema.embeddables import MESSAGE
-from tests.store.planting import embed_all, plant, space
+from tests.store.planting import embed_all, plant
 
 HERE = MirrorHolder(UUID(int=7), "host", "/folder", 4711)
 LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
@@ -20,7 +20,7 @@ LONG_AGO = "UPDATE mirrors SET seen_at = now() - interval '16 seconds'"
 
 def told(dataset: DatasetRef, watermark: str | None = None, *, state: str = "ready") -> MirrorProgress:
     """Make the report of a mirror with three vectors."""
-    return MirrorProgress(dataset.id, state, "because", 3, 4096, watermark)
+    return MirrorProgress(dataset.id, dataset.space_id, state, "because", 3, 4096, watermark)
 
 
 async def say(database: Database, *mirrors_: MirrorProgress, holder: MirrorHolder = HERE) -> dict[UUID, str]:
@@ -96,7 +96,9 @@ async def test_a_check_is_kept_with_what_it_found(database: Database, dataset: D
     await say(database, told(dataset))
     for missing, in_sync in ((2, False), (0, True)):
         async with database.transaction() as tx:
-            await mirrors.record_check(tx, HERE, dataset.id, missing=missing, extra=0, stale=0, answer=False)
+            await mirrors.record_check(
+                tx, HERE, dataset.id, dataset.space_id, missing=missing, extra=0, stale=0, answer=False
+            )
         [found] = await held(database, dataset)
         assert (found.missing, found.extra, found.stale, found.in_sync) == (missing, 0, 0, in_sync)
         assert found.checked_at is not None
@@ -108,12 +110,12 @@ async def test_a_question_stays_until_it_is_answered(database: Database, dataset
     assert await say(database, told(dataset)) == {}
     assert await ask(database, dataset, what) == [dataset.id]
     for _ in range(2):
-        assert await say(database, told(dataset)) == {dataset.id: what}
+        assert await say(database, told(dataset)) == {(dataset.id, dataset.space_id): what}
     async with database.transaction() as tx:
-        await mirrors.record_check(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=False)
+        await mirrors.record_check(tx, HERE, dataset.id, dataset.space_id, missing=0, extra=0, stale=0, answer=False)
     assert await unanswered(database) == 1, "a check that was due anyway is no answer"
     async with database.transaction() as tx:
-        await mirrors.record_check(tx, HERE, dataset.id, missing=0, extra=0, stale=0, answer=True)
+        await mirrors.record_check(tx, HERE, dataset.id, dataset.space_id, missing=0, extra=0, stale=0, answer=True)
     assert await unanswered(database) == 0
     assert await say(database, told(dataset)) == {}
     assert await ask(database, dataset, what) == [dataset.id]
@@ -152,7 +154,6 @@ async def test_the_long_dead_are_forgotten_by_whoever_speaks_next(
 async def test_a_mirror_is_behind_only_while_something_of_its_dataset_was_not_seen(
     database: Database, dataset: DatasetRef, second: DatasetRef, psql: Any
 ) -> None:
-    await space(database, 3)
     await plant(psql, MESSAGE, dataset.id, "one")
     await embed_all(psql)
     await say(database, told(dataset, await mark(database)))

@@ -22,6 +22,7 @@ from evervec.store.embeddings import vectors
 from evervec.store.schema.columns import Model
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.schema.models import metadata
+from evervec.store.spaces import default
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines
 
@@ -149,7 +150,9 @@ async def test_the_example_of_the_page_finds_the_nearest_messages_of_a_dataset(
     assert dataset == SMALL
     query = np.random.default_rng(7).standard_normal(WIDTH).astype(np.float32)
     async with reader.read() as tx:
-        wanted = await vectors.nearest(tx, MESSAGE, query, k=5, dataset_ids=[SMALL], exact=True)
+        wanted = await vectors.nearest(
+            tx, MESSAGE, query, space_id=await default(tx), k=5, dataset_ids=[SMALL], exact=True
+        )
     found = await page["nearest"](stocked, query.tolist(), dataset)
     assert [message.id for message, _ in found] == [hit.id for hit in wanted]
     assert [1 - distance for _, distance in found] == pytest.approx([hit.score for hit in wanted], abs=1e-3)

@@ -10,6 +10,7 @@ import pytest
 from evervec.store import datasets, messages, monitor
 from evervec.store.database.session import Database
 from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
+from evervec.store.embeddings.parts import of_space
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
 from tests.store.conftest import BIG, SMALL, WIDTH
@@ -20,27 +21,32 @@ LEASE = (uuid4(), timedelta(seconds=60))
 
 
 def assert_index(plan: str, index: str, table: str) -> None:
-    assert index in plan, plan
-    assert not re.search(rf"Seq Scan on {table}\b", plan), plan
+    """Check that a plan reads an index; of a partition it has the number of the space in its name."""
+    assert re.search(index.replace("embeddings_", r"embeddings_\d+_"), plan), plan
+    # the part of the default space is empty
+    assert not re.search(rf"Seq Scan on {table}(_[2-9])?( |$)", plan, re.MULTILINE), plan
+
+
+SPACE = 2
+"""The only space of these databases with rows."""
 
 
 @pytest.mark.parametrize("kind", [None, MESSAGE.kind])
 async def test_a_claim_in_a_dataset_reads_the_pending_index(tall_psql: Any, kind: int | None) -> None:
-    for plan in await plans(tall_psql, rows.CLAIM_DATASET, BIG, kind, 100, *LEASE):
+    for plan in await plans(tall_psql, of_space(rows.CLAIM_DATASET, SPACE), BIG, kind, 100, *LEASE):
         assert_index(plan, "embeddings_pending_idx", "embeddings")
 
 
 async def test_a_claim_by_ids_reads_an_index(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, rows.CLAIM_IDS, MESSAGE.kind, list(range(100)), 100, *LEASE):
-        assert re.search(r"embeddings_(kind_row_id_key|pending_idx)", plan), plan
-        assert "Seq Scan on embeddings" not in plan, plan
+    for plan in await plans(tall_psql, of_space(rows.CLAIM_IDS, SPACE), MESSAGE.kind, list(range(100)), 100, *LEASE, BIG):
+        assert_index(plan, "embeddings_(kind_row_id_space_id_key|pending_idx)", "embeddings")
 
 
 @pytest.mark.parametrize(
     ("sql", "values"),
     [
-        (rows.COUNT_WAITING, (BIG,)),
-        (rows.PENDING_BY_KIND, (BIG,)),
+        (of_space(rows.COUNT_WAITING, 2), (BIG,)),
+        (of_space(rows.PENDING_BY_KIND, 2), (BIG,)),
         (monitor.PENDING_IN, (None,)),
         (monitor.PENDING_IN, ([BIG],)),
         (datasets.PENDING_BY_PROJECT, ("recipe",)),
@@ -61,25 +67,25 @@ async def test_failed_rows_are_found_by_their_index(tall_psql: Any) -> None:
 
 async def test_the_change_feed_reads_its_indexes(tall_psql: Any) -> None:
     seen = str(await tall_psql.fetchval("SELECT pg_current_snapshot()::text"))
-    for sql, index in ((changes.UPSERTS, "embeddings_changed_idx"), (changes.TOMBSTONES, "vector_tombstones_feed_idx")):
-        for plan in await plans(tall_psql, sql, BIG, seen):
-            assert index in plan, plan
-            assert "Seq Scan" not in plan, plan
+    for plan in await plans(tall_psql, of_space(changes.UPSERTS, SPACE), BIG, seen):
+        assert_index(plan, "embeddings_changed_idx", "embeddings")
+    for plan in await plans(tall_psql, changes.TOMBSTONES, BIG, seen):
+        assert_index(plan, "vector_tombstones_feed_idx", "vector_tombstones")
 
 
 async def test_versions_and_digest_are_read_from_the_index_alone(tall_psql: Any) -> None:
-    for sql in (changes.VERSIONS, changes.digest_sql(18)):
+    for sql in (of_space(changes.VERSIONS, SPACE), changes.digest_sql(SPACE, 18)):
         for plan in await plans(tall_psql, sql, SMALL):
-            assert "Index Only Scan using embeddings_changed_idx" in plan, plan
+            assert re.search(r"Index Only Scan using embeddings_\d+_changed_idx", plan), plan
 
 
 async def test_an_equal_text_is_found_by_its_digest(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, vectors.REUSE, [1, 2], [bytes(32)], 1):
+    for plan in await plans(tall_psql, of_space(vectors.REUSE, SPACE), [1, 2], [bytes(32)], SPACE):
         assert_index(plan, "embeddings_same_text_idx", "embeddings")
 
 
 async def test_writing_vectors_looks_each_row_up(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, vectors.WRITE, list(range(64)), [bytes(32)] * 64, ["[1]"] * 64, 1):
+    for plan in await plans(tall_psql, of_space(vectors.WRITE, SPACE), list(range(64)), [bytes(32)] * 64, ["[1]"] * 64):
         assert_index(plan, "embeddings_pkey", "embeddings")
 
 
@@ -97,12 +103,12 @@ async def test_messages_that_wait_for_a_stage_are_found_by_its_index(tall_psql: 
 @pytest.mark.parametrize("embeddable", EMBEDDABLES, ids=lambda embeddable: embeddable.name)
 async def test_a_search_reads_the_hnsw_index_of_its_kind(reader: Database, embeddable: Embeddable) -> None:
     async with reader.read() as tx:
-        index = vectors.index_name(embeddable, await tx.fetchval("SELECT id FROM embedding_spaces"))
-        natural = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], k=10)
+        index = vectors.index_name(embeddable, SPACE)
+        natural = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
         await vectors.use_index(tx, k=10)
-        told = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], k=10)
+        told = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
         await tx.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        generic = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], k=10)
+        generic = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
     for plan in (natural, told, generic):
         assert f"Index Scan using {index}" in plan, plan
 
@@ -117,12 +123,12 @@ async def test_the_hnsw_index_answers_from_the_first_row_on(
     await plant(psql, embeddable, river.id, "alone")
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        plan = await vectors.explain(tx, embeddable, unit(1, 4)[0], k=10)
+        plan = await vectors.explain(tx, embeddable, unit(1, 4)[0], space_id=chosen.id, k=10)
     assert f"Index Scan using {vectors.index_name(embeddable, chosen.id)}" in plan, plan
 
 
 async def test_duplicates_ask_the_hnsw_index_for_each_text_with_every_filter_inside(reader: Database) -> None:
-    asked = f"EXPLAIN {duplicate_pairs.neighbours_sql(MESSAGE, WIDTH)}"
+    asked = f"EXPLAIN {duplicate_pairs.neighbours_sql(MESSAGE, SPACE, WIDTH)}"
     async with reader.read() as tx:
         await vectors.use_index(tx, k=10)
         natural = lines(await tx.fetch(asked, [BIG], 0.9, 10))

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from evervec.domain.vectors import check_vectors
-from evervec.store import datasets, providers
+from evervec.store import datasets
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import duplicate_pairs, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
+from evervec.store.spaces import default
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
-from tests.store.planting import edit, plant, space, tombstones, unit
+from tests.store.planting import edit, plant, space, space_of, tombstones, unit
 
 DIM = 4
 
@@ -37,7 +38,9 @@ async def claimed(psql: Any, database: Database, dataset: DatasetRef, *texts: st
     for text in texts:
         await plant(psql, MESSAGE, dataset.id, text)
     async with database.transaction() as tx:
-        return await rows.claim_dataset(tx, dataset.id, limit=1000, owner=uuid4(), lease=60)
+        return await rows.claim_dataset(
+            tx, dataset.id, space_id=await space_of(tx, dataset), limit=1000, owner=uuid4(), lease=60
+        )
 
 
 async def write(database: Database, space_id: int, found: list[ClaimedRow]) -> set[int]:
@@ -52,7 +55,9 @@ async def test_vectors_are_stored_as_they_are_and_the_lease_ends(
     assert await write(database, active.id, found) == {row.vector_id for row in found}
     async with database.read() as tx:
         for row, vector in zip(found, unit(3, DIM), strict=True):
-            np.testing.assert_array_equal(await vectors.vector_of(tx, MESSAGE, row.row_id), vector)
+            found_now = await vectors.vector_of(tx, MESSAGE, row.row_id)
+            assert found_now is not None
+            np.testing.assert_array_equal(found_now[1], vector)
     assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
     assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'READY'") == 3
 
@@ -94,12 +99,12 @@ async def test_a_vector_of_another_width_or_space_is_refused_and_nothing_is_padd
     psql: Any, database: Database, dataset: DatasetRef, active: Space, width: int, other_space: bool
 ) -> None:
     await plant(psql, MESSAGE, dataset.id, "hello")
-    with pytest.raises(asyncpg.CheckViolationError, match="embeddings_width"):
+    with pytest.raises(asyncpg.CheckViolationError, match=f"embeddings_{1 if other_space else active.id}_width"):
         await psql.execute(
             "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, space_id = $2, "
             "embedded_at = now()",
             f"[{','.join('1' * width)}]",
-            active.id + other_space,
+            1 if other_space else active.id,
         )
 
 
@@ -111,8 +116,6 @@ async def test_another_space_takes_the_vectors_of_the_old_one_away_and_every_tex
     assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'PENDING'") == 2
     assert len(await tombstones(psql)) == 2
     assert await psql.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'") == wide.id
-    async with database.transaction() as tx:
-        await providers.activate(tx, wide)
     assert await psql.fetchval("SELECT count(*) FROM embedding_spaces WHERE state = 'active'") == 1
 
 
@@ -164,7 +167,7 @@ async def test_whatever_passes_the_gate_fits_into_the_index(
         assert len(await vectors.update_vectors_bulk(tx, active.id, found, extremes[sound])) == 3
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        hits = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], k=10, dataset_ids=None)
+        hits = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], space_id=await default(tx), k=10, dataset_ids=None)
     assert len(hits) == 3
 
 
@@ -177,13 +180,15 @@ async def test_hnsw_exact_and_numpy_agree_on_random_vectors(reader: Database, em
         for query in unit(20, WIDTH, seed=99):
             cosine = stored @ query
             wanted = [int(index) + 1 for index in np.argsort(-cosine)[:10]]
-            exact = await vectors.nearest(tx, embeddable, query, k=10, dataset_ids=None, exact=True)
+            exact = await vectors.nearest(
+                tx, embeddable, query, space_id=await default(tx), k=10, dataset_ids=None, exact=True
+            )
             assert [hit.id for hit in exact] == wanted
             np.testing.assert_allclose([hit.score for hit in exact], np.sort(cosine)[::-1][:10], atol=1e-5)
         await vectors.use_index(tx, k=10)
         for query in unit(20, WIDTH, seed=99):
             wanted = [int(index) + 1 for index in np.argsort(-(stored @ query))[:10]]
-            hnsw = await vectors.nearest(tx, embeddable, query, k=10, dataset_ids=None)
+            hnsw = await vectors.nearest(tx, embeddable, query, space_id=await default(tx), k=10, dataset_ids=None)
             assert [hit.score for hit in hnsw] == sorted((hit.score for hit in hnsw), reverse=True)
             found_again += len(set(wanted) & {hit.id for hit in hnsw})
     assert found_again / 200 >= 0.95
@@ -195,12 +200,25 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
             if not exact:
                 await vectors.use_index(tx, k=150)
             hits = await vectors.nearest(
-                tx, MESSAGE, unit(1, WIDTH, seed=5)[0], k=150, dataset_ids=[SMALL], exact=exact
+                tx,
+                MESSAGE,
+                unit(1, WIDTH, seed=5)[0],
+                space_id=await default(tx),
+                k=150,
+                dataset_ids=[SMALL],
+                exact=exact,
             )
             assert len(hits) == 150 and {hit.dataset for hit in hits} == {"2"}
-            assert await vectors.nearest(tx, MESSAGE, unit(1, WIDTH)[0], k=5, dataset_ids=[uuid4()], exact=exact) == []
-        assert await vectors.count_in_scope(tx, MESSAGE, [SMALL], most=10_000) == BOOKS // 10
-        assert await vectors.count_in_scope(tx, MESSAGE, [BIG, SMALL], most=50) == 50
+            assert (
+                await vectors.nearest(
+                    tx, MESSAGE, unit(1, WIDTH)[0], space_id=await default(tx), k=5, dataset_ids=[uuid4()], exact=exact
+                )
+                == []
+            )
+        assert (
+            await vectors.count_in_scope(tx, MESSAGE, [SMALL], space_id=await default(tx), most=10_000) == BOOKS // 10
+        )
+        assert await vectors.count_in_scope(tx, MESSAGE, [BIG, SMALL], space_id=await default(tx), most=50) == 50
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -219,7 +237,7 @@ async def test_a_deleted_dataset_does_not_use_up_the_hits(
         if not exact:
             await vectors.use_index(tx, k=5)
         query = np.array([1, 0, 0, 0], np.float32)
-        hits = await vectors.nearest(tx, MESSAGE, query, k=5, dataset_ids=None, exact=exact)
+        hits = await vectors.nearest(tx, MESSAGE, query, space_id=await default(tx), k=5, dataset_ids=None, exact=exact)
     assert [hit.text for hit in hits] == ["the only one left"]
 
 
@@ -230,7 +248,9 @@ async def test_a_stale_vector_is_found_and_says_so(
     await write(database, active.id, found)
     await edit(psql, MESSAGE, found[0].row_id, "after")
     async with database.read() as tx:
-        (hit,) = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], k=5, dataset_ids=None, exact=True)
+        (hit,) = await vectors.nearest(
+            tx, MESSAGE, unit(1, DIM)[0], space_id=await default(tx), k=5, dataset_ids=None, exact=True
+        )
     assert (hit.text, hit.stale) == ("after", True)
     assert hit.score == pytest.approx(1.0, abs=1e-6)
 
@@ -246,8 +266,8 @@ async def test_duplicates_are_pairs_of_one_scope_nearest_first(
     ids = [row.row_id for row in found]
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=10)
-        assert await duplicate_pairs.find(tx, MESSAGE, DIM, [uuid4()], threshold=0.9, most=10) == []
+        pairs = await duplicate_pairs.find(tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=10)
+        assert await duplicate_pairs.find(tx, MESSAGE, await default(tx), DIM, [uuid4()], threshold=0.9, most=10) == []
     assert [(one, other) for one, other, _ in pairs] == [(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])]
     assert pairs[0][2] == pytest.approx(1.0, abs=1e-3)
 
@@ -282,8 +302,12 @@ async def test_copies_in_another_dataset_hide_no_duplicates(
             await datasets.remove(tx, other.id)
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=100, exact=exact)
-        gone = await duplicate_pairs.find(tx, MESSAGE, DIM, [other.id], threshold=0.9, most=2000, exact=exact)
+        pairs = await duplicate_pairs.find(
+            tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=100, exact=exact
+        )
+        gone = await duplicate_pairs.find(
+            tx, MESSAGE, await default(tx), DIM, [other.id], threshold=0.9, most=2000, exact=exact
+        )
     assert {(ids[0], ids[1]), (ids[0], ids[2])} <= {(one, later) for one, later, _ in pairs}
     assert {row_id for one, later, _ in pairs for row_id in (one, later)} == set(ids[:3])
     assert len(gone) == (0 if deleted else 40 * 39 // 2)
@@ -297,8 +321,12 @@ async def test_many_equal_texts_hide_no_text_that_is_only_similar(
     ids = await written(psql, database, dataset, active.id, [("same", TWIN)] * 15 + [("nearly", NEAR)] * 15)
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
-        pairs = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=1000, exact=exact)
-        fewest = await duplicate_pairs.find(tx, MESSAGE, DIM, [dataset.id], threshold=0.9, most=5, exact=exact)
+        pairs = await duplicate_pairs.find(
+            tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=1000, exact=exact
+        )
+        fewest = await duplicate_pairs.find(
+            tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=5, exact=exact
+        )
     found = {(one, later) for one, later, _ in pairs}
     equal = {(one, later) for part in (ids[:15], ids[15:]) for one, later in itertools.combinations(part, 2)}
     assert equal <= found
@@ -319,7 +347,9 @@ async def test_records_whose_rows_are_lost_take_no_places(
         if not exact:
             await vectors.use_index(tx, k=2)
         query = np.array(TWIN, np.float32)
-        hits = await vectors.nearest(tx, MESSAGE, query, k=2, dataset_ids=[dataset.id], exact=exact)
+        hits = await vectors.nearest(
+            tx, MESSAGE, query, space_id=await default(tx), k=2, dataset_ids=[dataset.id], exact=exact
+        )
         every = [row["vector_id"] for row in await tx.fetch("SELECT vector_id FROM embeddings")]
         joined = await vectors.rejoin(tx, query, every, dataset_ids=[dataset.id], kinds=[MESSAGE])
     assert [hit.text for hit in hits] == [hit.text for hit in joined] == ["left"]

@@ -38,7 +38,7 @@ def forget(fake: FakeProvider) -> None:
 async def require_exact(resources: Resources, fake: FakeProvider, run: RunRecord) -> None:
     """Require that a run counts what the provider counts."""
     texts = list(fake.texts_embedded().elements())
-    tokens = (await chunking.active(resources)).count_tokens(texts)
+    tokens = (await chunking.default(resources)).count_tokens(texts)
     assert (run.counts.texts_sent, run.counts.requests) == (len(texts), fake.calls())
     assert run.counts.tokens == sum(tokens)
 

@@ -108,7 +108,7 @@ async def true(resources: Resources, dataset: DatasetRef) -> bool:
     """Whether the mirror in memory is what the database says now."""
     index = resources.mirrors.mirror(dataset).index
     async with resources.database.read() as tx:
-        return index is not None and Digest.of(*index.versions()) == await changes.digest(tx, dataset.id)
+        return index is not None and Digest.of(*index.versions()) == await changes.digest(tx, dataset.id, dataset.space_id)
 
 
 async def until_true(resources: Resources, dataset: DatasetRef, seconds: float = 60) -> Mirror:
@@ -124,4 +124,4 @@ async def until_true(resources: Resources, dataset: DatasetRef, seconds: float =
 async def ids_in(resources: Resources, dataset: DatasetRef) -> list[int]:
     """Return the ids of a dataset's vectors, sorted."""
     async with resources.database.read() as tx:
-        return sorted((await changes.versions(tx, dataset.id))[0].tolist())
+        return sorted((await changes.versions(tx, dataset.id, dataset.space_id))[0].tolist())

@@ -36,9 +36,9 @@ from tests.pipeline.mirrors.mirroring import (
 async def read_all(resources: Resources, dataset: DatasetRef) -> tuple[FeedState, FeedVectors]:
     """Return the feed state and all vectors of a dataset."""
     async with resources.database.read() as tx:
-        heading = await changes.feed_state(tx, dataset.id)
+        heading = await changes.feed_state(tx, dataset.id, dataset.space_id)
         assert heading is not None
-        return heading, await changes.all_vectors(tx, dataset.id, heading.identity.dimensions)
+        return heading, await changes.all_vectors(tx, dataset.id, dataset.space_id, heading.identity.dimensions)
 
 
 def save(

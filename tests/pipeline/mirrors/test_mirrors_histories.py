@@ -28,9 +28,9 @@ EMPTY: Ids = np.empty(0, np.int64)
 async def read_all(resources: Resources, dataset: DatasetRef) -> tuple[FeedState, FeedVectors]:
     """Return the feed state and all vectors of a dataset, by their ids."""
     async with resources.database.read() as tx:
-        feed = await changes.feed_state(tx, dataset.id)
+        feed = await changes.feed_state(tx, dataset.id, dataset.space_id)
         assert feed is not None
-        vectors = await changes.all_vectors(tx, dataset.id, feed.identity.dimensions)
+        vectors = await changes.all_vectors(tx, dataset.id, dataset.space_id, feed.identity.dimensions)
     return feed, vectors.take(np.argsort(vectors.ids))
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import rows
+from evervec.store.embeddings.parts import of_space
 from evervec.store.embeddings.rows import (
     CLAIM_ROWS,
     CLAIMABLE,
@@ -26,10 +27,10 @@ FREE_FOR_BATCH = CLAIMABLE.format(due=DUE_FOR_BATCH)
 NOT_IN_FLIGHT = (
     "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
     "AND o.lease_until > now() AND o.lease_owner <> $4 "
-    "AND EXISTS (SELECT FROM embeddings s WHERE s.vector_id = o.vector_id AND s.space_id = $6))"
+    "AND EXISTS (SELECT FROM {part} s WHERE s.vector_id = o.vector_id))"
 )
 CLAIM_FOR_BATCH = CLAIM_ROWS.format(
-    scope=f"{OF_DATASET} AND {TRIES} = $7 AND (NOT $8 OR {MARKED}) AND {NOT_IN_FLIGHT}",
+    scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {MARKED}) AND {NOT_IN_FLIGHT}",
     free=FREE_FOR_BATCH,
     due=DUE_FOR_BATCH,
     for_batch=True,
@@ -100,7 +101,7 @@ async def claim(
     """
     await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(
-        CLAIM_FOR_BATCH, dataset_id, None, limit, owner, timedelta(seconds=lease), space_id, tries, marked
+        of_space(CLAIM_FOR_BATCH, space_id), dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked
     )
     return await rows.with_text(tx, picked, owner)
 

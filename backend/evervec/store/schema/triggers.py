@@ -13,6 +13,7 @@ from evervec.store.database.connections import quoted
 from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.predicates import PENDING
 
 SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 
@@ -129,6 +130,8 @@ DECLARE
     width integer;
     home text;
     part text := 'embeddings_' || space;
+    made text;
+    granted record;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
     IF to_regclass(format('{schema}.%I', part)) IS NOT NULL THEN
@@ -140,6 +143,20 @@ BEGIN
     EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.embeddings INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)', part);
     EXECUTE format('ALTER TABLE {schema}.%I ADD CONSTRAINT %I CHECK (space_id = %s AND %s.vector_dims(embedding) = %s)',
         part, part || '_width', space, home, width);
+    -- half full: a row's vector makes its second version, which then finds room beside the first
+    EXECUTE format('ALTER TABLE {schema}.%1$I ADD CONSTRAINT %2$I PRIMARY KEY (vector_id, space_id) WITH (fillfactor = 50),
+        ADD CONSTRAINT %3$I UNIQUE (kind, row_id, space_id) WITH (fillfactor = 50)', part, part || '_pkey', part || '_kind_row_id_space_id_key');
+    -- whoever may read and write the table of all spaces may do so with this one alone
+    FOR granted IN SELECT a.grantee, string_agg(a.privilege_type, ', ') AS privileges
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+        WHERE c.oid = '{schema}.embeddings'::regclass AND a.grantee <> c.relowner
+          AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') GROUP BY a.grantee LOOP
+        EXECUTE format('GRANT %s ON {schema}.%I TO %s', granted.privileges, part,
+            CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END);
+    END LOOP;
+    FOREACH made IN ARRAY ARRAY[{indexes}] LOOP
+        EXECUTE replace(made, '$part', part);
+    END LOOP;
     EXECUTE format('ALTER TABLE {schema}.embeddings ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', part, space);
     PERFORM {schema}.{show}();
 END"""
@@ -267,7 +284,7 @@ def functions(schema: str) -> Iterator[Function]:
     yield Function("evervec_dataset_added", DATASET_ADDED.format(schema=name))
     yield Function("evervec_document_written", DOCUMENT_WRITTEN.format(schema=name))
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
-    yield Function("evervec_add_space", ADD_SPACE.format(schema=name, show=views.SHOW), "space integer", "void")
+    yield Function("evervec_add_space", ADD_SPACE.format(schema=name, show=views.SHOW, indexes=_part_indexes(name)), "space integer", "void")
     yield Function(
         "evervec_drop_space",
         DROP_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW),
@@ -305,6 +322,17 @@ def declared() -> Iterator[Trigger]:
         yield Trigger(name, embeddable.table, "AFTER INSERT OR DELETE", name)
         yield Trigger(f"{name}_update", embeddable.table, f"AFTER UPDATE OF {', '.join(watched)}", name, changed)
         yield Trigger(f"{name}_truncate", embeddable.table, "AFTER TRUNCATE", name, each="")
+
+
+def _part_indexes(schema: str) -> str:
+    """Return the statements that index a partition as its table is, as SQL strings with `$part` for its name."""
+    made = (
+        ("pending_idx", f"(dataset_id, pending_id) INCLUDE (kind) WHERE {PENDING}"),
+        ("changed_idx", "(dataset_id, changed_xid, vector_id) WHERE embedding IS NOT NULL"),
+        ("same_text_idx", "(embedded_hash) WHERE embedded_hash IS NOT NULL"),
+        ("failed_idx", "(dataset_id, vector_id) WHERE failed_hash = content_hash"),
+    )
+    return ", ".join(f"'CREATE INDEX $part_{name} ON {schema}.$part {what}'" for name, what in made)
 
 
 def _tracker(embeddable: Embeddable) -> str:

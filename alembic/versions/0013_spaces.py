@@ -43,7 +43,7 @@ BEGIN
     ALTER TABLE embeddings DROP CONSTRAINT embeddings_embedded_whole_or_not, DROP CONSTRAINT IF EXISTS embeddings_width;
     UPDATE embeddings SET space_id = chosen WHERE space_id IS DISTINCT FROM chosen;
     SELECT coalesce(max(vector_id), 0) INTO last FROM embeddings;
-    SELECT greatest(last, s.last_value) INTO last FROM embeddings_vector_id_seq s;
+    SELECT greatest(last, CASE WHEN s.is_called THEN s.last_value ELSE 0 END) INTO last FROM embeddings_vector_id_seq s;
     ALTER TABLE embeddings
         ALTER COLUMN space_id SET NOT NULL, ALTER COLUMN vector_id DROP IDENTITY,
         DROP CONSTRAINT embeddings_pkey, DROP CONSTRAINT embeddings_kind_row_id_key;

@@ -33,9 +33,9 @@ INSERT INTO evervec.chunks (dataset_id, document_id, ordinal, content, vector_te
 SELECT dataset_id, id, 0, 'text of ' || title, title FROM evervec.documents
 """
 EMBED = """
-UPDATE evervec.embeddings e SET embedding = v.vector::vector, space_id = s.id, embedded_hash = e.content_hash, embedded_at = now()
-FROM unnest($1::int[], $2::text[]) v (n, vector), evervec.embedding_spaces s, evervec.chunks c JOIN evervec.documents d
-ON d.id = c.document_id WHERE s.state = 'active' AND c.id = e.row_id AND e.kind = 4 AND d.uri = 'row/' || v.n
+UPDATE evervec.embeddings e SET embedding = v.vector::vector, embedded_hash = e.content_hash, embedded_at = now()
+FROM unnest($1::int[], $2::text[]) v (n, vector), evervec.chunks c JOIN evervec.documents d
+ON d.id = c.document_id WHERE c.id = e.row_id AND e.kind = 4 AND d.uri = 'row/' || v.n
 """
 ARTICLES = f"""
 CREATE TABLE public.articles (id bigint PRIMARY KEY, title text, author int);

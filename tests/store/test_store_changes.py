@@ -58,7 +58,7 @@ async def test_a_new_reader_gets_everything_and_the_next_time_nothing(
     first = await read(database, dataset)
     assert sorted(first.upserts.ids) == wanted
     assert set(first.upserts.kinds) == {MESSAGE.kind}
-    assert np.allclose(first.upserts.rows, np.array([1, 2, 3], np.float32) / np.sqrt(14))
+    assert np.allclose(first.upserts.rows, np.ones(3, np.float32) / np.sqrt(3))
     assert not len(await read(database, dataset, first.watermark))
 
 
@@ -69,7 +69,7 @@ async def test_a_late_commit_is_not_skipped(database: Database, dataset: Dataset
     async with psql.transaction():
         await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]' WHERE vector_id = $1", a)
         # a transaction with a newer id commits before the older one does
-        await other.execute("UPDATE embeddings SET embedding = '[1,1,1]' WHERE vector_id = $1", b)
+        await other.execute("UPDATE embeddings SET embedding = '[1,1,2]' WHERE vector_id = $1", b)
         during = await read(database, dataset, seen)
         assert list(during.upserts.ids) == [b]
     after = await read(database, dataset, during.watermark)
@@ -262,6 +262,7 @@ async def test_random_writers_and_a_reader_agree_at_every_moment(
 ) -> None:
     """Let four writers work in transactions of any length; a reader that follows must hold what a fresh reader reads."""
     await space(database, 3)
+    await space(database, 3)
     chance = np.random.default_rng(5)
     await embedded(psql, dataset, *(f"row {n}" for n in range(40)))
     done = asyncio.Event()
@@ -284,7 +285,7 @@ async def test_random_writers_and_a_reader_agree_at_every_moment(
                         else:
                             await connection.execute(
                                 "UPDATE embeddings SET embedding = ARRAY[$1, 1, 1]::vector, embedded_hash = content_hash, "
-                                "space_id = 1, embedded_at = now() WHERE vector_id IN (SELECT vector_id FROM embeddings "
+                                "embedded_at = now() WHERE vector_id IN (SELECT vector_id FROM embeddings "
                                 "WHERE row_id % 10 = $2 AND content_hash IS NOT NULL ORDER BY vector_id FOR UPDATE SKIP LOCKED)",
                                 turn + 1,
                                 number,

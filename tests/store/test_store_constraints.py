@@ -19,9 +19,10 @@ EXTRACT = (
     "INSERT INTO extract_work (message_id, revision, lease_owner, lease_until, dead_at) SELECT id, 1, {} FROM messages"
 )
 MIRROR = (
-    "INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, asked, checked_at, in_sync) "
-    "SELECT gen_random_uuid(), id, 'h', '/f', 1, {} FROM datasets"
+    "INSERT INTO mirrors (holder, dataset_id, space_id, host, folder, pid, state, asked, checked_at, in_sync) "
+    "SELECT gen_random_uuid(), id, 1, 'h', '/f', 1, {} FROM datasets"
 )
+OTHER_SPACE = "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT d.id, min(s.id), {} FROM datasets d, embedding_spaces s GROUP BY d.id"
 RECALL = "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) SELECT id, {}, 10 FROM datasets"
 SOURCE = "INSERT INTO sources (project_id, name, type, spec) SELECT id, {}, '{{}}' FROM projects"
 RUN = "INSERT INTO index_runs (dataset_id, mode, state, changed, finished_at, error, trigger) SELECT id, {}, 't' FROM datasets"
@@ -59,7 +60,7 @@ IMPOSSIBLE = {
     "atom_sources_message_id_fkey": "INSERT INTO atom_sources SELECT id, 10000 FROM atoms",
     "documents_dataset_id_uri_key": "INSERT INTO documents (dataset_id, uri) SELECT dataset_id, uri FROM documents",
     "chunks_ordinal_not_negative": "UPDATE chunks SET ordinal = -1",
-    "chunks_document_id_ordinal_key": "INSERT INTO chunks (dataset_id, document_id, ordinal, content, vector_text) "
+    "chunks_document_id_space_id_ordinal_key": "INSERT INTO chunks (dataset_id, document_id, ordinal, content, vector_text) "
     "SELECT dataset_id, document_id, ordinal, 'x', 'x' FROM chunks",
     "chunks_content_hash_sha256": "UPDATE chunks SET content_hash = '\\x00'",
     "chunks_lines_in_order": "UPDATE chunks SET line_start = 2, line_end = 1",
@@ -83,29 +84,33 @@ IMPOSSIBLE = {
     "embedding_spaces_metric_known": SPACE.format("'p', 'm', 4, 'manhattan', 'ready', NULL"),
     "embedding_spaces_state_known": SPACE.format("'p', 'm', 4, 'cosine', 'perhaps', NULL"),
     "embedding_spaces_active_since": SPACE.format("'p', 'm', 4, 'cosine', 'active', NULL"),
-    "embedding_spaces_provider_model_dimensions_metric_key": SPACE.format(
+    "embedding_spaces_identity": SPACE.format(
         "'p', 'm', 4, 'cosine', 'ready', NULL), ('p', 'm', 4, 'cosine', 'ready', NULL"
     ),
     "embedding_spaces_one_active": SPACE.format("'p', 'm', 4, 'cosine', 'active', now()), ('p', 'm', 5, 'cosine', 'active', now()"),
     "llm_providers_type_known": PROVIDER.format("'n', 'oracle', 'm', 1"),
     "llm_providers_name_given": PROVIDER.format("'', 'local', 'm', 1"),
     "llm_providers_space_id_fkey": PROVIDER.format("'n', 'local', 'm', 10000"),
-    "embeddings_kind_row_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, "
+    "embeddings_1_kind_row_id_space_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, "
     "embedded_hash, space_id, embedded_at) SELECT kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, "
     "embedded_at FROM embeddings",
     "embeddings_content_hash_sha256": "UPDATE embeddings SET content_hash = '\\x00'",
     "embeddings_embedded_whole_or_not": "UPDATE embeddings SET embedded_at = NULL",
     "embeddings_blank_without_vector": "INSERT INTO embeddings (kind, row_id, dataset_id, embedding, embedded_hash, space_id, "
-    "embedded_at) SELECT 9, 9, id, '[1]', '\\x00', 1, now() FROM datasets",
+    "embedded_at) SELECT 9, 9, id, array_fill(1, ARRAY[256])::vector, '\\x00', 1, now() FROM datasets",
     "embeddings_embedded_or_failed": "UPDATE embeddings SET failed_hash = embedded_hash",
     "embed_work_lease_whole_or_not": WORK.format("gen_random_uuid(), NULL"),
-    "embed_work_vector_id_fkey": "INSERT INTO embed_work (vector_id, content_hash) VALUES (10000, '\\x00')",
+    "dataset_spaces_state_known": OTHER_SPACE.format("'old'"),
+    "dataset_spaces_space_id_fkey": "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT id, 9999, 'next' FROM datasets",
+    "dataset_spaces_one_of_a_state": "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT d.id, s.id, 'next' FROM datasets d, (VALUES (1), (2)) s (id)",
+    "datasets_space_id_fkey": "UPDATE datasets SET space_id = 9999",
+    "chunk_work_document_id_fkey": "INSERT INTO chunk_work VALUES (1, 9999)",
     "datasets_recall_target_bounded": "UPDATE datasets SET recall_target = 0",
     "mirrors_state_known": MIRROR.format("'dreaming', NULL, NULL, NULL"),
     "mirrors_asked_known": MIRROR.format("'ready', 'dance', NULL, NULL"),
     "mirrors_checked_whole_or_not": MIRROR.format("'ready', NULL, now(), NULL"),
-    "mirrors_dataset_id_fkey": "INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state) "
-    "VALUES (gen_random_uuid(), gen_random_uuid(), 'h', '/f', 1, 'ready')",
+    "mirrors_dataset_id_fkey": "INSERT INTO mirrors (holder, dataset_id, space_id, host, folder, pid, state) "
+    "VALUES (gen_random_uuid(), gen_random_uuid(), 1, 'h', '/f', 1, 'ready')",
     "recall_checks_engine_known": RECALL.format("'oracle', 1, 0.98"),
     "recall_checks_recall_bounded": RECALL.format("'mirror', 1.01, 0.98"),
     "extract_work_lease_whole_or_not": EXTRACT.format("NULL, now(), NULL"),

@@ -38,7 +38,9 @@ async def test_a_claim_in_a_dataset_reads_the_pending_index(tall_psql: Any, kind
 
 
 async def test_a_claim_by_ids_reads_an_index(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, of_space(rows.CLAIM_IDS, SPACE), MESSAGE.kind, list(range(100)), 100, *LEASE, BIG):
+    for plan in await plans(
+        tall_psql, of_space(rows.CLAIM_IDS, SPACE), MESSAGE.kind, list(range(100)), 100, *LEASE, BIG
+    ):
         assert_index(plan, "embeddings_(kind_row_id_space_id_key|pending_idx)", "embeddings")
 
 

@@ -133,8 +133,8 @@ async def test_a_text_that_became_blank_loses_its_vector_and_gets_one_again_with
     before = await record(psql, embeddable, row_id)
     await edit(psql, embeddable, row_id, blank)
     empty = await record(psql, embeddable, row_id)
-    cleared = ("content_hash", "embedding", "embedded_hash", "space_id", "embedded_at")
-    assert [empty[name] for name in cleared] == [None] * 5
+    cleared = ("content_hash", "embedding", "embedded_hash", "embedded_at")
+    assert [empty[name] for name in cleared] == [None] * 4
     assert await tombstones(psql) == [(before["vector_id"], dataset.id)]
     assert await psql.fetchval("SELECT embedding_status FROM embedding_status") == "EMPTY"
     await edit(psql, embeddable, row_id, "words again")
@@ -178,10 +178,10 @@ async def test_a_vector_set_by_somebody_else_shows_up_in_the_feed(psql: Any, dat
     row_id = await plant(psql, MESSAGE, dataset.id, "hello")
     await embed_all(psql)
     before = await record(psql, MESSAGE, row_id)
-    await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]'")
+    await psql.execute("UPDATE embeddings SET embedding = array_fill(2, ARRAY[256])::vector")
     after = await record(psql, MESSAGE, row_id)
     assert after["changed_xid"] > before["changed_xid"]
-    await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]'")
+    await psql.execute("UPDATE embeddings SET embedding = array_fill(2, ARRAY[256])::vector")
     assert (await record(psql, MESSAGE, row_id))["changed_xid"] == after["changed_xid"]
 
 
@@ -192,7 +192,7 @@ async def test_setting_embedding_to_null_makes_exactly_those_rows_pending(psql: 
     rows = await psql.fetch("SELECT row_id FROM embedding_status WHERE embedding_status = 'PENDING' ORDER BY row_id")
     assert [row["row_id"] for row in rows] == ids[:4]
     found = await record(psql, MESSAGE, ids[0])
-    assert (found["embedded_hash"], found["space_id"], found["embedded_at"]) == (None, None, None)
+    assert (found["embedded_hash"], found["embedded_at"]) == (None, None)
     assert len(await tombstones(psql)) == 4
 
 
@@ -201,7 +201,7 @@ async def test_the_status_view_says_what_a_reader_wants_to_know(psql: Any, datas
         await plant(psql, MESSAGE, dataset.id, text)
     await psql.execute("UPDATE embeddings SET failed_hash = content_hash WHERE content_hash = $1", digest("failed"))
     await psql.execute(
-        "UPDATE embeddings SET embedding = '[1]', embedded_hash = content_hash, space_id = 1, embedded_at = now() "
+        "UPDATE embeddings SET embedding = array_fill(1, ARRAY[256])::vector, embedded_hash = content_hash, embedded_at = now() "
         "WHERE content_hash = $1",
         digest("ready"),
     )

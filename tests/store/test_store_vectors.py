@@ -23,7 +23,7 @@ from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
 from evervec.store.spaces import default
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
-from tests.store.planting import edit, plant, space, space_of, tombstones, unit
+from tests.store.planting import edit, plant, space, space_of, unit
 
 DIM = 4
 
@@ -108,13 +108,13 @@ async def test_a_vector_of_another_width_or_space_is_refused_and_nothing_is_padd
         )
 
 
-async def test_another_space_takes_the_vectors_of_the_old_one_away_and_every_text_waits_again(
+async def test_rows_without_a_vector_go_into_another_space_as_they_are(
     psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
-    await write(database, active.id, await claimed(psql, database, dataset, "one", "two"))
+    await plant(psql, MESSAGE, dataset.id, "one")
     wide = await space(database, DIM + 2, model="wider")
-    assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'PENDING'") == 2
-    assert len(await tombstones(psql)) == 2
+    assert await psql.fetchval("SELECT array_agg(space_id) FROM embeddings") == [wide.id]
+    assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'PENDING'") == 1
     assert await psql.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'") == wide.id
     assert await psql.fetchval("SELECT count(*) FROM embedding_spaces WHERE state = 'active'") == 1
 

@@ -43,22 +43,20 @@ WHERE r.dataset_id = '{dataset}'
 SHOWN_OF_ALL = """
 SELECT {columns} FROM {schema}.{chunks} r LEFT JOIN {schema}.datasets d ON d.id = r.dataset_id
 WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
-                               AND t.space_id = {space} UNION ALL SELECT '{source}'::uuid)) AND {live}
+                               UNION ALL SELECT '{source}'::uuid)) AND {live}
 """
-# those of another space than most have no index that fits all; there are none, as a rule
-AND_OTHERS = """
-UNION ALL
-SELECT {columns} FROM {schema}.{all_chunks} r LEFT JOIN {schema}.datasets d ON d.id = r.dataset_id
-WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
-                               AND t.space_id <> {space})) AND {live}
-"""
-# of one dataset its space, of several the one that most of them have; without a dataset, the default
+# the space of the datasets that a table fills, or will fill; NULL where they are of several: then no index fits all
 SPACE = """
-SELECT coalesce((SELECT d.space_id FROM datasets d WHERE d.id = $1),
-    (SELECT d.space_id FROM datasets d WHERE d.source_id = $2 AND d.deleted_at IS NULL
-     GROUP BY d.space_id ORDER BY count(*) DESC, d.space_id LIMIT 1),
-    (SELECT s.id FROM embedding_spaces s WHERE s.state = 'active'))
+SELECT CASE count(DISTINCT space_id) WHEN 1 THEN min(space_id)
+            WHEN 0 THEN (SELECT s.id FROM embedding_spaces s WHERE s.state = 'active') END
+FROM datasets WHERE deleted_at IS NULL AND ($1::uuid IS NULL AND source_id = $2 OR id = $1)
 """
+
+
+async def _chunks(tx: ReadTx, source_id: UUID, dataset_id: UUID | None) -> str:
+    """Return the name of the view that shows the chunks of a table."""
+    space_id = await tx.fetchval(SPACE, dataset_id, source_id)
+    return CHUNKS_VIEW if space_id is None else f"{CHUNKS_VIEW}_{space_id}"
 
 
 async def make(
@@ -74,8 +72,7 @@ async def make(
         name = await _free_name(tx, schema, source_id, wanted)
         await tx.execute("UPDATE sources SET view = $2 WHERE id = $1", source_id, name)
     place = f"{quoted(schema)}.{quoted(name)}"
-    space_id = await tx.fetchval(SPACE, dataset_id, source_id)
-    query = _query(quoted(schema), source_id, table, dataset_id, space_id)
+    query = _query(quoted(schema), source_id, table, dataset_id, await _chunks(tx, source_id, dataset_id))
     await tx.execute("SAVEPOINT evervec_view")
     try:
         await tx.execute(f"CREATE OR REPLACE VIEW {place} AS {query}")
@@ -86,19 +83,19 @@ async def make(
     return str(await tx.fetchval("SELECT format('%I.%I', $1::text, $2::text)", schema, name))
 
 
-# one of several datasets stays as it is: right, if without an index for those of another space
-OF_ONE_DATASET = """
-SELECT format('%I.%I', $1::text, o.view) AS place, pg_get_viewdef(format('%I.%I', $1::text, o.view)::regclass) AS query, d.space_id
-FROM datasets d JOIN sources o ON o.id = d.source_id WHERE d.id = ANY($2) AND o.view IS NOT NULL
-AND to_regclass(format('%I.%I', $1::text, o.view)) IS NOT NULL
+VIEWS_OF = """
+SELECT DISTINCT o.id, format('%I.%I', $1::text, o.view) AS place,
+       pg_get_viewdef(to_regclass(format('%I.%I', $1::text, o.view))) AS query
+FROM datasets d JOIN sources o ON o.id = d.source_id
+WHERE d.id = ANY($2) AND to_regclass(format('%I.%I', $1::text, o.view)) IS NOT NULL
 """
 
 
 async def renew(tx: Tx, schema: str, dataset_ids: Sequence[UUID]) -> None:
-    """Let the views of attached tables select from the space that their dataset is searched in now."""
-    for row in await tx.fetch(OF_ONE_DATASET, schema, list(dataset_ids)):
-        query = re.sub(rf"\b{CHUNKS_VIEW}_\d+\b", f"{CHUNKS_VIEW}_{row['space_id']}", row["query"])
-        if "UNION ALL" not in query.partition("ANY")[0] and query != row["query"]:
+    """Let the views of attached tables select from the space that their datasets are searched in now."""
+    for row in await tx.fetch(VIEWS_OF, schema, list(dataset_ids)):
+        query = re.sub(rf"\b{CHUNKS_VIEW}(_\d+)?\b", await _chunks(tx, row["id"], None), row["query"])
+        if query != row["query"]:
             await tx.execute(f"CREATE OR REPLACE VIEW {row['place']} AS {query}")
 
 
@@ -161,7 +158,7 @@ async def _drop(tx: Tx, place: str) -> None:
         ) from error
 
 
-def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None, space_id: int) -> str:
+def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID | None, chunks: str) -> str:
     live = PROJECT_LIVES.format(schema=schema, source=source_id)
     columns = [
         f"{value_of(column.type, f'(r.key ->> {number})')} AS {quoted(column.name)}"
@@ -172,12 +169,10 @@ def _query(schema: str, source_id: UUID, table: AttachedTable, dataset_id: UUID 
     if dataset_id is None:
         own.append(("dataset", "d.slug"))
     columns += [f"{value} AS {quoted(f'evervec_{name}' if name in taken else name)}" for name, value in own]
-    chosen = SHOWN_OF_ALL + AND_OTHERS if dataset_id is None else SHOWN_OF_ONE
+    chosen = SHOWN_OF_ALL if dataset_id is None else SHOWN_OF_ONE
     return chosen.format(
         schema=schema,
-        chunks=f"{CHUNKS_VIEW}_{space_id}",
-        all_chunks=CHUNKS_VIEW,
-        space=space_id,
+        chunks=chunks,
         columns=", ".join(columns),
         source=source_id,
         dataset=dataset_id,

@@ -130,9 +130,10 @@ async def extend_leases(tx: Tx, job_id: UUID, *, hours: float) -> int:
 
 
 WAITING_FOR_BATCH = f"""
-SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+SELECT e.dataset_id, count(*) AS pending FROM embeddings e JOIN datasets s ON s.id = e.dataset_id AND s.space_id = e.space_id
+LEFT JOIN embed_work w ON w.vector_id = e.vector_id
 WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
-  AND (NOT $3 OR {MARKED}) AND {SEARCHED}
+  AND (NOT $3 OR {MARKED})
 GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 

@@ -33,7 +33,7 @@ SELECT_OTHERS = """
 SELECT o.dataset_id, o.space_id, o.provider_id, o.state, o.automatic, o.created_at, o.taken_in_at IS NOT NULL AS taken_in,
        o.indexed_at IS NOT NULL AS indexed
 FROM dataset_spaces o JOIN datasets d ON d.id = o.dataset_id JOIN projects p ON p.id = d.project_id
-WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
+WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL AND o.state <> 'dropped'
 """
 
 

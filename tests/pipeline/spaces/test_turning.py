@@ -1,0 +1,169 @@
+"""Another space is filled beside the one that is searched, searched instead of it, rolled back and dropped."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from evervec.domain.documents.document import IncomingDocument
+from evervec.domain.extraction.message import IncomingMessage
+from evervec.errors import Refused
+from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.ingest.documents import ingest_documents
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.search.search import search
+from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces.build import BuildOptions, begin, fill
+from evervec.store import datasets, messages, spaces
+from evervec.store.datasets import DatasetRef
+from evervec.store.providers import ProviderDraft
+from tests.fakes.server import FakeProvider
+
+WIDE = 48
+TEXT = "# Pages\n\nOne page about rivers.\n\n## Lakes\n\nAnother about lakes and ponds.\n"
+
+
+@pytest.fixture
+async def wide(resources: Resources) -> AsyncIterator[FakeProvider]:
+    """Serve a second model, of another width, and add it as provider `wide`."""
+    async with FakeProvider(dims=WIDE) as fake:
+        await providers.add(resources, ProviderDraft("wide", "ollama", base_url=fake.url, model="wider"), activate=False)
+        yield fake
+
+
+async def write(resources: Resources, dataset: DatasetRef, *texts: str) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    incoming = [IncomingMessage("telegram:1", text, "dev", at, text) for text in texts]
+    async with resources.database.transaction() as tx:
+        await messages.upsert(tx, dataset.id, incoming)
+
+
+async def filled(resources: Resources, dataset: DatasetRef) -> None:
+    """Embed three messages and a document of two sections."""
+
+    async def pages() -> AsyncIterator[IncomingDocument]:
+        yield IncomingDocument("page", "Pages", TEXT, "markdown")
+
+    await write(resources, dataset, "one", "two", "three")
+    await ingest_documents(resources, pages(), project=dataset.project, dataset=dataset.slug, mode="sync")
+    await embed_dataset(resources, dataset.id)
+
+
+async def widths(resources: Resources, text: str) -> set[int]:
+    """Return the widths of the vectors of the hits of a search."""
+    answer = await search(resources, text, k=10)
+    async with resources.database.read() as tx:
+        rows = await tx.fetch(
+            "SELECT DISTINCT vector_dims(e.embedding) AS width FROM embeddings e JOIN datasets d ON d.id = e.dataset_id "
+            "AND d.space_id = e.space_id WHERE e.row_id = ANY($1) AND e.kind = 1",
+            [hit.id for hit in answer.hits if hit.kind == "message"],
+        )
+    return {row["width"] for row in rows}
+
+
+async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_comes_back(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
+) -> None:
+    await filled(resources, dataset)
+    (begun,) = await begin(resources, BuildOptions("wide"))
+    with pytest.raises(Refused, match="is not filled yet"):
+        await turn.activate(resources)
+    await fill(resources)
+    assert await widths(resources, "one") == {32}
+    (turned,) = await turn.activate(resources)
+    assert (turned.dataset, "wider" in turned.space) == ("log", True)
+    assert (await search(resources, "one", k=1)).hits[0].text == "one"
+    assert await widths(resources, "one") == {WIDE}
+    hit = (await search(resources, "Another about lakes and ponds.", k=1, kind="chunk")).hits[0]
+    assert hit.place is not None and hit.place.document == "page"
+    # both are written to: what changes now is there after the rollback, too
+    await write(resources, dataset, "four")
+    await embed_dataset(resources, dataset.id)
+    await fill(resources)
+    await turn.rollback(resources)
+    assert (await search(resources, "four", k=1)).hits[0].text == "four"
+    assert await widths(resources, "four") == {32}
+    await turn.activate(resources)
+    await turn.drop(resources)
+    await turn.purge(resources)
+    assert await psql.fetchval("SELECT count(*) FROM dataset_spaces") == 0
+    assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM embeddings") == [begun.space_id]
+    assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM chunks") == [begun.space_id]
+    assert (await search(resources, "four", k=1)).hits[0].text == "four"
+
+
+async def test_a_build_that_is_given_up_leaves_nothing(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
+) -> None:
+    await filled(resources, dataset)
+    before = await psql.fetchval("SELECT count(*) FROM embeddings")
+    await begin(resources, BuildOptions("wide"))
+    await fill(resources)
+    await turn.drop(resources, dataset="log")
+    with pytest.raises(Refused, match="no space to drop"):
+        await turn.drop(resources, dataset="log")
+    await turn.purge(resources)
+    assert await psql.fetchval("SELECT count(*) FROM embeddings") == before
+    assert await psql.fetchval("SELECT count(*) FROM chunk_work") == 0
+    assert await psql.fetchval("SELECT to_regclass('evervec.embeddings_3') IS NULL")
+
+
+async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider
+) -> None:
+    await filled(resources, dataset)
+    async with resources.database.transaction() as tx:
+        other = await datasets.ensure(tx, "river", "other")
+    await write(resources, other, "one", "somewhere else")
+    await embed_dataset(resources, other.id)
+    await begin(resources, BuildOptions("wide"), dataset="other")
+    await fill(resources)
+    await turn.activate(resources, dataset="other")
+    answer = await search(resources, "one", k=4)
+    assert (answer.merged_by, list(answer.unanswered)) == ("rank", [])
+    assert {(hit.dataset, hit.text) for hit in answer.hits[:2]} == {("log", "one"), ("other", "one")}
+    await wide.__aexit__(None, None, None)
+    answer = await search(resources, "one", k=4)
+    assert {hit.dataset for hit in answer.hits} == {"log"}
+    assert "river/other" in answer.unanswered[0]
+
+
+async def test_a_failed_text_is_missing_until_somebody_allows_it(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
+) -> None:
+    await filled(resources, dataset)
+    await begin(resources, BuildOptions("wide"))
+    await fill(resources)
+    await psql.execute(
+        "UPDATE embeddings SET embedding = NULL, failed_hash = content_hash WHERE space_id = 3 AND kind = 1 AND row_id = 1"
+    )
+    with pytest.raises(Refused, match="1 rows have no vector"):
+        await turn.activate(resources)
+    await turn.activate(resources, allow_missing=1)
+
+
+async def test_another_template_costs_only_the_texts_that_it_changes(
+    resources: Resources, dataset: DatasetRef, fake: FakeProvider
+) -> None:
+    await filled(resources, dataset)
+    sent = len(fake.requests)
+    await begin(resources, BuildOptions("fake", template="{text}"))
+    await fill(resources)
+    again = [text for request in fake.requests[sent:] for text in request.texts]
+    assert again and not {"one", "two", "three"} & set(again)
+    await turn.activate(resources)
+    assert (await search(resources, "one", k=1)).hits[0].text == "one"
+
+
+async def test_a_second_build_of_another_space_is_refused(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider
+) -> None:
+    await filled(resources, dataset)
+    await begin(resources, BuildOptions("wide"))
+    assert await begin(resources, BuildOptions("wide")) == []
+    with pytest.raises(Refused, match="is building"):
+        await begin(resources, BuildOptions("fake", template="{text}"))
+    async with resources.database.read() as tx:
+        assert [one.state for one in await spaces.others(tx)] == ["next"]

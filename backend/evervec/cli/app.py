@@ -69,6 +69,11 @@ COMMANDS: Final = {
         CARE,
         "Embed whatever is missing or stale. Running it twice costs nothing the second time.",
     ),
+    "spaces": Listed(
+        "evervec.cli.commands.spaces:app",
+        CARE,
+        "Change models while everything runs: fill another space, search in it, go back, give it up.",
+    ),
     "migrate": Listed(
         "evervec.cli.commands.serve:migrate",
         RUN,

@@ -143,15 +143,21 @@ async def active(tx: ReadTx) -> Provider | None:
     return None if row is None else _provider(row)
 
 
+SELECT_SPACES = """
+SELECT id, provider, model, dimensions, state = 'active', template, chunk_tokens, text_tokens FROM embedding_spaces
+"""
+
+
 async def space(tx: ReadTx, space_id: int) -> Space:
     """Return a space."""
-    row = await tx.fetchrow(
-        "SELECT id, provider, model, dimensions, state = 'active', template, chunk_tokens, text_tokens "
-        "FROM embedding_spaces WHERE id = $1",
-        space_id,
-    )
+    row = await tx.fetchrow(f"{SELECT_SPACES} WHERE id = $1", space_id)
     assert row is not None  # datasets refer to it
     return Space(*row)
+
+
+async def every_space(tx: ReadTx) -> list[Space]:
+    """Return all spaces, oldest first."""
+    return [Space(*row) for row in await tx.fetch(f"{SELECT_SPACES} ORDER BY id")]
 
 
 async def ensure_space(tx: Tx, like: Space, recipe: Recipe) -> Space:

@@ -275,6 +275,15 @@ async def pending(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
     return (await coverage(tx, dataset_id, space_id)).waiting
 
 
+async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
+    """Count the documents of a dataset that are chunked for every space."""
+    found: int = await tx.fetchval(
+        "SELECT count(*) FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR content IS NOT NULL)",
+        dataset_id,
+    )
+    return found
+
+
 DROP_FORMER = """
 UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
 """

@@ -14,11 +14,11 @@ from evervec.pipeline.embedding.embed import Until, embed_dataset, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.turn import activate_complete
 from evervec.store import datasets, documents, providers, spaces
-from evervec.store.database.session import Tx
+from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import UnchunkedDocument
 from evervec.store.embeddings import rows, vectors
-from evervec.store.providers import Provider
+from evervec.store.providers import Provider, Space
 from evervec.store.spaces import DatasetSpace
 
 logger = log.get("spaces")
@@ -83,30 +83,44 @@ async def begin(resources: Resources, options: BuildOptions, *, dataset: str | N
 async def _space(tx: Tx, options: BuildOptions) -> Provider:
     """Return the provider with the space that is to be built, made if there is none."""
     chosen = await providers.by_name(tx, options.provider)
-    if options.template is None and options.chunk_tokens is None:
-        return chosen
+    wanted = await space_of(tx, options)
+    if wanted.id == 0:
+        recipe = chunking.recipe(wanted.template, wanted.chunk_tokens)
+        wanted = await providers.ensure_space(tx, chosen.space, recipe)
+    return replace(chosen, space=wanted)
+
+
+async def space_of(tx: ReadTx, options: BuildOptions) -> Space:
+    """Return the space that would be built; one that does not exist yet has the id 0. Raises `Refused` for a bad template."""
+    own = (await providers.by_name(tx, options.provider)).space
     recipe = chunking.recipe(
-        chosen.space.template if options.template is None else options.template,
-        chosen.space.chunk_tokens if options.chunk_tokens is None else options.chunk_tokens,
+        own.template if options.template is None else options.template,
+        own.chunk_tokens if options.chunk_tokens is None else options.chunk_tokens,
     )
-    return replace(chosen, space=await providers.ensure_space(tx, chosen.space, recipe))
+    wanted = replace(own, id=0, active=False, template=recipe.template, chunk_tokens=recipe.tokens)
+    same = [
+        one
+        for one in await providers.every_space(tx)
+        if replace(one, id=0, active=False, text_tokens=own.text_tokens) == wanted
+    ]
+    return same[0] if same else wanted
 
 
 async def fill(
     resources: Resources,
     until: Until = never,
     *,
-    only: Sequence[DatasetRef] | None = None,
+    whole: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Fill the spaces that are not searched, one step of each after the other, until nothing is left or `until` holds.
+    """Fill the spaces that are not searched, one step of each after the other, for a while, until `until` holds, or `whole`.
 
     Rows that people search come first. What fails is logged, and does not stop the others.
     """
     ends = monotonic() + ROUND_SECONDS
-    while not until() and (only is not None or monotonic() < ends):
+    while not until() and (whole or monotonic() < ends):
         worked = False
-        for one, dataset in await _open(resources, only):
+        for one, dataset in await _open(resources):
             if until():
                 return
             await _yield_to_live(resources)
@@ -127,7 +141,7 @@ async def _open(resources: Resources, only: Sequence[DatasetRef] | None) -> list
         live = {one.id: one for one in await datasets.live(tx)}
         return [
             (one, replace(live[one.dataset_id], space_id=one.space_id, provider_id=one.provider_id))
-            for one in await spaces.others(tx, wanted)
+            for one in await spaces.others(tx)
             if one.dataset_id in live
         ]
 

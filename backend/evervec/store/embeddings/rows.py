@@ -111,7 +111,13 @@ async def claim_ids(
     """Lease those of the given rows of a dataset that are pending in a space and free, for `lease` seconds."""
     await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(
-        of_space(CLAIM_IDS, space_id), embeddable.kind, list(row_ids), limit, owner, timedelta(seconds=lease), dataset_id
+        of_space(CLAIM_IDS, space_id),
+        embeddable.kind,
+        list(row_ids),
+        limit,
+        owner,
+        timedelta(seconds=lease),
+        dataset_id,
     )
     return await with_text(tx, picked, owner)
 
@@ -121,9 +127,7 @@ async def claim_dataset(
 ) -> list[ClaimedRow]:
     """Lease up to `limit` rows of a dataset that are pending in a space, oldest first, for `lease` seconds."""
     await tx.execute(LOCK_CLAIMS, dataset_id)
-    picked = await tx.fetch(
-        of_space(CLAIM_DATASET, space_id), dataset_id, kind, limit, owner, timedelta(seconds=lease)
-    )
+    picked = await tx.fetch(of_space(CLAIM_DATASET, space_id), dataset_id, kind, limit, owner, timedelta(seconds=lease))
     return await with_text(tx, picked, owner)
 
 

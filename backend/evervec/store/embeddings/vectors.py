@@ -277,7 +277,9 @@ async def nearest_of(
 async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int], space_id: int) -> list[int]:
     """Return the vector ids of some rows of a kind in a space."""
     rows = await tx.fetch(
-        f"SELECT vector_id FROM {part_of(space_id)} WHERE kind = $1 AND row_id = ANY($2)", embeddable.kind, list(row_ids)
+        f"SELECT vector_id FROM {part_of(space_id)} WHERE kind = $1 AND row_id = ANY($2)",
+        embeddable.kind,
+        list(row_ids),
     )
     return [row["vector_id"] for row in rows]
 

@@ -284,7 +284,12 @@ def functions(schema: str) -> Iterator[Function]:
     yield Function("evervec_dataset_added", DATASET_ADDED.format(schema=name))
     yield Function("evervec_document_written", DOCUMENT_WRITTEN.format(schema=name))
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
-    yield Function("evervec_add_space", ADD_SPACE.format(schema=name, show=views.SHOW, indexes=_part_indexes(name)), "space integer", "void")
+    yield Function(
+        "evervec_add_space",
+        ADD_SPACE.format(schema=name, show=views.SHOW, indexes=_part_indexes(name)),
+        "space integer",
+        "void",
+    )
     yield Function(
         "evervec_drop_space",
         DROP_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW),

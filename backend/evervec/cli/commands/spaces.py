@@ -1,0 +1,196 @@
+"""`evervec spaces`: another model, template or size of chunks, built beside the one that is searched."""
+
+from typing import Annotated
+
+import typer
+
+from evervec.cli.render.runs import counted
+from evervec.cli.terminal import output
+from evervec.cli.terminal.options import Dataset, Json
+from evervec.cli.terminal.run import call
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces import build as building
+from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces.build import BuildOptions
+from evervec.pipeline.spaces.report import BuildStatus
+from evervec.pipeline.spaces.turn import Turned
+
+app = typer.Typer(no_args_is_help=True)
+Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="Who embeds into the space.")]
+Template = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What is embedded for a chunk, if not as the provider's own space has it."),
+]
+ChunkTokens = Annotated[int | None, typer.Option(metavar="N", help="The most tokens that a chunk may have.")]
+Automatic = Annotated[
+    bool, typer.Option("--activate", metavar="", help="Search in it by itself, as soon as every row has its vector.")
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", metavar="", help="Leave the work to the workers, and return at once.")
+]
+AllowMissing = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, help="Rows of a dataset that may be without a vector, and are not found then."),
+]
+State = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="Only the `next` space, or only the `previous` one.")
+]
+
+
+@app.callback()
+def group() -> None:
+    """Change models while everything runs: fill another space, search in it, go back, give it up."""
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the spaces, and how many datasets are searched in each."""
+    found = call(report.listed)
+    if as_json:
+        output.document({"spaces": found})
+        return
+    output.table(
+        ("space", "searched", "building", "kept", "model"),
+        [
+            (
+                one.id,
+                one.searched,
+                one.building,
+                one.kept,
+                f"{one.provider}/{one.model}, {one.dimensions} dimensions, chunks of {one.chunk_tokens}"
+                f"{' (default)' if one.default else ''}",
+            )
+            for one in found
+        ],
+    )
+
+
+@app.command()
+def status(dataset: Dataset = None, as_json: Json = False) -> None:
+    """Show how far the spaces are that are written to beside those that are searched."""
+
+    async def run(resources: Resources) -> list[BuildStatus]:
+        return await report.builds(resources, dataset=dataset)
+
+    found = call(run)
+    if as_json:
+        output.document({"builds": found})
+        return
+    _show(found)
+
+
+def _show(found: list[BuildStatus]) -> None:
+    if not found:
+        output.echo("No other space. Build one with `evervec spaces build --provider NAME`.")
+        return
+    output.table(
+        ("dataset", "state", "rows", "embedded", "missing", "space"),
+        [(f"{one.project}/{one.dataset}", one.state, one.rows, one.embedded, one.missing, one.space) for one in found],
+    )
+
+
+@app.command()
+def plan(
+    provider: Provider,
+    dataset: Dataset = None,
+    template: Template = None,
+    chunk_tokens: ChunkTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a build would embed; change nothing."""
+    options = BuildOptions(provider, _template(template), chunk_tokens)
+
+    async def run(resources: Resources) -> list[report.BuildPlan]:
+        return await report.plan(resources, options, dataset=dataset)
+
+    plans = call(run)
+    if as_json:
+        output.document({"plans": plans})
+        return
+    if not plans:
+        output.echo("Nothing to build: every dataset is in that space already.")
+        return
+    output.table(
+        ("dataset", "rows", "documents", "space"),
+        [(f"{one.project}/{one.dataset}", one.rows, one.documents, one.space) for one in plans],
+    )
+
+
+@app.command()
+def build(
+    provider: Provider,
+    dataset: Dataset = None,
+    template: Template = None,
+    chunk_tokens: ChunkTokens = None,
+    activate: Automatic = False,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Fill another space while the present one is searched. Interrupted, it is continued by a worker, or by this command."""
+    options = BuildOptions(provider, _template(template), chunk_tokens, automatic=activate)
+
+    async def run(resources: Resources) -> list[BuildStatus]:
+        begun = await building.begin(resources, options, dataset=dataset)
+        if begun:
+            output.info(f"{counted(len(begun), 'dataset')} written to another space from now on, too.")
+        if not detach:
+            planned = await report.builds(resources, dataset=dataset)
+            with output.progress("rows", sum(one.missing or one.rows for one in planned)) as step:
+                await building.fill(resources, progress=step, whole=True)
+        return await report.builds(resources, dataset=dataset)
+
+    found = call(run)
+    output.document({"builds": found}) if as_json else _show(found)
+    left = [one for one in found if one.state == "next" and one.missing]
+    if left and not detach:
+        output.info("What is missing is waiting or failed: see `evervec status` and `evervec failed list`.")
+        raise typer.Exit(1)
+    if any(one.state == "next" and not one.automatic for one in found) and not detach:
+        output.info("Search in it with `evervec spaces activate`.")
+
+
+@app.command()
+def activate(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: Json = False) -> None:
+    """Search in the next space from now on; the present one is kept for a rollback."""
+
+    async def run(resources: Resources) -> list[Turned]:
+        return await turn.activate(resources, dataset=dataset, allow_missing=allow_missing)
+
+    _told(call(run), as_json)
+
+
+@app.command()
+def rollback(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: Json = False) -> None:
+    """Search in the former space again; the present one is kept, and can be activated again."""
+
+    async def run(resources: Resources) -> list[Turned]:
+        return await turn.rollback(resources, dataset=dataset, allow_missing=allow_missing)
+
+    _told(call(run), as_json)
+
+
+def _told(turned: list[Turned], as_json: bool) -> None:
+    if as_json:
+        output.document({"turned": turned})
+        return
+    for one in turned:
+        output.echo(f"{one.project}/{one.dataset} is searched in {one.space}, before in {one.former}")
+
+
+@app.command()
+def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) -> None:
+    """Give up spaces that are not searched, with their vectors and chunks."""
+
+    async def run(resources: Resources) -> tuple[int, int]:
+        dropped = await turn.drop(resources, dataset=dataset, state=state)
+        return len(dropped), await turn.purge(resources)
+
+    spaces, removed = call(run)
+    if as_json:
+        output.document({"dropped": spaces, "removed": removed})
+    else:
+        output.echo(f"{counted(spaces, 'space')} of datasets dropped, {removed:,} vectors and chunks removed")
+
+
+def _template(given: str | None) -> str | None:
+    return None if given is None else given.replace("\\n", "\n")

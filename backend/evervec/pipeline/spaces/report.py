@@ -1,0 +1,139 @@
+"""What there is of spaces: all of them, how far the builds are, and what a build would send."""
+
+from dataclasses import dataclass, field
+
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import BuildOptions, space_of
+from evervec.store import datasets, providers, spaces
+from evervec.store.datasets import DatasetRef
+from evervec.store.providers import Space
+
+
+@dataclass(frozen=True)
+class SpaceStatus:
+    """One space, and how many datasets are searched in it, build it, and keep it for a rollback."""
+
+    id: int
+    provider: str
+    model: str
+    dimensions: int
+    template: str
+    chunk_tokens: int
+    default: bool
+    searched: int
+    building: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """How much of a dataset is embedded in a space that is not searched; `state` is `next` or `previous`.
+
+    `missing` rows would not be found after a flip: they wait, or failed, or are in `documents` without chunks. `indexed` is
+    whether HNSW could answer.
+    """
+
+    project: str
+    dataset: str
+    space: str
+    space_id: int
+    state: str
+    automatic: bool
+    rows: int
+    embedded: int
+    pending: int
+    failed: int
+    documents: int
+    missing: int
+    indexed: bool
+    searched: str
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build of a dataset would do: rows to embed, and documents to chunk for it."""
+
+    project: str
+    dataset: str
+    former: str
+    space: str
+    rows: int
+    documents: int
+
+
+@dataclass(frozen=True)
+class BuildPlans:
+    """The plans of several datasets; those that are in the space already have none."""
+
+    plans: list[BuildPlan] = field(default_factory=list)
+
+
+async def listed(resources: Resources) -> list[SpaceStatus]:
+    """Return every space, oldest first."""
+    async with resources.database.read() as tx:
+        live, others = await datasets.live(tx), await spaces.others(tx)
+        return [
+            SpaceStatus(
+                one.id,
+                one.provider,
+                one.model,
+                one.dimensions,
+                one.template,
+                one.chunk_tokens,
+                one.active,
+                sum(dataset.space_id == one.id for dataset in live),
+                sum(other.space_id == one.id and other.state == spaces.NEXT for other in others),
+                sum(other.space_id == one.id and other.state == spaces.PREVIOUS for other in others),
+            )
+            for one in await providers.every_space(tx)
+        ]
+
+
+async def builds(resources: Resources, *, dataset: str | None = None) -> list[BuildStatus]:
+    """Return how far the spaces are that are written to beside those that are searched. Raises `UnknownDatasetError`."""
+    found: list[BuildStatus] = []
+    async with resources.database.read() as tx:
+        scope = {one.id: one for one in await datasets.find(tx, dataset)}
+        known = {one.id: one for one in await providers.every_space(tx)}
+        for other in await spaces.others(tx, list(scope)):
+            covered = await spaces.coverage(tx, other.dataset_id, other.space_id)
+            of = scope[other.dataset_id]
+            found.append(
+                BuildStatus(
+                    of.project,
+                    of.slug,
+                    str(known[other.space_id]),
+                    other.space_id,
+                    other.state,
+                    other.automatic,
+                    covered.rows,
+                    covered.embedded,
+                    covered.pending,
+                    covered.failed,
+                    covered.documents,
+                    covered.missing,
+                    other.indexed,
+                    str(known[of.space_id]),
+                )
+            )
+    return found
+
+
+async def plan(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[BuildPlan]:
+    """Return what `begin` with the same options would build; nothing is changed. Raises as `begin` does."""
+    plans: list[BuildPlan] = []
+    async with resources.database.read() as tx:
+        target = await space_of(tx, options)
+        known = {one.id: one for one in await providers.every_space(tx)}
+        building = {(one.dataset_id, one.space_id) for one in await spaces.others(tx)}
+        for one in await datasets.find(tx, dataset):
+            if one.space_id != target.id and (one.id, target.id) not in building:
+                plans.append(await _planned(resources, one, known[one.space_id], target))
+    return plans
+
+
+async def _planned(resources: Resources, dataset: DatasetRef, former: Space, target: Space) -> BuildPlan:
+    async with resources.database.read() as tx:
+        covered = await spaces.coverage(tx, dataset.id, former.id)
+        documents = await spaces.documents_of(tx, dataset.id)
+    return BuildPlan(dataset.project, dataset.slug, str(former), str(target), covered.rows, documents)

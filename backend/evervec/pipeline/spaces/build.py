@@ -135,9 +135,8 @@ async def fill(
     await activate_complete(resources)
 
 
-async def _open(resources: Resources, only: Sequence[DatasetRef] | None) -> list[tuple[DatasetSpace, DatasetRef]]:
+async def _open(resources: Resources) -> list[tuple[DatasetSpace, DatasetRef]]:
     async with resources.database.read() as tx:
-        wanted = None if only is None else [one.id for one in only]
         live = {one.id: one for one in await datasets.live(tx)}
         return [
             (one, replace(live[one.dataset_id], space_id=one.space_id, provider_id=one.provider_id))

@@ -1,10 +1,11 @@
 """What there is of spaces: all of them, how far the builds are, and what a build would send."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, space_of
 from evervec.store import datasets, providers, spaces
+from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Space
 
@@ -61,13 +62,6 @@ class BuildPlan:
     documents: int
 
 
-@dataclass(frozen=True)
-class BuildPlans:
-    """The plans of several datasets; those that are in the space already have none."""
-
-    plans: list[BuildPlan] = field(default_factory=list)
-
-
 async def listed(resources: Resources) -> list[SpaceStatus]:
     """Return every space, oldest first."""
     async with resources.database.read() as tx:
@@ -121,19 +115,18 @@ async def builds(resources: Resources, *, dataset: str | None = None) -> list[Bu
 
 async def plan(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[BuildPlan]:
     """Return what `begin` with the same options would build; nothing is changed. Raises as `begin` does."""
-    plans: list[BuildPlan] = []
     async with resources.database.read() as tx:
         target = await space_of(tx, options)
         known = {one.id: one for one in await providers.every_space(tx)}
         building = {(one.dataset_id, one.space_id) for one in await spaces.others(tx)}
-        for one in await datasets.find(tx, dataset):
-            if one.space_id != target.id and (one.id, target.id) not in building:
-                plans.append(await _planned(resources, one, known[one.space_id], target))
-    return plans
+        return [
+            await _planned(tx, one, known[one.space_id], target)
+            for one in await datasets.find(tx, dataset)
+            if one.space_id != target.id and (one.id, target.id) not in building
+        ]
 
 
-async def _planned(resources: Resources, dataset: DatasetRef, former: Space, target: Space) -> BuildPlan:
-    async with resources.database.read() as tx:
-        covered = await spaces.coverage(tx, dataset.id, former.id)
-        documents = await spaces.documents_of(tx, dataset.id)
+async def _planned(tx: ReadTx, dataset: DatasetRef, former: Space, target: Space) -> BuildPlan:
+    covered = await spaces.coverage(tx, dataset.id, former.id)
+    documents = await spaces.documents_of(tx, dataset.id)
     return BuildPlan(dataset.project, dataset.slug, str(former), str(target), covered.rows, documents)

@@ -139,7 +139,9 @@ async def use_provider(tx: Tx, dataset_ids: Sequence[UUID], provider_id: UUID | 
 
 # a record for every row that has one in the space that is searched; chunks are made anew
 BEGIN_BUILD = """
-INSERT INTO dataset_spaces (dataset_id, space_id, provider_id, state, automatic) VALUES ($1, $2, $3, 'next', $4)
+INSERT INTO dataset_spaces AS o (dataset_id, space_id, provider_id, state, automatic) VALUES ($1, $2, $3, 'next', $4)
+-- one that was kept for a rollback is whole, or nearly
+ON CONFLICT (dataset_id, space_id) DO UPDATE SET state = 'next', automatic = EXCLUDED.automatic WHERE o.state <> 'dropped'
 """
 DOCUMENTS_DUE = """
 INSERT INTO chunk_work (space_id, document_id)

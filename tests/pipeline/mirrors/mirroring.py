@@ -108,7 +108,9 @@ async def true(resources: Resources, dataset: DatasetRef) -> bool:
     """Whether the mirror in memory is what the database says now."""
     index = resources.mirrors.mirror(dataset).index
     async with resources.database.read() as tx:
-        return index is not None and Digest.of(*index.versions()) == await changes.digest(tx, dataset.id, dataset.space_id)
+        return index is not None and Digest.of(*index.versions()) == await changes.digest(
+            tx, dataset.id, dataset.space_id
+        )
 
 
 async def until_true(resources: Resources, dataset: DatasetRef, seconds: float = 60) -> Mirror:

@@ -11,10 +11,10 @@ import pytest
 
 from evervec.errors import Refused, UnknownDatasetError
 from evervec.pipeline.embedding import providers
-from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
+from evervec.pipeline.spaces.build import fill
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
@@ -171,30 +171,39 @@ async def test_files_of_a_dataset_deleted_while_nobody_followed_are_collected(
         await until(lambda: {path.stem for path in files(two)} == {str(other.id)})
 
 
-async def test_another_model_is_another_mirror(
-    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
-) -> None:
+async def test_another_model_is_another_mirror(resources: Resources, dataset: DatasetRef, wide: FakeProvider) -> None:
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
-        mirror = await until_true(one, dataset)
+        await until_true(one, dataset)
         await providers.add(resources, ProviderDraft("wide", "ollama", base_url=wide.url, model="wider"))
-        await providers.use(resources, "wide", reembed=True)
-        answer = await search(one, TEXTS[3])
-        assert answer.hits == []
-        assert answer.pending_in_scope == len(TEXTS)
-        await embed_dataset(resources, dataset.id)
-        await until_true(one, dataset)
-        assert mirror.index is not None
-        assert mirror.index.snapshot.dimensions == 48
-        answer = await search(one, TEXTS[3])
-        assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("mirror", TEXTS[3], 10)
-        await providers.use(resources, "fake", reembed=True)
-        await embed_dataset(resources, dataset.id)
-        await until_true(one, dataset)
-        answer = await search(one, TEXTS[3])
-        assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("mirror", TEXTS[3], 10)
+        for name, width in (("wide", 48), ("fake", 32)):
+            await providers.use(resources, name, reembed=True)
+            answer = await search(one, TEXTS[3])
+            assert (answer.hits[0].text, answer.pending_in_scope) == (TEXTS[3], 0)
+            await fill(resources)
+            now = await present(resources, dataset)
+            mirror = await until_true(one, now)
+            assert mirror.index is not None and mirror.index.snapshot.dimensions == width
+            answer = await search(one, TEXTS[3])
+            assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("mirror", TEXTS[3], 10)
+            await eventually(lambda now=now: same_file(one, now))  # type: ignore[misc]
     async with process(resources) as two:
         assert (await search(two, TEXTS[3])).engine == "mirror"
+
+
+async def present(resources: Resources, dataset: DatasetRef) -> DatasetRef:
+    """Return the dataset as it is searched now."""
+    async with resources.database.read() as tx:
+        found = await datasets.by_id(tx, dataset.id)
+    assert found is not None
+    return found
+
+
+async def same_file(where: Resources, dataset: DatasetRef) -> bool:
+    """Return whether the file of a dataset is of the space that is searched."""
+    described = where.mirrors.folder.describe(dataset.project_id, dataset.id)
+    mirror = where.mirrors.known((dataset.id, dataset.space_id))
+    return described is not None and mirror is not None and mirror.is_current
 
 
 async def test_searches_during_a_change_of_the_model_never_fail_and_never_lie(
@@ -219,7 +228,8 @@ async def test_searches_during_a_change_of_the_model_never_fail_and_never_lie(
         asking = asyncio.create_task(ask(one))
         for name in ("wide", "fake"):
             await providers.use(resources, name, reembed=True)
-            await embed_dataset(resources, dataset.id)
-            await eventually(lambda: true(one, dataset))
+            await fill(resources)
+            now = await present(resources, dataset)
+            await eventually(lambda now=now: true(one, now))  # type: ignore[misc]
         done.set()
         assert await asking > 2

@@ -211,7 +211,7 @@ async def test_a_backup_restored_under_a_mirror_that_follows_is_noticed(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cluster", "1"), ("database", 1), ("space_id", 99)],
+    [("cluster", "1"), ("database", 1)],
 )
 async def test_a_mirror_of_another_identity_is_set_aside(
     resources: Resources, dataset: DatasetRef, name: str, value: object

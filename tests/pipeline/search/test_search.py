@@ -9,10 +9,11 @@ import pytest
 from evervec.domain.extraction.message import IncomingMessage
 from evervec.errors import Refused, UnknownDatasetError, UnknownRowError
 from evervec.pipeline.embedding import providers
-from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.embedding.embed import embed_dataset, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
 from evervec.pipeline.search.search import duplicates, search, similar
+from evervec.pipeline.upkeep.sweep import fill_spaces
 from evervec.store import datasets, messages
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
@@ -126,11 +127,16 @@ async def test_another_width_is_never_mixed_in(resources: Resources, dataset: Da
     await fill(resources, dataset, ["one", "two"])
     added = await providers.add(resources, ProviderDraft("local", "local"))
     assert not added.space.active
-    with pytest.raises(Refused, match="--reembed"):
+    with pytest.raises(Refused, match="spaces build --provider local"):
         await providers.use(resources, "local")
     used = await providers.use(resources, "local", reembed=True)
     assert used.space.active
-    assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE embedding IS NOT NULL") == 0
-    await embed_dataset(resources, dataset.id)
-    assert await psql.fetchval("SELECT DISTINCT vector_dims(embedding) FROM embeddings") == 256
+    # the former space is searched until the new one is whole
+    assert (await search(resources, "one", k=1)).hits[0].text == "one"
+    await fill_spaces(resources, never)
+    assert await psql.fetchval("SELECT embedding_status FROM embedding_status LIMIT 1") == "READY"
+    found = (
+        "SELECT DISTINCT vector_dims(e.embedding) FROM embeddings e JOIN datasets d USING (space_id) WHERE d.id = $1"
+    )
+    assert await psql.fetchval(found, dataset.id) == 256
     assert (await search(resources, "one", k=1)).hits[0].text == "one"

@@ -29,7 +29,9 @@ TEXT = "# Pages\n\nOne page about rivers.\n\n## Lakes\n\nAnother about lakes and
 async def wide(resources: Resources) -> AsyncIterator[FakeProvider]:
     """Serve a second model, of another width, and add it as provider `wide`."""
     async with FakeProvider(dims=WIDE) as fake:
-        await providers.add(resources, ProviderDraft("wide", "ollama", base_url=fake.url, model="wider"), activate=False)
+        await providers.add(
+            resources, ProviderDraft("wide", "ollama", base_url=fake.url, model="wider"), activate=False
+        )
         yield fake
 
 

@@ -124,8 +124,8 @@ async def test_a_holder_that_died_is_not_waited_for_longer_than_it_counts_as_ali
     await embedded(resources, psql, dataset, *TEXTS)
     me = resources.mirrors.holder
     await psql.execute(
-        "INSERT INTO mirrors (holder, dataset_id, host, folder, pid, state, seen_at) "
-        "VALUES (gen_random_uuid(), $1, $2, $3, 1, 'ready', now() - interval '13.5 seconds')",
+        "INSERT INTO mirrors (holder, dataset_id, space_id, host, folder, pid, state, seen_at) "
+        "SELECT gen_random_uuid(), d.id, d.space_id, $2, $3, 1, 'ready', now() - interval '13.5 seconds' FROM datasets d WHERE d.id = $1",
         dataset.id,
         me.host,
         me.folder,

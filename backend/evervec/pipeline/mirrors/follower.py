@@ -153,8 +153,7 @@ class Follower:
         async with self._database.read() as tx:
             live = {(one.id, one.space_id): one for one in await datasets.live(tx)}
             others = await self._other_spaces(tx, live.values())
-            first_one = next(iter(live), None)
-            feed = None if first_one is None else await changes.feed_state(tx, *first_one)
+            feed = await changes.feed_state(tx, UUID(int=0), await spaces.default(tx))
         for mirror in [m for m in self._mirrors.all() if m.key not in live and m.key not in others]:
             await self._mirrors.remove_files(self._mirrors.forget(mirror.key))
         if feed is None:

@@ -61,7 +61,8 @@ async def begin(resources: Resources, options: BuildOptions, *, dataset: str | N
         building = {one.dataset_id: one for one in there.values() if one.state == spaces.NEXT}
         begun = []
         for one in scope:
-            if one.space_id == chosen.space.id or (one.id, chosen.space.id) in there:
+            known = there.get((one.id, chosen.space.id))
+            if one.space_id == chosen.space.id or (known is not None and known.state == spaces.NEXT):
                 continue
             if one.id in building:
                 other = await providers.space(tx, building[one.id].space_id)

@@ -16,6 +16,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces.build import fill
 from evervec.store import datasets
+from evervec.store import providers as providers_store
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
@@ -200,10 +201,11 @@ async def present(resources: Resources, dataset: DatasetRef) -> DatasetRef:
 
 
 async def same_file(where: Resources, dataset: DatasetRef) -> bool:
-    """Return whether the file of a dataset is of the space that is searched."""
+    """Return whether the file of a dataset is of the width that is searched."""
+    async with where.database.read() as tx:
+        space = await providers_store.space(tx, dataset.space_id)
     described = where.mirrors.folder.describe(dataset.project_id, dataset.id)
-    mirror = where.mirrors.known((dataset.id, dataset.space_id))
-    return described is not None and mirror is not None and mirror.is_current
+    return described is not None and described["dimensions"] == space.dimensions
 
 
 async def test_searches_during_a_change_of_the_model_never_fail_and_never_lie(

@@ -178,22 +178,23 @@ class MirrorFolder:
             _replace(paths.manifest, paths, manifest.encode(Manifest(project_id, dataset_id, relabelled)))
             self._remember(paths, PublishedState(relabelled, relabelled.number))
 
-    def take_over(self, project_id: UUID, dataset_id: UUID, other: "MirrorFolder") -> None:
+    def take_over(self, project_id: UUID, dataset_id: UUID, other: "MirrorFolder") -> bool:
         """Publish the file that another folder on the same disk has of a dataset, and remove it there.
 
-        Raises `MirrorBusyError` while another process publishes, `MirrorFolderError` as `save` does. Nothing happens if there
-        is no file.
+        Return whether there was one. Raises `MirrorBusyError` while another process publishes, `MirrorFolderError` as `save`
+        does.
         """
         source, paths = (MirrorPaths(one.faiss_dir, project_id, dataset_id) for one in (other, self))
         moved = other._peek(project_id, dataset_id)
         if moved is None:
-            return
+            return False
         with _writing(paths.folder), lock.exclusive(source.lock, self.wait_seconds):
             paths.folder.mkdir(parents=True, exist_ok=True)
             with lock.exclusive(paths.lock, self.wait_seconds):
                 self._remember(paths, self._published_or_quarantine(paths))
                 self._publish(paths, source.bin, moved)
         other.remove(project_id, dataset_id)
+        return True
 
     def _published_or_quarantine(self, paths: MirrorPaths) -> PublishedState:
         try:

@@ -161,7 +161,8 @@ class Follower:
         for key, dataset in (live | others).items():
             mirror = self._mirrors.mirror(dataset, current=key in live)
             folder = self._mirrors.folder_of(None if key in live else dataset.space_id)
-            await mirror.turn(current=key in live, folder=folder)
+            if not await mirror.turn(current=key in live, folder=folder) and mirror.index is not None:
+                self._in_background(mirror, "build", mirror.rebuild("its space is searched now, and it has no file"))
         if self._is_due("collect", self._settings.mirror_check_seconds):
             await self._collect(live.values(), others.values(), feed.identity)
         # every mirror is checked once, also one that was built before this process began to follow

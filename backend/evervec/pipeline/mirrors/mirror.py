@@ -249,14 +249,18 @@ class Mirror:
         """Return the dataset and the space."""
         return self.dataset.id, self.dataset.space_id
 
-    async def turn(self, *, current: bool, folder: MirrorFolder) -> None:
-        """Publish the file where a mirror of the space that is searched, or of another one, is looked for."""
-        if self.is_current != current:
-            self.is_current = current
-            if current:
-                await self.file.move_to(folder)
-            else:
-                self.file = PublishedFile(folder, self._executors, self.dataset)
+    async def turn(self, *, current: bool, folder: MirrorFolder) -> bool:
+        """Publish the file where a mirror of the space that is searched, or of another one, is looked for.
+
+        Return whether there is such a file, or none is needed.
+        """
+        if self.is_current == current:
+            return True
+        self.is_current = current
+        if current:
+            return await self.file.move_to(folder)
+        self.file = PublishedFile(folder, self._executors, self.dataset)
+        return True
 
     def _set_state(self, state: str, reason: str = "") -> None:
         self.state, self.reason = state, reason

@@ -52,15 +52,16 @@ class PublishedFile:
             self._in_memory_only(error)
         return segment
 
-    async def move_to(self, folder: MirrorFolder) -> None:
-        """Publish the file in another folder from now on: the space is the one that is searched now, or is it no more."""
+    async def move_to(self, folder: MirrorFolder) -> bool:
+        """Publish the file in another folder from now on, that of the spaces that are searched; return whether there was one."""
         former, self._folder = self._folder, folder
         try:
-            await self._executors.quick(folder.take_over, *self._place, former)
+            return await self._executors.quick(folder.take_over, *self._place, former)
         except MirrorBusyError as error:  # another process does the same
             logger.info("mirror file not moved", dataset=self._name, reason=str(error))
         except MirrorFolderError as error:
             self._in_memory_only(error)
+        return True
 
     async def relabel(self, carried: CarriedOver) -> None:
         """Publish the file as one of the history that its mirror was carried over into: the next start compares nothing."""

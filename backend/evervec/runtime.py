@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
+from evervec.pipeline.budget import questions
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.embedding import providers
@@ -105,6 +106,7 @@ async def open_runtime(
         others = OtherDatabases(settings.connect_seconds, settings.sweep_seconds)
         closing.push_async_callback(others.aclose)
         resources = Resources(settings, database, broker, doorbell, clients, mirrors, others)
+        closing.push_async_callback(questions.write, resources)
         await (providers.ensure_default if default_provider else providers.build_indexes)(resources)
         yield Runtime(settings, stack, resources)
 

@@ -64,6 +64,11 @@ COMMANDS: Final = {
         CARE,
         "List the index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
     ),
+    "spend": Listed(
+        "evervec.cli.commands.spend:spend",
+        CARE,
+        "Show what was sent to providers, what it cost, and what was saved: by day, dataset, provider and reason.",
+    ),
     "backfill": Listed(
         "evervec.cli.commands.backfill:backfill",
         CARE,

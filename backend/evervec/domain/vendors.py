@@ -14,6 +14,7 @@ class Vendor:
     `model` is an example of a model that embeds (of "local" the only one). `batch`: it has a batch API. `extracts`: its chat models (or rules)
     score and extract. `describes_media`: its chat models describe pictures and sounds in batch jobs. `several_widths`:
     some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `free`: it runs in this process, where no token costs anything.
+    `price_list`: what the price list `genai-prices` calls it.
     """
 
     type: str
@@ -24,16 +25,29 @@ class Vendor:
     batch: bool = False
     extracts: bool = False
     describes_media: bool = False
+    price_list: str | None = None
 
 
 LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
 ONNX: Final = Vendor("onnx", "minilm", free=True)
 OLLAMA: Final = Vendor("ollama", "nomic-embed-text", extracts=True)
 GEMINI: Final = Vendor(
-    "gemini", "gemini-embedding-001", needs_key=True, several_widths=True, batch=True, describes_media=True
+    "gemini",
+    "gemini-embedding-001",
+    needs_key=True,
+    several_widths=True,
+    batch=True,
+    describes_media=True,
+    price_list="google",
 )
 OPENAI: Final = Vendor(
-    "openai", "text-embedding-3-small", needs_key=True, several_widths=True, batch=True, describes_media=True
+    "openai",
+    "text-embedding-3-small",
+    needs_key=True,
+    several_widths=True,
+    batch=True,
+    describes_media=True,
+    price_list="openai",
 )
 
 VENDORS: Final = (LOCAL, ONNX, OLLAMA, GEMINI, OPENAI)

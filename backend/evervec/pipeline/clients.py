@@ -126,4 +126,4 @@ class ProviderClients:
 def _connection_part(provider: Provider) -> Provider:
     """Return a provider with the fields that no client depends on cleared: its breaker, its chunk settings, its price."""
     space = replace(provider.space, active=False, template="", chunk_tokens=0, text_tokens=None)
-    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None)
+    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None, listed_usd=None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from evervec.domain.endpoint import endpoint_digest
+from evervec.domain.spending import Tally
 from evervec.errors import Refused
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
@@ -38,6 +39,8 @@ class Resources:
     mirrors: Mirrors
     others: OtherDatabases = field(default_factory=OtherDatabases)
     """Databases of attached tables that are not ours."""
+    questions: Tally = field(default_factory=Tally)
+    """What questions took that is not in the ledger yet."""
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
     """Limits the running index runs, each of which reads, chunks and embeds at the same time."""
 

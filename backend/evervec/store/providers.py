@@ -43,7 +43,8 @@ class Provider:
     """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
     `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
-    `refused_options` and `request_texts` were learned from the server.
+    `refused_options` and `request_texts` were learned from the server. `listed_usd` is what a price list says of a million
+    tokens; `usd_per_million_tokens` is the operator's own word.
     """
 
     id: UUID
@@ -56,6 +57,7 @@ class Provider:
     space: Space
     usd_per_million_tokens: float | None
     dimensions: int | None
+    listed_usd: float | None
     encoder: EncoderOptions
     endpoint: bytes
     refused_options: Sequence[str]
@@ -86,7 +88,7 @@ class ProviderDraft:
 
 SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.encoder, p.endpoint, p.refused_options, p.request_texts,
+       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.endpoint, p.refused_options, p.request_texts,
        coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
        b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
@@ -200,6 +202,11 @@ async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
         CHUNK_TOKENS,
     )
     return space_id
+
+
+async def set_listed_price(tx: Tx, provider_id: UUID, usd: float | None) -> None:
+    """Save what a price list says of a million tokens."""
+    await tx.execute("UPDATE llm_providers SET listed_usd = $2 WHERE id = $1", provider_id, usd)
 
 
 async def remove(tx: Tx, name: str) -> None:

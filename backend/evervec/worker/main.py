@@ -7,6 +7,7 @@ from uuid import UUID
 from evervec import log
 from evervec.errors import EvervecError
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
+from evervec.pipeline.budget import prices
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.rung_datasets import RungDatasets
@@ -23,6 +24,7 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     attach(runtime.broker, runtime.resources)
     settings = runtime.settings
     runtime.resources.others.listen()
+    await prices.refresh(runtime.resources.database)
     wakes = [asyncio.Event() for _ in SWEEP_STAGES]
     async with asyncio.TaskGroup() as group:
         # one task a stage, so that a slow chat model does not delay embedding

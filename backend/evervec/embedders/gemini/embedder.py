@@ -14,6 +14,7 @@ from google.genai import types
 from google.genai.client import DebugConfig
 from pydantic import BaseModel
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
@@ -33,6 +34,7 @@ class _Embedding(BaseModel):
 
 class _Answer(BaseModel):
     embeddings: list[_Embedding]
+    usageMetadata: Any = None  # noqa: N815  # the API's own word
 
 
 class _CheckedClient(GeminiClient):
@@ -41,7 +43,8 @@ class _CheckedClient(GeminiClient):
     async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
         """Do what `GeminiClient.request` does; raise `BadResponseError` for an answer of another shape."""
         response = await super().request(method, url, **how)
-        read_strictly(_Answer, response.content, self.provider)
+        told = read_strictly(_Answer, response.content, self.provider).usageMetadata
+        usage.tell(told.get("promptTokenCount") if isinstance(told, dict) else None)
         return response
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
@@ -47,6 +48,7 @@ class OllamaEmbedder(RemoteEmbedder):
             answer = await self._client.embed(model=self._model, input=list(texts), truncate=False)
         except UnicodeEncodeError:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
+        usage.tell(answer.prompt_eval_count)
         return as_array(answer.embeddings, self._name)
 
     async def probe(self) -> ModelProbe:

@@ -1,11 +1,12 @@
 """The embedder that asks OpenAI, or a compatible server, many texts in one request; knows no other provider."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from openai import omit
 from pydantic import BaseModel
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
@@ -32,6 +33,7 @@ class EmbeddingsAnswer(BaseModel):
     """The part of an answer to `POST /v1/embeddings` that is read."""
 
     data: list[IndexedVector]
+    usage: Any = None
 
 
 class OpenAIEmbedder(RemoteEmbedder):
@@ -73,6 +75,7 @@ class OpenAIEmbedder(RemoteEmbedder):
             encoding_format="float",  # the library would ask for base64, which not every server can
         )
         answer = await self._client.ask(call, EmbeddingsAnswer)
+        usage.tell(answer.usage.get("prompt_tokens") if isinstance(answer.usage, dict) else None)
         return as_array(self._in_order(answer.data, len(texts)), self._name)
 
     async def probe(self) -> ModelProbe:

@@ -1,26 +1,34 @@
 """Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import NoReturn
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
+from evervec.domain.spending import Reason
+from evervec.domain.text import estimate_tokens
 from evervec.domain.vectors import check_distinct, check_vectors
+from evervec.domain.vendors import FREE_TYPES
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError, TransientError
+from evervec.pipeline.budget.meter import Load, Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
+from evervec.store.database.session import Tx
 from evervec.store.embeddings import rows, vectors
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
 
 HEALTH_TEXTS = ("Every row embedded.", "A provider that embeds two sentences works.")
 """The health probe: a provider that embeds these works, so a failure is about the texts that were sent."""
+
+HEALTH_LOAD: Mapping[UUID | None, Load] = {None: Load(len(HEALTH_TEXTS), sum(map(estimate_tokens, HEALTH_TEXTS)))}
 
 TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError, TransientError)
 """Errors that a single text of a request may have caused: a text can end a model's process, which looks like an outage."""
@@ -59,13 +67,18 @@ class ProviderPaused(Exception):
 class ClaimedRows:
     """The rows of one claim. Whatever happens to them, their lease ends with the work."""
 
-    def __init__(self, resources: Resources, provider: Provider, sent: Sent | None = None) -> None:
+    def __init__(
+        self, resources: Resources, provider: Provider, sent: Sent | None = None, *, reason: Reason = Reason.LIVE
+    ) -> None:
         self.database = resources.database
         self.doorbell = resources.doorbell
         self.provider = provider
         self.embedder: Embedder = resources.clients.embedder(provider)
         self.lease = Lease(resources.database, rows, resources.settings.lease_seconds)
         self.counts = EmbedCounts()
+        self.meter = Meter(resources.database, provider, reason)
+        self._tokens: dict[bytes, int] = {}
+        """By content hash, the tokens of texts that were counted."""
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
         """By vector id, the rows that are neither written nor failed yet."""
@@ -97,6 +110,7 @@ class ClaimedRows:
             return
         self.unfinished.update((row.vector_id, row) for row in claimed)
         reused = await self.database.with_retries(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
+        self._count_reused([row for row in claimed if row.vector_id in reused])
         await self._finish(reused)
         self.counts.reused = len(reused)
         try:
@@ -104,6 +118,8 @@ class ClaimedRows:
                 await self._embed(request)
         except ProviderPaused:
             self.counts.skipped = len(self.unfinished)
+        finally:
+            await self.meter.flush()
 
     def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Pack unique texts into requests: each element of a request is all the rows of one text."""
@@ -113,15 +129,32 @@ class ClaimedRows:
         groups = list(by_text.values())
         suspects = [[group] for group in groups if _is_suspect(group)]
         others = [group for group in groups if not _is_suspect(group)]
-        sizes = self._sizes([group[0].text for group in others])
+        sizes = self._sizes([group[0] for group in others])
         packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
         return packed + suspects
 
-    def _sizes(self, texts: Sequence[str]) -> list[int]:
-        # exact tokens take a local tokenizer half as long as the embedding itself
-        if self.embedder.limits.tokens is None:
-            return [len(text) for text in texts]
-        return self.embedder.count_tokens(texts)
+    def _sizes(self, texts: Sequence[ClaimedRow]) -> list[int]:
+        # exact tokens take a local tokenizer half as long as the embedding itself, which counts them anyway
+        if self._counts_itself:
+            return [len(row.text) for row in texts]
+        sizes = self.embedder.count_tokens([row.text for row in texts])
+        self._tokens.update((row.content_hash, size) for row, size in zip(texts, sizes, strict=True))
+        return sizes
+
+    @property
+    def _counts_itself(self) -> bool:
+        """Whether the model is free, takes texts of any length and tells what it counted."""
+        free = self.provider.type in FREE_TYPES and self.embedder.limits.tokens is None
+        return free and self.provider.space.text_tokens is None
+
+    def _size(self, row: ClaimedRow) -> int:
+        return self._tokens.get(row.content_hash) or estimate_tokens(row.text)
+
+    def _count_reused(self, reused: Sequence[ClaimedRow]) -> None:
+        sizes: dict[UUID, list[int]] = {}
+        for row in reused:
+            sizes.setdefault(row.dataset_id, []).append(self._size(row))
+        self.meter.reused(sizes)
 
     async def _embed(self, request: list[list[ClaimedRow]]) -> None:
         """Embed the texts of one request; a text that the provider does not take is found, and the others are embedded."""
@@ -134,7 +167,7 @@ class ClaimedRows:
     async def _send(self, request: list[list[ClaimedRow]]) -> ProviderError | None:
         """Send one request and write its vectors. Return the error that one of its texts may have caused, else None."""
         try:
-            answer = await self._request([group[0].text for group in request])
+            answer = await self._request([group[0].text for group in request], self._loads(request))
             self._count_sent(request)
             valid = self._validate(answer, len(request))
         except TEXT_ERRORS as error:
@@ -147,9 +180,20 @@ class ClaimedRows:
             await self._fail(group, BadResponseError(self.provider.name, "the vector is not finite, or zero"))
         return None
 
-    async def _request(self, texts: Sequence[str]) -> Vectors:
+    async def _request(
+        self, texts: Sequence[str], loads: Mapping[UUID | None, Load], *, reason: Reason | None = None
+    ) -> Vectors:
         """Ask the provider. Every request of this claim goes through here, also those that probe."""
-        return await self.embedder.embed(texts)
+        return await self.meter.send(lambda: self.embedder.embed(texts), loads, reason=reason)
+
+    def _loads(self, request: list[list[ClaimedRow]]) -> dict[UUID | None, Load]:
+        """Return the texts and tokens of a request by dataset; where the model counts itself, their characters are weights."""
+        loads: dict[UUID | None, Load] = {}
+        for group in request:
+            load = loads.setdefault(group[0].dataset_id, Load())
+            load.texts += 1
+            load.tokens += len(group[0].text) if self._counts_itself else self._size(group[0])
+        return loads
 
     async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> list[list[ClaimedRow]]:
         """Find the text that caused an error by halving, and count a failure against it; return what is still unsent.
@@ -187,9 +231,15 @@ class ClaimedRows:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        written = await self.database.with_retries(
-            lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
-        )
+        self._count_reused([row for group in groups for row in group[1:]])
+
+        async def save(tx: Tx) -> set[int]:
+            saved = await vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
+            await self.meter.write(tx)
+            return saved
+
+        written = await self.database.with_retries(save)
+        self.meter.written()
         await self._breaker.succeed()
         await self._finish(written)
 
@@ -217,7 +267,9 @@ class ClaimedRows:
         if self._found_healthy:
             return
         try:
-            healthy = self._validate(await self._request(HEALTH_TEXTS), len(HEALTH_TEXTS)).all()
+            healthy = self._validate(
+                await self._request(HEALTH_TEXTS, HEALTH_LOAD, reason=Reason.PROBE), len(HEALTH_TEXTS)
+            ).all()
         except ProviderError as problem:
             await self._pause(problem)
         if not healthy:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 from uuid import UUID
 
+from evervec.domain.spending import Reason
 from evervec.errors import SpaceMismatchError
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
@@ -40,6 +41,7 @@ async def embed_rows(
     provider_id: UUID | None = None,
     *,
     sent: Sent | None = None,
+    reason: Reason = Reason.LIVE,
 ) -> EmbedCounts:
     """Embed the given rows of a kind, as an `embed_*_batch_task` asks for.
 
@@ -60,7 +62,7 @@ async def embed_rows(
                 left.extend(set(part) - {row.row_id for row in claimed})
                 return claimed
 
-            total.add(await _embed_claim(resources, provider_id, claim, sent))
+            total.add(await _embed_claim(resources, provider_id, claim, sent, reason))
         return total
 
     size = resources.settings.embed_batch
@@ -83,6 +85,7 @@ async def embed_dataset(
     until: Until = never,
     progress: Progress | None = None,
     sent: Sent | None = None,
+    reason: Reason = Reason.LIVE,
 ) -> EmbedCounts:
     """Embed the pending rows of a dataset until none is free to claim, or until `until`, asked before each claim, holds.
 
@@ -99,7 +102,7 @@ async def embed_dataset(
     async def loop() -> EmbedCounts:
         total = EmbedCounts()
         while not until():
-            counts = await _embed_claim(resources, provider_id, claim, sent)
+            counts = await _embed_claim(resources, provider_id, claim, sent, reason)
             if counts == EmbedCounts():
                 break
             total.add(counts)
@@ -127,13 +130,15 @@ async def _two_at_once(loop: Callable[[], Awaitable[EmbedCounts]]) -> EmbedCount
     return total
 
 
-async def _embed_claim(resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None) -> EmbedCounts:
+async def _embed_claim(
+    resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None, reason: Reason
+) -> EmbedCounts:
     """Claim rows once and embed them."""
     provider = await resources.provider(provider_id)
     if not provider.space.active:
         active = await resources.provider()
         raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
-    claimed = ClaimedRows(resources, provider, sent)
+    claimed = ClaimedRows(resources, provider, sent, reason=reason)
     async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
         if may_claim:
             await claimed.embed(await claim(claimed.lease))

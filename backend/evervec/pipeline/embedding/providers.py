@@ -12,6 +12,7 @@ from evervec.domain.vectors import check_vectors
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, ONNX, TYPES, require_batch
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import PoolerError, Refused
+from evervec.pipeline.budget import prices
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
@@ -98,9 +99,11 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
     async with resources.database.transaction() as tx:
         added = await providers.add(tx, draft, probe, api_key_encrypted=sealed, endpoint=endpoint)
         drops_nothing = added.space.active or not await providers.embedded_rows(tx)
+    await prices.refresh(resources.database)
     if activate and drops_nothing:
         return await use(resources, added.name)
-    return added
+    async with resources.database.read() as tx:
+        return await providers.by_id(tx, added.id)
 
 
 def _price(draft: ProviderDraft) -> float | None:

@@ -8,7 +8,9 @@ from functools import partial
 from time import perf_counter
 
 from evervec.domain.documents.document import ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.spending import cost
 from evervec.errors import EmptySourceError
+from evervec.pipeline.budget import prices
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
@@ -255,10 +257,8 @@ class Indexing:
         self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens
 
     def _price(self) -> None:
-        price, counts = self._chunker.provider.usd_per_million_tokens, self._run.counts
-        if price is not None:
-            self._run.cost_usd = counts.tokens * price / 1_000_000
-            self._run.full_cost_usd = counts.full_tokens * price / 1_000_000
+        price, counts = prices.of_embedding(self._chunker.provider), self._run.counts
+        self._run.cost_usd, self._run.full_cost_usd = cost(counts.tokens, price), cost(counts.full_tokens, price)
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.store import datasets
@@ -40,7 +41,7 @@ async def compare(
 ) -> EngineComparison:
     """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     provider = await resources.provider()
-    query = (await resources.clients.embedder(provider).embed_query(text))[0]
+    query = (await questions.embed(resources, provider, text))[0]
     async with resources.database.read() as tx:
         scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset), everywhere=dataset is None)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
 from evervec.errors import Refused, UnknownRowError
+from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
 from evervec.store import datasets, monitor
@@ -81,7 +82,8 @@ async def search(
     provider = await resources.provider()
     if min_watermark is not None:
         await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
-    answer = await resources.clients.embedder(provider).embed_query(text)
+    only = scope.dataset_ids[0] if scope.dataset_ids and len(scope.dataset_ids) == 1 else None
+    answer = await questions.embed(resources, provider, text, dataset_id=only)
     check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
     return await _nearest(resources, answer[0], scope, k, engine, started, min_watermark, provider.space.id)
 
@@ -139,7 +141,7 @@ async def duplicates(
 async def plan(resources: Resources, text: str, kind: str) -> str:
     """Return PostgreSQL's plan for a search of one kind, which names its HNSW index."""
     provider = await resources.provider()
-    answer = await resources.clients.embedder(provider).embed_query(text)
+    answer = await questions.embed(resources, provider, text)
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
         return await vectors.explain(tx, BY_NAME[kind], answer[0], k=10)

@@ -7,6 +7,7 @@ from evervec.domain.attachment import Key
 from evervec.errors import EvervecError
 from evervec.pipeline.attached import report
 from evervec.pipeline.attached.report import AttachmentReport
+from evervec.pipeline.budget import prices
 from evervec.pipeline.embedding.failures import ATTACHED
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import mirrors
@@ -188,7 +189,7 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         template=provider.space.template,
         chunk_tokens=provider.space.chunk_tokens,
         text_tokens=provider.space.text_tokens,
-        usd_per_million_tokens=provider.usd_per_million_tokens,
+        usd_per_million_tokens=prices.of_embedding(provider),
         active=provider.space.active,
         paused_seconds=round(provider.breaker.seconds, 1),
         reason=provider.breaker.error if provider.breaker.is_open else None,

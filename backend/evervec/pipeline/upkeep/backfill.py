@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from evervec.domain.spending import Reason
 from evervec.errors import Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
@@ -94,7 +95,10 @@ async def run(
             await batch_queue.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
     number = BY_NAME[kind].kind if kind else None
     for one in await _smallest_first(resources, dataset):
-        total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
+        embedded = await embed_dataset(
+            resources, one.id, kind=number, batch=batch, progress=progress, reason=Reason.BACKFILL
+        )
+        total.add(embedded)
     left = await plan(resources, dataset=dataset, kind=kind)
     return BackfillReport(
         left.pending,

@@ -13,6 +13,7 @@ from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
 from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider, ProviderBreaker, SpaceProbe
 from evervec.store.schema.models.repairs import TriggerRepair
+from evervec.store.schema.models.spend import Spend
 
 __all__ = [
     "Atom",
@@ -41,6 +42,7 @@ __all__ = [
     "ProviderBreaker",
     "RecallCheck",
     "SpaceProbe",
+    "Spend",
     "Topic",
     "TriggerRepair",
     "VectorTombstone",

@@ -64,6 +64,7 @@ class LlmProvider(Model, table=True):
     `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens"}`, or none of it. Learned from the
     server: `refused_options`, the options of a request that it refuses, and `request_texts`, the most texts that it takes
     in one. `checked_at` is the time of the last health check.
+    `listed_usd` is what a price list says of a million tokens, `usd_per_million_tokens` the operator's own word.
     """
 
     __tablename__ = "llm_providers"
@@ -86,6 +87,7 @@ class LlmProvider(Model, table=True):
     used_at: datetime = filled_time()
     usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
     dimensions: int | None = optional(Integer)
+    listed_usd: float | None = optional(pg.DOUBLE_PRECISION)
     encoder: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
     endpoint: bytes = column(LargeBinary, server_default=text("uuid_send(gen_random_uuid())"))
     refused_options: list[str] = column(pg.ARRAY(Text), server_default=text("'{}'"))

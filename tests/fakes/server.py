@@ -10,7 +10,7 @@ from typing import Any, Self
 import orjson
 from aiohttp import web
 
-from tests.fakes import gemini, ollama, openai, wire
+from tests.fakes import compatible, gemini, ollama, openai, wire
 from tests.fakes.batches import Batches
 from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule, same_endpoint
 from tests.fakes.request_log import Request, count_texts
@@ -20,7 +20,7 @@ class FakeProvider:
     """`async with FakeProvider(dims=64) as fake:` serves at `fake.url` until the block ends.
 
     The path says which protocol answers: `/v1/...` is OpenAI, `/v1beta/...` with its `/upload` and `/download` is the
-    Gemini Developer API, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
+    Gemini Developer API, `/vllm/…` and so on the servers of compatible.py, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
     single models another width than `dims`; those in `unbatched` have no batch. With `api_key`, requests must carry
     it. `context_tokens` (4 characters a token) is what Ollama refuses texts above, and what Gemini's models tell.
     """
@@ -105,6 +105,8 @@ class FakeProvider:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith(gemini.PREFIXES):
             return await wire.converse(self, request, gemini.Gemini())
+        if server := compatible.server_of(request.path):
+            return await wire.converse(self, request, compatible.Compatible(server))
         if request.path.startswith(openai.PREFIX):
             return await wire.converse(self, request, openai.OpenAI())
         return await ollama.answer(self, request)

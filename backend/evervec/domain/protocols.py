@@ -26,10 +26,14 @@ class EmbedLimits:
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so."""
+    """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so.
+
+    `refused_options` are options of a request that the server refuses, so that they are not sent.
+    """
 
     dimensions: int
     text_tokens: int | None = None
+    refused_options: tuple[str, ...] = ()
 
 
 class Embedder(Protocol):

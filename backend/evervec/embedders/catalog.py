@@ -3,6 +3,8 @@
 A vendor's library is imported where its client is opened: nobody waits for the others.
 """
 
+from collections.abc import Sequence
+
 from evervec.domain.batch import BatchClient
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import Embedder
@@ -23,10 +25,13 @@ def open_embedder(
     name: str,
     dimensions: int | None = None,
     encoder: EncoderOptions | None = None,
+    refused_options: Sequence[str] = (),
+    request_texts: int | None = None,
 ) -> Embedder:
     """Return the embedder of one provider record; `dimensions` are asked of the model, None takes its own width.
 
-    `encoder` says how a model in a folder is run.
+    `encoder` says how a model in a folder is run. `refused_options` of a request are not sent, and `request_texts` is the
+    most that the server takes in one. Only an OpenAI-compatible server of one's own needs no key.
     Raise `ConfigError` for a record that can not work.
     """
     if encoder is not None and encoder.given() and type != ONNX.type:
@@ -58,8 +63,15 @@ def open_embedder(
             with extra(OPENAI.type, f"A provider of type {OPENAI.type}"):
                 from evervec.embedders.openai.embedder import OpenAIEmbedder
 
-            model, api_key = _model(name, model, OPENAI), _key(name, api_key)
-            return OpenAIEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
+            return OpenAIEmbedder(
+                _model(name, model, OPENAI),
+                api_key=_key(name, api_key) if base_url is None else api_key,
+                base_url=base_url,
+                name=name,
+                dimensions=dimensions,
+                refused_options=refused_options,
+                request_texts=request_texts,
+            )
         case _:
             raise ConfigError(name, f"{type!r} is not a type of embedder. Known types: {', '.join(TYPES)}.")
 

@@ -76,6 +76,8 @@ class ProviderClients:
             name=provider.name,
             dimensions=provider.dimensions,
             encoder=provider.encoder,
+            refused_options=provider.refused_options,
+            request_texts=provider.request_texts,
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:

@@ -69,7 +69,7 @@ class Provider:
 class ProviderDraft:
     """A provider as it is asked for, before it has answered a probe.
 
-    Without a `model` it gets the default of its type. `dimensions` is the width to ask a model for that has several.
+    Without a `model` it gets the default of its type. `no_key` says that a server of one's own needs none. `dimensions` is the width to ask a model for that has several.
     `template` and `chunk_tokens` belong to the provider's space.
     """
 
@@ -79,6 +79,7 @@ class ProviderDraft:
     model: str | None = None
     chat_model: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    no_key: bool = False
     template: str | None = None
     chunk_tokens: int | None = None
     usd_per_million_tokens: float | None = None
@@ -156,14 +157,14 @@ async def add(
         """
         INSERT INTO llm_providers
             (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
-             endpoint, encoder)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb)
+             endpoint, encoder, refused_options)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
             usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions,
-            endpoint = EXCLUDED.endpoint, refused_options = '{}', request_texts = NULL, checked_at = NULL,
-            encoder = EXCLUDED.encoder
+            endpoint = EXCLUDED.endpoint, refused_options = EXCLUDED.refused_options, request_texts = NULL,
+            checked_at = NULL, encoder = EXCLUDED.encoder
         RETURNING id
         """,
         draft.name,
@@ -177,6 +178,7 @@ async def add(
         draft.dimensions,
         endpoint,
         orjson.dumps(draft.encoder.given()).decode(),
+        list(probe.refused_options),
     )
     await breakers.close(tx, endpoint)
     return await by_id(tx, provider_id)
@@ -219,6 +221,16 @@ async def remove(tx: Tx, name: str) -> None:
 async def use(tx: Tx, provider_id: UUID) -> None:
     """Make a provider the default."""
     await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
+
+
+async def learn_request_texts(tx: Tx, endpoint: bytes, texts: int) -> None:
+    """Keep how many texts a request to an endpoint may have; the smallest number that it told counts."""
+    await tx.execute(
+        "UPDATE llm_providers SET request_texts = least(request_texts, $2) WHERE endpoint = $1 "
+        "AND coalesce(request_texts > $2, true)",
+        endpoint,
+        texts,
+    )
 
 
 async def embedded_rows(tx: ReadTx) -> bool:

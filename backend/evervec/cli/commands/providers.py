@@ -14,6 +14,7 @@ from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
     EXTRACTOR_TYPES,
+    KEYLESS_TYPES,
     LOCAL,
     MEDIA_TYPES,
     OLLAMA,
@@ -57,6 +58,10 @@ Key = Annotated[
         show_envvar=False,
         help=f"Needed by {' and '.join(API_KEY_TYPES)}. Stored encrypted; better given as EVERVEC_PROVIDER_KEY.",
     ),
+]
+NoKey = Annotated[
+    bool,
+    typer.Option("--no-key", metavar="", help=f"{', '.join(KEYLESS_TYPES)}: the server at --base-url asks for no key."),
 ]
 Template = Annotated[
     str | None,
@@ -155,6 +160,7 @@ def add(
     model: Model = None,
     chat_model: ChatModel = None,
     api_key: Key = None,
+    no_key: NoKey = False,
     template: Template = None,
     chunk_tokens: ChunkTokens = None,
     dimensions: Dimensions = None,
@@ -178,7 +184,8 @@ def add(
         base_url=base_url,
         model=model,
         chat_model=chat_model,
-        api_key=api_key,
+        api_key=None if no_key else api_key,
+        no_key=no_key,
         template=None if template is None else template.replace("\\n", "\n"),
         chunk_tokens=chunk_tokens,
         usd_per_million_tokens=price,

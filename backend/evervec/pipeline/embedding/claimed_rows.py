@@ -20,6 +20,7 @@ from evervec.pipeline.budget.meter import Load, Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
+from evervec.store import providers
 from evervec.store.database.session import Tx
 from evervec.store.embeddings import rows, vectors
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
@@ -60,6 +61,14 @@ class EmbedCounts:
         return {"success": self.success, "failed": self.failed, "skipped": self.skipped}
 
 
+class TooManyTextsError(Exception):
+    """The server takes fewer texts in one request, and says how many."""
+
+    def __init__(self, texts: int) -> None:
+        super().__init__(texts)
+        self.texts = texts
+
+
 class ProviderPaused(Exception):
     """The provider serves nobody now; the rows are released as they were."""
 
@@ -84,6 +93,7 @@ class ClaimedRows:
         """By vector id, the rows that are neither written nor failed yet."""
         self._breaker = EndpointBreaker(resources.database, provider, trial_seconds=resources.settings.lease_seconds)
         self._found_healthy = False
+        self._most_texts = self.embedder.limits.texts
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[bool]:
@@ -115,7 +125,7 @@ class ClaimedRows:
         self.counts.reused = len(reused)
         try:
             for request in self._requests([row for row in claimed if row.vector_id not in reused]):
-                await self._embed(request)
+                await self._embed_in_parts(request)
         except ProviderPaused:
             self.counts.skipped = len(self.unfinished)
         finally:
@@ -156,6 +166,19 @@ class ClaimedRows:
             sizes.setdefault(row.dataset_id, []).append(self._size(row))
         self.meter.reused(sizes)
 
+    async def _embed_in_parts(self, request: list[list[ClaimedRow]]) -> None:
+        """Embed the texts of one request, in several where the server says that it takes fewer in one."""
+        left = request
+        while left:
+            part, left = left[: self._most_texts], left[self._most_texts :]
+            try:
+                await self._embed(part)
+            except TooManyTextsError as refused:
+                self._most_texts = refused.texts
+                left = [group for group in part if group[0].vector_id in self.unfinished] + left
+                async with self.database.transaction() as tx:
+                    await providers.learn_request_texts(tx, self.provider.endpoint, refused.texts)
+
     async def _embed(self, request: list[list[ClaimedRow]]) -> None:
         """Embed the texts of one request; a text that the provider does not take is found, and the others are embedded."""
         error = await self._send(request)
@@ -170,6 +193,10 @@ class ClaimedRows:
             answer = await self._request([group[0].text for group in request], self._loads(request))
             self._count_sent(request)
             valid = self._validate(answer, len(request))
+        except TooLargeError as error:
+            if error.texts is not None and error.texts < len(request):
+                raise TooManyTextsError(error.texts) from error
+            return error
         except TEXT_ERRORS as error:
             self._found_healthy = self._found_healthy and not isinstance(error, TransientError)
             return error

@@ -9,9 +9,18 @@ from evervec import log
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.vectors import check_vectors
-from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, ONNX, TYPES, require_batch
+from evervec.domain.vendors import (
+    API_KEY_TYPES,
+    BATCH_TYPES,
+    FREE_TYPES,
+    KEYLESS_TYPES,
+    LOCAL,
+    ONNX,
+    TYPES,
+    require_batch,
+)
 from evervec.embedders.catalog import open_embedder
-from evervec.errors import PoolerError, Refused
+from evervec.errors import ConfigError, PoolerError, Refused
 from evervec.pipeline.budget import prices
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers
@@ -75,6 +84,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         raise Refused(
             reason=f"The address of provider {draft.name!r} is empty. Leave it out for the default address of its type."
         )
+    _require_key(draft)
     Recipe(
         TEMPLATE if draft.template is None else draft.template,
         CHUNK_TOKENS if draft.chunk_tokens is None else draft.chunk_tokens,
@@ -104,6 +114,20 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         return await use(resources, added.name)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, added.id)
+
+
+def _require_key(draft: ProviderDraft) -> None:
+    """Raise `ConfigError` where a key is missing, `Refused` where it is said in vain that none is needed."""
+    if draft.no_key and (draft.api_key is not None or draft.base_url is None):
+        raise Refused(
+            reason="--no-key is for a server of your own: give its address with --base-url, and no key beside it."
+        )
+    if draft.type in API_KEY_TYPES and not draft.api_key and not (draft.no_key and draft.type in KEYLESS_TYPES):
+        raise ConfigError(
+            draft.name,
+            "it needs an API key: set EVERVEC_PROVIDER_KEY and run `evervec providers add` again"
+            + (", with --no-key for a server of your own that asks for none." if draft.type in KEYLESS_TYPES else "."),
+        )
 
 
 def _price(draft: ProviderDraft) -> float | None:

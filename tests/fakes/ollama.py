@@ -88,7 +88,11 @@ async def _good(
             info["fake.embedding_length"] = fake.width(str(asked.get("model")))
             return web.json_response({"model_info": info, "capabilities": ["embedding", "completion"]})
         case "/api/tags":
-            return web.json_response({"models": [{"name": f"{name}:latest", "model": name} for name in MODELS]})
+            known = dict.fromkeys((*MODELS, *fake.digests))
+            listed = [
+                {"name": f"{n}:latest", "model": f"{n}:latest", "digest": fake.digests.get(n, "d1")} for n in known
+            ]
+            return web.json_response({"models": listed})
         case "/api/version":
             return web.json_response({"version": VERSION})
         case "/":
@@ -103,7 +107,9 @@ async def _embed(
     model = str(asked.get("model"))
     if asked.get("input") in ("", None):
         texts = []
-    vectors = expected_vectors(model, [text[: 4 * fake.context_tokens] for text in texts], fake.width(model))
+    vectors = expected_vectors(
+        fake.weights.get(model, model), [text[: 4 * fake.context_tokens] for text in texts], fake.width(model)
+    )
     head = {"model": model, "total_duration": 1_000_000, "load_duration": 1000, "prompt_eval_count": len(texts)}
     body = orjson.dumps(head | {"embeddings": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return await ollama_faults.spoil_vectors(fake, request, fault, vectors, head, body)

@@ -92,7 +92,7 @@ async def embed(call: Call) -> Reply:
     if line.problem:
         code = "max_tokens_per_request" if line.problem.startswith("Requested") else None
         raise refused(400, line.problem, code, param="input")
-    vectors = expected_vectors(model, line.texts, line.dims or call.fake.width(model))
+    vectors = expected_vectors(call.fake.weights.get(model, model), line.texts, line.dims or call.fake.width(model))
     return Reply(openai_lines.embedded(line, model, spoiling.rows(call.fault, vectors)))
 
 

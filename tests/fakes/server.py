@@ -38,6 +38,10 @@ class FakeProvider:
         self.widths = widths or {}
         self.missing: set[str] = set()
         self.unbatched: set[str] = set()
+        self.digests: dict[str, str] = {}
+        """By model, the digest that Ollama tells."""
+        self.weights: dict[str, str] = {}
+        """By model, another one whose vectors it answers with from now on."""
         self.requests: list[Request] = []
         self.faults = FaultQueue()
         self.batches = Batches()

@@ -111,6 +111,7 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
         name for name, found in inspect.getmembers(sweep, inspect.iscoroutinefunction) if name.endswith("_waiting")
     }
     assert {stage.__name__ for stage in sweep.SWEEP_STAGES} == public | {
+        "check_providers",
         "clean_up",
         "follow_elsewhere",
         "follow_tables",

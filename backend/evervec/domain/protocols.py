@@ -83,6 +83,10 @@ class Embedder(Protocol):
         """
         ...
 
+    async def model_digest(self) -> str | None:
+        """Return the digest of the model's weights, where the server tells one."""
+        ...
+
     async def aclose(self) -> None:
         """Release connections; may be called twice."""
         ...

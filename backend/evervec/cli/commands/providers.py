@@ -139,7 +139,11 @@ def _show(one: ProviderStatus) -> None:
     if one.base_url:
         output.echo(f"at {one.base_url}", indent=2)
     if one.reason:
-        output.echo(f"paused for {one.paused_seconds:.0f} s: {one.reason}", style="yellow", indent=2)
+        output.echo(
+            f"stopped: {one.reason}" if one.drifted else f"paused for {one.paused_seconds:.0f} s: {one.reason}",
+            style="yellow",
+            indent=2,
+        )
 
 
 def _one_line(template: str) -> str:
@@ -215,14 +219,24 @@ def _recipe(provider: Provider) -> tuple[object, ...]:
 
 @app.command()
 def test(name: Name, as_json: Json = False) -> None:
-    """Ask a provider for two vectors."""
+    """Ask a provider for two vectors, and whether a known text embeds as it did."""
     probe = call(lambda r: providers.test(r, name))
     if as_json:
         output.document(
-            {"name": name, "holds": True, "dimensions": probe.dimensions, "milliseconds": probe.milliseconds}
+            {
+                "name": name,
+                "holds": not probe.drifted,
+                "dimensions": probe.dimensions,
+                "milliseconds": probe.milliseconds,
+                "similarity": probe.similarity,
+            }
         )
     else:
         output.echo(f"{name} answers: {probe.dimensions} dimensions in {probe.milliseconds} ms")
+        output.echo(f"A known text has a cosine of {probe.similarity} with its vector of the first check.", indent=2)
+    if probe.drifted:
+        output.info("The model does not embed as it did, so nothing is written with it: bring the former model back.")
+        raise typer.Exit(1)
 
 
 @app.command()

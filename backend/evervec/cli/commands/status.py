@@ -103,7 +103,8 @@ def _show_provider(provider: ProviderStatus | None) -> None:
         return
     output.echo(f"Embedding with {provider.name}: {provider.model}, {provider.dimensions} dimensions")
     if provider.reason:
-        output.echo(f"Paused for {provider.paused_seconds:.0f} s: {provider.reason}", style="yellow", indent=2)
+        pause = "Stopped" if provider.drifted else f"Paused for {provider.paused_seconds:.0f} s"
+        output.echo(f"{pause}: {provider.reason}", style="yellow", indent=2)
 
 
 def _show_batches(batches: BatchStatus) -> None:

@@ -68,6 +68,10 @@ class LocalEmbedder:
         """Return the width; a text may be of any length."""
         return ModelProbe(await width_of(self))
 
+    async def model_digest(self) -> str | None:
+        """Return None: the weights come with the installation, which checks their digests."""
+        return None
+
     async def aclose(self) -> None:
         """End the thread; texts already passed to it are finished."""
         self._thread.shutdown(wait=False)

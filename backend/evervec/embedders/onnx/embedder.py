@@ -83,6 +83,10 @@ class OnnxEmbedder:
         """Load the model and return its width and its window. Raise `ConfigError` for one that can not be run."""
         return ModelProbe(await width_of(self), self._limits.text_tokens)
 
+    async def model_digest(self) -> str | None:
+        """Return None: the weights come with the installation, which checks their digests."""
+        return None
+
     async def aclose(self) -> None:
         """Stop what runs after its present step, and end the threads."""
         self._closed.set()

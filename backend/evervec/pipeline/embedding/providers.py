@@ -22,6 +22,7 @@ from evervec.domain.vendors import (
 from evervec.embedders.catalog import open_embedder
 from evervec.errors import ConfigError, PoolerError, Refused
 from evervec.pipeline.budget import prices
+from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers
 from evervec.store.batch import batch_jobs, batch_queue
@@ -34,10 +35,12 @@ logger = log.get("providers")
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """The answer of a provider to two short texts."""
+    """The answer of a provider to two short texts, and whether its model still embeds as it did."""
 
     dimensions: int
     milliseconds: float
+    similarity: float
+    drifted: bool
 
 
 async def ensure_default(resources: Resources) -> None:
@@ -171,7 +174,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:
-    """Ask a provider for two vectors. Raises a `ProviderError`."""
+    """Ask a provider for two vectors, and compare a known text with what it was. Raises a `ProviderError`."""
     async with resources.database.read() as tx:
         chosen = await providers.by_name(tx, name)
     client = resources.clients.open(chosen)
@@ -184,7 +187,9 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
         await client.aclose()
     async with resources.database.transaction() as tx:
         await breakers.close(tx, chosen.endpoint)
-    return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
+    milliseconds = round((perf_counter() - started) * 1000, 1)
+    checked = await health.check(resources, chosen)
+    return ProviderCheck(answer.shape[1], milliseconds, round(checked.similarity, 4), checked.drifted)
 
 
 async def remove(database: Database, name: str) -> None:

@@ -15,6 +15,7 @@ from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.attached import failures
 from evervec.store.batch import batch_queue
+from evervec.store.breakers import DRIFTED
 from evervec.store.database.session import Database
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.rings.doorbell import worker_listens
@@ -60,7 +61,10 @@ class DatasetStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderStatus:
-    """A provider without its key. `paused_seconds` and `reason` tell whether it is backing off, and why."""
+    """A provider without its key.
+
+    `paused_seconds` and `reason` tell whether it is backing off, and why; `drifted` that its model does not embed as it did.
+    """
 
     id: UUID
     name: str
@@ -75,6 +79,7 @@ class ProviderStatus:
     usd_per_million_tokens: float | None
     active: bool
     paused_seconds: float
+    drifted: bool
     reason: str | None
 
 
@@ -192,6 +197,7 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         usd_per_million_tokens=prices.of_embedding(provider),
         active=provider.space.active,
         paused_seconds=round(provider.breaker.seconds, 1),
+        drifted=provider.breaker.code == DRIFTED,
         reason=provider.breaker.error if provider.breaker.is_open else None,
     )
 

@@ -8,6 +8,7 @@ from evervec.pipeline import chunking
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
+from evervec.pipeline.embedding.health import check_providers
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
@@ -77,6 +78,7 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
 Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
 SWEEP_STAGES: tuple[Stage, ...] = (
     repair_triggers,
+    check_providers,
     extract_waiting,
     follow_tables,
     follow_elsewhere,

@@ -11,6 +11,7 @@ import pytest
 
 from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.health import KNOWN_TEXT
 from evervec.pipeline.ingest import telegram
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import overview

@@ -121,6 +121,7 @@ async def _chat(
     content = chat.reply(asked, fault)
     head = {"model": asked.get("model"), "created_at": "2026-01-01T00:00:00Z"}
     last = {"done": True, "done_reason": "stop", "total_duration": 1, "eval_count": len(content)}
+    last["prompt_eval_count"] = sum(len(turn["content"]) for turn in asked.get("messages", []))
     if not asked.get("stream", True):
         return web.json_response(head | {"message": {"role": "assistant", "content": content}} | last)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

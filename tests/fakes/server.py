@@ -21,7 +21,7 @@ class FakeProvider:
 
     The path says which protocol answers: `/v1/...` is OpenAI, `/v1beta/...` with its `/upload` and `/download` is the
     Gemini Developer API, `/vllm/…` and so on the servers of compatible.py, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
-    single models another width than `dims`; those in `unbatched` have no batch. With `api_key`, requests must carry
+    single models another width than `dims`; those in `unbatched` have no batch. OpenAI's chat refuses the options in `chat_refuses`. With `api_key`, requests must carry
     it. `context_tokens` (4 characters a token) is what Ollama refuses texts above, and what Gemini's models tell.
     """
 
@@ -42,6 +42,7 @@ class FakeProvider:
         """By model, the digest that Ollama tells."""
         self.weights: dict[str, str] = {}
         """By model, another one whose vectors it answers with from now on."""
+        self.chat_refuses: set[str] = set()
         self.requests: list[Request] = []
         self.faults = FaultQueue()
         self.batches = Batches()

@@ -86,7 +86,7 @@ def test_every_vendor_that_extracts_has_an_extractor_and_no_other_has() -> None:
     reader = open_embedder(vendors.LOCAL.type, name="reader")
     for vendor in vendors.VENDORS:
         if vendor.extracts:
-            assert open_extractor(vendor.type, model="chat", name="mine", embedder=reader)
+            assert open_extractor(vendor.type, model="chat", api_key="key", name="mine", embedder=reader)
         else:
             with pytest.raises(ConfigError, match=f"Known types: {', '.join(vendors.EXTRACTOR_TYPES)}"):
                 open_extractor(vendor.type, model="chat", name="mine", embedder=reader)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.extraction.knowledge import DatasetKnowledge, Extraction, MessageText, Score
+from evervec.domain.extraction.knowledge import DatasetKnowledge, Extraction, MessageText, Scores
 
 Vectors = NDArray[np.float32]
 
@@ -100,8 +100,8 @@ class Extractor(Protocol):
         """Return the extractor's name in messages, for example `local`."""
         ...
 
-    async def score(self, messages: Sequence[MessageText]) -> list[Score]:
-        """Return one score per message, in the order given. Raises a `ProviderError` subclass."""
+    async def score(self, messages: Sequence[MessageText]) -> Scores:
+        """Return one score per message, in the order given, and the tokens that it took. Raises a `ProviderError` subclass."""
         ...
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:

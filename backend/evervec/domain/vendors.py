@@ -38,6 +38,7 @@ GEMINI: Final = Vendor(
     needs_key=True,
     several_widths=True,
     batch=True,
+    extracts=True,
     describes_media=True,
     price_list="google",
 )
@@ -48,6 +49,7 @@ OPENAI: Final = Vendor(
     compatible=True,
     several_widths=True,
     batch=True,
+    extracts=True,
     describes_media=True,
     price_list="openai",
 )

@@ -81,7 +81,7 @@ class ProviderClients:
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:
-        chats = provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
+        chats = provider.extracts and provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
         return open_extractor(
             provider.type if chats else LOCAL.type,
             base_url=provider.base_url,

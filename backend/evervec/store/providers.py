@@ -43,7 +43,7 @@ class Provider:
     """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
     `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
-    `refused_options` and `request_texts` were learned from the server. `listed_usd` is what a price list says of a million
+    `extracts` is whether its chat model, if it has one, scores and extracts. `refused_options` and `request_texts` were learned from the server. `listed_usd` is what a price list says of a million
     tokens; `usd_per_million_tokens` is the operator's own word.
     """
 
@@ -59,6 +59,7 @@ class Provider:
     dimensions: int | None
     listed_usd: float | None
     encoder: EncoderOptions
+    extracts: bool
     endpoint: bytes
     refused_options: Sequence[str]
     request_texts: int | None
@@ -85,11 +86,12 @@ class ProviderDraft:
     usd_per_million_tokens: float | None = None
     dimensions: int | None = None
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    extracts: bool = True
 
 
 SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.endpoint, p.refused_options, p.request_texts,
+       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.extracts, p.endpoint, p.refused_options, p.request_texts,
        coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
        b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
@@ -157,14 +159,14 @@ async def add(
         """
         INSERT INTO llm_providers
             (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
-             endpoint, encoder, refused_options)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12)
+             endpoint, encoder, refused_options, extracts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
             usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions,
             endpoint = EXCLUDED.endpoint, refused_options = EXCLUDED.refused_options, request_texts = NULL,
-            checked_at = NULL, encoder = EXCLUDED.encoder
+            checked_at = NULL, encoder = EXCLUDED.encoder, extracts = EXCLUDED.extracts
         RETURNING id
         """,
         draft.name,
@@ -179,6 +181,7 @@ async def add(
         endpoint,
         orjson.dumps(draft.encoder.given()).decode(),
         list(probe.refused_options),
+        draft.extracts,
     )
     await breakers.close(tx, endpoint)
     return await by_id(tx, provider_id)

@@ -46,8 +46,13 @@ ChatModel = Annotated[
     typer.Option(
         metavar="MODEL",
         help=f"{', '.join(type_ for type_ in EXTRACTOR_TYPES if type_ != LOCAL.type)}: the model that scores and extracts, "
-        f"local rules without. {', '.join(MEDIA_TYPES)}: the one that describes pictures and sounds; knowledge is "
-        "extracted by local rules.",
+        f"local rules without. Of {' and '.join(MEDIA_TYPES)} it describes pictures and sounds, too.",
+    ),
+]
+Extract = Annotated[
+    bool,
+    typer.Option(
+        "--extract/--no-extract", metavar="", help="Let the chat model score and extract; else local rules do."
     ),
 ]
 Key = Annotated[
@@ -135,7 +140,7 @@ def _show(one: ProviderStatus) -> None:
     if one.text_tokens:
         output.echo(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
     output.echo(_price(one.usd_per_million_tokens), indent=2)
-    output.echo(f"extracts with {one.chat_model or 'local rules'}", indent=2)
+    output.echo(f"extracts with {(one.extracts and one.chat_model) or 'local rules'}", indent=2)
     if one.base_url:
         output.echo(f"at {one.base_url}", indent=2)
     if one.reason:
@@ -163,6 +168,7 @@ def add(
     base_url: Url = None,
     model: Model = None,
     chat_model: ChatModel = None,
+    extract: Extract = True,
     api_key: Key = None,
     no_key: NoKey = False,
     template: Template = None,
@@ -195,6 +201,7 @@ def add(
         usd_per_million_tokens=price,
         dimensions=dimensions,
         encoder=encoder,
+        extracts=extract,
     )
 
     async def run(resources: Resources) -> tuple[Provider, bool]:

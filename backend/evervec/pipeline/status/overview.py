@@ -63,7 +63,8 @@ class DatasetStatus:
 class ProviderStatus:
     """A provider without its key.
 
-    `paused_seconds` and `reason` tell whether it is backing off, and why; `drifted` that its model does not embed as it did.
+    `extracts` is whether its chat model, if it has one, scores and extracts. `paused_seconds` and `reason` tell whether it
+    is backing off, and why; `drifted` that its model does not embed as it did.
     """
 
     id: UUID
@@ -72,6 +73,7 @@ class ProviderStatus:
     base_url: str | None
     model: str
     chat_model: str | None
+    extracts: bool
     dimensions: int
     template: str
     chunk_tokens: int
@@ -190,6 +192,7 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         base_url=provider.base_url,
         model=provider.model,
         chat_model=provider.chat_model,
+        extracts=provider.extracts,
         dimensions=provider.space.dimensions,
         template=provider.space.template,
         chunk_tokens=provider.space.chunk_tokens,

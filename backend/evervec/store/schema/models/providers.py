@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     REAL,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     literal,
     text,
+    true,
 )
 from sqlalchemy.dialects import postgresql as pg
 
@@ -57,7 +59,7 @@ class EmbeddingSpace(Model, table=True):
 
 
 class LlmProvider(Model, table=True):
-    """Who embeds and, with a `chat_model`, extracts.
+    """Who embeds and, with a `chat_model` and unless `extracts` is false, scores and extracts.
 
     `endpoint` is the digest of address, key and model, which its circuit breaker belongs to. `dimensions` is the width
     that the model is asked for; NULL takes the model's own. `encoder` is what was given for the model of a folder:
@@ -89,6 +91,7 @@ class LlmProvider(Model, table=True):
     dimensions: int | None = optional(Integer)
     listed_usd: float | None = optional(pg.DOUBLE_PRECISION)
     encoder: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
+    extracts: bool = column(Boolean, server_default=true())
     endpoint: bytes = column(LargeBinary, server_default=text("uuid_send(gen_random_uuid())"))
     refused_options: list[str] = column(pg.ARRAY(Text), server_default=text("'{}'"))
     request_texts: int | None = optional(Integer)

@@ -36,7 +36,7 @@ BEFORE: Mapping[tuple[str, str], tuple[float, float]] = {
 }
 """MRR@10 and R@10 of 113 questions on 2026-11-30; the question set that is given out holds 59 of them."""
 
-PROMISES = {("minilm", "English"): at_least(1.3), ("multilingual", "across languages"): at_least(2.0)}
+PROMISES = {("minilm", "English"): at_least(1.3), ("multilingual", "across languages"): at_least(1.5)}
 """What a better model is for, against WordLlama on the same questions."""
 
 

@@ -202,7 +202,7 @@ def _with_key(settings: Settings, stack: Stack) -> Settings:
     """Return the settings with the embedded stack's own key, stored beside its data, unless a key is set."""
     if settings.secret_key is not None or not settings.embedded_database:
         return settings
-    path = Path(stack.home) / "secret.key"
+    path = Path(stack.home) / secrets.KEY_FILE
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.new_key())

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours.",
+        description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours. Several, with commas between: the first seals, all open.",
     )
     local_model: Literal["auto", "wordllama", "minilm", "multilingual"] = Field(
         default="auto",

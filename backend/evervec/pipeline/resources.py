@@ -64,7 +64,7 @@ class Resources:
     def endpoint(self, draft: ProviderDraft) -> bytes:
         """Return the digest of the endpoint that a provider is reached at, with its key."""
         key = self.settings.secret_key
-        secret = None if key is None else key.get_secret_value()
+        secret = None if key is None else secrets.keys(key.get_secret_value())[0]
         return endpoint_digest(draft.type, draft.base_url, draft.model or "", api_key=draft.api_key, secret=secret)
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:

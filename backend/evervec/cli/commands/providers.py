@@ -21,7 +21,7 @@ from evervec.domain.vendors import (
     TYPES,
     WIDTH_TYPES,
 )
-from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding import keys, providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.overview import ProviderStatus, describe
 from evervec.store.providers import Provider, ProviderDraft
@@ -260,3 +260,18 @@ def remove(name: Name, as_json: Json = False) -> None:
     """Remove a provider. Its vectors stay."""
     call(lambda r: providers.remove(r.database, name))
     output.document({"removed": name}) if as_json else output.echo(f"{name} is removed.")
+
+
+@app.command("rotate-key")
+def rotate_key(as_json: Json = False) -> None:
+    """Encrypt keys and passwords anew: EVERVEC_SECRET_KEY holds NEW,OLD, or a new key is made where it is not set."""
+    rotated = call(keys.rotate_secret)
+    if as_json:
+        output.document(rotated)
+        return
+    output.echo(
+        f"{rotated.providers:,} keys of providers and {rotated.sources:,} addresses of sources are encrypted anew."
+    )
+    output.info(
+        "Leave the old key out of EVERVEC_SECRET_KEY now; processes that run with it alone have to be started again."
+    )

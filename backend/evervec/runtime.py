@@ -24,6 +24,7 @@ from evervec.store import secrets
 from evervec.store.database.session import Database
 from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.schema import installation, integrity, migrations, populate
+from evervec.vendors.networks import POLICY, AllowedNetworks
 
 if TYPE_CHECKING:
     from evervec.queue.broker import JetStreamBroker
@@ -90,6 +91,7 @@ async def open_runtime(
         database = _database(settings, stack.urls.database_url)
         await _open(settings, database, migrate, progress, writes=worker or sends)
         closing.push_async_callback(database.aclose)
+        POLICY.allowed = AllowedNetworks.parse(settings.provider_networks)
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
         patience = settings.connect_seconds if worker else min(NATS_PATIENCE_SECONDS, settings.connect_seconds)

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
         default="auto",
         description="Model of this machine that an empty database begins with: `wordllama`, `minilm` or `multilingual` (both need `evervec[onnx]`), or `auto`: `wordllama`.",
     )
+    provider_networks: str = Field(
+        default="private",
+        description="Addresses that providers may have: `private` (any, but link-local and metadata ones), `public` alone, or networks beside the public ones: `10.0.0.0/8,127.0.0.1/32`.",
+    )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
         default="WARNING",
         description="Least level of what is logged to stderr: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",

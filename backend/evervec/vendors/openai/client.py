@@ -22,6 +22,7 @@ from evervec.vendors.http import (
     require_key,
 )
 from evervec.vendors.openai.refusals import hidden_refusal, refusal_error
+from evervec.vendors.openai.transport import OpenAITransport
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 PAGE_SIZE: Final = 100
@@ -75,6 +76,7 @@ class OpenAIClient(AsyncOpenAI):
             max_retries=0,
             timeout=timeout,
             http_client=httpx2.AsyncClient(
+                transport=OpenAITransport(provider),
                 timeout=timeout,
                 trust_env=False,
                 follow_redirects=False,

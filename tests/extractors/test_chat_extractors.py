@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from evervec.domain import usage
 from evervec.domain.extraction.knowledge import (
     AtomType,
     DatasetKnowledge,
@@ -146,7 +147,9 @@ async def test_all_vendors_are_sent_one_schema_at_temperature_0(
 async def test_tokens_are_told_as_the_vendor_counted_them_also_of_a_repair(
     fake: FakeProvider, extractor: Extractor
 ) -> None:
-    scores = await extractor.score(messages(CRASH, FIX))
+    with usage.measured() as used:
+        scores = await extractor.score(messages(CRASH, FIX))
+    assert (used.tokens, used.output_tokens) == (scores.tokens.sent, scores.tokens.answered)
     assert scores.tokens.sent > 100
     assert scores.tokens.answered > 10
     once = (await extractor.extract(messages(CRASH), DatasetKnowledge())).tokens

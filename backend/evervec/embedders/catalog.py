@@ -11,7 +11,7 @@ from evervec.domain.protocols import Embedder
 from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, ONNX, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.embedders.onnx.embedder import OnnxEmbedder
-from evervec.embedders.onnx.wheels import require_packages
+from evervec.embedders.onnx.wheels import is_installed, require_packages
 from evervec.errors import ConfigError
 from evervec.extras import extra
 
@@ -116,3 +116,13 @@ def _key(name: str, api_key: str | None) -> str:
     if not api_key:
         raise ConfigError(name, "it needs an API key: set EVERVEC_PROVIDER_KEY and run `evervec providers add` again.")
     return api_key
+
+
+def better_local_model(chosen: str) -> str | None:
+    """Return the model of this machine that answers better than WordLlama, by `EVERVEC_LOCAL_MODEL`; None where there is none.
+
+    `auto` takes what is installed, and asks no more of an installation than it has; nothing is loaded.
+    """
+    if chosen == "auto":
+        return ONNX.model if is_installed(ONNX.model) else None
+    return None if chosen == "wordllama" else chosen

@@ -6,6 +6,7 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import TypeVar
 
+from evervec.domain import usage
 from evervec.domain.extraction.knowledge import (
     ChatTokens,
     DatasetKnowledge,
@@ -26,7 +27,7 @@ from evervec.extractors.chat.answers import (
     read_scores,
 )
 from evervec.extractors.chat.document import batches, document
-from evervec.extractors.chat.talk import Chat, Form
+from evervec.extractors.chat.talk import Chat, ChatAnswer, Form, Talk
 
 Read = TypeVar("Read")
 Reader = Callable[[str], Read]
@@ -70,6 +71,11 @@ class ChatExtractor:
             found, tokens = _joined(found, more), tokens + used
         return replace(found, tokens=tokens)
 
+    async def _told(self, talk: Talk, form: Form) -> ChatAnswer:
+        answer = await self._chat.ask(talk, form)
+        usage.tell(answer.tokens.sent, answer.tokens.answered)
+        return answer
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._chat.aclose()
@@ -77,7 +83,7 @@ class ChatExtractor:
     async def _ask(self, task: str, shown: str, form: Form, read: Reader[Read]) -> tuple[Read, ChatTokens]:
         """Ask, and ask once more with the reason when the answer can not be used."""
         talk = [{"role": "system", "content": prompt(task)}, {"role": "user", "content": shown}]
-        answer = await self._chat.ask(talk, form)
+        answer = await self._told(talk, form)
         try:
             return read(answer.text), answer.tokens
         except UnusableAnswerError as problem:
@@ -85,7 +91,7 @@ class ChatExtractor:
         # The start of the answer shows the model what went wrong; all of a runaway one would fill its context.
         said = answer.text[: self._budget] or "{}"
         talk += [{"role": "assistant", "content": said}, {"role": "user", "content": repair}]
-        again = await self._chat.ask(talk, form)
+        again = await self._told(talk, form)
         try:
             return read(again.text), answer.tokens + again.tokens
         except UnusableAnswerError as problem:

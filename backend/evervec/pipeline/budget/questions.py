@@ -1,5 +1,6 @@
 """Questions are embedded at once, whatever the budget says, and counted; the counts are written now and then."""
 
+import asyncio
 from time import monotonic
 from uuid import UUID
 
@@ -22,7 +23,8 @@ async def embed(resources: Resources, provider: Provider, text: str, *, dataset_
     """Return the vector of a question, `(1, dim) float32`, and count it. Raises a `ProviderError`."""
     embedder = resources.clients.embedder(provider)
     meter = Meter(resources.database, provider, Reason.QUERY, resources.questions)
-    load = Load(1, embedder.count_tokens([text])[0])
+    (tokens,) = await asyncio.to_thread(embedder.count_tokens, [text])  # the first call may load a model
+    load = Load(1, tokens)
     answer = await meter.send(lambda: embedder.embed_query(text), {dataset_id: load})
     if monotonic() - resources.questions.begun > WRITE_SECONDS:
         await write(resources)

@@ -1,5 +1,6 @@
 """Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -124,14 +125,14 @@ class ClaimedRows:
         await self._finish(reused)
         self.counts.reused = len(reused)
         try:
-            for request in self._requests([row for row in claimed if row.vector_id not in reused]):
+            for request in await self._requests([row for row in claimed if row.vector_id not in reused]):
                 await self._embed_in_parts(request)
         except ProviderPaused:
             self.counts.skipped = len(self.unfinished)
         finally:
             await self.meter.flush()
 
-    def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
+    async def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Pack unique texts into requests: each element of a request is all the rows of one text."""
         by_text: dict[bytes, list[ClaimedRow]] = {}
         for row in pending:
@@ -139,15 +140,19 @@ class ClaimedRows:
         groups = list(by_text.values())
         suspects = [[group] for group in groups if _is_suspect(group)]
         others = [group for group in groups if not _is_suspect(group)]
-        sizes = self._sizes([group[0] for group in others])
+        sizes = await self._sizes([group[0] for group in others])
         packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
         return packed + suspects
 
-    def _sizes(self, texts: Sequence[ClaimedRow]) -> list[int]:
+    async def _sizes(self, texts: Sequence[ClaimedRow]) -> list[int]:
         # exact tokens take a local tokenizer half as long as the embedding itself, which counts them anyway
         if self._counts_itself:
             return [len(row.text) for row in texts]
-        sizes = self.embedder.count_tokens([row.text for row in texts])
+        try:
+            # the first count of a process may load a model
+            sizes = await asyncio.to_thread(self.embedder.count_tokens, [row.text for row in texts])
+        except ProviderError:  # embedding them raises it again, where each error is taken care of
+            return [estimate_tokens(row.text) for row in texts]
         self._tokens.update((row.content_hash, size) for row, size in zip(texts, sizes, strict=True))
         return sizes
 

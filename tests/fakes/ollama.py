@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.fakes import chat, ollama_faults
 from tests.fakes.faults import Fault
 from tests.fakes.request_log import Request
-from tests.fakes.vectors import expected_vectors
+from tests.fakes.vectors import expected_vectors, tokens
 
 if TYPE_CHECKING:
     from tests.fakes.server import FakeProvider
@@ -110,7 +110,12 @@ async def _embed(
     vectors = expected_vectors(
         fake.weights.get(model, model), [text[: 4 * fake.context_tokens] for text in texts], fake.width(model)
     )
-    head = {"model": model, "total_duration": 1_000_000, "load_duration": 1000, "prompt_eval_count": len(texts)}
+    head = {
+        "model": model,
+        "total_duration": 1_000_000,
+        "load_duration": 1000,
+        "prompt_eval_count": sum(map(tokens, texts)),
+    }
     body = orjson.dumps(head | {"embeddings": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return await ollama_faults.spoil_vectors(fake, request, fault, vectors, head, body)
 

@@ -22,7 +22,7 @@ OWNED_BY_A_DATASET = """
 SELECT conrelid::regclass::text AS table_name FROM pg_constraint
 WHERE contype = 'f' AND confrelid = 'datasets'::regclass AND conrelid::regclass::text <> ALL($1)
 """
-NOT_PURGED_BY_THE_PIECE = ("index_runs", "media", "mirrors", "recall_checks")
+NOT_PURGED_BY_THE_PIECE = ("budgets", "index_runs", "media", "mirrors", "recall_checks")
 """Tables whose rows go with the row of their document or dataset, or in one statement before."""
 
 

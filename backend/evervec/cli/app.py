@@ -64,6 +64,7 @@ COMMANDS: Final = {
         CARE,
         "List the index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
     ),
+    "budget": Listed("evervec.cli.commands.budget:app", CARE, "Limit what is sent to a provider, or for a dataset."),
     "spend": Listed(
         "evervec.cli.commands.spend:spend",
         CARE,

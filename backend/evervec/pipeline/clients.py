@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient
@@ -125,7 +125,11 @@ class ProviderClients:
         return secrets.unseal(self._secret_key, provider.api_key_encrypted)
 
 
+NO_PART: Final[dict[str, Any]] = {"listed_usd": None, "limited": False, "tokens_per_minute": None}
+"""Fields of a provider that say what may be sent and what it costs."""
+
+
 def _connection_part(provider: Provider) -> Provider:
     """Return a provider with the fields that no client depends on cleared: its breaker, its chunk settings, its price."""
     space = replace(provider.space, active=False, template="", chunk_tokens=0, text_tokens=None)
-    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None, listed_usd=None)
+    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None, **NO_PART)

@@ -43,8 +43,9 @@ class Provider:
     """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
     `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
-    `extracts` is whether its chat model, if it has one, scores and extracts. `refused_options` and `request_texts` were learned from the server. `listed_usd` is what a price list says of a million
-    tokens; `usd_per_million_tokens` is the operator's own word.
+    `extracts` is whether its chat model, if it has one, scores and extracts. `refused_options` and `request_texts` were
+    learned from the server. `listed_usd` is what a price list says of a million tokens; `usd_per_million_tokens` is the
+    operator's own word. `limited`: a provider or a dataset has a budget; `tokens_per_minute` is this provider's own limit.
     """
 
     id: UUID
@@ -58,6 +59,8 @@ class Provider:
     usd_per_million_tokens: float | None
     dimensions: int | None
     listed_usd: float | None
+    limited: bool
+    tokens_per_minute: int | None
     encoder: EncoderOptions
     extracts: bool
     endpoint: bytes
@@ -91,7 +94,11 @@ class ProviderDraft:
 
 SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.extracts, p.endpoint, p.refused_options, p.request_texts,
+       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.extracts, p.endpoint, p.refused_options,
+       p.request_texts,
+       -- whether there is any budget at all: without one nothing is taken before a request
+       EXISTS (SELECT FROM budgets) AS limited,
+       (SELECT u.tokens_per_minute FROM budgets u WHERE u.provider_id = p.id) AS tokens_per_minute,
        coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
        b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,

@@ -1,7 +1,6 @@
 """Counts what is sent to a provider, and writes the counts to the ledger together with what came of it."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -10,19 +9,12 @@ from evervec.domain import usage
 from evervec.domain.spending import LedgerKey, Reason, Spent, Tally, cost, shared_out
 from evervec.domain.vendors import FREE_TYPES
 from evervec.pipeline.budget import prices
+from evervec.pipeline.budget.allowance import Allowance, Load
 from evervec.store.budget import ledger
 from evervec.store.database.session import Database, Tx
 from evervec.store.providers import Provider
 
 Answer = TypeVar("Answer")
-
-
-@dataclass
-class Load:
-    """The part of a request that belongs to one dataset. `tokens` are counted by us."""
-
-    texts: int = 0
-    tokens: int = 0
 
 
 class Meter:
@@ -32,6 +24,7 @@ class Meter:
         self._database, self._provider, self._reason = database, provider, reason
         self._price = prices.of_embedding(provider)
         self._tally = Tally() if tally is None else tally
+        self._allowance = Allowance(database, provider, self._price)
 
     async def send(
         self,
@@ -39,20 +32,29 @@ class Meter:
         loads: Mapping[UUID | None, Load],
         *,
         reason: Reason | None = None,
+        whatever: bool = False,
     ) -> Answer:
-        """Send a request by `call`, and count it for the datasets whose texts it holds. Raise what `call` raises.
+        """Send a request by `call` when the budgets allow it, and count it for the datasets whose texts it holds.
 
-        A request that fails is counted too, without its texts: nobody knows whether they were read.
+        A request that fails is counted too, without its texts: nobody knows whether they were read. `whatever` the budgets
+        say, it is sent at once. Raises `BudgetClosed`, and what `call` raises.
         """
+        await self._allowance.take(loads, whatever=whatever)
         started = monotonic()
         with usage.measured() as used:
             try:
                 answer = await call()
-            except BaseException:
+            except BaseException as error:
                 self._count(dict.fromkeys(loads, Load()), used.tokens, monotonic() - started, reason)
+                await self._allowance.failed(loads, error, monotonic() - started)
                 raise
         self._count(loads, used.tokens, monotonic() - started, reason)
+        await self._allowance.settle(loads, used.tokens)
         return answer
+
+    def probed(self, load: Load, told: int | None, seconds: float) -> None:
+        """Count a probe that was sent before its provider had a record."""
+        self._count({None: load}, told, seconds, Reason.PROBE)
 
     def reused(self, tokens: Mapping[UUID, Iterable[int]]) -> None:
         """Count rows that got the vector of an equal text instead of being sent: by dataset the tokens of each."""

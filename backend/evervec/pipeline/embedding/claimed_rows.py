@@ -1,8 +1,7 @@
 """Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 from uuid import UUID
@@ -15,10 +14,11 @@ from evervec.domain.protocols import Embedder, Vectors
 from evervec.domain.spending import Reason
 from evervec.domain.text import estimate_tokens
 from evervec.domain.vectors import check_distinct, check_vectors
-from evervec.domain.vendors import FREE_TYPES
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError, TransientError
-from evervec.pipeline.budget.meter import Load, Meter
+from evervec.pipeline.budget.allowance import BudgetClosed, Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
+from evervec.pipeline.embedding.text_tokens import TextTokens
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
 from evervec.store import providers
@@ -87,8 +87,7 @@ class ClaimedRows:
         self.lease = Lease(resources.database, rows, resources.settings.lease_seconds)
         self.counts = EmbedCounts()
         self.meter = Meter(resources.database, provider, reason)
-        self._tokens: dict[bytes, int] = {}
-        """By content hash, the tokens of texts that were counted."""
+        self._tokens = TextTokens(provider, self.embedder)
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
         """By vector id, the rows that are neither written nor failed yet."""
@@ -102,6 +101,7 @@ class ClaimedRows:
         try:
             yield await self._admit()
         finally:
+            await self.meter.flush()
             await self._breaker.leave()
 
     async def _admit(self) -> bool:
@@ -121,16 +121,24 @@ class ClaimedRows:
             return
         self.unfinished.update((row.vector_id, row) for row in claimed)
         reused = await self.database.with_retries(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
-        self._count_reused([row for row in claimed if row.vector_id in reused])
+        self.meter.reused(self._tokens.by_dataset([row for row in claimed if row.vector_id in reused]))
         await self._finish(reused)
         self.counts.reused = len(reused)
         try:
             for request in await self._requests([row for row in claimed if row.vector_id not in reused]):
-                await self._embed_in_parts(request)
+                await self._embed_what_fits(request)
         except ProviderPaused:
             self.counts.skipped = len(self.unfinished)
-        finally:
-            await self.meter.flush()
+
+    async def _embed_what_fits(self, request: list[list[ClaimedRow]]) -> None:
+        """Embed a request; under a ceiling that it does not fit, what does. Raises `ProviderPaused` for the rest."""
+        try:
+            await self._embed_in_parts(request)
+        except BudgetClosed as closed:
+            left = [group for group in request if group[0].vector_id in self.unfinished]
+            with suppress(BudgetClosed):  # another worker may have taken the rest
+                await self._embed_in_parts(self._tokens.fitting(left, closed.grant))
+            raise ProviderPaused from closed
 
     async def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Pack unique texts into requests: each element of a request is all the rows of one text."""
@@ -140,36 +148,9 @@ class ClaimedRows:
         groups = list(by_text.values())
         suspects = [[group] for group in groups if _is_suspect(group)]
         others = [group for group in groups if not _is_suspect(group)]
-        sizes = await self._sizes([group[0] for group in others])
-        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
+        sizes = await self._tokens.sizes([group[0] for group in others])
+        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self._tokens.limits)]
         return packed + suspects
-
-    async def _sizes(self, texts: Sequence[ClaimedRow]) -> list[int]:
-        # exact tokens take a local tokenizer half as long as the embedding itself, which counts them anyway
-        if self._counts_itself:
-            return [len(row.text) for row in texts]
-        try:
-            # the first count of a process may load a model
-            sizes = await asyncio.to_thread(self.embedder.count_tokens, [row.text for row in texts])
-        except ProviderError:  # embedding them raises it again, where each error is taken care of
-            return [estimate_tokens(row.text) for row in texts]
-        self._tokens.update((row.content_hash, size) for row, size in zip(texts, sizes, strict=True))
-        return sizes
-
-    @property
-    def _counts_itself(self) -> bool:
-        """Whether the model is free, takes texts of any length and tells what it counted."""
-        free = self.provider.type in FREE_TYPES and self.embedder.limits.tokens is None
-        return free and self.provider.space.text_tokens is None
-
-    def _size(self, row: ClaimedRow) -> int:
-        return self._tokens.get(row.content_hash) or estimate_tokens(row.text)
-
-    def _count_reused(self, reused: Sequence[ClaimedRow]) -> None:
-        sizes: dict[UUID, list[int]] = {}
-        for row in reused:
-            sizes.setdefault(row.dataset_id, []).append(self._size(row))
-        self.meter.reused(sizes)
 
     async def _embed_in_parts(self, request: list[list[ClaimedRow]]) -> None:
         """Embed the texts of one request, in several where the server says that it takes fewer in one."""
@@ -195,7 +176,7 @@ class ClaimedRows:
     async def _send(self, request: list[list[ClaimedRow]]) -> ProviderError | None:
         """Send one request and write its vectors. Return the error that one of its texts may have caused, else None."""
         try:
-            answer = await self._request([group[0].text for group in request], self._loads(request))
+            answer = await self._request([group[0].text for group in request], self._tokens.loads(request))
             self._count_sent(request)
             valid = self._validate(answer, len(request))
         except TooLargeError as error:
@@ -217,15 +198,6 @@ class ClaimedRows:
     ) -> Vectors:
         """Ask the provider. Every request of this claim goes through here, also those that probe."""
         return await self.meter.send(lambda: self.embedder.embed(texts), loads, reason=reason)
-
-    def _loads(self, request: list[list[ClaimedRow]]) -> dict[UUID | None, Load]:
-        """Return the texts and tokens of a request by dataset; where the model counts itself, their characters are weights."""
-        loads: dict[UUID | None, Load] = {}
-        for group in request:
-            load = loads.setdefault(group[0].dataset_id, Load())
-            load.texts += 1
-            load.tokens += len(group[0].text) if self._counts_itself else self._size(group[0])
-        return loads
 
     async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> list[list[ClaimedRow]]:
         """Find the text that caused an error by halving, and count a failure against it; return what is still unsent.
@@ -263,7 +235,7 @@ class ClaimedRows:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        self._count_reused([row for group in groups for row in group[1:]])
+        self.meter.reused(self._tokens.by_dataset([row for group in groups for row in group[1:]]))
 
         async def save(tx: Tx) -> set[int]:
             saved = await vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
@@ -304,6 +276,8 @@ class ClaimedRows:
             ).all()
         except ProviderError as problem:
             await self._pause(problem)
+        except BudgetClosed as closed:
+            raise ProviderPaused from closed
         if not healthy:
             await self._pause(error)
         self._found_healthy = True

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from evervec.domain.spending import Reason
 from evervec.errors import SpaceMismatchError
+from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
@@ -102,13 +103,13 @@ async def embed_dataset(
     async def loop() -> EmbedCounts:
         total = EmbedCounts()
         while not until():
-            counts = await _embed_claim(resources, provider_id, claim, sent, reason)
+            counts = await _embed_claim(resources, provider_id, claim, sent, reason, dataset_id)
             if counts == EmbedCounts():
                 break
             total.add(counts)
             if progress is not None:
                 progress(counts.success + counts.failed)
-            if counts.skipped:
+            if counts.skipped and not counts.success:
                 break
         return total
 
@@ -131,13 +132,20 @@ async def _two_at_once(loop: Callable[[], Awaitable[EmbedCounts]]) -> EmbedCount
 
 
 async def _embed_claim(
-    resources: Resources, provider_id: UUID | None, claim: Claim, sent: Sent | None, reason: Reason
+    resources: Resources,
+    provider_id: UUID | None,
+    claim: Claim,
+    sent: Sent | None,
+    reason: Reason,
+    dataset_id: UUID | None = None,
 ) -> EmbedCounts:
     """Claim rows once and embed them."""
     provider = await resources.provider(provider_id)
     if not provider.space.active:
         active = await resources.provider()
         raise SpaceMismatchError(provider=provider.name, wanted=provider.space, active=active.space)
+    if await closed(resources.database, provider, dataset_id):
+        return EmbedCounts()
     claimed = ClaimedRows(resources, provider, sent, reason=reason)
     async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
         if may_claim:

@@ -9,7 +9,8 @@ from evervec.domain.protocols import Embedder, Vectors
 from evervec.domain.spending import Reason
 from evervec.domain.vectors import check_vectors, cosine
 from evervec.errors import BadResponseError, ProviderError
-from evervec.pipeline.budget.meter import Load, Meter
+from evervec.pipeline.budget.allowance import Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
 from evervec.pipeline.embedding.embed import Until, never
 from evervec.pipeline.resources import Resources
@@ -97,7 +98,7 @@ async def _probe(resources: Resources, provider: Provider, embedder: Embedder) -
 
     meter = Meter(resources.database, provider, Reason.PROBE)
     try:
-        answer = await meter.send(embed, {None: Load(1, embedder.count_tokens([KNOWN_TEXT])[0])})
+        answer = await meter.send(embed, {None: Load(1, embedder.count_tokens([KNOWN_TEXT])[0])}, whatever=True)
     finally:
         await meter.flush()
     sane = check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)

@@ -1,13 +1,17 @@
 """Providers are added after a probe of their width, tested, and switched without mixing two spaces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
 from evervec import log
+from evervec.domain import usage
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
+from evervec.domain.spending import Reason
+from evervec.domain.text import estimate_tokens
 from evervec.domain.vectors import check_vectors
 from evervec.domain.vendors import (
     API_KEY_TYPES,
@@ -20,8 +24,11 @@ from evervec.domain.vendors import (
     require_batch,
 )
 from evervec.embedders.catalog import open_embedder
+from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.errors import ConfigError, PoolerError, Refused
 from evervec.pipeline.budget import prices
+from evervec.pipeline.budget.allowance import Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers
@@ -102,10 +109,13 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         dimensions=draft.dimensions,
         encoder=draft.encoder,
     )
+    started = perf_counter()
     try:
-        probe = await client.probe()
+        with usage.measured() as used:
+            probe = await client.probe()
     finally:
         await client.aclose()
+    seconds = perf_counter() - started
     draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
     sealed = None if draft.api_key is None else resources.seal(draft.api_key)
     endpoint = resources.endpoint(draft)
@@ -113,10 +123,13 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         added = await providers.add(tx, draft, probe, api_key_encrypted=sealed, endpoint=endpoint)
         drops_nothing = added.space.active or not await providers.embedded_rows(tx)
     await prices.refresh(resources.database)
-    if activate and drops_nothing:
-        return await use(resources, added.name)
     async with resources.database.read() as tx:
-        return await providers.by_id(tx, added.id)
+        added = await providers.by_id(tx, added.id)
+    if added.type not in FREE_TYPES:
+        meter = Meter(resources.database, added, Reason.PROBE)
+        meter.probed(_load(PROBE_TEXTS), used.tokens, seconds)
+        await meter.flush()
+    return await use(resources, added.name) if activate and drops_nothing else added
 
 
 def _require_key(draft: ProviderDraft) -> None:
@@ -131,6 +144,10 @@ def _require_key(draft: ProviderDraft) -> None:
             "it needs an API key: set EVERVEC_PROVIDER_KEY and run `evervec providers add` again"
             + (", with --no-key for a server of your own that asks for none." if draft.type in KEYLESS_TYPES else "."),
         )
+
+
+def _load(texts: Sequence[str]) -> Load:
+    return Load(len(texts), sum(map(estimate_tokens, texts)))
 
 
 def _price(draft: ProviderDraft) -> float | None:
@@ -178,13 +195,16 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
     async with resources.database.read() as tx:
         chosen = await providers.by_name(tx, name)
     client = resources.clients.open(chosen)
+    meter = Meter(resources.database, chosen, Reason.PROBE)
     started = perf_counter()
     try:
         # one text is new, so that no cache answers
-        answer = await client.embed(["Every row embedded.", uuid4().hex])
+        texts = ["Every row embedded.", uuid4().hex]
+        answer = await meter.send(lambda: client.embed(texts), {None: _load(texts)}, whatever=True)
         check_vectors(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
     finally:
         await client.aclose()
+        await meter.flush()
     async with resources.database.transaction() as tx:
         await breakers.close(tx, chosen.endpoint)
     milliseconds = round((perf_counter() - started) * 1000, 1)

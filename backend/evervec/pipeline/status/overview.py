@@ -16,6 +16,9 @@ from evervec.store import datasets, documents, knowledge, messages, monitor, pro
 from evervec.store.attached import failures
 from evervec.store.batch import batch_queue
 from evervec.store.breakers import DRIFTED
+from evervec.store.budget import budgets, ledger
+from evervec.store.budget.budgets import Budget
+from evervec.store.budget.ledger import Reuse
 from evervec.store.database.session import Database
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.rings.doorbell import worker_listens
@@ -114,7 +117,8 @@ class Overview:
     """Rows by state, in all and by dataset; the active provider, the batch jobs, the queue.
 
     `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers, and
-    `attachments` are the tables that are embedded in place.
+    `attachments` are the tables that are embedded in place. `reuse` tells how many rows got the vector of an equal text,
+    `budgets` what was used of each, and which ceiling is reached.
     """
 
     rows: int
@@ -129,6 +133,8 @@ class Overview:
     watermark: str
     problems: list[TriggerProblem]
     attachments: list[AttachmentReport]
+    reuse: Reuse
+    budgets: list[Budget]
 
     @property
     def unread(self) -> int:
@@ -171,6 +177,8 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
         problems = await integrity.problems(tx, resources.database.schema)
+        reuse = await ledger.reuse(tx, [one.id for one in found])
+        limited = await budgets.every(tx)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -180,6 +188,8 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         watermark=watermark,
         problems=problems,
         attachments=await report.attachments(resources, project),
+        reuse=reuse,
+        budgets=limited,
     )
 
 

@@ -83,6 +83,27 @@ async def lines(
     return [SpendLine(**row) for row in found]
 
 
+@dataclass(frozen=True)
+class Reuse:
+    """How many texts were sent, and how many rows got the vector of an equal text instead; `share` is the part of these."""
+
+    texts: int = 0
+    reused: int = 0
+    share: float = 0.0
+
+
+async def reuse(tx: ReadTx, dataset_ids: Sequence[UUID]) -> Reuse:
+    """Return what reuse has saved some datasets so far."""
+    row = await tx.fetchrow(
+        "SELECT coalesce(sum(texts), 0)::bigint AS texts, coalesce(sum(reused), 0)::bigint AS reused FROM spend "
+        "WHERE dataset_id = ANY($1) AND reason <> 'query'",
+        list(dataset_ids),
+    )
+    assert row is not None  # an aggregate
+    whole = row["texts"] + row["reused"]
+    return Reuse(row["texts"], row["reused"], round(row["reused"] / whole, 4) if whole else 0.0)
+
+
 MEASURED = """
 SELECT coalesce(sum(seconds), 0)::float8 AS seconds, coalesce(sum(requests), 0)::bigint AS requests, coalesce(sum(tokens), 0)::bigint AS tokens
 FROM spend WHERE provider = $1 AND model = $2 AND reason IN ('live', 'backfill', 're-embed') AND day > (now() AT TIME ZONE 'UTC')::date - 30

@@ -13,7 +13,7 @@ from evervec.store.schema.models.mirrors import MirrorReport, RecallCheck
 from evervec.store.schema.models.projects import Dataset, Project
 from evervec.store.schema.models.providers import EmbeddingSpace, LlmProvider, ProviderBreaker, SpaceProbe
 from evervec.store.schema.models.repairs import TriggerRepair
-from evervec.store.schema.models.spend import Spend
+from evervec.store.schema.models.spend import BudgetRecord, Spend
 
 __all__ = [
     "Atom",
@@ -24,6 +24,7 @@ __all__ = [
     "AttachedFailure",
     "BatchItem",
     "BatchJob",
+    "BudgetRecord",
     "Chunk",
     "Dataset",
     "Document",

@@ -25,6 +25,7 @@ from scripts.bench import (
     mirror_rebuild,
     mirror_search,
     pending,
+    providers,
     quality,
     report,
     rings,
@@ -63,6 +64,9 @@ GROUPS: dict[str, dict[str, Run]] = {
     "attached": {
         "attach": attach.run,
         "rings": rings.run,
+    },
+    "providers": {
+        "providers": providers.run,
     },
     "quality": {
         "quality": quality.run,

@@ -13,7 +13,8 @@ from aiohttp import web
 from tests.fakes import compatible, gemini, ollama, openai, wire
 from tests.fakes.batches import Batches
 from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule, same_endpoint
-from tests.fakes.request_log import Request, count_texts
+from tests.fakes.pace import Pace
+from tests.fakes.request_log import EMBEDDING, Request, count_texts
 
 
 class FakeProvider:
@@ -45,6 +46,7 @@ class FakeProvider:
         self.chat_refuses: set[str] = set()
         self.requests: list[Request] = []
         self.faults = FaultQueue()
+        self.pace = Pace()
         self.batches = Batches()
         self.url = ""
         self._port = port
@@ -55,6 +57,7 @@ class FakeProvider:
         application = web.Application(client_max_size=256 << 20)
         application.router.add_post("/_fault", self._add_fault)
         application.router.add_post("/_heal", self._heal)
+        application.router.add_post("/_pace", self._set_pace)
         application.router.add_get("/_log", self._show_log)
         application.router.add_get("/_batches", self._show_batches)
         application.router.add_post("/_batches", self._set_batches)
@@ -108,6 +111,11 @@ class FakeProvider:
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(EMBEDDING):
+            await asyncio.sleep(self.pace.delay)
+            if (wait := self.pace.count()) is not None:
+                self.requests.append(Request(request.path, "", (), 429, Fault.RATE_LIMITED_429))
+                return ollama.error(429, "too many requests", **{"Retry-After": f"{wait:.3f}"})
         if request.path.startswith(gemini.PREFIXES):
             return await wire.converse(self, request, gemini.Gemini())
         if server := compatible.server_of(request.path):
@@ -127,6 +135,11 @@ class FakeProvider:
             rule.matches = lambda text: word in text
         changes = {name: wish[name] for name in ("seconds", "retry_after") if name in wish}
         self.faults.add(replace(rule, **changes))
+        return web.json_response({"ok": True})
+
+    async def _set_pace(self, request: web.Request) -> web.Response:
+        """Set the pace from another process: any fields of `Pace`, the others as they are by default."""
+        self.pace = Pace(**orjson.loads(await request.read()))
         return web.json_response({"ok": True})
 
     async def _heal(self, _: web.Request) -> web.Response:

@@ -191,8 +191,14 @@ def test_options_that_can_not_be_meant_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(Refused, match=reason):
             EncoderOptions(**given)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="providers of type onnx alone"):
-        open_embedder("ollama", model="m", name="mine", encoder=EncoderOptions(folder="/x"))
+    for type_, options, reason in (
+        ("ollama", EncoderOptions(folder="/x"), "providers of type onnx alone"),
+        ("ollama", EncoderOptions(task_types=True), "providers of type gemini alone"),
+        ("local", EncoderOptions(query_prefix="q: "), "want no prefix"),
+        ("onnx", EncoderOptions(query_prefix="q: "), "want no prefix"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            open_embedder(type_, model="minilm" if type_ != "local" else None, name="mine", encoder=options)
     with pytest.raises(ConfigError, match=r"--model minilm.*--model multilingual.*--folder"):
         OnnxEmbedder("bge-m3", name="mine")
 

@@ -28,12 +28,14 @@ class EmbedLimits:
 class ModelProbe:
     """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so.
 
-    `refused_options` are options of a request that the server refuses, so that they are not sent.
+    `refused_options` are options of a request that the server refuses, so that they are not sent. `variant` says how texts
+    are given to the model, where that makes other vectors than the model alone: it is part of the space's name.
     """
 
     dimensions: int
     text_tokens: int | None = None
     refused_options: tuple[str, ...] = ()
+    variant: str = ""
 
 
 class Embedder(Protocol):

@@ -14,7 +14,7 @@ class Vendor:
     `model` is an example of a model that embeds (of "local" the only one). `batch`: it has a batch API. `extracts`: its chat models (or rules)
     score and extract. `describes_media`: its chat models describe pictures and sounds in batch jobs. `several_widths`:
     some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `compatible`: other servers speak its API, and some of those need none. `free`: it runs in this process, where no token costs anything.
-    `price_list`: what the price list `genai-prices` calls it.
+    `price_list`: what the price list `genai-prices` calls it. `task_types`: it can be told whether a text is a question.
     """
 
     type: str
@@ -27,6 +27,7 @@ class Vendor:
     extracts: bool = False
     describes_media: bool = False
     price_list: str | None = None
+    task_types: bool = False
 
 
 LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
@@ -41,6 +42,7 @@ GEMINI: Final = Vendor(
     extracts=True,
     describes_media=True,
     price_list="google",
+    task_types=True,
 )
 OPENAI: Final = Vendor(
     "openai",
@@ -70,6 +72,7 @@ KEYLESS_TYPES: Final = types_that(lambda vendor: vendor.compatible)
 WIDTH_TYPES: Final = types_that(lambda vendor: vendor.several_widths)
 FREE_TYPES: Final = types_that(lambda vendor: vendor.free)
 EXTRACTOR_TYPES: Final = types_that(lambda vendor: vendor.extracts)
+TASK_TYPES: Final = types_that(lambda vendor: vendor.task_types)
 MEDIA_TYPES: Final = types_that(lambda vendor: vendor.describes_media)
 
 

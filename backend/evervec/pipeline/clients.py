@@ -100,6 +100,7 @@ class ProviderClients:
             api_key=self._api_key(provider),
             name=provider.name,
             dimensions=provider.dimensions,
+            encoder=provider.encoder,
         )
 
     async def aclose(self) -> None:

@@ -205,7 +205,7 @@ async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
         RETURNING id
         """,
         draft.type,
-        draft.model,
+        f"{draft.model} [{probe.variant}]" if probe.variant else draft.model,
         probe.dimensions,
         probe.text_tokens,
         draft.template,

@@ -18,6 +18,7 @@ from evervec.domain.vendors import (
     LOCAL,
     MEDIA_TYPES,
     OLLAMA,
+    TASK_TYPES,
     TYPES,
     WIDTH_TYPES,
 )
@@ -99,13 +100,17 @@ Pooling = Annotated[
     str | None, typer.Option(metavar="WORD", help=f"How --folder makes one vector of many: {', '.join(POOLINGS)}.")
 ]
 QueryPrefix = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a question, for example 'query: '.")
+    str | None, typer.Option(metavar="TEXT", help="What the model wants before a question, for example 'query: '.")
 ]
 DocumentPrefix = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a text, for example 'passage: '.")
+    str | None, typer.Option(metavar="TEXT", help="What the model wants before a text, for example 'passage: '.")
 ]
 TextTokens = Annotated[
     int | None, typer.Option(metavar="N", help="The most tokens that --folder takes at once, special ones included.")
+]
+TaskTypes = Annotated[
+    bool,
+    typer.Option("--task-types", metavar="", help=f"{', '.join(TASK_TYPES)}: tell it which texts are questions."),
 ]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
@@ -181,12 +186,19 @@ def add(
     query_prefix: QueryPrefix = None,
     document_prefix: DocumentPrefix = None,
     text_tokens: TextTokens = None,
+    task_types: TaskTypes = False,
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
     """Probe a provider and store it. The width of its vectors is measured, never assumed."""
     encoder = EncoderOptions(
-        None if folder is None else str(folder.resolve()), file, pooling, query_prefix, document_prefix, text_tokens
+        None if folder is None else str(folder.resolve()),
+        file,
+        pooling,
+        query_prefix,
+        document_prefix,
+        text_tokens,
+        task_types or None,
     )
     draft = ProviderDraft(
         name,

@@ -1,5 +1,6 @@
 """Health checks: a known text must embed as it did, or nothing more is written by that provider until it does."""
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +99,8 @@ async def _probe(resources: Resources, provider: Provider, embedder: Embedder) -
 
     meter = Meter(resources.database, provider, Reason.PROBE)
     try:
-        answer = await meter.send(embed, {None: Load(1, embedder.count_tokens([KNOWN_TEXT])[0])}, whatever=True)
+        (tokens,) = await asyncio.to_thread(embedder.count_tokens, [KNOWN_TEXT])  # the first call may load a model
+        answer = await meter.send(embed, {None: Load(1, tokens)}, whatever=True)
     finally:
         await meter.flush()
     sane = check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)

@@ -62,8 +62,8 @@ class LlmProvider(Model, table=True):
     """Who embeds and, with a `chat_model` and unless `extracts` is false, scores and extracts.
 
     `endpoint` is the digest of address, key and model, which its circuit breaker belongs to. `dimensions` is the width
-    that the model is asked for; NULL takes the model's own. `encoder` is what was given for the model of a folder:
-    `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens"}`, or none of it. Learned from the
+    that the model is asked for; NULL takes the model's own. `encoder` is what was given of how the model gets its
+    texts: `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens", "task_types"}`, or none of it. Learned from the
     server: `refused_options`, the options of a request that it refuses, and `request_texts`, the most texts that it takes
     in one. `checked_at` is the time of the last health check.
     `listed_usd` is what a price list says of a million tokens, `usd_per_million_tokens` the operator's own word.

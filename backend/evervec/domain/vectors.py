@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from evervec.errors import BadResponseError, ConfigError
 
+WIDEST = 4000
+"""Dimensions of the widest vector that can be indexed: pgvector's halfvec has no more."""
+
 
 def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
     """Check an answer to `count` texts; return `(count,) bool`: which rows are finite and not zero.

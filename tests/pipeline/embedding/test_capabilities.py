@@ -10,6 +10,7 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
+from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.pipeline.embedding.test_embed import coverage, save
 
@@ -65,3 +66,20 @@ async def test_a_server_of_ones_own_needs_no_key_when_that_is_said(keyed: Resour
 async def test_only_a_compatible_server_can_do_without_a_key(keyed: Resources, fake: FakeProvider) -> None:
     with pytest.raises(ConfigError, match="API key"):
         await providers.add(keyed, ProviderDraft("mine", "gemini", base_url=fake.url, model="m", no_key=True))
+
+
+async def test_vectors_that_no_index_can_hold_are_refused_with_the_next_step(keyed: Resources, psql: Any) -> None:
+    async with FakeProvider(dims=4096) as wide:
+        with pytest.raises(ConfigError, match=r"4,096 dimensions, and an index holds 4,000 at most\. Choose"):
+            await providers.add(keyed, ProviderDraft("wide", "ollama", base_url=wide.url, model="m"))
+        with pytest.raises(ConfigError, match="--dimensions"):
+            await providers.add(keyed, draft(wide, "/v1", "a-key"))
+        narrow = await providers.add(keyed, draft(wide, "/v1", "a-key", dimensions=1024))
+        assert narrow.space.dimensions == 1024
+
+
+async def test_one_vector_for_every_text_is_no_model(keyed: Resources, fake: FakeProvider, psql: Any) -> None:
+    fake.always(None, Fault.IDENTICAL)
+    with pytest.raises(ConfigError, match="one and the same vector"):
+        await providers.add(keyed, ProviderDraft("same", "ollama", base_url=fake.url, model="m"))
+    assert await psql.fetchval("SELECT count(*) FROM llm_providers") == 0

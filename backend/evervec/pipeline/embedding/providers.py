@@ -12,7 +12,7 @@ from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
 from evervec.domain.spending import Reason
 from evervec.domain.text import estimate_tokens
-from evervec.domain.vectors import check_vectors
+from evervec.domain.vectors import WIDEST, check_vectors
 from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
@@ -21,6 +21,7 @@ from evervec.domain.vendors import (
     LOCAL,
     ONNX,
     TYPES,
+    WIDTH_TYPES,
     require_batch,
 )
 from evervec.embedders.catalog import open_embedder
@@ -116,6 +117,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
     finally:
         await client.aclose()
     seconds = perf_counter() - started
+    _require_width(draft, probe.dimensions)
     draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
     sealed = None if draft.api_key is None else resources.seal(draft.api_key)
     endpoint = resources.endpoint(draft)
@@ -148,6 +150,16 @@ def _require_key(draft: ProviderDraft) -> None:
 
 def _load(texts: Sequence[str]) -> Load:
     return Load(len(texts), sum(map(estimate_tokens, texts)))
+
+
+def _require_width(draft: ProviderDraft, width: int) -> None:
+    """Raise `ConfigError` for vectors that no index can hold."""
+    if width > WIDEST:
+        narrower = "Ask for narrower ones with --dimensions, or choose" if draft.type in WIDTH_TYPES else "Choose"
+        raise ConfigError(
+            draft.name,
+            f"its vectors have {width:,} dimensions, and an index holds {WIDEST:,} at most. {narrower} another model.",
+        )
 
 
 def _price(draft: ProviderDraft) -> float | None:

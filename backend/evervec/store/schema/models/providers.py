@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql as pg
 
 from evervec.domain.documents.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
+from evervec.domain.vectors import WIDEST
 from evervec.domain.vendors import TYPES
 from evervec.store.schema.columns import ZERO, Model, column, filled_time, one_of, optional, optional_time, random_key
 
@@ -36,8 +37,7 @@ class EmbeddingSpace(Model, table=True):
     __tablename__ = "embedding_spaces"
     __table_args__ = (
         UniqueConstraint("provider", "model", "dimensions", "metric"),
-        # 4,000 is the widest halfvec that pgvector can index.
-        CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
+        CheckConstraint(f"dimensions BETWEEN 1 AND {WIDEST}", name="dimensions_indexable"),
         CheckConstraint("metric = 'cosine'", name="metric_known"),
         CheckConstraint("state IN ('ready', 'active')", name="state_known"),
         CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_since"),

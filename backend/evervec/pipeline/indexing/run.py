@@ -36,11 +36,13 @@ class RunOptions:
 
     `dry` counts what would be done and writes nothing; the texts to send are counted as if no vector were reused.
     `allow_empty` removes all documents of a place that is empty now, and lets a full run forget a missing folder or file.
+    `planned` is given the texts that a dry run would send.
     """
 
     checksum: bool = False
     dry: bool = False
     allow_empty: bool = False
+    planned: Callable[[Sequence[str]], None] | None = None
 
     def forgets_missing(self, mode: str) -> bool:
         """Return whether a run of this mode forgets folders and files that do not exist any more."""
@@ -141,6 +143,8 @@ class Indexing:
     async def _preview(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked)
+        if self._options.planned is not None:
+            self._options.planned(written.texts)
         counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
         counts.chunks_deleted = sum(one.chunk_count for one in plan.gone)
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())

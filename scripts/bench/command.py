@@ -14,6 +14,7 @@ from scripts.bench import (
     attach,
     deferred_batch,
     deferred_ingest,
+    embed_budget,
     embed_pipeline,
     hook_cost,
     import_copy,
@@ -67,6 +68,7 @@ GROUPS: dict[str, dict[str, Run]] = {
     },
     "providers": {
         "providers": providers.run,
+        "embed_budget": embed_budget.run,
     },
     "quality": {
         "quality": quality.run,

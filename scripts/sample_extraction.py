@@ -57,7 +57,7 @@ async def _sample(messages: Sequence[MessageText], atoms: int, links: int, chanc
     topics, found, linked = await _extract(extractor, messages)
     seconds = time.perf_counter() - before
     print(f"{len(messages)} messages, {len(found)} atoms, {len(topics)} topics, {len(linked)} links, {seconds:.2f} s")
-    _print_counts(scores, found)
+    _print_counts(scores.scores, found)
     _print_topics(topics, found)
     print("\n## Atoms")
     for atom in sorted(chance.sample(found, min(atoms, len(found))), key=lambda atom: (atom.type, atom.atom_id)):

@@ -319,6 +319,10 @@ class TooLargeError(ProviderError):
 
     code = "too_large"
 
+    def __init__(self, provider: str, detail: str, texts: int | None = None) -> None:
+        super().__init__(provider, detail)
+        self.texts = texts
+
 
 class BadResponseError(ProviderError):
     """{provider} gave an invalid answer: {detail}"""

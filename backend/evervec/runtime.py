@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from evervec import log
 from evervec.errors import QueueDownError, SchemaMismatchError
+from evervec.pipeline.budget import questions
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.embedding import providers
@@ -23,6 +24,7 @@ from evervec.store import secrets
 from evervec.store.database.session import Database
 from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.schema import installation, integrity, migrations, populate
+from evervec.vendors.networks import POLICY, AllowedNetworks
 
 if TYPE_CHECKING:
     from evervec.queue.broker import JetStreamBroker
@@ -89,6 +91,7 @@ async def open_runtime(
         database = _database(settings, stack.urls.database_url)
         await _open(settings, database, migrate, progress, writes=worker or sends)
         closing.push_async_callback(database.aclose)
+        POLICY.allowed = AllowedNetworks.parse(settings.provider_networks)
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
         patience = settings.connect_seconds if worker else min(NATS_PATIENCE_SECONDS, settings.connect_seconds)
@@ -105,6 +108,7 @@ async def open_runtime(
         others = OtherDatabases(settings.connect_seconds, settings.sweep_seconds)
         closing.push_async_callback(others.aclose)
         resources = Resources(settings, database, broker, doorbell, clients, mirrors, others)
+        closing.push_async_callback(questions.write, resources)
         await (providers.ensure_default if default_provider else providers.build_indexes)(resources)
         yield Runtime(settings, stack, resources)
 
@@ -200,7 +204,7 @@ def _with_key(settings: Settings, stack: Stack) -> Settings:
     """Return the settings with the embedded stack's own key, stored beside its data, unless a key is set."""
     if settings.secret_key is not None or not settings.embedded_database:
         return settings
-    path = Path(stack.home) / "secret.key"
+    path = Path(stack.home) / secrets.KEY_FILE
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.new_key())

@@ -61,11 +61,15 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours.",
+        description="Key that seals providers' API keys and the passwords of sources. Unset: made and kept in `EVERVEC_HOME`; needed with a PostgreSQL that is not ours. Several, with commas between: the first seals, all open.",
     )
     local_model: Literal["auto", "wordllama", "minilm", "multilingual"] = Field(
         default="auto",
         description="Model of this machine that an empty database begins with: `wordllama`, `minilm` or `multilingual` (both need `evervec[onnx]`), or `auto`: `wordllama`.",
+    )
+    provider_networks: str = Field(
+        default="private",
+        description="Addresses that providers may have: `private` (any, but link-local and metadata ones), `public` alone, or networks beside the public ones: `10.0.0.0/8,127.0.0.1/32`.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
         default="WARNING",

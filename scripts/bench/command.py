@@ -14,6 +14,7 @@ from scripts.bench import (
     attach,
     deferred_batch,
     deferred_ingest,
+    embed_budget,
     embed_pipeline,
     hook_cost,
     import_copy,
@@ -25,6 +26,8 @@ from scripts.bench import (
     mirror_rebuild,
     mirror_search,
     pending,
+    providers,
+    quality,
     report,
     rings,
     start,
@@ -63,6 +66,13 @@ GROUPS: dict[str, dict[str, Run]] = {
         "attach": attach.run,
         "rings": rings.run,
     },
+    "providers": {
+        "providers": providers.run,
+        "embed_budget": embed_budget.run,
+    },
+    "quality": {
+        "quality": quality.run,
+    },
     "deferred": {
         "deferred_ingest": deferred_ingest.run,
         "deferred_batch": deferred_batch.run,
@@ -85,13 +95,23 @@ def main(
     rows: Annotated[
         int | None, typer.Option(min=1, help="At most so many rows, whatever a benchmark would take.")
     ] = None,
+    questions: Annotated[Path | None, typer.Option(help="The question set of the group quality.")] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="What its questions are about; may be repeated.")
+    ] = None,
 ) -> None:
     """Measure every promise of speed as a ratio within this run. Exits 1 if one was missed."""
     names = _named(group, only)
+    if questions is None and "quality" in names:
+        if group == "quality" or only:
+            raise typer.BadParameter("the group quality needs --questions FILE.")
+        names.remove("quality")
     if markdown and (group is None or only or quick):
         raise typer.BadParameter("a table is of one run: give --markdown with --group, without --only and --quick.")
     log.configure("ERROR")
-    findings, facts = uvloop.run(_measure(names, quick=quick, most_rows=rows))
+    findings, facts = uvloop.run(
+        _measure(names, quick=quick, most_rows=rows, questions=questions, corpora=_corpora(corpus))
+    )
     report.show(findings, facts)
     if json is not None:
         json.write_bytes(orjson.dumps(report.document(findings, facts), option=orjson.OPT_INDENT_2))
@@ -111,9 +131,20 @@ def _named(group: str | None, only: list[str] | None) -> list[str]:
     return only or list(BENCHMARKS if group is None else GROUPS[group])
 
 
-async def _measure(names: list[str], *, quick: bool, most_rows: int | None) -> tuple[Findings, dict[str, object]]:
+def _corpora(given: list[str] | None) -> dict[str, Path]:
+    """Return the paths of corpora by their names."""
+    pairs = [one.partition("=") for one in given or ()]
+    wrong = [name for name, _, path in pairs if not Path(path).exists() or not path]
+    if wrong:
+        raise typer.BadParameter(f"no path that is there is given for {', '.join(wrong)}: NAME=PATH.")
+    return {name: Path(path) for name, _, path in pairs}
+
+
+async def _measure(
+    names: list[str], *, quick: bool, most_rows: int | None, questions: Path | None, corpora: dict[str, Path]
+) -> tuple[Findings, dict[str, object]]:
     findings: Findings = {}
-    async with open_bench(quick=quick, most_rows=most_rows) as bench:
+    async with open_bench(quick=quick, most_rows=most_rows, questions=questions, corpora=corpora) as bench:
         facts = await bench.facts()
         for name in names:
             typer.echo(f"{name} …", err=True)

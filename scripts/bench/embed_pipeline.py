@@ -30,7 +30,7 @@ async def _line(resources: Resources, target: DatasetRef, written: Sequence[str]
         4,
         {
             "alone": partial(_alone, resources.clients.local, written, size),
-            "pipeline": partial(_pipeline, resources, target, written, size),
+            "pipeline": partial(pipeline, resources, target, written, size),
         },
     )
     promised = at_least(0.6) if size == resources.settings.embed_batch else None
@@ -45,7 +45,8 @@ async def _alone(embedder: Embedder, written: Sequence[str], size: int) -> float
     return perf_counter() - started
 
 
-async def _pipeline(resources: Resources, target: DatasetRef, written: Sequence[str], size: int) -> float:
+async def pipeline(resources: Resources, target: DatasetRef, written: Sequence[str], size: int) -> float:
+    """Embed the texts as pending rows; return the seconds."""
     await empty(resources)
     await copy_messages(resources, target, written)
     async with resources.database.autocommit() as connection:

@@ -5,7 +5,7 @@ import platform
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,12 +25,17 @@ COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark runs: `quick` asks for a tenth of the rows, `most_rows` for so many at most."""
+    """Where a benchmark runs: `quick` asks for a tenth of the rows, `most_rows` for so many at most.
+
+    `questions` is a question set, `corpora` the texts that it is about, by name.
+    """
 
     home: Path
     urls: StackUrls
     quick: bool
     most_rows: int | None = None
+    questions: Path | None = None
+    corpora: Mapping[str, Path] = field(default_factory=dict)
 
     def rows(self, count: int) -> int:
         """`count`, or a tenth of it, and not more than were asked for."""
@@ -92,12 +97,18 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(*, quick: bool, most_rows: int | None = None) -> AsyncIterator[Bench]:
+async def open_bench(
+    *,
+    quick: bool,
+    most_rows: int | None = None,
+    questions: Path | None = None,
+    corpora: Mapping[str, Path] | None = None,
+) -> AsyncIterator[Bench]:
     """Start the stack in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="evervec-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         async with open_stack(Settings(home=home, database_url=None, nats_url=None, nats_port=None)) as stack:
-            yield Bench(home, stack.urls, quick, most_rows)
+            yield Bench(home, stack.urls, quick, most_rows, questions, corpora or {})
 
 
 async def without_hnsw(resources: Resources) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from evervec.pipeline.embedding.health import KNOWN_TEXT
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.names import EMBED_MESSAGES, Lane
 from evervec.queue.nats_doorbell import NatsDoorbell
@@ -34,6 +35,7 @@ async def test_two_workers_on_the_same_rows_send_no_text_twice(product: Product,
         await asyncio.gather(ring_for_all(product, ids), wait_until_nothing_is_pending(psql))
         assert all("embed_messages_batch_task" in worker.said for worker in (one, other))
     sent = fake.texts_sent() - probed
+    sent.pop(KNOWN_TEXT, None)
     assert len(sent) == ROWS
     assert set(sent.values()) == {1}
     assert await assert_every_vector_is_right(psql) == ROWS

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from evervec.pipeline.embedding.health import KNOWN_TEXT
 from tests.e2e.homes import connected
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import PENDING, count, wait_until_nothing_is_pending
@@ -57,6 +58,7 @@ async def test_an_edited_paragraph_is_found_soon_and_nothing_else_is_sent(
             (folder / "guide.md").write_text("# Guide\n\n" + "".join(paragraphs))
             await found_soon(psql, f"but edit {edit} changed it")
         texts = fake.texts_sent() - sent
+        texts.pop(KNOWN_TEXT, None)
         assert sorted(texts.values()) == [1] * 5
         assert all("changed it" in text for text in texts)
         hits = (await product.ask("search", next(iter(texts)), "--dataset", "documents"))["hits"]

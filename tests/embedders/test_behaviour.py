@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from evervec.domain import usage
 from evervec.domain.protocols import Embedder
 from evervec.domain.vendors import API_KEY_TYPES, LOCAL, ONNX, TYPES
 from evervec.embedders.catalog import open_embedder
@@ -95,6 +96,14 @@ async def test_token_counts_are_one_positive_number_per_text(embedder: Embedder)
     assert len(counts) == len(TEXTS)
     assert all(count > 0 for count in counts)
     assert counts[5] > counts[0]
+
+
+async def test_a_model_of_this_process_tells_the_tokens_that_it_counted(embedder: Embedder) -> None:
+    with usage.measured() as used:
+        await embedder.embed(TEXTS)
+    if embedder.name in IN_THIS_PROCESS:
+        assert used.tokens == sum(embedder.count_tokens(TEXTS))
+    assert used.tokens is not None
 
 
 async def test_a_lone_surrogate_is_refused_as_bad_input(embedder: Embedder) -> None:

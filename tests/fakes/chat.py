@@ -1,5 +1,6 @@
 """The fake's chat model: rules instead of a model, which read the document of the extractor and fill its schema."""
 
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ TYPES = (
 def reply(asked: dict[str, Any], fault: Fault | None) -> str:
     """Return the model's reply: JSON that fits the requested schema, or what the fault makes of it."""
     document = _document(asked)
-    fields = (asked.get("format") or {}).get("properties", {})
+    fields = (asked.get("format") or {}).get("properties") or _told(asked)
     answer = score(document) if "scores" in fields else extract(document) if "atoms" in fields else {"echo": True}
     match fault:
         case Fault.CHAT_GARBAGE:
@@ -83,6 +84,12 @@ def _atom(message: dict[str, Any], kind: str) -> dict[str, Any]:
 def _type(text: str) -> str:
     lower = text.lower()
     return next((kind for kind, words in TYPES if any(word in lower for word in words)), "insight")
+
+
+def _told(asked: dict[str, Any]) -> Collection[str]:
+    """Return the fields that the system's turn asks for, where no schema is sent."""
+    told = next((turn["content"] for turn in asked.get("messages", []) if turn.get("role") == "system"), "")
+    return [field for field in ("scores", "atoms") if f'"{field}"' in told]
 
 
 def _document(asked: dict[str, Any]) -> dict[str, Any]:

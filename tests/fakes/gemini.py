@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.fakes import gemini_batches, gemini_files, gemini_lines, spoiling
+from tests.fakes import chat_wire, gemini_batches, gemini_files, gemini_lines, spoiling
 from tests.fakes.faults import Fault, Rule
 from tests.fakes.gemini_errors import KEY_REASON, error, refused
 from tests.fakes.vectors import expected_vectors, tokens
@@ -134,8 +134,10 @@ def _embedded(call: Call, model: str, requests: list[dict[str, Any]], *, batch: 
     return Reply({"embeddings": embeddings, "usageMetadata": usage})
 
 
-async def describe(call: Call, model: str) -> Reply:
-    """Describe an image."""
+async def generate(call: Call, model: str) -> Reply:
+    """Answer a talk, or describe an image."""
+    if chat_wire.is_gemini_talk(call.asked):
+        return Reply(chat_wire.gemini(call, model))
     line = gemini_lines.described("", call.asked, call.fake.batches.digests)
     if line.problem:
         raise refused(400, line.problem)
@@ -163,7 +165,7 @@ ROUTES = Routes(
     ("GET", "/v1beta/models/{model}", show_model),
     ("POST", "/v1beta/models/{model}:embedContent", embed),
     ("POST", "/v1beta/models/{model}:batchEmbedContents", embed_many),
-    ("POST", "/v1beta/models/{model}:generateContent", describe),
+    ("POST", "/v1beta/models/{model}:generateContent", generate),
     ("POST", "/v1beta/models/{model}:asyncBatchEmbedContent", gemini_batches.create_embedding),
     ("POST", "/v1beta/models/{model}:batchGenerateContent", gemini_batches.create_generating),
     ("GET", "/v1beta/batches", gemini_batches.listed),

@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.fakes import chat, ollama_faults
 from tests.fakes.faults import Fault
 from tests.fakes.request_log import Request
-from tests.fakes.vectors import expected_vectors
+from tests.fakes.vectors import expected_vectors, tokens
 
 if TYPE_CHECKING:
     from tests.fakes.server import FakeProvider
@@ -88,7 +88,11 @@ async def _good(
             info["fake.embedding_length"] = fake.width(str(asked.get("model")))
             return web.json_response({"model_info": info, "capabilities": ["embedding", "completion"]})
         case "/api/tags":
-            return web.json_response({"models": [{"name": f"{name}:latest", "model": name} for name in MODELS]})
+            known = dict.fromkeys((*MODELS, *fake.digests))
+            listed = [
+                {"name": f"{n}:latest", "model": f"{n}:latest", "digest": fake.digests.get(n, "d1")} for n in known
+            ]
+            return web.json_response({"models": listed})
         case "/api/version":
             return web.json_response({"version": VERSION})
         case "/":
@@ -103,8 +107,15 @@ async def _embed(
     model = str(asked.get("model"))
     if asked.get("input") in ("", None):
         texts = []
-    vectors = expected_vectors(model, [text[: 4 * fake.context_tokens] for text in texts], fake.width(model))
-    head = {"model": model, "total_duration": 1_000_000, "load_duration": 1000, "prompt_eval_count": len(texts)}
+    vectors = expected_vectors(
+        fake.weights.get(model, model), [text[: 4 * fake.context_tokens] for text in texts], fake.width(model)
+    )
+    head = {
+        "model": model,
+        "total_duration": 1_000_000,
+        "load_duration": 1000,
+        "prompt_eval_count": sum(map(tokens, texts)),
+    }
     body = orjson.dumps(head | {"embeddings": vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return await ollama_faults.spoil_vectors(fake, request, fault, vectors, head, body)
 
@@ -115,6 +126,7 @@ async def _chat(
     content = chat.reply(asked, fault)
     head = {"model": asked.get("model"), "created_at": "2026-01-01T00:00:00Z"}
     last = {"done": True, "done_reason": "stop", "total_duration": 1, "eval_count": len(content)}
+    last["prompt_eval_count"] = sum(len(turn["content"]) for turn in asked.get("messages", []))
     if not asked.get("stream", True):
         return web.json_response(head | {"message": {"role": "assistant", "content": content}} | last)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tests.fakes import openai_batches, openai_files, openai_lines, spoiling
+from tests.fakes import chat_wire, openai_batches, openai_files, openai_lines, spoiling
 from tests.fakes.faults import Fault, Rule
 from tests.fakes.openai_errors import error, refused
 from tests.fakes.vectors import expected_vectors
@@ -92,12 +92,14 @@ async def embed(call: Call) -> Reply:
     if line.problem:
         code = "max_tokens_per_request" if line.problem.startswith("Requested") else None
         raise refused(400, line.problem, code, param="input")
-    vectors = expected_vectors(model, line.texts, line.dims or call.fake.width(model))
+    vectors = expected_vectors(call.fake.weights.get(model, model), line.texts, line.dims or call.fake.width(model))
     return Reply(openai_lines.embedded(line, model, spoiling.rows(call.fault, vectors)))
 
 
-async def describe(call: Call) -> Reply:
-    """Describe an image."""
+async def complete(call: Call) -> Reply:
+    """Answer a talk, or describe an image."""
+    if chat_wire.is_openai_talk(call.asked):
+        return Reply(chat_wire.openai(call))
     line = openai_lines.described("", call.asked)
     if line.problem:
         raise refused(400, line.problem, param="messages")
@@ -111,7 +113,7 @@ async def show_model(call: Call, model: str) -> Reply:
 
 ROUTES = Routes(
     ("POST", "/v1/embeddings", embed),
-    ("POST", "/v1/chat/completions", describe),
+    ("POST", "/v1/chat/completions", complete),
     ("GET", "/v1/models/(?P<model>.+)", show_model),
     ("POST", "/v1/files", openai_files.create),
     ("GET", "/v1/files", openai_files.listed),

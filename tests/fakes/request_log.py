@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.fakes.faults import Fault
 
-EMBEDDING = ("/api/embed", "/v1/embeddings", ":embedContent", ":batchEmbedContents")
+EMBEDDING = ("/api/embed", "/embeddings", ":embedContent", ":batchEmbedContents")
 
 
 @dataclass(frozen=True)

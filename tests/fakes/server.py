@@ -10,18 +10,19 @@ from typing import Any, Self
 import orjson
 from aiohttp import web
 
-from tests.fakes import gemini, ollama, openai, wire
+from tests.fakes import compatible, gemini, ollama, openai, wire
 from tests.fakes.batches import Batches
 from tests.fakes.faults import Fault, FaultQueue, Predicate, Rule, same_endpoint
-from tests.fakes.request_log import Request, count_texts
+from tests.fakes.pace import Pace
+from tests.fakes.request_log import EMBEDDING, Request, count_texts
 
 
 class FakeProvider:
     """`async with FakeProvider(dims=64) as fake:` serves at `fake.url` until the block ends.
 
     The path says which protocol answers: `/v1/...` is OpenAI, `/v1beta/...` with its `/upload` and `/download` is the
-    Gemini Developer API, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
-    single models another width than `dims`; those in `unbatched` have no batch. With `api_key`, requests must carry
+    Gemini Developer API, `/vllm/…` and so on the servers of compatible.py, everything else Ollama. Every model name is known unless it is in `missing`; `widths` gives
+    single models another width than `dims`; those in `unbatched` have no batch. OpenAI's chat refuses the options in `chat_refuses`. With `api_key`, requests must carry
     it. `context_tokens` (4 characters a token) is what Ollama refuses texts above, and what Gemini's models tell.
     """
 
@@ -38,8 +39,14 @@ class FakeProvider:
         self.widths = widths or {}
         self.missing: set[str] = set()
         self.unbatched: set[str] = set()
+        self.digests: dict[str, str] = {}
+        """By model, the digest that Ollama tells."""
+        self.weights: dict[str, str] = {}
+        """By model, another one whose vectors it answers with from now on."""
+        self.chat_refuses: set[str] = set()
         self.requests: list[Request] = []
         self.faults = FaultQueue()
+        self.pace = Pace()
         self.batches = Batches()
         self.url = ""
         self._port = port
@@ -50,6 +57,7 @@ class FakeProvider:
         application = web.Application(client_max_size=256 << 20)
         application.router.add_post("/_fault", self._add_fault)
         application.router.add_post("/_heal", self._heal)
+        application.router.add_post("/_pace", self._set_pace)
         application.router.add_get("/_log", self._show_log)
         application.router.add_get("/_batches", self._show_batches)
         application.router.add_post("/_batches", self._set_batches)
@@ -103,8 +111,15 @@ class FakeProvider:
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(EMBEDDING):
+            await asyncio.sleep(self.pace.delay)
+            if (wait := self.pace.count()) is not None:
+                self.requests.append(Request(request.path, "", (), 429, Fault.RATE_LIMITED_429))
+                return ollama.error(429, "too many requests", **{"Retry-After": f"{wait:.3f}"})
         if request.path.startswith(gemini.PREFIXES):
             return await wire.converse(self, request, gemini.Gemini())
+        if server := compatible.server_of(request.path):
+            return await wire.converse(self, request, compatible.Compatible(server))
         if request.path.startswith(openai.PREFIX):
             return await wire.converse(self, request, openai.OpenAI())
         return await ollama.answer(self, request)
@@ -120,6 +135,11 @@ class FakeProvider:
             rule.matches = lambda text: word in text
         changes = {name: wish[name] for name in ("seconds", "retry_after") if name in wish}
         self.faults.add(replace(rule, **changes))
+        return web.json_response({"ok": True})
+
+    async def _set_pace(self, request: web.Request) -> web.Response:
+        """Set the pace from another process: any fields of `Pace`, the others as they are by default."""
+        self.pace = Pace(**orjson.loads(await request.read()))
         return web.json_response({"ok": True})
 
     async def _heal(self, _: web.Request) -> web.Response:

@@ -17,6 +17,7 @@ from google.genai import errors, types
 
 from tests.fakes import FakeProvider, Fault, State, expected_description, expected_vector
 from tests.fakes.results import CHUNK
+from tests.fakes.vectors import tokens
 
 MODEL = "gemini-embedding-001"
 CREATE = f"/v1beta/models/{MODEL}:asyncBatchEmbedContent"
@@ -118,7 +119,7 @@ async def test_the_sdk_takes_a_batch_from_upload_to_cleaning_up(gemini: FakeProv
     found = read(await sdk.files.download(file=job.dest.file_name))
     for number, text in enumerate(TEXTS):
         response = found[f"k{number}"]["response"]
-        assert response["tokenCount"] == "1"
+        assert response["tokenCount"] == str(tokens(text))
         assert np.array_equal(np.float32(response["embedding"]["values"]), expected_vector(MODEL, text, 8))
     assert [one.name async for one in await sdk.batches.list(config={"page_size": 50})] == [job.name]
     assert len([one async for one in await sdk.files.list(config={"page_size": 1})]) == 2

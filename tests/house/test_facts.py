@@ -22,7 +22,7 @@ OWNED_BY_A_DATASET = """
 SELECT conrelid::regclass::text AS table_name FROM pg_constraint
 WHERE contype = 'f' AND confrelid = 'datasets'::regclass AND conrelid::regclass::text <> ALL($1)
 """
-NOT_PURGED_BY_THE_PIECE = ("index_runs", "media", "mirrors", "recall_checks")
+NOT_PURGED_BY_THE_PIECE = ("budgets", "index_runs", "media", "mirrors", "recall_checks")
 """Tables whose rows go with the row of their document or dataset, or in one statement before."""
 
 
@@ -86,7 +86,7 @@ def test_every_vendor_that_extracts_has_an_extractor_and_no_other_has() -> None:
     reader = open_embedder(vendors.LOCAL.type, name="reader")
     for vendor in vendors.VENDORS:
         if vendor.extracts:
-            assert open_extractor(vendor.type, model="chat", name="mine", embedder=reader)
+            assert open_extractor(vendor.type, model="chat", api_key="key", name="mine", embedder=reader)
         else:
             with pytest.raises(ConfigError, match=f"Known types: {', '.join(vendors.EXTRACTOR_TYPES)}"):
                 open_extractor(vendor.type, model="chat", name="mine", embedder=reader)
@@ -111,6 +111,7 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
         name for name, found in inspect.getmembers(sweep, inspect.iscoroutinefunction) if name.endswith("_waiting")
     }
     assert {stage.__name__ for stage in sweep.SWEEP_STAGES} == public | {
+        "check_providers",
         "clean_up",
         "follow_elsewhere",
         "follow_tables",

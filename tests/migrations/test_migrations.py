@@ -75,6 +75,26 @@ async def test_upgrading_twice_changes_nothing(empty: Database) -> None:
     assert await schema(empty) == made
 
 
+PROVIDERS_BEFORE = """
+WITH space AS (
+    INSERT INTO evervec.embedding_spaces (provider, model, dimensions) VALUES ('gemini', 'm', 4) RETURNING id
+)
+INSERT INTO evervec.llm_providers (name, type, model, chat_model, space_id)
+SELECT name, type, 'm', chat_model, id FROM space, (VALUES
+    ('media', 'gemini', 'describes'), ('plain', 'openai', NULL), ('chat', 'ollama', 'extracts')) p (name, type, chat_model)
+"""
+
+
+async def test_a_chat_model_that_described_media_alone_does_not_begin_to_extract(empty: Database) -> None:
+    await migrations.upgrade(empty, "0010")
+    async with empty.transaction() as tx:
+        await tx.execute(PROVIDERS_BEFORE)
+    await migrations.upgrade(empty)
+    async with empty.read() as tx:
+        found = await tx.fetch("SELECT name, extracts, encoder FROM evervec.llm_providers ORDER BY name")
+    assert [tuple(row) for row in found] == [("chat", True, "{}"), ("media", False, "{}"), ("plain", True, "{}")]
+
+
 async def test_the_migrations_make_what_the_tables_declare(database: Database) -> None:
     await migrations.check(database)
 

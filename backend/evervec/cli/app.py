@@ -64,6 +64,17 @@ COMMANDS: Final = {
         CARE,
         "List the index runs of a dataset, or of all: what each did, what it sent and saved, how it ended.",
     ),
+    "plan": Listed(
+        "evervec.cli.commands.plan:app",
+        CARE,
+        "Tell what embedding would take: rows, texts, tokens, requests, minutes and money. Nothing is sent.",
+    ),
+    "budget": Listed("evervec.cli.commands.budget:app", CARE, "Limit what is sent to a provider, or for a dataset."),
+    "spend": Listed(
+        "evervec.cli.commands.spend:spend",
+        CARE,
+        "Show what was sent to providers, what it cost, and what was saved: by day, dataset, provider and reason.",
+    ),
     "backfill": Listed(
         "evervec.cli.commands.backfill:backfill",
         CARE,

@@ -1,4 +1,4 @@
-"""How a sentence encoder in a folder is run, as far as its owner says it; the rest is read from the folder's own files."""
+"""How a model is given its texts, and how a sentence encoder in a folder is run, as far as the owner says it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,14 +7,16 @@ from typing import Any, Final
 from evervec.errors import Refused
 
 POOLINGS: Final = ("mean", "cls")
+OF_A_FOLDER: Final = ("file", "pooling", "text_tokens")
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What is given for an encoder: None leaves it to the folder's files.
+    """What is given for a model: None leaves it to the model, or to the files of its folder.
 
     `folder` holds the model as ONNX and its tokenizer.json, `file` is the model's name in it. `pooling` makes one vector of
-    the vectors of tokens. The prefixes are put before each text; `text_tokens` is the longest window, special tokens included.
+    the vectors of tokens; `text_tokens` is the longest window, special tokens included. The prefixes are put before each
+    question and each text, also of a model on a server. `task_types` tells the vendor which of the two a text is.
     """
 
     folder: str | None = None
@@ -23,6 +25,7 @@ class EncoderOptions:
     query_prefix: str | None = None
     document_prefix: str | None = None
     text_tokens: int | None = None
+    task_types: bool | None = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:
@@ -31,9 +34,15 @@ class EncoderOptions:
             raise Refused(reason=f"A window of {self.text_tokens} tokens is too short: give 8 or more.")
         if self.folder is not None and not Path(self.folder).is_absolute():
             raise Refused(reason=f"{self.folder!r} is not an absolute path: every process has to find the same folder.")
-        if self.folder is None and self.given():
-            raise Refused(reason=f"{', '.join(self.given())} can be set for a model in a folder alone: give --folder.")
+        alone = [name for name in OF_A_FOLDER if name in self.given()]
+        if self.folder is None and alone:
+            raise Refused(reason=f"{', '.join(alone)} can be set for a model in a folder alone: give --folder.")
 
     def given(self) -> dict[str, Any]:
         """Return what is given, as it is stored."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def prefixed(self) -> bool:
+        """Return whether a prefix is put before questions or texts."""
+        return bool(self.query_prefix or self.document_prefix)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.extraction.knowledge import DatasetKnowledge, Extraction, MessageText, Score
+from evervec.domain.extraction.knowledge import DatasetKnowledge, Extraction, MessageText, Scores
 
 Vectors = NDArray[np.float32]
 
@@ -26,10 +26,16 @@ class EmbedLimits:
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so."""
+    """What a probe found out about a model: the width of its vectors, and the longest text that it takes, if it says so.
+
+    `refused_options` are options of a request that the server refuses, so that they are not sent. `variant` says how texts
+    are given to the model, where that makes other vectors than the model alone: it is part of the space's name.
+    """
 
     dimensions: int
     text_tokens: int | None = None
+    refused_options: tuple[str, ...] = ()
+    variant: str = ""
 
 
 class Embedder(Protocol):
@@ -79,6 +85,10 @@ class Embedder(Protocol):
         """
         ...
 
+    async def model_digest(self) -> str | None:
+        """Return the digest of the model's weights, where the server tells one."""
+        ...
+
     async def aclose(self) -> None:
         """Release connections; may be called twice."""
         ...
@@ -92,8 +102,8 @@ class Extractor(Protocol):
         """Return the extractor's name in messages, for example `local`."""
         ...
 
-    async def score(self, messages: Sequence[MessageText]) -> list[Score]:
-        """Return one score per message, in the order given. Raises a `ProviderError` subclass."""
+    async def score(self, messages: Sequence[MessageText]) -> Scores:
+        """Return one score per message, in the order given, and the tokens that it took. Raises a `ProviderError` subclass."""
         ...
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:

@@ -1,9 +1,14 @@
 """The check of vectors: nothing that a provider answers reaches the database unless it passes here."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.errors import BadResponseError, ConfigError
+
+WIDEST = 4000
+"""Dimensions of the widest vector that can be indexed: pgvector's halfvec has no more."""
 
 
 def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int, provider: str) -> NDArray[np.bool_]:
@@ -32,3 +37,12 @@ def check_distinct(vectors: NDArray[np.float32], *, provider: str) -> None:
     """Raise `BadResponseError` if two or more different texts all got one and the same vector."""
     if len(vectors) > 1 and (vectors == vectors[0]).all():
         raise BadResponseError(provider, f"{len(vectors)} different texts got one and the same vector")
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the cosine between two vectors of one width, in double precision; 0 where one is zero, -1 for other widths."""
+    if len(one) != len(other):
+        return -1.0
+    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else 0.0

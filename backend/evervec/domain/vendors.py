@@ -13,27 +13,47 @@ class Vendor:
 
     `model` is an example of a model that embeds (of "local" the only one). `batch`: it has a batch API. `extracts`: its chat models (or rules)
     score and extract. `describes_media`: its chat models describe pictures and sounds in batch jobs. `several_widths`:
-    some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `free`: it runs in this process, where no token costs anything.
+    some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `compatible`: other servers speak its API, and some of those need none. `free`: it runs in this process, where no token costs anything.
+    `price_list`: what the price list `genai-prices` calls it. `task_types`: it can be told whether a text is a question.
     """
 
     type: str
     model: str
     needs_key: bool = False
+    compatible: bool = False
     free: bool = False
     several_widths: bool = False
     batch: bool = False
     extracts: bool = False
     describes_media: bool = False
+    price_list: str | None = None
+    task_types: bool = False
 
 
 LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
 ONNX: Final = Vendor("onnx", "minilm", free=True)
 OLLAMA: Final = Vendor("ollama", "nomic-embed-text", extracts=True)
 GEMINI: Final = Vendor(
-    "gemini", "gemini-embedding-001", needs_key=True, several_widths=True, batch=True, describes_media=True
+    "gemini",
+    "gemini-embedding-001",
+    needs_key=True,
+    several_widths=True,
+    batch=True,
+    extracts=True,
+    describes_media=True,
+    price_list="google",
+    task_types=True,
 )
 OPENAI: Final = Vendor(
-    "openai", "text-embedding-3-small", needs_key=True, several_widths=True, batch=True, describes_media=True
+    "openai",
+    "text-embedding-3-small",
+    needs_key=True,
+    compatible=True,
+    several_widths=True,
+    batch=True,
+    extracts=True,
+    describes_media=True,
+    price_list="openai",
 )
 
 VENDORS: Final = (LOCAL, ONNX, OLLAMA, GEMINI, OPENAI)
@@ -48,9 +68,11 @@ def types_that(can: Callable[[Vendor], bool]) -> tuple[str, ...]:
 
 BATCH_TYPES: Final = types_that(lambda vendor: vendor.batch)
 API_KEY_TYPES: Final = types_that(lambda vendor: vendor.needs_key)
+KEYLESS_TYPES: Final = types_that(lambda vendor: vendor.compatible)
 WIDTH_TYPES: Final = types_that(lambda vendor: vendor.several_widths)
 FREE_TYPES: Final = types_that(lambda vendor: vendor.free)
 EXTRACTOR_TYPES: Final = types_that(lambda vendor: vendor.extracts)
+TASK_TYPES: Final = types_that(lambda vendor: vendor.task_types)
 MEDIA_TYPES: Final = types_that(lambda vendor: vendor.describes_media)
 
 

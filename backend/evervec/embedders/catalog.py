@@ -3,13 +3,28 @@
 A vendor's library is imported where its client is opened: nobody waits for the others.
 """
 
+from collections.abc import Sequence
+
 from evervec.domain.batch import BatchClient
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import Embedder
-from evervec.domain.vendors import GEMINI, LOCAL, OLLAMA, ONNX, OPENAI, TYPES, WIDTH_TYPES, Vendor, require_batch
+from evervec.domain.vendors import (
+    FREE_TYPES,
+    GEMINI,
+    LOCAL,
+    OLLAMA,
+    ONNX,
+    OPENAI,
+    TASK_TYPES,
+    TYPES,
+    WIDTH_TYPES,
+    Vendor,
+    require_batch,
+)
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.embedders.onnx.embedder import OnnxEmbedder
-from evervec.embedders.onnx.wheels import require_packages
+from evervec.embedders.onnx.wheels import is_installed, require_packages
+from evervec.embedders.prefixed import PrefixedEmbedder
 from evervec.errors import ConfigError
 from evervec.extras import extra
 
@@ -23,14 +38,17 @@ def open_embedder(
     name: str,
     dimensions: int | None = None,
     encoder: EncoderOptions | None = None,
+    refused_options: Sequence[str] = (),
+    request_texts: int | None = None,
 ) -> Embedder:
     """Return the embedder of one provider record; `dimensions` are asked of the model, None takes its own width.
 
-    `encoder` says how a model in a folder is run.
+    `encoder` says how a model is given its texts, and how one in a folder is run. `refused_options` of a request are not sent, and `request_texts` is the
+    most that the server takes in one. Only an OpenAI-compatible server of one's own needs no key.
     Raise `ConfigError` for a record that can not work.
     """
-    if encoder is not None and encoder.given() and type != ONNX.type:
-        raise ConfigError(name, f"{', '.join(encoder.given())} can be set for providers of type {ONNX.type} alone.")
+    options = encoder or EncoderOptions()
+    _require_fitting(name, type, options)
     if dimensions is not None and type not in WIDTH_TYPES:
         raise ConfigError(name, f"vectors of {type} are as wide as the model makes them: leave --dimensions out.")
     match type:
@@ -41,25 +59,42 @@ def open_embedder(
         case ONNX.type:
             with extra(ONNX.type, f"A provider of type {ONNX.type}"):
                 require_packages(model or ONNX.model)
-            return OnnxEmbedder(model, options=encoder, name=name)
+            return OnnxEmbedder(model, options=options, name=name)
         case OLLAMA.type:
             with extra(OLLAMA.type, f"A provider of type {OLLAMA.type}"):
                 from evervec.embedders.ollama.embedder import OllamaEmbedder
                 from evervec.vendors.ollama.client import OLLAMA_URL
 
-            return OllamaEmbedder(base_url or OLLAMA_URL, _model(name, model, OLLAMA), api_key=api_key, name=name)
+            model = _model(name, model, OLLAMA)
+            return _prefixed(OllamaEmbedder(base_url or OLLAMA_URL, model, api_key=api_key, name=name), options)
         case GEMINI.type:
             with extra(GEMINI.type, f"A provider of type {GEMINI.type}"):
                 from evervec.embedders.gemini.embedder import GeminiEmbedder
 
             model, api_key = _model(name, model, GEMINI), _key(name, api_key)
-            return GeminiEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
+            gemini = GeminiEmbedder(
+                model,
+                api_key=api_key,
+                base_url=base_url,
+                name=name,
+                dimensions=dimensions,
+                task_types=bool(options.task_types),
+            )
+            return _prefixed(gemini, options)
         case OPENAI.type:
             with extra(OPENAI.type, f"A provider of type {OPENAI.type}"):
                 from evervec.embedders.openai.embedder import OpenAIEmbedder
 
-            model, api_key = _model(name, model, OPENAI), _key(name, api_key)
-            return OpenAIEmbedder(model, api_key=api_key, base_url=base_url, name=name, dimensions=dimensions)
+            openai = OpenAIEmbedder(
+                _model(name, model, OPENAI),
+                api_key=_key(name, api_key) if base_url is None else api_key,
+                base_url=base_url,
+                name=name,
+                dimensions=dimensions,
+                refused_options=refused_options,
+                request_texts=request_texts,
+            )
+            return _prefixed(openai, options)
         case _:
             raise ConfigError(name, f"{type!r} is not a type of embedder. Known types: {', '.join(TYPES)}.")
 
@@ -73,25 +108,54 @@ def open_batch_client(
     api_key: str | None = None,
     name: str,
     dimensions: int | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> BatchClient:
-    """Return the batch API of one provider record; `chat_model` is what describes media.
+    """Return the batch API of one provider record; `chat_model` is what describes media. `encoder` is that of the embedder.
 
     Raise `NoBatchError` for a type that has none, `ConfigError` for a record that can not work.
     """
     require_batch(name, type)
-    key = _key(name, api_key)
+    key, options = _key(name, api_key), encoder or EncoderOptions()
+    prefix = options.document_prefix or ""
     if type == GEMINI.type:
         from evervec.embedders.gemini.batch import GeminiBatchClient
 
         return GeminiBatchClient(
-            model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model
+            model,
+            api_key=key,
+            base_url=base_url,
+            name=name,
+            dimensions=dimensions,
+            chat_model=chat_model,
+            document_prefix=prefix,
+            task_types=bool(options.task_types),
         )
     with extra(OPENAI.type, f"A provider of type {OPENAI.type}"):
         from evervec.embedders.openai.batch import OpenAIBatchClient
 
     return OpenAIBatchClient(
-        model, api_key=key, base_url=base_url, name=name, dimensions=dimensions, chat_model=chat_model
+        model,
+        api_key=key,
+        base_url=base_url,
+        name=name,
+        dimensions=dimensions,
+        chat_model=chat_model,
+        document_prefix=prefix,
     )
+
+
+def _require_fitting(name: str, type_: str, options: EncoderOptions) -> None:
+    """Raise `ConfigError` for options that providers of this type can not have."""
+    if options.folder is not None and type_ != ONNX.type:
+        raise ConfigError(name, f"a folder can be given for providers of type {ONNX.type} alone.")
+    if options.prefixed and options.folder is None and type_ in FREE_TYPES:
+        raise ConfigError(name, "the models that come with Evervec want no prefix: leave it out.")
+    if options.task_types and type_ not in TASK_TYPES:
+        raise ConfigError(name, f"--task-types is for providers of type {', '.join(TASK_TYPES)} alone.")
+
+
+def _prefixed(embedder: Embedder, options: EncoderOptions) -> Embedder:
+    return PrefixedEmbedder(embedder, options) if options.prefixed else embedder
 
 
 def _model(name: str, model: str | None, vendor: Vendor) -> str:
@@ -104,3 +168,13 @@ def _key(name: str, api_key: str | None) -> str:
     if not api_key:
         raise ConfigError(name, "it needs an API key: set EVERVEC_PROVIDER_KEY and run `evervec providers add` again.")
     return api_key
+
+
+def better_local_model(chosen: str) -> str | None:
+    """Return the model of this machine that answers better than WordLlama, by `EVERVEC_LOCAL_MODEL`; None where there is none.
+
+    `auto` takes what is installed, and asks no more of an installation than it has; nothing is loaded.
+    """
+    if chosen == "auto":
+        return ONNX.model if is_installed(ONNX.model) else None
+    return None if chosen == "wordllama" else chosen

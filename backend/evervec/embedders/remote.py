@@ -43,3 +43,7 @@ class RemoteEmbedder(ABC):
     async def embed_query(self, text: str) -> Vectors:
         """Return `(1, dim) float32` of a question, which is sent like a document where the model knows no difference."""
         return await self.embed([text])
+
+    async def model_digest(self) -> str | None:
+        """Return None: no call tells the digest of the model's weights."""
+        return None

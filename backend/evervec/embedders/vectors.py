@@ -31,4 +31,10 @@ async def width_of(embedder: Embedder) -> int:
             embedder.name,
             f"model {embedder.model!r} gives no usable vectors. Choose another with `evervec providers add`.",
         )
+    if (vectors[0] == vectors[1]).all():
+        raise ConfigError(
+            embedder.name,
+            f"model {embedder.model!r} gives two different texts one and the same vector. Choose another with "
+            "`evervec providers add`.",
+        )
     return int(vectors.shape[1])

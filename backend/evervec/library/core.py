@@ -285,12 +285,16 @@ class SemanticCore:
         dimensions: int | None = None,
         price: float | None = None,
         encoder: "EncoderOptions | None" = None,
+        extracts: bool = True,
+        no_key: bool = False,
         use: bool = False,
     ) -> "Provider":
         """Probe a provider (`local`, `onnx`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
 
         `use` makes it active in any case: vectors of another space are deleted, and their rows wait again. `price` is in
         dollars per million tokens, online. `encoder` names the folder of a model of your own and how it is run (`onnx`).
+        Without `extracts` the chat model describes media alone. `no_key`: the OpenAI-compatible server at `base_url` asks for
+        none.
         """
         from evervec.domain.encoders import EncoderOptions
         from evervec.pipeline.embedding import providers
@@ -306,6 +310,8 @@ class SemanticCore:
             dimensions=dimensions,
             usd_per_million_tokens=price,
             encoder=encoder or EncoderOptions(),
+            extracts=extracts,
+            no_key=no_key,
         )
         added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added

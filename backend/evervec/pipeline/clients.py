@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from evervec.domain.batch import BatchClient
@@ -76,10 +76,12 @@ class ProviderClients:
             name=provider.name,
             dimensions=provider.dimensions,
             encoder=provider.encoder,
+            refused_options=provider.refused_options,
+            request_texts=provider.request_texts,
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:
-        chats = provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
+        chats = provider.extracts and provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
         return open_extractor(
             provider.type if chats else LOCAL.type,
             base_url=provider.base_url,
@@ -98,6 +100,7 @@ class ProviderClients:
             api_key=self._api_key(provider),
             name=provider.name,
             dimensions=provider.dimensions,
+            encoder=provider.encoder,
         )
 
     async def aclose(self) -> None:
@@ -123,7 +126,11 @@ class ProviderClients:
         return secrets.unseal(self._secret_key, provider.api_key_encrypted)
 
 
+NO_PART: Final[dict[str, Any]] = {"listed_usd": None, "limited": False, "tokens_per_minute": None}
+"""Fields of a provider that say what may be sent and what it costs."""
+
+
 def _connection_part(provider: Provider) -> Provider:
     """Return a provider with the fields that no client depends on cleared: its breaker, its chunk settings, its price."""
     space = replace(provider.space, active=False, template="", chunk_tokens=0, text_tokens=None)
-    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None)
+    return replace(provider, space=space, breaker=Breaker(), usd_per_million_tokens=None, **NO_PART)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from evervec.domain.endpoint import endpoint_digest
+from evervec.domain.spending import Tally
 from evervec.errors import NoProviderError, Refused, SpaceMismatchError
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.databases import OtherDatabases
@@ -39,6 +40,8 @@ class Resources:
     mirrors: Mirrors
     others: OtherDatabases = field(default_factory=OtherDatabases)
     """Databases of attached tables that are not ours."""
+    questions: Tally = field(default_factory=Tally)
+    """What questions took that is not in the ledger yet."""
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
     """Limits the running index runs, each of which reads, chunks and embeds at the same time."""
 
@@ -62,7 +65,7 @@ class Resources:
     def endpoint(self, draft: ProviderDraft) -> bytes:
         """Return the digest of the endpoint that a provider is reached at, with its key."""
         key = self.settings.secret_key
-        secret = None if key is None else key.get_secret_value()
+        secret = None if key is None else secrets.keys(key.get_secret_value())[0]
         return endpoint_digest(draft.type, draft.base_url, draft.model or "", api_key=draft.api_key, secret=secret)
 
     async def provider(self, provider_id: UUID | None = None) -> Provider:

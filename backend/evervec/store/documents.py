@@ -36,11 +36,15 @@ class StoredDocument:
 
 @dataclass
 class WriteResult:
-    """The counts of a write, and the tokens of each chunk to embed, by its id; `batched` of them wait for batch jobs."""
+    """The counts of a write, and the tokens of each chunk to embed, by its id; `batched` of them wait for batch jobs.
+
+    A preview has their `texts` too.
+    """
 
     counts: RunCounts = field(default_factory=RunCounts)
     pending: dict[int, int] = field(default_factory=dict)
     batched: int = 0
+    texts: list[str] = field(default_factory=list)
 
 
 SELECT_DOCUMENTS = (
@@ -209,6 +213,7 @@ async def preview(
         due = [*(chunk for _, chunk in revision.updated), *revision.new]
         start = len(written.pending)
         written.pending.update({start + n: chunk.tokens for n, chunk in enumerate(due) if chunk.vector_text})
+        written.texts += [chunk.vector_text for chunk in due if chunk.vector_text]
     return written
 
 

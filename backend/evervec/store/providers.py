@@ -43,7 +43,9 @@ class Provider:
     """A service that embeds and, with a chat model, extracts. No worker calls it while the breaker of its endpoint is open.
 
     `dimensions` is the requested vector width; None takes the model's own. `encoder` says how a model in a folder is run.
-    `refused_options` and `request_texts` were learned from the server.
+    `extracts` is whether its chat model, if it has one, scores and extracts. `refused_options` and `request_texts` were
+    learned from the server. `listed_usd` is what a price list says of a million tokens; `usd_per_million_tokens` is the
+    operator's own word. `limited`: a provider or a dataset has a budget; `tokens_per_minute` is this provider's own limit.
     """
 
     id: UUID
@@ -56,7 +58,11 @@ class Provider:
     space: Space
     usd_per_million_tokens: float | None
     dimensions: int | None
+    listed_usd: float | None
+    limited: bool
+    tokens_per_minute: int | None
     encoder: EncoderOptions
+    extracts: bool
     endpoint: bytes
     refused_options: Sequence[str]
     request_texts: int | None
@@ -67,7 +73,7 @@ class Provider:
 class ProviderDraft:
     """A provider as it is asked for, before it has answered a probe.
 
-    Without a `model` it gets the default of its type. `dimensions` is the width to ask a model for that has several.
+    Without a `model` it gets the default of its type. `no_key` says that a server of one's own needs none. `dimensions` is the width to ask a model for that has several.
     `template` and `chunk_tokens` belong to the provider's space.
     """
 
@@ -77,16 +83,22 @@ class ProviderDraft:
     model: str | None = None
     chat_model: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    no_key: bool = False
     template: str | None = None
     chunk_tokens: int | None = None
     usd_per_million_tokens: float | None = None
     dimensions: int | None = None
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    extracts: bool = True
 
 
 _SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.encoder, p.endpoint, p.refused_options, p.request_texts,
+       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.extracts, p.endpoint, p.refused_options,
+       p.request_texts,
+       -- whether there is any budget at all: without one nothing is taken before a request
+       EXISTS (SELECT FROM budgets) AS limited,
+       (SELECT u.tokens_per_minute FROM budgets u WHERE u.provider_id = p.id) AS tokens_per_minute,
        coalesce(extract(epoch FROM greatest(b.open_until - now(), interval '0')), 0)::float8 AS seconds,
        b.code, b.error, coalesce(b.failures, 0) AS failures,
        s.id AS space_id, s.provider, s.model AS space_model, s.dimensions AS width, s.state = 'active' AS active, s.template,
@@ -207,14 +219,14 @@ async def add(
         """
         INSERT INTO llm_providers
             (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
-             endpoint, encoder)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb)
+             endpoint, encoder, refused_options, extracts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13)
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,
             usd_per_million_tokens = EXCLUDED.usd_per_million_tokens, dimensions = EXCLUDED.dimensions,
-            endpoint = EXCLUDED.endpoint, refused_options = '{}', request_texts = NULL, checked_at = NULL,
-            encoder = EXCLUDED.encoder
+            endpoint = EXCLUDED.endpoint, refused_options = EXCLUDED.refused_options, request_texts = NULL,
+            checked_at = NULL, encoder = EXCLUDED.encoder, extracts = EXCLUDED.extracts
         RETURNING id
         """,
         draft.name,
@@ -228,6 +240,8 @@ async def add(
         draft.dimensions,
         endpoint,
         orjson.dumps(draft.encoder.given()).decode(),
+        list(probe.refused_options),
+        draft.extracts,
     )
     await breakers.close(tx, endpoint)
     return await by_id(tx, provider_id)
@@ -254,7 +268,7 @@ async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
     space_id: int = await tx.fetchval(
         ENSURE_SPACE,
         draft.type,
-        draft.model,
+        f"{draft.model} [{probe.variant}]" if probe.variant else draft.model,
         probe.dimensions,
         probe.text_tokens,
         draft.template,
@@ -267,6 +281,11 @@ async def _ensure_space(tx: Tx, draft: ProviderDraft, probe: ModelProbe) -> int:
     return space_id
 
 
+async def set_listed_price(tx: Tx, provider_id: UUID, usd: float | None) -> None:
+    """Save what a price list says of a million tokens."""
+    await tx.execute("UPDATE llm_providers SET listed_usd = $2 WHERE id = $1", provider_id, usd)
+
+
 async def remove(tx: Tx, name: str) -> None:
     """Delete a provider; vectors stay. Raises `UnknownProviderError`."""
     if await tx.fetchval("DELETE FROM llm_providers WHERE name = $1 RETURNING id", name) is None:
@@ -277,6 +296,16 @@ async def remove(tx: Tx, name: str) -> None:
 async def use(tx: Tx, provider_id: UUID) -> None:
     """Make a provider the default."""
     await tx.execute("UPDATE llm_providers SET used_at = clock_timestamp() WHERE id = $1", provider_id)
+
+
+async def learn_request_texts(tx: Tx, endpoint: bytes, texts: int) -> None:
+    """Keep how many texts a request to an endpoint may have; the smallest number that it told counts."""
+    await tx.execute(
+        "UPDATE llm_providers SET request_texts = least(request_texts, $2) WHERE endpoint = $1 "
+        "AND coalesce(request_texts > $2, true)",
+        endpoint,
+        texts,
+    )
 
 
 async def _known(tx: ReadTx) -> str:

@@ -1,11 +1,18 @@
-"""API keys at rest: encrypted with a key that is not in the database."""
+"""API keys and passwords at rest: encrypted with a key that is not in the database.
 
-from typing import TYPE_CHECKING
+`EVERVEC_SECRET_KEY` may hold several, with commas between them: the first encrypts, all decrypt, so that they can be rotated.
+"""
+
+from typing import TYPE_CHECKING, Final
 
 from evervec.errors import Refused
 
 if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
+    from cryptography.fernet import MultiFernet
+
+
+KEY_FILE: Final = "secret.key"
+"""The file in EVERVEC_HOME that holds the key of an embedded database when EVERVEC_SECRET_KEY is not set."""
 
 
 def new_key() -> str:
@@ -33,10 +40,22 @@ def unseal(key: str, sealed: bytes) -> str:
         ) from error
 
 
-def _fernet(key: str) -> "Fernet":
-    from cryptography.fernet import Fernet
+def keys(key: str) -> list[str]:
+    """Return the keys in `EVERVEC_SECRET_KEY`, the one that encrypts first."""
+    return [part.strip() for part in key.split(",")]
+
+
+def reseal(key: str, sealed: bytes) -> bytes:
+    """Encrypt with the first key what any of them encrypted. Raises `Refused` if none of them did."""
+    return seal(key, unseal(key, sealed))
+
+
+def _fernet(key: str) -> "MultiFernet":
+    from cryptography.fernet import Fernet, MultiFernet
 
     try:
-        return Fernet(key)
+        return MultiFernet([Fernet(part) for part in keys(key)])
     except ValueError as error:
-        raise Refused(reason="EVERVEC_SECRET_KEY must be 32 bytes in URL-safe base64.") from error
+        raise Refused(
+            reason="EVERVEC_SECRET_KEY must be 32 bytes in URL-safe base64, or several of them with commas between."
+        ) from error

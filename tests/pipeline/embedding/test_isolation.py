@@ -1,22 +1,19 @@
 """Isolation of the text at fault: what one text does to a provider costs that text alone, in few requests."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from math import log2
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from evervec.domain import ladder
-from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.claimed_rows import HEALTH_TEXTS
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.settings import Settings
-from evervec.store import datasets, secrets
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
@@ -30,15 +27,6 @@ BATCH = 256
 def settings(settings: Settings) -> Settings:
     """Return settings with the rows of a claim that everybody has who sets nothing."""
     return settings.model_copy(update={"embed_batch": BATCH})
-
-
-@pytest.fixture
-async def keyed(bare: Resources, settings: Settings) -> AsyncIterator[Resources]:
-    """Open resources that can seal keys."""
-    key = secrets.new_key()
-    clients = ProviderClients(key)
-    yield replace(bare, settings=settings.model_copy(update={"secret_key": SecretStr(key)}), clients=clients)
-    await clients.aclose()
 
 
 async def use(resources: Resources, fake: FakeProvider, vendor: str) -> None:

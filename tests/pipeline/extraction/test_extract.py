@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+import pytest
 
 from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.embedding import providers
@@ -140,11 +142,21 @@ async def test_extraction_goes_on_while_nats_is_away(local: Resources, dataset: 
     assert counts["atoms"] == 1
 
 
+CHATS = {"ollama": "/api/chat", "openai": "/v1/chat/completions"}
+
+
+def chatting(type_: str, fake: FakeProvider, *, extracts: bool = True) -> ProviderDraft:
+    """Return a provider with a chat model that needs no key."""
+    given = ProviderDraft("fake", type_, base_url=fake.url, model="embedder", chat_model="chat", extracts=extracts)
+    return replace(given, no_key=type_ != "ollama")
+
+
+@pytest.mark.parametrize("type_", CHATS)
 async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_reason(
-    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any, type_: str
 ) -> None:
-    await providers.add(bare, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder", chat_model="chat"))
-    fake.always(None, Fault.CHAT_GARBAGE, endpoint="/api/chat")
+    await providers.add(bare, chatting(type_, fake))
+    fake.always(None, Fault.CHAT_GARBAGE, endpoint=CHATS[type_])
     ids = await save(bare, dataset, {"1": PROBLEM})
     await score_messages(bare, ids)
     row = await psql.fetchrow(
@@ -156,6 +168,16 @@ async def test_a_model_that_answers_garbage_leaves_the_message_waiting_with_its_
     await psql.execute("UPDATE extract_work SET not_before = now()")
     assert await score_messages(bare, ids) == {"scored": 1}
     assert await psql.fetchval("SELECT count(*) FROM extract_work") == 0
+
+
+async def test_without_extract_the_chat_model_is_left_to_media_and_rules_extract(
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider
+) -> None:
+    for number, extracts, text in (("1", False, PROBLEM), ("2", True, DECISION)):
+        added = await providers.add(bare, chatting("openai", fake, extracts=extracts))
+        assert added.extracts is extracts
+        assert (await extract(bare, await save(bare, dataset, {number: text})))["atoms"] == 1
+        assert (fake.calls(CHATS["openai"]) > 0) is extracts
 
 
 async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neighbours(

@@ -85,7 +85,9 @@ def _advise(report: filling.BackfillReport, pause: str | None) -> None:
     if report.jobs:
         output.info("Collect their vectors with `evervec batch sync --wait`.")
     waiting = _waiting(report)
-    if report.reason is not None:
+    if report.reason is not None and report.closed:
+        output.error(f"{waiting:,} rows still wait. {report.reason}")
+    elif report.reason is not None:
         output.error(f"{waiting:,} rows still wait: {report.reason}. See `evervec batch list`, then run this again.")
     elif waiting and pause is not None:
         output.error(f"{waiting:,} rows still wait: {pause} See `evervec status`, then run this again.")

@@ -14,13 +14,15 @@ from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
     EXTRACTOR_TYPES,
+    KEYLESS_TYPES,
     LOCAL,
     MEDIA_TYPES,
     OLLAMA,
+    TASK_TYPES,
     TYPES,
     WIDTH_TYPES,
 )
-from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding import keys, providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.overview import ProviderStatus, describe
 from evervec.store.providers import Provider, ProviderDraft
@@ -45,8 +47,13 @@ ChatModel = Annotated[
     typer.Option(
         metavar="MODEL",
         help=f"{', '.join(type_ for type_ in EXTRACTOR_TYPES if type_ != LOCAL.type)}: the model that scores and extracts, "
-        f"local rules without. {', '.join(MEDIA_TYPES)}: the one that describes pictures and sounds; knowledge is "
-        "extracted by local rules.",
+        f"local rules without. Of {' and '.join(MEDIA_TYPES)} it describes pictures and sounds, too.",
+    ),
+]
+Extract = Annotated[
+    bool,
+    typer.Option(
+        "--extract/--no-extract", metavar="", help="Let the chat model score and extract; else local rules do."
     ),
 ]
 Key = Annotated[
@@ -57,6 +64,10 @@ Key = Annotated[
         show_envvar=False,
         help=f"Needed by {' and '.join(API_KEY_TYPES)}. Stored encrypted; better given as EVERVEC_PROVIDER_KEY.",
     ),
+]
+NoKey = Annotated[
+    bool,
+    typer.Option("--no-key", metavar="", help=f"{', '.join(KEYLESS_TYPES)}: the server at --base-url asks for no key."),
 ]
 Template = Annotated[
     str | None,
@@ -89,13 +100,17 @@ Pooling = Annotated[
     str | None, typer.Option(metavar="WORD", help=f"How --folder makes one vector of many: {', '.join(POOLINGS)}.")
 ]
 QueryPrefix = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a question, for example 'query: '.")
+    str | None, typer.Option(metavar="TEXT", help="What the model wants before a question, for example 'query: '.")
 ]
 DocumentPrefix = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="What --folder wants before a text, for example 'passage: '.")
+    str | None, typer.Option(metavar="TEXT", help="What the model wants before a text, for example 'passage: '.")
 ]
 TextTokens = Annotated[
     int | None, typer.Option(metavar="N", help="The most tokens that --folder takes at once, special ones included.")
+]
+TaskTypes = Annotated[
+    bool,
+    typer.Option("--task-types", metavar="", help=f"{', '.join(TASK_TYPES)}: tell it which texts are questions."),
 ]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
@@ -130,11 +145,15 @@ def _show(one: ProviderStatus) -> None:
     if one.text_tokens:
         output.echo(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
     output.echo(_price(one.usd_per_million_tokens), indent=2)
-    output.echo(f"extracts with {one.chat_model or 'local rules'}", indent=2)
+    output.echo(f"extracts with {(one.extracts and one.chat_model) or 'local rules'}", indent=2)
     if one.base_url:
         output.echo(f"at {one.base_url}", indent=2)
     if one.reason:
-        output.echo(f"paused for {one.paused_seconds:.0f} s: {one.reason}", style="yellow", indent=2)
+        output.echo(
+            f"stopped: {one.reason}" if one.drifted else f"paused for {one.paused_seconds:.0f} s: {one.reason}",
+            style="yellow",
+            indent=2,
+        )
 
 
 def _one_line(template: str) -> str:
@@ -154,7 +173,9 @@ def add(
     base_url: Url = None,
     model: Model = None,
     chat_model: ChatModel = None,
+    extract: Extract = True,
     api_key: Key = None,
+    no_key: NoKey = False,
     template: Template = None,
     chunk_tokens: ChunkTokens = None,
     dimensions: Dimensions = None,
@@ -165,12 +186,19 @@ def add(
     query_prefix: QueryPrefix = None,
     document_prefix: DocumentPrefix = None,
     text_tokens: TextTokens = None,
+    task_types: TaskTypes = False,
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
     """Probe a provider and store it. The width of its vectors is measured, never assumed."""
     encoder = EncoderOptions(
-        None if folder is None else str(folder.resolve()), file, pooling, query_prefix, document_prefix, text_tokens
+        None if folder is None else str(folder.resolve()),
+        file,
+        pooling,
+        query_prefix,
+        document_prefix,
+        text_tokens,
+        task_types or None,
     )
     draft = ProviderDraft(
         name,
@@ -178,12 +206,14 @@ def add(
         base_url=base_url,
         model=model,
         chat_model=chat_model,
-        api_key=api_key,
+        api_key=None if no_key else api_key,
+        no_key=no_key,
         template=None if template is None else template.replace("\\n", "\n"),
         chunk_tokens=chunk_tokens,
         usd_per_million_tokens=price,
         dimensions=dimensions,
         encoder=encoder,
+        extracts=extract,
     )
 
     async def run(resources: Resources) -> tuple[Provider, bool]:
@@ -208,14 +238,24 @@ def _recipe(provider: Provider) -> tuple[object, ...]:
 
 @app.command()
 def test(name: Name, as_json: Json = False) -> None:
-    """Ask a provider for two vectors."""
+    """Ask a provider for two vectors, and whether a known text embeds as it did."""
     probe = call(lambda r: providers.test(r, name))
     if as_json:
         output.document(
-            {"name": name, "holds": True, "dimensions": probe.dimensions, "milliseconds": probe.milliseconds}
+            {
+                "name": name,
+                "holds": not probe.drifted,
+                "dimensions": probe.dimensions,
+                "milliseconds": probe.milliseconds,
+                "similarity": probe.similarity,
+            }
         )
     else:
         output.echo(f"{name} answers: {probe.dimensions} dimensions in {probe.milliseconds} ms")
+        output.echo(f"A known text has a cosine of {probe.similarity} with its vector of the first check.", indent=2)
+    if probe.drifted:
+        output.info("The model does not embed as it did, so nothing is written with it: bring the former model back.")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -232,3 +272,18 @@ def remove(name: Name, as_json: Json = False) -> None:
     """Remove a provider. Its vectors stay."""
     call(lambda r: providers.remove(r.database, name))
     output.document({"removed": name}) if as_json else output.echo(f"{name} is removed.")
+
+
+@app.command("rotate-key")
+def rotate_key(as_json: Json = False) -> None:
+    """Encrypt keys and passwords anew: EVERVEC_SECRET_KEY holds NEW,OLD, or a new key is made where it is not set."""
+    rotated = call(keys.rotate_secret)
+    if as_json:
+        output.document(rotated)
+        return
+    output.echo(
+        f"{rotated.providers:,} keys of providers and {rotated.sources:,} addresses of sources are encrypted anew."
+    )
+    output.info(
+        "Leave the old key out of EVERVEC_SECRET_KEY now; processes that run with it alone have to be started again."
+    )

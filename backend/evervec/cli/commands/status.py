@@ -40,6 +40,13 @@ def show(found: Overview) -> None:
     for attached in found.attachments:
         _show_attached(attached)
     _show_provider(found.provider)
+    if found.reuse.reused:
+        output.echo(
+            f"{found.reuse.share:.0%} of the rows got the vector of an equal text: {found.reuse.reused:,} reused"
+        )
+    for budget in found.budgets:
+        if reason := budget.reason():
+            output.echo(reason, style="yellow")
     _show_batches(found.batches)
     _show_queue(found)
     if found.failed or any(one.knowledge.dead for one in found.datasets):
@@ -103,7 +110,8 @@ def _show_provider(provider: ProviderStatus | None) -> None:
         return
     output.echo(f"Embedding with {provider.name}: {provider.model}, {provider.dimensions} dimensions")
     if provider.reason:
-        output.echo(f"Paused for {provider.paused_seconds:.0f} s: {provider.reason}", style="yellow", indent=2)
+        pause = "Stopped" if provider.drifted else f"Paused for {provider.paused_seconds:.0f} s"
+        output.echo(f"{pause}: {provider.reason}", style="yellow", indent=2)
 
 
 def _show_batches(batches: BatchStatus) -> None:

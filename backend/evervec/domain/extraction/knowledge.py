@@ -1,6 +1,6 @@
 """Knowledge extracted from messages: scores, topics, atoms and the links between atoms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -62,6 +62,34 @@ class Score:
 
 
 @dataclass(frozen=True)
+class ChatTokens:
+    """The tokens that a chat model was sent and that it answered with, as its vendor counted them; none for rules."""
+
+    sent: int = 0
+    answered: int = 0
+
+    def __add__(self, other: "ChatTokens") -> "ChatTokens":
+        return ChatTokens(self.sent + other.sent, self.answered + other.answered)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score per message, in the order of the messages; also a sequence of them."""
+
+    scores: Sequence[Score] = ()
+    tokens: ChatTokens = ChatTokens()
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, place: int) -> Score:
+        return self.scores[place]
+
+
+@dataclass(frozen=True)
 class TopicDraft:
     """A named topic; `name` is its identity inside a dataset (compared without case)."""
 
@@ -99,6 +127,7 @@ class Extraction:
     topics: Sequence[TopicDraft] = ()
     atoms: Sequence[AtomDraft] = ()
     links: Sequence[LinkDraft] = ()
+    tokens: ChatTokens = ChatTokens()
 
 
 @dataclass(frozen=True)

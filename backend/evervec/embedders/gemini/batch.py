@@ -67,9 +67,12 @@ class GeminiBatchClient:
         name: str = "gemini",
         dimensions: int | None = None,
         chat_model: str | None = None,
+        document_prefix: str = "",
+        task_types: bool = False,
         deadlines: Deadlines | None = None,
     ) -> None:
         self._name, self._dimensions = name, dimensions
+        self._prefix, self._task = document_prefix, job_lines.DOCUMENT_TASK if task_types else None
         self._model = require_model(name, model)
         self._chat_model = require_model(name, chat_model) if chat_model else None
         self._client = GeminiClient(base_url, provider=name, api_key=api_key, deadlines=deadlines)
@@ -86,7 +89,8 @@ class GeminiBatchClient:
 
     def line(self, line: Line) -> bytes:
         """Return one line of an input file that asks for a vector. Raise `BadInputError` for a lone surrogate."""
-        return job_lines.embedding_line(self._name, line, self._dimensions)
+        prefixed = Line(line.key, self._prefix + line.text)
+        return job_lines.embedding_line(self._name, prefixed, self._dimensions, self._task)
 
     def media_line(self, line: MediaLine) -> bytes:
         """Return one line that asks for a description. Raise `BadInputError` or `ConfigError`."""

@@ -14,7 +14,9 @@ from google.genai import types
 from google.genai.client import DebugConfig
 from pydantic import BaseModel
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
+from evervec.embedders.gemini.lines import DOCUMENT_TASK
 from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
 from evervec.errors import BadInputError, ConfigError
@@ -24,6 +26,7 @@ from evervec.vendors.http import Deadlines, read_strictly
 GEMINI_LIMITS = EmbedLimits(texts=100, tokens=None)
 """More than 100 are refused; Google names no limit for their tokens."""
 
+QUERY_TASK = "RETRIEVAL_QUERY"
 _NO_SUCH_ROUTE = (404, 405, 501)
 
 
@@ -33,6 +36,7 @@ class _Embedding(BaseModel):
 
 class _Answer(BaseModel):
     embeddings: list[_Embedding]
+    usageMetadata: Any = None  # noqa: N815  # the API's own word
 
 
 class _CheckedClient(GeminiClient):
@@ -41,7 +45,8 @@ class _CheckedClient(GeminiClient):
     async def request(self, method: str, url: httpx.URL | str, **how: Any) -> httpx.Response:
         """Do what `GeminiClient.request` does; raise `BadResponseError` for an answer of another shape."""
         response = await super().request(method, url, **how)
-        read_strictly(_Answer, response.content, self.provider)
+        told = read_strictly(_Answer, response.content, self.provider).usageMetadata
+        usage.tell(told.get("promptTokenCount") if isinstance(told, dict) else None)
         return response
 
 
@@ -56,12 +61,17 @@ class GeminiEmbedder(RemoteEmbedder):
         base_url: str | None = None,
         name: str = "gemini",
         dimensions: int | None = None,
+        task_types: bool = False,
         deadlines: Deadlines | None = None,
         max_bytes: int = 32 << 20,
     ) -> None:
         super().__init__(name, model, GEMINI_LIMITS)
         self._path = f"models/{require_model(name, model)}"
-        self._config = types.EmbedContentConfig(output_dimensionality=dimensions)
+        self._variant = "retrieval task types" if task_types else ""
+        self._document, self._query = (
+            types.EmbedContentConfig(output_dimensionality=dimensions, task_type=task if task_types else None)
+            for task in (DOCUMENT_TASK, QUERY_TASK)
+        )
         self._client = _CheckedClient(
             base_url, provider=name, api_key=api_key, deadlines=deadlines, max_bytes=max_bytes
         )
@@ -72,11 +82,18 @@ class GeminiEmbedder(RemoteEmbedder):
 
         Raise a `ProviderError` subclass.
         """
+        return await self._embed(texts, self._document)
+
+    async def embed_query(self, text: str) -> Vectors:
+        """Return `(1, dim) float32` of a question, which Google is told to be one with `task_types`."""
+        return await self._embed([text], self._query)
+
+    async def _embed(self, texts: Sequence[str], config: types.EmbedContentConfig) -> Vectors:
         if not all(_is_unicode(text) for text in texts):
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode")
         contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
         try:
-            answer = await self._models.embed_content(model=self._path, contents=contents, config=self._config)
+            answer = await self._models.embed_content(model=self._path, contents=contents, config=config)
         except ValueError as problem:  # the library's own, before anything is sent
             raise ConfigError(self._name, f"Google's library refuses: {problem}.") from None
         return as_array([embedding.values for embedding in answer.embeddings or []], self._name)
@@ -92,7 +109,7 @@ class GeminiEmbedder(RemoteEmbedder):
         longest = self._client.document(response).get("inputTokenLimit") if response.is_success else None
         known = longest if isinstance(longest, int) and longest > 0 else None
         self._limits = replace(self._limits, text_tokens=known)
-        return ModelProbe(await width_of(self), known)
+        return ModelProbe(await width_of(self), known, variant=self._variant)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -28,11 +28,17 @@ _CODES: Final = {
 """Numbers of gRPC and of HTTP: Google documents nowhere which of them a line has."""
 
 
-def embedding_line(provider: str, line: Line, dimensions: int | None) -> bytes:
+DOCUMENT_TASK: Final = "RETRIEVAL_DOCUMENT"
+"""https://ai.google.dev/gemini-api/docs/embeddings#task-types"""
+
+
+def embedding_line(provider: str, line: Line, dimensions: int | None, task: str | None = None) -> bytes:
     """Return a line that asks for a vector. Raise `BadInputError` for a lone surrogate."""
     request: dict[str, Any] = {"content": {"parts": [{"text": line.text}]}}
     if dimensions is not None:
         request["output_dimensionality"] = dimensions
+    if task is not None:
+        request["task_type"] = task
     try:
         return orjson.dumps({"key": line.key, "request": request}, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.domain.vendors import LOCAL
 from evervec.embedders.pieces import encoded
@@ -55,7 +56,9 @@ class LocalEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n, 256) float32`. Raise `BadInputError` for a lone surrogate, `ConfigError` without the weights."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
+        vectors, tokens = await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
+        usage.tell(tokens)
+        return vectors
 
     async def embed_query(self, text: str) -> Vectors:
         """Return `(1, 256) float32`: WordLlama takes a question as any text. Raise what `embed` raises."""
@@ -65,11 +68,15 @@ class LocalEmbedder:
         """Return the width; a text may be of any length."""
         return ModelProbe(await width_of(self))
 
+    async def model_digest(self) -> str | None:
+        """Return None: the weights come with the installation, which checks their digests."""
+        return None
+
     async def aclose(self) -> None:
         """End the thread; texts already passed to it are finished."""
         self._thread.shutdown(wait=False)
 
-    def _embed(self, texts: list[str]) -> Vectors:
+    def _embed(self, texts: list[str]) -> tuple[Vectors, int]:
         with self._provider_errors():
             return embed_whole(_load(), texts)
 
@@ -85,8 +92,8 @@ class LocalEmbedder:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
 
 
-def embed_whole(model: Any, texts: list[str]) -> Vectors:
-    """Return the vectors of `model.embed(texts, norm=True)`, bit for bit, without padding.
+def embed_whole(model: Any, texts: list[str]) -> tuple[Vectors, int]:
+    """Return the vectors of `model.embed(texts, norm=True)`, bit for bit, without padding, and how many tokens they are of.
 
     WordLlama pads every text of a batch to the longest one, which costs 2 to 5 times the time on chat messages and
     explodes on one long document. Summing text by text needs no padding and depends on no neighbour.
@@ -97,10 +104,11 @@ def embed_whole(model: Any, texts: list[str]) -> Vectors:
         ids = encoding.ids
         sums[row] += model.embedding.take(ids, axis=0, mode="clip").sum(axis=0)
         counts[row] += len(ids)
+    tokens = int(counts.sum(dtype=np.int64))
     sums /= np.maximum(counts, 1)
     with np.errstate(invalid="ignore"):  # 0 / 0: a text without a token is NaN on purpose
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-    return sums
+    return sums, tokens
 
 
 def _load() -> Any:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evervec.domain import usage
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.remote import RemoteEmbedder
 from evervec.embedders.vectors import as_array, width_of
-from evervec.errors import BadInputError
+from evervec.errors import BadInputError, ProviderError
 from evervec.vendors.ollama.client import OllamaClient, OllamaDeadlines
 
 OLLAMA_LIMITS = EmbedLimits(texts=32, tokens=1_000_000)
@@ -47,6 +48,7 @@ class OllamaEmbedder(RemoteEmbedder):
             answer = await self._client.embed(model=self._model, input=list(texts), truncate=False)
         except UnicodeEncodeError:
             raise BadInputError(self._name, "a text holds a lone surrogate, which is not Unicode") from None
+        usage.tell(answer.prompt_eval_count)
         return as_array(answer.embeddings, self._name)
 
     async def probe(self) -> ModelProbe:
@@ -58,6 +60,15 @@ class OllamaEmbedder(RemoteEmbedder):
         context = context_length(shown.modelinfo or {})
         self._limits = replace(self._limits, text_tokens=context)
         return ModelProbe(await width_of(self), context)
+
+    async def model_digest(self) -> str | None:
+        """Return the digest that `/api/tags` tells for the model; None where it tells none."""
+        try:
+            listed = await self._client.list()
+        except ProviderError:
+            return None  # a proxy may let nothing through but /api/embed
+        wanted = (self._model, f"{self._model}:latest")
+        return next((one.digest for one in listed.models if one.model in wanted), None)
 
     async def aclose(self) -> None:
         """Close the connections."""

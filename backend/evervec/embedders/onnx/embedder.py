@@ -10,6 +10,7 @@ from threading import Event, Lock
 from typing import Final
 from weakref import WeakValueDictionary
 
+from evervec.domain import usage
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.onnx import folder, wheels
@@ -67,9 +68,10 @@ class OnnxEmbedder:
         return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count exactly, in any thread. Raise what `embed` raises."""
+        """Count exactly, with the prefix of documents, in any thread. Raise what `embed` raises."""
         with self._provider_errors():
-            return self._load().encoder.count(texts)
+            loaded = self._load()
+            return loaded.encoder.count([loaded.document_prefix + text for text in texts])
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Return `(n, dim) float32` of length one. Raise `BadInputError` for a lone surrogate, `ConfigError` for a model."""
@@ -82,6 +84,10 @@ class OnnxEmbedder:
     async def probe(self) -> ModelProbe:
         """Load the model and return its width and its window. Raise `ConfigError` for one that can not be run."""
         return ModelProbe(await width_of(self), self._limits.text_tokens)
+
+    async def model_digest(self) -> str | None:
+        """Return None: the weights come with the installation, which checks their digests."""
+        return None
 
     async def aclose(self) -> None:
         """Stop what runs after its present step, and end the threads."""
@@ -96,13 +102,15 @@ class OnnxEmbedder:
         left = Event()
         work = partial(self._work, prepare, lambda: left.is_set() or self._closed.is_set())
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            vectors, tokens = await asyncio.get_running_loop().run_in_executor(pool, work)
         except StoppedError:
             raise TransientError(self._name, "it was closed while it worked") from None
         finally:
             left.set()
+        usage.tell(tokens)
+        return vectors
 
-    def _work(self, prepare: Callable[[LoadedEncoder], list[str]], stopped: Callable[[], bool]) -> Vectors:
+    def _work(self, prepare: Callable[[LoadedEncoder], list[str]], stopped: Callable[[], bool]) -> tuple[Vectors, int]:
         with self._provider_errors():
             loaded = self._load()
             return loaded.encoder.encode(prepare(loaded), stopped)

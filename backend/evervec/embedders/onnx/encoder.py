@@ -61,21 +61,26 @@ class OnnxEncoder:
             counts[row] += len(encoding)
         return counts
 
-    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> Vectors:
-        """Return `(n, dim) float32` of length one. Raise `StoppedError`, and `TypeError` for what is not Unicode."""
+    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> tuple[Vectors, int]:
+        """Return `(n, dim) float32` of length one, and the tokens. Raise `StoppedError`, `TypeError` for what is not Unicode."""
         sums = WeightedSums(len(texts))
-        for run in _runs(self._windows(texts), self._run_tokens):
+        tokens = self._tokens(texts)
+        for run in _runs(self._windows(tokens), self._run_tokens):
             if stopped():
                 raise StoppedError
             for window, vector in zip(run, self._run(run), strict=True):
                 sums.add(window.row, vector, len(window.ids))
-        return sums.vectors()
+        special = len(self._start) + len(self._end)
+        return sums.vectors(), sum(special + len(ids) for ids in tokens)
 
-    def _windows(self, texts: Sequence[str]) -> list[Window]:
-        """Return the windows of all texts, the shortest first."""
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         tokens: list[list[int]] = [[] for _ in texts]
         for row, encoding in encoded(self._tokenizer, texts):
             tokens[row] += encoding.ids
+        return tokens
+
+    def _windows(self, tokens: Sequence[Sequence[int]]) -> list[Window]:
+        """Return the windows of all texts, the shortest first."""
         size = self._recipe.text_tokens - len(self._start) - len(self._end)
         cut = [
             Window(row, [*self._start, *ids[at : at + size], *self._end])

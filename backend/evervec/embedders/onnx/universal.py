@@ -37,17 +37,19 @@ class UniversalEncoder:
         """Return the tokens of each text, with the two that stand for its start and end."""
         return [2 + sum(self._tokens(window) for window in split_at_words(text, WINDOW_CHARS)) for text in texts]
 
-    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> Vectors:
-        """Return `(n, 512) float32` of length one. Raise `StoppedError`, and `UnicodeEncodeError` for what is not Unicode."""
-        sums = WeightedSums(len(texts))
+    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> tuple[Vectors, int]:
+        """Return `(n, 512) float32` of length one, and the tokens. Raise `StoppedError`, `UnicodeEncodeError`."""
+        sums, total = WeightedSums(len(texts)), 2 * len(texts)
         for row, text in enumerate(texts):
             for window in split_at_words(text, WINDOW_CHARS):
                 if stopped():
                     raise StoppedError
+                tokens = self._tokens(window)
                 with self._turn:
                     vector = self._model.encode([window])[0]
-                sums.add(row, vector, 2 + self._tokens(window) if len(text) > WINDOW_CHARS else 1)
-        return sums.vectors()
+                sums.add(row, vector, 2 + tokens)
+                total += tokens
+        return sums.vectors(), total
 
     def _tokens(self, window: str) -> int:
         return len(self._tokenizer.encode(window, out_type=int))

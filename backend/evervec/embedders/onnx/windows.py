@@ -21,8 +21,8 @@ class Encoder(Protocol):
         """Return the tokens of each text."""
         ...
 
-    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> Vectors:
-        """Return `(n, dim) float32`. Raise `StoppedError` soon after `stopped` says so."""
+    def encode(self, texts: Sequence[str], stopped: Callable[[], bool]) -> tuple[Vectors, int]:
+        """Return `(n, dim) float32`, and how many tokens the texts have. Raise `StoppedError` soon after `stopped` says so."""
         ...
 
 

@@ -53,9 +53,11 @@ class OpenAIBatchClient:
         name: str = "openai",
         dimensions: int | None = None,
         chat_model: str | None = None,
+        document_prefix: str = "",
         deadlines: Deadlines | None = None,
     ) -> None:
         self._name, self._model, self._chat_model, self._dimensions = name, model, chat_model, dimensions
+        self._prefix = document_prefix
         self._client = OpenAIClient(
             provider=name, model=model, api_key=api_key, base_url=base_url, deadlines=deadlines, max_bytes=32 << 20
         )
@@ -74,7 +76,8 @@ class OpenAIBatchClient:
 
     def line(self, line: Line) -> bytes:
         """Return one line of an input file that asks for a vector. Raise `BadInputError` for a text that is not Unicode."""
-        return embedding_line(line, self._name, self._model, self._dimensions)
+        prefixed = Line(line.key, self._prefix + line.text)
+        return embedding_line(prefixed, self._name, self._model, self._dimensions)
 
     def media_line(self, line: MediaLine) -> bytes:
         """Return one line that asks for a description. Raise `BadInputError` and `ConfigError` as the protocol says."""

@@ -14,6 +14,7 @@ from evervec.domain.extraction.knowledge import (
     LinkDraft,
     MessageText,
     Score,
+    Scores,
 )
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.extractors.local.atoms import Statement, same_key, statements
@@ -48,9 +49,9 @@ class LocalExtractor:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
-    async def score(self, messages: Sequence[MessageText]) -> list[Score]:
+    async def score(self, messages: Sequence[MessageText]) -> Scores:
         """Return one score per message, in the order given."""
-        return await asyncio.to_thread(_scores, messages)
+        return Scores(await asyncio.to_thread(_scores, messages))
 
     async def extract(self, messages: Sequence[MessageText], known: DatasetKnowledge) -> Extraction:
         """Return topics, atoms and links of the messages.

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from evervec.domain.sources import SourceType
+from evervec.domain.spending import cost
 from evervec.errors import EvervecError
 from evervec.pipeline.attached.progress import Progress
+from evervec.pipeline.budget import prices
 from evervec.pipeline.captures import opening
 from evervec.pipeline.captures.logical import MB
 from evervec.pipeline.captures.records import NOTHING
@@ -68,7 +70,7 @@ async def attachments(resources: Resources, project: str | None = None) -> list[
         active = await providers.active(tx) if known else None
         stored = [await _stored(tx, resources.database.schema, one) for one in known]
     found = await asyncio.gather(*(_found(resources, one) for one in known))
-    price = None if active is None else active.usd_per_million_tokens
+    price = None if active is None else prices.of_embedding(active)
     return [
         _report(one, held, there, failed.get(one.id, 0), price)
         for one, held, there in zip(known, stored, found, strict=True)
@@ -145,7 +147,7 @@ def _report(record: SourceRecord, stored: _Stored, found: _Found, failed: int, p
         pending=stored.pending,
         failed=failed,
         tokens=tokens,
-        cost_usd=None if price is None else tokens * price / 1_000_000,
+        cost_usd=cost(tokens, price),
         problems=_problems(progress, found.problems, stored.filled, stored.view),
         next_try=record.cursor.get("retry_at") if progress.error else None,
     )

@@ -14,6 +14,7 @@ from evervec.domain.protocols import Vectors
 from evervec.domain.vectors import check_vectors
 from evervec.errors import BadResponseError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason, Unanswered
+from evervec.pipeline.budget import prices
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs, batch_queue
 from evervec.store.batch.batch_jobs import BatchJobRecord, InputFileSize, JobRow
@@ -173,7 +174,7 @@ class EmbeddingPayload:
                     provider_id=provider.id,
                     space_id=provider.space.id,
                     model=provider.model,
-                    price=provider.usd_per_million_tokens,
+                    price=prices.of_embedding(provider),
                     hours=self._hours,
                 )
                 await batch_jobs.add_items(tx, intent.id, items)

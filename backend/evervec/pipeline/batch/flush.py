@@ -6,9 +6,11 @@ from math import ceil
 from uuid import UUID
 
 from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType, new_intent
+from evervec.domain.spending import cost
 from evervec.errors import LeaseLostError
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Payload, Progress
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lease_name
+from evervec.pipeline.budget import prices
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
@@ -202,8 +204,6 @@ class Flush:
             flushed.waiting = total
 
     def _priced(self, flushed: FlushResult) -> FlushResult:
-        price = self._provider.usd_per_million_tokens
-        if price is not None:
-            flushed.online_usd = flushed.tokens * price / 1_000_000
-            flushed.deferred_usd = flushed.online_usd * DISCOUNT
+        flushed.online_usd = cost(flushed.tokens, prices.of_embedding(self._provider))
+        flushed.deferred_usd = None if flushed.online_usd is None else flushed.online_usd * DISCOUNT
         return flushed

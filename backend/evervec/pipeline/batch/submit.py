@@ -22,6 +22,7 @@ from evervec.errors import (
     TooLargeError,
     TransientError,
 )
+from evervec.pipeline.batch import job_spend
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Intent, Payload, Progress, ReturnReason, is_outdated
 from evervec.pipeline.leases import HeldLease
 from evervec.pipeline.resources import Resources
@@ -141,6 +142,7 @@ class Submission:
     async def _submitted(self, job: BatchJobRecord, remote: RemoteJob) -> BatchJobRecord:
         async with self._database.transaction() as tx:
             await batch_jobs.mark_submitted(tx, job.id, remote.external_id)
+            await job_spend.count(tx, job, self._provider)
         return await self._job(job.id)
 
     async def _withdraw(self, job: BatchJobRecord, remote: RemoteJob) -> None:

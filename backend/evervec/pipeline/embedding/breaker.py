@@ -5,7 +5,7 @@ from uuid import uuid4
 from evervec import log
 from evervec.domain import ladder
 from evervec.errors import ProviderError, QuotaExhaustedError, RateLimitedError
-from evervec.store import breakers
+from evervec.store import breakers, space_probes
 from evervec.store.database.session import Database
 from evervec.store.providers import Provider
 
@@ -68,6 +68,8 @@ class EndpointBreaker:
         if self.on_trial:
             async with self._database.transaction() as tx:
                 await breakers.close(tx, self._provider.endpoint)
+                if self._seen.code not in WAITED:
+                    await space_probes.make_due(tx, self._provider.endpoint)  # after an outage the model may be another
             self.on_trial = False
 
     async def leave(self) -> None:

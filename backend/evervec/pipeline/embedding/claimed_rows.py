@@ -1,26 +1,36 @@
 """Claimed rows on their way through the provider: copied, packed into requests, embedded, checked and written."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import NoReturn
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain import ladder, packing
 from evervec.domain.protocols import Embedder, Vectors
+from evervec.domain.spending import Reason
+from evervec.domain.text import estimate_tokens
 from evervec.domain.vectors import check_distinct, check_vectors
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError, TransientError
+from evervec.pipeline.budget.allowance import BudgetClosed, Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
+from evervec.pipeline.embedding.text_tokens import TextTokens
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
+from evervec.store import providers
+from evervec.store.database.session import Tx
 from evervec.store.embeddings import rows, vectors
 from evervec.store.embeddings.rows import ClaimedRow, FailedRow
 from evervec.store.providers import Provider
 
 HEALTH_TEXTS = ("Every row embedded.", "A provider that embeds two sentences works.")
 """The health probe: a provider that embeds these works, so a failure is about the texts that were sent."""
+
+HEALTH_LOAD: Mapping[UUID | None, Load] = {None: Load(len(HEALTH_TEXTS), sum(map(estimate_tokens, HEALTH_TEXTS)))}
 
 TEXT_ERRORS = (BadInputError, TooLargeError, BadResponseError, TransientError)
 """Errors that a single text of a request may have caused: a text can end a model's process, which looks like an outage."""
@@ -52,6 +62,14 @@ class EmbedCounts:
         return {"success": self.success, "failed": self.failed, "skipped": self.skipped}
 
 
+class TooManyTextsError(Exception):
+    """The server takes fewer texts in one request, and says how many."""
+
+    def __init__(self, texts: int) -> None:
+        super().__init__(texts)
+        self.texts = texts
+
+
 class ProviderPaused(Exception):
     """The provider serves nobody now; the rows are released as they were."""
 
@@ -59,18 +77,23 @@ class ProviderPaused(Exception):
 class ClaimedRows:
     """The rows of one claim. Whatever happens to them, their lease ends with the work."""
 
-    def __init__(self, resources: Resources, provider: Provider, sent: Sent | None = None) -> None:
+    def __init__(
+        self, resources: Resources, provider: Provider, sent: Sent | None = None, *, reason: Reason = Reason.LIVE
+    ) -> None:
         self.database = resources.database
         self.doorbell = resources.doorbell
         self.provider = provider
         self.embedder: Embedder = resources.clients.embedder(provider)
         self.lease = Lease(resources.database, rows, resources.settings.lease_seconds)
         self.counts = EmbedCounts()
+        self.meter = Meter(resources.database, provider, reason)
+        self._tokens = TextTokens(provider, self.embedder)
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
         """By vector id, the rows that are neither written nor failed yet."""
         self._breaker = EndpointBreaker(resources.database, provider, trial_seconds=resources.settings.lease_seconds)
         self._found_healthy = False
+        self._most_texts = self.embedder.limits.texts
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[bool]:
@@ -78,6 +101,7 @@ class ClaimedRows:
         try:
             yield await self._admit()
         finally:
+            await self.meter.flush()
             await self._breaker.leave()
 
     async def _admit(self) -> bool:
@@ -97,15 +121,26 @@ class ClaimedRows:
             return
         self.unfinished.update((row.vector_id, row) for row in claimed)
         reused = await self.database.with_retries(lambda tx: vectors.reuse(tx, self.provider.space.id, claimed))
+        self.meter.reused(self._tokens.by_dataset([row for row in claimed if row.vector_id in reused]))
         await self._finish(reused)
         self.counts.reused = len(reused)
         try:
-            for request in self._requests([row for row in claimed if row.vector_id not in reused]):
-                await self._embed(request)
+            for request in await self._requests([row for row in claimed if row.vector_id not in reused]):
+                await self._embed_what_fits(request)
         except ProviderPaused:
             self.counts.skipped = len(self.unfinished)
 
-    def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
+    async def _embed_what_fits(self, request: list[list[ClaimedRow]]) -> None:
+        """Embed a request; under a ceiling that it does not fit, what does. Raises `ProviderPaused` for the rest."""
+        try:
+            await self._embed_in_parts(request)
+        except BudgetClosed as closed:
+            left = [group for group in request if group[0].vector_id in self.unfinished]
+            with suppress(BudgetClosed):  # another worker may have taken the rest
+                await self._embed_in_parts(self._tokens.fitting(left, closed.grant))
+            raise ProviderPaused from closed
+
+    async def _requests(self, pending: Sequence[ClaimedRow]) -> list[list[list[ClaimedRow]]]:
         """Pack unique texts into requests: each element of a request is all the rows of one text."""
         by_text: dict[bytes, list[ClaimedRow]] = {}
         for row in pending:
@@ -113,15 +148,22 @@ class ClaimedRows:
         groups = list(by_text.values())
         suspects = [[group] for group in groups if _is_suspect(group)]
         others = [group for group in groups if not _is_suspect(group)]
-        sizes = self._sizes([group[0].text for group in others])
-        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self.embedder.limits)]
+        sizes = await self._tokens.sizes([group[0] for group in others])
+        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self._tokens.limits)]
         return packed + suspects
 
-    def _sizes(self, texts: Sequence[str]) -> list[int]:
-        # exact tokens take a local tokenizer half as long as the embedding itself
-        if self.embedder.limits.tokens is None:
-            return [len(text) for text in texts]
-        return self.embedder.count_tokens(texts)
+    async def _embed_in_parts(self, request: list[list[ClaimedRow]]) -> None:
+        """Embed the texts of one request, in several where the server says that it takes fewer in one."""
+        left = request
+        while left:
+            part, left = left[: self._most_texts], left[self._most_texts :]
+            try:
+                await self._embed(part)
+            except TooManyTextsError as refused:
+                self._most_texts = refused.texts
+                left = [group for group in part if group[0].vector_id in self.unfinished] + left
+                async with self.database.transaction() as tx:
+                    await providers.learn_request_texts(tx, self.provider.endpoint, refused.texts)
 
     async def _embed(self, request: list[list[ClaimedRow]]) -> None:
         """Embed the texts of one request; a text that the provider does not take is found, and the others are embedded."""
@@ -134,9 +176,13 @@ class ClaimedRows:
     async def _send(self, request: list[list[ClaimedRow]]) -> ProviderError | None:
         """Send one request and write its vectors. Return the error that one of its texts may have caused, else None."""
         try:
-            answer = await self._request([group[0].text for group in request])
+            answer = await self._request([group[0].text for group in request], self._tokens.loads(request))
             self._count_sent(request)
             valid = self._validate(answer, len(request))
+        except TooLargeError as error:
+            if error.texts is not None and error.texts < len(request):
+                raise TooManyTextsError(error.texts) from error
+            return error
         except TEXT_ERRORS as error:
             self._found_healthy = self._found_healthy and not isinstance(error, TransientError)
             return error
@@ -147,9 +193,11 @@ class ClaimedRows:
             await self._fail(group, BadResponseError(self.provider.name, "the vector is not finite, or zero"))
         return None
 
-    async def _request(self, texts: Sequence[str]) -> Vectors:
+    async def _request(
+        self, texts: Sequence[str], loads: Mapping[UUID | None, Load], *, reason: Reason | None = None
+    ) -> Vectors:
         """Ask the provider. Every request of this claim goes through here, also those that probe."""
-        return await self.embedder.embed(texts)
+        return await self.meter.send(lambda: self.embedder.embed(texts), loads, reason=reason)
 
     async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> list[list[ClaimedRow]]:
         """Find the text that caused an error by halving, and count a failure against it; return what is still unsent.
@@ -187,9 +235,15 @@ class ClaimedRows:
             return
         flat = [row for group in groups for row in group]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
-        written = await self.database.with_retries(
-            lambda tx: vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
-        )
+        self.meter.reused(self._tokens.by_dataset([row for group in groups for row in group[1:]]))
+
+        async def save(tx: Tx) -> set[int]:
+            saved = await vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
+            await self.meter.write(tx)
+            return saved
+
+        written = await self.database.with_retries(save)
+        self.meter.written()
         await self._breaker.succeed()
         await self._finish(written)
 
@@ -217,9 +271,13 @@ class ClaimedRows:
         if self._found_healthy:
             return
         try:
-            healthy = self._validate(await self._request(HEALTH_TEXTS), len(HEALTH_TEXTS)).all()
+            healthy = self._validate(
+                await self._request(HEALTH_TEXTS, HEALTH_LOAD, reason=Reason.PROBE), len(HEALTH_TEXTS)
+            ).all()
         except ProviderError as problem:
             await self._pause(problem)
+        except BudgetClosed as closed:
+            raise ProviderPaused from closed
         if not healthy:
             await self._pause(error)
         self._found_healthy = True

@@ -6,6 +6,8 @@ from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
+from evervec.domain.spending import Reason
+from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
@@ -42,6 +44,7 @@ async def embed_rows(
     provider_id: UUID | None = None,
     *,
     sent: Sent | None = None,
+    reason: Reason = Reason.LIVE,
 ) -> EmbedCounts:
     """Embed the given rows of a kind, as an `embed_*_batch_task` asks for.
 
@@ -54,7 +57,7 @@ async def embed_rows(
     total = EmbedCounts()
     for dataset, ids in known:
         if dataset is not None:
-            total.add(await _embed_rows_of(resources, dataset, embeddable, ids, provider_id, sent))
+            total.add(await _embed_rows_of(resources, dataset, embeddable, ids, provider_id, sent, reason))
     total.skipped = len(wanted) - total.success - total.failed
     return total
 
@@ -66,6 +69,7 @@ async def _embed_rows_of(
     wanted: Sequence[int],
     provider_id: UUID | None,
     sent: Sent | None,
+    reason: Reason,
 ) -> EmbedCounts:
     left = list[int]()
 
@@ -88,7 +92,7 @@ async def _embed_rows_of(
                 left.extend(set(part) - {row.row_id for row in claimed})
                 return claimed
 
-            total.add(await _embed_claim(resources, dataset, provider_id, claim, sent))
+            total.add(await _embed_claim(resources, dataset, provider_id, claim, sent, reason))
         return total
 
     size = resources.settings.embed_batch
@@ -111,6 +115,7 @@ async def embed_dataset(
     progress: Progress | None = None,
     sent: Sent | None = None,
     space_id: int | None = None,
+    reason: Reason = Reason.LIVE,
 ) -> EmbedCounts:
     """Embed the pending rows of a dataset until none is free to claim, or until `until`, asked before each claim, holds.
 
@@ -133,13 +138,13 @@ async def embed_dataset(
     async def loop() -> EmbedCounts:
         total = EmbedCounts()
         while not until():
-            counts = await _embed_claim(resources, into, provider_id, claim, sent)
+            counts = await _embed_claim(resources, into, provider_id, claim, sent, reason)
             if counts == EmbedCounts():
                 break
             total.add(counts)
             if progress is not None:
                 progress(counts.success + counts.failed)
-            if counts.skipped:
+            if counts.skipped and not counts.success:
                 break
         return total
 
@@ -162,11 +167,18 @@ async def _two_at_once(loop: Callable[[], Awaitable[EmbedCounts]]) -> EmbedCount
 
 
 async def _embed_claim(
-    resources: Resources, dataset: DatasetRef, provider_id: UUID | None, claim: Claim, sent: Sent | None
+    resources: Resources,
+    dataset: DatasetRef,
+    provider_id: UUID | None,
+    claim: Claim,
+    sent: Sent | None,
+    reason: Reason,
 ) -> EmbedCounts:
     """Claim rows once and embed them."""
     provider = await resources.provider_of(dataset, provider_id)
-    claimed = ClaimedRows(resources, provider, sent)
+    if await closed(resources.database, provider, dataset.id):
+        return EmbedCounts()
+    claimed = ClaimedRows(resources, provider, sent, reason=reason)
     async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
         if may_claim:
             await claimed.embed(await claim(claimed.lease))

@@ -1,17 +1,36 @@
 """Providers are added after a probe of their width, tested, and switched without mixing two spaces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
 from uuid import uuid4
 
 from evervec import log
+from evervec.domain import usage
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
-from evervec.domain.vectors import check_vectors
-from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES, LOCAL, ONNX, TYPES, require_batch
+from evervec.domain.spending import Reason
+from evervec.domain.text import estimate_tokens
+from evervec.domain.vectors import WIDEST, check_vectors
+from evervec.domain.vendors import (
+    API_KEY_TYPES,
+    BATCH_TYPES,
+    FREE_TYPES,
+    KEYLESS_TYPES,
+    LOCAL,
+    ONNX,
+    TYPES,
+    WIDTH_TYPES,
+    require_batch,
+)
 from evervec.embedders.catalog import open_embedder
-from evervec.errors import PoolerError, Refused
+from evervec.embedders.vectors import PROBE_TEXTS
+from evervec.errors import ConfigError, PoolerError, Refused
+from evervec.pipeline.budget import prices
+from evervec.pipeline.budget.allowance import Load
+from evervec.pipeline.budget.meter import Meter
+from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers, spaces
 from evervec.store.batch import batch_queue
@@ -24,10 +43,12 @@ logger = log.get("providers")
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """The answer of a provider to two short texts."""
+    """The answer of a provider to two short texts, and whether its model still embeds as it did."""
 
     dimensions: int
     milliseconds: float
+    similarity: float
+    drifted: bool
 
 
 async def ensure_default(resources: Resources) -> None:
@@ -74,6 +95,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         raise Refused(
             reason=f"The address of provider {draft.name!r} is empty. Leave it out for the default address of its type."
         )
+    _require_key(draft)
     Recipe(
         TEMPLATE if draft.template is None else draft.template,
         CHUNK_TOKENS if draft.chunk_tokens is None else draft.chunk_tokens,
@@ -88,10 +110,14 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         dimensions=draft.dimensions,
         encoder=draft.encoder,
     )
+    started = perf_counter()
     try:
-        probe = await client.probe()
+        with usage.measured() as used:
+            probe = await client.probe()
     finally:
         await client.aclose()
+    seconds = perf_counter() - started
+    _require_width(draft, probe.dimensions)
     draft = replace(draft, name=slug("Provider", draft.name), model=client.model, usd_per_million_tokens=price)
     sealed = None if draft.api_key is None else resources.seal(draft.api_key)
     endpoint = resources.endpoint(draft)
@@ -100,9 +126,42 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         former = await spaces.default(tx)
         members = [one.id for one in await datasets.live(tx) if one.space_id == former]
         is_free = added.space.id == former or not await spaces.has_vectors(tx, members, former)
-    if activate and is_free:
-        return await use(resources, added.name)
-    return added
+    await prices.refresh(resources.database)
+    async with resources.database.read() as tx:
+        added = await providers.by_id(tx, added.id)
+    if added.type not in FREE_TYPES:
+        meter = Meter(resources.database, added, Reason.PROBE)
+        meter.probed(_load(PROBE_TEXTS), used.tokens, seconds)
+        await meter.flush()
+    return await use(resources, added.name) if activate and is_free else added
+
+
+def _require_key(draft: ProviderDraft) -> None:
+    """Raise `ConfigError` where a key is missing, `Refused` where it is said in vain that none is needed."""
+    if draft.no_key and (draft.api_key is not None or draft.base_url is None):
+        raise Refused(
+            reason="--no-key is for a server of your own: give its address with --base-url, and no key beside it."
+        )
+    if draft.type in API_KEY_TYPES and not draft.api_key and not (draft.no_key and draft.type in KEYLESS_TYPES):
+        raise ConfigError(
+            draft.name,
+            "it needs an API key: set EVERVEC_PROVIDER_KEY and run `evervec providers add` again"
+            + (", with --no-key for a server of your own that asks for none." if draft.type in KEYLESS_TYPES else "."),
+        )
+
+
+def _load(texts: Sequence[str]) -> Load:
+    return Load(len(texts), sum(map(estimate_tokens, texts)))
+
+
+def _require_width(draft: ProviderDraft, width: int) -> None:
+    """Raise `ConfigError` for vectors that no index can hold."""
+    if width > WIDEST:
+        narrower = "Ask for narrower ones with --dimensions, or choose" if draft.type in WIDTH_TYPES else "Choose"
+        raise ConfigError(
+            draft.name,
+            f"its vectors have {width:,} dimensions, and an index holds {WIDEST:,} at most. {narrower} another model.",
+        )
 
 
 def _price(draft: ProviderDraft) -> float | None:
@@ -158,20 +217,25 @@ async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: boo
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:
-    """Ask a provider for two vectors. Raises a `ProviderError`."""
+    """Ask a provider for two vectors, and compare a known text with what it was. Raises a `ProviderError`."""
     async with resources.database.read() as tx:
         chosen = await providers.by_name(tx, name)
     client = resources.clients.open(chosen)
+    meter = Meter(resources.database, chosen, Reason.PROBE)
     started = perf_counter()
     try:
         # one text is new, so that no cache answers
-        answer = await client.embed(["Every row embedded.", uuid4().hex])
+        texts = ["Every row embedded.", uuid4().hex]
+        answer = await meter.send(lambda: client.embed(texts), {None: _load(texts)}, whatever=True)
         check_vectors(answer, count=2, dimensions=chosen.space.dimensions, provider=chosen.name)
     finally:
         await client.aclose()
+        await meter.flush()
     async with resources.database.transaction() as tx:
         await breakers.close(tx, chosen.endpoint)
-    return ProviderCheck(answer.shape[1], round((perf_counter() - started) * 1000, 1))
+    milliseconds = round((perf_counter() - started) * 1000, 1)
+    checked = await health.check(resources, chosen)
+    return ProviderCheck(answer.shape[1], milliseconds, round(checked.similarity, 4), checked.drifted)
 
 
 async def remove(database: Database, name: str) -> None:

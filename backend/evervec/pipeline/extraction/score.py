@@ -77,7 +77,7 @@ async def score_messages(
             async with lease.working(group):
                 scores = await lease.extractor.score([c.message for c in group])
                 async with resources.database.transaction() as tx:
-                    wanted = await messages.mark_scored(tx, lease.owner, group, scores)
+                    wanted = await messages.mark_scored(tx, lease.owner, group, scores.scores)
                 scored += len(group)
                 await _ring_for_extraction(resources, group, set(wanted), lane)
         if scored == before:

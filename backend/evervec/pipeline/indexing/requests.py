@@ -9,6 +9,7 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.documents.document import ChangedIds
 from evervec.domain.sources import SourceType
+from evervec.domain.spending import LedgerKey, Reason, Spent, cost
 from evervec.errors import (
     EvervecError,
     IndexRunningError,
@@ -19,14 +20,16 @@ from evervec.errors import (
 )
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
+from evervec.pipeline.budget import prices
 from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.indexing import source_registry
 from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
 from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import INDEX_WAITING, Lane
-from evervec.store import datasets, runs, sources
+from evervec.store import datasets, providers, runs, sources
 from evervec.store.attached import changes
+from evervec.store.budget import ledger
 from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.runs import RunRecord
@@ -259,6 +262,19 @@ async def _end(database: Database, run: RunRecord, state: str, error: str | None
     run.state, run.error = state, error
     async with database.transaction() as tx:
         await runs.finish(tx, run)
+        await ledger.add(tx, await _unchanged(tx, run))
+
+
+async def _unchanged(tx: Tx, run: RunRecord) -> dict[LedgerKey, Spent]:
+    """Return what a run that came to its end left as it was, for the ledger."""
+    counts = run.counts
+    left = counts.full_texts - counts.chunks_new - counts.chunks_updated
+    active = await providers.active(tx)
+    if run.state != "done" or left <= 0 or active is None:
+        return {}
+    tokens = max(0, counts.full_tokens - counts.tokens)
+    saved = Spent(unchanged=left, unchanged_tokens=tokens, saved_usd=cost(tokens, prices.of_embedding(active)) or 0.0)
+    return {LedgerKey(active.name, active.model, run.dataset_id, Reason.LIVE): saved}
 
 
 async def _busy(database: Database, dataset_id: UUID) -> IndexRunningError:

@@ -8,7 +8,9 @@ from functools import partial
 from time import perf_counter
 
 from evervec.domain.documents.document import ListedDocument, SkippedDocument, SourceReader
+from evervec.domain.spending import cost
 from evervec.errors import EmptySourceError
+from evervec.pipeline.budget import prices
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset, embed_rows
@@ -34,11 +36,13 @@ class RunOptions:
 
     `dry` counts what would be done and writes nothing; the texts to send are counted as if no vector were reused.
     `allow_empty` removes all documents of a place that is empty now, and lets a full run forget a missing folder or file.
+    `planned` is given the texts that a dry run would send.
     """
 
     checksum: bool = False
     dry: bool = False
     allow_empty: bool = False
+    planned: Callable[[Sequence[str]], None] | None = None
 
     def forgets_missing(self, mode: str) -> bool:
         """Return whether a run of this mode forgets folders and files that do not exist any more."""
@@ -139,6 +143,8 @@ class Indexing:
     async def _preview(self, plan: ChangePlan, chunked: Sequence[ChunkedDocument]) -> None:
         async with self._database.read() as tx:
             written = await documents.preview(tx, self._run.dataset_id, chunked, self._chunker.provider.space.id)
+        if self._options.planned is not None:
+            self._options.planned(written.texts)
         counts = RunCounts(documents_moved=len(plan.moved), documents_deleted=len(plan.gone))
         counts.chunks_deleted = sum(one.chunk_count for one in plan.gone)
         counts.texts_sent, counts.tokens = len(written.pending), sum(written.pending.values())
@@ -255,10 +261,8 @@ class Indexing:
         self._run.counts.full_texts, self._run.counts.full_tokens = totals.chunks, totals.tokens
 
     def _price(self) -> None:
-        price, counts = self._chunker.provider.usd_per_million_tokens, self._run.counts
-        if price is not None:
-            self._run.cost_usd = counts.tokens * price / 1_000_000
-            self._run.full_cost_usd = counts.full_tokens * price / 1_000_000
+        price, counts = prices.of_embedding(self._chunker.provider), self._run.counts
+        self._run.cost_usd, self._run.full_cost_usd = cost(counts.tokens, price), cost(counts.full_tokens, price)
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

@@ -3,9 +3,11 @@
 from uuid import uuid4
 
 from evervec.domain.naming import slug
+from evervec.domain.spending import cost
 from evervec.errors import UnknownDatasetError, UnknownProjectError
 from evervec.pipeline import chunking
 from evervec.pipeline.batch import router
+from evervec.pipeline.budget import prices
 from evervec.pipeline.indexing import requests, source_registry
 from evervec.pipeline.indexing.requests import RunRequest
 from evervec.pipeline.indexing.run import Indexing, Progress, RunOptions
@@ -65,6 +67,5 @@ async def _count_only(
     source = source_registry.files_source(files, checksum=options.checksum)
     chunker = await chunking.by_id(resources, dataset_id)
     await Indexing(resources, run, source, chunker, options, progress).perform()
-    price = chunker.provider.usd_per_million_tokens
-    run.cost_usd = None if price is None else run.counts.tokens * price / 1_000_000
+    run.cost_usd = cost(run.counts.tokens, prices.of_embedding(chunker.provider))
     return run

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.errors import Refused
+from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.store import datasets
@@ -47,7 +48,7 @@ async def compare(
             reason="The datasets are of several spaces, whose distances can not be compared: name one of them."
         )
     provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
-    query = (await resources.clients.embedder(provider).embed_query(text))[0]
+    query = (await questions.embed(resources, provider, text))[0]
 
     async def mirror() -> Sequence[SearchHit]:
         return (await search_mirrors(resources.mirrors, query, scope, k, any_size=True)).hits

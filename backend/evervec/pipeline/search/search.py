@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
 from evervec.errors import EvervecError, Refused, UnknownRowError
+from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
 from evervec.store import datasets, monitor, providers, spaces
@@ -106,7 +107,8 @@ async def search(
 async def _embedded(resources: Resources, scope: Scope, text: str) -> NDArray[np.float32]:
     """Embed a question for the space of a scope, `(dim,) float32`. Raises what the provider raises, and `NoProviderError`."""
     provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
-    answer = await resources.clients.embedder(provider).embed_query(text)
+    only = scope.datasets[0].id if len(scope.datasets) == 1 else None
+    answer = await questions.embed(resources, provider, text, dataset_id=only)
     check_vectors(answer, count=1, dimensions=provider.space.dimensions, provider=provider.name)
     query: NDArray[np.float32] = answer[0]
     return query
@@ -195,7 +197,7 @@ async def duplicates(
 async def plan(resources: Resources, text: str, kind: str) -> str:
     """Return PostgreSQL's plan for a search of one kind, which names its HNSW index."""
     provider = await resources.provider()
-    answer = await resources.clients.embedder(provider).embed_query(text)
+    answer = await questions.embed(resources, provider, text)
     async with resources.database.read() as tx:
         await vectors.use_index(tx, k=10)
         return await vectors.explain(tx, BY_NAME[kind], answer[0], space_id=provider.space.id, k=10)

@@ -7,6 +7,7 @@ from evervec.domain.attachment import Key
 from evervec.errors import EvervecError
 from evervec.pipeline.attached import report
 from evervec.pipeline.attached.report import AttachmentReport
+from evervec.pipeline.budget import prices
 from evervec.pipeline.embedding.failures import ATTACHED
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status import mirrors
@@ -14,6 +15,10 @@ from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
 from evervec.store.attached import failures
 from evervec.store.batch import batch_queue
+from evervec.store.breakers import DRIFTED
+from evervec.store.budget import budgets, ledger
+from evervec.store.budget.budgets import Budget
+from evervec.store.budget.ledger import Reuse
 from evervec.store.database.session import Database
 from evervec.store.monitor import Coverage, Failure
 from evervec.store.rings.doorbell import worker_listens
@@ -59,7 +64,11 @@ class DatasetStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderStatus:
-    """A provider without its key. `paused_seconds` and `reason` tell whether it is backing off, and why."""
+    """A provider without its key.
+
+    `extracts` is whether its chat model, if it has one, scores and extracts. `paused_seconds` and `reason` tell whether it
+    is backing off, and why; `drifted` that its model does not embed as it did.
+    """
 
     id: UUID
     name: str
@@ -67,6 +76,7 @@ class ProviderStatus:
     base_url: str | None
     model: str
     chat_model: str | None
+    extracts: bool
     dimensions: int
     template: str
     chunk_tokens: int
@@ -74,6 +84,7 @@ class ProviderStatus:
     usd_per_million_tokens: float | None
     active: bool
     paused_seconds: float
+    drifted: bool
     reason: str | None
 
 
@@ -106,7 +117,8 @@ class Overview:
     """Rows by state, in all and by dataset; the active provider, the batch jobs, the queue.
 
     `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers, and
-    `attachments` are the tables that are embedded in place.
+    `attachments` are the tables that are embedded in place. `reuse` tells how many rows got the vector of an equal text,
+    `budgets` what was used of each, and which ceiling is reached.
     """
 
     rows: int
@@ -121,6 +133,8 @@ class Overview:
     watermark: str
     problems: list[TriggerProblem]
     attachments: list[AttachmentReport]
+    reuse: Reuse
+    budgets: list[Budget]
 
     @property
     def unread(self) -> int:
@@ -163,6 +177,8 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         batches = BatchStatus(**await batch_queue.summary(tx))
         watermark = await monitor.watermark(tx)
         problems = await integrity.problems(tx, resources.database.schema)
+        reuse = await ledger.reuse(tx, [one.id for one in found])
+        limited = await budgets.every(tx)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -172,6 +188,8 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         watermark=watermark,
         problems=problems,
         attachments=await report.attachments(resources, project),
+        reuse=reuse,
+        budgets=limited,
     )
 
 
@@ -184,13 +202,15 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         base_url=provider.base_url,
         model=provider.model,
         chat_model=provider.chat_model,
+        extracts=provider.extracts,
         dimensions=provider.space.dimensions,
         template=provider.space.template,
         chunk_tokens=provider.space.chunk_tokens,
         text_tokens=provider.space.text_tokens,
-        usd_per_million_tokens=provider.usd_per_million_tokens,
+        usd_per_million_tokens=prices.of_embedding(provider),
         active=provider.space.active,
         paused_seconds=round(provider.breaker.seconds, 1),
+        drifted=provider.breaker.code == DRIFTED,
         reason=provider.breaker.error if provider.breaker.is_open else None,
     )
 

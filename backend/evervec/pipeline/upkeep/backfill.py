@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from evervec.domain.documents.chunking import CHUNKING
+from evervec.domain.spending import Reason
 from evervec.errors import Refused
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
+from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
@@ -19,6 +21,9 @@ from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
 
 Progress = Callable[[int], None]
+
+BUDGET_PASSES = 3
+"""How often rows are looked for that a budget has room for after all: what another process took too much is given back."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class BackfillReport:
     """The result of a backfill, or its plan.
 
     `pending` counts the rows that wait now: for a plan before the backfill, else after it. `deferred` of them were sent
-    as batch `jobs`, and `reason` says why others were not.
+    as batch `jobs`, and `reason` says why others were not, or, with `closed`, which budget is used up.
     """
 
     pending: int = 0
@@ -49,6 +54,7 @@ class BackfillReport:
     deferred: int = 0
     jobs: list[str] = field(default_factory=list)
     reason: str | None = None
+    closed: bool = False
 
 
 async def plan(resources: Resources, *, dataset: str | None = None, kind: str | None = None) -> BackfillReport:
@@ -93,9 +99,17 @@ async def run(
         async with resources.database.transaction() as tx:
             await batch_queue.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
     number = BY_NAME[kind].kind if kind else None
-    for one in await _smallest_first(resources, dataset):
-        total.add(await embed_dataset(resources, one.id, kind=number, batch=batch, progress=progress))
-    left = await plan(resources, dataset=dataset, kind=kind)
+    reason, left = None, waiting
+    for _ in range(BUDGET_PASSES):
+        for one in await _smallest_first(resources, dataset):
+            embedded = await embed_dataset(
+                resources, one.id, kind=number, batch=batch, progress=progress, reason=Reason.BACKFILL
+            )
+            total.add(embedded)
+        left = await plan(resources, dataset=dataset, kind=kind)
+        reason = await _closed(resources, dataset) if left.pending else None
+        if not left.pending or reason is not None or not (await resources.provider()).limited:
+            break
     return BackfillReport(
         left.pending,
         total.success,
@@ -104,7 +118,19 @@ async def run(
         total.reused,
         round(monotonic() - started, 3),
         left.shares,
+        reason=reason,
+        closed=reason is not None,
     )
+
+
+async def _closed(resources: Resources, dataset: str | None) -> str | None:
+    """Return why a budget keeps rows waiting, if one does."""
+    provider = await resources.provider()
+    for one in await _smallest_first(resources, dataset):
+        reason = await closed(resources.database, provider, one.id)
+        if reason is not None:
+            return reason
+    return None
 
 
 async def _send_as_batch(

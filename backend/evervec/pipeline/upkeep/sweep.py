@@ -8,6 +8,7 @@ from evervec.domain.documents.chunking import CHUNKING
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
+from evervec.pipeline.embedding.health import check_providers
 from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
@@ -82,6 +83,7 @@ async def fill_spaces(resources: Resources, until: Until = never) -> None:
 Stage = Callable[[Resources, Until], Coroutine[None, None, EmbedCounts | None]]
 SWEEP_STAGES: tuple[Stage, ...] = (
     repair_triggers,
+    check_providers,
     extract_waiting,
     follow_tables,
     follow_elsewhere,

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from evervec.domain.batch import DISCOUNT, TAG, JobStatus, JobType
+from evervec.domain.spending import cost
 from evervec.domain.text import clean
 from evervec.errors import Refused, UnknownBatchJobError
 from evervec.store.database.session import ReadTx, Tx
@@ -50,9 +51,8 @@ class BatchJobRecord:
     @property
     def cost_usd(self) -> float | None:
         """Return the cost of the job in dollars, by its estimated tokens; None if no price is known."""
-        if self.usd_per_million_tokens is None:
-            return None
-        return self.stats["tokens"] * self.usd_per_million_tokens * DISCOUNT / 1_000_000
+        online = cost(self.stats["tokens"], self.usd_per_million_tokens)
+        return None if online is None else online * DISCOUNT
 
 
 JOB_FIELDS = tuple(f.name for f in fields(BatchJobRecord) if f.name not in ("stats", "late"))

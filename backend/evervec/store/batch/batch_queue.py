@@ -211,3 +211,13 @@ async def summary(tx: ReadTx) -> dict[str, int]:
 
 def _count(tag: str) -> int:
     return int(tag.rsplit(" ", 1)[-1])
+
+
+async def datasets_of(tx: ReadTx, job_id: UUID) -> dict[UUID | None, int]:
+    """Count the rows of a job by dataset; rows that are gone meanwhile belong to none."""
+    found = await tx.fetch(
+        "SELECT e.dataset_id, count(*) AS rows FROM batch_items i LEFT JOIN embeddings e ON e.vector_id = i.vector_id "
+        "WHERE i.job_id = $1 GROUP BY 1 ORDER BY 1",
+        job_id,
+    )
+    return {row["dataset_id"]: row["rows"] for row in found}

@@ -16,6 +16,7 @@ import orjson
 from evervec.errors import BadResponseError, ConfigError, ProviderError, ResultsDeletedError
 from evervec.vendors.gemini.refusals import GeminiRefusal, refusal_error
 from evervec.vendors.http import Deadlines, connection_errors, require_address, require_key
+from evervec.vendors.transport import GuardedTransport
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
@@ -47,6 +48,7 @@ class GeminiClient(httpx.AsyncClient):
         address = require_address(provider, base_url or GEMINI_URL).rstrip("/").removesuffix(f"/{VERSION}")
         super().__init__(
             base_url=address,
+            transport=GuardedTransport(provider),
             headers={"x-goog-api-key": self._key},
             timeout=httpx.Timeout(self.deadlines.silence, connect=self.deadlines.connect),
             follow_redirects=False,

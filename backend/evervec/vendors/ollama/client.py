@@ -25,6 +25,7 @@ from evervec.vendors.http import (
     require_key,
 )
 from evervec.vendors.ollama.refusals import refusal_error
+from evervec.vendors.transport import GuardedTransport
 
 OLLAMA_URL: Final = "http://127.0.0.1:11434"
 UNLOADED_AFTER: Final = 300.0
@@ -64,6 +65,7 @@ class OllamaClient(AsyncClient):
         self._warm_until = 0.0
         super().__init__(
             host=require_address(provider, base_url),
+            transport=GuardedTransport(provider),
             headers={"authorization": f"Bearer {require_key(provider, api_key)}"} if api_key else {},
             timeout=httpx.Timeout(self._deadlines.silence, connect=self._deadlines.connect),
             follow_redirects=False,

@@ -1,6 +1,6 @@
 """From a refusal of an Ollama server to its `ProviderError`: Ollama's own words first, then the HTTP status."""
 
-from evervec.errors import BadResponseError, ConfigError, ProviderError, TransientError
+from evervec.errors import BadResponseError, ConfigError, ProviderError, QuotaExhaustedError, TransientError
 from evervec.vendors.http import error_of_status
 
 
@@ -16,6 +16,8 @@ def refusal_error(
         return ConfigError(provider, f"{reason}. Choose {instead}.")
     if status == 404 and "model" in words:
         return ConfigError(provider, f"model {model!r} is not there. Fetch it with `ollama pull {model}`.")
+    if status == 429 and "usage limit" in words:
+        return QuotaExhaustedError(provider, f"HTTP {status}: {reason}")  # of the hour or the week, in Ollama's cloud
     if "nan or inf" in words or "unsupported value" in words or words.rstrip().endswith(("eof", "has terminated")):
         # Either this text ends the runner every time, or the machine did it once. BadResponseError lets the engine find
         # out: it isolates the text and asks again, instead of waiting for ever or giving up at once.

@@ -2,10 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 from anyio import EndOfStream
@@ -21,7 +21,8 @@ from evervec.vendors.http import (
     require_address,
     require_key,
 )
-from evervec.vendors.openai.refusals import refusal_error
+from evervec.vendors.openai.refusals import hidden_refusal, refusal_error
+from evervec.vendors.openai.transport import OpenAITransport
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 PAGE_SIZE: Final = 100
@@ -57,7 +58,7 @@ class OpenAIClient(AsyncOpenAI):
         *,
         provider: str,
         model: str,
-        api_key: str,
+        api_key: str | None,
         base_url: str | None = None,
         deadlines: Deadlines | None = None,
         max_bytes: int = 256 << 20,
@@ -65,16 +66,21 @@ class OpenAIClient(AsyncOpenAI):
         self.provider, self.model = provider, model
         self.deadlines, self.max_bytes = deadlines or Deadlines(), max_bytes
         timeout = httpx2.Timeout(self.deadlines.silence, connect=self.deadlines.connect)
+        self._key = None if api_key is None else require_key(provider, api_key)
+        root, query = _without_query(address(provider, base_url))
+        self._key_header = "api-key" if "api-version" in query else "authorization"
         super().__init__(
-            api_key=require_key(provider, api_key),
-            base_url=address(provider, base_url),
+            api_key=self._key or "none",  # the library insists on one; `_send_our_key` decides what is sent
+            base_url=root,
+            default_query=query,
             max_retries=0,
             timeout=timeout,
             http_client=httpx2.AsyncClient(
+                transport=OpenAITransport(provider),
                 timeout=timeout,
                 trust_env=False,
                 follow_redirects=False,
-                event_hooks={"response": [self._raise_refusal]},
+                event_hooks={"request": [self._send_our_key], "response": [self._raise_refusal]},
             ),
         )
         # The library fills these from OPENAI_* and sends them to whatever host it is given.
@@ -91,7 +97,21 @@ class OpenAIClient(AsyncOpenAI):
                 body = await _read(response.http_response, self.max_bytes)
         if len(body) > self.max_bytes:
             raise BadResponseError(self.provider, f"the answer is longer than {self.max_bytes:,} bytes")
+        if (hidden := hidden_refusal(self.provider, body, model=self.model, secret=self._key)) is not None:
+            raise hidden
         return read_strictly(kind, body, self.provider)
+
+    @asynccontextmanager
+    async def sending(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncAPIResponse[Any]]:
+        """Send exactly this body to an endpoint, for `ask`. The library's own calls add options that some servers refuse."""
+        # the header makes the library return the open response, which its types do not tell
+        response: Any = await self.post(
+            path, cast_to=object, body=body, options={"headers": {"X-Stainless-Raw-Response": "stream"}}
+        )
+        try:
+            yield response
+        finally:
+            await response.close()
 
     async def pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a file as they arrive; there is no total deadline, only one for silence."""
@@ -152,8 +172,22 @@ class OpenAIClient(AsyncOpenAI):
         if response.is_redirect:
             body = f"it redirects to {response.headers.get('location')}, which is not followed".encode()
         raise refusal_error(
-            self.provider, response.status_code, body, response.headers, model=self.model, secret=self.api_key
+            self.provider, response.status_code, body, response.headers, model=self.model, secret=self._key
         )
+
+    async def _send_our_key(self, request: httpx2.Request) -> None:
+        """Send our key as the server reads it, or none; Azure takes its keys in a header of their own."""
+        request.headers.pop("authorization", None)
+        if self._key is not None:
+            bearer = self._key_header == "authorization"
+            request.headers[self._key_header] = f"Bearer {self._key}" if bearer else self._key
+
+
+def _without_query(url: str) -> tuple[str, dict[str, str]]:
+    """Return an API's address and what its query adds to every request, as Azure's `?api-version=…`."""
+    parts = urlsplit(url)
+    root = parts._replace(query="", fragment="", path=parts.path.rstrip("/").removesuffix("/embeddings"))
+    return root.geturl(), dict(parse_qsl(parts.query))
 
 
 def address(provider: str, base_url: str | None) -> str:

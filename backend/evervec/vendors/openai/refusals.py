@@ -5,12 +5,13 @@ Codes and messages: https://platform.openai.com/docs/guides/error-codes, and wha
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from evervec.errors import (
     AuthError,
+    BadResponseError,
     ConfigError,
     ProviderError,
     QuotaExhaustedError,
@@ -27,12 +28,19 @@ NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _UNPAID: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _TOO_MUCH: Final = frozenset({"max_tokens_per_request", "array_above_max_length"})
+_MOST_TEXTS: Final = re.compile(
+    r"(?:batch size|larger than|greater than|no more than|at most|maximum length|maximum(?: of| is|:)?|max(?: of| is|:)?) (\d+)\b(?! tokens)"
+)
 _TRY_AGAIN: Final = re.compile(r"try again in ((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)", re.IGNORECASE)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.IGNORECASE)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class NotThereError(ConfigError):
+    """{provider} is configured wrongly: {detail}"""
+
+
+class OptionRefusedError(ConfigError):
     """{provider} is configured wrongly: {detail}"""
 
 
@@ -64,20 +72,41 @@ def refusal_error(
         return StateConflictError(provider, detail)
     if status == 429:
         return RateLimitedError(provider, detail, _delay(headers, reason))
-    if status in (400, 422) and (marks & _TOO_MUCH or _is_too_much(words)):
-        return TooLargeError(provider, detail)
+    if status in (400, 413, 422) and (marks & _TOO_MUCH or status == 413 or _is_too_much(words)):
+        return TooLargeError(provider, detail, texts=_most_texts(words))
+    if "support" in words and "parameters" in words and "encoding_format" in words:
+        return OptionRefusedError(provider, detail)
     if status in (400, 422) and ("dimensions" in marks or ("dimensions" in words and "support" in words)):
-        return ConfigError(provider, f"model {model!r} does not make vectors of that width ({detail}).")
+        return OptionRefusedError(provider, f"model {model!r} does not make vectors of that width ({detail}).")
+    if status == 424:
+        return TransientError(provider, detail)  # text-embeddings-inference, whose model's process failed
     return error_of_status(provider, status, reason, headers.get("retry-after"))
+
+
+def hidden_refusal(provider: str, body: bytes, *, model: str, secret: str | None = None) -> ProviderError | None:
+    """Return the error of an answer of 200 that is none: some servers say only in the body that they failed."""
+    if not body.lstrip().startswith(b"{") or b'"error"' not in body[:4096] or b'"data"' in body[:4096]:
+        return None
+    error = _document(body).get("error")
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code < 600:
+        return refusal_error(provider, code, body, NO_HEADERS, model=model, secret=secret)
+    return BadResponseError(provider, f"it answers 200 with an error: {reason_of(body, secret)}")
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _marks(body: bytes) -> frozenset[str]:
     """Return `code`, `type` and `param` of `{"error": {…}}`, and `error` itself if there is one; empty for anything else."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return frozenset()
-    error = document.get("error") if isinstance(document, dict) else None
+    error = _document(body).get("error")
     if not isinstance(error, dict):
         return frozenset()
     found = (error.get(name) for name in ("code", "type", "param"))
@@ -85,8 +114,21 @@ def _marks(body: bytes) -> frozenset[str]:
 
 
 def _is_too_much(words: str) -> bool:
-    """Return whether the whole request is too large; the last phrase is of text-embeddings-inference."""
-    return "array too long" in words or "tokens per request" in words or ("batch size" in words and "maximum" in words)
+    """Return whether the whole request is too large, as OpenAI, text-embeddings-inference, DashScope and others say it."""
+    return (
+        "array too long" in words
+        or "tokens per request" in words
+        or ("batch size" in words and ("maximum" in words or "larger than" in words))
+        or "number of texts" in words
+    )
+
+
+def _most_texts(words: str) -> int | None:
+    """Return how many texts a request may have, where a refusal says so."""
+    if "tokens per request" in words or not any(sign in words for sign in ("batch size", "array", "number of texts")):
+        return None
+    numbers = [int(number) for number in _MOST_TEXTS.findall(words)]
+    return min(numbers) if numbers and min(numbers) > 0 else None
 
 
 def _delay(headers: Mapping[str, str], reason: str) -> float:

@@ -19,6 +19,7 @@ from evervec.store.schema.models.providers import (
     SpaceProbe,
 )
 from evervec.store.schema.models.repairs import TriggerRepair
+from evervec.store.schema.models.spend import BudgetRecord, Spend
 
 __all__ = [
     "Atom",
@@ -29,6 +30,7 @@ __all__ = [
     "AttachedFailure",
     "BatchItem",
     "BatchJob",
+    "BudgetRecord",
     "Chunk",
     "ChunkWork",
     "Dataset",
@@ -49,6 +51,7 @@ __all__ = [
     "ProviderBreaker",
     "RecallCheck",
     "SpaceProbe",
+    "Spend",
     "Topic",
     "TriggerRepair",
     "VectorTombstone",

@@ -19,10 +19,12 @@ from sqlalchemy import (
     false,
     literal,
     text,
+    true,
 )
 from sqlalchemy.dialects import postgresql as pg
 
 from evervec.domain.documents.chunking import CHUNK_TOKENS, LEAST_TOKENS, TEMPLATE
+from evervec.domain.vectors import WIDEST
 from evervec.domain.vendors import TYPES
 from evervec.store.schema.columns import (
     ZERO,
@@ -49,8 +51,7 @@ class EmbeddingSpace(Model, table=True):
         UniqueConstraint(
             "provider", "model", "dimensions", "metric", "template", "chunk_tokens", name="embedding_spaces_identity"
         ),
-        # 4,000 is the widest halfvec that pgvector can index.
-        CheckConstraint("dimensions BETWEEN 1 AND 4000", name="dimensions_indexable"),
+        CheckConstraint(f"dimensions BETWEEN 1 AND {WIDEST}", name="dimensions_indexable"),
         CheckConstraint("metric = 'cosine'", name="metric_known"),
         CheckConstraint("state IN ('ready', 'active')", name="state_known"),
         CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_since"),
@@ -72,13 +73,14 @@ class EmbeddingSpace(Model, table=True):
 
 
 class LlmProvider(Model, table=True):
-    """Who embeds and, with a `chat_model`, extracts.
+    """Who embeds and, with a `chat_model` and unless `extracts` is false, scores and extracts.
 
     `endpoint` is the digest of address, key and model, which its circuit breaker belongs to. `dimensions` is the width
-    that the model is asked for; NULL takes the model's own. `encoder` is what was given for the model of a folder:
-    `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens"}`, or none of it. Learned from the
+    that the model is asked for; NULL takes the model's own. `encoder` is what was given of how the model gets its
+    texts: `{"folder", "file", "pooling", "query_prefix", "document_prefix", "text_tokens", "task_types"}`, or none of it. Learned from the
     server: `refused_options`, the options of a request that it refuses, and `request_texts`, the most texts that it takes
     in one. `checked_at` is the time of the last health check.
+    `listed_usd` is what a price list says of a million tokens, `usd_per_million_tokens` the operator's own word.
     """
 
     __tablename__ = "llm_providers"
@@ -101,7 +103,9 @@ class LlmProvider(Model, table=True):
     used_at: datetime = filled_time()
     usd_per_million_tokens: float | None = optional(pg.DOUBLE_PRECISION)
     dimensions: int | None = optional(Integer)
+    listed_usd: float | None = optional(pg.DOUBLE_PRECISION)
     encoder: dict[str, Any] = column(pg.JSONB, server_default=text("'{}'"))
+    extracts: bool = column(Boolean, server_default=true())
     endpoint: bytes = column(LargeBinary, server_default=text("uuid_send(gen_random_uuid())"))
     refused_options: list[str] = column(pg.ARRAY(Text), server_default=text("'{}'"))
     request_texts: int | None = optional(Integer)

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0013"
-down_revision = "0011"
+revision = "0015"
+down_revision = "0014"
 installs_functions = True
 
 # The statements of writers, which run the functions of triggers, wait for this transaction: it holds the table that they write.

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from evervec.domain.extraction.knowledge import AtomType, DatasetKnowledge, KnownAtom, KnownTopic, MessageText
-from evervec.extractors.ollama.answers import UnusableAnswerError, read_extraction, read_scores
+from evervec.extractors.chat.answers import UnusableAnswerError, read_extraction, read_scores
 
 SENT = [MessageText(number, "text", "ann", datetime(2026, 1, 1, tzinfo=UTC)) for number in (1, 2)]
 KNOWN = DatasetKnowledge([KnownTopic(5, "Queues", "…")], [KnownAtom(9, AtomType.PROBLEM, "t", "c")])

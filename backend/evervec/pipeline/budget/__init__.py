@@ -1,0 +1,1 @@
+"""What sending costs: prices, the count of every request, limits and ceilings that all workers share."""

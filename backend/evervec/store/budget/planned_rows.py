@@ -1,0 +1,47 @@
+"""The rows that wait to be embedded, read as a claim would read them, and nothing leased: for plans."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from uuid import UUID
+
+from evervec.store.database.session import ReadTx
+from evervec.store.schema.embeddables import BY_KIND
+
+WAITING = """
+SELECT e.pending_id, e.kind, e.row_id, e.content_hash
+FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
+WHERE e.dataset_id = $1 AND e.pending_id > $2 AND ($3::smallint IS NULL OR e.kind = $3) ORDER BY e.pending_id LIMIT $4
+"""
+
+
+@dataclass(frozen=True)
+class WaitingTexts:
+    """A page of waiting rows: the texts of those that can be read, and where the next page begins (None: there is none)."""
+
+    texts: Sequence[str]
+    after: int | None
+
+
+async def waiting(tx: ReadTx, dataset_id: UUID, *, after: int = 0, kind: int | None = None, limit: int) -> WaitingTexts:
+    """Return the texts of the next waiting rows of a dataset, oldest first, as claims take them."""
+    found = await tx.fetch(WAITING, dataset_id, after, kind, limit)
+    texts: dict[tuple[int, int], str] = {}
+    for number in {row["kind"] for row in found}:
+        one = BY_KIND[number]
+        ids = [row["row_id"] for row in found if row["kind"] == number]
+        read = await tx.fetch(f"SELECT r.{one.key}, {one.text} FROM {one.table} r WHERE r.{one.key} = ANY($1)", ids)
+        texts.update({(number, row[0]): row[1] for row in read})
+    ordered = [(row["content_hash"], texts.get((row["kind"], row["row_id"]))) for row in found]
+    readable = [text for digest, text in ordered if text is not None and sha256(text.encode()).digest() == digest]
+    return WaitingTexts(readable, found[-1]["pending_id"] if len(found) == limit else None)
+
+
+async def embedded(tx: ReadTx, space_id: int, hashes: Collection[bytes]) -> set[bytes]:
+    """Return those digests of texts that have a vector in a space: rows of these texts are not sent."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT embedded_hash FROM embeddings WHERE embedded_hash = ANY($1) AND space_id = $2",
+        list(hashes),
+        space_id,
+    )
+    return {row["embedded_hash"] for row in rows}

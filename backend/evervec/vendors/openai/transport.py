@@ -1,0 +1,27 @@
+"""The connections of OpenAI's library: to the address that was judged and to no other, under the name of its host.
+
+The name stays in the request, so that the server's certificate must be the one of the host.
+"""
+
+import httpx2
+
+from evervec.vendors.networks import SCHEME_PORTS, Address, Resolver
+
+
+class OpenAITransport(httpx2.AsyncHTTPTransport):
+    """The transport of `httpx2`, which asks no proxy and resolves no name by itself."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(trust_env=False)
+        self._resolver = Resolver(provider)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request to an allowed address of its host. Raise `ConfigError` for one that is not."""
+        url, connect = request.url, super().handle_async_request
+        request.extensions = {**request.extensions, "sni_hostname": url.host}
+
+        async def send(address: Address) -> httpx2.Response:
+            request.url = url.copy_with(host=address)
+            return await connect(request)
+
+        return await self._resolver.reach(url.host, url.port or SCHEME_PORTS[url.scheme], send, httpx2.ConnectError)

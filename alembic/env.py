@@ -4,7 +4,6 @@ Offline (`evervec migrate --sql`) the migrations alone are printed; `store/schem
 """
 
 import asyncio
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,9 +46,8 @@ def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
     if type_ == "schema":
         return name == models.metadata.schema
     if type_ == "table":
-        # partitions belong to their spaces, too
-        return name != "alembic_version" and re.fullmatch(r"embeddings_\d+", name or "") is None
-    return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
+        return name != "alembic_version"
+    return not (type_ == "index" and name is not None and name.startswith("embeddings_") and name.endswith("_hnsw"))
 
 
 def functions_of(step: MigrationInfo | None, schema: str) -> Iterator[str]:

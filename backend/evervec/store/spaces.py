@@ -82,8 +82,8 @@ async def lock_default(tx: Tx) -> None:
 
 
 async def default(tx: ReadTx) -> int:
-    """Return the space that new datasets get."""
-    found: int = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
+    """Return the space that new datasets get; 0 if there is none yet."""
+    found: int = await tx.fetchval("SELECT coalesce(max(id), 0) FROM embedding_spaces WHERE state = 'active'")
     return found
 
 
@@ -116,9 +116,10 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
         space_id,
     )
     await tx.execute("DELETE FROM chunks WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
-    await tx.execute(
-        "UPDATE chunks SET space_id = $3 WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id
-    )
+    if former:  # chunks of 0 are of every space
+        await tx.execute(
+            "UPDATE chunks SET space_id = $3 WHERE dataset_id = ANY($1) AND space_id = $2", ids, former, space_id
+        )
     for dataset_id in ids:
         await documents_due(tx, dataset_id, space_id)
 

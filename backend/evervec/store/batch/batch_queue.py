@@ -7,7 +7,7 @@ from uuid import UUID
 
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.embeddings import rows
-from evervec.store.embeddings.parts import of_space
+from evervec.store.embeddings.in_space import in_space
 from evervec.store.embeddings.rows import (
     CLAIM_ROWS,
     CLAIMABLE,
@@ -27,7 +27,7 @@ FREE_FOR_BATCH = CLAIMABLE.format(due=DUE_FOR_BATCH)
 NOT_IN_FLIGHT = (
     "NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = e.content_hash AND o.vector_id <> e.vector_id "
     "AND o.lease_until > now() AND o.lease_owner <> $4 "
-    "AND EXISTS (SELECT FROM {part} s WHERE s.vector_id = o.vector_id))"
+    "AND EXISTS (SELECT FROM embeddings s WHERE s.vector_id = o.vector_id AND s.space_id = {space}))"
 )
 CLAIM_FOR_BATCH = CLAIM_ROWS.format(
     scope=f"{OF_DATASET} AND {TRIES} = $6 AND (NOT $7 OR {MARKED}) AND {NOT_IN_FLIGHT}",
@@ -101,7 +101,7 @@ async def claim(
     """
     await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(
-        of_space(CLAIM_FOR_BATCH, space_id), dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked
+        in_space(CLAIM_FOR_BATCH, space_id), dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked
     )
     return await rows.with_text(tx, picked, owner)
 

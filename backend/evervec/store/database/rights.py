@@ -61,15 +61,6 @@ DO $$ DECLARE home text; BEGIN
 END $$"""
 
 
-# each space has a part of that table, which is read and written by its own name
-LEND_PARTS = """\
-DO $$ DECLARE part regclass; BEGIN
-    FOR part IN SELECT relid FROM pg_catalog.pg_partition_tree('{schema}.embeddings') WHERE isleaf LOOP
-        EXECUTE pg_catalog.format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {grantee}', part);
-    END LOOP;
-END $$"""
-
-
 class LooksUp(Protocol):
     """The part of a transaction that a look at rights needs."""
 
@@ -124,6 +115,5 @@ def grants(
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {written} TO {grantee}",
         f"GRANT SELECT ON {read} TO {grantee}",
         f"GRANT EXECUTE ON FUNCTION {called} TO {grantee}",
-        LEND_PARTS.format(schema=name, grantee=grantee),
         LEND_EXTENSION.format(role=f"'{text}'"),
     ]

@@ -6,7 +6,6 @@ from uuid import UUID
 from evervec.store import datasets
 from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import vectors
-from evervec.store.embeddings.parts import part_of
 from evervec.store.schema.embeddables import Embeddable
 
 COMPARED_BELOW = 1_000
@@ -50,7 +49,7 @@ def compared_sql(embeddable: Embeddable, space_id: int, dimensions: int) -> str:
     return f"""
         WITH compared AS MATERIALIZED (
             SELECT row_id, embedded_hash, embedding::halfvec({dimensions:d}) AS half
-            FROM {part_of(space_id)} WHERE {_in_scope(embeddable)}
+            FROM embeddings WHERE {_in_scope(embeddable, space_id)}
         )
         SELECT a.row_id AS one, b.row_id AS other, 1 - d.distance AS score
         FROM compared a JOIN compared b ON b.row_id > a.row_id CROSS JOIN LATERAL (
@@ -71,7 +70,7 @@ def neighbours_sql(embeddable: Embeddable, space_id: int, dimensions: int) -> st
     return f"""
         WITH scope AS MATERIALIZED (
             SELECT vector_id, row_id, embedded_hash, row_number() OVER (PARTITION BY embedded_hash ORDER BY row_id) AS copy
-            FROM {part_of(space_id)} WHERE {_in_scope(embeddable)}
+            FROM embeddings WHERE {_in_scope(embeddable, space_id)}
         ), equal AS (
             SELECT a.row_id AS one, b.row_id AS other, 0::float8 AS distance
             FROM scope a JOIN scope b ON b.embedded_hash = a.embedded_hash AND b.copy > a.copy
@@ -80,9 +79,9 @@ def neighbours_sql(embeddable: Embeddable, space_id: int, dimensions: int) -> st
         ), near AS (
             SELECT least(first.row_id, o.row_id) AS one, greatest(first.row_id, o.row_id) AS other,
                    min(n.distance) AS distance
-            FROM scope first JOIN {part_of(space_id)} e USING (vector_id) CROSS JOIN LATERAL (
+            FROM scope first JOIN embeddings e USING (vector_id) CROSS JOIN LATERAL (
                 SELECT embedded_hash, {half} <=> e.{half} AS distance
-                FROM {part_of(space_id)} WHERE {_in_scope(embeddable)} AND embedded_hash <> e.embedded_hash
+                FROM embeddings WHERE {_in_scope(embeddable, space_id)} AND embedded_hash <> e.embedded_hash
                 ORDER BY {half} <=> e.{half} LIMIT {NEIGHBOURS}
             ) n
             LEFT JOIN scope o ON o.embedded_hash = n.embedded_hash AND o.copy = 1
@@ -94,5 +93,5 @@ def neighbours_sql(embeddable: Embeddable, space_id: int, dimensions: int) -> st
     """
 
 
-def _in_scope(embeddable: Embeddable) -> str:
-    return f"kind = {embeddable.kind:d} AND embedding IS NOT NULL AND dataset_id = ANY($1)"
+def _in_scope(embeddable: Embeddable, space_id: int) -> str:
+    return f"space_id = {space_id:d} AND kind = {embeddable.kind:d} AND embedding IS NOT NULL AND dataset_id = ANY($1)"

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from evervec.store.database.session import ReadTx, Tx
-from evervec.store.embeddings.parts import of_space
+from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import BY_KIND, Embeddable
 from evervec.store.schema.predicates import PENDING
 
@@ -38,8 +38,8 @@ CLAIMABLE_NOW = CLAIMABLE.format(due=DUE)
 CLAIM_ROWS = """
 WITH picked AS (
     SELECT e.vector_id, e.kind, e.row_id, e.dataset_id, e.content_hash
-    FROM {{part}} e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-    WHERE {scope} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {free})
+    FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+    WHERE {scope} AND e.space_id = {{space}} AND e.pending_id IS NOT NULL AND (w.vector_id IS NULL OR {free})
       AND EXISTS (SELECT FROM datasets d JOIN projects p ON p.id = d.project_id
                   WHERE d.id = e.dataset_id AND d.deleted_at IS NULL AND p.deleted_at IS NULL)
     -- oldest first, so that no row starves
@@ -52,7 +52,7 @@ WITH picked AS (
     -- does not wait a day for a batch job. Checked for the picked rows alone, since many rows may wait
     WHERE NOT EXISTS (SELECT FROM embed_work o WHERE o.content_hash = p.content_hash AND o.vector_id <> p.vector_id
                       AND o.lease_until > now() AND o.lease_owner <> $4 AND o.deferred <= {for_batch}
-                      AND EXISTS (SELECT FROM {{part}} s WHERE s.vector_id = o.vector_id))
+                      AND EXISTS (SELECT FROM embeddings s WHERE s.vector_id = o.vector_id AND s.space_id = {{space}}))
     ON CONFLICT (vector_id) DO UPDATE SET
         content_hash = EXCLUDED.content_hash, lease_owner = EXCLUDED.lease_owner, lease_until = EXCLUDED.lease_until,
         -- a lease that expired means that its owner died: that counts as a failure, since the text may crash workers
@@ -111,7 +111,7 @@ async def claim_ids(
     """Lease those of the given rows of a dataset that are pending in a space and free, for `lease` seconds."""
     await tx.execute(LOCK_CLAIMS, dataset_id)
     picked = await tx.fetch(
-        of_space(CLAIM_IDS, space_id),
+        in_space(CLAIM_IDS, space_id),
         embeddable.kind,
         list(row_ids),
         limit,
@@ -127,7 +127,7 @@ async def claim_dataset(
 ) -> list[ClaimedRow]:
     """Lease up to `limit` rows of a dataset that are pending in a space, oldest first, for `lease` seconds."""
     await tx.execute(LOCK_CLAIMS, dataset_id)
-    picked = await tx.fetch(of_space(CLAIM_DATASET, space_id), dataset_id, kind, limit, owner, timedelta(seconds=lease))
+    picked = await tx.fetch(in_space(CLAIM_DATASET, space_id), dataset_id, kind, limit, owner, timedelta(seconds=lease))
     return await with_text(tx, picked, owner)
 
 
@@ -268,14 +268,14 @@ REOPEN_FAILED = (
 
 COUNT_WAITING = f"""
 SELECT count(*) FILTER (WHERE w.vector_id IS NULL OR {CLAIMABLE_NOW}) AS free, count(*) AS pending
-FROM {{part}} e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-WHERE e.dataset_id = $1 AND e.pending_id IS NOT NULL
+FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+WHERE e.dataset_id = $1 AND e.space_id = {{space}} AND e.pending_id IS NOT NULL
 """
 
 
 async def waiting(tx: ReadTx, dataset_id: UUID, space_id: int) -> tuple[int, int]:
     """Return `(free, pending)`: rows of a dataset in a space that could be claimed now, and all pending ones."""
-    row = await tx.fetchrow(of_space(COUNT_WAITING, space_id), dataset_id)
+    row = await tx.fetchrow(in_space(COUNT_WAITING, space_id), dataset_id)
     return (0, 0) if row is None else (row["free"], row["pending"])
 
 
@@ -293,9 +293,9 @@ async def live_rows_wait(tx: ReadTx) -> bool:
     return bool(await tx.fetchval(LIVE_ROWS_WAIT))
 
 
-PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM {{part}} WHERE dataset_id = $1 AND {PENDING} GROUP BY kind"
+PENDING_BY_KIND = f"SELECT kind, count(*) AS pending FROM embeddings WHERE dataset_id = $1 AND space_id = {{space}} AND {PENDING} GROUP BY kind"
 
 
 async def pending_by_kind(tx: ReadTx, dataset_id: UUID, space_id: int) -> dict[int, int]:
     """Count the rows of a dataset that are pending in a space, by kind."""
-    return {row["kind"]: row["pending"] for row in await tx.fetch(of_space(PENDING_BY_KIND, space_id), dataset_id)}
+    return {row["kind"]: row["pending"] for row in await tx.fetch(in_space(PENDING_BY_KIND, space_id), dataset_id)}

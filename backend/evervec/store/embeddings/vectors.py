@@ -16,23 +16,23 @@ from evervec.store import datasets
 from evervec.store.database import rights
 from evervec.store.database.session import AutocommitConnection, Database, ReadTx, Tx
 from evervec.store.embeddings import vector_wire
-from evervec.store.embeddings.parts import of_space, part_of
+from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
 
 logger = log.get("vectors")
 
 VALID_INDEXES = """
 SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid IN (SELECT relid FROM pg_partition_tree('embeddings')) AND i.indisvalid
+WHERE i.indrelid = 'embeddings'::regclass AND i.indisvalid
 """
 WRITE = """
 WITH written AS (
-    UPDATE {part} e
+    UPDATE embeddings e
     SET embedding = v.vector, embedded_hash = v.hash, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
     -- compare and set: after an edit or a deletion, or into another space than the record's, this vector is not written
-    WHERE e.vector_id = v.id AND e.content_hash = v.hash
+    WHERE e.vector_id = v.id AND e.content_hash = v.hash AND e.space_id = {space}
       -- redundant, but with the array the planner uses the primary key, where the join alone may scan the table
       AND e.vector_id = ANY($1)
     RETURNING e.vector_id
@@ -52,10 +52,10 @@ WITH same AS MATERIALIZED (
         SELECT o.id FROM embedding_spaces s JOIN embedding_spaces o USING (provider, model, dimensions, metric) WHERE s.id = $3
     )) LIMIT 1) found
 ), written AS (
-    UPDATE {part} e
+    UPDATE embeddings e
     SET embedding = same.embedding, embedded_hash = same.hash, embedded_at = now(), failed_hash = NULL,
         changed_xid = pg_current_xact_id()
-    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash
+    FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash AND e.space_id = {space}
     RETURNING e.vector_id
 ), done AS (
     DELETE FROM embed_work w USING written WHERE w.vector_id = written.vector_id
@@ -119,18 +119,18 @@ async def update_vectors_bulk(
 ) -> set[int]:
     """Write `(n, dim) float32` of n claimed rows in one statement; return the ids whose text still matched."""
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
-    return set(await tx.fetchval(of_space(WRITE, space_id), ids, hashes, vector_wire.pack(vectors)) or ())
+    return set(await tx.fetchval(in_space(WRITE, space_id), ids, hashes, vector_wire.pack(vectors)) or ())
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
     """Copy the vectors that the space's model made of equal texts; return the vector ids that got one."""
     ids, hashes = [row.vector_id for row in rows], list({row.content_hash for row in rows})
-    return {row["vector_id"] for row in await tx.fetch(of_space(REUSE, space_id), ids, hashes, space_id)}
+    return {row["vector_id"] for row in await tx.fetch(in_space(REUSE, space_id), ids, hashes, space_id)}
 
 
 def index_name(embeddable: Embeddable, space_id: int) -> str:
     """Return the name of the HNSW index of one kind in one space."""
-    return f"embeddings_hnsw_{embeddable.name}_{space_id}"
+    return f"embeddings_{space_id}_{embeddable.name}_hnsw"
 
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:
@@ -181,9 +181,9 @@ async def _build_index(
         return
     await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     await connection.execute(
-        f"CREATE INDEX CONCURRENTLY {name} ON {part_of(space_id)} USING hnsw "
+        f"CREATE INDEX CONCURRENTLY {name} ON embeddings USING hnsw "
         f"((embedding::halfvec({dimensions:d})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) "
-        f"WHERE kind = {embeddable.kind:d}"
+        f"WHERE kind = {embeddable.kind:d} AND space_id = {space_id:d}"
     )
 
 
@@ -217,8 +217,8 @@ def _nearest(embeddable: Embeddable, space_id: int, dimensions: int, *, exact: b
     distance = "embedding <=> $1::vector" if exact else f"embedding{half} <=> $1::vector{half}"
     return f"""
             SELECT vector_id, row_id, dataset_id, {distance} AS distance, embedded_hash IS DISTINCT FROM content_hash AS stale
-            FROM {part_of(space_id)}
-            WHERE kind = {embeddable.kind:d} AND embedding IS NOT NULL
+            FROM embeddings
+            WHERE space_id = {space_id:d} AND kind = {embeddable.kind:d} AND embedding IS NOT NULL
               AND ($2::uuid[] IS NULL OR dataset_id = ANY($2)) AND dataset_id <> ALL ($4::uuid[])
             ORDER BY {distance} LIMIT $3
     """
@@ -277,7 +277,7 @@ async def nearest_of(
 async def ids_of_rows(tx: ReadTx, embeddable: Embeddable, row_ids: Sequence[int], space_id: int) -> list[int]:
     """Return the vector ids of some rows of a kind in a space."""
     rows = await tx.fetch(
-        f"SELECT vector_id FROM {part_of(space_id)} WHERE kind = $1 AND row_id = ANY($2)",
+        f"SELECT vector_id FROM embeddings WHERE kind = $1 AND row_id = ANY($2) AND space_id = {space_id:d}",
         embeddable.kind,
         list(row_ids),
     )
@@ -357,7 +357,7 @@ async def count_in_scope(
 ) -> int:
     """Count the rows embedded in a space that a filter keeps, up to `most`."""
     counted: int = await tx.fetchval(
-        f"SELECT count(*) FROM (SELECT FROM {part_of(space_id)} WHERE dataset_id = ANY($1) AND kind = $2 "
+        f"SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND space_id = {space_id:d} AND kind = $2 "
         "AND embedding IS NOT NULL LIMIT $3) s",
         list(dataset_ids),
         embeddable.kind,

@@ -2,7 +2,6 @@
 
 from evervec.store.database.connections import quoted
 from evervec.store.database.session import ReadTx
-from evervec.store.schema import triggers
 
 OLD_SCHEMA = "public"
 OLD_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
@@ -104,7 +103,11 @@ async def statements(tx: ReadTx, schema: str) -> list[str]:
         f"ALTER VIEW IF EXISTS {old}.{OLD_VIEW} SET SCHEMA {ours}",
         *(f"ALTER FUNCTION {old}.{function}() SET SCHEMA {ours}" for function in OLD_FUNCTIONS),
         *(f"ALTER TABLE {old}.{table} SET SCHEMA {ours}" for table in tables),
-        *triggers.install(schema),
+        # their names are without a schema; they are replaced once the tables are those of this version
+        *(
+            f"ALTER FUNCTION {ours}.{function}() SECURITY DEFINER SET search_path = {ours}, {old}, pg_temp"
+            for function in OLD_FUNCTIONS
+        ),
         *(f"CREATE VIEW {old}.{view} AS SELECT * FROM {ours}.{view}" for view in views),
         *(f"GRANT USAGE ON SCHEMA {ours} TO {role}" for role in await without_usage(tx, schema)),
         *(f"GRANT {grant['privilege']} ON {old}.{grant['name']} TO {grant['grantee']}" for grant in granted),

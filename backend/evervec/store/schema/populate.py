@@ -27,7 +27,7 @@ class Step:
 IN_SPACES = """
     SELECT b.row_id, b.dataset_id, b.content_hash, s.id AS space_id FROM {rows} b CROSS JOIN LATERAL (
         SELECT coalesce((SELECT d.space_id FROM datasets d WHERE d.id = b.dataset_id),
-                        (SELECT a.id FROM embedding_spaces a WHERE a.state = 'active')) AS id
+                        (SELECT a.id FROM embedding_spaces a WHERE a.state = 'active'), 0) AS id
         UNION ALL SELECT o.space_id FROM dataset_spaces o WHERE o.dataset_id = b.dataset_id AND o.state <> 'dropped'
     ) s WHERE b.only IN (0, s.id)
 """

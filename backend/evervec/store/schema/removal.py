@@ -138,7 +138,7 @@ async def plan(tx: ReadTx, schema: str, published: Sequence[str] = ()) -> Remova
     made = await ledger.read(tx, schema)
     tables = [*(table.name for table in metadata.tables.values()), VERSION_TABLE]
     old = [*moving.OLD_TABLES, moving.OLD_VIEW]
-    shown = [*rights.READ_VIEWS, *await _views(tx, schema)]
+    shown = [*rights.READ_VIEWS, *await _views(tx, schema), *await _views_of_spaces(tx, schema)]
     items = await tx.fetch(
         OBJECTS, schema, tables, made.alone, moving.OLD_SCHEMA, old, shown, views.SHOW, list(published)
     )
@@ -166,6 +166,17 @@ async def _views(tx: ReadTx, schema: str) -> list[str]:
     if not await tx.fetchval(known, place):
         return []
     return [row["view"] for row in await tx.fetch(f"SELECT view FROM {place} WHERE view IS NOT NULL")]
+
+
+async def _views_of_spaces(tx: ReadTx, schema: str) -> list[str]:
+    """Return the views that those of attached tables select from, one a space."""
+    rows = await tx.fetch(
+        "SELECT c.relname AS view FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = $1 AND c.relkind = 'v' AND c.relname ~ $2",
+        schema,
+        f"^{rights.CHUNKS_VIEW}_[0-9]+$",
+    )
+    return [row["view"] for row in rows]
 
 
 async def _require_owner(tx: ReadTx, schema: str) -> None:

@@ -13,7 +13,6 @@ from evervec.store.database.connections import quoted
 from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
-from evervec.store.schema.predicates import PENDING
 
 SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 
@@ -76,18 +75,18 @@ BEGIN
     RETURN NEW;
 END"""
 
-# The default's space, before a dataset has one of its own; and of a row that a replica applies before its dataset.
+# What a dataset gets that names none; 0 until there is any. So does a row that a replica applies before its dataset.
 DEFAULT_SPACE = "(SELECT a.id FROM {schema}.embedding_spaces a WHERE a.state = 'active')"
 
 DATASET_ADDED = f"""
 BEGIN
-    NEW.space_id := coalesce(NEW.space_id, {DEFAULT_SPACE});
+    NEW.space_id := coalesce({DEFAULT_SPACE}, 0);
     RETURN NEW;
 END"""
 
 # A row has a record for each space of its dataset; a chunk only for the space that it was made for.
 SPACES_OF_ROW = f"""
-    SELECT coalesce((SELECT d.space_id FROM {{schema}}.datasets d WHERE d.id = NEW.{{dataset}}), {DEFAULT_SPACE}) AS id
+    SELECT coalesce((SELECT d.space_id FROM {{schema}}.datasets d WHERE d.id = NEW.{{dataset}}), {DEFAULT_SPACE}, 0) AS id
     UNION ALL SELECT o.space_id FROM {{schema}}.dataset_spaces o WHERE o.dataset_id = NEW.{{dataset}} AND o.state <> 'dropped'
 """
 
@@ -123,48 +122,29 @@ BEGIN
     RETURN NULL;
 END"""
 
-# What needs the owner's rights when a space is made, for roles that have none: a partition of its own, which only takes
-# vectors of its width. It is made apart and attached, which blocks nobody who reads or writes.
+# What needs the owner's rights when a space is made, for roles that have none: only vectors of its width are accepted for it.
+# The rows that are there are of other spaces, and are not looked at.
 ADD_SPACE = """
 DECLARE
     width integer;
     home text;
-    part text := 'embeddings_' || space;
-    made text;
-    granted record;
+    made text := 'embeddings_width_' || space;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
-    IF to_regclass(format('{schema}.%I', part)) IS NOT NULL THEN
-        RETURN;
-    END IF;
     SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space;
-    SELECT quote_ident(n.nspname) INTO STRICT home
-    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.embeddings INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS)', part);
-    EXECUTE format('ALTER TABLE {schema}.%I ADD CONSTRAINT %I CHECK (space_id = %s AND %s.vector_dims(embedding) = %s)',
-        part, part || '_width', space, home, width);
-    -- half full: a row's vector makes its second version, which then finds room beside the first
-    EXECUTE format('ALTER TABLE {schema}.%1$I ADD CONSTRAINT %2$I PRIMARY KEY (vector_id, space_id) WITH (fillfactor = 50),
-        ADD CONSTRAINT %3$I UNIQUE (kind, row_id, space_id) WITH (fillfactor = 50)', part, part || '_pkey', part || '_kind_row_id_space_id_key');
-    -- whoever may read and write the table of all spaces may do so with this one alone
-    FOR granted IN SELECT a.grantee, string_agg(a.privilege_type, ', ') AS privileges
-        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
-        WHERE c.oid = '{schema}.embeddings'::regclass AND a.grantee <> c.relowner
-          AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') GROUP BY a.grantee LOOP
-        EXECUTE format('GRANT %s ON {schema}.%I TO %s', granted.privileges, part,
-            CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END);
-    END LOOP;
-    FOREACH made IN ARRAY ARRAY[{indexes}] LOOP
-        EXECUTE replace(made, '$part', part);
-    END LOOP;
-    EXECUTE format('ALTER TABLE {schema}.embeddings ATTACH PARTITION {schema}.%I FOR VALUES IN (%s)', part, space);
+    IF NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = '{schema}.embeddings'::regclass AND c.conname = made) THEN
+        SELECT quote_ident(n.nspname) INTO STRICT home
+        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+        EXECUTE format('ALTER TABLE {schema}.embeddings ADD CONSTRAINT %I CHECK (space_id <> %s OR %s.vector_dims(embedding) = %s) NOT VALID',
+            made, space, home, width);
+    END IF;
     PERFORM {schema}.{show}();
 END"""
 
-# The vectors of a space that no dataset has any more; `false` if one has.
+# The indexes, the constraint and the view of a space that no dataset has any more; `false` if one has.
 DROP_SPACE = """
 DECLARE
-    part text := 'embeddings_' || space;
+    old text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
     IF EXISTS (SELECT FROM {schema}.datasets d WHERE d.space_id = space
@@ -172,38 +152,35 @@ BEGIN
                UNION ALL SELECT FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active') THEN
         RETURN false;
     END IF;
-    IF to_regclass(format('{schema}.%I', part)) IS NOT NULL THEN
-        EXECUTE format('DELETE FROM {schema}.embed_work w USING {schema}.%I e WHERE e.vector_id = w.vector_id', part);
-        EXECUTE format('DROP VIEW IF EXISTS {schema}.%I', '{view}_' || space);
-        EXECUTE format('DROP TABLE {schema}.%I', part);
-        PERFORM {schema}.{show}();
-    END IF;
+    FOR old IN SELECT format('{schema}.%I', c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ ('^embeddings_' || space || '_[a-z]+_hnsw$') LOOP
+        EXECUTE 'DROP INDEX ' || old;
+    END LOOP;
+    EXECUTE format('ALTER TABLE {schema}.embeddings DROP CONSTRAINT IF EXISTS %I', 'embeddings_width_' || space);
+    EXECUTE format('DROP VIEW IF EXISTS {schema}.%I', '{view}_' || space);
+    PERFORM {schema}.{show}();
     RETURN true;
 END"""
 
-# The search indexes while no row of a space has a vector: later they are built without blocking writers, which no function
-# can do.
+# The search indexes while no row has a vector: later they are built without blocking writers, which no function can do.
 INDEX_SPACE = """
 DECLARE
     width integer;
     home text;
-    part text := 'embeddings_' || space;
-    filled boolean;
     one record;
 BEGIN
     SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space;
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    EXECUTE format('LOCK TABLE {schema}.%I IN SHARE MODE', part);
-    EXECUTE format('SELECT EXISTS (SELECT FROM {schema}.%I WHERE embedded_hash IS NOT NULL)', part) INTO filled;
-    IF filled THEN
+    LOCK TABLE {schema}.embeddings IN SHARE MODE;
+    IF EXISTS (SELECT FROM {schema}.embeddings WHERE embedded_hash IS NOT NULL) THEN
         RETURN false;
     END IF;
     FOR one IN SELECT * FROM (VALUES {kinds}) AS k (kind, name) LOOP
         EXECUTE format(
-            'CREATE INDEX IF NOT EXISTS %I ON {schema}.%I USING hnsw '
-            '((embedding::%s.halfvec(%s)) %s.halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) WHERE kind = %s',
-            'embeddings_hnsw_' || one.name || '_' || space, part, home, width, home, one.kind
+            'CREATE INDEX IF NOT EXISTS %I ON {schema}.embeddings USING hnsw '
+            '((embedding::%s.halfvec(%s)) %s.halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) WHERE kind = %s AND space_id = %s',
+            'embeddings_' || space || '_' || one.name || '_hnsw', home, width, home, one.kind, space
         );
     END LOOP;
     RETURN true;
@@ -286,7 +263,7 @@ def functions(schema: str) -> Iterator[Function]:
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
     yield Function(
         "evervec_add_space",
-        ADD_SPACE.format(schema=name, show=views.SHOW, indexes=_part_indexes(name)),
+        ADD_SPACE.format(schema=name, show=views.SHOW),
         "space integer",
         "void",
     )
@@ -311,7 +288,7 @@ def declared() -> Iterator[Trigger]:
     )
     revised = "NEW.content IS DISTINCT FROM OLD.content"
     yield Trigger("evervec_message_revised", "messages", "BEFORE UPDATE OF content", "evervec_message_revised", revised)
-    yield Trigger("evervec_dataset_added", "datasets", "BEFORE INSERT", "evervec_dataset_added", "NEW.space_id IS NULL")
+    yield Trigger("evervec_dataset_added", "datasets", "BEFORE INSERT", "evervec_dataset_added", "NEW.space_id = 0")
     written = "AFTER INSERT OR UPDATE OF content, version"
     yield Trigger(
         "evervec_document_written",
@@ -327,17 +304,6 @@ def declared() -> Iterator[Trigger]:
         yield Trigger(name, embeddable.table, "AFTER INSERT OR DELETE", name)
         yield Trigger(f"{name}_update", embeddable.table, f"AFTER UPDATE OF {', '.join(watched)}", name, changed)
         yield Trigger(f"{name}_truncate", embeddable.table, "AFTER TRUNCATE", name, each="")
-
-
-def _part_indexes(schema: str) -> str:
-    """Return the statements that index a partition as its table is, as SQL strings with `$part` for its name."""
-    made = (
-        ("pending_idx", f"(dataset_id, pending_id) INCLUDE (kind) WHERE {PENDING}"),
-        ("changed_idx", "(dataset_id, changed_xid, vector_id) WHERE embedding IS NOT NULL"),
-        ("same_text_idx", "(embedded_hash) WHERE embedded_hash IS NOT NULL"),
-        ("failed_idx", "(dataset_id, vector_id) WHERE failed_hash = content_hash"),
-    )
-    return ", ".join(f"'CREATE INDEX $part_{name} ON {schema}.$part {what}'" for name, what in made)
 
 
 def _tracker(embeddable: Embeddable) -> str:

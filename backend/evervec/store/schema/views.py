@@ -14,8 +14,8 @@ from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
 
 SHOW: Final = "evervec_show_vectors"
 
-# %1$s is the schema of pgvector, %2$s the width of a space, %3$s the table with its vectors, %4$s the name of the view and
-# %5$s a condition. The outer cast takes the width off the column, so that a replaced view has the same columns and keeps its
+# %1$s is the schema of pgvector, %2$s the width of a space, %3$s the space, %4$s the name of the view and %5$s a
+# condition. The outer cast takes the width off the column, so that a replaced view has the same columns and keeps its
 # rights and whatever reads it; the planner looks through that cast. The branches have no condition: only then they are planned
 # as one sorted set, with the HNSW index for the first. A failed row whose dataset is not known is listed under its source.
 CHUNKS_SHOWN = """
@@ -30,10 +30,10 @@ SELECT r.dataset_id, coalesce(d.key, r.key) AS key, c.ordinal AS chunk, c.conten
 FROM (
     SELECT e.kind, e.vector_id, e.row_id, e.dataset_id, e.content_hash, e.embedded_hash, e.failed_hash,
            (e.embedding::%1$s.halfvec%2$s)::%1$s.halfvec AS embedding, NULL::jsonb AS key, NULL::text AS reason, e.space_id
-    FROM {schema}.%3$s e
+    FROM {schema}.embeddings e
     UNION ALL
     SELECT {kind}::smallint, NULL::bigint, NULL::bigint, coalesce(f.dataset_id, f.source_id), NULL::bytea, NULL::bytea, NULL::bytea,
-           NULL::%1$s.halfvec, f.key, f.reason, NULL::integer
+           NULL::%1$s.halfvec, f.key, f.reason, %3$s::integer
     FROM {schema}.attached_failures f
 ) r
 LEFT JOIN {schema}.chunks c ON c.id = r.row_id
@@ -51,13 +51,13 @@ OF_KIND = """
     found := (SELECT count(*) FROM (SELECT FROM {schema}.{table} r WHERE r.{dataset} = chosen LIMIT {below}) s);
     best := '{{}}';
     IF found = {below} THEN
-        best := ARRAY(SELECT e.vector_id FROM {schema}.%3$s e
-            WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
+        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+            WHERE e.space_id = %3$s AND e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
             ORDER BY e.embedding::%1$s.halfvec%2$s OPERATOR(%1$s.<=>) search.query_vector::%1$s.halfvec%2$s LIMIT search.k);
     END IF;
     IF found > 0 AND cardinality(best) < search.k THEN
-        best := ARRAY(SELECT e.vector_id FROM {schema}.%3$s e
-            WHERE e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
+        best := ARRAY(SELECT e.vector_id FROM {schema}.embeddings e
+            WHERE e.space_id = %3$s AND e.kind = {kind} AND e.dataset_id = chosen AND e.embedding IS NOT NULL
             ORDER BY e.embedding OPERATOR(%1$s.<=>) search.query_vector LIMIT search.k);
     END IF;
     nearest := nearest || best;
@@ -120,14 +120,14 @@ DECLARE
 BEGIN
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    EXECUTE format($made${chunks}$made$, home, '', 'embeddings', '{view}', $made${present}$made$);
-    FOR one IN SELECT s.id, format('(%s)', s.dimensions) AS width, 'embeddings_' || s.id AS part
-        FROM {schema}.embedding_spaces s WHERE to_regclass('{schema}.embeddings_' || s.id) IS NOT NULL ORDER BY s.id
+    EXECUTE format($made${chunks}$made$, home, '', 'NULL', '{view}', $made${present}$made$);
+    FOR one IN SELECT s.id, format('(%s)', s.dimensions) AS width FROM {schema}.embedding_spaces s
+        JOIN pg_constraint c ON c.conrelid = '{schema}.embeddings'::regclass AND c.conname = 'embeddings_width_' || s.id ORDER BY s.id
     LOOP
-        EXECUTE format($made${chunks}$made$, home, one.width, one.part, '{view}_' || one.id, '');
+        EXECUTE format($made${chunks}$made$, home, one.width, one.id, '{view}_' || one.id, 'AND r.space_id = ' || one.id);
         branches := branches || format($made$
-    IF present = %4$s THEN {kinds}
-    END IF;$made$, home, one.width, one.part, one.id);
+    IF present = %3$s THEN {kinds}
+    END IF;$made$, home, one.width, one.id);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = 'search'
                    AND p.prosrc NOT LIKE '%{show}()%') THEN

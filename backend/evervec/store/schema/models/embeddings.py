@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Computed,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -32,8 +33,8 @@ class Embedding(Model, table=True):
     `failed_hash` of a text that could not be embedded; `pending_id` is generated, the vector id while the row waits.
 
     A row has one record for each space of its dataset, with an id of its own; which of them is searched says
-    `datasets.space_id`. Each space is a partition, `embeddings_<space>`, with a constraint of its width and indexes of its own
-    (docs/decisions/0022). There are no foreign keys to datasets and spaces: each would cost a look-up per vector written, and
+    `datasets.space_id`. A vector has the width of its space. The column has none: each space adds a constraint and indexes of
+    its own (docs/decisions/0022). There are no foreign keys to datasets and spaces: each would cost a look-up per vector written, and
     a trigger that follows its source row keeps them right (docs/decisions/0002).
     """
 
@@ -47,6 +48,7 @@ class Embedding(Model, table=True):
         Index(
             "embeddings_pending_idx",
             "dataset_id",
+            "space_id",
             "pending_id",
             postgresql_include=["kind"],
             postgresql_where=text(PENDING),
@@ -55,13 +57,13 @@ class Embedding(Model, table=True):
         Index(
             "embeddings_changed_idx",
             "dataset_id",
+            "space_id",
             "changed_xid",
             "vector_id",
             postgresql_where=text("embedding IS NOT NULL"),
         ),
         Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),
         Index("embeddings_failed_idx", "dataset_id", "vector_id", postgresql_where=text("failed_hash = content_hash")),
-        {"postgresql_partition_by": "LIST (space_id)"},
     )
 
     vector_id: int = column(BigInteger, Identity(always=True), primary_key=True)
@@ -71,7 +73,7 @@ class Embedding(Model, table=True):
     content_hash: Digest | None = optional(LargeBinary)
     embedding: list[float] | None = optional(VECTOR)
     embedded_hash: Digest | None = optional(LargeBinary)
-    space_id: int = column(Integer, primary_key=True)
+    space_id: int = column(Integer, server_default=ZERO)
     embedded_at: datetime | None = optional_time()
     failed_hash: Digest | None = optional(LargeBinary)
     changed_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
@@ -79,10 +81,7 @@ class Embedding(Model, table=True):
 
 
 class EmbedWork(Model, table=True):
-    """A vector that is being made, waits to be tried again, is left to a batch job (`deferred`), or has failed.
-
-    A trigger deletes it with its record: the key of a partitioned table has more than the id.
-    """
+    """A vector that is being made, waits to be tried again, is left to a batch job (`deferred`), or has failed."""
 
     __tablename__ = "embed_work"
     __table_args__ = (
@@ -92,7 +91,7 @@ class EmbedWork(Model, table=True):
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
-    vector_id: int = column(BigInteger, primary_key=True, autoincrement=False)
+    vector_id: int = column(BigInteger, ForeignKey("embeddings.vector_id", ondelete="CASCADE"), primary_key=True)
     content_hash: Digest = column(LargeBinary)
     attempts: int = column(Integer, server_default=ZERO)
     not_before: datetime = filled_time()

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Integer, Text, UniqueConstraint
 from sqlalchemy.dialects import postgresql as pg
 
-from evervec.store.schema.columns import Model, Xid8, column, filled_time, optional, optional_time, random_key
+from evervec.store.schema.columns import ZERO, Model, Xid8, column, filled_time, optional, optional_time, random_key
 
 
 class Project(Model, table=True):
@@ -28,7 +28,7 @@ class Dataset(Model, table=True):
 
     `recall_target` is the recall@10 that its mirror has to reach, `feed_from` the transaction from which on its
     tombstones are complete. `source_id` says what fills it, `tenant` which part of that source it takes. `space_id` is the
-    space that is searched, `provider_id` who embeds for this dataset; NULL leaves that to the provider of the space used last.
+    space that is searched (0: there is none yet), `provider_id` who embeds for this dataset; NULL leaves that to the provider of the space used last.
     """
 
     __tablename__ = "datasets"
@@ -48,5 +48,5 @@ class Dataset(Model, table=True):
     feed_from: int | None = optional(Xid8)
     source_id: UUID | None = optional(pg.UUID(as_uuid=True), ForeignKey("sources.id", ondelete="SET NULL"), index=True)
     tenant: str | None = optional(Text)
-    space_id: int = column(Integer, ForeignKey("embedding_spaces.id"))
+    space_id: int = column(Integer, server_default=ZERO)
     provider_id: UUID | None = optional(pg.UUID(as_uuid=True), ForeignKey("llm_providers.id", ondelete="SET NULL"))

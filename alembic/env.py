@@ -47,7 +47,7 @@ def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
         return name == models.metadata.schema
     if type_ == "table":
         return name != "alembic_version"
-    return not (type_ == "index" and name is not None and name.startswith("embeddings_") and name.endswith("_hnsw"))
+    return not (type_ == "index" and name is not None and name.startswith("embeddings_hnsw_"))
 
 
 def functions_of(step: MigrationInfo | None, schema: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ DECLARE
     old text;
 BEGIN
     FOR old IN SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = 'embeddings'::regclass AND c.relname ~ '^embeddings_(hnsw_|[0-9]+_[a-z]+_hnsw)' LOOP
+        WHERE i.indrelid = 'embeddings'::regclass AND c.relname LIKE 'embeddings\\_hnsw\\_%' LOOP
         EXECUTE format('DROP INDEX %I', old);
     END LOOP;
 END $$

@@ -36,7 +36,7 @@ def test_what_is_missing_is_named_and_suffices(evervec: Make, sql: Psql, role: M
     # the first start chose the local provider: with its width checked, and its indexes built
     assert (
         sql.number(
-            f"SELECT count(*) FROM pg_constraint WHERE conrelid = '{EMBEDDINGS}'::regclass AND conname = 'embeddings_width'"
+            f"SELECT count(*) FROM pg_constraint WHERE conrelid = '{EMBEDDINGS}'::regclass AND conname LIKE 'embeddings_width_%'"
         )
         == 1
     )
@@ -50,8 +50,8 @@ def test_what_is_missing_is_named_and_suffices(evervec: Make, sql: Psql, role: M
         (f"SELECT ON {SCHEMA}.alembic_version", f"GRANT SELECT ON {SCHEMA}.alembic_version TO "),
         (f"USAGE ON SCHEMA {SCHEMA}", f"GRANT USAGE ON SCHEMA {SCHEMA} TO "),
         (
-            f"EXECUTE ON FUNCTION {SCHEMA}.evervec_accept_space(integer)",
-            f"GRANT EXECUTE ON FUNCTION {SCHEMA}.evervec_accept_space(integer) TO ",
+            f"EXECUTE ON FUNCTION {SCHEMA}.evervec_add_space(integer)",
+            f"GRANT EXECUTE ON FUNCTION {SCHEMA}.evervec_add_space(integer) TO ",
         ),
     ],
 )

@@ -134,7 +134,7 @@ async def test_a_column_that_no_migration_made_is_noticed(database: Database, ps
 
 async def test_indexes_of_a_space_are_nobodys_drift(database: Database, psql: Any) -> None:
     await psql.execute(
-        "CREATE INDEX embeddings_1_message_hnsw ON embeddings USING hnsw ((embedding::halfvec(4)) halfvec_cosine_ops)"
+        "CREATE INDEX embeddings_hnsw_message_1 ON embeddings USING hnsw ((embedding::halfvec(4)) halfvec_cosine_ops)"
     )
     await migrations.check(database)
 

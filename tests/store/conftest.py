@@ -27,7 +27,6 @@ SELECT format('00000000-0000-0000-0000-%s', lpad(n::text, 12, '0'))::uuid, p.id,
 FROM projects p, generate_series(1, 2) n;
 """
 NARROW = """
-UPDATE embedding_spaces SET state = 'ready' WHERE state = 'active';
 INSERT INTO embedding_spaces (provider, model, dimensions, state, activated_at) VALUES ('local', 'narrow', 1, 'active', now());
 SELECT evervec_add_space(id) FROM embedding_spaces WHERE model = 'narrow';
 """

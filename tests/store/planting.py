@@ -47,13 +47,12 @@ async def record(psql: Any, embeddable: Embeddable, row_id: int) -> Any:
     )
 
 
-async def embed_all(psql: Any, *, number: int = 1) -> None:
-    """Give every pending row the same vector, this number in each place, as wide as its space."""
+async def embed_all(psql: Any, *, vector: str = "[1,2,3]") -> None:
+    """Give every pending row the same vector."""
     await psql.execute(
-        "UPDATE embeddings e SET embedding = array_fill($1::real, ARRAY[s.dimensions])::vector, embedded_hash = content_hash, "
-        "embedded_at = now() FROM embedding_spaces s WHERE s.id = e.space_id AND content_hash IS NOT NULL "
-        "AND embedded_hash IS DISTINCT FROM content_hash",
-        number,
+        "UPDATE embeddings SET embedding = $1::text::vector, embedded_hash = content_hash, "
+        "embedded_at = now() WHERE content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash",
+        vector,
     )
 
 

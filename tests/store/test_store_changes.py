@@ -58,7 +58,7 @@ async def test_a_new_reader_gets_everything_and_the_next_time_nothing(
     first = await read(database, dataset)
     assert sorted(first.upserts.ids) == wanted
     assert set(first.upserts.kinds) == {MESSAGE.kind}
-    assert np.allclose(first.upserts.rows, np.ones(3, np.float32) / np.sqrt(3))
+    assert np.allclose(first.upserts.rows, np.array([1, 2, 3], np.float32) / np.sqrt(14))
     assert not len(await read(database, dataset, first.watermark))
 
 
@@ -69,7 +69,7 @@ async def test_a_late_commit_is_not_skipped(database: Database, dataset: Dataset
     async with psql.transaction():
         await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]' WHERE vector_id = $1", a)
         # a transaction with a newer id commits before the older one does
-        await other.execute("UPDATE embeddings SET embedding = '[1,1,2]' WHERE vector_id = $1", b)
+        await other.execute("UPDATE embeddings SET embedding = '[1,1,1]' WHERE vector_id = $1", b)
         during = await read(database, dataset, seen)
         assert list(during.upserts.ids) == [b]
     after = await read(database, dataset, during.watermark)
@@ -186,7 +186,7 @@ async def test_an_edited_text_keeps_its_old_vector_until_the_new_one_is_there(
     row_id = await psql.fetchval("SELECT id FROM messages")
     await edit(psql, MESSAGE, row_id, "another text")
     assert not len(await read(database, dataset, seen))
-    await embed_all(psql, number=9)
+    await embed_all(psql, vector="[9,9,9]")
     found = await read(database, dataset, seen)
     assert list(found.upserts.ids) == [one]
     assert np.allclose(found.upserts.rows, 1 / np.sqrt(3))

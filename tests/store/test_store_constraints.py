@@ -91,19 +91,20 @@ IMPOSSIBLE = {
     "llm_providers_type_known": PROVIDER.format("'n', 'oracle', 'm', 1"),
     "llm_providers_name_given": PROVIDER.format("'', 'local', 'm', 1"),
     "llm_providers_space_id_fkey": PROVIDER.format("'n', 'local', 'm', 10000"),
-    "embeddings_1_kind_row_id_space_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, "
+    "embeddings_kind_row_id_space_id_key": "INSERT INTO embeddings (kind, row_id, dataset_id, content_hash, embedding, "
     "embedded_hash, space_id, embedded_at) SELECT kind, row_id, dataset_id, content_hash, embedding, embedded_hash, space_id, "
     "embedded_at FROM embeddings",
     "embeddings_content_hash_sha256": "UPDATE embeddings SET content_hash = '\\x00'",
     "embeddings_embedded_whole_or_not": "UPDATE embeddings SET embedded_at = NULL",
     "embeddings_blank_without_vector": "INSERT INTO embeddings (kind, row_id, dataset_id, embedding, embedded_hash, space_id, "
-    "embedded_at) SELECT 9, 9, id, array_fill(1, ARRAY[256])::vector, '\\x00', 1, now() FROM datasets",
+    "embedded_at) SELECT 9, 9, id, '[1]', '\\x00', 1, now() FROM datasets",
     "embeddings_embedded_or_failed": "UPDATE embeddings SET failed_hash = embedded_hash",
     "embed_work_lease_whole_or_not": WORK.format("gen_random_uuid(), NULL"),
     "dataset_spaces_state_known": OTHER_SPACE.format("'old'"),
     "dataset_spaces_space_id_fkey": "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT id, 9999, 'next' FROM datasets",
     "dataset_spaces_one_of_a_state": "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT d.id, s.id, 'next' FROM datasets d, (VALUES (1), (2)) s (id)",
-    "datasets_space_id_fkey": "UPDATE datasets SET space_id = 9999",
+    "datasets_provider_id_fkey": "UPDATE datasets SET provider_id = gen_random_uuid()",
+    "embed_work_vector_id_fkey": "INSERT INTO embed_work (vector_id, content_hash) VALUES (10000, '\\x00')",
     "chunk_work_document_id_fkey": "INSERT INTO chunk_work VALUES (1, 9999)",
     "datasets_recall_target_bounded": "UPDATE datasets SET recall_target = 0",
     "mirrors_state_known": MIRROR.format("'dreaming', NULL, NULL, NULL"),

@@ -178,10 +178,10 @@ async def test_a_vector_set_by_somebody_else_shows_up_in_the_feed(psql: Any, dat
     row_id = await plant(psql, MESSAGE, dataset.id, "hello")
     await embed_all(psql)
     before = await record(psql, MESSAGE, row_id)
-    await psql.execute("UPDATE embeddings SET embedding = array_fill(2, ARRAY[256])::vector")
+    await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]'")
     after = await record(psql, MESSAGE, row_id)
     assert after["changed_xid"] > before["changed_xid"]
-    await psql.execute("UPDATE embeddings SET embedding = array_fill(2, ARRAY[256])::vector")
+    await psql.execute("UPDATE embeddings SET embedding = '[3,2,1]'")
     assert (await record(psql, MESSAGE, row_id))["changed_xid"] == after["changed_xid"]
 
 
@@ -201,7 +201,7 @@ async def test_the_status_view_says_what_a_reader_wants_to_know(psql: Any, datas
         await plant(psql, MESSAGE, dataset.id, text)
     await psql.execute("UPDATE embeddings SET failed_hash = content_hash WHERE content_hash = $1", digest("failed"))
     await psql.execute(
-        "UPDATE embeddings SET embedding = array_fill(1, ARRAY[256])::vector, embedded_hash = content_hash, embedded_at = now() "
+        "UPDATE embeddings SET embedding = '[1]', embedded_hash = content_hash, embedded_at = now() "
         "WHERE content_hash = $1",
         digest("ready"),
     )

@@ -109,7 +109,7 @@ async def test_a_build_that_is_given_up_leaves_nothing(
     await turn.purge(resources)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == before
     assert await psql.fetchval("SELECT count(*) FROM chunk_work") == 0
-    assert await psql.fetchval("SELECT to_regclass('evervec.embeddings_3') IS NULL")
+    assert await psql.fetchval("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'embeddings_width_%'") == 1
 
 
 async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
@@ -139,7 +139,7 @@ async def test_a_failed_text_is_missing_until_somebody_allows_it(
     await begin(resources, BuildOptions("wide"))
     await fill(resources)
     await psql.execute(
-        "UPDATE embeddings SET embedding = NULL, failed_hash = content_hash WHERE space_id = 3 AND kind = 1 AND row_id = 1"
+        "UPDATE embeddings SET embedding = NULL, failed_hash = content_hash WHERE space_id = 2 AND kind = 1 AND row_id = 1"
     )
     with pytest.raises(Refused, match="1 rows have no vector"):
         await turn.activate(resources)

@@ -214,6 +214,7 @@ async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: boo
     else:
         await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)
+    await spaces.drop_unused(tx, former)
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:

@@ -21,7 +21,7 @@ class Explanation:
 async def explain_index(resources: Resources, text: str, kind: str) -> Explanation:
     """Check that PostgreSQL's plan of a search uses the HNSW index."""
     explained = await plan(resources, text, kind)
-    found = re.search(r"Index Scan using embeddings_\d+_\w+_hnsw on embeddings", explained)
+    found = re.search(r"Index Scan using embeddings_hnsw_\w+ on embeddings", explained)
     return Explanation(
         f"the HNSW index answers a search for {kind}s", found is not None, found[0] if found else explained
     )

@@ -130,7 +130,7 @@ async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:
 
 def index_name(embeddable: Embeddable, space_id: int) -> str:
     """Return the name of the HNSW index of one kind in one space."""
-    return f"embeddings_{space_id}_{embeddable.name}_hnsw"
+    return f"embeddings_hnsw_{embeddable.name}_{space_id}"
 
 
 async def build_indexes(database: Database, space_id: int, dimensions: int) -> None:

@@ -153,7 +153,7 @@ BEGIN
         RETURN false;
     END IF;
     FOR old IN SELECT format('{schema}.%I', c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ ('^embeddings_' || space || '_[a-z]+_hnsw$') LOOP
+        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ ('^embeddings_hnsw_[a-z]+_' || space || '$') LOOP
         EXECUTE 'DROP INDEX ' || old;
     END LOOP;
     EXECUTE format('ALTER TABLE {schema}.embeddings DROP CONSTRAINT IF EXISTS %I', 'embeddings_width_' || space);
@@ -180,7 +180,7 @@ BEGIN
         EXECUTE format(
             'CREATE INDEX IF NOT EXISTS %I ON {schema}.embeddings USING hnsw '
             '((embedding::%s.halfvec(%s)) %s.halfvec_cosine_ops) WITH (m = 16, ef_construction = 64) WHERE kind = %s AND space_id = %s',
-            'embeddings_' || space || '_' || one.name || '_hnsw', home, width, home, one.kind, space
+            'embeddings_hnsw_' || one.name || '_' || space, home, width, home, one.kind, space
         );
     END LOOP;
     RETURN true;

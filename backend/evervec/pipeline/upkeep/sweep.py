@@ -13,6 +13,7 @@ from evervec.pipeline.extraction.extract import extract_knowledge
 from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.better import improve
 from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.pipeline.upkeep.triggers import repair_triggers
@@ -77,6 +78,7 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
 
 async def fill_spaces(resources: Resources, until: Until = never) -> None:
     """Fill once the spaces that are built beside those that are searched."""
+    await improve(resources)
     await fill(resources, until)
 
 

@@ -1,0 +1,69 @@
+"""Instant first, good soon: what WordLlama made searchable at once is embedded again by a better model of this machine.
+
+Its space is built beside the one that is searched, while the machine has nothing else to do, and searched as soon as it is whole.
+"""
+
+import os
+
+from evervec import log
+from evervec.domain.vendors import LOCAL, ONNX
+from evervec.embedders.catalog import better_local_model
+from evervec.pipeline.embedding import providers as adding
+from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import BuildOptions, begin
+from evervec.store import datasets, providers, spaces
+from evervec.store.datasets import DatasetRef
+from evervec.store.providers import Provider, ProviderDraft
+
+logger = log.get("spaces")
+
+IDLE_LOAD = 0.7
+"""Processes that want to run, for each core: above it a build is left for later."""
+
+
+async def improve(resources: Resources) -> None:
+    """Begin to build the space of a better local model for datasets that have none but WordLlama's.
+
+    One that was rolled back is left alone, and so is every dataset whose provider somebody chose.
+    """
+    model = better_local_model(resources.settings.local_model)
+    if model is None or not _is_idle():
+        return
+    waiting = await _improvable(resources)
+    if not waiting:
+        return
+    chosen = await _provider(resources, model)
+    for one in waiting:
+        if one.space_id != chosen.space.id:
+            await begin(resources, BuildOptions(chosen.name, automatic=True), dataset=one.name)
+            logger.info("better model", dataset=one.name, model=chosen.model)
+
+
+def _is_idle() -> bool:
+    return os.getloadavg()[0] < IDLE_LOAD * (os.cpu_count() or 1)
+
+
+async def _improvable(resources: Resources) -> list[DatasetRef]:
+    """Return the datasets that are searched in the default space of WordLlama, have vectors, and no other space."""
+    async with resources.database.read() as tx:
+        default = await providers.active(tx)
+        if default is None or default.type != LOCAL.type:
+            return []
+        busy = {one.dataset_id for one in await spaces.others(tx)}
+        return [
+            one
+            for one in await datasets.live(tx)
+            if one.space_id == default.space.id
+            and one.provider_id is None
+            and one.id not in busy
+            and await spaces.has_vectors(tx, [one.id], one.space_id)
+        ]
+
+
+async def _provider(resources: Resources, model: str) -> Provider:
+    """Return the provider of the model on this machine, added if there is none."""
+    async with resources.database.read() as tx:
+        known = [one for one in await providers.every(tx) if one.type == ONNX.type and one.name == model]
+    return (
+        known[0] if known else await adding.add(resources, ProviderDraft(model, ONNX.type, model=model), activate=False)
+    )

@@ -56,10 +56,11 @@ async def embed_rows(
         for part in parts:
 
             async def claim(lease: Lease, part: list[int] = part) -> list[ClaimedRow]:
-                async with resources.database.transaction() as tx:
-                    claimed = await rows.claim_ids(
+                claimed = await resources.database.with_retries(
+                    lambda tx: rows.claim_ids(
                         tx, embeddable, part, limit=len(part), owner=lease.owner, lease=lease.seconds
                     )
+                )
                 left.extend(set(part) - {row.row_id for row in claimed})
                 return claimed
 
@@ -95,10 +96,9 @@ async def embed_dataset(
     size = batch or resources.settings.embed_batch
 
     async def claim(lease: Lease) -> list[ClaimedRow]:
-        async with resources.database.transaction() as tx:
-            return await rows.claim_dataset(
-                tx, dataset_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
-            )
+        return await resources.database.with_retries(
+            lambda tx: rows.claim_dataset(tx, dataset_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds)
+        )
 
     async def loop() -> EmbedCounts:
         total = EmbedCounts()

@@ -20,6 +20,48 @@ SELECT DISTINCT ON (endpoint) endpoint, failures, coalesce(paused_until, now()),
 FROM llm_providers WHERE pause_code IS NOT NULL ORDER BY endpoint, paused_until DESC NULLS LAST
 """
 
+# `public.llm_providers`, the view that a table moved out of `public` left behind, goes on to show when and why
+LEFT_VIEW = """
+DO $$
+DECLARE
+    left_behind record;
+BEGIN
+    FOR left_behind IN
+        SELECT v.oid::regclass AS view, (
+            SELECT string_agg(CASE a.attname {columns} ELSE 'p.' || quote_ident(a.attname) END, ', ' ORDER BY a.attnum)
+            FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0
+        ) AS columns
+        FROM pg_class v
+        WHERE v.relkind = 'v' AND v.relname = 'llm_providers' AND EXISTS (
+            SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+            WHERE r.ev_class = v.oid AND d.refobjid = 'llm_providers'::regclass)
+    LOOP
+        EXECUTE format('CREATE OR REPLACE VIEW %s AS SELECT %s FROM %I.llm_providers p',
+            left_behind.view, left_behind.columns, current_schema());
+    END LOOP;
+END $$
+"""
+BREAKER_OF = {"paused_until": "open_until", "pause_code": "code", "pause_error": "error", "failures": "failures"}
+
+
+def left_view(shown: dict[str, str]) -> str:
+    """Return what lets the view that stayed in `public`, if there is one, show something else in these columns."""
+    return LEFT_VIEW.format(
+        columns=" ".join(
+            f"WHEN '{column}' THEN format($sql${sql} AS {column}$sql$, current_schema())"
+            for column, sql in shown.items()
+        )
+    )
+
+
+OF_BREAKERS = left_view(
+    {
+        column: f"(SELECT b.{shown} FROM %I.provider_breakers b WHERE b.endpoint = p.endpoint)"
+        for column, shown in BREAKER_OF.items()
+    }
+)
+OF_PROVIDERS = left_view({column: f"p.{column}" for column in BREAKER_OF})
+
 
 def upgrade() -> None:
     op.create_table(
@@ -56,7 +98,8 @@ def upgrade() -> None:
     op.create_check_constraint(op.f("llm_providers_request_texts_positive"), "llm_providers", "request_texts > 0")
     op.execute(ENDPOINTS)
     op.execute(OPEN)
-    for name in ("paused_until", "pause_code", "pause_error", "failures"):
+    op.execute(OF_BREAKERS)
+    for name in BREAKER_OF:
         op.drop_column("llm_providers", name)
 
 
@@ -69,6 +112,7 @@ def downgrade() -> None:
         "UPDATE llm_providers p SET paused_until = b.open_until, pause_code = b.code, pause_error = b.error, "
         "failures = b.failures FROM provider_breakers b WHERE b.endpoint = p.endpoint"
     )
+    op.execute(OF_PROVIDERS)
     for name in ("checked_at", "request_texts", "refused_options", "endpoint"):
         op.drop_column("llm_providers", name)
     op.drop_table("space_probes")

@@ -11,7 +11,7 @@ from tests.database import rows
 from tests.database.conftest import MakeRole
 from tests.database.contents import contents, fill, noticed, objects
 from tests.database.pipeline import MakeCommand, ran
-from tests.database.places import EMBEDDINGS, MESSAGES
+from tests.database.places import EMBEDDINGS, MESSAGES, SCHEMA
 from tests.database.programs import Psql, dump
 from tests.database.rows import recorded
 
@@ -68,6 +68,15 @@ def test_the_old_names_go_on_working(old: Psql, evervec: MakeCommand) -> None:
     assert old.number(f"SELECT count(*) FROM {OLD}.embedding_status") == old.number(
         f"SELECT count(*) FROM {EMBEDDINGS}"
     )
+
+    # what later versions keep elsewhere is shown as before
+    old(
+        f"INSERT INTO {OLD}.llm_providers (id, name, type, model, space_id, created_at) "
+        f"SELECT gen_random_uuid(), 'paused', 'ollama', 'm', min(id), now() FROM {OLD}.embedding_spaces",
+        f"INSERT INTO {SCHEMA}.provider_breakers (endpoint, open_until, code, error) "
+        f"SELECT endpoint, 'infinity', 'transient', 'HTTP 503' FROM {SCHEMA}.llm_providers WHERE name = 'paused'",
+    )
+    assert old.value(f"SELECT pause_code FROM {OLD}.llm_providers WHERE name = 'paused'") == "transient"
 
 
 def test_a_role_with_grants_keeps_working_by_the_old_names(old: Psql, role: MakeRole, evervec: MakeCommand) -> None:

@@ -1,6 +1,7 @@
 """Leases: who may embed a row, for how long, and what becomes of it when something goes wrong."""
 
 import asyncio
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
@@ -246,8 +247,7 @@ async def test_no_claim_under_constant_edits_ever_returns_a_text_of_another_dige
     async def claimer() -> None:
         owner = uuid4()
         while not editing.done():
-            async with database.transaction() as tx:
-                claimed = await claim(tx, dataset, owner)
+            claimed = await database.with_retries(partial(claim, dataset=dataset, owner=owner))
             seen.extend(claimed)
             async with database.transaction() as tx:
                 await rows.release(tx, owner, [row.vector_id for row in claimed])

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -43,6 +43,8 @@ KINDS: dict[str, tuple[type, object]] = {
     "BYTEA": (bytes, b"d" * 32),
     "VECTOR": (list, [1.0, 2.0]),
     "TEXT[]": (list, ["a"]),
+    "REAL[]": (list, [1.0, 2.0]),
+    "DATE": (date, date(2026, 5, 1)),
     "JSONB": (dict, {"a": [1]}),
     "TIMESTAMP WITH TIME ZONE": (datetime, datetime(2026, 5, 1, 12, tzinfo=UTC)),
 }

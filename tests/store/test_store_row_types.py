@@ -25,7 +25,7 @@ from evervec.store.sources import SourceRecord
 ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (DatasetRef, models.Dataset, {"project"}),
     (Space, models.EmbeddingSpace, {"active"}),
-    (Provider, models.LlmProvider, {"space", "breaker", "refused_options", "encoder"}),
+    (Provider, models.LlmProvider, {"space", "breaker", "refused_options", "encoder", "tokens_per_minute", "limited"}),
     (Breaker, models.ProviderBreaker, {"seconds", "code", "error"}),  # None: closed
     (SourceRecord, models.DocumentSource, set()),
     (RunRecord, models.IndexRun, {"counts", "seconds"}),

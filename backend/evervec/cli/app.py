@@ -67,7 +67,7 @@ COMMANDS: Final = {
     "plan": Listed(
         "evervec.cli.commands.plan:app",
         CARE,
-        "Tell what embedding would take: rows, texts, tokens, requests, minutes and money. Nothing is sent.",
+        "Tell what embedding would take: rows, texts, tokens, requests, minutes and money. Nothing is sent or written.",
     ),
     "budget": Listed("evervec.cli.commands.budget:app", CARE, "Limit what is sent to a provider, or for a dataset."),
     "spend": Listed(

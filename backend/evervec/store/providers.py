@@ -94,7 +94,7 @@ class ProviderDraft:
 
 _SELECT_PROVIDERS = """
 SELECT p.id, p.name, p.type, p.base_url, p.model, p.chat_model, p.api_key_encrypted,
-       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder, p.extracts, p.endpoint, p.refused_options,
+       p.usd_per_million_tokens, p.dimensions, p.listed_usd, p.encoder::text AS encoder, p.extracts, p.endpoint, p.refused_options,
        p.request_texts,
        -- whether there is any budget at all: without one nothing is taken before a request
        EXISTS (SELECT FROM budgets) AS limited,

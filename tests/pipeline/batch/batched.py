@@ -19,6 +19,8 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.batch.poll import PollResult
 from evervec.pipeline.clients import ProviderClients
 from evervec.pipeline.embedding import providers
+from evervec.pipeline.embedding.claimed_rows import HEALTH_TEXTS
+from evervec.pipeline.embedding.health import KNOWN_TEXT
 from evervec.pipeline.resources import Resources
 from evervec.store import secrets
 from evervec.store.providers import ProviderDraft
@@ -188,9 +190,13 @@ def paid(fake: FakeProvider) -> Counter[str]:
     return online(fake) + fake.batches.texts_paid()
 
 
+NOBODYS = {*PROBE_TEXTS, *HEALTH_TEXTS, KNOWN_TEXT}
+"""Texts of no row: they only test whether a provider answers, and as ever."""
+
+
 def online(fake: FakeProvider) -> Counter[str]:
     """How often each text was sent to be embedded at once, but for those that test a provider."""
-    return Counter({text: times for text, times in fake.texts_sent().items() if text not in PROBE_TEXTS})
+    return Counter({text: times for text, times in fake.texts_sent().items() if text not in NOBODYS})
 
 
 def assert_paid_once(fake: FakeProvider, texts: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus
-from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import failures
 from evervec.pipeline.resources import Resources
@@ -19,6 +18,7 @@ from tests.fakes.jobs import Outcome
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.accounting import assert_all_accounted, jobs
 from tests.pipeline.batch.batched import (
+    NOBODYS,
     TYPES,
     assert_every_vector_is_right,
     assert_nothing_is_left,
@@ -71,7 +71,7 @@ async def lane(bare: Resources, fake: FakeProvider, request: pytest.FixtureReque
 
 def online(fake: FakeProvider) -> int:
     """How many texts were embedded at the full price."""
-    return sum(count for text, count in fake.texts_sent().items() if text not in PROBE_TEXTS)
+    return sum(count for text, count in fake.texts_sent().items() if text not in NOBODYS)
 
 
 async def test_of_a_thousand_rows_thirty_seven_are_refused_and_the_rest_is_ready(

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from evervec.domain.batch import JobStatus, JobType
-from evervec.embedders.vectors import PROBE_TEXTS
 from evervec.errors import NoBatchError, Refused, UnknownDatasetError
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
@@ -20,6 +19,7 @@ from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import tokens
 from tests.pipeline.batch.accounting import assert_all_accounted, jobs
 from tests.pipeline.batch.batched import (
+    NOBODYS,
     PRICE,
     TYPES,
     add,
@@ -47,7 +47,7 @@ async def assert_all_done(resources: Resources, psql: Any, fake: FakeProvider, t
     await to_the_end(resources, psql)
     assert await assert_every_vector_is_right(psql) == len(texts)
     assert_paid_once(fake, sorted(set(texts)))
-    assert not set(fake.texts_sent()) - set(PROBE_TEXTS)
+    assert not set(fake.texts_sent()) - NOBODYS
     await assert_all_accounted(resources.database, psql)
     await assert_nothing_is_left(psql, fake)
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from evervec.embedders.vectors import PROBE_TEXTS
+from evervec.pipeline.embedding.claimed_rows import HEALTH_TEXTS
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
@@ -55,6 +57,10 @@ async def versions(psql: Any) -> list[tuple[Any, ...]]:
     return found
 
 
+NOBODYS = {*PROBE_TEXTS, *HEALTH_TEXTS}
+"""Texts of no row: they only test whether a provider answers."""
+
+
 def sent(fake: FakeProvider) -> int:
     """How many texts the provider was sent so far, without those that only test whether it answers."""
-    return sum(count for text, count in fake.texts_sent().items() if not text.startswith("Two texts tell"))
+    return sum(count for text, count in fake.texts_sent().items() if text not in NOBODYS)

@@ -314,7 +314,7 @@ async def test_a_run_whose_provider_is_out_is_done_and_the_rows_wait(
     await psql.execute("UPDATE provider_breakers SET open_until = now()")
     run = await index_dataset(resources, orders)
     assert (run.counts.chunks_skipped, run.counts.texts_sent, sent(fake)) == (100, 100, 100)
-    await require_exact(resources, fake, run)
+    assert run.counts.requests == fake.calls() - 1, "what tests whether a paused provider answers is of no run"
 
 
 async def test_a_text_that_the_provider_refuses_is_the_only_one_without_a_vector(

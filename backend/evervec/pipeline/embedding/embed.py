@@ -78,8 +78,8 @@ async def _embed_rows_of(
         for part in parts:
 
             async def claim(lease: Lease, part: list[int] = part) -> list[ClaimedRow]:
-                async with resources.database.transaction() as tx:
-                    claimed = await rows.claim_ids(
+                claimed = await resources.database.with_retries(
+                    lambda tx: rows.claim_ids(
                         tx,
                         dataset.id,
                         embeddable,
@@ -89,6 +89,7 @@ async def _embed_rows_of(
                         owner=lease.owner,
                         lease=lease.seconds,
                     )
+                )
                 left.extend(set(part) - {row.row_id for row in claimed})
                 return claimed
 
@@ -130,10 +131,11 @@ async def embed_dataset(
     into = dataset if space_id is None else replace(dataset, space_id=space_id)
 
     async def claim(lease: Lease) -> list[ClaimedRow]:
-        async with resources.database.transaction() as tx:
-            return await rows.claim_dataset(
+        return await resources.database.with_retries(
+            lambda tx: rows.claim_dataset(
                 tx, dataset_id, space_id=into.space_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
             )
+        )
 
     async def loop() -> EmbedCounts:
         total = EmbedCounts()

@@ -36,9 +36,7 @@ INDEXES = """
     CREATE INDEX ON {table} (dataset_id, changed_xid, vector_id) WHERE embedding IS NOT NULL;
     CREATE INDEX ON {table} (embedded_hash) WHERE embedded_hash IS NOT NULL;
 """
-HNSW = (
-    "CREATE INDEX {name} ON {table} USING hnsw ((embedding::halfvec({width})) halfvec_cosine_ops) {where}"
-)
+HNSW = "CREATE INDEX {name} ON {table} USING hnsw ((embedding::halfvec({width})) halfvec_cosine_ops) {where}"
 WRITE = """
     UPDATE {table} e SET embedding = v.vector, embedded_hash = v.hash, changed_xid = pg_current_xact_id()
     FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
@@ -164,11 +162,10 @@ class Measured:
 @asynccontextmanager
 async def connected(bench: Bench) -> AsyncIterator[asyncpg.Connection]:
     """Open a database of its own."""
-    async with bench.resources("layouts") as resources:
-        async with resources.database.autocommit() as connection:
-            await connection.execute("SET search_path = public, evervec")
-            await connection.execute("SET maintenance_work_mem = '1GB'")
-            yield connection
+    async with bench.resources("layouts") as resources, resources.database.autocommit() as connection:
+        await connection.execute("SET search_path = public, evervec")
+        await connection.execute("SET maintenance_work_mem = '1GB'")
+        yield connection
 
 
 def _random(count: int, width: int, seed: int = 0) -> Rows:
@@ -218,9 +215,9 @@ async def measure(connection: asyncpg.Connection, layout: Layout, rows: int, wri
         found.drop_seconds += await clock.seconds(connection.execute(statement))
     if layout.name != "tables" and layout.name != "partitions":
         await connection.execute("VACUUM")
-    found.megabytes_after_drop = int(
-        await connection.fetchval(layout.size.replace(" + pg_total_relation_size('tables_2')", ""))
-    ) / 1e6
+    found.megabytes_after_drop = (
+        int(await connection.fetchval(layout.size.replace(" + pg_total_relation_size('tables_2')", ""))) / 1e6
+    )
     return found
 
 

@@ -63,7 +63,9 @@ class Tables:
         await empty(self.resources)
         await copy_messages(self.resources, self.target, [f"row {number}" for number in range(len(self.answers))])
         async with self.resources.database.transaction() as tx:
-            return await rows.claim_dataset(tx, self.target.id, space_id=self.target.space_id, limit=len(self.answers), owner=uuid4(), lease=600)
+            return await rows.claim_dataset(
+                tx, self.target.id, space_id=self.target.space_id, limit=len(self.answers), owner=uuid4(), lease=600
+            )
 
     async def _ours(self, claimed: Sequence[ClaimedRow], answers: NDArray[np.float32]) -> None:
         """As the engine writes: compare and set, and the leases end in the same statement."""

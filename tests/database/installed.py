@@ -12,7 +12,15 @@ from evervec.store.schema import migrations, triggers
 from tests.cli.command import Command, Done
 from tests.database.programs import Psql
 
-NOT_YET = ("evervec_vector_restored", "evervec_add_space", "evervec_drop_space", "evervec_dataset_added", "evervec_document_written", "evervec_index_space", "evervec_show_vectors")
+NOT_YET = (
+    "evervec_vector_restored",
+    "evervec_add_space",
+    "evervec_drop_space",
+    "evervec_dataset_added",
+    "evervec_document_written",
+    "evervec_index_space",
+    "evervec_show_vectors",
+)
 """Functions that the version with its tables in `public` did not have."""
 
 

@@ -114,11 +114,7 @@ async def test_the_models_alone_make_the_same_tables_constraints_and_indexes(
 def _declared(found: list[Any]) -> list[Any]:
     """Remove what a model cannot say: the fill factor of a constraint's index, and that a 0 was written as '0'."""
     kinds = ("r", "i", "column", "constraint")
-    kept = [
-        one
-        for one in found
-        if one[1] in kinds and "alembic_version" not in one[0]
-    ]
+    kept = [one for one in found if one[1] in kinds and "alembic_version" not in one[0]]
     return [(*one[:2], re.sub(r"'0'::\w+( precision)?$| WITH \(fillfactor='50'\)", _plain, one[2])) for one in kept]
 
 

@@ -13,7 +13,7 @@ from evervec.domain.extraction.knowledge import KnownAtom, KnownTopic
 from evervec.store.batch.batch_jobs import JOB_COUNTS, JOB_SIZES, BatchJobRecord, JobRow
 from evervec.store.breakers import Breaker
 from evervec.store.datasets import DatasetRef
-from evervec.store.documents import StoredDocument, UnchunkedDocument
+from evervec.store.documents import StoredDocument
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.mirrors import LiveMirror, MeasuredRecall, MirrorHolder, MirrorProgress
 from evervec.store.providers import Provider, Space
@@ -21,12 +21,15 @@ from evervec.store.runs import NUMBERS, RunCounts, RunRecord, RunSeconds
 from evervec.store.schema import models
 from evervec.store.schema.columns import Model
 from evervec.store.sources import SourceRecord
+from evervec.store.spaces import OtherSpace
+from evervec.store.unchunked import UnchunkedDocument
 
 ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (DatasetRef, models.Dataset, {"project"}),
     (Space, models.EmbeddingSpace, {"active"}),
     (Provider, models.LlmProvider, {"space", "breaker", "refused_options", "encoder", "tokens_per_minute", "limited"}),
     (Breaker, models.ProviderBreaker, {"seconds", "code", "error"}),  # None: closed
+    (OtherSpace, models.DatasetSpace, {"taken_in", "indexed"}),
     (SourceRecord, models.DocumentSource, set()),
     (RunRecord, models.IndexRun, {"counts", "seconds"}),
     (RunCounts, models.IndexRun, set()),

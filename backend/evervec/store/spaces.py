@@ -12,7 +12,7 @@ NEXT, PREVIOUS = "next", "previous"
 
 
 @dataclass(frozen=True)
-class DatasetSpace:
+class OtherSpace:
     """A space that a dataset has beside the one that is searched.
 
     `state` is `next`, being filled to be activated, or `previous`, kept for a rollback. `taken_in` says that every row has
@@ -37,14 +37,14 @@ WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL AND o.state <> 'dropped'
 """
 
 
-async def others(tx: ReadTx, dataset_ids: Sequence[UUID] | None = None) -> list[DatasetSpace]:
+async def others(tx: ReadTx, dataset_ids: Sequence[UUID] | None = None) -> list[OtherSpace]:
     """Return the spaces that some live datasets, or all, have beside the one that is searched, oldest first."""
     rows = await tx.fetch(
         SELECT_OTHERS
         + " AND ($1::uuid[] IS NULL OR o.dataset_id = ANY($1)) ORDER BY o.created_at, o.dataset_id, o.state",
         None if dataset_ids is None else list(dataset_ids),
     )
-    return [DatasetSpace(*row) for row in rows]
+    return [OtherSpace(*row) for row in rows]
 
 
 async def shared(tx: ReadTx, space_id: int) -> bool:
@@ -150,7 +150,7 @@ SELECT $2, id FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR co
 """
 
 
-async def begin(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None, *, automatic: bool = False) -> None:
+async def start(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None, *, automatic: bool = False) -> None:
     """Begin to write a dataset's changes to another space, too. Needs `lock`."""
     await tx.execute("SELECT evervec_add_space($1)", space_id)
     await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic)
@@ -240,7 +240,7 @@ class SpaceCoverage:
         return self.pending + self.failed + self.documents
 
 
-COVERAGE = """
+SPACE_COVERAGE = """
 SELECT count(*) FILTER (WHERE content_hash IS NOT NULL) AS rows,
        count(*) FILTER (WHERE embedded_hash = content_hash) AS embedded,
        count(*) FILTER (WHERE pending_id IS NOT NULL) AS pending,
@@ -253,7 +253,7 @@ FROM embeddings WHERE dataset_id = $1 AND space_id = $2
 
 async def coverage(tx: ReadTx, dataset_id: UUID, space_id: int) -> SpaceCoverage:
     """Return how much of a dataset is embedded in a space."""
-    row = await tx.fetchrow(COVERAGE, dataset_id, space_id)
+    row = await tx.fetchrow(SPACE_COVERAGE, dataset_id, space_id)
     assert row is not None  # an aggregate always has a row
     return SpaceCoverage(**row)
 
@@ -356,5 +356,5 @@ async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
 
 
 async def drop_unused(tx: Tx, space_id: int) -> bool:
-    """Drop the table of a space that no dataset has any more; return whether it is gone."""
+    """Drop the indexes and the constraint of a space that no dataset has any more; return whether it is gone."""
     return bool(await tx.fetchval("SELECT evervec_drop_space($1)", space_id))

@@ -15,7 +15,7 @@ from evervec.pipeline.ingest.documents import ingest_documents
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import turn
-from evervec.pipeline.spaces.build import BuildOptions, begin, fill
+from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import datasets, messages, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
@@ -69,7 +69,7 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await filled(resources, dataset)
-    (begun,) = await begin(resources, BuildOptions("wide"))
+    (begun,) = await start(resources, BuildOptions("wide"))
     with pytest.raises(Refused, match="is not filled yet"):
         await turn.activate(resources)
     await fill(resources)
@@ -84,7 +84,7 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     await write(resources, dataset, "four")
     await embed_dataset(resources, dataset.id)
     await fill(resources)
-    await turn.rollback(resources)
+    await turn.roll_back(resources)
     assert (await search(resources, "four", k=1)).hits[0].text == "four"
     assert await widths(resources, "four") == {32}
     await turn.activate(resources)
@@ -101,7 +101,7 @@ async def test_a_build_that_is_given_up_leaves_nothing(
 ) -> None:
     await filled(resources, dataset)
     before = await psql.fetchval("SELECT count(*) FROM embeddings")
-    await begin(resources, BuildOptions("wide"))
+    await start(resources, BuildOptions("wide"))
     await fill(resources)
     await turn.drop(resources, dataset="log")
     with pytest.raises(Refused, match="no space to drop"):
@@ -120,7 +120,7 @@ async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
         other = await datasets.ensure(tx, "river", "other")
     await write(resources, other, "one", "somewhere else")
     await embed_dataset(resources, other.id)
-    await begin(resources, BuildOptions("wide"), dataset="other")
+    await start(resources, BuildOptions("wide"), dataset="other")
     await fill(resources)
     await turn.activate(resources, dataset="other")
     answer = await search(resources, "one", k=4)
@@ -136,7 +136,7 @@ async def test_a_failed_text_is_missing_until_somebody_allows_it(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await filled(resources, dataset)
-    await begin(resources, BuildOptions("wide"))
+    await start(resources, BuildOptions("wide"))
     await fill(resources)
     await psql.execute(
         "UPDATE embeddings SET embedding = NULL, failed_hash = content_hash WHERE space_id = 2 AND kind = 1 AND row_id = 1"
@@ -151,7 +151,7 @@ async def test_another_template_costs_only_the_texts_that_it_changes(
 ) -> None:
     await filled(resources, dataset)
     sent = len(fake.requests)
-    await begin(resources, BuildOptions("fake", template="{text}"))
+    await start(resources, BuildOptions("fake", template="{text}"))
     await fill(resources)
     again = [text for request in fake.requests[sent:] for text in request.texts]
     assert again and not {"one", "two", "three"} & set(again)
@@ -163,9 +163,9 @@ async def test_a_second_build_of_another_space_is_refused(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await filled(resources, dataset)
-    await begin(resources, BuildOptions("wide"))
-    assert await begin(resources, BuildOptions("wide")) == []
+    await start(resources, BuildOptions("wide"))
+    assert await start(resources, BuildOptions("wide")) == []
     with pytest.raises(Refused, match="is building"):
-        await begin(resources, BuildOptions("fake", template="{text}"))
+        await start(resources, BuildOptions("fake", template="{text}"))
     async with resources.database.read() as tx:
         assert [one.state for one in await spaces.others(tx)] == ["next"]

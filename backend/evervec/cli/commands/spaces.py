@@ -130,7 +130,7 @@ def build(
     options = BuildOptions(provider, _template(template), chunk_tokens, automatic=activate)
 
     async def run(resources: Resources) -> list[BuildStatus]:
-        begun = await building.begin(resources, options, dataset=dataset)
+        begun = await building.start(resources, options, dataset=dataset)
         if begun:
             output.info(f"{counted(len(begun), 'dataset')} written to another space from now on, too.")
         if not detach:
@@ -164,7 +164,7 @@ def rollback(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: 
     """Search in the former space again; the present one is kept, and can be activated again."""
 
     async def run(resources: Resources) -> list[Turned]:
-        return await turn.rollback(resources, dataset=dataset, allow_missing=allow_missing)
+        return await turn.roll_back(resources, dataset=dataset, allow_missing=allow_missing)
 
     _told(call(run), as_json)
 

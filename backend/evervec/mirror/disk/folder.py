@@ -165,13 +165,9 @@ class MirrorFolder:
         paths = MirrorPaths(self.faiss_dir, project_id, dataset_id)
         with _writing(paths.folder), lock.exclusive(paths.lock, self.wait_seconds):
             state = _published_state(paths)
-            if (
-                state.generation is None
-                or state.token != self._seen.get((project_id, dataset_id), PublishedState()).token
-            ):
-                raise MirrorBusyError(
-                    dataset=dataset_id, reason="another process has published or removed it meanwhile"
-                )
+            seen = self._seen.get((project_id, dataset_id), PublishedState())
+            if state.generation is None or state.token != seen.token:
+                raise MirrorBusyError(dataset=dataset_id, reason="another process published or removed it meanwhile")
             relabelled = replace(
                 state.generation, number=state.newest + 1, identity=identity, watermark=watermark, reread=reread
             )
@@ -181,8 +177,7 @@ class MirrorFolder:
     def take_over(self, project_id: UUID, dataset_id: UUID, other: "MirrorFolder") -> bool:
         """Publish the file that another folder on the same disk has of a dataset, and remove it there.
 
-        Return whether there was one. Raises `MirrorBusyError` while another process publishes, `MirrorFolderError` as `save`
-        does.
+        Return whether there was one. Raises `MirrorBusyError` while another process publishes, `MirrorFolderError`.
         """
         source, paths = (MirrorPaths(one.faiss_dir, project_id, dataset_id) for one in (other, self))
         moved = other._peek(project_id, dataset_id)

@@ -210,7 +210,7 @@ async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: boo
                 "searched."
             )
         for one in members:
-            await spaces.begin(tx, one.id, chosen.space.id, None, automatic=True)
+            await spaces.start(tx, one.id, chosen.space.id, None, automatic=True)
     else:
         await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)

@@ -10,7 +10,7 @@ from evervec.domain.vendors import LOCAL, ONNX
 from evervec.embedders.catalog import better_local_model
 from evervec.pipeline.embedding import providers as adding
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces.build import BuildOptions, begin
+from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.store import datasets, providers, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
@@ -35,7 +35,7 @@ async def improve(resources: Resources) -> None:
     chosen = await _provider(resources, model)
     for one in waiting:
         if one.space_id != chosen.space.id:
-            await begin(resources, BuildOptions(chosen.name, automatic=True), dataset=one.name)
+            await start(resources, BuildOptions(chosen.name, automatic=True), dataset=one.name)
             logger.info("better model", dataset=one.name, model=chosen.model)
 
 

@@ -13,13 +13,13 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.turn import activate_complete
-from evervec.store import datasets, documents, providers, spaces
+from evervec.store import datasets, documents, providers, spaces, unchunked
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.documents import UnchunkedDocument
 from evervec.store.embeddings import rows, vectors
 from evervec.store.providers import Provider, Space
-from evervec.store.spaces import DatasetSpace
+from evervec.store.spaces import OtherSpace
+from evervec.store.unchunked import UnchunkedDocument
 
 logger = log.get("spaces")
 
@@ -30,7 +30,7 @@ CLAIMS = 2
 YIELD_SECONDS = 1.0
 """Longest pause of a build for rows that people search; after it one more step is taken, so that it always ends."""
 ROUND_SECONDS = 30.0
-PAUSE_SECONDS = 0.1
+BUILD_PAUSE_SECONDS = 0.1
 
 Progress = Callable[[int], None]
 
@@ -48,7 +48,7 @@ class BuildOptions:
     automatic: bool = False
 
 
-async def begin(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[DatasetRef]:
+async def start(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[DatasetRef]:
     """Begin to write datasets, or all, to another space, too; return those that were not in it. A second call changes nothing.
 
     Raises `Refused` for a dataset that builds another space, or whose vectors of that space are being removed.
@@ -74,7 +74,7 @@ async def begin(resources: Resources, options: BuildOptions, *, dataset: str | N
                 raise Refused(
                     reason=f"The vectors that dataset {one.name} had in {chosen.space} are being removed: try again in a moment."
                 )
-            await spaces.begin(tx, one.id, chosen.space.id, chosen.id, automatic=options.automatic)
+            await spaces.start(tx, one.id, chosen.space.id, chosen.id, automatic=options.automatic)
             begun.append(replace(one, space_id=chosen.space.id, provider_id=chosen.id))
     for one in begun:
         logger.info("space building", dataset=one.name, space=str(chosen.space))
@@ -136,7 +136,7 @@ async def fill(
     await activate_complete(resources)
 
 
-async def _open(resources: Resources) -> list[tuple[DatasetSpace, DatasetRef]]:
+async def _open(resources: Resources) -> list[tuple[OtherSpace, DatasetRef]]:
     async with resources.database.read() as tx:
         live = {one.id: one for one in await datasets.live(tx)}
         return [
@@ -152,11 +152,11 @@ async def _yield_to_live(resources: Resources) -> None:
         async with resources.database.read() as tx:
             if not await rows.live_rows_wait(tx):
                 return
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(BUILD_PAUSE_SECONDS)
 
 
 async def _step(
-    resources: Resources, one: DatasetSpace, dataset: DatasetRef, until: Until, progress: Progress | None
+    resources: Resources, one: OtherSpace, dataset: DatasetRef, until: Until, progress: Progress | None
 ) -> bool:
     """Do the next part of a build; return whether there was anything to do."""
     if not one.taken_in:
@@ -178,7 +178,7 @@ async def _step(
     return not one.indexed and await _index(resources, one)
 
 
-async def _take_in(resources: Resources, one: DatasetSpace, until: Until) -> bool:
+async def _take_in(resources: Resources, one: OtherSpace, until: Until) -> bool:
     """Give every row a record in the space; return False while transactions are open that do not know of it."""
     async with resources.database.read() as tx:
         if not await spaces.older_writers_ended(tx, one.dataset_id, one.space_id):
@@ -204,7 +204,7 @@ async def _take_in(resources: Resources, one: DatasetSpace, until: Until) -> boo
 async def _chunk(resources: Resources, dataset: DatasetRef) -> bool:
     """Make the chunks of some documents for the space; return whether there were any."""
     async with resources.database.read() as tx:
-        read = await documents.unchunked_for(tx, dataset.id, dataset.space_id, limit=CHUNKED_DOCUMENTS)
+        read = await unchunked.for_space(tx, dataset.id, dataset.space_id, limit=CHUNKED_DOCUMENTS)
     if not read:
         return False
     chunker = await chunking.of_dataset(resources, dataset)
@@ -221,14 +221,14 @@ async def _write(
 ) -> None:
     async def once(tx: Tx) -> None:
         await lock_dataset(tx, dataset.id)
-        unchanged = await documents.lock_unchanged(tx, [one for one, _ in pairs])
+        unchanged = await unchunked.lock_unchanged(tx, [one for one, _ in pairs])
         same = [(one.id, chunks) for one, chunks in pairs if one.id in unchanged]
         await documents.replace_chunks(tx, dataset.id, chunker.provider.space.id, same)
 
     await resources.database.with_retries(once)
 
 
-async def _index(resources: Resources, one: DatasetSpace) -> bool:
+async def _index(resources: Resources, one: OtherSpace) -> bool:
     """Index the vectors of a space, once nothing is left to fill of any dataset that builds it."""
     async with resources.database.read() as tx:
         building = [other for other in await spaces.others(tx) if other.space_id == one.space_id]

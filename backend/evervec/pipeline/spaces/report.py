@@ -114,7 +114,7 @@ async def builds(resources: Resources, *, dataset: str | None = None) -> list[Bu
 
 
 async def plan(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[BuildPlan]:
-    """Return what `begin` with the same options would build; nothing is changed. Raises as `begin` does."""
+    """Return what `start` with the same options would build; nothing is changed. Raises as `start` does."""
     async with resources.database.read() as tx:
         target = await space_of(tx, options)
         known = {one.id: one for one in await providers.every_space(tx)}

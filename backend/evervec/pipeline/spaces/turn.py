@@ -34,7 +34,7 @@ async def activate(resources: Resources, *, dataset: str | None = None, allow_mi
     return await _turn(resources, spaces.NEXT, dataset, allow_missing)
 
 
-async def rollback(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Turned]:
+async def roll_back(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Turned]:
     """Search datasets, or all that have one, in the space that they were searched in before. Raises as `activate` does."""
     return await _turn(resources, spaces.PREVIOUS, dataset, allow_missing)
 

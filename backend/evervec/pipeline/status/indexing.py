@@ -23,7 +23,7 @@ from evervec.pipeline.status.run_report import (
     run_report,
 )
 from evervec.sources.files.file_uris import path_of
-from evervec.store import documents, monitor, runs, sources
+from evervec.store import documents, monitor, runs, sources, unchunked
 from evervec.store.address.parsing import where
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
@@ -158,7 +158,7 @@ async def _status(resources: Resources, dataset: DatasetRef) -> IndexStatus:
         filled = await sources.of_dataset(tx, dataset.id)
         totals = await documents.totals(tx, dataset.id, dataset.space_id)
         covered = (await monitor.coverage(tx, [dataset.id]))[dataset.id].kinds.get(CHUNK.name, Coverage())
-        waiting = await documents.count_unchunked(tx, dataset.id, CHUNKING)
+        waiting = await unchunked.count(tx, dataset.id, CHUNKING)
         dataset_runs = await runs.of_dataset(tx, dataset.id)
         alive = await runs.is_indexing(tx, dataset.id)
         due = await _next_full_rebuild(resources, tx) if filled is not None else None

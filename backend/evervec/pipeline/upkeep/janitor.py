@@ -15,11 +15,11 @@ from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.turn import purge
-from evervec.store import datasets, documents, leases, spaces
+from evervec.store import datasets, leases, spaces, unchunked
 from evervec.store.attached import changes
 from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.documents import UnchunkedDocument
+from evervec.store.unchunked import UnchunkedDocument
 
 logger = log.get("janitor")
 
@@ -106,7 +106,7 @@ async def _chunk_dataset(resources: Resources, dataset: DatasetRef, until: Until
     database, total = resources.database, 0
     while not until():
         async with database.read() as tx:
-            read = await documents.unchunked(tx, dataset.id, CHUNKING, limit=CHUNKED_DOCUMENTS)
+            read = await unchunked.in_dataset(tx, dataset.id, CHUNKING, limit=CHUNKED_DOCUMENTS)
         if not read:
             break
         chunker = await chunking.of_dataset(resources, dataset)
@@ -124,7 +124,7 @@ async def _write(
 ) -> int:
     async def once(tx: Tx) -> int:
         await lock_dataset(tx, dataset_id)
-        unchanged = await documents.lock_unchanged(tx, [one for one, _ in pairs])
+        unchanged = await unchunked.lock_unchanged(tx, [one for one, _ in pairs])
         same = [(one.document, chunks) for one, chunks in pairs if one.id in unchanged]
         await chunker.write(tx, dataset_id, same)
         return len(same)

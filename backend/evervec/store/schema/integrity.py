@@ -16,13 +16,10 @@ REPAIR_LOCK_SECONDS = 2
 
 SWITCHED = {"D": "is switched off", "O": "is off for replicas and restores", "R": "is off for everybody but replicas"}
 
-# each partition has the triggers of its table, and anybody may switch one off there
 TRIGGERS = """
-SELECT c.relname AS table_name, t.tgname AS name, p.proname AS function,
-       coalesce((SELECT min(o.tgenabled::text) FROM pg_trigger o WHERE o.tgparentid = t.oid AND o.tgenabled <> 'A'),
-                t.tgenabled::text) AS enabled
+SELECT c.relname AS table_name, t.tgname AS name, t.tgenabled::text AS enabled, p.proname AS function
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE c.relnamespace = $1::regnamespace AND p.pronamespace = c.relnamespace AND NOT t.tgisinternal AND t.tgparentid = 0
+WHERE c.relnamespace = $1::regnamespace AND p.pronamespace = c.relnamespace AND NOT t.tgisinternal
 """
 # with quote_all_identifiers, PostgreSQL keeps a path in quotation marks
 FUNCTIONS = """

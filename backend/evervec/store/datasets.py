@@ -120,6 +120,11 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
     await tx.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL", dataset_id)
 
 
+DROP_SPACES = """
+UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() WHERE dataset_id = $1 AND state <> 'dropped'
+"""
+
+
 async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
     """Delete up to `limit` rows of a deleted dataset with their vectors, and return how many.
 
@@ -133,6 +138,7 @@ async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
     if not deleted:
         return 0
     await tx.execute("DELETE FROM index_runs WHERE dataset_id = $1", dataset_id)
+    await tx.execute(DROP_SPACES, dataset_id)
     for table in PURGED_TABLES:
         removed: int = await tx.fetchval(
             f"WITH gone AS (DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM {table} WHERE dataset_id = $1 LIMIT $2)) "

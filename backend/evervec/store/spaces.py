@@ -104,7 +104,10 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     # a writer that has seen the former space ends before, and the next one sees this
     await tx.execute("LOCK TABLE embeddings IN SHARE ROW EXCLUSIVE MODE")
     await tx.execute(
-        "UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND space_id <> $2", ids, space_id
+        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
+        "WHERE dataset_id = ANY($1) AND space_id <> $2",
+        ids,
+        space_id,
     )
     await tx.execute("DELETE FROM dataset_spaces WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
     await tx.execute("UPDATE datasets SET space_id = $2, provider_id = NULL WHERE id = ANY($1)", ids, space_id)
@@ -156,15 +159,19 @@ async def start(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | Non
     await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic)
 
 
+# one that reads a snapshot from before (REPEATABLE READ) may not have written anything yet: then only its session tells
+OLDER_WRITERS_ENDED = """
+SELECT pg_snapshot_xmin(pg_current_snapshot()) > o.started_xid
+   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend'
+                   -- our own sessions write in READ COMMITTED alone
+                   AND a.application_name NOT LIKE 'evervec%' AND age(a.backend_xmin) >= age(o.started_xid::xid))
+FROM dataset_spaces o WHERE o.dataset_id = $1 AND o.space_id = $2
+"""
+
+
 async def older_writers_ended(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
-    """Return whether every transaction has ended that may have written without knowing of a space."""
-    ended: bool = await tx.fetchval(
-        "SELECT pg_snapshot_xmin(pg_current_snapshot()) > o.started_xid FROM dataset_spaces o "
-        "WHERE o.dataset_id = $1 AND o.space_id = $2",
-        dataset_id,
-        space_id,
-    )
-    return bool(ended)
+    """Return whether every transaction has ended that may have written without knowing that a space began, or was dropped."""
+    return bool(await tx.fetchval(OLDER_WRITERS_ENDED, dataset_id, space_id))
 
 
 # of a record that is there already the text may be newer than the copy; chunks are made for the space
@@ -175,16 +182,17 @@ WITH batch AS MATERIALIZED (
       AND (e.kind <> {CHUNK.kind} OR EXISTS (SELECT FROM chunks c WHERE c.id = e.row_id AND c.space_id = 0))
     ORDER BY e.vector_id LIMIT $5
 ), added AS (
-    INSERT INTO embeddings (space_id, kind, row_id, dataset_id, content_hash)
-    -- what somebody discarded stays so
-    SELECT $3, kind, row_id, $1, content_hash FROM batch ON CONFLICT (kind, row_id, space_id) DO NOTHING
+    INSERT INTO embeddings (space_id, kind, row_id, dataset_id, content_hash, failed_hash)
+    -- what somebody discarded stays so; what failed here may not fail there
+    SELECT $3, kind, row_id, $1, content_hash, CASE WHEN content_hash IS NULL THEN failed_hash END FROM batch
+    ON CONFLICT (kind, row_id, space_id) DO NOTHING
 )
 SELECT max(vector_id) FROM batch
 """
-# a row may have been deleted while its record was copied
+# a row may have been deleted, or moved to another dataset, while its record was copied
 REMOVE_LOST = "; ".join(
     f"DELETE FROM embeddings e WHERE e.dataset_id = '{{dataset}}' AND e.space_id = {{space:d}} AND e.kind = {one.kind} "
-    f"AND e.pending_id IS NOT NULL AND NOT EXISTS (SELECT FROM {one.table} r WHERE r.{one.key} = e.row_id)"
+    f"AND e.pending_id IS NOT NULL AND NOT EXISTS (SELECT FROM {one.table} r WHERE r.{one.key} = e.row_id AND r.{one.dataset} = e.dataset_id)"
     for one in EMBEDDABLES
 )
 
@@ -196,17 +204,18 @@ async def take_in(tx: Tx, dataset_id: UUID, space_id: int, *, present: int, afte
 
 
 async def taken_in(tx: Tx, dataset_id: UUID, space_id: int) -> None:
-    """Remember that every row of a dataset has a record in a space."""
-    await tx.execute(REMOVE_LOST.format(dataset=dataset_id, space=space_id))
+    """Remember that every row of a dataset has a record in a space, since this transaction."""
     await tx.execute(
-        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()) WHERE dataset_id = $1 AND space_id = $2",
+        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()), started_xid = pg_current_xact_id() "
+        "WHERE dataset_id = $1 AND space_id = $2",
         dataset_id,
         space_id,
     )
 
 
 async def indexed(tx: Tx, dataset_id: UUID, space_id: int) -> None:
-    """Remember that the vectors of a space are indexed."""
+    """Remember that the vectors of a space are indexed; remove records of lost rows. Needs `older_writers_ended`."""
+    await tx.execute(REMOVE_LOST.format(dataset=dataset_id, space=space_id))
     await tx.execute(
         "UPDATE dataset_spaces SET indexed_at = coalesce(indexed_at, now()) WHERE dataset_id = $1 AND space_id = $2",
         dataset_id,
@@ -258,24 +267,49 @@ async def coverage(tx: ReadTx, dataset_id: UUID, space_id: int) -> SpaceCoverage
     return SpaceCoverage(**row)
 
 
-# what is looked at before a flip, from indexes alone: rows that wait, and rows that were given up on
-MISSING = """
-SELECT (SELECT count(*) FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND pending_id IS NOT NULL)
-     + (SELECT count(*) FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND failed_hash = content_hash)
+# what is looked at before a flip, from partial indexes alone: rows that wait, and rows that were given up on. One that is not
+# found now either, since it was written a moment ago or failed in both spaces, is not lost by a flip
+MISSED = """
+SELECT count(*) FROM embeddings n LEFT JOIN embeddings c ON c.kind = n.kind AND c.row_id = n.row_id
+    AND c.space_id = (SELECT d.space_id FROM datasets d WHERE d.id = $1)
+WHERE n.dataset_id = $1 AND n.space_id = $2 AND {left}
+  AND (c.vector_id IS NULL OR c.embedded_hash = c.content_hash OR (c.embedding IS NOT NULL AND n.embedding IS NULL))
+"""
+MISSING = f"""
+SELECT ({MISSED.format(left="n.pending_id IS NOT NULL")}) + ({MISSED.format(left="n.failed_hash = n.content_hash")})
      + (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
         WHERE w.space_id = $2 AND d.dataset_id = $1)
 """
 
 
 async def missing(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
-    """Count the rows, and documents without chunks, that a search in a space would not find."""
+    """Count the rows, and documents without chunks, that are found now and would not be by a search in a space."""
     found: int = await tx.fetchval(MISSING, dataset_id, space_id)
     return found
 
 
-async def pending(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
-    """Count the rows, and documents without chunks, that wait in a space."""
-    return (await coverage(tx, dataset_id, space_id)).waiting
+FEW_WAIT = """
+SELECT (SELECT count(*) FROM (SELECT FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND pending_id IS NOT NULL
+                              LIMIT $3 + 1) e)
+     + (SELECT count(*) FROM (SELECT FROM chunk_work w JOIN documents d ON d.id = w.document_id
+                              WHERE w.space_id = $2 AND d.dataset_id = $1 LIMIT $3 + 1) c) <= $3
+"""
+
+
+async def few_wait(tx: ReadTx, dataset_id: UUID, space_id: int, *, most: int) -> bool:
+    """Return whether at most so many rows, and documents without chunks, wait in a space."""
+    return bool(await tx.fetchval(FEW_WAIT, dataset_id, space_id, most))
+
+
+LEASED_IN_SPACE = """
+SELECT EXISTS (SELECT FROM embed_work w JOIN embeddings e ON e.vector_id = w.vector_id
+               WHERE w.lease_until > now() AND e.dataset_id = $1 AND e.space_id = $2)
+"""
+
+
+async def in_flight(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
+    """Return whether somebody embeds rows of a dataset for a space just now."""
+    return bool(await tx.fetchval(LEASED_IN_SPACE, dataset_id, space_id))
 
 
 async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
@@ -288,7 +322,8 @@ async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
 
 
 DROP_FORMER = """
-UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
+UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id()
+WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
 """
 # what was searched takes the place of what is now
 TURN = """
@@ -321,7 +356,8 @@ async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
 async def drop(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
     """Write to a space of a dataset no more; its vectors are removed afterwards. Return whether it was there."""
     dropped = await tx.fetchval(
-        "UPDATE dataset_spaces SET state = 'dropped' WHERE dataset_id = $1 AND space_id = $2 AND state <> 'dropped' RETURNING true",
+        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
+        "WHERE dataset_id = $1 AND space_id = $2 AND state <> 'dropped' RETURNING true",
         dataset_id,
         space_id,
     )
@@ -332,27 +368,6 @@ async def dropped(tx: ReadTx) -> list[tuple[UUID, int]]:
     """Return `(dataset, space)` whose vectors are to be removed."""
     rows = await tx.fetch("SELECT dataset_id, space_id FROM dataset_spaces WHERE state = 'dropped' ORDER BY created_at")
     return [(row["dataset_id"], row["space_id"]) for row in rows]
-
-
-async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
-    """Remove up to `limit` chunks or vectors of a dropped space of a dataset; return how many."""
-    for sql in (
-        "DELETE FROM chunks WHERE id = ANY(ARRAY(SELECT id FROM chunks WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
-        "DELETE FROM embeddings WHERE space_id = $2 AND vector_id = ANY(ARRAY(SELECT vector_id FROM embeddings "
-        "WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
-    ):
-        removed = int((await tx.execute(sql, dataset_id, space_id, limit)).rsplit(" ", 1)[-1])
-        if removed:
-            return removed
-    await tx.execute(
-        "DELETE FROM chunk_work w USING documents d WHERE w.space_id = $2 AND d.id = w.document_id AND d.dataset_id = $1",
-        dataset_id,
-        space_id,
-    )
-    await tx.execute(
-        "DELETE FROM dataset_spaces WHERE dataset_id = $1 AND space_id = $2 AND state = 'dropped'", dataset_id, space_id
-    )
-    return 0
 
 
 async def drop_unused(tx: Tx, space_id: int) -> bool:

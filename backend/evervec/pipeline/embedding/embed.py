@@ -11,7 +11,7 @@ from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets
+from evervec.store import datasets, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
@@ -126,9 +126,13 @@ async def embed_dataset(
     size = batch or resources.settings.embed_batch
     async with resources.database.read() as tx:
         dataset = await datasets.by_id(tx, dataset_id)
+        beside = [] if space_id is None else await spaces.others(tx, [dataset_id])
     if dataset is None:  # deleted meanwhile
         return EmbedCounts()
-    into = dataset if space_id is None else replace(dataset, space_id=space_id)
+    into = dataset
+    if space_id is not None:
+        chosen = next((one.provider_id for one in beside if one.space_id == space_id), None)
+        into = replace(dataset, space_id=space_id, provider_id=chosen)
 
     async def claim(lease: Lease) -> list[ClaimedRow]:
         return await resources.database.with_retries(

@@ -1,19 +1,33 @@
 """A space that is filled is searched from now on, or no longer, or given up: short transactions, and no search fails."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from uuid import UUID
 
 from evervec import log
 from evervec.errors import EvervecError, Refused
+from evervec.pipeline.embedding.embed import never
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, spaces
+from evervec.pipeline.spaces.index import FEW_ROWS, index_allowed
+from evervec.pipeline.spaces.step import opened, step
+from evervec.store import datasets, providers, space_removal, spaces
 from evervec.store.attached import views
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
+from evervec.store.spaces import OtherSpace
 
 logger = log.get("spaces")
 
 PURGED_ROWS = 2_000
+CATCH_UP_SECONDS = 10.0
+"""Longest time that a flip waits for rows that were written a moment ago."""
+CATCH_UP_PAUSE_SECONDS = 0.02
+
+
+class _RowsMissing(Refused):
+    """{reason}"""
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,13 @@ async def activate(resources: Resources, *, dataset: str | None = None, allow_mi
 
     Raises `Refused` where more than `allow_missing` rows of a dataset have no vector there, and where none builds one.
     """
-    return await _turn(resources, spaces.NEXT, dataset, allow_missing)
+    await index_allowed(resources, dataset, allow_missing=allow_missing)
+    return await _turn_when_whole(resources, spaces.NEXT, dataset, allow_missing)
 
 
 async def roll_back(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Turned]:
     """Search datasets, or all that have one, in the space that they were searched in before. Raises as `activate` does."""
-    return await _turn(resources, spaces.PREVIOUS, dataset, allow_missing)
+    return await _turn_when_whole(resources, spaces.PREVIOUS, dataset, allow_missing)
 
 
 async def activate_complete(resources: Resources) -> None:
@@ -59,24 +74,53 @@ async def activate_complete(resources: Resources) -> None:
             logger.info("space not activated", dataset=one.name, reason=str(error))
 
 
+async def _turn_when_whole(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
+    """Turn; where rows are written all the time, embed the few that just came, and try again."""
+    ends = monotonic() + CATCH_UP_SECONDS
+    while True:
+        try:
+            return await _turn(resources, state, name, allow_missing)
+        except _RowsMissing:
+            if monotonic() >= ends or not await _catch_up(resources, state, name):
+                raise
+
+
+async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
+    """Do what little is left of the spaces of a state; return whether anything was done, or is being done by others."""
+    async with resources.database.read() as tx:
+        scope = {one.id for one in await datasets.find(tx, name)}
+    worked = False
+    for one, dataset in await opened(resources):
+        if one.state != state or dataset.id not in scope:
+            continue
+        async with resources.database.read() as tx:
+            if not await spaces.few_wait(tx, dataset.id, one.space_id, most=FEW_ROWS):
+                return False
+            busy = await spaces.in_flight(tx, dataset.id, one.space_id)
+        try:
+            worked |= await step(resources, one, dataset, never) or busy
+        except EvervecError as error:  # what is missing is told then
+            logger.warning("space not filled", dataset=dataset.name, space=one.space_id, error=str(error))
+    await asyncio.sleep(CATCH_UP_PAUSE_SECONDS)
+    return worked
+
+
 async def _turn(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
     verb = "activate" if state == spaces.NEXT else "rollback"
     async with resources.database.transaction() as tx:
         scope = await datasets.find(tx, name)
         await spaces.lock(tx, [one.id for one in scope])
-        other = {one.dataset_id: one for one in await spaces.others(tx) if one.state == state}
+        there = await spaces.others(tx, [one.id for one in scope])
+        other = {one.dataset_id: one for one in there if one.state == state}
         chosen = [one for one in scope if one.id in other]
         if not chosen:
             raise Refused(reason=_nothing(state, name))
         for one in chosen:
             space = other[one.id]
-            if not space.taken_in:
-                raise Refused(
-                    reason=f"Dataset {one.name}: its next space is not filled yet. `evervec spaces status` says how far it is."
-                )
+            _require_open(one, space, there)
             missing = await spaces.missing(tx, one.id, space.space_id)
             if missing > allow_missing:
-                raise Refused(
+                raise _RowsMissing(
                     reason=f"Dataset {one.name}: {missing:,} rows have no vector in {await providers.space(tx, space.space_id)}, "
                     "and would not be found. `evervec spaces status` says how far it is; `evervec failed list` shows what can "
                     f"not be embedded; `evervec spaces {verb} --allow-missing {missing}` goes on without them."
@@ -89,6 +133,20 @@ async def _turn(resources: Resources, state: str, name: str | None, allow_missin
     for told in turned:
         logger.info("space turned", dataset=f"{told.project}/{told.dataset}", former=told.former, space=told.space)
     return turned
+
+
+def _require_open(dataset: DatasetRef, space: OtherSpace, there: Sequence[OtherSpace]) -> None:
+    """Raise `Refused` for a space that can not be searched yet, and for a rollback while another one is built."""
+    if not space.taken_in or not space.indexed:
+        raise Refused(
+            reason=f"Dataset {dataset.name}: its next space is not filled yet. `evervec spaces status` says how far it is."
+        )
+    building = [one for one in there if one.dataset_id == dataset.id and one.state == spaces.NEXT]
+    if space.state == spaces.PREVIOUS and building:
+        raise Refused(
+            reason=f"Dataset {dataset.name} builds another space, which a rollback would leave without a place. Let it end, "
+            f"or give it up with `evervec spaces drop --dataset {dataset.name} --state next`."
+        )
 
 
 async def _told(tx: Tx, dataset: DatasetRef, space_id: int) -> Turned:
@@ -145,7 +203,7 @@ async def _purge(resources: Resources, dataset_id: UUID, space_id: int) -> int:
     total, removed = 0, 1
     while removed:
         removed = await resources.database.with_retries(
-            lambda tx: spaces.purge(tx, dataset_id, space_id, limit=PURGED_ROWS)
+            lambda tx: space_removal.purge(tx, dataset_id, space_id, limit=PURGED_ROWS)
         )
         total += removed
     return total

@@ -1,0 +1,41 @@
+"""The removal of what a dataset had in a space that was dropped, a short transaction a batch."""
+
+from uuid import UUID
+
+from evervec.store.database.session import Tx
+from evervec.store.spaces import older_writers_ended
+
+# the chunks of a document hold its text: they stay until it has those of the space that is searched
+PURGE_CHUNKS = """
+DELETE FROM chunks WHERE id = ANY(ARRAY(
+    SELECT c.id FROM chunks c JOIN datasets d ON d.id = c.dataset_id
+    WHERE c.dataset_id = $1 AND c.space_id = $2 AND NOT EXISTS (
+        SELECT FROM chunk_work w WHERE w.document_id = c.document_id AND w.space_id = d.space_id) LIMIT $3))
+"""
+FORGET_DROPPED = """
+DELETE FROM dataset_spaces WHERE dataset_id = $1 AND space_id = $2 AND state = 'dropped' AND $3
+AND NOT EXISTS (SELECT FROM chunks WHERE dataset_id = $1 AND space_id = $2)
+"""
+
+
+async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
+    """Remove up to `limit` chunks or vectors of a dropped space of a dataset; return how many.
+
+    The space counts as dropped until every transaction has ended that may still write to it.
+    """
+    ended = await older_writers_ended(tx, dataset_id, space_id)
+    for sql in (
+        PURGE_CHUNKS,
+        "DELETE FROM embeddings WHERE space_id = $2 AND vector_id = ANY(ARRAY(SELECT vector_id FROM embeddings "
+        "WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
+    ):
+        removed = int((await tx.execute(sql, dataset_id, space_id, limit)).rsplit(" ", 1)[-1])
+        if removed:
+            return removed
+    await tx.execute(
+        "DELETE FROM chunk_work w USING documents d WHERE w.space_id = $2 AND d.id = w.document_id AND d.dataset_id = $1",
+        dataset_id,
+        space_id,
+    )
+    await tx.execute(FORGET_DROPPED, dataset_id, space_id, ended)
+    return 0

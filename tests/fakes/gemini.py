@@ -123,7 +123,7 @@ def _embedded(call: Call, model: str, requests: list[dict[str, Any]], *, batch: 
         line = gemini_lines.wanted("", request)
         if line.problem:
             raise refused(400, line.problem)
-        texts.append(line.texts[0])
+        texts.append(call.fake.read(line.texts[0]))
         dims = line.dims or dims
     rows: NDArray[np.float32] | Any = spoiling.rows(call.fault, expected_vectors(model, texts, dims))
     usage = {"promptTokenCount": sum(tokens(text) for text in texts)}

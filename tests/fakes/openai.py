@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -92,8 +93,12 @@ async def embed(call: Call) -> Reply:
     if line.problem:
         code = "max_tokens_per_request" if line.problem.startswith("Requested") else None
         raise refused(400, line.problem, code, param="input")
+    line = replace(line, texts=tuple(map(call.fake.read, line.texts)))
     vectors = expected_vectors(call.fake.weights.get(model, model), line.texts, line.dims or call.fake.width(model))
-    return Reply(openai_lines.embedded(line, model, spoiling.rows(call.fault, vectors)))
+    answer = openai_lines.embedded(line, model, spoiling.rows(call.fault, vectors))
+    if call.fake.told_tokens is not None:
+        answer["usage"]["prompt_tokens"] = call.fake.told_tokens
+    return Reply(answer)
 
 
 async def complete(call: Call) -> Reply:

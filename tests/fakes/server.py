@@ -44,6 +44,10 @@ class FakeProvider:
         self.weights: dict[str, str] = {}
         """By model, another one whose vectors it answers with from now on."""
         self.chat_refuses: set[str] = set()
+        self.cuts_at: int | None = None
+        """Words: of a longer text OpenAI and Gemini read no more, and say nothing, as some servers do."""
+        self.told_tokens: int | None = None
+        """What OpenAI says that it counted, whatever was sent."""
         self.requests: list[Request] = []
         self.faults = FaultQueue()
         self.pace = Pace()
@@ -104,6 +108,10 @@ class FakeProvider:
     def calls(self, endpoint: str = "/api/embed") -> int:
         """Count the requests that arrived at an endpoint, which is written as in `same_endpoint`."""
         return sum(same_endpoint(endpoint, request.endpoint, request.method) for request in self.requests)
+
+    def read(self, text: str) -> str:
+        """Return the part of a text that a model of OpenAI or Gemini reads."""
+        return text if self.cuts_at is None else " ".join(text.split()[: self.cuts_at])
 
     async def wait(self, seconds: float) -> None:
         """Let that much time pass for a client, or less when the server is being stopped."""

@@ -16,12 +16,14 @@ Vectors = NDArray[np.float32]
 class EmbedLimits:
     """The limits of one request to a provider. `text_tokens` is the longest text that is embedded whole.
 
-    `tokens` is None where a request may have any number of them, so that nobody needs to count.
+    `tokens` is None where a request may have any number of them, so that nobody needs to count. An embedder that `splits`
+    makes one vector of the windows of a longer text by itself, and counts tokens exactly.
     """
 
     texts: int = 256
     tokens: int | None = 200_000
     text_tokens: int | None = None
+    splits: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,3 +46,25 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length else 0.0
+
+
+class WeightedSums:
+    """The vectors of some texts, each the sum of its windows' vectors weighted by their tokens, of length one."""
+
+    def __init__(self, texts: int) -> None:
+        self._texts = texts
+        self._sums: NDArray[np.float32] | None = None
+
+    def add(self, row: int, vector: NDArray[np.float32], tokens: int) -> None:
+        """Add a window of the text `row`."""
+        if self._sums is None:
+            self._sums = np.zeros((self._texts, len(vector)), dtype=np.float32)
+        self._sums[row] += vector * np.float32(tokens)
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Return `(n, dim) float32`; a vector of zeros is NaN on purpose, and the engine's check refuses it."""
+        if self._sums is None:
+            return np.empty((0, 0), dtype=np.float32)
+        with np.errstate(invalid="ignore"):
+            unit: NDArray[np.float32] = self._sums / np.linalg.norm(self._sums, axis=1, keepdims=True)
+        return unit

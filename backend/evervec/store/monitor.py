@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from evervec.errors import TooLargeError
 from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import changes
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
@@ -42,6 +43,18 @@ class Failure:
     dataset: str
     code: str
     reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LongText:
+    """A text that is longer than the model takes: embedded in that many `windows`, or refused, with the reason."""
+
+    kind: str
+    id: int
+    dataset: str
+    windows: int | None
+    reason: str | None
     text: str
 
 
@@ -91,6 +104,33 @@ async def failures(
         found += [Failure(embeddable.name, *row) for row in rows]
     if kind in (None, "extraction"):
         found += await _unextracted(tx, dataset_ids, most)
+    return found[:most]
+
+
+def long_sql(embeddable: Embeddable) -> str:
+    """Return the query for rows of a kind with long texts: `$1` dataset ids, `$2` the limit, `$3` the code of a refusal."""
+    columns = f"e.row_id, d.slug, e.windows, e.dataset_id, e.vector_id, left({embeddable.text}, 200) AS text"
+    rows = f"FROM {CURRENT} JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id"
+    chosen = f"e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)"
+    return f"""
+        SELECT row_id, slug, windows, reason, text FROM (
+            (SELECT {columns}, NULL AS reason {rows}
+             WHERE {chosen} AND e.windows IS NOT NULL AND e.embedded_hash = e.content_hash
+             ORDER BY e.dataset_id, e.vector_id LIMIT $2)
+            UNION ALL
+            (SELECT {columns}, w.last_error {rows} JOIN embed_work w ON w.vector_id = e.vector_id
+             WHERE {chosen} AND e.failed_hash = e.content_hash AND w.last_code = $3
+             ORDER BY e.dataset_id, e.vector_id LIMIT $2)
+        ) found ORDER BY dataset_id, vector_id LIMIT $2
+    """
+
+
+async def long_texts(tx: ReadTx, dataset_ids: Sequence[UUID], *, most: int = 100) -> list[LongText]:
+    """Return rows whose text is longer than the model takes, oldest first, by kind."""
+    found: list[LongText] = []
+    for embeddable in EMBEDDABLES:
+        rows = await tx.fetch(long_sql(embeddable), list(dataset_ids), most, TooLargeError.code)
+        found += [LongText(embeddable.name, *row) for row in rows]
     return found[:most]
 
 

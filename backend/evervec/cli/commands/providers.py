@@ -9,7 +9,7 @@ from evervec.cli.render.batch_option import Batch
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Json
 from evervec.cli.terminal.run import call
-from evervec.domain.encoders import POOLINGS, EncoderOptions
+from evervec.domain.encoders import LONG_TEXTS, POOLINGS, EncoderOptions
 from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
@@ -112,6 +112,13 @@ TaskTypes = Annotated[
     bool,
     typer.Option("--task-types", metavar="", help=f"{', '.join(TASK_TYPES)}: tell it which texts are questions."),
 ]
+LongTexts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(LONG_TEXTS),
+        help="What becomes of a text that is longer than the model takes: embedded in windows, whose vectors make one, or refused.",
+    ),
+]
 Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
 ]
@@ -143,7 +150,8 @@ def _show(one: ProviderStatus) -> None:
     output.echo(f"embeds with {one.model}, {one.dimensions} dimensions", indent=2)
     output.echo(f"chunks of {one.chunk_tokens:,} tokens at most: {_one_line(one.template)}", indent=2)
     if one.text_tokens:
-        output.echo(f"the model takes {one.text_tokens:,} tokens of a text", indent=2)
+        longer = "refused" if one.long_texts == "refuse" else "embedded in windows"
+        output.echo(f"the model takes {one.text_tokens:,} tokens of a text; longer ones are {longer}", indent=2)
     output.echo(_price(one.usd_per_million_tokens), indent=2)
     output.echo(f"extracts with {(one.extracts and one.chat_model) or 'local rules'}", indent=2)
     if one.base_url:
@@ -187,6 +195,7 @@ def add(
     document_prefix: DocumentPrefix = None,
     text_tokens: TextTokens = None,
     task_types: TaskTypes = False,
+    long_texts: LongTexts = None,
     activate: Activate = True,
     as_json: Json = False,
 ) -> None:
@@ -199,6 +208,7 @@ def add(
         document_prefix,
         text_tokens,
         task_types or None,
+        long_texts,
     )
     draft = ProviderDraft(
         name,

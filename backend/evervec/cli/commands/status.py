@@ -1,5 +1,10 @@
 """`evervec status`: how much is embedded, what waits, what failed, the state of the mirrors."""
 
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json, Project
 from evervec.cli.terminal.run import call
@@ -7,13 +12,26 @@ from evervec.pipeline.attached.report import AttachmentReport
 from evervec.pipeline.status import overview
 from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.pipeline.status.overview import BatchStatus, DatasetStatus, KnowledgeProgress, Overview, ProviderStatus
-from evervec.store.monitor import Coverage
+from evervec.store.monitor import Coverage, LongText
 
 STATES = ("rows", "embedded", "pending", "failed", "empty")
 
 
-def status(dataset: Dataset = None, project: Project = None, as_json: Json = False) -> None:
+Truncated = Annotated[
+    bool,
+    typer.Option(
+        "--truncated", metavar="", help="List instead the rows whose text is longer than the model takes: none is cut."
+    ),
+]
+
+
+def status(
+    dataset: Dataset = None, project: Project = None, truncated: Truncated = False, as_json: Json = False
+) -> None:
     """Show coverage by dataset and kind, mirrors, extraction, provider and queue."""
+    if truncated:
+        _show_long_texts(call(lambda r: overview.long_texts(r.database, dataset=dataset), sends=False), as_json=as_json)
+        return
     found = call(
         lambda resources: overview.status(resources, dataset=dataset, project=project), queue=True, sends=False
     )
@@ -51,6 +69,18 @@ def show(found: Overview) -> None:
     _show_queue(found)
     if found.failed or any(one.knowledge.dead for one in found.datasets):
         output.echo("See what failed with `evervec failed list`.", style="yellow")
+
+
+def _show_long_texts(found: Sequence[LongText], *, as_json: bool) -> None:
+    if as_json:
+        output.document({"long_texts": found})
+        return
+    for one in found:
+        output.echo(f"{one.kind}:{one.id}  {one.dataset}", style="bold")
+        output.echo(one.reason or f"embedded in {one.windows} windows, whose vectors make one", indent=2)
+        output.echo(f"“{output.shorten(one.text, taken=4)}”", indent=2, style="dim")
+    if not found:
+        output.echo("No text is longer than the model takes.")
 
 
 def _name(one: DatasetStatus) -> str:

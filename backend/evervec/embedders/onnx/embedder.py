@@ -123,7 +123,9 @@ class OnnxEmbedder:
                 self._loaded = found if found is not None else _open(self._name, self._model, self._options)
                 LOADED[(self._loaded.model, self._options)] = self._loaded
                 self._model = self._loaded.model
-                self._limits = EmbedLimits(texts=TEXTS, tokens=None, text_tokens=self._loaded.encoder.text_tokens)
+                self._limits = EmbedLimits(
+                    texts=TEXTS, tokens=None, text_tokens=self._loaded.encoder.text_tokens, splits=True
+                )
             return self._loaded
 
     @contextmanager

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from evervec.domain.protocols import Vectors
+from evervec.domain.vectors import WeightedSums
 from evervec.embedders.onnx.folder import EncoderRecipe
-from evervec.embedders.onnx.windows import StoppedError, WeightedSums
+from evervec.embedders.onnx.windows import StoppedError
 from evervec.embedders.pieces import encoded
 from evervec.errors import ConfigError
 

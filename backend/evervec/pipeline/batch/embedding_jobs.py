@@ -12,7 +12,7 @@ import numpy as np
 from evervec.domain.batch import BatchClient, JobType, Line, RemoteJob, Results
 from evervec.domain.protocols import Vectors
 from evervec.domain.vectors import check_vectors
-from evervec.errors import BadResponseError
+from evervec.errors import BadResponseError, TooLargeError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason, Unanswered
 from evervec.pipeline.budget import prices
 from evervec.pipeline.resources import Resources
@@ -51,11 +51,17 @@ class EmbeddingInput:
     size: int = 0
     full: bool = False
     keys: dict[bytes, str] = field(default_factory=dict)
+    text_tokens: int | None = None
+    too_long: list[int] = field(default_factory=list)
+    """Vector ids of texts that have more tokens than the model takes: only online they are embedded in windows, or refused."""
 
     def add(self, claimed: Sequence[ClaimedRow]) -> list[JobRow]:
         """Write rows until no more fit; return what is in. Rows of one text share its line. Blocks."""
         items: list[JobRow] = []
         for row, tokens in zip(claimed, self.count_tokens([row.text for row in claimed]), strict=True):
+            if self.text_tokens is not None and tokens > self.text_tokens:
+                self.too_long.append(row.vector_id)
+                continue
             key = self.keys.get(row.content_hash)
             if key is None:
                 key = f"{BY_KIND[row.kind].name}:{row.row_id}"
@@ -125,7 +131,8 @@ class EmbeddingPayload:
         """Claim rows and write their lines; a vector that an equal text has already is copied, and needs no line."""
         with intent.path.open("wb") as file:
             count = self._resources.clients.embedder(intent.provider).count_tokens
-            into = EmbeddingInput(intent.client, count, file, intent.bounds)
+            longest = intent.provider.space.text_tokens
+            into = EmbeddingInput(intent.client, count, file, intent.bounds, text_tokens=longest)
             for dataset_id in dataset_ids:
                 while not into.full:
                     claimed = await self._claim(intent, dataset_id, min(ROWS_CLAIMED, intent.bounds.rows - into.rows))
@@ -162,7 +169,9 @@ class EmbeddingPayload:
 
     async def _add(self, intent: Intent, into: EmbeddingInput, claimed: Sequence[ClaimedRow]) -> None:
         items = await asyncio.to_thread(into.add, claimed)
-        surplus = [row.vector_id for row in claimed[len(items) :]]
+        too_long, into.too_long = into.too_long, []
+        taken = {item.vector_id for item in items}.union(too_long)
+        surplus = [row.vector_id for row in claimed if row.vector_id not in taken]
         provider = intent.provider
 
         async def once(tx: Tx) -> None:
@@ -181,6 +190,11 @@ class EmbeddingPayload:
                 await batch_jobs.record_size(tx, intent.id, into.total_size())
             if surplus:
                 await rows.release(tx, intent.id, surplus)
+            if too_long:
+                why = f"the text has more than the {into.text_tokens:,} tokens that the model takes, so it is embedded online"
+                await batch_queue.return_rows(
+                    tx, intent.id, too_long, hours=self._hours, online=True, code=TooLargeError.code, error=why
+                )
 
         await self._database.with_retries(once)
         intent.tell(len(items))

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain import ladder, packing
+from evervec.domain import ladder, packing, usage
 from evervec.domain.protocols import Embedder, Vectors
 from evervec.domain.spending import Reason
 from evervec.domain.text import estimate_tokens
@@ -18,6 +18,7 @@ from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLa
 from evervec.pipeline.budget.allowance import BudgetClosed, Load
 from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding.breaker import EndpointBreaker
+from evervec.pipeline.embedding.long_texts import LongTexts, joined
 from evervec.pipeline.embedding.text_tokens import TextTokens
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
@@ -88,6 +89,7 @@ class ClaimedRows:
         self.counts = EmbedCounts()
         self.meter = Meter(resources.database, provider, reason)
         self._tokens = TextTokens(provider, self.embedder)
+        self._long = LongTexts(provider, self.embedder, self._tokens)
         self._sent = sent
         self.unfinished: dict[int, ClaimedRow] = {}
         """By vector id, the rows that are neither written nor failed yet."""
@@ -146,11 +148,12 @@ class ClaimedRows:
         for row in pending:
             by_text.setdefault(row.content_hash, []).append(row)
         groups = list(by_text.values())
-        suspects = [[group] for group in groups if _is_suspect(group)]
-        others = [group for group in groups if not _is_suspect(group)]
-        sizes = await self._tokens.sizes([group[0] for group in others])
-        packed = [[others[index] for index in indexes] for indexes in packing.pack(sizes, self._tokens.limits)]
-        return packed + suspects
+        sizes = await self._tokens.sizes([group[0] for group in groups])
+        alone = [_is_suspect(group) or self._long.is_long(group[0]) for group in groups]
+        others = [index for index, is_alone in enumerate(alone) if not is_alone]
+        packed = packing.pack([sizes[index] for index in others], self._tokens.limits)
+        requests = [[groups[others[place]] for place in places] for places in packed]
+        return requests + [[group] for group, is_alone in zip(groups, alone, strict=True) if is_alone]
 
     async def _embed_in_parts(self, request: list[list[ClaimedRow]]) -> None:
         """Embed the texts of one request, in several where the server says that it takes fewer in one."""
@@ -176,12 +179,15 @@ class ClaimedRows:
     async def _send(self, request: list[list[ClaimedRow]]) -> ProviderError | None:
         """Send one request and write its vectors. Return the error that one of its texts may have caused, else None."""
         try:
-            answer = await self._request([group[0].text for group in request], self._tokens.loads(request))
+            if len(request) == 1 and self._long.is_long(request[0][0]):
+                answer = await self._in_windows(request[0][0])
+            else:
+                answer = await self._whole([group[0].text for group in request], self._tokens.loads(request))
             self._count_sent(request)
             valid = self._validate(answer, len(request))
         except TooLargeError as error:
-            if error.texts is not None and error.texts < len(request):
-                raise TooManyTextsError(error.texts) from error
+            if len(request) == 1 and self._long.narrow(request[0][0]):
+                return await self._send(request)
             return error
         except TEXT_ERRORS as error:
             self._found_healthy = self._found_healthy and not isinstance(error, TransientError)
@@ -193,11 +199,45 @@ class ClaimedRows:
             await self._fail(group, BadResponseError(self.provider.name, "the vector is not finite, or zero"))
         return None
 
+    async def _whole(self, texts: Sequence[str], loads: Mapping[UUID | None, Load]) -> Vectors:
+        """Send texts as they are. Raises `TooManyTextsError` where the server says that it takes fewer in one request."""
+        try:
+            return await self._request(texts, loads)
+        except TooLargeError as error:
+            if error.texts is not None and error.texts < len(texts):
+                raise TooManyTextsError(error.texts) from error
+            raise
+
+    async def _in_windows(self, row: ClaimedRow) -> Vectors:
+        """Embed a text that is longer than the model takes: `(1, dim) float32` made of the vectors of its windows."""
+        refusal = self._long.refusal(row)
+        if refusal is not None:
+            raise refusal
+        limits = self._tokens.limits
+        limits = replace(limits, texts=min(limits.texts, self._most_texts))
+        requests = await self._long.requests(row, limits)
+        answers = list[Vectors]()
+        for place, windows in enumerate(requests):
+            load = Load(int(place == 0), sum(window.tokens for window in windows))
+            answers.append(await self._whole([window.text for window in windows], {row.dataset_id: load}))
+            self._check(answers[-1], len(windows))
+        return joined([window for windows in requests for window in windows], np.concatenate(answers))
+
     async def _request(
         self, texts: Sequence[str], loads: Mapping[UUID | None, Load], *, reason: Reason | None = None
     ) -> Vectors:
         """Ask the provider. Every request of this claim goes through here, also those that probe."""
-        return await self.meter.send(lambda: self.embedder.embed(texts), loads, reason=reason)
+        return await self.meter.send(lambda: self._embed_and_compare(texts), loads, reason=reason)
+
+    async def _embed_and_compare(self, texts: Sequence[str]) -> Vectors:
+        with usage.measured() as used:
+            try:
+                answer = await self.embedder.embed(texts)
+            finally:
+                told = used.tokens
+        usage.tell(told)
+        self._long.compare(texts, used.tokens)
+        return answer
 
     async def _isolate(self, request: list[list[ClaimedRow]], error: ProviderError) -> list[list[ClaimedRow]]:
         """Find the text that caused an error by halving, and count a failure against it; return what is still unsent.
@@ -219,11 +259,13 @@ class ClaimedRows:
         return aside
 
     def _validate(self, answer: Vectors, count: int) -> NDArray[np.bool_]:
-        valid = check_vectors(
-            answer, count=count, dimensions=self.provider.space.dimensions, provider=self.provider.name
-        )
+        valid = self._check(answer, count)
         check_distinct(answer, provider=self.provider.name)
         return valid
+
+    def _check(self, answer: Vectors, count: int) -> NDArray[np.bool_]:
+        dimensions = self.provider.space.dimensions
+        return check_vectors(answer, count=count, dimensions=dimensions, provider=self.provider.name)
 
     def _count_sent(self, request: list[list[ClaimedRow]]) -> None:
         self.counts.sent += len(request)
@@ -234,11 +276,12 @@ class ClaimedRows:
         if not groups:
             return
         flat = [row for group in groups for row in group]
+        windows = [self._long.count(row) for row in flat]
         repeated = np.repeat(answer, [len(group) for group in groups], axis=0)
         self.meter.reused(self._tokens.by_dataset([row for group in groups for row in group[1:]]))
 
         async def save(tx: Tx) -> set[int]:
-            saved = await vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated)
+            saved = await vectors.update_vectors_bulk(tx, self.provider.space.id, flat, repeated, windows)
             await self.meter.write(tx)
             return saved
 

@@ -10,6 +10,7 @@ from evervec import log
 from evervec.domain import usage
 from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.naming import slug
+from evervec.domain.protocols import ModelProbe
 from evervec.domain.spending import Reason
 from evervec.domain.text import estimate_tokens
 from evervec.domain.vectors import WIDEST, check_vectors
@@ -113,7 +114,7 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
     started = perf_counter()
     try:
         with usage.measured() as used:
-            probe = await client.probe()
+            probe = _with_policy(await client.probe(), draft)
     finally:
         await client.aclose()
     seconds = perf_counter() - started
@@ -134,6 +135,13 @@ async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = Tr
         meter.probed(_load(PROBE_TEXTS), used.tokens, seconds)
         await meter.flush()
     return await use(resources, added.name) if activate and is_free else added
+
+
+def _with_policy(probe: ModelProbe, draft: ProviderDraft) -> ModelProbe:
+    """Return the probe of a model whose space refuses long texts: it has other vectors than one that embeds them."""
+    if not draft.encoder.refuses_long_texts:
+        return probe
+    return replace(probe, variant=", ".join(part for part in (probe.variant, "long texts refused") if part))
 
 
 def _require_key(draft: ProviderDraft) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from evervec.domain.attachment import Key
+from evervec.domain.encoders import LONG_TEXTS
 from evervec.errors import EvervecError
 from evervec.pipeline.attached import report
 from evervec.pipeline.attached.report import AttachmentReport
@@ -20,7 +21,7 @@ from evervec.store.budget import budgets, ledger
 from evervec.store.budget.budgets import Budget
 from evervec.store.budget.ledger import Reuse
 from evervec.store.database.session import Database
-from evervec.store.monitor import Coverage, Failure
+from evervec.store.monitor import Coverage, Failure, LongText
 from evervec.store.rings.doorbell import worker_listens
 from evervec.store.schema import integrity
 from evervec.store.schema.integrity import TriggerProblem
@@ -81,6 +82,7 @@ class ProviderStatus:
     template: str
     chunk_tokens: int
     text_tokens: int | None
+    long_texts: str
     usd_per_million_tokens: float | None
     active: bool
     paused_seconds: float
@@ -207,6 +209,7 @@ def describe(provider: providers.Provider) -> ProviderStatus:
         template=provider.space.template,
         chunk_tokens=provider.space.chunk_tokens,
         text_tokens=provider.space.text_tokens,
+        long_texts=provider.encoder.long_texts or LONG_TEXTS[0],
         usd_per_million_tokens=prices.of_embedding(provider),
         active=provider.space.active,
         paused_seconds=round(provider.breaker.seconds, 1),
@@ -251,6 +254,12 @@ async def failed(
                 for one in await failures.listed(tx, scope, limit=most)
             ]
         return found[:most]
+
+
+async def long_texts(database: Database, *, dataset: str | None = None, most: int = 100) -> list[LongText]:
+    """Return the rows whose text is longer than the model takes, in windows or refused."""
+    async with database.read() as tx:
+        return await monitor.long_texts(tx, [d.id for d in await datasets.find(tx, dataset)], most=most)
 
 
 def _named(table: str, key: Key) -> str:

@@ -28,9 +28,9 @@ WHERE i.indrelid = 'embeddings'::regclass AND i.indisvalid
 WRITE = """
 WITH written AS (
     UPDATE embeddings e
-    SET embedding = v.vector, embedded_hash = v.hash, embedded_at = now(), failed_hash = NULL,
+    SET embedding = v.vector, embedded_hash = v.hash, embedded_at = now(), failed_hash = NULL, windows = v.windows,
         changed_xid = pg_current_xact_id()
-    FROM unnest($1::bigint[], $2::bytea[], $3::vector[]) AS v (id, hash, vector)
+    FROM unnest($1::bigint[], $2::bytea[], $3::vector[], $4::smallint[]) AS v (id, hash, vector, windows)
     -- compare and set: after an edit or a deletion, or into another space than the record's, this vector is not written
     WHERE e.vector_id = v.id AND e.content_hash = v.hash AND e.space_id = {space}
       -- redundant, but with the array the planner uses the primary key, where the join alone may scan the table
@@ -46,15 +46,15 @@ SELECT array_agg(vector_id) FROM written
 # a template and a chunk's size make other texts, but of the same text the same vector
 REUSE = """
 WITH same AS MATERIALIZED (
-    SELECT wanted.hash, found.embedding FROM unnest($2::bytea[]) AS wanted (hash)
+    SELECT wanted.hash, found.embedding, found.windows FROM unnest($2::bytea[]) AS wanted (hash)
     -- one match is enough: a hundred thousand rows may have the same text, such as "ok"
-    CROSS JOIN LATERAL (SELECT embedding FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = ANY(ARRAY(
+    CROSS JOIN LATERAL (SELECT embedding, windows FROM embeddings WHERE embedded_hash = wanted.hash AND space_id = ANY(ARRAY(
         SELECT o.id FROM embedding_spaces s JOIN embedding_spaces o USING (provider, model, dimensions, metric) WHERE s.id = $3
     )) LIMIT 1) found
 ), written AS (
     UPDATE embeddings e
     SET embedding = same.embedding, embedded_hash = same.hash, embedded_at = now(), failed_hash = NULL,
-        changed_xid = pg_current_xact_id()
+        windows = same.windows, changed_xid = pg_current_xact_id()
     FROM same WHERE e.vector_id = ANY($1) AND e.content_hash = same.hash AND e.space_id = {space}
     RETURNING e.vector_id
 ), done AS (
@@ -115,11 +115,19 @@ class SearchHit:
 
 
 async def update_vectors_bulk(
-    tx: Tx, space_id: int, rows: Sequence[HashedRow], vectors: NDArray[np.float32]
+    tx: Tx,
+    space_id: int,
+    rows: Sequence[HashedRow],
+    vectors: NDArray[np.float32],
+    windows: Sequence[int | None] | None = None,
 ) -> set[int]:
-    """Write `(n, dim) float32` of n claimed rows in one statement; return the ids whose text still matched."""
+    """Write `(n, dim) float32` of n claimed rows in one statement; return the ids whose text still matched.
+
+    `windows` says for each row of how many windows of a long text its vector is made, None for a text that was embedded whole.
+    """
     ids, hashes = [row.vector_id for row in rows], [row.content_hash for row in rows]
-    return set(await tx.fetchval(in_space(WRITE, space_id), ids, hashes, vector_wire.pack(vectors)) or ())
+    counts = [None] * len(rows) if windows is None else list(windows)
+    return set(await tx.fetchval(in_space(WRITE, space_id), ids, hashes, vector_wire.pack(vectors), counts) or ())
 
 
 async def reuse(tx: Tx, space_id: int, rows: Sequence[HashedRow]) -> set[int]:

@@ -30,7 +30,8 @@ class Embedding(Model, table=True):
     """The vector of one row: `kind` says of which table (1 message, 2 topic, 3 atom, 4 chunk), `row_id` of which row.
 
     `content_hash` is the digest of the row's text now, `embedded_hash` of the text that `embedding` was made from,
-    `failed_hash` of a text that could not be embedded; `pending_id` is generated, the vector id while the row waits.
+    `failed_hash` of a text that could not be embedded; `pending_id` is generated, the vector id while the row waits. `windows`
+    are the parts of a text that was too long to be embedded whole.
 
     A row has one record for each space of its dataset, with an id of its own; which of them is searched says
     `datasets.space_id`. A vector has the width of its space. The column has none: each space adds a constraint and indexes of
@@ -63,6 +64,7 @@ class Embedding(Model, table=True):
             postgresql_where=text("embedding IS NOT NULL"),
         ),
         Index("embeddings_same_text_idx", "embedded_hash", postgresql_where=text("embedded_hash IS NOT NULL")),
+        Index("embeddings_long_idx", "dataset_id", "vector_id", postgresql_where=text("windows IS NOT NULL")),
         Index("embeddings_failed_idx", "dataset_id", "vector_id", postgresql_where=text("failed_hash = content_hash")),
     )
 
@@ -78,6 +80,7 @@ class Embedding(Model, table=True):
     failed_hash: Digest | None = optional(LargeBinary)
     changed_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
     pending_id: int | None = optional(BigInteger, Computed(PENDING_ID, persisted=True))
+    windows: int | None = optional(SmallInteger)
 
 
 class EmbedWork(Model, table=True):

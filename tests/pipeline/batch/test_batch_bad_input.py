@@ -32,6 +32,7 @@ from tests.pipeline.batch.batched import (
     assert_nothing_is_left,
     batched,
     numbered,
+    online,
     planted,
     states,
     to_the_end,
@@ -278,3 +279,18 @@ async def test_a_page_of_a_proxy_is_no_job(lane: Resources, fake: FakeProvider, 
     await to_the_end(lane, psql)
     assert await assert_every_vector_is_right(psql) == 20
     await assert_nothing_is_left(psql, fake)
+
+
+async def test_a_text_that_is_longer_than_the_model_takes_is_embedded_online(
+    lane: Resources, fake: FakeProvider, dataset: DatasetRef, psql: Any
+) -> None:
+    await psql.execute("UPDATE embedding_spaces SET text_tokens = 200")
+    long = " ".join(f"word{place}" for place in range(300))
+    await planted(psql, dataset.id, [*numbered(20), long, *numbered(20, "other")])
+    assert (await BatchManager(lane).flush_queue()).rows == 40
+    assert long not in fake.batches.texts_paid()
+    await embed_dataset(lane, dataset.id)
+    await to_the_end(lane, psql)
+    assert await states(psql) == {"READY": 41}
+    assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE windows > 1") == 1
+    assert set(online(fake)) == {text for text in online(fake) if text in long}

@@ -13,10 +13,14 @@ from typing import TypeGuard
 
 @dataclass
 class Usage:
-    """Tokens of one call as its provider counted them: `tokens` went in, `output_tokens` came out. None: it did not say."""
+    """Tokens of some requests as their provider counted them: `tokens` went in, `output_tokens` came out. None: it did not say.
+
+    `answers` is how many requests were answered.
+    """
 
     tokens: int | None = None
     output_tokens: int = 0
+    answers: int = 0
 
 
 _measured: ContextVar[Usage | None] = ContextVar("measured", default=None)
@@ -41,6 +45,7 @@ def tell(tokens: object, output_tokens: object = None) -> None:
     usage = _measured.get()
     if usage is None:
         return
+    usage.answers += 1
     if _is_count(tokens):
         usage.tokens = (usage.tokens or 0) + tokens
     if _is_count(output_tokens):

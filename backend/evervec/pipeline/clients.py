@@ -8,7 +8,7 @@ from uuid import UUID
 
 from evervec.domain.batch import BatchClient
 from evervec.domain.protocols import Embedder, Extractor
-from evervec.domain.vendors import EXTRACTOR_TYPES, LOCAL
+from evervec.domain.vendors import LOCAL
 from evervec.embedders.catalog import open_batch_client, open_embedder
 from evervec.errors import Refused
 from evervec.extractors.catalog import open_extractor
@@ -81,13 +81,12 @@ class ProviderClients:
         )
 
     def _open_extractor(self, provider: Provider) -> Extractor:
-        chats = provider.extracts and provider.chat_model is not None and provider.type in EXTRACTOR_TYPES
         return open_extractor(
-            provider.type if chats else LOCAL.type,
+            provider.type if provider.chats else LOCAL.type,
             base_url=provider.base_url,
             model=provider.chat_model,
             api_key=self._api_key(provider),
-            name=provider.name if chats else LOCAL.type,
+            name=provider.name if provider.chats else LOCAL.type,
             embedder=self.local,
         )
 

@@ -11,6 +11,7 @@ from evervec.domain.documents.chunking import CHUNK_TOKENS, TEMPLATE, Recipe
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.endpoint import endpoint_digest
 from evervec.domain.protocols import ModelProbe
+from evervec.domain.vendors import EXTRACTOR_TYPES
 from evervec.errors import UnknownProviderError
 from evervec.store import breakers
 from evervec.store.breakers import Breaker
@@ -67,6 +68,11 @@ class Provider:
     refused_options: Sequence[str]
     request_texts: int | None
     breaker: Breaker
+
+    @property
+    def chats(self) -> bool:
+        """Return whether its chat model scores and extracts; else local rules do."""
+        return self.extracts and self.chat_model is not None and self.type in EXTRACTOR_TYPES
 
 
 @dataclass(frozen=True)

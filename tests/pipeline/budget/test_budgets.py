@@ -7,6 +7,7 @@ import pytest
 
 from evervec.domain.limits import LIMITS, Limits, limit_reached
 from evervec.errors import Refused
+from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.budget import questions, setting
 from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.budget.setting import BudgetOwner
@@ -22,6 +23,7 @@ from evervec.store.schema.embeddables import MESSAGE
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import tokens
+from tests.pipeline.batch.batched import batched
 from tests.pipeline.embedding.test_embed import coverage, save
 
 FAKE = BudgetOwner(provider="fake")
@@ -223,3 +225,37 @@ def test_every_limit_can_be_said() -> None:
     at = datetime(2026, 12, 1, tzinfo=UTC)
     for name in LIMITS:
         assert "2026-12-01 00:00" in limit_reached(name, 10, 4, at)
+
+
+async def test_a_batch_job_is_as_large_as_a_ceiling_allows(bare: Resources, fake: FakeProvider, psql: Any) -> None:
+    async with batched(bare, fake, "gemini") as lane:
+        provider = await lane.provider()
+        async with lane.database.transaction() as tx:
+            dataset = await datasets.ensure(tx, "river", "log")
+        await save(lane, dataset, texts(50))
+        await setting.set_(lane, BudgetOwner(provider=provider.name), Limits(tokens_per_day=400))
+        sent = await BatchManager(lane).flush_queue(min_batch_size=1)
+        assert 5 < sent.texts < 50
+        assert sent.reason is not None
+        assert provider.name in sent.reason
+        assert 0 < (await budget(lane)).day_tokens <= 400
+        assert await psql.fetchval("SELECT count(*) FROM batch_jobs WHERE budget_tokens IS NOT NULL") == 0
+        jobs = len(fake.batches.jobs)
+        assert (await BatchManager(lane).flush_queue(min_batch_size=1)).jobs == []
+        assert len(fake.batches.jobs) == jobs
+
+
+async def test_a_batch_job_that_is_not_sent_gives_back_what_it_took(
+    bare: Resources, fake: FakeProvider, psql: Any
+) -> None:
+    async with batched(bare, fake, "gemini") as lane:
+        provider = await lane.provider()
+        async with lane.database.transaction() as tx:
+            dataset = await datasets.ensure(tx, "river", "log")
+        await save(lane, dataset, texts(20))
+        await setting.set_(lane, BudgetOwner(provider=provider.name), Limits(tokens_per_day=10_000))
+        before = (await budget(lane)).day_tokens
+        fake.fail_next(1, Fault.QUOTA_429, endpoint=":asyncBatchEmbedContent")
+        assert (await BatchManager(lane).flush_queue(min_batch_size=1)).rows == 0
+        assert (await budget(lane)).day_tokens == before
+        assert await psql.fetchval("SELECT count(*) FROM embed_work WHERE lease_owner IS NOT NULL") == 0

@@ -10,6 +10,10 @@ import orjson
 import pytest
 
 from evervec.domain.extraction.message import IncomingMessage
+from evervec.domain.limits import Limits
+from evervec.domain.spending import Reason
+from evervec.pipeline.budget import setting
+from evervec.pipeline.budget.setting import BudgetOwner
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.extraction.extract import extract_knowledge
@@ -17,6 +21,7 @@ from evervec.pipeline.extraction.score import score_messages
 from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.store import messages
+from evervec.store.budget import ledger
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
@@ -178,6 +183,37 @@ async def test_without_extract_the_chat_model_is_left_to_media_and_rules_extract
         assert added.extracts is extracts
         assert (await extract(bare, await save(bare, dataset, {number: text})))["atoms"] == 1
         assert (fake.calls(CHATS["openai"]) > 0) is extracts
+
+
+@pytest.mark.parametrize("type_", CHATS)
+async def test_what_a_chat_model_reads_and_writes_is_in_the_ledger(
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, type_: str
+) -> None:
+    await providers.add(bare, chatting(type_, fake))
+    assert (await extract(bare, await save(bare, dataset, {"1": PROBLEM, "2": DECISION})))["atoms"] == 2
+    async with bare.database.read() as tx:
+        found = {(line.reason, line.model): line for line in await ledger.lines(tx, ["reason", "model"])}
+    line = found[Reason.EXTRACTION, "chat"]
+    assert (line.texts, line.requests) == (4, fake.calls(CHATS[type_]))  # each was scored, then read again
+    assert line.told_tokens > line.tokens > 0  # the question around the messages counts too
+    assert line.output_tokens > 0
+    assert line.unpriced_tokens == (0 if type_ == "ollama" else line.told_tokens)
+
+
+async def test_messages_that_a_ceiling_keeps_from_the_chat_model_wait(
+    bare: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
+) -> None:
+    await providers.add(bare, chatting("ollama", fake))
+    ids = await save(bare, dataset, {"1": PROBLEM, "2": DECISION})
+    await setting.set_(bare, BudgetOwner(provider="fake"), Limits(tokens_per_day=5))
+    assert await score_messages(bare, ids) == {"scored": 0}
+    assert fake.calls(CHATS["ollama"]) == 0
+    rows = await psql.fetch("SELECT attempts, last_code, last_error, not_before > now() AS waits FROM extract_work")
+    assert [(row["attempts"], row["last_code"], row["waits"]) for row in rows] == [(0, "budget", True)] * 2
+    assert "tokens_per_day" in rows[0]["last_error"]
+    await setting.set_(bare, BudgetOwner(provider="fake"), Limits(tokens_per_day=1_000_000))
+    await psql.execute("UPDATE extract_work SET not_before = now()")
+    assert await score_messages(bare, ids) == {"scored": 2}
 
 
 async def test_one_message_that_the_model_can_not_read_does_not_hold_up_its_neighbours(

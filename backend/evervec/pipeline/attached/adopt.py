@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from evervec.domain import packing
 from evervec.domain.attachment import AttachedTable, Key
+from evervec.domain.spending import Reason
 from evervec.domain.text import is_blank
 from evervec.domain.vectors import check_vectors
 from evervec.errors import Refused
@@ -23,6 +25,8 @@ from evervec.pipeline.attached import detach
 from evervec.pipeline.attached.attach import AttachOptions, attach
 from evervec.pipeline.attached.progress import Progress
 from evervec.pipeline.attached.reading import read_rows
+from evervec.pipeline.budget.allowance import Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.captures import opening
 from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.resources import Resources
@@ -228,10 +232,14 @@ async def _embedded(resources: Resources, chunker: Chunker, texts: Sequence[str]
     embedder = resources.clients.embedder(provider)
     sizes = await asyncio.to_thread(chunker.count_tokens, texts)
     made = np.zeros((len(texts), provider.space.dimensions), np.float32)
+    meter = Meter(resources.database, provider, Reason.PROBE)
     for request in packing.pack(sizes, embedder.limits):
-        answer = await embedder.embed([texts[place] for place in request])
+        chosen = [texts[place] for place in request]
+        load = Load(len(request), sum(sizes[place] for place in request))
+        answer = await meter.send(partial(embedder.embed, chosen), {None: load}, whatever=True)
         check_vectors(answer, count=len(request), dimensions=provider.space.dimensions, provider=provider.name)
         made[request] = answer
+    await meter.flush()
     return made
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from evervec.domain.batch import DISCOUNT, BatchClient, JobStatus, JobType, new_intent
 from evervec.domain.spending import cost
 from evervec.errors import LeaseLostError
+from evervec.pipeline.batch import job_spend
 from evervec.pipeline.batch.payload import UNBOUNDED, Bounds, Payload, Progress
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lease_name
 from evervec.pipeline.budget import prices
@@ -15,6 +16,7 @@ from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.store.batch import batch_jobs
 from evervec.store.batch.batch_jobs import BatchJobRecord
+from evervec.store.budget import budgets
 from evervec.store.providers import Provider
 
 
@@ -79,7 +81,10 @@ class Flush:
             waiting, reason = await self._enough()
             if not waiting:
                 break
-            bounds = await self._room()
+            waiting, allowed, reason = await self._allowed(waiting)
+            if not waiting:
+                break
+            bounds = await self._room(allowed)
             if bounds is None:
                 reason = self._no_room()
                 break
@@ -157,7 +162,21 @@ class Flush:
         async with self._database.read() as tx:
             return await self._payload.waiting(tx, self._scope, tries=self._tries)
 
-    async def _room(self) -> Bounds | None:
+    async def _allowed(self, waiting: Sequence[UUID]) -> tuple[list[UUID], int, str | None]:
+        """Return the datasets that the ceilings allow, and the tokens that a job of theirs may have; or none, and why."""
+        if not self._provider.limited or self._payload.job_type is not JobType.EMBEDDING:
+            return list(waiting), UNBOUNDED, None
+        async with self._database.read() as tx:
+            found = await budgets.beside(tx, self._provider.id, waiting)
+        rate = job_spend.usd_per_token(prices.of_embedding(self._provider))
+        used_up = {dataset_id: budget for dataset_id, budget in found if budget.room(rate) < 1}
+        left = [] if None in used_up else [dataset_id for dataset_id in waiting if dataset_id not in used_up]
+        if not left:
+            return [], 0, f"the ceiling of {next(iter(used_up.values())).owner} is reached: see `evervec budget list`"
+        rooms = [budget.room(rate) for dataset_id, budget in found if dataset_id not in used_up]
+        return left, int(min(*rooms, UNBOUNDED)) if rooms else UNBOUNDED, None
+
+    async def _room(self, allowed: int = UNBOUNDED) -> Bounds | None:
         """Return what the next job may hold beside those that the provider has; None for nothing."""
         limits = self._client.limits
         async with self._database.read() as tx:
@@ -171,7 +190,7 @@ class Flush:
             return None
         rows = limits.rows if self._sizes.most is None else min(self._sizes.most, limits.rows)
         most = limits.tokens if metered and limits.tokens is not None else UNBOUNDED
-        return Bounds(rows, min(left, most), limits.bytes)
+        return Bounds(rows, min(left, most, allowed), limits.bytes)
 
     def _no_room(self) -> str:
         return f"{self._provider.name} has no room for another job until some are done"

@@ -10,7 +10,7 @@ from evervec import log
 from evervec.domain.batch import JobStatus, JobType
 from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import LeaseLostError, NoBatchError, ProviderError, Refused
-from evervec.pipeline.batch import cleanup
+from evervec.pipeline.batch import cleanup, job_spend
 from evervec.pipeline.batch.collect import Collection
 from evervec.pipeline.batch.embedding_jobs import EmbeddingPayload
 from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
@@ -172,6 +172,7 @@ class Poll:
     async def _fail_without_provider(self, lease: HeldLease, job: BatchJobRecord, reason: str) -> BatchJobRecord:
         """Fail a job whose provider was removed or replaced: its results can not be fetched any more."""
         async with lease.database.transaction() as tx:
+            await job_spend.give_back(tx, job)
             await self._payload(job).return_items(tx, job.id, ReturnReason("config", reason, online=True))
             await batch_jobs.finish(tx, job.id, JobStatus.FAILED, said=None, error=reason)
         return await self._job(job.id)

@@ -105,7 +105,9 @@ class Submission:
             return await self.send(job, path)
 
     async def send(self, job: BatchJobRecord, path: Path) -> BatchJobRecord:
-        """Upload an input file and request its job."""
+        """Upload an input file and request its job, if the budgets allow it."""
+        if self._provider.limited and job.budget_tokens is None:
+            job = await self._reserved(job)
         try:
             file = await self._client.upload(job.id, path)
         except ProviderError as error:
@@ -121,6 +123,16 @@ class Submission:
             logger.warning("leases lost", job=str(job.id))
             return await self.resume(await self._job(job.id))
         return await self._create(job, file)
+
+    async def _reserved(self, job: BatchJobRecord) -> BatchJobRecord:
+        """Take what the job needs from the budgets. Raises `NoRoomError` where a ceiling forbids it."""
+        async with self._database.transaction() as tx:
+            grant = await job_spend.reserve(tx, job, self._provider)
+        if not grant.granted:
+            reason = f"it does not fit under the ceiling {grant.ceiling}: see `evervec budget list`"
+            await self._end(job, JobStatus.CANCELLED, f"{reason}; nothing was sent")
+            raise NoRoomError(reason)
+        return await self._job(job.id)
 
     async def _create(self, job: BatchJobRecord, file: str) -> BatchJobRecord:
         # a request is the one thing that no transaction can undo
@@ -228,6 +240,7 @@ class Submission:
             cause = None if refused is None else ReturnReason(refused.code, reason)
             if online:
                 cause = ReturnReason("expired", reason, online=True)
+            await job_spend.give_back(tx, job)
             await self._payload.return_items(tx, job.id, cause)
             await batch_jobs.finish(tx, job.id, status, said=None, error=reason)
         logger.warning("job ended without submission", job=str(job.id), status=str(status), reason=reason)

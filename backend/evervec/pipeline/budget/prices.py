@@ -17,6 +17,15 @@ _SAMPLE_TOKENS = 1000
 
 
 @dataclass(frozen=True)
+class Rate:
+    """A model of a provider, and dollars per million tokens, of those that go in and those that come out; None: nobody knows."""
+
+    model: str
+    usd: float | None
+    output_usd: float | None = 0.0
+
+
+@dataclass(frozen=True)
 class ListedPrice:
     """Dollars per million tokens, of those that go in and those that come out."""
 
@@ -29,6 +38,15 @@ def of_embedding(provider: Provider) -> float | None:
     if provider.usd_per_million_tokens is not None:
         return provider.usd_per_million_tokens
     return 0.0 if provider.type in FREE_TYPES else provider.listed_usd
+
+
+async def of_chat(provider: Provider) -> Rate:
+    """Return the rate of a provider's chat model, as the list says."""
+    model = provider.chat_model or ""
+    if BY_TYPE[provider.type].price_list is None:  # a model of one's own
+        return Rate(model, 0.0)
+    found = await asyncio.to_thread(listed, provider.type, model, provider.base_url)
+    return Rate(model, None, None) if found is None else Rate(model, found.tokens, found.output_tokens)
 
 
 async def refresh(database: Database) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final, Self
 from uuid import UUID
@@ -156,9 +157,10 @@ async def _extract_group(alone: HeldLease, lease: MessageLease, claimed: Sequenc
             async with alone.database.read() as tx:
                 known = await knowledge.known(tx, dataset_id, ids)
             # a message that is noise now is here because atoms of an earlier revision have to go
-            relevant = [c.message for c in part if c.signal != "noise"]
+            relevant = [c for c in part if c.signal != "noise"]
             await alone.confirm()  # a process that stood still pays for nothing that another one does by now
-            found = await lease.extractor.extract(relevant, known) if relevant else Extraction()
+            asked = partial(lease.extractor.extract, [c.message for c in relevant], known)
+            found = await lease.ask(asked, relevant) if relevant else Extraction()
             async with alone.database.transaction() as tx:
                 saved.append(await _save(tx, lease, dataset_id, part, found))
     return saved

@@ -1,13 +1,20 @@
 """Messages are scored: signal, weak signal or noise, with the factors that the score is made of."""
 
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence, Set
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from evervec import log
 from evervec.domain import ladder
 from evervec.domain.protocols import Extractor
+from evervec.domain.spending import Reason
+from evervec.domain.text import estimate_tokens
 from evervec.errors import BadInputError, BadResponseError, ProviderError, TooLargeError
+from evervec.pipeline.budget import prices
+from evervec.pipeline.budget.allowance import BudgetClosed, Load
+from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
 from evervec.queue.names import EXTRACT_KNOWLEDGE, Lane
@@ -16,11 +23,14 @@ from evervec.store.messages import ClaimedMessage
 from evervec.store.providers import Provider
 
 logger = log.get("score")
+Answer = TypeVar("Answer")
 
 SCORE_TOGETHER = 100
 EXTRACT_TOGETHER = 100
 FAILURES = 2
 """Failures that the pause of an unreachable chat model is computed from: it is asked again every two seconds."""
+BUDGET_SECONDS = 60.0
+"""Messages that a budget keeps from a chat model are tried again after this."""
 ATTEMPTS = 8
 """Wrong answers for one message alone until it counts as failed and waits for a person."""
 
@@ -32,6 +42,7 @@ class MessageLease:
         self.provider = provider
         self.extractor: Extractor = resources.clients.extractor(provider)
         self._database = resources.database
+        self._meter: Meter | None = None
         self._lease = Lease(resources.database, messages, resources.settings.lease_seconds)
         self.owner = self._lease.owner
 
@@ -40,15 +51,39 @@ class MessageLease:
         async with self._database.transaction() as tx:
             return await messages.claim(tx, stage, ids=ids, limit=limit, owner=self.owner, lease=self._lease.seconds)
 
+    async def ask(self, call: Callable[[], Coroutine[Any, Any, Answer]], messages: Sequence[ClaimedMessage]) -> Answer:
+        """Ask the extractor about messages. What a chat model takes is under the budgets, and counted; local rules are not.
+
+        Raises `BudgetClosed`, and what `call` raises.
+        """
+        if not self.provider.chats:
+            return await call()
+        if self._meter is None:
+            rate = await prices.of_chat(self.provider)
+            self._meter = Meter(self._database, self.provider, Reason.EXTRACTION, rate=rate)
+        loads: dict[UUID | None, Load] = {}
+        for one in messages:
+            load = loads.setdefault(one.dataset_id, Load())
+            load.texts, load.tokens = load.texts + 1, load.tokens + estimate_tokens(one.message.text)
+        try:
+            return await self._meter.send(call, loads)
+        finally:
+            await self._meter.flush()
+
     @asynccontextmanager
     async def working(self, claimed: Sequence[ClaimedMessage]) -> AsyncIterator[None]:
-        """Renew the lease while the body runs and release what it has not finished; record a `ProviderError` that it raises."""
+        """Renew the lease while the body runs and release what it has not finished; record why it could not be.
+
+        That is a `ProviderError`, or a budget that is used up.
+        """
         ids = [c.message.message_id for c in claimed]
         async with self._lease.renewed(ids):
             try:
                 yield
             except ProviderError as error:
                 await self._record_failure(ids, error)
+            except BudgetClosed as closed:
+                await self._wait_for_budget(ids, closed)
 
     async def _record_failure(self, ids: Sequence[int], error: ProviderError) -> None:
         """Count a wrong answer against the messages, up to a limit for one alone; after any other error they only wait."""
@@ -64,6 +99,12 @@ class MessageLease:
             "extraction postponed", provider=self.provider.name, code=error.code, messages=len(ids), error=str(error)
         )
 
+    async def _wait_for_budget(self, ids: Sequence[int], closed: BudgetClosed) -> None:
+        why = f"{self.provider.name}: a budget is used up ({closed.grant.ceiling or 'its pace'}): see `evervec budget list`"
+        async with self._database.transaction() as tx:
+            await messages.delay(tx, self.owner, ids, seconds=BUDGET_SECONDS, code="budget", error=why)
+        logger.info("extraction postponed", provider=self.provider.name, code="budget", messages=len(ids), error=why)
+
 
 async def score_messages(
     resources: Resources, ids: Sequence[int] | UUID, *, lane: Lane = Lane.INTERACTIVE
@@ -75,7 +116,7 @@ async def score_messages(
         before = scored
         for group in isolate_retries(claimed):
             async with lease.working(group):
-                scores = await lease.extractor.score([c.message for c in group])
+                scores = await lease.ask(partial(lease.extractor.score, [c.message for c in group]), group)
                 async with resources.database.transaction() as tx:
                     wanted = await messages.mark_scored(tx, lease.owner, group, scores.scores)
                 scored += len(group)

@@ -46,6 +46,7 @@ class BatchJobRecord:
     deadline: datetime | None
     finished_at: datetime | None
     cleaned_at: datetime | None
+    budget_tokens: int | None
     late: bool
 
     @property
@@ -198,6 +199,11 @@ async def record_size(tx: Tx, job_id: UUID, weight: InputFileSize) -> None:
         weight.reserved_tokens,
         weight.bytes,
     )
+
+
+async def record_budget(tx: Tx, job_id: UUID, tokens: int | None) -> None:
+    """Save how many tokens of the budgets are taken for a job that is not submitted yet; None for none."""
+    await tx.execute("UPDATE batch_jobs SET budget_tokens = $2, updated_at = now() WHERE id = $1", job_id, tokens)
 
 
 SELECT_ITEMS = "SELECT i.vector_id, i.key, i.content_hash, e.dataset_id FROM batch_items i "

@@ -1,12 +1,13 @@
 """Budgets: what may be sent to a provider or for a dataset, what was, and the pace that all workers share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 from uuid import UUID
 
-from evervec.domain.limits import LIMITS, RECOVERED_PER_SECOND, SLOWED, SLOWEST_SHARE, Limits, limit_reached
+from evervec.domain.limits import CEILINGS, LIMITS, RECOVERED_PER_SECOND, SLOWED, SLOWEST_SHARE, Limits, limit_reached
 from evervec.store.database.session import ReadTx, Tx
 
 TODAY = "(now() AT TIME ZONE 'UTC')::date"
@@ -42,6 +43,17 @@ class Budget:
         """Return what was used of a ceiling; of a pace nothing is counted."""
         what, _, period = limit.partition("_per_")
         return float(getattr(self, f"{period}_{what}", 0))
+
+    def room(self, usd_per_token: float) -> float:
+        """Return how many tokens still fit under its ceilings; infinity where there is none."""
+        room = inf
+        for ceiling in CEILINGS:
+            limit: float | None = getattr(self.limits, ceiling)
+            if limit is not None:
+                left = max(0.0, limit - self.used(ceiling))
+                in_dollars = ceiling.startswith("usd")
+                room = min(room, left if not in_dollars else left / usd_per_token if usd_per_token else inf)
+        return room
 
     def reason(self) -> str | None:
         """Return the sentence about the limit that is reached; None if none is."""
@@ -82,6 +94,14 @@ async def of(tx: ReadTx, *, provider_id: UUID | None = None, dataset_id: UUID | 
     """Return the budget of a provider or of a dataset."""
     row = await tx.fetchrow(f"{SELECT} WHERE b.provider_id = $1 OR b.dataset_id = $2", provider_id, dataset_id)
     return None if row is None else _budget(row)
+
+
+async def beside(tx: ReadTx, provider_id: UUID, dataset_ids: Sequence[UUID]) -> list[tuple[UUID | None, Budget]]:
+    """Return the budgets of a provider (None) and of datasets that it embeds for."""
+    which = "WHERE b.provider_id = $1 OR b.dataset_id = ANY($2) ORDER BY b.id"
+    ids = await tx.fetch(f"SELECT dataset_id FROM budgets b {which}", provider_id, list(dataset_ids))
+    found = await tx.fetch(f"{SELECT} {which}", provider_id, list(dataset_ids))
+    return [(one["dataset_id"], _budget(row)) for one, row in zip(ids, found, strict=True)]
 
 
 async def closed(tx: ReadTx, provider_id: UUID, dataset_id: UUID | None) -> Budget | None:
@@ -132,6 +152,7 @@ WITH loads AS (
     SELECT b.* FROM budgets b WHERE b.provider_id = $1 OR b.dataset_id = ANY($2) ORDER BY b.id FOR UPDATE
 ), wanted AS (
     SELECT l.*, (SELECT coalesce(sum(tokens), 0) FROM loads WHERE l.provider_id IS NOT NULL OR loads.dataset_id = l.dataset_id) AS want,
+           $7::int AS paced,
            extract(epoch FROM now() - l.filled_at)::float8 AS elapsed,
            CASE WHEN l.day = {TODAY} THEN l.day_tokens ELSE 0 END AS today_tokens,
            CASE WHEN l.day = {TODAY} THEN l.day_usd ELSE 0 END AS today_usd,
@@ -146,8 +167,8 @@ WITH loads AS (
     FROM paced p
 ), judged AS (
     SELECT f.*,
-           least(greatest(1, f.request_rate), coalesce(f.requests + f.request_rate * f.elapsed, greatest(1, f.request_rate))) - 1 AS requests_left,
-           least(f.token_rate, coalesce(f.tokens + f.token_rate * f.elapsed, f.token_rate)) - f.want AS tokens_left,
+           least(greatest(1, f.request_rate), coalesce(f.requests + f.request_rate * f.elapsed, greatest(1, f.request_rate))) - f.paced AS requests_left,
+           least(f.token_rate, coalesce(f.tokens + f.token_rate * f.elapsed, f.token_rate)) - f.want * f.paced AS tokens_left,
            CASE WHEN f.today_tokens + f.want > f.tokens_per_day THEN 'tokens_per_day'
                 WHEN f.months_tokens + f.want > f.tokens_per_month THEN 'tokens_per_month'
                 WHEN f.today_usd + f.want_usd > f.usd_per_day THEN 'usd_per_day'
@@ -156,15 +177,15 @@ WITH loads AS (
 ), timed AS (
     SELECT j.*, greatest(0, coalesce(-j.requests_left / j.request_rate, 0),
                          -- a request larger than a second's tokens waits for a full bucket, not for more than it can hold
-                         coalesce(-(j.tokens_left + greatest(0, j.want - j.token_rate)) / j.token_rate, 0)) AS wait
+                         coalesce(-(j.tokens_left + greatest(0, j.want - j.token_rate)) / j.token_rate, 0)) * j.paced AS wait
     FROM judged j
 ), decided AS (
     SELECT $5 OR (bool_and(ceiling IS NULL) AND coalesce(max(wait), 0) <= $6) AS granted FROM timed
 ), taken AS (
     UPDATE budgets b SET
         share = t.share_now, filled_at = now(),
-        requests = CASE WHEN d.granted THEN t.requests_left ELSE t.requests_left + 1 END,
-        tokens = CASE WHEN d.granted THEN t.tokens_left ELSE t.tokens_left + t.want END,
+        requests = CASE WHEN d.granted THEN t.requests_left ELSE t.requests_left + t.paced END,
+        tokens = CASE WHEN d.granted THEN t.tokens_left ELSE t.tokens_left + t.want * t.paced END,
         day = {TODAY}, month = {THIS_MONTH},
         day_tokens = t.today_tokens + CASE WHEN d.granted THEN t.want ELSE 0 END,
         day_usd = t.today_usd + CASE WHEN d.granted THEN t.want_usd ELSE 0 END,
@@ -207,15 +228,16 @@ async def take(
     tokens: Mapping[UUID | None, int],
     *,
     usd_per_token: float,
-    longest_wait: float,
+    longest_wait: float = inf,
     whatever: bool = False,
+    paced: bool = True,
 ) -> Grant:
     """Take the tokens of one request, by dataset, out of every budget that they belong to, or out of none.
 
-    With `whatever` it is taken in any case, and counted.
+    With `whatever` it is taken in any case, and counted. What is not `paced`, as a batch job, is under the ceilings alone.
     """
     found = await tx.fetch(
-        TAKE_TOKENS, provider_id, list(tokens), list(tokens.values()), usd_per_token, whatever, longest_wait
+        TAKE_TOKENS, provider_id, list(tokens), list(tokens.values()), usd_per_token, whatever, longest_wait, int(paced)
     )
     if not found:
         return Grant(True)
@@ -232,7 +254,7 @@ UPDATE budgets b SET
     day_usd = greatest(0, b.day_usd + c.tokens * $4 * (b.day = {TODAY})::int),
     month_tokens = greatest(0, b.month_tokens + c.tokens * (b.month = {THIS_MONTH})::int),
     month_usd = greatest(0, b.month_usd + c.tokens * $4 * (b.month = {THIS_MONTH})::int),
-    tokens = b.tokens - c.tokens,
+    tokens = b.tokens - c.tokens * $5::int,
     -- what is given back may be what the next request needs
     closed_by = CASE WHEN c.tokens >= 0 THEN b.closed_by END,
     closed_until = CASE WHEN c.tokens >= 0 THEN b.closed_until END
@@ -243,10 +265,12 @@ FROM (
 """
 
 
-async def correct(tx: Tx, provider_id: UUID, tokens: Mapping[UUID | None, int], *, usd_per_token: float) -> None:
+async def correct(
+    tx: Tx, provider_id: UUID | None, tokens: Mapping[UUID | None, int], *, usd_per_token: float, paced: bool = True
+) -> None:
     """Add to what was taken the difference to what it was: by dataset, more tokens or (below 0) less."""
     if any(tokens.values()):
-        await tx.execute(CORRECT_TOKENS, provider_id, list(tokens), list(tokens.values()), usd_per_token)
+        await tx.execute(CORRECT_TOKENS, provider_id, list(tokens), list(tokens.values()), usd_per_token, int(paced))
 
 
 async def slow_down(tx: Tx, provider_id: UUID, *, seconds: float) -> None:

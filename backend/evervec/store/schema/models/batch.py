@@ -30,7 +30,8 @@ class BatchJob(Model, table=True):
 
     `external_id` is the provider's name for it, `said` the provider's last word on its state. `rows` are in it, `texts`
     were sent for them; rows got a vector (`ready`), failed, were `dropped` (edited or gone meanwhile) or `returned` to
-    the queue; `strays` are lines of the answer that nobody asked for.
+    the queue; `strays` are lines of the answer that nobody asked for. `budget_tokens` are taken from the budgets
+    for a job that is not submitted yet.
     """
 
     __tablename__ = "batch_jobs"
@@ -81,6 +82,7 @@ class BatchJob(Model, table=True):
     deadline: datetime | None = optional_time()
     finished_at: datetime | None = optional_time()
     cleaned_at: datetime | None = optional_time()
+    budget_tokens: int | None = optional(BigInteger)
 
 
 class BatchItem(Model, table=True):

@@ -77,6 +77,8 @@ CREATE TABLE dataset_spaces (
     started_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     taken_in_at timestamp with time zone,
     indexed_at timestamp with time zone,
+    batch_hours double precision,
+    marked_at timestamp with time zone,
     CONSTRAINT dataset_spaces_pkey PRIMARY KEY (dataset_id, space_id),
     CONSTRAINT dataset_spaces_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES datasets (id) ON DELETE CASCADE,
     CONSTRAINT dataset_spaces_space_id_fkey FOREIGN KEY (space_id) REFERENCES embedding_spaces (id),

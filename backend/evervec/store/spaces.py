@@ -16,7 +16,8 @@ class OtherSpace:
     """A space that a dataset has beside the one that is searched.
 
     `state` is `next`, being filled to be activated, or `previous`, kept for a rollback. `taken_in` says that every row has
-    a record in it, `indexed` that its vectors can be searched by HNSW. An `automatic` one is activated by itself.
+    a record in it, `indexed` that its vectors can be searched by HNSW. An `automatic` one is activated by itself. With
+    `batch_hours` the rows that are there wait so long for batch jobs; they are `marked` once all of them are known.
     """
 
     dataset_id: UUID
@@ -27,11 +28,13 @@ class OtherSpace:
     created_at: datetime
     taken_in: bool
     indexed: bool
+    batch_hours: float | None
+    marked: bool
 
 
 SELECT_OTHERS = """
 SELECT o.dataset_id, o.space_id, o.provider_id, o.state, o.automatic, o.created_at, o.taken_in_at IS NOT NULL AS taken_in,
-       o.indexed_at IS NOT NULL AS indexed
+       o.indexed_at IS NOT NULL AS indexed, o.batch_hours, o.marked_at IS NOT NULL AS marked
 FROM dataset_spaces o JOIN datasets d ON d.id = o.dataset_id JOIN projects p ON p.id = d.project_id
 WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL AND o.state <> 'dropped'
 """
@@ -143,9 +146,12 @@ async def use_provider(tx: Tx, dataset_ids: Sequence[UUID], provider_id: UUID | 
 
 # a record for every row that has one in the space that is searched; chunks are made anew
 BEGIN_BUILD = """
-INSERT INTO dataset_spaces AS o (dataset_id, space_id, provider_id, state, automatic) VALUES ($1, $2, $3, 'next', $4)
+INSERT INTO dataset_spaces AS o (dataset_id, space_id, provider_id, state, automatic, batch_hours)
+VALUES ($1, $2, $3, 'next', $4, $5)
 -- one that was kept for a rollback is whole, or nearly
-ON CONFLICT (dataset_id, space_id) DO UPDATE SET state = 'next', automatic = EXCLUDED.automatic WHERE o.state <> 'dropped'
+ON CONFLICT (dataset_id, space_id) DO UPDATE SET
+    state = 'next', automatic = EXCLUDED.automatic, provider_id = EXCLUDED.provider_id, batch_hours = EXCLUDED.batch_hours
+WHERE o.state <> 'dropped'
 """
 DOCUMENTS_DUE = """
 INSERT INTO chunk_work (space_id, document_id)
@@ -153,10 +159,18 @@ SELECT $2, id FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR co
 """
 
 
-async def start(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None, *, automatic: bool = False) -> None:
-    """Begin to write a dataset's changes to another space, too. Needs `lock`."""
+async def start(
+    tx: Tx,
+    dataset_id: UUID,
+    space_id: int,
+    provider_id: UUID | None,
+    *,
+    automatic: bool = False,
+    batch_hours: float | None = None,
+) -> None:
+    """Begin to write a dataset's changes to another space, too; with `batch_hours` batch jobs fill it. Needs `lock`."""
     await tx.execute("SELECT evervec_add_space($1)", space_id)
-    await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic)
+    await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic, batch_hours)
 
 
 # one that reads a snapshot from before (REPEATABLE READ) may not have written anything yet: then only its session tells

@@ -153,7 +153,8 @@ class DatasetSpace(Model, table=True):
     `next` is being filled, to be activated; `previous` was searched before, and is kept for a rollback; one that is `dropped`
     is written to no more, and is gone as soon as its vectors are removed. `automatic` is
     activated by itself once every row has its vector. `started_xid` is the transaction that began it: rows of older ones
-    are taken in once those have ended.
+    are taken in once those have ended. With `batch_hours` the rows that are there wait so long for batch jobs, from
+    `marked_at` on.
     """
 
     __tablename__ = "dataset_spaces"
@@ -177,3 +178,5 @@ class DatasetSpace(Model, table=True):
     started_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
     taken_in_at: datetime | None = optional_time()
     indexed_at: datetime | None = optional_time()
+    batch_hours: float | None = optional(pg.DOUBLE_PRECISION)
+    marked_at: datetime | None = optional_time()

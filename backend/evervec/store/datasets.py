@@ -127,7 +127,7 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
 
 
 DROP_SPACES = """
-UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() WHERE dataset_id = $1 AND state <> 'dropped'
+UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL WHERE dataset_id = $1 AND state <> 'dropped'
 """
 
 

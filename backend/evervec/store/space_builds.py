@@ -16,7 +16,7 @@ WAIT_FOR_OTHERS = """
 SELECT EXISTS (
     SELECT FROM dataset_spaces o JOIN datasets d ON d.id = o.dataset_id
     WHERE o.state <> 'dropped' AND d.deleted_at IS NULL
-      AND (o.taken_in_at IS NULL OR (o.indexed_at IS NULL AND pg_snapshot_xmin(pg_current_snapshot()) <= o.started_xid))
+      AND (o.taken_in_at IS NULL OR (o.indexed_at IS NULL AND pg_snapshot_xmin(pg_current_snapshot()) < o.seen_xid))
 ) OR EXISTS (
     SELECT FROM embed_work w JOIN embeddings e USING (vector_id) JOIN dataset_spaces o USING (dataset_id, space_id)
     WHERE w.lease_until > now() AND NOT w.deferred

@@ -107,8 +107,7 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     # a writer that has seen the former space ends before, and the next one sees this
     await tx.execute("LOCK TABLE embeddings IN SHARE ROW EXCLUSIVE MODE")
     await tx.execute(
-        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
-        "WHERE dataset_id = ANY($1) AND space_id <> $2",
+        "UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL WHERE dataset_id = ANY($1) AND space_id <> $2",
         ids,
         space_id,
     )
@@ -116,7 +115,8 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     await tx.execute("UPDATE datasets SET space_id = $2, provider_id = NULL WHERE id = ANY($1)", ids, space_id)
     await tx.execute("DELETE FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
     await tx.execute(
-        "UPDATE embeddings SET space_id = $3, failed_hash = NULL WHERE dataset_id = ANY($1) AND space_id = $2",
+        "UPDATE embeddings SET space_id = $3, failed_hash = CASE WHEN content_hash IS NULL THEN failed_hash END "
+        "WHERE dataset_id = ANY($1) AND space_id = $2",
         ids,
         former,
         space_id,
@@ -173,18 +173,25 @@ async def start(
     await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic, batch_hours)
 
 
-# one that reads a snapshot from before (REPEATABLE READ) may not have written anything yet: then only its session tells
+# nobody sees a change before its commit: the number is taken by whoever looks first after it
+SEEN = """
+UPDATE dataset_spaces SET seen_xid = pg_snapshot_xmax(pg_current_snapshot())
+WHERE dataset_id = $1 AND space_id = $2 AND seen_xid IS NULL
+"""
+# A writer has its number before its trigger looks. One that reads a snapshot from before (REPEATABLE READ) may not have
+# written anything yet: then only its session tells; our own write in READ COMMITTED alone. Of sessions of other roles only
+# this much is told, also to a role without rights.
 OLDER_WRITERS_ENDED = """
-SELECT pg_snapshot_xmin(pg_current_snapshot()) > o.started_xid
-   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend'
-                   -- our own sessions write in READ COMMITTED alone
-                   AND a.application_name NOT LIKE 'evervec%' AND age(a.backend_xmin) >= age(o.started_xid::xid))
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= o.seen_xid
+   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.usesysid IS NOT NULL
+                   AND a.application_name NOT LIKE 'evervec%' AND age(a.backend_xmin) > age(o.seen_xid::xid))
 FROM dataset_spaces o WHERE o.dataset_id = $1 AND o.space_id = $2
 """
 
 
-async def older_writers_ended(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
+async def older_writers_ended(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
     """Return whether every transaction has ended that may have written without knowing that a space began, or was dropped."""
+    await tx.execute(SEEN, dataset_id, space_id)
     return bool(await tx.fetchval(OLDER_WRITERS_ENDED, dataset_id, space_id))
 
 
@@ -220,7 +227,7 @@ async def take_in(tx: Tx, dataset_id: UUID, space_id: int, *, present: int, afte
 async def taken_in(tx: Tx, dataset_id: UUID, space_id: int) -> None:
     """Remember that every row of a dataset has a record in a space, since this transaction."""
     await tx.execute(
-        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()), started_xid = pg_current_xact_id() "
+        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()), seen_xid = NULL "
         "WHERE dataset_id = $1 AND space_id = $2",
         dataset_id,
         space_id,
@@ -336,7 +343,7 @@ async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
 
 
 DROP_FORMER = """
-UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id()
+UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL
 WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
 """
 # what was searched takes the place of what is now
@@ -370,7 +377,7 @@ async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
 async def drop(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
     """Write to a space of a dataset no more; its vectors are removed afterwards. Return whether it was there."""
     dropped = await tx.fetchval(
-        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
+        "UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL "
         "WHERE dataset_id = $1 AND space_id = $2 AND state <> 'dropped' RETURNING true",
         dataset_id,
         space_id,

@@ -62,7 +62,7 @@ async def step(
 
 async def _take_in(resources: Resources, one: OtherSpace, until: Until) -> bool:
     """Give every row a record in the space; return False while transactions are open that do not know of it."""
-    async with resources.database.read() as tx:
+    async with resources.database.transaction() as tx:
         if not await spaces.older_writers_ended(tx, one.dataset_id, one.space_id):
             return False
         present = await datasets.by_id(tx, one.dataset_id)

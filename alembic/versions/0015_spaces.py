@@ -7,7 +7,48 @@ revision = "0015"
 down_revision = "0014"
 installs_functions = True
 
-# Vectors are searched exactly, or by mirrors, until `evervec migrate` has built these indexes again, one for each space.
+# Writers take these tables in several orders. So each wait is short: nobody stands behind it for long, and no deadlock is
+# looked for.
+LOCK_TABLES = """
+DO $$
+DECLARE
+    waiting text := current_setting('lock_timeout');
+BEGIN
+    FOR attempt IN 1..300 LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '100ms', true);
+            LOCK TABLE datasets, messages, topics, atoms, documents, chunks, embeddings IN ACCESS EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 300 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.1);
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', waiting, true);
+END $$
+"""
+
+# Searches read these until `evervec migrate` has built those of the space, which takes no writer's time, and drops them.
+KEEP_HNSW = """
+DO $$
+DECLARE
+    old record;
+    chosen integer := (SELECT id FROM embedding_spaces WHERE state = 'active');
+BEGIN
+    FOR old IN SELECT c.relname AS name, substring(c.relname FROM '^embeddings_hnsw_([a-z]+)_[0-9]+$') AS kind,
+                      i.indisvalid AND c.relname ~ ('^embeddings_hnsw_[a-z]+_' || chosen || '$') AS used
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = 'embeddings'::regclass AND c.relname LIKE 'embeddings\\_hnsw\\_%' LOOP
+        IF old.used THEN
+            EXECUTE format('ALTER INDEX %I RENAME TO %I', old.name, 'embeddings_hnsw_before_' || old.kind);
+        ELSE
+            EXECUTE format('DROP INDEX %I', old.name);
+        END IF;
+    END LOOP;
+END $$
+"""
 FORGET_HNSW = """
 DO $$
 DECLARE
@@ -74,9 +115,11 @@ CREATE TABLE dataset_spaces (
     state text NOT NULL,
     automatic boolean NOT NULL DEFAULT false,
     created_at timestamp with time zone NOT NULL DEFAULT now(),
-    started_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    seen_xid xid8,
     taken_in_at timestamp with time zone,
     indexed_at timestamp with time zone,
+    batch_hours double precision,
+    marked_at timestamp with time zone,
     CONSTRAINT dataset_spaces_pkey PRIMARY KEY (dataset_id, space_id),
     CONSTRAINT dataset_spaces_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES datasets (id) ON DELETE CASCADE,
     CONSTRAINT dataset_spaces_space_id_fkey FOREIGN KEY (space_id) REFERENCES embedding_spaces (id),
@@ -101,25 +144,79 @@ DO $$ BEGIN
 END $$
 """
 
-# functions of triggers, and what they are called by, come back with the version that they belong to
+# The functions of the triggers come back with the version that they belong to. Those of attached tables stay.
 FORGET_FUNCTIONS = """
 DO $$
 DECLARE
     ours regprocedure;
-    shown text;
 BEGIN
-    FOR ours IN SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
-        AND (proname LIKE 'evervec\\_%' OR (proname = 'search' AND prosrc LIKE '%evervec_show_vectors()%')) LOOP
+    FOR ours IN SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND (
+        proname ~ '^evervec_(vector|message|track|dataset|document|add|drop|index|show)_'
+        OR (proname = 'search' AND prosrc LIKE '%evervec_show_vectors()%')) LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', ours);
-    END LOOP;
-    FOR shown IN SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'
-        AND relname ~ '^(embedding_status|attached_chunks(_[0-9]+)?)$' LOOP
-        EXECUTE format('DROP VIEW %I CASCADE', shown);
     END LOOP;
 END $$
 """
 
-# Back to one space, the default's: what is searched in another one has to be embedded again.
+# The views of that version, in place of those that name a space: whatever reads them stays, with its rights.
+VIEWS_BEFORE = """
+DO $$
+DECLARE
+    home text;
+    one record;
+    wide text := coalesce((SELECT format('(%s)', dimensions) FROM embedding_spaces WHERE state = 'active'), '');
+BEGIN
+    SELECT quote_ident(n.nspname) INTO STRICT home
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+    CREATE OR REPLACE VIEW embedding_status AS
+    SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
+           CASE WHEN e.content_hash IS NULL THEN 'EMPTY'
+                WHEN e.embedded_hash = e.content_hash THEN 'READY'
+                WHEN e.failed_hash = e.content_hash THEN 'FAILED'
+                ELSE 'PENDING' END AS embedding_status,
+           CASE WHEN e.embedded_hash IS DISTINCT FROM e.content_hash THEN w.last_error END AS error_message,
+           w.attempts, w.not_before, w.lease_until, e.embedded_at
+    FROM embeddings e
+    LEFT JOIN embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash;
+    EXECUTE format($made$
+        CREATE OR REPLACE VIEW attached_chunks AS
+        SELECT r.dataset_id, coalesce(d.key, r.key) AS key, c.ordinal AS chunk, c.content AS text, d.title, r.embedding,
+               CASE WHEN r.reason IS NOT NULL THEN 'FAILED'
+                    WHEN r.content_hash IS NULL THEN 'EMPTY'
+                    WHEN r.embedded_hash = r.content_hash THEN 'READY'
+                    WHEN r.failed_hash = r.content_hash THEN 'FAILED'
+                    ELSE 'PENDING' END AS embedding_status,
+               CASE WHEN r.embedded_hash IS DISTINCT FROM r.content_hash THEN w.last_error ELSE r.reason END AS error_message
+        FROM (
+            SELECT e.kind, e.vector_id, e.row_id, e.dataset_id, e.content_hash, e.embedded_hash, e.failed_hash,
+                   (e.embedding::%1$s.halfvec%2$s)::%1$s.halfvec AS embedding, NULL::jsonb AS key, NULL::text AS reason
+            FROM embeddings e
+            UNION ALL
+            SELECT 4::smallint, NULL::bigint, NULL::bigint, coalesce(f.dataset_id, f.source_id), NULL::bytea, NULL::bytea,
+                   NULL::bytea, NULL::%1$s.halfvec, f.key, f.reason
+            FROM attached_failures f
+        ) r
+        LEFT JOIN chunks c ON c.id = r.row_id
+        LEFT JOIN documents d ON d.id = c.document_id
+        LEFT JOIN embed_work w ON w.vector_id = r.vector_id AND w.content_hash = r.content_hash
+        WHERE r.kind = 4 AND (d.key IS NOT NULL OR r.key IS NOT NULL)
+    $made$, home, wide);
+    FOR one IN SELECT DISTINCT v.oid::regclass AS name, pg_get_viewdef(v.oid) AS query
+        FROM pg_class s JOIN pg_depend n ON n.refobjid = s.oid AND n.classid = 'pg_rewrite'::regclass
+        JOIN pg_rewrite w ON w.oid = n.objid JOIN pg_class v ON v.oid = w.ev_class
+        WHERE s.relnamespace = current_schema()::regnamespace AND s.relname ~ '^attached_chunks_[0-9]+$' AND v.oid <> s.oid LOOP
+        EXECUTE format('CREATE OR REPLACE VIEW %s AS %s', one.name,
+                       regexp_replace(one.query, '\\mattached_chunks_[0-9]+\\M', 'attached_chunks', 'g'));
+    END LOOP;
+    FOR one IN SELECT oid::regclass AS name FROM pg_class
+        WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v' AND relname ~ '^attached_chunks_[0-9]+$' LOOP
+        EXECUTE format('DROP VIEW %s', one.name);
+    END LOOP;
+END $$
+"""
+
+# Back to one space, the default's. Of each dataset what is searched stays: its texts, and in the default space its vectors;
+# the others have to be embedded again.
 ONE_SPACE = """
 DO $$
 DECLARE
@@ -129,15 +226,26 @@ DECLARE
 BEGIN
     SELECT quote_ident(n.nspname) INTO STRICT home
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-    DELETE FROM chunks WHERE space_id NOT IN (0, chosen);
-    DELETE FROM embeddings WHERE space_id <> chosen;
+    -- the text of a document that waits for its chunks in the space that is searched is in those for another one
+    UPDATE documents d SET content = (
+        SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c WHERE c.document_id = d.id AND c.space_id = (
+            SELECT o.space_id FROM chunks o WHERE o.document_id = d.id ORDER BY
+                EXISTS (SELECT FROM chunk_work w WHERE w.document_id = d.id AND w.space_id = o.space_id), o.space_id = s.space_id DESC,
+                EXISTS (SELECT FROM dataset_spaces x WHERE x.dataset_id = s.id AND x.space_id = o.space_id AND x.state = 'dropped')
+            LIMIT 1))
+    FROM datasets s WHERE s.id = d.dataset_id AND d.content IS NULL
+      AND EXISTS (SELECT FROM chunk_work w WHERE w.document_id = d.id AND w.space_id = s.space_id);
+    DELETE FROM chunks c USING datasets d WHERE d.id = c.dataset_id AND c.space_id NOT IN (0, d.space_id);
+    DELETE FROM embeddings e WHERE e.space_id IS DISTINCT FROM
+        coalesce((SELECT d.space_id FROM datasets d WHERE d.id = e.dataset_id), chosen);
     FOR one IN SELECT conname FROM pg_constraint WHERE conrelid = 'embeddings'::regclass AND conname LIKE 'embeddings\\_width\\_%' LOOP
         EXECUTE format('ALTER TABLE embeddings DROP CONSTRAINT %I', one.conname);
     END LOOP;
     ALTER TABLE embeddings DROP CONSTRAINT embeddings_kind_row_id_space_id_key, DROP CONSTRAINT embeddings_embedded_whole_or_not,
         ALTER COLUMN space_id DROP NOT NULL, ALTER COLUMN space_id DROP DEFAULT,
         ADD CONSTRAINT embeddings_kind_row_id_key UNIQUE (kind, row_id) WITH (fillfactor = 50);
-    UPDATE embeddings SET space_id = NULL WHERE embedding IS NULL;
+    UPDATE embeddings SET embedding = NULL, embedded_hash = NULL, embedded_at = NULL WHERE space_id <> chosen;
+    UPDATE embeddings SET space_id = NULL WHERE embedding IS NULL AND space_id IS NOT NULL;
     ALTER TABLE embeddings ADD CONSTRAINT embeddings_embedded_whole_or_not
         CHECK (num_nulls(embedding, embedded_hash, space_id, embedded_at) IN (0, 4));
     FOR one IN SELECT id, dimensions FROM embedding_spaces WHERE id = chosen LOOP
@@ -155,6 +263,7 @@ BEGIN
         WHERE (o.provider, o.model, o.dimensions, o.metric) = (s.provider, s.model, s.dimensions, s.metric)
         ORDER BY o.state = 'active' DESC, o.id LIMIT 1) k WHERE s.id = p.space_id AND k.id <> s.id;
     UPDATE batch_jobs SET space_id = NULL WHERE space_id NOT IN (SELECT space_id FROM llm_providers) AND space_id <> chosen;
+    DELETE FROM dataset_spaces;
     DELETE FROM embedding_spaces s WHERE s.id <> chosen AND NOT EXISTS (SELECT FROM llm_providers p WHERE p.space_id = s.id);
     ALTER TABLE embedding_spaces DROP CONSTRAINT embedding_spaces_identity;
     ALTER TABLE embedding_spaces ADD CONSTRAINT embedding_spaces_provider_model_dimensions_metric_key
@@ -177,8 +286,9 @@ def upgrade() -> None:
             "embeddings_changed_of_space_idx",
             "(dataset_id, space_id, changed_xid, vector_id) WHERE embedding IS NOT NULL",
         )
-    op.execute("LOCK TABLE datasets, messages, topics, atoms, documents, chunks, embeddings IN ACCESS EXCLUSIVE MODE")
-    op.execute(FORGET_HNSW)
+    op.get_bind().exec_driver_sql(LOCK_TABLES)
+    op.get_bind().exec_driver_sql(KEEP_HNSW)
+    op.execute("DROP FUNCTION IF EXISTS evervec_accept_space(integer)")
     op.get_bind().exec_driver_sql(SPACES)
     op.execute(DATASET_SPACES)
     op.execute(MIRRORS_OF_SPACES)
@@ -205,12 +315,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(FORGET_FUNCTIONS)
-    op.execute(FORGET_HNSW)
+    for statement in (FORGET_FUNCTIONS, VIEWS_BEFORE, FORGET_HNSW, ONE_SPACE):
+        op.get_bind().exec_driver_sql(statement)
     op.drop_table("chunk_work")
     op.drop_table("dataset_spaces")
     op.execute(MIRRORS_OF_DATASETS)
-    op.get_bind().exec_driver_sql(ONE_SPACE)
 
 
 def _index(name: str, what: str, *, unique: bool = False) -> None:

@@ -29,7 +29,7 @@ ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (Space, models.EmbeddingSpace, {"active"}),
     (Provider, models.LlmProvider, {"space", "breaker", "refused_options", "encoder", "tokens_per_minute", "limited"}),
     (Breaker, models.ProviderBreaker, {"seconds", "code", "error"}),  # None: closed
-    (OtherSpace, models.DatasetSpace, {"taken_in", "indexed"}),
+    (OtherSpace, models.DatasetSpace, {"taken_in", "indexed", "marked"}),
     (SourceRecord, models.DocumentSource, set()),
     (RunRecord, models.IndexRun, {"counts", "seconds"}),
     (RunCounts, models.IndexRun, set()),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from evervec.domain.endpoint import endpoint_digest
+from evervec.domain.naming import slug
 from evervec.domain.spending import Tally
 from evervec.errors import NoProviderError, Refused, SpaceMismatchError
 from evervec.pipeline.clients import ProviderClients
@@ -13,7 +14,7 @@ from evervec.pipeline.databases import OtherDatabases
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
-from evervec.store import providers, secrets
+from evervec.store import datasets, providers, secrets
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
@@ -79,6 +80,12 @@ class Resources:
                 reason="No provider embeds for new datasets. Run `evervec migrate`, or `evervec providers add`."
             )
         return found
+
+    async def provider_for(self, project: str, dataset: str) -> Provider:
+        """Return who embeds the dataset of these names; of one that does not exist yet, who embeds new ones."""
+        async with self.database.read() as tx:
+            there = await datasets.by_slug(tx, slug("Project", project), slug("Dataset", dataset))
+        return await self.provider() if there is None else await self.provider_of(there)
 
     async def provider_of(
         self, dataset: DatasetRef, provider_id: UUID | None = None, *, space_id: int | None = None

@@ -95,6 +95,12 @@ async def by_id(tx: ReadTx, dataset_id: UUID) -> DatasetRef | None:
     return None if row is None else DatasetRef(*row)
 
 
+async def by_slug(tx: ReadTx, project: str, dataset: str) -> DatasetRef | None:
+    """Return a live dataset by the slugs of its project and itself, or None."""
+    row = await tx.fetchrow(LIVE + " AND p.slug = $1 AND d.slug = $2", project, dataset)
+    return None if row is None else DatasetRef(*row)
+
+
 async def find(tx: ReadTx, name: str | None, project: str | None = None) -> list[DatasetRef]:
     """Return datasets by slug, `project/slug` or UUID, in one project or in all; without a name, every live one.
 
@@ -121,7 +127,7 @@ async def remove(tx: Tx, dataset_id: UUID) -> None:
 
 
 DROP_SPACES = """
-UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() WHERE dataset_id = $1 AND state <> 'dropped'
+UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL WHERE dataset_id = $1 AND state <> 'dropped'
 """
 
 

@@ -12,6 +12,14 @@ DELETE FROM chunks WHERE id = ANY(ARRAY(
     WHERE c.dataset_id = $1 AND c.space_id = $2 AND NOT EXISTS (
         SELECT FROM chunk_work w WHERE w.document_id = c.document_id AND w.space_id = d.space_id) LIMIT $3))
 """
+# by an index each; what has neither text nor vector is in none of them, and is looked for once, at the end
+OF_DROPPED = "SELECT vector_id FROM embeddings WHERE dataset_id = $1 AND space_id = $2 AND"
+PURGE_VECTORS = f"""
+DELETE FROM embeddings WHERE space_id = $2 AND vector_id = ANY(ARRAY(
+    ({OF_DROPPED} embedding IS NOT NULL LIMIT $3) UNION ALL ({OF_DROPPED} pending_id IS NOT NULL LIMIT $3)
+    UNION ALL ({OF_DROPPED} failed_hash = content_hash LIMIT $3) LIMIT $3))
+"""
+PURGE_EMPTY = "DELETE FROM embeddings WHERE dataset_id = $1 AND space_id = $2"
 FORGET_DROPPED = """
 DELETE FROM dataset_spaces WHERE dataset_id = $1 AND space_id = $2 AND state = 'dropped' AND $3
 AND NOT EXISTS (SELECT FROM chunks WHERE dataset_id = $1 AND space_id = $2)
@@ -24,14 +32,11 @@ async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
     The space counts as dropped until every transaction has ended that may still write to it.
     """
     ended = await older_writers_ended(tx, dataset_id, space_id)
-    for sql in (
-        PURGE_CHUNKS,
-        "DELETE FROM embeddings WHERE space_id = $2 AND vector_id = ANY(ARRAY(SELECT vector_id FROM embeddings "
-        "WHERE dataset_id = $1 AND space_id = $2 LIMIT $3))",
-    ):
+    for sql in (PURGE_CHUNKS, PURGE_VECTORS):
         removed = int((await tx.execute(sql, dataset_id, space_id, limit)).rsplit(" ", 1)[-1])
         if removed:
             return removed
+    await tx.execute(PURGE_EMPTY, dataset_id, space_id)
     await tx.execute(
         "DELETE FROM chunk_work w USING documents d WHERE w.space_id = $2 AND d.id = w.document_id AND d.dataset_id = $1",
         dataset_id,

@@ -16,7 +16,8 @@ class OtherSpace:
     """A space that a dataset has beside the one that is searched.
 
     `state` is `next`, being filled to be activated, or `previous`, kept for a rollback. `taken_in` says that every row has
-    a record in it, `indexed` that its vectors can be searched by HNSW. An `automatic` one is activated by itself.
+    a record in it, `indexed` that its vectors can be searched by HNSW. An `automatic` one is activated by itself. With
+    `batch_hours` the rows that are there wait so long for batch jobs; they are `marked` once all of them are known.
     """
 
     dataset_id: UUID
@@ -27,11 +28,13 @@ class OtherSpace:
     created_at: datetime
     taken_in: bool
     indexed: bool
+    batch_hours: float | None
+    marked: bool
 
 
 SELECT_OTHERS = """
 SELECT o.dataset_id, o.space_id, o.provider_id, o.state, o.automatic, o.created_at, o.taken_in_at IS NOT NULL AS taken_in,
-       o.indexed_at IS NOT NULL AS indexed
+       o.indexed_at IS NOT NULL AS indexed, o.batch_hours, o.marked_at IS NOT NULL AS marked
 FROM dataset_spaces o JOIN datasets d ON d.id = o.dataset_id JOIN projects p ON p.id = d.project_id
 WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL AND o.state <> 'dropped'
 """
@@ -104,8 +107,7 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     # a writer that has seen the former space ends before, and the next one sees this
     await tx.execute("LOCK TABLE embeddings IN SHARE ROW EXCLUSIVE MODE")
     await tx.execute(
-        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
-        "WHERE dataset_id = ANY($1) AND space_id <> $2",
+        "UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL WHERE dataset_id = ANY($1) AND space_id <> $2",
         ids,
         space_id,
     )
@@ -113,7 +115,8 @@ async def move(tx: Tx, dataset_ids: Sequence[UUID], former: int, space_id: int) 
     await tx.execute("UPDATE datasets SET space_id = $2, provider_id = NULL WHERE id = ANY($1)", ids, space_id)
     await tx.execute("DELETE FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2", ids, space_id)
     await tx.execute(
-        "UPDATE embeddings SET space_id = $3, failed_hash = NULL WHERE dataset_id = ANY($1) AND space_id = $2",
+        "UPDATE embeddings SET space_id = $3, failed_hash = CASE WHEN content_hash IS NULL THEN failed_hash END "
+        "WHERE dataset_id = ANY($1) AND space_id = $2",
         ids,
         former,
         space_id,
@@ -143,9 +146,12 @@ async def use_provider(tx: Tx, dataset_ids: Sequence[UUID], provider_id: UUID | 
 
 # a record for every row that has one in the space that is searched; chunks are made anew
 BEGIN_BUILD = """
-INSERT INTO dataset_spaces AS o (dataset_id, space_id, provider_id, state, automatic) VALUES ($1, $2, $3, 'next', $4)
+INSERT INTO dataset_spaces AS o (dataset_id, space_id, provider_id, state, automatic, batch_hours)
+VALUES ($1, $2, $3, 'next', $4, $5)
 -- one that was kept for a rollback is whole, or nearly
-ON CONFLICT (dataset_id, space_id) DO UPDATE SET state = 'next', automatic = EXCLUDED.automatic WHERE o.state <> 'dropped'
+ON CONFLICT (dataset_id, space_id) DO UPDATE SET
+    state = 'next', automatic = EXCLUDED.automatic, provider_id = EXCLUDED.provider_id, batch_hours = EXCLUDED.batch_hours
+WHERE o.state <> 'dropped'
 """
 DOCUMENTS_DUE = """
 INSERT INTO chunk_work (space_id, document_id)
@@ -153,24 +159,39 @@ SELECT $2, id FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR co
 """
 
 
-async def start(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None, *, automatic: bool = False) -> None:
-    """Begin to write a dataset's changes to another space, too. Needs `lock`."""
+async def start(
+    tx: Tx,
+    dataset_id: UUID,
+    space_id: int,
+    provider_id: UUID | None,
+    *,
+    automatic: bool = False,
+    batch_hours: float | None = None,
+) -> None:
+    """Begin to write a dataset's changes to another space, too; with `batch_hours` batch jobs fill it. Needs `lock`."""
     await tx.execute("SELECT evervec_add_space($1)", space_id)
-    await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic)
+    await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic, batch_hours)
 
 
-# one that reads a snapshot from before (REPEATABLE READ) may not have written anything yet: then only its session tells
+# nobody sees a change before its commit: the number is taken by whoever looks first after it
+SEEN = """
+UPDATE dataset_spaces SET seen_xid = pg_snapshot_xmax(pg_current_snapshot())
+WHERE dataset_id = $1 AND space_id = $2 AND seen_xid IS NULL
+"""
+# A writer has its number before its trigger looks. One that reads a snapshot from before (REPEATABLE READ) may not have
+# written anything yet: then only its session tells; our own write in READ COMMITTED alone. Of sessions of other roles only
+# this much is told, also to a role without rights.
 OLDER_WRITERS_ENDED = """
-SELECT pg_snapshot_xmin(pg_current_snapshot()) > o.started_xid
-   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend'
-                   -- our own sessions write in READ COMMITTED alone
-                   AND a.application_name NOT LIKE 'evervec%' AND age(a.backend_xmin) >= age(o.started_xid::xid))
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= o.seen_xid
+   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.usesysid IS NOT NULL
+                   AND a.application_name NOT LIKE 'evervec%' AND age(a.backend_xmin) > age(o.seen_xid::xid))
 FROM dataset_spaces o WHERE o.dataset_id = $1 AND o.space_id = $2
 """
 
 
-async def older_writers_ended(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
+async def older_writers_ended(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
     """Return whether every transaction has ended that may have written without knowing that a space began, or was dropped."""
+    await tx.execute(SEEN, dataset_id, space_id)
     return bool(await tx.fetchval(OLDER_WRITERS_ENDED, dataset_id, space_id))
 
 
@@ -206,7 +227,7 @@ async def take_in(tx: Tx, dataset_id: UUID, space_id: int, *, present: int, afte
 async def taken_in(tx: Tx, dataset_id: UUID, space_id: int) -> None:
     """Remember that every row of a dataset has a record in a space, since this transaction."""
     await tx.execute(
-        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()), started_xid = pg_current_xact_id() "
+        "UPDATE dataset_spaces SET taken_in_at = coalesce(taken_in_at, now()), seen_xid = NULL "
         "WHERE dataset_id = $1 AND space_id = $2",
         dataset_id,
         space_id,
@@ -322,7 +343,7 @@ async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
 
 
 DROP_FORMER = """
-UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id()
+UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL
 WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
 """
 # what was searched takes the place of what is now
@@ -356,7 +377,7 @@ async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
 async def drop(tx: Tx, dataset_id: UUID, space_id: int) -> bool:
     """Write to a space of a dataset no more; its vectors are removed afterwards. Return whether it was there."""
     dropped = await tx.fetchval(
-        "UPDATE dataset_spaces SET state = 'dropped', started_xid = pg_current_xact_id() "
+        "UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL "
         "WHERE dataset_id = $1 AND space_id = $2 AND state <> 'dropped' RETURNING true",
         dataset_id,
         space_id,

@@ -20,13 +20,16 @@ class UnchunkedDocument:
 
 
 # the text of a document: what is to be chunked, else what its chunks hold for the space that is searched; for another one
-# where it waits for those, since it was turned to a space before all documents were chunked for it
+# where it waits for those, since it was turned to a space before all documents were chunked for it. To a dropped space
+# nothing is written any more; where a document waits for every space, since its dataset was moved, all hold its text
 TEXT = """
 SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (
     SELECT string_agg(c.content, '' ORDER BY c.ordinal) FROM chunks c WHERE c.document_id = d.id AND c.space_id = (
-        SELECT o.space_id FROM chunks o WHERE o.document_id = d.id AND NOT EXISTS (
-            SELECT FROM chunk_work w WHERE w.document_id = d.id AND w.space_id = o.space_id)
-        ORDER BY o.space_id IN (0, (SELECT s.space_id FROM datasets s WHERE s.id = $1)) DESC LIMIT 1)
+        SELECT o.space_id FROM chunks o WHERE o.document_id = d.id ORDER BY
+            EXISTS (SELECT FROM chunk_work w WHERE w.document_id = d.id AND w.space_id = o.space_id),
+            o.space_id IN (0, (SELECT s.space_id FROM datasets s WHERE s.id = $1)) DESC,
+            EXISTS (SELECT FROM dataset_spaces x WHERE x.dataset_id = $1 AND x.space_id = o.space_id AND x.state = 'dropped')
+        LIMIT 1)
 ), '') AS text
 FROM documents d WHERE d.id IN (SELECT id FROM due) AND d.dataset_id = $1 ORDER BY d.id LIMIT $3
 """

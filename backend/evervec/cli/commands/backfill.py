@@ -38,14 +38,15 @@ def backfill(
         planned = await filling.plan(resources, dataset=dataset, kind=kind)
         if dry_run:
             return planned, None
-        provider = await resources.provider()
-        output.info(f"{planned.pending:,} rows to embed with {provider.name} ({provider.model})")
+        providers = await filling.providers_of(resources, dataset=dataset)
+        said = ", ".join(f"{one.name} ({one.model})" for one in providers)
+        output.info(f"{planned.pending:,} rows to embed with {said}")
         with output.progress("rows", planned.pending) as step:
             report = await filling.run(
                 resources, dataset=dataset, kind=kind, batch=batch_size, progress=step, deferred=batch
             )
-        after = await resources.provider()
-        return report, after.breaker.error if after.breaker.is_open else None
+        after = await filling.providers_of(resources, dataset=dataset)
+        return report, next((one.breaker.error for one in after if one.breaker.is_open), None)
 
     report, pause = call(run)
     if as_json:

@@ -105,25 +105,27 @@ class _Piece:
 
 
 class EmbeddingPayload:
-    """The payload of `EMBEDDING` jobs: whatever waits, or only the rows that are marked for batch jobs."""
+    """The payload of `EMBEDDING` jobs: whatever waits in a space, or only the rows that are marked for batch jobs."""
 
     job_type = JobType.EMBEDDING
 
-    def __init__(self, resources: Resources, *, marked_only: bool = False) -> None:
-        self._resources, self._database, self._marked_only = resources, resources.database, marked_only
+    def __init__(self, resources: Resources, space_id: int, *, marked_only: bool = False) -> None:
+        self._resources, self._database = resources, resources.database
+        self._space_id, self._marked_only = space_id, marked_only
         self._hours = resources.settings.batch_hours
 
     def using(self, resources: Resources) -> "EmbeddingPayload":
         """Return the same payload with other resources."""
-        return EmbeddingPayload(resources, marked_only=self._marked_only)
+        return EmbeddingPayload(resources, self._space_id, marked_only=self._marked_only)
 
     async def waiting(self, tx: ReadTx, scope: Sequence[UUID], *, tries: int) -> list[tuple[UUID, int]]:
         """Return the free rows by dataset."""
-        return await batch_queue.waiting(tx, scope, tries=tries, marked=self._marked_only)
+        return await batch_queue.waiting(tx, scope, space_id=self._space_id, tries=tries, marked=self._marked_only)
 
     async def waiting_size(self, tx: ReadTx, scope: Sequence[UUID]) -> tuple[int, int]:
         """Estimate tokens from the length of the texts."""
-        return ceil(await batch_queue.characters(tx, scope, marked=self._marked_only) / CHARACTERS_A_TOKEN), 0
+        characters = await batch_queue.characters(tx, scope, space_id=self._space_id, marked=self._marked_only)
+        return ceil(characters / CHARACTERS_A_TOKEN), 0
 
     # --- submission ----------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from evervec.store.providers import Provider
 class FlushResult:
     """The outcome of a flush, or its plan.
 
-    `waiting` rows are still in the queue, and `reason` says why; `reused` rows got the vector of an equal text. Prices are
-    in dollars and for the rows alone, None where the provider has none. `files` are the pictures and sounds in the jobs;
+    `provider` names all that rows were sent to. `waiting` rows are still in the queue, and `reason` says why; `reused` rows
+    got the vector of an equal text. Prices are in dollars and for the rows alone, None where a provider has none. `files` are the pictures and sounds in the jobs;
     `files_waiting` are still in the queue, and `files_failed` could not be sent and have failed.
     """
 
@@ -37,8 +37,8 @@ class FlushResult:
     reused: int = 0
     waiting: int = 0
     reason: str | None = None
-    online_usd: float | None = None
-    deferred_usd: float | None = None
+    online_usd: float | None = 0.0
+    deferred_usd: float | None = 0.0
     planned_jobs: int = 0
     files: int = 0
     files_waiting: int = 0
@@ -76,7 +76,7 @@ class Flush:
 
     async def run(self, flushed: FlushResult, progress: Progress | None = None) -> FlushResult:
         """Submit jobs one after the other while enough waits and the provider has room; add the outcome to `flushed`."""
-        reason = None
+        reason, before = None, flushed.tokens
         while reason is None:
             waiting, reason = await self._enough()
             if not waiting:
@@ -105,7 +105,7 @@ class Flush:
         if left and reason is None:
             reason = "the waiting rows have the text of rows that are being embedded, and get their vectors when those are done"
         flushed.reason = flushed.reason or reason
-        return self._priced(flushed)
+        return self._priced(flushed, flushed.tokens - before)
 
     async def _submit(
         self, waiting: Sequence[UUID], bounds: Bounds, flushed: FlushResult, progress: Progress | None
@@ -123,7 +123,7 @@ class Flush:
 
     async def plan(self, planned: FlushResult) -> FlushResult:
         """Add to `planned` what `run` would do, with tokens estimated from the texts' length. Sends and writes nothing."""
-        waiting = await self._waiting()
+        waiting, before = await self._waiting(), planned.tokens
         total = sum(count for _, count in waiting)
         self._count_waiting(planned, waiting)
         sent, reason, bounds = 0, self._too_few(total), await self._room()
@@ -139,11 +139,11 @@ class Flush:
             planned.planned_jobs += ceil(max(sent / bounds.rows, tokens / bounds.tokens, size / bounds.bytes))
             planned.tokens += tokens
         if self._payload.job_type is JobType.EMBEDDING:
-            planned.rows = sent
+            planned.rows += sent
         else:
-            planned.files = sent
+            planned.files += sent
         planned.reason = planned.reason or reason
-        return self._priced(planned)
+        return self._priced(planned, planned.tokens - before)
 
     async def _enough(self) -> tuple[list[UUID], str | None]:
         """Return the datasets with waiting rows, smallest first; none, with the reason, when a job would be too small."""
@@ -218,11 +218,13 @@ class Flush:
     def _count_waiting(self, flushed: FlushResult, waiting: Sequence[tuple[UUID, int]]) -> None:
         total = sum(count for _, count in waiting)
         if self._payload.job_type is JobType.MEDIA_DESCRIPTION:
-            flushed.files_waiting = total
+            flushed.files_waiting += total
         else:
-            flushed.waiting = total
+            flushed.waiting += total
 
-    def _priced(self, flushed: FlushResult) -> FlushResult:
-        flushed.online_usd = cost(flushed.tokens, prices.of_embedding(self._provider))
+    def _priced(self, flushed: FlushResult, tokens: int) -> FlushResult:
+        """Add the price of the tokens of this flush."""
+        price = cost(tokens, prices.of_embedding(self._provider))
+        flushed.online_usd = None if price is None or flushed.online_usd is None else flushed.online_usd + price
         flushed.deferred_usd = None if flushed.online_usd is None else flushed.online_usd * DISCOUNT
         return flushed

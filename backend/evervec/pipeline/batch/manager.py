@@ -1,13 +1,14 @@
 """The batch queue: what can wait is embedded at half price by provider batch jobs. Nothing here runs unless it is called."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
+from evervec.domain.vendors import BATCH_TYPES, require_batch
 from evervec.errors import NoBatchError, ProviderError, Refused
 from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
 from evervec.pipeline.batch.media_queue import waiting_files
 from evervec.pipeline.batch.payload import Progress
 from evervec.pipeline.batch.poll import Poll, PollResult, payloads_for
+from evervec.pipeline.batch.served import ServedSpace, spaces_of
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets
 from evervec.store.batch import batch_jobs
@@ -34,25 +35,43 @@ class BatchManager:
         """Send what waits as jobs of at most `max_batch_size` rows, none of fewer than `min_batch_size`.
 
         With `only_deferred` only rows are sent that are marked for batch jobs (`mode="async"`, `--batch`), and none that
-        a worker is about to embed. Pictures and sounds are sent in jobs of their own, if the provider has a chat model; both
+        a worker is about to embed. Each dataset's rows are sent to the provider that embeds it. Pictures and sounds are sent in jobs of their own, if the provider has a chat model; both
         sizes count files there.
 
         Raises `NoBatchError` for a provider without a batch API, `Refused` for invalid sizes, and what the provider refuses
         (`AuthError`, `ConfigError`); nothing is lost then, the rows wait as before.
         """
         sizes = _sizes(min_batch_size, max_batch_size)
+        served = await self._served(dataset)
+        flushed = FlushResult(", ".join(dict.fromkeys(one.provider.name for one in served)))
+        refusals: list[ProviderError | NoBatchError] = []
+        for one in served:
+            try:
+                for payload in payloads_for(self._resources, one, marked_only=only_deferred):
+                    flush = Flush(self._resources, one.provider, payload, one.dataset_ids, sizes)
+                    await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
+            except (ProviderError, NoBatchError) as error:
+                refusals.append(error)  # what one provider refuses, another one may take
+        if len(refusals) == len(served):
+            raise refusals[0]
+        if refusals:
+            flushed.reason = str(refusals[0])
+        for one in served:
+            if not one.provider.chat_model and not one.building:
+                await self._count_undescribed(flushed, one)
+        return flushed
+
+    async def _served(self, dataset: str | None) -> list[ServedSpace]:
+        """Return the providers with a batch API, and what each embeds. Raises `NoBatchError` where none has one."""
         async with self._database.read() as tx:
             found = await datasets.find(tx, dataset)
-        named = found[0] if dataset is not None else None
-        provider = await self._resources.provider() if named is None else await self._resources.provider_of(named)
-        scope = [one.id for one in found if one.space_id == provider.space.id]
-        flushed = FlushResult(provider.name)
-        for payload in payloads_for(self._resources, provider, marked_only=only_deferred):
-            flush = Flush(self._resources, provider, payload, scope, sizes)
-            await (flush.plan(flushed) if dry_run else flush.run(flushed, progress))
-        if not provider.chat_model:
-            await self._count_undescribed(flushed, scope)
-        return flushed
+            every = await spaces_of(tx, found)
+        served = [one for one in every if one.provider.type in BATCH_TYPES]
+        if served:
+            return served
+        provider = every[0].provider if dataset is not None and every else await self._resources.provider()
+        require_batch(provider.name, provider.type)
+        return [ServedSpace(provider, [], building=False)]
 
     async def check_and_sync(self, progress: Progress | None = None) -> PollResult:
         """Poll every open job, save the results of ended ones, send returned rows again, and clean up.
@@ -102,12 +121,13 @@ class BatchManager:
         async with self._database.read() as tx:
             return await batch_jobs.every(tx, limit=limit)
 
-    async def _count_undescribed(self, flushed: FlushResult, scope: Sequence[UUID]) -> None:
+    async def _count_undescribed(self, flushed: FlushResult, served: ServedSpace) -> None:
         """Count files that wait for a model that describes them; they are the reason, where there is no other."""
-        flushed.files_waiting = await waiting_files(self._database, scope)
-        if flushed.files_waiting and flushed.reason is None:
+        waiting = await waiting_files(self._database, served.dataset_ids)
+        flushed.files_waiting += waiting
+        if waiting and flushed.reason is None:
             flushed.reason = (
-                f"{flushed.files_waiting:,} pictures and sounds wait: provider {flushed.provider!r} has no chat model; "
+                f"{waiting:,} pictures and sounds wait: provider {served.provider.name!r} has no chat model; "
                 "add one with --chat-model"
             )
 

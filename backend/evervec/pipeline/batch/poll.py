@@ -16,6 +16,7 @@ from evervec.pipeline.batch.embedding_jobs import EmbeddingPayload
 from evervec.pipeline.batch.flush import Flush, FlushResult, Sizes
 from evervec.pipeline.batch.media_jobs import MediaPayload
 from evervec.pipeline.batch.payload import Payload, Progress, ReturnReason
+from evervec.pipeline.batch.served import ServedSpace, spaces_of
 from evervec.pipeline.batch.submit import NoRoomError, Submission, lease_name
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import embed_rows
@@ -57,10 +58,12 @@ class PollResult:
     problems: list[str] = field(default_factory=list)
 
 
-def payloads_for(resources: Resources, provider: Provider, *, marked_only: bool = False) -> tuple[Payload, ...]:
+def payloads_for(resources: Resources, served: ServedSpace, *, marked_only: bool = False) -> tuple[Payload, ...]:
     """Return the payloads that a provider has models for; `marked_only` leaves out texts that are not marked for a job."""
-    texts = EmbeddingPayload(resources, marked_only=marked_only)
-    return (texts, MediaPayload(resources)) if provider.chat_model else (texts,)
+    space_id = served.provider.space.id
+    texts = EmbeddingPayload(resources, space_id, marked_only=marked_only or served.building)
+    # a description is text of every space: it is asked for once
+    return (texts, MediaPayload(resources)) if served.provider.chat_model and not served.building else (texts,)
 
 
 class Poll:
@@ -179,7 +182,12 @@ class Poll:
 
     async def _copy_vectors(self) -> None:
         """Copy vectors to rows that waited for a job with an equal text."""
-        space_id = (await self._resources.provider()).space.id
+        async with self._database.read() as tx:
+            waiting = await batch_queue.waiting_spaces(tx)
+        for space_id in waiting:
+            await self._copy_within(space_id)
+
+    async def _copy_within(self, space_id: int) -> None:
         while True:
             async with self._database.read() as tx:
                 rows = await batch_queue.copyable(tx, space_id, limit=RETURNED_ROWS)
@@ -191,21 +199,27 @@ class Poll:
 
     async def _resubmit(self) -> None:
         """Send rows that a job returned for the first time once more, in jobs of half the size."""
-        provider = await self._resources.provider()
-        if provider.type not in BATCH_TYPES:
+        for served in await self._served():
+            if served.provider.type in BATCH_TYPES:
+                for payload in payloads_for(self._resources, served):
+                    await self._send_again(served, payload)
+
+    async def _send_again(self, served: ServedSpace, payload: Payload) -> None:
+        async with self._database.read() as tx:
+            total = sum(count for _, count in await payload.waiting(tx, served.dataset_ids, tries=1))
+        if not total:
             return
-        for payload in payloads_for(self._resources, provider):
-            async with self._database.read() as tx:
-                scope = [one.id for one in await datasets.live(tx) if one.space_id == provider.space.id]
-                total = sum(count for _, count in await payload.waiting(tx, scope, tries=1))
-            if not total:
-                continue
-            sizes, flushed = Sizes(most=ceil(total / 2)), FlushResult(provider.name)
-            try:
-                await Flush(self._resources, provider, payload, scope, sizes, tries=1).run(flushed)
-            except ProviderError as error:
-                self._result.problems.append(f"sent again: {error}")
-            self._result.again += flushed.jobs
+        sizes, flushed = Sizes(most=ceil(total / 2)), FlushResult(served.provider.name)
+        try:
+            flush = Flush(self._resources, served.provider, payload, served.dataset_ids, sizes, tries=1)
+            await flush.run(flushed)
+        except ProviderError as error:
+            self._result.problems.append(f"sent again: {error}")
+        self._result.again += flushed.jobs
+
+    async def _served(self) -> list[ServedSpace]:
+        async with self._database.read() as tx:
+            return await spaces_of(tx, await datasets.live(tx))
 
     async def _embed_returned(self) -> None:
         """Embed online the rows that no job could do."""
@@ -224,24 +238,24 @@ class Poll:
 
     async def _report_pause(self, left: int) -> None:
         """Report rows that no job could do and that a paused provider does not embed online either."""
-        provider = await self._resources.provider()
-        if left and provider.breaker.is_open:
+        paused = [one.provider for one in await self._served() if one.provider.breaker.is_open]
+        if left and paused:
             self._result.problems.append(
-                f"{left:,} rows that no job could do wait to be embedded online: {provider.breaker.error}"
+                f"{left:,} rows that no job could do wait to be embedded online: {paused[0].breaker.error}"
             )
 
     async def _remove_orphans(self) -> None:
-        provider = await self._resources.provider()
-        if provider.type not in BATCH_TYPES:
-            return
-        try:
-            self._result.removed += await cleanup.remove_orphans(self._resources, provider)
-        except ProviderError as error:
-            self._result.problems.append(f"cleaning up: {error}")
+        every = {one.provider.id: one.provider for one in await self._served()}
+        for provider in every.values():
+            if provider.type in BATCH_TYPES:
+                try:
+                    self._result.removed += await cleanup.remove_orphans(self._resources, provider)
+                except ProviderError as error:
+                    self._result.problems.append(f"cleaning up: {error}")
 
     def _payload(self, job: BatchJobRecord) -> Payload:
         is_media = job.job_type is JobType.MEDIA_DESCRIPTION
-        return MediaPayload(self._resources) if is_media else EmbeddingPayload(self._resources)
+        return MediaPayload(self._resources) if is_media else EmbeddingPayload(self._resources, job.space_id or 0)
 
     async def _provider_of(self, job: BatchJobRecord) -> Provider:
         if job.provider_id is None:
@@ -249,6 +263,10 @@ class Poll:
                 reason=f"The provider of batch job {job.id} was removed. `evervec batch sync` returns its rows to the queue."
             )
         async with self._database.read() as tx:
+            if job.space_id is not None:
+                found = await providers.serving(tx, job.space_id, only=job.provider_id)
+                if found is not None:
+                    return found
             return await providers.by_id(tx, job.provider_id)
 
     async def _submission(self, lease: HeldLease, job: BatchJobRecord) -> Submission:

@@ -67,6 +67,26 @@ async def plan_rows(resources: Resources, provider: Provider, claims: AsyncItera
     return planned
 
 
+def together(plans: Sequence[SendPlan]) -> SendPlan:
+    """Return one plan of those of several providers, which one worker sends to one after the other."""
+    if len(plans) == 1:
+        return plans[0]
+    total = SendPlan(
+        ", ".join(dict.fromkeys(one.provider for one in plans)), ", ".join(dict.fromkeys(one.model for one in plans))
+    )
+    for name in ("rows", "unique_texts", "reused", "texts", "tokens", "requests"):
+        setattr(total, name, sum(getattr(one, name) for one in plans))
+    for name in ("minutes", "usd"):
+        known = [getattr(one, name) for one in plans]
+        setattr(total, name, None if None in known else sum(known))
+    # what has no batch jobs is sent online
+    parts = [one.usd if one.batch_usd is None else one.batch_usd for one in plans]
+    if any(one.batch_usd is not None for one in plans) and None not in parts:
+        total.batch_usd = sum(part for part in parts if part is not None)
+    total.stops = [stop for one in plans for stop in one.stops]
+    return total
+
+
 async def _judge(resources: Resources, provider: Provider, planned: SendPlan) -> None:
     """Add what the plan takes: minutes and dollars, and the ceilings that it does not fit under."""
     planned.usd = cost(planned.tokens, prices.of_embedding(provider))

@@ -194,20 +194,30 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
         if by_batch:
             require_batch(chosen.name, chosen.type)
         former = await spaces.default(tx)
+        batch_hours = resources.settings.batch_hours if by_batch else None
         if former != chosen.space.id:
-            await _change_default(tx, chosen, former, reembed=reembed)
-        if by_batch:
-            live = [one.id for one in await datasets.live(tx)]
-            await batch_queue.mark_datasets(tx, live, space_id=chosen.space.id, hours=resources.settings.batch_hours)
-        if chosen.type not in BATCH_TYPES:
-            await batch_queue.unmark(tx)
+            await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
         await providers.use(tx, chosen.id)
+        await _mark(tx, chosen, batch_hours)
     await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
 
 
-async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: bool) -> None:
+async def _mark(tx: Tx, chosen: Provider, batch_hours: float | None) -> None:
+    """Let the rows that a provider embeds wait for batch jobs, or no longer where it has none."""
+    served = [
+        one.id
+        for one in await datasets.live(tx)
+        if one.space_id == chosen.space.id and one.provider_id in (None, chosen.id)
+    ]
+    if batch_hours is not None:
+        await batch_queue.mark_datasets(tx, served, hours=batch_hours)
+    if chosen.type not in BATCH_TYPES:
+        await batch_queue.unmark(tx, served)
+
+
+async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None) -> None:
     members = [one for one in await datasets.live(tx) if one.space_id == former]
     await spaces.lock(tx, [one.id for one in members])
     if await spaces.has_vectors(tx, [one.id for one in members], former):
@@ -218,7 +228,7 @@ async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: boo
                 "searched."
             )
         for one in members:
-            await spaces.start(tx, one.id, chosen.space.id, None, automatic=True)
+            await spaces.start(tx, one.id, chosen.space.id, None, automatic=True, batch_hours=batch_hours)
     else:
         await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)

@@ -10,6 +10,7 @@ from evervec import log
 from evervec.domain.documents.document import ChangedIds
 from evervec.domain.sources import SourceType
 from evervec.domain.spending import LedgerKey, Reason, Spent, cost
+from evervec.domain.vendors import require_batch
 from evervec.errors import (
     EvervecError,
     IndexRunningError,
@@ -19,7 +20,6 @@ from evervec.errors import (
     UnknownDatasetError,
 )
 from evervec.pipeline import chunking
-from evervec.pipeline.batch import router
 from evervec.pipeline.budget import prices
 from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.indexing import source_registry
@@ -151,7 +151,8 @@ async def _check(resources: Resources, dataset_id: UUID, request: RunRequest, op
         resources, dataset_id, request.changed, request.scope, forget_missing=options.forgets_missing(request.mode)
     )
     if request.deferred:
-        await router.require_batch_api(resources)
+        provider = (await chunking.by_id(resources, dataset_id)).provider
+        require_batch(provider.name, provider.type)
 
 
 async def _enqueue(tx: Tx, dataset_id: UUID, request: RunRequest) -> UUID:

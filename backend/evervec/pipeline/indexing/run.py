@@ -9,6 +9,7 @@ from time import perf_counter
 
 from evervec.domain.documents.document import ListedDocument, SkippedDocument, SourceReader
 from evervec.domain.spending import cost
+from evervec.domain.vendors import BATCH_TYPES
 from evervec.errors import EmptySourceError
 from evervec.pipeline.budget import prices
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, lock_dataset
@@ -156,7 +157,8 @@ class Indexing:
             await documents.save_stamps(tx, plan.touched)
         if plan.moved:
             await documents.move(tx, plan.moved)
-        hours = self._resources.settings.batch_hours if self._run.deferred else None
+        deferred = self._run.deferred and self._chunker.provider.type in BATCH_TYPES
+        hours = self._resources.settings.batch_hours if deferred else None
         written = await self._chunker.write(tx, self._run.dataset_id, chunked, batch_hours=hours)
         written.counts += RunCounts(documents_moved=len(plan.moved))
         if plan.gone:

@@ -36,7 +36,7 @@ async def ingest_files(
     embedding is left to batch jobs. Raises `NoBatchError`, `UnreadablePathError`, `Refused` for filters that would remove what other paths brought, `IndexRunningError`.
     """
     if deferred:
-        await router.require_batch_api(resources)
+        await router.require_batch_api(resources, project, dataset)
     if options.allow_empty:
         files = await source_registry.without_missing(resources.database, project, dataset, files)
     source_registry.files_source(files)  # a path that does not exist is refused before anything is created

@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from evervec.domain.naming import slug
 from evervec.pipeline.budget.planning import SendPlan, plan_rows
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets
-from evervec.store.providers import Provider
 
 
 async def plan(resources: Resources, project: str, dataset: str, files: FileSelection) -> SendPlan:
@@ -20,7 +17,7 @@ async def plan(resources: Resources, project: str, dataset: str, files: FileSele
     texts: list[str] = []
     options = RunOptions(dry=True, planned=texts.extend)
     await ingest_files(resources, project, dataset, files, options)
-    provider = await _provider(resources, project, dataset)
+    provider = await resources.provider_for(project, dataset)
 
     async def claims() -> AsyncIterator[Sequence[str]]:
         size = resources.settings.embed_batch
@@ -28,14 +25,3 @@ async def plan(resources: Resources, project: str, dataset: str, files: FileSele
             yield texts[start : start + size]
 
     return await plan_rows(resources, provider, claims())
-
-
-async def _provider(resources: Resources, project: str, dataset: str) -> Provider:
-    """Return who embeds a dataset; of one that does not exist yet, who embeds new ones."""
-    async with resources.database.read() as tx:
-        there = [
-            one
-            for one in await datasets.live(tx)
-            if (one.project, one.slug) == (slug("Project", project), slug("Dataset", dataset))
-        ]
-    return await resources.provider_of(there[0]) if there else await resources.provider()

@@ -67,7 +67,7 @@ async def sync(
     `SourceDownError` or `SourceError`.
     """
     if deferred:
-        await router.require_batch_api(resources)
+        await router.require_batch_api(resources, description.project, description.dataset)
     record = await source_registry.register_sql(resources, description)
     async with aclosing(await source_registry.open_foreign_of(resources, record)) as foreign:
         # read before everything else: what is written meanwhile is found by the next sync

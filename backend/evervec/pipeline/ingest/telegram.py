@@ -53,7 +53,7 @@ async def import_telegram(
     """
     report = ImportReport() if report is None else report
     if deferred:
-        await router.require_batch_api(resources)
+        await router.require_batch_api(resources, project, dataset)
     target = None
     for batch in _batches(reader.read_export(path)):
         raise_if_cancelled()

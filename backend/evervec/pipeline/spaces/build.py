@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from evervec import log
+from evervec.domain.vendors import require_batch
 from evervec.errors import EvervecError, Refused
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import DatasetGone
@@ -12,7 +13,7 @@ from evervec.pipeline.embedding.embed import Progress, Until, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.step import opened, step
 from evervec.pipeline.spaces.turn import activate_complete
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers, space_builds, spaces
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
@@ -23,6 +24,8 @@ logger = log.get("spaces")
 YIELD_SECONDS = 1.0
 """Longest pause of a build for rows that people search; after it one more step is taken, so that it always ends."""
 ROUND_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+"""How long a build waits for other processes while nothing moves."""
 BUILD_PAUSE_SECONDS = 0.1
 
 
@@ -30,22 +33,28 @@ BUILD_PAUSE_SECONDS = 0.1
 class BuildOptions:
     """What is built: the provider that embeds, and how texts are made and cut, None: as its own space has it.
 
-    An `automatic` build is searched as soon as every row has its vector.
+    An `automatic` build is searched as soon as every row has its vector. With `by_batch` the rows that are there are left
+    to batch jobs.
     """
 
     provider: str
     template: str | None = None
     chunk_tokens: int | None = None
     automatic: bool = False
+    by_batch: bool = False
 
 
 async def start(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[DatasetRef]:
     """Begin to write datasets, or all, to another space, too; return those that were not in it. A second call changes nothing.
 
-    Raises `Refused` for a dataset that builds another space, or whose vectors of that space are being removed.
+    Raises `Refused` for a dataset that builds another space, or whose vectors of that space are being removed, and
+    `NoBatchError`.
     """
+    batch_hours = resources.settings.batch_hours if options.by_batch else None
     async with resources.database.transaction() as tx:
         chosen = await _space(tx, options)
+        if options.by_batch:
+            require_batch(chosen.name, chosen.type)
         scope = await datasets.find(tx, dataset)
         await spaces.lock(tx, [one.id for one in scope])
         there = {(one.dataset_id, one.space_id): one for one in await spaces.others(tx, [one.id for one in scope])}
@@ -65,7 +74,9 @@ async def start(resources: Resources, options: BuildOptions, *, dataset: str | N
                 raise Refused(
                     reason=f"The vectors that dataset {one.name} had in {chosen.space} are being removed: try again in a moment."
                 )
-            await spaces.start(tx, one.id, chosen.space.id, chosen.id, automatic=options.automatic)
+            await spaces.start(
+                tx, one.id, chosen.space.id, chosen.id, automatic=options.automatic, batch_hours=batch_hours
+            )
             begun.append(replace(one, space_id=chosen.space.id, provider_id=chosen.id))
     for one in begun:
         logger.info("space building", dataset=one.name, space=str(chosen.space))
@@ -107,24 +118,41 @@ async def fill(
 ) -> None:
     """Fill the spaces that are not searched, one step of each after the other, for a while, until `until` holds, or `whole`.
 
-    Rows that people search come first. What fails is logged, and does not stop the others.
+    Rows that people search come first. What fails is logged, and does not stop the others. With `whole` what other
+    processes still do is waited for, too.
     """
     ends = monotonic() + ROUND_SECONDS
+    patient = monotonic() + PATIENCE_SECONDS
     while not until() and (whole or monotonic() < ends):
-        worked = False
-        for one, dataset in await opened(resources):
-            if until():
-                return
-            await _yield_to_live(resources)
-            try:
-                worked |= await step(resources, one, dataset, until, progress)
-            except DatasetGone:
-                continue
-            except EvervecError as error:
-                logger.warning("space not filled", dataset=dataset.name, space=one.space_id, error=str(error))
-        if not worked:
+        if await _round(resources, until, progress):
+            patient = monotonic() + PATIENCE_SECONDS
+        elif whole and monotonic() < patient and await _others_work(resources):
+            await asyncio.sleep(BUILD_PAUSE_SECONDS)
+        else:
             break
     await activate_complete(resources)
+
+
+async def _round(resources: Resources, until: Until, progress: Progress | None) -> bool:
+    """Take a step of each build; return whether there was anything to do."""
+    worked = False
+    for one, dataset in await opened(resources):
+        if until():
+            break
+        await _yield_to_live(resources)
+        try:
+            worked |= await step(resources, one, dataset, until, progress)
+        except DatasetGone:
+            continue
+        except EvervecError as error:
+            logger.warning("space not filled", dataset=dataset.name, space=one.space_id, error=str(error))
+    return worked
+
+
+async def _others_work(resources: Resources) -> bool:
+    """Return whether a build waits for transactions that do not know of it, or another process embeds rows of one."""
+    async with resources.database.read() as tx:
+        return await space_builds.wait_for_others(tx)
 
 
 async def _yield_to_live(resources: Resources) -> None:

@@ -41,7 +41,7 @@ async def index_allowed(resources: Resources, name: str | None, *, allow_missing
 
 async def _index(resources: Resources, space_id: int, building: Sequence[OtherSpace]) -> bool:
     """Index the vectors of a space without blocking writers; return False while transactions are open that may have lost a row."""
-    async with resources.database.read() as tx:
+    async with resources.database.transaction() as tx:
         space = await providers.space(tx, space_id)
         for one in building:
             if not await spaces.older_writers_ended(tx, one.dataset_id, space_id):

@@ -11,7 +11,8 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Progress, Until, embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import index_filled
-from evervec.store import datasets, documents, spaces, unchunked
+from evervec.store import datasets, documents, space_builds, spaces, unchunked
+from evervec.store.batch import batch_queue
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.spaces import OtherSpace
@@ -42,6 +43,8 @@ async def step(
         return await _take_in(resources, one, until)
     if await _chunk(resources, dataset):
         return True
+    if one.batch_hours is not None and not one.marked:
+        await _leave_to_batch_jobs(resources, one, one.batch_hours)
     left = CLAIMS
 
     def enough() -> bool:
@@ -59,7 +62,7 @@ async def step(
 
 async def _take_in(resources: Resources, one: OtherSpace, until: Until) -> bool:
     """Give every row a record in the space; return False while transactions are open that do not know of it."""
-    async with resources.database.read() as tx:
+    async with resources.database.transaction() as tx:
         if not await spaces.older_writers_ended(tx, one.dataset_id, one.space_id):
             return False
         present = await datasets.by_id(tx, one.dataset_id)
@@ -78,6 +81,13 @@ async def _take_in(resources: Resources, one: OtherSpace, until: Until) -> bool:
             await spaces.documents_due(tx, one.dataset_id, one.space_id)
             await spaces.taken_in(tx, one.dataset_id, one.space_id)
     return True
+
+
+async def _leave_to_batch_jobs(resources: Resources, one: OtherSpace, hours: float) -> None:
+    """Mark the rows that are there for batch jobs; what is written later is little, and is embedded at once."""
+    async with resources.database.transaction() as tx:
+        await batch_queue.mark_datasets(tx, [one.dataset_id], space_id=one.space_id, hours=hours)
+        await space_builds.marked(tx, one.dataset_id, one.space_id)
 
 
 async def _chunk(resources: Resources, dataset: DatasetRef) -> bool:

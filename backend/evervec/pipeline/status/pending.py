@@ -57,6 +57,6 @@ async def pending_rows(resources: Resources, targets: Sequence[DatasetRef]) -> P
     if not pending:
         return PendingRows(0)
     work = await pending_work(resources, targets[0].project, targets[0].slug)
-    provider = await resources.provider()
+    provider = await resources.provider_of(targets[0])
     # it stands until the provider has answered again, also while the pause is over and nobody has tried yet
     return PendingRows(pending, replace(work, pending=pending), provider.breaker.error)

@@ -1,12 +1,14 @@
 """Embed every row whose vector is missing or stale, from the command line, with or without workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
+from uuid import UUID
 
 from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.spending import Reason
-from evervec.errors import Refused
+from evervec.errors import NoProviderError, Refused
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.budget.allowance import closed
@@ -17,6 +19,7 @@ from evervec.store import datasets
 from evervec.store.batch import batch_queue
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
+from evervec.store.providers import Provider
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
 
@@ -89,70 +92,111 @@ async def run(
     started = monotonic()
     if deferred and kind is not None:
         raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --batch.")
-    total = EmbedCounts()
     async for _ in populate.run(resources.database):
         pass
-    waiting = await plan(resources, dataset=dataset, kind=kind)
-    if kind is None and await router.choose_batch(resources, deferred, waiting.pending):
-        return await _send_as_batch(resources, dataset, started, progress)
+    await plan(resources, dataset=dataset, kind=kind)  # a kind that there is not is refused before anything is done
+    report, scope = BackfillReport(), await _smallest_first(resources, dataset)
+    waiting = [(one, await _waiting(resources, one)) for one in scope]
+    batched = [] if kind is not None else await router.choose_batch(resources, deferred, waiting)
+    if batched:
+        await _send_as_batch(resources, batched, report, dataset=dataset, progress=progress)
+    ids = {one.id for one in batched}
+    rest = [one for one in scope if one.id not in ids]
     if deferred is False:
         async with resources.database.transaction() as tx:
-            await batch_queue.unmark(tx, [one.id for one in await datasets.find(tx, dataset)])
-    number = BY_NAME[kind].kind if kind else None
-    reason, left = None, waiting
+            await batch_queue.unmark(tx, [one.id for one in rest])
+    if not deferred:
+        number = BY_NAME[kind].kind if kind else None
+        await _embed_online(resources, rest, report, kind=number, batch=batch, progress=progress)
+    elif left := sum([await _waiting(resources, one) for one in rest]):
+        report.reason = report.reason or (
+            f"{left:,} of them are of datasets whose provider has no batch API, and `evervec backfill --online` embeds them"
+        )
+    planned = await plan(resources, dataset=dataset, kind=kind)
+    report.pending, report.shares = planned.pending, planned.shares
+    if report.closed and not report.pending:
+        report.reason, report.closed = None, False
+    report.seconds = round(monotonic() - started, 3)
+    return report
+
+
+async def providers_of(resources: Resources, *, dataset: str | None = None) -> list[Provider]:
+    """Return who embeds some datasets, or would embed new ones where there is none."""
+    async with resources.database.read() as tx:
+        scope = await datasets.find(tx, dataset)
+    found = dict[UUID, Provider]()
+    for one in scope:
+        with suppress(NoProviderError):
+            provider = await resources.provider_of(one)
+            found[provider.id] = provider
+    return list(found.values()) or [await resources.provider()]
+
+
+async def _waiting(resources: Resources, dataset: DatasetRef) -> int:
+    async with resources.database.read() as tx:
+        return sum((await rows.pending_by_kind(tx, dataset.id, dataset.space_id)).values())
+
+
+async def _embed_online(
+    resources: Resources,
+    scope: Sequence[DatasetRef],
+    report: BackfillReport,
+    *,
+    kind: int | None,
+    batch: int | None,
+    progress: Progress | None,
+) -> None:
+    """Embed what waits in some datasets; more than once where a budget may have room again. What one lacks stops no other."""
+    total = EmbedCounts()
     for _ in range(BUDGET_PASSES):
-        for one in await _smallest_first(resources, dataset):
-            embedded = await embed_dataset(
-                resources, one.id, kind=number, batch=batch, progress=progress, reason=Reason.BACKFILL
-            )
-            total.add(embedded)
-        left = await plan(resources, dataset=dataset, kind=kind)
-        reason = await _closed(resources, dataset) if left.pending else None
-        if not left.pending or reason is not None or not (await resources.provider()).limited:
+        again = False
+        for one in scope:
+            try:
+                total.add(
+                    await embed_dataset(
+                        resources, one.id, kind=kind, batch=batch, progress=progress, reason=Reason.BACKFILL
+                    )
+                )
+                again |= await _may_go_on(resources, one, report)
+            except NoProviderError as error:
+                report.reason = report.reason or str(error)
+        if not again:
             break
-    return BackfillReport(
-        left.pending,
-        total.success,
-        total.failed,
-        total.sent,
-        total.reused,
-        round(monotonic() - started, 3),
-        left.shares,
-        reason=reason,
-        closed=reason is not None,
-    )
+    report.embedded += total.success
+    report.failed += total.failed
+    report.sent += total.sent
+    report.reused += total.reused
 
 
-async def _closed(resources: Resources, dataset: str | None) -> str | None:
-    """Return why a budget keeps rows waiting, if one does."""
-    provider = await resources.provider()
-    for one in await _smallest_first(resources, dataset):
-        reason = await closed(resources.database, provider, one.id)
-        if reason is not None:
-            return reason
-    return None
+async def _may_go_on(resources: Resources, dataset: DatasetRef, report: BackfillReport) -> bool:
+    """Return whether a budget left rows waiting that it may have room for; tell the report if one is used up."""
+    provider = await resources.provider_of(dataset)
+    if not provider.limited or not await _waiting(resources, dataset):
+        return False
+    reason = await closed(resources.database, provider, dataset.id)
+    if reason is not None:
+        report.reason, report.closed = reason, True
+    return reason is None
 
 
 async def _send_as_batch(
-    resources: Resources, dataset: str | None, started: float, progress: Progress | None
-) -> BackfillReport:
+    resources: Resources,
+    scope: Sequence[DatasetRef],
+    report: BackfillReport,
+    *,
+    dataset: str | None,
+    progress: Progress | None,
+) -> None:
     """Mark everything that waits for batch jobs, so that no worker embeds it meanwhile, and submit the jobs."""
     hours = resources.settings.batch_hours
     async with resources.database.transaction() as tx:
-        scope = [one.id for one in await datasets.find(tx, dataset)]
-        await batch_queue.mark_datasets(tx, scope, hours=hours)
+        await batch_queue.mark_datasets(tx, [one.id for one in scope], hours=hours)
     flushed = await BatchManager(resources).flush_queue(dataset=dataset, progress=progress)
-    left = await plan(resources, dataset=dataset)
-    return BackfillReport(
-        left.pending,
-        reused=flushed.reused,
-        embedded=flushed.reused,
-        seconds=round(monotonic() - started, 3),
-        shares=left.shares,
-        deferred=flushed.rows,
-        jobs=[str(job.id) for job in flushed.jobs],
-        reason=flushed.reason,
-    )
+    report.reused += flushed.reused
+    report.embedded += flushed.reused
+    report.deferred = flushed.rows
+    report.jobs = [str(job.id) for job in flushed.jobs]
+    report.reason = flushed.reason
 
 
 async def _smallest_first(resources: Resources, dataset: str | None) -> list[DatasetRef]:

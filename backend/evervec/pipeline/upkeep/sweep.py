@@ -5,6 +5,7 @@ from uuid import UUID
 
 from evervec import log
 from evervec.domain.documents.chunking import CHUNKING
+from evervec.errors import NoProviderError
 from evervec.pipeline.attached.follow import follow_elsewhere, follow_tables
 from evervec.pipeline.embedding.claimed_rows import EmbedCounts
 from evervec.pipeline.embedding.embed import Until, embed_dataset, never, within_time_slice
@@ -70,7 +71,10 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
     for project_id, _, pending in await get_projects_with_vectorization_count(resources):
         if pending:
             for dataset_id in await _claimable_datasets(resources.database, project_id):
-                total.add(await embed_dataset(resources, dataset_id, until=within_time_slice(until)))
+                try:
+                    total.add(await embed_dataset(resources, dataset_id, until=within_time_slice(until)))
+                except NoProviderError as error:  # the others have one
+                    logger.warning("dataset not embedded", reason=str(error))
     if total != EmbedCounts():
         logger.info("rows swept", embedded=total.success, failed=total.failed)
     return total

@@ -130,26 +130,28 @@ async def extend_leases(tx: Tx, job_id: UUID, *, hours: float) -> int:
 
 
 WAITING_FOR_BATCH = f"""
-SELECT e.dataset_id, count(*) AS pending FROM embeddings e JOIN datasets s ON s.id = e.dataset_id AND s.space_id = e.space_id
-LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
+SELECT e.dataset_id, count(*) AS pending FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+WHERE e.pending_id IS NOT NULL AND e.dataset_id = ANY($1) AND e.space_id = $4 AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = $2
   AND (NOT $3 OR {MARKED})
 GROUP BY e.dataset_id ORDER BY pending, e.dataset_id
 """
 
 
 async def waiting(
-    tx: ReadTx, dataset_ids: Sequence[UUID], *, tries: int, marked: bool = False
+    tx: ReadTx, dataset_ids: Sequence[UUID], *, space_id: int, tries: int, marked: bool = False
 ) -> list[tuple[UUID, int]]:
-    """Return `(dataset, rows that a job could take)`, smallest first; `tries` and `marked` as in `claim`."""
-    found = await tx.fetch(WAITING_FOR_BATCH, list(dataset_ids), tries, marked)
+    """Return `(dataset, rows of a space that a job could take)`, smallest first; `tries` and `marked` as in `claim`."""
+    found = await tx.fetch(WAITING_FOR_BATCH, list(dataset_ids), tries, marked, space_id)
     return [(row["dataset_id"], row["pending"]) for row in found]
 
 
 async def returned_rows(tx: ReadTx, *, limit: int) -> dict[int, list[int]]:
-    """Return rows that jobs have returned for the last time, `{kind: row ids}`: they are to be embedded online."""
+    """Return rows that jobs have returned for the last time, `{kind: row ids}`: they are to be embedded online.
+
+    Those of a space that is built beside the one that is searched are embedded by its build.
+    """
     found = await tx.fetch(
-        "SELECT e.kind, e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.batch_tries >= 2 "
+        f"SELECT e.kind, e.row_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE {SEARCHED} AND w.batch_tries >= 2 "
         "AND w.content_hash = e.content_hash AND w.lease_owner IS NULL AND w.not_before <= now() "
         "AND e.pending_id IS NOT NULL ORDER BY e.vector_id LIMIT $1",
         limit,
@@ -177,23 +179,32 @@ class CopyableRow:
     dataset_id: UUID
 
 
+async def waiting_spaces(tx: ReadTx) -> list[int]:
+    """Return the spaces in which rows wait for a batch job."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT e.space_id FROM embed_work w JOIN embeddings e USING (vector_id) WHERE w.deferred ORDER BY 1"
+    )
+    return [row["space_id"] for row in rows]
+
+
 async def copyable(tx: ReadTx, space_id: int, *, limit: int) -> list[CopyableRow]:
     """Return rows that wait for a batch job although their vector can be copied by now."""
     return [CopyableRow(**row) for row in await tx.fetch(COPYABLE, space_id, limit)]
 
 
-async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, marked: bool = False) -> int:
-    """Estimate how many characters wait in some datasets, for a plan of tokens; `marked` as in `claim`."""
+async def characters(tx: ReadTx, dataset_ids: Sequence[UUID], *, space_id: int, marked: bool = False) -> int:
+    """Estimate how many characters wait in a space of some datasets, for a plan of tokens; `marked` as in `claim`."""
     total = 0
     for embeddable in BY_KIND.values():
         total += await tx.fetchval(
             f"SELECT coalesce(sum(length({embeddable.text})), 0)::bigint FROM embeddings e "
             f"JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id LEFT JOIN embed_work w ON w.vector_id = e.vector_id "
             "WHERE e.kind = $1 AND e.pending_id IS NOT NULL AND e.dataset_id = ANY($2) "
-            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED}) AND {SEARCHED}",
+            f"AND (w.vector_id IS NULL OR {FREE_FOR_BATCH}) AND {TRIES} = 0 AND (NOT $3 OR {MARKED}) AND e.space_id = $4",
             embeddable.kind,
             list(dataset_ids),
             marked,
+            space_id,
         )
     return total
 

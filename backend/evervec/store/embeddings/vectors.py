@@ -18,12 +18,17 @@ from evervec.store.database.session import AutocommitConnection, Database, ReadT
 from evervec.store.embeddings import vector_wire
 from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import BY_KIND, EMBEDDABLES, Embeddable
+from evervec.store.schema.triggers import OLD_INDEX
 
 logger = log.get("vectors")
 
 VALID_INDEXES = """
 SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = 'embeddings'::regclass AND i.indisvalid
+"""
+OLD_INDEXES = """
+SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = 'embeddings'::regclass AND starts_with(c.relname, $1)
 """
 WRITE = """
 WITH written AS (
@@ -147,7 +152,7 @@ async def build_indexes(database: Database, space_id: int, dimensions: int) -> N
     A role that does not own the table can do so only while no row has a vector; later it logs who can.
     """
     async with database.read() as tx:
-        missing = await _missing_indexes(tx, space_id)
+        missing = await _missing_indexes(tx, space_id) or await tx.fetch(OLD_INDEXES, OLD_INDEX)
         owner = None if await rights.owns(tx, database.schema) else await rights.owner(tx, database.schema)
     if not missing:  # as a rule; and a pooler gives no session to build in
         return
@@ -158,6 +163,8 @@ async def build_indexes(database: Database, space_id: int, dimensions: int) -> N
     async with database.advisory_lock("hnsw"), database.autocommit() as connection:
         for embeddable in EMBEDDABLES:
             await _build_index(connection, embeddable, space_id, dimensions)
+        for row in await connection.fetch(OLD_INDEXES, OLD_INDEX):  # searched until now
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['name']}")
 
 
 async def _missing_indexes(tx: ReadTx, space_id: int) -> list[str]:

@@ -14,6 +14,9 @@ from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
 
+OLD_INDEX = "embeddings_hnsw_before_"
+"""The begin of the names of HNSW indexes from before a dataset could have a space of its own."""
+
 SAFE = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 
 # The vector follows its text: a moved row or a vanished vector leaves a tombstone for the mirrors, and a vector
@@ -122,43 +125,73 @@ BEGIN
     RETURN NULL;
 END"""
 
+# Waits shortly and often: whoever comes behind such a wait stands still, and none is so long that a deadlock is looked for.
+LOCK_VECTORS = """
+    FOR attempt IN 1..200 LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '50ms', true);
+            LOCK TABLE {schema}.embeddings IN ACCESS EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 200 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.1);
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', waiting, true);
+"""
+
 # What needs the owner's rights when a space is made, for roles that have none: only vectors of its width are accepted for it.
-# The rows that are there are of other spaces, and are not looked at.
-ADD_SPACE = """
+# The rows that are there are of other spaces, and are not looked at. An index from before there were several takes one width.
+ADD_SPACE = f"""
 DECLARE
+    waiting text := current_setting('lock_timeout');
     width integer;
     home text;
+    old text;
     made text := 'embeddings_width_' || space;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
-    SELECT s.dimensions INTO STRICT width FROM {schema}.embedding_spaces s WHERE s.id = space;
-    IF NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = '{schema}.embeddings'::regclass AND c.conname = made) THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended('{{schema}}', 0));
+    SELECT s.dimensions INTO STRICT width FROM {{schema}}.embedding_spaces s WHERE s.id = space;
+    IF NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = '{{schema}}.embeddings'::regclass AND c.conname = made) THEN
+        {LOCK_VECTORS.strip()}
+        FOR old IN SELECT format('{{schema}}.%I', c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+            WHERE i.indrelid = '{{schema}}.embeddings'::regclass AND starts_with(c.relname, '{OLD_INDEX}') LOOP
+            EXECUTE 'DROP INDEX ' || old;
+        END LOOP;
         SELECT quote_ident(n.nspname) INTO STRICT home
         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
-        EXECUTE format('ALTER TABLE {schema}.embeddings ADD CONSTRAINT %I CHECK (space_id <> %s OR %s.vector_dims(embedding) = %s) NOT VALID',
+        EXECUTE format('ALTER TABLE {{schema}}.embeddings ADD CONSTRAINT %I CHECK (space_id <> %s OR %s.vector_dims(embedding) = %s) NOT VALID',
             made, space, home, width);
     END IF;
-    PERFORM {schema}.{show}();
+    PERFORM {{schema}}.{{show}}();
 END"""
 
 # The indexes, the constraint and the view of a space that no dataset has any more; `false` if one has.
-DROP_SPACE = """
+DROP_SPACE = f"""
 DECLARE
+    waiting text := current_setting('lock_timeout');
     old text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
-    IF EXISTS (SELECT FROM {schema}.datasets d WHERE d.space_id = space
-               UNION ALL SELECT FROM {schema}.dataset_spaces o WHERE o.space_id = space
-               UNION ALL SELECT FROM {schema}.embedding_spaces s WHERE s.id = space AND s.state = 'active') THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended('{{schema}}', 0));
+    IF EXISTS (SELECT FROM {{schema}}.datasets d WHERE d.space_id = space
+               UNION ALL SELECT FROM {{schema}}.dataset_spaces o WHERE o.space_id = space
+               UNION ALL SELECT FROM {{schema}}.embedding_spaces s WHERE s.id = space AND s.state = 'active') THEN
         RETURN false;
     END IF;
-    FOR old IN SELECT format('{schema}.%I', c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = '{schema}.embeddings'::regclass AND c.relname ~ ('^embeddings_hnsw_[a-z]+_' || space || '$') LOOP
+    {LOCK_VECTORS.strip()}
+    FOR old IN SELECT format('{{schema}}.%I', c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = '{{schema}}.embeddings'::regclass AND c.relname ~ ('^embeddings_hnsw_[a-z]+_' || space || '$') LOOP
         EXECUTE 'DROP INDEX ' || old;
     END LOOP;
-    EXECUTE format('ALTER TABLE {schema}.embeddings DROP CONSTRAINT IF EXISTS %I', 'embeddings_width_' || space);
-    EXECUTE format('DROP VIEW IF EXISTS {schema}.%I', '{view}_' || space);
-    PERFORM {schema}.{show}();
+    EXECUTE format('ALTER TABLE {{schema}}.embeddings DROP CONSTRAINT IF EXISTS %I', 'embeddings_width_' || space);
+    BEGIN
+        EXECUTE format('DROP VIEW IF EXISTS {{schema}}.%I', '{{view}}_' || space);
+    EXCEPTION WHEN dependent_objects_still_exist THEN -- views of a deleted dataset, or somebody's own: it stays, and is empty
+        NULL;
+    END;
+    PERFORM {{schema}}.{{show}}();
     RETURN true;
 END"""
 

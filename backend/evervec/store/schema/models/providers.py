@@ -151,9 +151,9 @@ class DatasetSpace(Model, table=True):
     """A space that a dataset has beside the one that is searched: every change is written to it, too.
 
     `next` is being filled, to be activated; `previous` was searched before, and is kept for a rollback; one that is `dropped`
-    is written to no more, and is gone as soon as its vectors are removed. `automatic` is
-    activated by itself once every row has its vector. `started_xid` is the transaction that began it: rows of older ones
-    are taken in once those have ended.
+    is written to no more, and is gone as soon as its vectors are removed. An `automatic` one is activated by itself once
+    every row has its vector. Transactions before `seen_xid` may not know of its state; NULL until somebody saw that committed.
+    With `batch_hours` the rows that are there wait so long for batch jobs, from `marked_at` on.
     """
 
     __tablename__ = "dataset_spaces"
@@ -174,6 +174,8 @@ class DatasetSpace(Model, table=True):
     state: str = column(Text)
     automatic: bool = column(Boolean, server_default=false())
     created_at: datetime = filled_time()
-    started_xid: int = column(Xid8, server_default=text("pg_current_xact_id()"))
+    seen_xid: int | None = optional(Xid8)
     taken_in_at: datetime | None = optional_time()
     indexed_at: datetime | None = optional_time()
+    batch_hours: float | None = optional(pg.DOUBLE_PRECISION)
+    marked_at: datetime | None = optional_time()

@@ -68,14 +68,21 @@ class Chunker:
         return chunk(document, outline, self.recipe, self.count_tokens)
 
 
+def for_provider(resources: Resources, provider: Provider) -> Chunker:
+    """Return the chunker of a provider's space."""
+    space = provider.space
+    most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
+    return Chunker(provider, Recipe(space.template, most), resources.clients)
+
+
 async def default(resources: Resources) -> Chunker:
     """Return the chunker of the space that new datasets get. Raises `Refused` if nobody embeds for it."""
-    return _chunker(resources, await resources.provider())
+    return for_provider(resources, await resources.provider())
 
 
 async def of_dataset(resources: Resources, dataset: DatasetRef, *, space_id: int | None = None) -> Chunker:
     """Return the chunker of a dataset, for the space that is searched or another of it. Raises `NoProviderError`."""
-    return _chunker(resources, await resources.provider_of(dataset, space_id=space_id))
+    return for_provider(resources, await resources.provider_of(dataset, space_id=space_id))
 
 
 async def by_id(resources: Resources, dataset_id: UUID) -> Chunker:
@@ -102,12 +109,6 @@ class Chunkers:
 def recipe(template: str, chunk_tokens: int) -> Recipe:
     """Return how chunks are made. Raises `Refused` for a template that can not be used, or too few tokens."""
     return Recipe(template, chunk_tokens)
-
-
-def _chunker(resources: Resources, provider: Provider) -> Chunker:
-    space = provider.space
-    most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
-    return Chunker(provider, Recipe(space.template, most), resources.clients)
 
 
 async def lock_dataset(tx: Tx, dataset_id: UUID) -> None:

@@ -98,7 +98,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tell what a build would embed; change nothing."""
-    options = BuildOptions(provider, _template(template), chunk_tokens)
+    options = BuildOptions(provider, unescaped(template), chunk_tokens)
 
     async def run(resources: Resources) -> list[report.BuildPlan]:
         return await report.plan(resources, options, dataset=dataset)
@@ -127,7 +127,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Fill another space while the present one is searched. Interrupted, it is continued by a worker, or by this command."""
-    options = BuildOptions(provider, _template(template), chunk_tokens, automatic=activate)
+    options = BuildOptions(provider, unescaped(template), chunk_tokens, automatic=activate)
 
     async def run(resources: Resources) -> list[BuildStatus]:
         begun = await building.start(resources, options, dataset=dataset)
@@ -192,5 +192,6 @@ def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) ->
         output.echo(f"{counted(spaces, 'space')} of datasets dropped, {removed:,} vectors and chunks removed")
 
 
-def _template(given: str | None) -> str | None:
+def unescaped(given: str | None) -> str | None:
+    """Return a template with line breaks where `\\n` was typed."""
     return None if given is None else given.replace("\\n", "\n")

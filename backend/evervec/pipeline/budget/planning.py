@@ -53,7 +53,7 @@ async def plan_rows(resources: Resources, provider: Provider, claims: AsyncItera
         by_hash = {sha256(text.encode()).digest(): text for text in texts}
         new = by_hash.keys() - seen
         async with resources.database.read() as tx:
-            known = await planned_rows.embedded(tx, provider.space.id, new)
+            known = await planned_rows.embedded(tx, provider.space, new)
         sent = [text for digest, text in by_hash.items() if digest in new and digest not in known]
         seen |= new
         sizes = await asyncio.to_thread(embedder.count_tokens, sent)

@@ -1,12 +1,14 @@
-"""The rows that wait to be embedded, read as a claim would read them, and nothing leased: for plans."""
+"""The rows that wait to be embedded, or would in another space, read as a claim would read them, and nothing leased: for plans."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 from evervec.store.database.session import ReadTx
-from evervec.store.schema.embeddables import BY_KIND
+from evervec.store.providers import Space
+from evervec.store.schema.embeddables import BY_KIND, CHUNK
 
 WAITING = """
 SELECT e.pending_id, e.kind, e.row_id, e.content_hash
@@ -15,9 +17,19 @@ WHERE e.dataset_id = $1 AND e.pending_id > $2 AND ($3::smallint IS NULL OR e.kin
 """
 
 
+# but for chunks of documents that are chunked for each space, which may have other ones there
+SEARCHED = f"""
+SELECT e.vector_id AS pending_id, e.kind, e.row_id, e.content_hash
+FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
+WHERE e.dataset_id = $1 AND e.vector_id > $2 AND e.content_hash IS NOT NULL
+  AND NOT (e.kind = {CHUNK.kind:d} AND EXISTS (SELECT FROM chunks c WHERE c.id = e.row_id AND c.space_id <> 0))
+ORDER BY e.vector_id LIMIT $3
+"""
+
+
 @dataclass(frozen=True)
 class WaitingTexts:
-    """A page of waiting rows: the texts of those that can be read, and where the next page begins (None: there is none)."""
+    """A page of rows: the texts of those that can be read, and where the next page begins (None: there is none)."""
 
     texts: Sequence[str]
     after: int | None
@@ -25,7 +37,15 @@ class WaitingTexts:
 
 async def waiting(tx: ReadTx, dataset_id: UUID, *, after: int = 0, kind: int | None = None, limit: int) -> WaitingTexts:
     """Return the texts of the next waiting rows of a dataset, oldest first, as claims take them."""
-    found = await tx.fetch(WAITING, dataset_id, after, kind, limit)
+    return await _page(tx, await tx.fetch(WAITING, dataset_id, after, kind, limit), limit)
+
+
+async def searched(tx: ReadTx, dataset_id: UUID, *, after: int = 0, limit: int) -> WaitingTexts:
+    """Return the texts of the next rows that any space of a dataset has, whether they have a vector or wait for one."""
+    return await _page(tx, await tx.fetch(SEARCHED, dataset_id, after, limit), limit)
+
+
+async def _page(tx: ReadTx, found: Sequence[Mapping[str, Any]], limit: int) -> WaitingTexts:
     texts: dict[tuple[int, int], str] = {}
     for number in {row["kind"] for row in found}:
         one = BY_KIND[number]
@@ -37,11 +57,14 @@ async def waiting(tx: ReadTx, dataset_id: UUID, *, after: int = 0, kind: int | N
     return WaitingTexts(readable, found[-1]["pending_id"] if len(found) == limit else None)
 
 
-async def embedded(tx: ReadTx, space_id: int, hashes: Collection[bytes]) -> set[bytes]:
-    """Return those digests of texts that have a vector in a space: rows of these texts are not sent."""
+async def embedded(tx: ReadTx, space: Space, hashes: Collection[bytes]) -> set[bytes]:
+    """Return those digests of texts that have a vector of a space's model: rows of these texts are not sent."""
     rows = await tx.fetch(
-        "SELECT DISTINCT embedded_hash FROM embeddings WHERE embedded_hash = ANY($1) AND space_id = $2",
+        "SELECT DISTINCT embedded_hash FROM embeddings WHERE embedded_hash = ANY($1) AND space_id = ANY(ARRAY("
+        "SELECT id FROM embedding_spaces WHERE (provider, model, dimensions) = ($2, $3, $4)))",
         list(hashes),
-        space_id,
+        space.provider,
+        space.model,
+        space.dimensions,
     )
     return {row["embedded_hash"] for row in rows}

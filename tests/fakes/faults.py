@@ -52,6 +52,7 @@ class Fault(StrEnum):
     OVERFLOW = "overflow"
     ZERO_VECTOR = "zero_vector"
     IDENTICAL = "identical"
+    CONSTANT = "constant"
     STALL = "stall"
     STALL_MID_BODY = "stall_mid_body"
     SLOW_LOAD = "slow_load"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tests.fakes.faults import Predicate
 
-Spoil = Literal["nan", "zero", "short", "null", "strings"]
+Spoil = Literal["nan", "zero", "short", "null", "strings", "constant"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ SPOILS = {
     "short": Fault.WRONG_DIMS,
     "null": Fault.NULL,
     "strings": Fault.STRINGS,
+    "constant": Fault.CONSTANT,
 }
 
 

@@ -44,6 +44,7 @@ SPOILERS: dict[Fault, Any] = {
     Fault.OVERFLOW: _with_first(1e39),
     Fault.ZERO_VECTOR: lambda rows: [[0.0] * len(rows[0]), *rows[1:]],
     Fault.IDENTICAL: lambda rows: [rows[0]] * len(rows),
+    Fault.CONSTANT: lambda rows: [[0.5] * len(rows[0])] * len(rows),
     Fault.NAN: _with_first(MARKS[Fault.NAN][0]),
     Fault.INFINITY: _with_first(MARKS[Fault.INFINITY][0]),
 }

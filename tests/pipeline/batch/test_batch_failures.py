@@ -52,6 +52,7 @@ DISTURBED: dict[str, tuple[Callable[[Batches], object], int, int]] = {
     "short": (lambda batches: batches.spoil_lines(tenth, "short"), 10, 0),
     "null": (lambda batches: batches.spoil_lines(tenth, "null"), 10, 0),
     "strings": (lambda batches: batches.spoil_lines(tenth, "strings"), 10, 0),
+    "constant": (lambda batches: batches.spoil_lines(lambda _: True, "constant"), MANY, 0),
 }
 ENDS: dict[Outcome, JobStatus] = {
     "fail": JobStatus.FAILED,
@@ -122,7 +123,7 @@ async def test_a_disturbed_answer_costs_no_row(
     assert (first.stats["ready"], first.stats["returned"]) == (MANY - returned, returned)
     assert first.stats["strays"] == strays
     # once more in jobs of half the size, and what fails there too at once
-    assert sorted(job.stats["rows"] for job in again) == {0: [], 1: [1], 10: [5, 5]}[returned]
+    assert sorted(job.stats["rows"] for job in again) == {0: [], 1: [1], 10: [5, 5], MANY: [MANY // 2] * 2}[returned]
     assert online(fake) == returned
     await assert_all_accounted(lane.database, psql)
     await assert_nothing_is_left(psql, fake)

@@ -11,7 +11,7 @@ import numpy as np
 
 from evervec.domain.batch import BatchClient, JobType, Line, RemoteJob, Results
 from evervec.domain.protocols import Vectors
-from evervec.domain.vectors import check_vectors
+from evervec.domain.vectors import check_distinct, check_vectors
 from evervec.errors import BadResponseError, TooLargeError
 from evervec.pipeline.batch.payload import BAD_INPUT, UNBOUNDED, Bounds, Intent, ReturnReason, Unanswered
 from evervec.pipeline.budget import prices
@@ -297,6 +297,10 @@ def _match(results: Results, found: Sequence[JobRow], provider: Provider) -> tup
         answer = np.empty((0, dimensions), dtype=np.float32)
     valid = check_vectors(answer, count=len(results.keys), dimensions=dimensions, provider=provider.name)
     invalid = BadResponseError(provider.name, "the vector is not finite, or zero")
+    try:
+        check_distinct(answer, provider=provider.name)
+    except BadResponseError as same:
+        invalid, valid = same, np.zeros_like(valid)
     for position, key in enumerate(results.keys):
         rows_of_key = unanswered.take(key)
         if valid[position]:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from evervec.store.database.connections import ROW_LOCK_SECONDS
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES
 
 NEXT, PREVIOUS = "next", "previous"
+SPACE_LOCK_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ async def start(
     batch_hours: float | None = None,
 ) -> None:
     """Begin to write a dataset's changes to another space, too; with `batch_hours` batch jobs fill it. Needs `lock`."""
-    await tx.execute("SELECT evervec_add_space($1)", space_id)
+    await _change_table(tx, "SELECT evervec_add_space($1)", space_id)
     await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic, batch_hours)
 
 
@@ -393,4 +396,12 @@ async def dropped(tx: ReadTx) -> list[tuple[UUID, int]]:
 
 async def drop_unused(tx: Tx, space_id: int) -> bool:
     """Drop the indexes and the constraint of a space that no dataset has any more; return whether it is gone."""
-    return bool(await tx.fetchval("SELECT evervec_drop_space($1)", space_id))
+    return bool(await _change_table(tx, "SELECT evervec_drop_space($1)", space_id))
+
+
+async def _change_table(tx: Tx, sql: str, space_id: int) -> Any:
+    """Call a function that changes the table of records. Everybody waits behind it, so it gives up soon: raises `ConflictError`."""
+    await tx.execute(f"SET LOCAL lock_timeout = '{SPACE_LOCK_SECONDS}s'")
+    answer = await tx.fetchval(sql, space_id)
+    await tx.execute(f"SET LOCAL lock_timeout = '{ROW_LOCK_SECONDS}s'")
+    return answer

@@ -254,13 +254,17 @@ async def documents_due(tx: Tx, dataset_id: UUID, space_id: int) -> None:
 
 @dataclass(frozen=True)
 class SpaceCoverage:
-    """The rows of a dataset in one space by state; `documents` still wait for their chunks."""
+    """The rows of a dataset in one space by state; `documents` still wait for their chunks.
+
+    `lately` counts the rows that were embedded in the last minute, or would have been by now at the pace since the first.
+    """
 
     rows: int
     embedded: int
     pending: int
     failed: int
     documents: int
+    lately: int
 
     @property
     def waiting(self) -> int:
@@ -279,7 +283,9 @@ SELECT count(*) FILTER (WHERE content_hash IS NOT NULL) AS rows,
        count(*) FILTER (WHERE pending_id IS NOT NULL) AS pending,
        count(*) FILTER (WHERE failed_hash = content_hash) AS failed,
        (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
-        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents
+        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents,
+       (count(*) FILTER (WHERE embedded_at > now() - interval '1 minute')
+        * 60 / greatest(least(extract(epoch FROM now() - min(embedded_at)), 60), 1))::bigint AS lately
 FROM embeddings WHERE dataset_id = $1 AND space_id = $2
 """
 

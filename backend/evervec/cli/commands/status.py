@@ -1,5 +1,6 @@
 """`evervec status`: how much is embedded, what waits, what failed, the state of the mirrors."""
 
+from evervec.cli.render.builds import told
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json, Project
 from evervec.cli.terminal.run import call
@@ -40,6 +41,9 @@ def show(found: Overview) -> None:
     for attached in found.attachments:
         _show_attached(attached)
     _show_provider(found.provider)
+    for build in found.builds:
+        if build.state == "next":
+            output.echo(f"{build.project}/{build.dataset}: {told(build)}")
     if found.reuse.reused:
         output.echo(
             f"{found.reuse.share:.0%} of the rows got the vector of an equal text: {found.reuse.reused:,} reused"

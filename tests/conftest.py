@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +39,9 @@ NUMBERS = itertools.count()
 # a busy machine makes an example slow, and that is no fault of what is tested
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
+
+# no test but those of it is about the better local model, which workers build when the machine is idle
+os.environ["EVERVEC_LOCAL_MODEL"] = "wordllama"
 
 # Whoever starts the tests in the background ignores these, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,9 +26,10 @@ async def run(bench: Bench) -> list[Line]:
 async def _checks(bench: Bench) -> list[Line]:
     count = bench.rows(1_000_000)
     async with bench.resources("check") as resources:
+        space = await mirror_rows.space(resources, DIMENSIONS)
         target = await dataset(resources)
         made = np.random.default_rng(3).standard_normal((count, DIMENSIONS), np.float32)
-        await mirror_rows.fill(resources, target, await mirror_rows.space(resources, DIMENSIONS), made)
+        await mirror_rows.fill(resources, target, space, made)
         await mirror_rows.settled(resources)
         mirror = await resources.mirrors.rebuild(target, "measured")
         good = [await _checked(mirror, 0) for _ in range(REPEATS)]
@@ -73,8 +74,8 @@ async def _start(bench: Bench) -> Line:
     """Measure in a new process, with the files that a process before has written."""
     each = bench.rows(20_000)
     async with bench.resources("start50", queue=True) as resources:
-        targets = [await dataset(resources, f"bench-{number}") for number in range(50)]
         space = await mirror_rows.space(resources, vectors.DIMENSIONS)
+        targets = [await dataset(resources, f"bench-{number}") for number in range(50)]
         made = vectors.make("clustered", each).rows
         for number, target in enumerate(targets):
             await mirror_rows.fill(resources, target, space, made, first=number * each)

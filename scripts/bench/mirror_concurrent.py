@@ -38,9 +38,10 @@ Search = Callable[[Row], Awaitable[None]]
 async def run(bench: Bench) -> list[Line]:
     """300,000 clustered vectors of 384 numbers, recall@10 as the mirror is tuned by itself."""
     async with bench.resources("concurrent", queue=True) as resources:
-        target = await dataset(resources)
         made = vectors.make("clustered", bench.rows(300_000))
-        await mirror_rows.fill(resources, target, await mirror_rows.space(resources, made.rows.shape[1]), made.rows)
+        space = await mirror_rows.space(resources, made.rows.shape[1])
+        target = await dataset(resources)
+        await mirror_rows.fill(resources, target, space, made.rows)
         await mirror_rows.settled(resources)
         async with mirror_rows.following(resources) as mirrors:
             await mirror_rows.ready(mirrors, target)

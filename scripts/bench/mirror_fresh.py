@@ -65,9 +65,10 @@ class Seen:
 
 async def _vectors(bench: Bench) -> list[Line]:
     async with bench.resources("fresh", queue=True) as resources:
-        target = await dataset(resources)
         made = vectors.make("clustered", bench.rows(20_000)).rows
-        await mirror_rows.fill(resources, target, await mirror_rows.space(resources, made.shape[1]), made)
+        space = await mirror_rows.space(resources, made.shape[1])
+        target = await dataset(resources)
+        await mirror_rows.fill(resources, target, space, made)
         await mirror_rows.settled(resources)
         async with mirror_rows.following(resources) as mirrors:
             await mirror_rows.ready(mirrors, target)

@@ -20,9 +20,10 @@ ROWS_A_SECOND = 35_000
 async def run(bench: Bench) -> list[Line]:
     """300,000 clustered vectors of 384 numbers."""
     async with bench.resources("rebuild") as resources:
-        target = await dataset(resources)
         made = vectors.make("clustered", bench.rows(300_000)).rows
-        await mirror_rows.fill(resources, target, await mirror_rows.space(resources, made.shape[1]), made)
+        space = await mirror_rows.space(resources, made.shape[1])
+        target = await dataset(resources)
+        await mirror_rows.fill(resources, target, space, made)
         await mirror_rows.settled(resources)
         read = await _read(resources, target, len(made), made.shape[1])
         reported = [await mirror_process.run_child(resources, "rebuild", target.slug) for _ in range(3)]

@@ -9,16 +9,13 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.pipeline.resources import Resources
 from evervec.queue.broker import JetStreamBroker
-from evervec.store import providers
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vector_wire
-from evervec.store.providers import ProviderDraft
-from scripts.bench.stack import without_hnsw
+from scripts.bench.stack import default_space
 
 Rows = NDArray[np.float32]
 
@@ -30,12 +27,8 @@ PATIENCE = 300.0
 
 
 async def space(resources: Resources, dimensions: int) -> int:
-    """Make an active space of that width without HNSW indexes; return its id."""
-    await without_hnsw(resources)  # those of the space before, which take no other width
-    async with resources.database.transaction() as tx:
-        added = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(dimensions))
-        await providers.activate(tx, added.space)
-    return added.space.id
+    """Make a space of that width without HNSW indexes, for datasets that are made afterwards; return its id."""
+    return (await default_space(resources, dimensions)).id
 
 
 async def fill(resources: Resources, target: DatasetRef, space_id: int, vectors: Rows, *, first: int = 0) -> None:

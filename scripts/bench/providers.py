@@ -93,7 +93,7 @@ async def _limited(bench: Bench, url: str) -> Line:
 
 async def _pending(resources: Resources, target: DatasetRef) -> int:
     async with resources.database.read() as tx:
-        return (await pending_rows.waiting(tx, target.id))[1]
+        return (await pending_rows.waiting(tx, target.id, target.space_id))[1]
 
 
 async def _batched(bench: Bench, url: str) -> Line:

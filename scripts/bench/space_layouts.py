@@ -2,15 +2,18 @@
 
 Run by `python -m scripts.bench.space_layouts`; its numbers are in docs/decisions/0022. Two sets of columns in one table
 (`slots`), a record a space in one table (`records`), in a LIST partition a space (`partitions`), in a table a space (`tables`).
+Vectors are narrow, and of the slots only some are written and dropped: each write of theirs goes through the HNSW graph of the
+space that is searched.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 import asyncpg
@@ -23,8 +26,8 @@ from scripts.bench import clock
 from scripts.bench.stack import Bench, open_bench
 from scripts.bench.vectors import Rows
 
-NOW, NEXT = 256, 384
-BATCH = 256
+NOW, NEXT = 48, 64
+BATCH, FILL_BATCH, REPEATS = 256, 2_000, 9
 DATASET = "'6f1c9d7e-0000-4000-8000-000000000001'::uuid"
 RECORD = """
     vector_id bigint NOT NULL, space smallint NOT NULL, dataset_id uuid NOT NULL, content_hash bytea NOT NULL,
@@ -98,7 +101,7 @@ def layouts() -> list[Layout]:
             .replace("changed_xid =", "changed_xid_2 ="),
         },
         CLAIM.format(table="slots", dataset=DATASET, space="").replace("pending_id", "pending_id_2"),
-        ("UPDATE slots SET embedding_2 = NULL, embedded_hash_2 = NULL",),
+        ("UPDATE slots SET embedding_2 = NULL, embedded_hash_2 = NULL WHERE vector_id <= {written}",),
         f"SELECT vector_id FROM slots ORDER BY embedding::halfvec({NOW}) <=> $1::vector::halfvec({NOW}) LIMIT 10",
         "SELECT pg_total_relation_size('slots')",
     )
@@ -138,14 +141,14 @@ def layouts() -> list[Layout]:
         CLAIM.format(table="tables_2", dataset=DATASET, space=""),
         ("DROP TABLE tables_2",),
         f"SELECT vector_id FROM tables_1 ORDER BY embedding::halfvec({NOW}) <=> $1::vector::halfvec({NOW}) LIMIT 10",
-        "SELECT pg_total_relation_size('tables_1') + pg_total_relation_size('tables_2')",
+        "SELECT pg_total_relation_size('tables_1') + coalesce(pg_total_relation_size(to_regclass('tables_2')), 0)",
     )
     return [slots, one, parts, tables]
 
 
 @dataclass
 class Measured:
-    """What one layout takes."""
+    """What one layout takes. `drop_seconds` of slots is that of the rows that were written, times the part that these are of all."""
 
     layout: str
     next_rows_per_second: float = 0.0
@@ -156,7 +159,6 @@ class Measured:
     megabytes: float = 0.0
     drop_seconds: float = 0.0
     megabytes_after_drop: float = 0.0
-    plan: str = field(default="", repr=False)
 
 
 @asynccontextmanager
@@ -165,6 +167,7 @@ async def connected(bench: Bench) -> AsyncIterator[asyncpg.Connection]:
     async with bench.resources("layouts") as resources, resources.database.autocommit() as connection:
         await connection.execute("SET search_path = public, evervec")
         await connection.execute("SET maintenance_work_mem = '1GB'")
+        await connection.execute("SET statement_timeout = 0")
         yield connection
 
 
@@ -176,75 +179,83 @@ def _random(count: int, width: int, seed: int = 0) -> Rows:
 async def measure(connection: asyncpg.Connection, layout: Layout, rows: int, written: int) -> Measured:
     """Fill one layout, then write, claim, search and drop."""
     found = Measured(layout.name)
-    await connection.execute(layout.make)
-    for statement in layout.fill:
-        await connection.execute(statement, rows)
-    ids = np.arange(1, rows + 1)
-    for start in range(0, rows, 2000):
-        part = ids[start : start + 2000]
-        await _write(connection, layout, NOW, part)
-    await connection.execute("VACUUM ANALYZE")
-    print(f"{layout.name}: filled", flush=True)
-    await connection.execute(layout.hnsw)
-    await connection.execute("CHECKPOINT")
-    print(f"{layout.name}: indexed", flush=True)
-    taken = [
-        await clock.seconds(_write(connection, layout, NEXT, ids[start : start + BATCH]))
-        for start in range(0, written, BATCH)
-    ]
-    found.next_rows_per_second = BATCH / statistics.median(taken)
-    few = [
-        await clock.seconds(_write(connection, layout, NOW, ids[start : start + BATCH]))
-        for start in range(0, 8 * BATCH, BATCH)
-    ]
-    found.live_rows_per_second = BATCH / statistics.median(few)
-    found.claim_milliseconds = 1000 * statistics.median(
-        [await clock.seconds(connection.fetch(layout.claim)) for _ in range(9)]
-    )
+    await _prepare(connection, layout, rows)
+    found.next_rows_per_second = await _rate(connection, layout, NEXT, written)
+    found.live_rows_per_second = await _rate(connection, layout, NOW, 8 * BATCH)
+    found.claim_milliseconds = await _milliseconds(connection, layout.claim)
     query = vector_wire.pack_one(_random(1, NOW)[0])
     plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {layout.search}", query))
     found.search_uses_hnsw = "hnsw" in plan
-    found.search_milliseconds = 1000 * statistics.median(
-        [await clock.seconds(connection.fetch(layout.search, query)) for _ in range(9)]
-    )
-    for start in range(written, rows, 2000):
-        if layout.name != "slots":  # it would take as long as an index of all of them
-            await _write(connection, layout, NEXT, ids[start : start + 2000])
-    found.megabytes = int(await connection.fetchval(layout.size)) / 1e6
+    found.search_milliseconds = await _milliseconds(connection, layout.search, query)
+    if layout.name != "slots":  # it would take as long as another graph of all of them
+        await _fill(connection, layout, NEXT, range(written + 1, rows + 1))
+    found.megabytes = await _size(connection, layout)
     for statement in layout.drop:
-        found.drop_seconds += await clock.seconds(connection.execute(statement))
-    if layout.name != "tables" and layout.name != "partitions":
+        found.drop_seconds += await clock.seconds(connection.execute(statement.format(written=written)))
+    if layout.name == "slots":
+        found.drop_seconds *= rows / written
+    if layout.name in ("slots", "records"):  # the others are gone with their files
         await connection.execute("VACUUM")
-    found.megabytes_after_drop = (
-        int(await connection.fetchval(layout.size.replace(" + pg_total_relation_size('tables_2')", ""))) / 1e6
-    )
+    found.megabytes_after_drop = await _size(connection, layout)
     return found
 
 
-async def _write(connection: asyncpg.Connection, layout: Layout, width: int, ids: Rows) -> None:
-    hashes = [sha256(int(one).to_bytes(8, "big")).digest() for one in ids]
-    await connection.execute(
-        layout.write[width], [int(one) for one in ids], hashes, vector_wire.pack(_random(len(ids), width, int(ids[0])))
-    )
+async def _prepare(connection: asyncpg.Connection, layout: Layout, rows: int) -> None:
+    await connection.execute(layout.make)
+    for statement in layout.fill:
+        await connection.execute(statement, rows)
+    await _fill(connection, layout, NOW, range(1, rows + 1))
+    await connection.execute("VACUUM ANALYZE")
+    await connection.execute(layout.hnsw)
+    await connection.execute("CHECKPOINT")
+
+
+async def _fill(connection: asyncpg.Connection, layout: Layout, width: int, ids: Sequence[int]) -> None:
+    for start in range(0, len(ids), FILL_BATCH):
+        await _write(connection, layout, width, ids[start : start + FILL_BATCH])
+
+
+async def _rate(connection: asyncpg.Connection, layout: Layout, width: int, count: int) -> float:
+    """Return the rows a second of the median batch."""
+    taken = [
+        await clock.seconds(_write(connection, layout, width, range(start + 1, start + 1 + BATCH)))
+        for start in range(0, count, BATCH)
+    ]
+    return BATCH / statistics.median(taken)
+
+
+async def _write(connection: asyncpg.Connection, layout: Layout, width: int, ids: Sequence[int]) -> None:
+    hashes = [sha256(one.to_bytes(8, "big")).digest() for one in ids]
+    made = vector_wire.pack(_random(len(ids), width, ids[0]))
+    await connection.execute(layout.write[width], list(ids), hashes, made)
+
+
+async def _milliseconds(connection: asyncpg.Connection, sql: str, *values: object) -> float:
+    taken = [await clock.seconds(connection.fetch(sql, *values)) for _ in range(REPEATS)]
+    return 1000 * statistics.median(taken)
+
+
+async def _size(connection: asyncpg.Connection, layout: Layout) -> float:
+    return int(await connection.fetchval(layout.size)) / 1e6
 
 
 async def main(rows: int, written: int) -> None:
     """Measure all, print a table on stderr and JSON on stdout."""
-    all_of_them: list[Measured] = []
+    found: list[Measured] = []
     async with open_bench(quick=False) as bench, connected(bench) as connection:
         for layout in layouts():
-            all_of_them.append(await measure(connection, layout, rows, written))
-            print(asdict(all_of_them[-1]), flush=True)
-    table = Table(*asdict(all_of_them[0]), box=None)
-    for one in all_of_them:
+            sys.stderr.write(f"{layout.name} …\n")
+            found.append(await measure(connection, layout, rows, written))
+    table = Table(*asdict(found[0]), box=None)
+    for one in found:
         table.add_row(*(f"{value:,.2f}" if isinstance(value, float) else str(value) for value in asdict(one).values()))
-    Console(stderr=True).print(table)
-    print(json.dumps([asdict(one) for one in all_of_them], indent=2))
+    Console(stderr=True, width=200).print(table)
+    sys.stdout.write(json.dumps([asdict(one) for one in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--written", type=int, default=20_480)
+    parser.add_argument("--written", type=int, default=5_120)
     given = parser.parse_args()
     asyncio.run(main(given.rows, given.written))

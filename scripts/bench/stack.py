@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
+from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
-from evervec.store import datasets
+from evervec.store import datasets, providers, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
+from evervec.store.providers import ProviderDraft, Space
 
 COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 
@@ -115,6 +117,14 @@ async def without_hnsw(resources: Resources) -> None:
     """Drop the HNSW indexes of the active space."""
     provider = await resources.provider()
     await vectors.drop_indexes(resources.database, provider.space.id)
+
+
+async def default_space(resources: Resources, dimensions: int) -> Space:
+    """Make a space of that width, without HNSW indexes, the one that datasets get that are made afterwards."""
+    async with resources.database.transaction() as tx:
+        added = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(dimensions))
+        await spaces.make_default(tx, added.space.id)
+    return added.space
 
 
 async def dataset(resources: Resources, name: str = "bench") -> DatasetRef:

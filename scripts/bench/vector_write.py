@@ -8,16 +8,14 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from evervec.domain.protocols import ModelProbe
 from evervec.pipeline.resources import Resources
-from evervec.store import providers
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
-from evervec.store.providers import ProviderDraft, Space
+from evervec.store.providers import Space
 from scripts.bench import clock
 from scripts.bench.report import Line, Promise, at_least, rate
-from scripts.bench.stack import Bench, copy_messages, dataset, empty, without_hnsw
+from scripts.bench.stack import Bench, copy_messages, dataset, default_space, empty, without_hnsw
 
 DIMENSIONS, BODY = 384, 320
 
@@ -84,7 +82,8 @@ async def run(bench: Bench) -> list[Line]:
     """20,000 vectors without HNSW in batches of two sizes, then 2,000 with it on both sides."""
     async with bench.resources("vectors") as resources:
         await without_hnsw(resources)
-        target, space = await dataset(resources), await _space(resources)
+        space = await default_space(resources, DIMENSIONS)
+        target = await dataset(resources)
         async with resources.database.transaction() as tx:
             await tx.execute(PLAIN)
         answers = _random(bench.rows(20_000))
@@ -103,14 +102,6 @@ async def _line(name: str, tables: Tables, rounds: int, promise: Promise | None 
     taken = [await tables.round() for _ in range(rounds)]
     ours, bare = (statistics.median(one for both in taken for one in both[side]) for side in (0, 1))
     return rate(f"{tables.size} a batch, {name}", tables.size, [ours], [bare], promise, "the median batch")
-
-
-async def _space(resources: Resources) -> Space:
-    """Make the active space as wide as the vectors that are written here, and return it."""
-    async with resources.database.transaction() as tx:
-        wide = await providers.add(tx, ProviderDraft("wide", "ollama", model="wide"), ModelProbe(DIMENSIONS))
-        await providers.activate(tx, wide.space)
-    return wide.space
 
 
 def _random(count: int) -> NDArray[np.float32]:

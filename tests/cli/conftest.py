@@ -13,9 +13,12 @@ NUMBERS = itertools.count()
 
 
 def bare_environment(**changes: str) -> dict[str, str]:
-    """Return the environment of this process without anything that configures Evervec or changes how it prints."""
+    """Return the environment of this process without anything that configures Evervec or changes how it prints.
+
+    No better local model is built in the background.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVERVEC_", "COLUMNS"))}
-    return kept | changes
+    return kept | {"EVERVEC_LOCAL_MODEL": "wordllama"} | changes
 
 
 @pytest.fixture

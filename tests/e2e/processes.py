@@ -136,7 +136,12 @@ class Product:
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without its EVERVEC_ variables, and with short times."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERVEC_")}
-    short = {"EVERVEC_LEASE_SECONDS": "3", "EVERVEC_SWEEP_SECONDS": "0.5", "EVERVEC_STOP_SECONDS": "8"}
+    short = {
+        "EVERVEC_LOCAL_MODEL": "wordllama",
+        "EVERVEC_LEASE_SECONDS": "3",
+        "EVERVEC_SWEEP_SECONDS": "0.5",
+        "EVERVEC_STOP_SECONDS": "8",
+    }
     return {**kept, **short, "NO_COLOR": "1", "EVERVEC_LOG_LEVEL": "INFO", "EVERVEC_API_PORT": "0", **variables}
 
 

@@ -12,10 +12,12 @@ from sqlmodel import Session
 from evervec import Document, SemanticCore, SyncSemanticCore
 from evervec.errors import Refused, UnknownBatchJobError
 from evervec.library.blocking_batches import SyncBatchManager
+from evervec.library.blocking_spaces import SyncSpaces
+from evervec.library.spaces import Spaces
 from evervec.pipeline.batch.manager import BatchManager
 from tests.library.articles import TABLE, TEXT, Article, settled
 
-TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager)]
+TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager), (Spaces, SyncSpaces)]
 
 
 @pytest.mark.parametrize(("asynchronous", "blocking"), TWINS)

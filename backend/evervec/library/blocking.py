@@ -10,6 +10,7 @@ from evervec.library.transaction import Transaction
 
 if TYPE_CHECKING:
     from evervec.library.blocking_batches import SyncBatchManager
+    from evervec.library.blocking_spaces import SyncSpaces
 
 
 class SyncTransaction(BlockingProxy[Transaction]):
@@ -52,6 +53,13 @@ class SyncSemanticCore(BlockingProxy[SemanticCore]):
         core = self._target
         with self._portal.wrap_async_context_manager(core.transaction()) as opened:
             yield SyncTransaction(opened, self._portal)
+
+    @property
+    def spaces(self) -> "SyncSpaces":
+        """Return the spaces of datasets, without `await`."""
+        from evervec.library.blocking_spaces import SyncSpaces
+
+        return SyncSpaces(self._target.spaces, self._portal)
 
     @property
     def batch_manager(self) -> "SyncBatchManager":

@@ -11,6 +11,7 @@ from evervec.library.given_documents import Documents, each
 if TYPE_CHECKING:
     # a second of imports, which `open` makes
     from evervec.domain.encoders import EncoderOptions
+    from evervec.library.spaces import Spaces
     from evervec.library.transaction import Transaction
     from evervec.pipeline.attached.attach import Attached
     from evervec.pipeline.attached.detach import Detached
@@ -31,7 +32,8 @@ DEFAULT_PROJECT, DEFAULT_DATASET = "library", "documents"
 class SemanticCore:
     """An open database: `async with SemanticCore.open(url) as core`.
 
-    `database` is for SQL of your own, `batch_manager` submits what waits as batch jobs and collects their results.
+    `database` is for SQL of your own, `batch_manager` submits what waits as batch jobs and collects their results, `spaces`
+    changes the model of datasets while they are searched.
     """
 
     def __init__(self, runtime: "Runtime", project: str, dataset: str) -> None:
@@ -85,6 +87,13 @@ class SemanticCore:
     def batch_manager(self) -> "BatchManager":
         """Return the batch jobs: `flush_queue`, `check_and_sync`, `process_queue`, `cancel`, `get`, `list`."""
         return self._batch_manager
+
+    @property
+    def spaces(self) -> "Spaces":
+        """Return the spaces of datasets: `list`, `status`, `plan`, `build`, `activate`, `rollback`, `drop`."""
+        from evervec.library.spaces import Spaces
+
+        return Spaces(self._resources)
 
     @property
     def database(self) -> "Database":
@@ -291,7 +300,8 @@ class SemanticCore:
     ) -> "Provider":
         """Probe a provider (`local`, `onnx`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
 
-        `use` makes it active in any case: vectors of another space are deleted, and their rows wait again. `price` is in
+        `use` makes it active in any case: where rows are embedded in another space, its own is built beside that one, and
+        searched as soon as every row has its vector. `price` is in
         dollars per million tokens, online. `encoder` names the folder of a model of your own and how it is run (`onnx`).
         Without `extracts` the chat model describes media alone. `no_key`: the OpenAI-compatible server at `base_url` asks for
         none.

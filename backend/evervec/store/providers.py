@@ -156,9 +156,9 @@ async def by_name(tx: ReadTx, name: str) -> Provider:
 
 
 async def active(tx: ReadTx) -> Provider | None:
-    """Return the provider of the active space; the one used last if there are several."""
-    row = await tx.fetchrow(SELECT_PROVIDERS + " WHERE s.state = 'active' ORDER BY p.used_at DESC, p.name LIMIT 1")
-    return None if row is None else _provider(row)
+    """Return the provider that embeds into the default space; the one used last if there are several."""
+    space_id = await tx.fetchval("SELECT id FROM embedding_spaces WHERE state = 'active'")
+    return None if space_id is None else await serving(tx, space_id)
 
 
 SELECT_SPACES = """

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from evervec.store.database.session import Tx
-from evervec.store.spaces import older_writers_ended
+from evervec.store.spaces import drop_unused, older_writers_ended
 
 # the chunks of a document hold its text: they stay until it has those of the space that is searched
 PURGE_CHUNKS = """
@@ -29,7 +29,8 @@ AND NOT EXISTS (SELECT FROM chunks WHERE dataset_id = $1 AND space_id = $2)
 async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
     """Remove up to `limit` chunks or vectors of a dropped space of a dataset; return how many.
 
-    The space counts as dropped until every transaction has ended that may still write to it.
+    The space counts as dropped until every transaction has ended that may still write to it; with the last dataset its indexes
+    and its constraint go.
     """
     ended = await older_writers_ended(tx, dataset_id, space_id)
     for sql in (PURGE_CHUNKS, PURGE_VECTORS):
@@ -43,4 +44,5 @@ async def purge(tx: Tx, dataset_id: UUID, space_id: int, *, limit: int) -> int:
         space_id,
     )
     await tx.execute(FORGET_DROPPED, dataset_id, space_id, ended)
+    await drop_unused(tx, space_id)
     return 0

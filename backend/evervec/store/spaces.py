@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from evervec.store.database.connections import ROW_LOCK_SECONDS
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES
 
 NEXT, PREVIOUS = "next", "previous"
+SPACE_LOCK_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ async def start(
     batch_hours: float | None = None,
 ) -> None:
     """Begin to write a dataset's changes to another space, too; with `batch_hours` batch jobs fill it. Needs `lock`."""
-    await tx.execute("SELECT evervec_add_space($1)", space_id)
+    await _change_table(tx, "SELECT evervec_add_space($1)", space_id)
     await tx.execute(BEGIN_BUILD, dataset_id, space_id, provider_id, automatic, batch_hours)
 
 
@@ -251,13 +254,17 @@ async def documents_due(tx: Tx, dataset_id: UUID, space_id: int) -> None:
 
 @dataclass(frozen=True)
 class SpaceCoverage:
-    """The rows of a dataset in one space by state; `documents` still wait for their chunks."""
+    """The rows of a dataset in one space by state; `documents` still wait for their chunks.
+
+    `lately` counts the rows that were embedded in the last minute, or would have been by now at the pace since the first.
+    """
 
     rows: int
     embedded: int
     pending: int
     failed: int
     documents: int
+    lately: int
 
     @property
     def waiting(self) -> int:
@@ -276,7 +283,9 @@ SELECT count(*) FILTER (WHERE content_hash IS NOT NULL) AS rows,
        count(*) FILTER (WHERE pending_id IS NOT NULL) AS pending,
        count(*) FILTER (WHERE failed_hash = content_hash) AS failed,
        (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
-        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents
+        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents,
+       (count(*) FILTER (WHERE embedded_at > now() - interval '1 minute')
+        * 60 / greatest(least(extract(epoch FROM now() - min(embedded_at)), 60), 1))::bigint AS lately
 FROM embeddings WHERE dataset_id = $1 AND space_id = $2
 """
 
@@ -393,4 +402,12 @@ async def dropped(tx: ReadTx) -> list[tuple[UUID, int]]:
 
 async def drop_unused(tx: Tx, space_id: int) -> bool:
     """Drop the indexes and the constraint of a space that no dataset has any more; return whether it is gone."""
-    return bool(await tx.fetchval("SELECT evervec_drop_space($1)", space_id))
+    return bool(await _change_table(tx, "SELECT evervec_drop_space($1)", space_id))
+
+
+async def _change_table(tx: Tx, sql: str, space_id: int) -> Any:
+    """Call a function that changes the table of records. Everybody waits behind it, so it gives up soon: raises `ConflictError`."""
+    await tx.execute(f"SET LOCAL lock_timeout = '{SPACE_LOCK_SECONDS}s'")
+    answer = await tx.fetchval(sql, space_id)
+    await tx.execute(f"SET LOCAL lock_timeout = '{ROW_LOCK_SECONDS}s'")
+    return answer

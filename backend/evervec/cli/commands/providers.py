@@ -24,6 +24,8 @@ from evervec.domain.vendors import (
 )
 from evervec.pipeline.embedding import keys, providers
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import fill
+from evervec.pipeline.spaces.progress import builds
 from evervec.pipeline.status.overview import ProviderStatus, describe
 from evervec.store.providers import Provider, ProviderDraft
 
@@ -123,7 +125,8 @@ Activate = Annotated[
     bool, typer.Option("--activate/--no-activate", metavar="", help="Use it at once if no vector is lost by that.")
 ]
 Reembed = Annotated[
-    bool, typer.Option("--reembed", metavar="", help="Drop the vectors of another space and embed again.")
+    bool,
+    typer.Option("--reembed", metavar="", help="Embed again what is in another space, which is searched meanwhile."),
 ]
 
 
@@ -237,7 +240,10 @@ def add(
     if added.active and other_chunks:
         output.info("Existing documents are chunked again by the workers; only what differs is embedded.")
     if not added.active:
-        output.info(f"Rows are embedded in another space. Switch with `evervec providers use {added.name} --reembed`.")
+        output.info(
+            f"Rows are embedded in another space. Build its own beside it with `evervec providers use {added.name} --reembed`, "
+            f"or for one dataset with `evervec spaces build --provider {added.name} --dataset NAME`."
+        )
 
 
 def _recipe(provider: Provider) -> tuple[object, ...]:
@@ -271,10 +277,24 @@ def test(name: Name, as_json: Json = False) -> None:
 @app.command()
 def use(name: Name, reembed: Reembed = False, batch: Batch = False, as_json: Json = False) -> None:
     """Make a provider the active one."""
-    used = describe(call(lambda r: providers.use(r, name, reembed=reembed, by_batch=batch)))
+
+    async def run(resources: Resources) -> tuple[Provider, bool]:
+        chosen = await providers.use(resources, name, reembed=reembed, by_batch=batch)
+        if batch:
+            with output.waiting("preparing rows for batch jobs"):
+                await fill(resources, whole=True)
+        return chosen, any(one.state == "next" for one in await builds(resources))
+
+    provider, building = call(run)
+    used = describe(provider)
     output.document(used) if as_json else output.echo(f"{used.name} is active.")
     if batch:
-        output.info("Send what waits with `evervec batch flush`. Until its jobs are done, search does not find it.")
+        output.info("Send what waits with `evervec batch flush`.")
+    if building:
+        output.info(
+            "Its space is built beside the present one, which is searched until every row has its new vector: "
+            "`evervec spaces status` says how far it is."
+        )
 
 
 @app.command()

@@ -36,12 +36,14 @@ def up(tasks: Tasks = None) -> None:
     """Run the whole stack on this machine: PostgreSQL, NATS, a worker, the scheduler. Ctrl-C stops it all."""
 
     async def serve(runtime: Runtime, finish: asyncio.Event) -> None:
+        from evervec.pipeline.spaces import better
         from evervec.web import serve as web
         from evervec.worker.main import work
         from evervec.worker.schedule import tick
 
         output.info(f"PostgreSQL  {runtime.resources.database.where}")
         output.info(f"Doorbell    {_doorbell(runtime)}")
+        output.info(f"Model       {await better.told(runtime.resources)}")
         listening = _listen_if_free(runtime)
         async with asyncio.TaskGroup() as group:
             if listening is not None:

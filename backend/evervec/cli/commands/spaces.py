@@ -4,15 +4,18 @@ from typing import Annotated
 
 import typer
 
+from evervec.cli.render.batch_option import Batch
+from evervec.cli.render.builds import time_left
 from evervec.cli.render.runs import counted
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json
 from evervec.cli.terminal.run import call
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import build as building
-from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces import carry_out, report, turn
 from evervec.pipeline.spaces.build import BuildOptions
-from evervec.pipeline.spaces.report import BuildStatus
+from evervec.pipeline.spaces.carry_out import Dropped
+from evervec.pipeline.spaces.progress import BuildStatus, builds
 from evervec.pipeline.spaces.turn import Turned
 
 app = typer.Typer(no_args_is_help=True)
@@ -70,7 +73,7 @@ def status(dataset: Dataset = None, as_json: Json = False) -> None:
     """Show how far the spaces are that are written to beside those that are searched."""
 
     async def run(resources: Resources) -> list[BuildStatus]:
-        return await report.builds(resources, dataset=dataset)
+        return await builds(resources, dataset=dataset)
 
     found = call(run)
     if as_json:
@@ -84,8 +87,19 @@ def _show(found: list[BuildStatus]) -> None:
         output.echo("No other space. Build one with `evervec spaces build --provider NAME`.")
         return
     output.table(
-        ("dataset", "state", "rows", "embedded", "missing", "space"),
-        [(f"{one.project}/{one.dataset}", one.state, one.rows, one.embedded, one.missing, one.space) for one in found],
+        ("dataset", "state", "rows", "embedded", "missing", "left", "space"),
+        [
+            (
+                f"{one.project}/{one.dataset}",
+                one.state,
+                one.rows,
+                one.embedded,
+                one.missing,
+                time_left(one.seconds_left),
+                one.space,
+            )
+            for one in found
+        ],
     )
 
 
@@ -123,25 +137,29 @@ def build(
     template: Template = None,
     chunk_tokens: ChunkTokens = None,
     activate: Automatic = False,
+    batch: Batch = False,
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
     """Fill another space while the present one is searched. Interrupted, it is continued by a worker, or by this command."""
-    options = BuildOptions(provider, unescaped(template), chunk_tokens, automatic=activate)
+    options = BuildOptions(provider, unescaped(template), chunk_tokens, automatic=activate, by_batch=batch)
 
     async def run(resources: Resources) -> list[BuildStatus]:
         begun = await building.start(resources, options, dataset=dataset)
         if begun:
             output.info(f"{counted(len(begun), 'dataset')} written to another space from now on, too.")
-        if not detach:
-            planned = await report.builds(resources, dataset=dataset)
-            with output.progress("rows", sum(one.missing or one.rows for one in planned)) as step:
-                await building.fill(resources, progress=step, whole=True)
-        return await report.builds(resources, dataset=dataset)
+        planned = await builds(resources, dataset=dataset)
+        with output.progress("rows", sum(one.missing or one.rows for one in planned)) as step:
+            return await carry_out.build(resources, options, dataset=dataset, wait=not detach, progress=step)
 
     found = call(run)
     output.document({"builds": found}) if as_json else _show(found)
     left = [one for one in found if one.state == "next" and one.missing]
+    if left and batch:
+        output.info(
+            "Send what waits with `evervec batch flush`; until its jobs are done, the present space is searched."
+        )
+        return
     if left and not detach:
         output.info("What is missing is waiting or failed: see `evervec status` and `evervec failed list`.")
         raise typer.Exit(1)
@@ -181,15 +199,16 @@ def _told(turned: list[Turned], as_json: bool) -> None:
 def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) -> None:
     """Give up spaces that are not searched, with their vectors and chunks."""
 
-    async def run(resources: Resources) -> tuple[int, int]:
-        dropped = await turn.drop(resources, dataset=dataset, state=state)
-        return len(dropped), await turn.purge(resources)
+    async def run(resources: Resources) -> Dropped:
+        return await carry_out.drop(resources, dataset=dataset, state=state)
 
-    spaces, removed = call(run)
+    given_up = call(run)
     if as_json:
-        output.document({"dropped": spaces, "removed": removed})
+        output.document(given_up)
     else:
-        output.echo(f"{counted(spaces, 'space')} of datasets dropped, {removed:,} vectors and chunks removed")
+        output.echo(
+            f"{counted(given_up.dropped, 'space')} of datasets dropped, {given_up.removed:,} vectors and chunks removed"
+        )
 
 
 def unescaped(given: str | None) -> str | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from evervec.cli.render.builds import told
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Json, Project
 from evervec.cli.terminal.run import call
@@ -58,6 +59,9 @@ def show(found: Overview) -> None:
     for attached in found.attachments:
         _show_attached(attached)
     _show_provider(found.provider)
+    for build in found.builds:
+        if build.state == "next":
+            output.echo(f"{build.project}/{build.dataset}: {told(build)}")
     if found.reuse.reused:
         output.echo(
             f"{found.reuse.share:.0%} of the rows got the vector of an equal text: {found.reuse.reused:,} reused"

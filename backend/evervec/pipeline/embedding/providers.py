@@ -271,6 +271,10 @@ async def remove(database: Database, name: str) -> None:
 
 
 async def listed(resources: Resources) -> list[Provider]:
-    """Return all providers, oldest first."""
+    """Return all providers, oldest first, each with its own space; that of the default one counts as active."""
     async with resources.database.read() as tx:
-        return await providers.every(tx)
+        every, default = await providers.every(tx), await providers.active(tx)
+    return [
+        replace(one, space=replace(one.space, active=True)) if default is not None and one.id == default.id else one
+        for one in every
+    ]

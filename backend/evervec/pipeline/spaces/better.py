@@ -6,7 +6,7 @@ Its space is built beside the one that is searched, while the machine has nothin
 import os
 
 from evervec import log
-from evervec.domain.vendors import LOCAL, ONNX
+from evervec.domain.vendors import FREE_TYPES, LOCAL, ONNX
 from evervec.embedders.catalog import better_local_model
 from evervec.pipeline.embedding import providers as adding
 from evervec.pipeline.resources import Resources
@@ -32,7 +32,7 @@ async def improve(resources: Resources) -> None:
     waiting = await _improvable(resources)
     if not waiting:
         return
-    chosen = await _provider(resources, model)
+    chosen = await provider_of_model(resources, model)
     for one in waiting:
         if one.space_id != chosen.space.id:
             await start(resources, BuildOptions(chosen.name, automatic=True), dataset=one.name)
@@ -60,10 +60,28 @@ async def _improvable(resources: Resources) -> list[DatasetRef]:
         ]
 
 
-async def _provider(resources: Resources, model: str) -> Provider:
+async def provider_of_model(resources: Resources, model: str) -> Provider:
     """Return the provider of the model on this machine, added if there is none."""
     async with resources.database.read() as tx:
         known = [one for one in await providers.every(tx) if one.type == ONNX.type and one.name == model]
     return (
         known[0] if known else await adding.add(resources, ProviderDraft(model, ONNX.type, model=model), activate=False)
     )
+
+
+async def told(resources: Resources) -> str:
+    """Return which model embeds new datasets, and which better one of this machine is built, or will be, for people."""
+    async with resources.database.read() as tx:
+        default, others = await providers.active(tx), await spaces.others(tx)
+    if default is None:
+        return "none yet: add one with `evervec providers add`"
+    said = f"{default.model}, on this machine" if default.type in FREE_TYPES else f"{default.model}, of {default.name}"
+    better = better_local_model(resources.settings.local_model)
+    if any(one.state == spaces.NEXT for one in others):
+        return f"{said}; another one is built beside it: see `evervec spaces status`"
+    if default.type == LOCAL.type and better is not None:
+        return (
+            f"{said}; {better}, which answers better, is built beside it when the machine is idle: see "
+            "`evervec spaces status`"
+        )
+    return said

@@ -1,4 +1,4 @@
-"""What there is of spaces: all of them, how far the builds are, and what a build would send."""
+"""What there is of spaces: all of them, and what a build would send."""
 
 from dataclasses import dataclass
 
@@ -24,30 +24,6 @@ class SpaceStatus:
     searched: int
     building: int
     kept: int
-
-
-@dataclass(frozen=True)
-class BuildStatus:
-    """How much of a dataset is embedded in a space that is not searched; `state` is `next` or `previous`.
-
-    `missing` rows would not be found after a flip: they wait, or failed, or are in `documents` without chunks. `indexed` is
-    whether HNSW could answer.
-    """
-
-    project: str
-    dataset: str
-    space: str
-    space_id: int
-    state: str
-    automatic: bool
-    rows: int
-    embedded: int
-    pending: int
-    failed: int
-    documents: int
-    missing: int
-    indexed: bool
-    searched: str
 
 
 @dataclass(frozen=True)
@@ -81,36 +57,6 @@ async def listed(resources: Resources) -> list[SpaceStatus]:
             )
             for one in await providers.every_space(tx)
         ]
-
-
-async def builds(resources: Resources, *, dataset: str | None = None) -> list[BuildStatus]:
-    """Return how far the spaces are that are written to beside those that are searched. Raises `UnknownDatasetError`."""
-    found: list[BuildStatus] = []
-    async with resources.database.read() as tx:
-        scope = {one.id: one for one in await datasets.find(tx, dataset)}
-        known = {one.id: one for one in await providers.every_space(tx)}
-        for other in await spaces.others(tx, list(scope)):
-            covered = await spaces.coverage(tx, other.dataset_id, other.space_id)
-            of = scope[other.dataset_id]
-            found.append(
-                BuildStatus(
-                    of.project,
-                    of.slug,
-                    str(known[other.space_id]),
-                    other.space_id,
-                    other.state,
-                    other.automatic,
-                    covered.rows,
-                    covered.embedded,
-                    covered.pending,
-                    covered.failed,
-                    covered.documents,
-                    covered.missing,
-                    other.indexed,
-                    str(known[of.space_id]),
-                )
-            )
-    return found
 
 
 async def plan(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[BuildPlan]:

@@ -7,7 +7,7 @@ from time import monotonic
 from uuid import UUID
 
 from evervec import log
-from evervec.errors import EvervecError, Refused
+from evervec.errors import ConflictError, EvervecError, Refused
 from evervec.pipeline.embedding.embed import never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import FEW_ROWS, index_allowed
@@ -193,9 +193,10 @@ async def purge(resources: Resources) -> int:
         dropped = await spaces.dropped(tx)
     total = 0
     for dataset_id, space_id in dropped:
-        total += await _purge(resources, dataset_id, space_id)
-        async with resources.database.transaction() as tx:
-            await spaces.drop_unused(tx, space_id)
+        try:
+            total += await _purge(resources, dataset_id, space_id)
+        except ConflictError as error:  # the janitor goes on
+            logger.warning("space not removed yet", space=space_id, reason=str(error))
     return total
 
 

@@ -11,6 +11,7 @@ from evervec.pipeline.attached.report import AttachmentReport
 from evervec.pipeline.budget import prices
 from evervec.pipeline.embedding.failures import ATTACHED
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.progress import BuildStatus, builds_of
 from evervec.pipeline.status import mirrors
 from evervec.pipeline.status.mirrors import MirrorSummary
 from evervec.store import datasets, documents, knowledge, messages, monitor, providers
@@ -120,7 +121,8 @@ class Overview:
 
     `watermark` is the transaction id below which everything is counted, `problems` what is wrong with our triggers, and
     `attachments` are the tables that are embedded in place. `reuse` tells how many rows got the vector of an equal text,
-    `budgets` what was used of each, and which ceiling is reached.
+    `budgets` what was used of each, and which ceiling is reached. `builds` are the spaces that are not searched: the next
+    one of a dataset, with how far it is, or the one that is kept for a rollback.
     """
 
     rows: int
@@ -137,6 +139,7 @@ class Overview:
     attachments: list[AttachmentReport]
     reuse: Reuse
     budgets: list[Budget]
+    builds: list[BuildStatus]
 
     @property
     def unread(self) -> int:
@@ -181,6 +184,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         problems = await integrity.problems(tx, resources.database.schema)
         reuse = await ledger.reuse(tx, [one.id for one in found])
         limited = await budgets.every(tx)
+        builds = await builds_of(tx, found)
     return Overview(
         **vars(total),
         datasets=listed,
@@ -192,6 +196,7 @@ async def status(resources: Resources, *, dataset: str | None = None, project: s
         attachments=await report.attachments(resources, project),
         reuse=reuse,
         budgets=limited,
+        builds=builds,
     )
 
 

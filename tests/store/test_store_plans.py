@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from evervec.store import datasets, messages, monitor
+from evervec.store import datasets, messages, monitor, space_builds, space_removal, spaces
 from evervec.store.database.session import Database
 from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
 from evervec.store.embeddings.in_space import in_space
@@ -87,6 +87,30 @@ async def test_an_equal_text_is_found_by_its_digest(tall_psql: Any) -> None:
 async def test_writing_vectors_looks_each_row_up(tall_psql: Any) -> None:
     for plan in await plans(tall_psql, in_space(vectors.WRITE, SPACE), list(range(64)), [bytes(32)] * 64, ["[1]"] * 64):
         assert_index(plan, "embeddings_pkey", "embeddings")
+
+
+BESIDE = SPACE + 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        (spaces.TAKE_IN, (BIG, SPACE, BESIDE, 0, 5000)),
+        (spaces.MISSING, (SMALL, SPACE)),
+        (spaces.FEW_WAIT, (SMALL, SPACE, 1000)),
+        (spaces.LEASED_IN_SPACE, (BIG, SPACE)),
+        (spaces.HAS_VECTORS, ([SMALL], SPACE)),
+        (space_removal.PURGE_VECTORS, (SMALL, SPACE, 2000)),
+        (space_builds.WAIT_FOR_OTHERS, ()),
+        (rows.LIVE_ROWS_WAIT, ()),
+        (spaces.REMOVE_LOST.partition(";")[0].format(dataset=SMALL, space=SPACE), ()),
+    ],
+)
+async def test_what_a_build_a_flip_and_a_drop_ask_reads_no_table_to_its_end(
+    tall_psql: Any, sql: str, values: tuple[Any, ...]
+) -> None:
+    for plan in await plans(tall_psql, sql, *values):
+        assert_index(plan, "Index", "embeddings")
 
 
 @pytest.mark.parametrize("stage", ["score", "extract"])

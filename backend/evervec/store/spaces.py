@@ -93,13 +93,14 @@ async def default(tx: ReadTx) -> int:
     return found
 
 
+HAS_VECTORS = """
+SELECT EXISTS (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2 AND embedding IS NOT NULL)
+"""
+
+
 async def has_vectors(tx: ReadTx, dataset_ids: Sequence[UUID], space_id: int) -> bool:
     """Return whether a row of some datasets has a vector in a space."""
-    found: bool = await tx.fetchval(
-        "SELECT EXISTS (SELECT FROM embeddings WHERE space_id = $2 AND dataset_id = ANY($1) AND embedding IS NOT NULL)",
-        list(dataset_ids),
-        space_id,
-    )
+    found: bool = await tx.fetchval(HAS_VECTORS, list(dataset_ids), space_id)
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from evervec.domain.documents.chunking import CHUNKING, ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.protocols import ModelProbe
-from evervec.store import datasets, documents, providers, space_removal, spaces, unchunked
+from evervec.store import datasets, documents, providers, space_coverage, space_removal, spaces, unchunked
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows, vectors
@@ -123,7 +123,7 @@ async def test_rows_that_were_there_are_taken_in_as_they_are(
     found = await recorded(psql, MESSAGE)
     assert all(found[key, narrow.id] == found[key, wide.id] for key in keys)
     async with database.read() as tx:
-        told = await spaces.coverage(tx, dataset.id, wide.id)
+        told = await space_coverage.coverage(tx, dataset.id, wide.id)
     assert (told.rows, told.pending, told.failed) == (3, 3, 0)  # what failed in one space may not fail in another
     assert [step async for step in populate.run(database) if step.taken or step.removed] == []
 

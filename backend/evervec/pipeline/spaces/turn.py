@@ -184,6 +184,8 @@ async def drop(
 
     From the commit on nothing is written to them; `purge` removes what they hold. Raises `Refused` if there is none.
     """
+    if state not in (None, spaces.NEXT, spaces.PREVIOUS):
+        raise Refused(reason=f"There is no state {state!r}. States: {spaces.NEXT}, {spaces.PREVIOUS}.")
     async with resources.database.transaction() as tx:
         scope = {one.id: one for one in await datasets.find(tx, dataset)}
         await spaces.lock(tx, list(scope))

@@ -116,7 +116,7 @@ async def test_what_one_provider_refuses_is_sent_to_the_other_all_the_same(
 ) -> None:
     about = {"type": "openai", "api_key": "another-key", "dimensions": 48}
     told = await scene(lane, fake, other, dataset, psql, **about)
-    fake.always(None, Fault.UNAUTHORIZED_401, endpoint="/v1/files")
+    fake.always(None, Fault.UNAUTHORIZED_401, endpoint="POST /v1/files")
     flushed = await BatchManager(lane).flush_queue()
     assert (flushed.rows, [job.stats["rows"] for job in flushed.jobs]) == (len(THEIRS), [len(THEIRS)])
     assert flushed.reason is not None and "openai" in flushed.reason

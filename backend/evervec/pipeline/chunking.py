@@ -70,12 +70,12 @@ class Chunker:
 
 async def default(resources: Resources) -> Chunker:
     """Return the chunker of the space that new datasets get. Raises `Refused` if nobody embeds for it."""
-    return _chunker(resources, await resources.provider())
+    return for_provider(resources, await resources.provider())
 
 
 async def of_dataset(resources: Resources, dataset: DatasetRef, *, space_id: int | None = None) -> Chunker:
     """Return the chunker of a dataset, for the space that is searched or another of it. Raises `NoProviderError`."""
-    return _chunker(resources, await resources.provider_of(dataset, space_id=space_id))
+    return for_provider(resources, await resources.provider_of(dataset, space_id=space_id))
 
 
 async def by_id(resources: Resources, dataset_id: UUID) -> Chunker:
@@ -104,7 +104,8 @@ def recipe(template: str, chunk_tokens: int) -> Recipe:
     return Recipe(template, chunk_tokens)
 
 
-def _chunker(resources: Resources, provider: Provider) -> Chunker:
+def for_provider(resources: Resources, provider: Provider) -> Chunker:
+    """Return the chunker for the space that a provider is given with."""
     space = provider.space
     most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
     return Chunker(provider, Recipe(space.template, most), resources.clients)

@@ -58,6 +58,20 @@ async def in_dataset(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -
     return _unchunked(await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit))
 
 
+SELECT_EVERY = f"""
+WITH due AS (
+    SELECT id FROM documents WHERE dataset_id = $1 AND id > $2 AND (recipe IS NOT NULL OR content IS NOT NULL)
+    ORDER BY id LIMIT $3
+)
+{TEXT}
+"""
+
+
+async def every(tx: ReadTx, dataset_id: UUID, *, after: int, limit: int) -> list[UnchunkedDocument]:
+    """Return the next documents of a dataset that are chunked for every space, waiting or not, by id."""
+    return _unchunked(await tx.fetch(SELECT_EVERY, dataset_id, after, limit))
+
+
 async def for_space(tx: ReadTx, dataset_id: UUID, space_id: int, *, limit: int) -> list[UnchunkedDocument]:
     """Return documents whose chunks for a space, which is not the one that is searched, have to be made."""
     return _unchunked(await tx.fetch(SELECT_DUE, dataset_id, space_id, limit))

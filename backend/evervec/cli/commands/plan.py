@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from evervec.cli.commands.ingest.files import MaxMb, Paths, chosen
+from evervec.cli.commands.spaces import ChunkTokens, Provider, Template, template_of
 from evervec.cli.render.runs import money
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Exclude, Include, Json, Kind
@@ -12,6 +13,8 @@ from evervec.cli.terminal.run import call
 from evervec.pipeline.budget.planning import SendPlan
 from evervec.pipeline.ingest import planned_files
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces import planned_build
+from evervec.pipeline.spaces.build import BuildOptions
 from evervec.pipeline.upkeep import planned_backfill
 
 app = typer.Typer(no_args_is_help=True)
@@ -45,6 +48,19 @@ def ingest(
         return await planned_files.plan(resources, project, dataset, files)
 
     _answer(call(run, sends=False), as_json)
+
+
+@app.command()
+def build(
+    provider: Provider,
+    dataset: Dataset = None,
+    template: Template = None,
+    chunk_tokens: ChunkTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Plan to build another space: every row of the datasets that are not in it, and their documents chunked for it."""
+    options = BuildOptions(provider, template_of(template), chunk_tokens)
+    _answer(call(lambda r: planned_build.plan(r, options, dataset=dataset), sends=False), as_json)
 
 
 def _answer(planned: SendPlan, as_json: bool) -> None:

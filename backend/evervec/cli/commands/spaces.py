@@ -112,7 +112,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tell what a build would embed; change nothing."""
-    options = BuildOptions(provider, _template(template), chunk_tokens)
+    options = BuildOptions(provider, template_of(template), chunk_tokens)
 
     async def run(resources: Resources) -> list[report.BuildPlan]:
         return await report.plan(resources, options, dataset=dataset)
@@ -142,7 +142,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Fill another space while the present one is searched. Interrupted, it is continued by a worker, or by this command."""
-    options = BuildOptions(provider, _template(template), chunk_tokens, automatic=activate, by_batch=batch)
+    options = BuildOptions(provider, template_of(template), chunk_tokens, automatic=activate, by_batch=batch)
 
     async def run(resources: Resources) -> list[BuildStatus]:
         begun = await building.start(resources, options, dataset=dataset)
@@ -211,5 +211,6 @@ def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) ->
         )
 
 
-def _template(given: str | None) -> str | None:
+def template_of(given: str | None) -> str | None:
+    """Return a template with its line breaks, which a shell gives as `\\n`."""
     return None if given is None else given.replace("\\n", "\n")

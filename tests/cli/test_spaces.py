@@ -111,6 +111,24 @@ def test_what_can_not_be_is_told(evervec: Command, line: str, words: str) -> Non
     evervec("spaces", *line.split()).refused(words)
 
 
+def test_a_search_over_two_spaces_says_how_it_was_merged_and_what_was_not_searched(
+    filled: Command, wide: FakeProvider, tmp_path: Path
+) -> None:
+    path = write(tmp_path, [message(number, f"Letter {number} of some.") for number in range(1, 4)])
+    assert filled("ingest", "telegram", path, "--project", "p", "--dataset", "letters").code == 0
+    assert filled("backfill").code == 0
+    assert filled("spaces", "build", "--provider", "wide", "--dataset", "letters", "--activate").code == 0
+    found = filled("search", "Letter 2 of some.", "-k", 2)
+    assert (found.code, "merged by rank" in found.err, "Not searched" in found.err) == (0, True, False), found
+    document = filled("search", "Letter 2 of some.", "-k", 2, "--json").document()
+    assert (document["merged_by"], {hit["dataset"] for hit in document["hits"]}) == ("rank", {"chat", "letters"})
+    wide.always(None, Fault.UNAUTHORIZED_401)
+    found = filled("search", "Letter 2 of some.", "-k", 2)
+    assert (found.code, "Not searched: p/letters: " in found.err) == (0, True), found
+    document = filled("search", "Letter 2 of some.", "-k", 2, "--json").document()
+    assert [one.partition(":")[0] for one in document["unanswered"]] == ["p/letters"]
+
+
 def test_the_library_says_the_same(filled: Command, database_url: str, tmp_path: Path) -> None:
     """Command and library print and return one type, field by field."""
 

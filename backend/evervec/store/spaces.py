@@ -59,9 +59,10 @@ async def shared(tx: ReadTx, space_id: int) -> bool:
 
 
 async def searched(tx: ReadTx) -> list[int]:
-    """Return the spaces that datasets are searched in, and the default."""
+    """Return the spaces that datasets are searched in, and the default unless it is only built yet."""
     rows = await tx.fetch(
-        "SELECT id FROM embedding_spaces s WHERE state = 'active' OR EXISTS (SELECT FROM datasets d WHERE d.space_id = s.id) "
+        "SELECT id FROM embedding_spaces s WHERE EXISTS (SELECT FROM datasets d WHERE d.space_id = s.id) "
+        "OR (state = 'active' AND NOT EXISTS (SELECT FROM dataset_spaces o WHERE o.space_id = s.id AND o.indexed_at IS NULL)) "
         "ORDER BY id"
     )
     return [row["id"] for row in rows]

@@ -15,7 +15,7 @@ from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.spaces.turn import activate
 from evervec.pipeline.upkeep import backfill, planned_backfill
 from evervec.pipeline.upkeep.sweep import embed_waiting
-from evervec.store import datasets, spaces
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
@@ -135,7 +135,7 @@ async def test_a_provider_of_the_same_model_with_another_key_gets_the_rows_of_it
     assert tenant.space.id == (await lane.provider()).space.id
     async with lane.database.transaction() as tx:
         theirs = await datasets.ensure(tx, "river", "theirs")
-        await spaces.use_provider(tx, [theirs.id], tenant.id)
+    assert await start(lane, BuildOptions("tenant"), dataset="theirs") == []
     await planted(psql, dataset.id, OURS)
     await planted(psql, theirs.id, THEIRS)
     flushed = await BatchManager(lane).flush_queue()

@@ -149,6 +149,8 @@ def build(
         if begun:
             output.info(f"{counted(len(begun), 'dataset')} written to another space from now on, too.")
         planned = await builds(resources, dataset=dataset)
+        if dataset is not None and not begun and not planned:
+            output.info(f"{dataset} is searched in that space already: provider {provider} embeds it from now on.")
         with output.progress("rows", sum(one.missing or one.rows for one in planned)) as step:
             return await carry_out.build(resources, options, dataset=dataset, wait=not detach, progress=step)
 

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     )
     local_model: Literal["auto", "wordllama", "minilm", "multilingual"] = Field(
         default="auto",
-        description="Model of this machine that an empty database begins with: `wordllama`, `minilm` or `multilingual` (both need `evervec[onnx]`), or `auto`: `wordllama`.",
+        description="Model of this machine that an empty database begins with: `wordllama`, `minilm` or `multilingual` (both need `evervec[onnx]`). `auto`: `wordllama` at once, and `minilm`, where it is installed, is built beside it while the machine is idle.",
     )
     provider_networks: str = Field(
         default="private",

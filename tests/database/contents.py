@@ -25,13 +25,15 @@ ORDER BY 1, 2
 
 def fill(psql: Psql, schema: str = SCHEMA) -> None:
     """Fill a database with rows in every state: embedded, edited since, given up, blank, deleted with a tombstone."""
+    psql(
+        f"INSERT INTO {schema}.embedding_spaces (provider, model, dimensions, state, activated_at) "
+        f"SELECT 'local', 'm', 3, 'active', now() WHERE NOT EXISTS (SELECT FROM {schema}.embedding_spaces)"
+    )
+    if psql.value(f"SELECT to_regprocedure('{schema}.evervec_add_space(integer)') IS NOT NULL") == "t":
+        psql(f"SELECT {schema}.evervec_add_space(id) FROM {schema}.embedding_spaces")
     rows.furnish(psql, schema)
     for embeddable in EMBEDDABLES:
         psql(rows.insert(embeddable, {key: f"{embeddable.name} {key}" for key in range(1, 7)}, schema))
-    psql(
-        f"INSERT INTO {schema}.embedding_spaces (provider, model, dimensions, state) "
-        "SELECT 'local', 'm', 3, 'ready' WHERE NOT EXISTS (SELECT FROM {}.embedding_spaces)".format(schema)
-    )
     rows.embed_all(psql, schema)
     for table, column in ((one.table, one.columns[0]) for one in EMBEDDABLES):
         psql(
@@ -56,6 +58,14 @@ def contents(psql: Psql, schema: str = SCHEMA, *, without: tuple[str, ...] = ())
         for (table,) in tables
         if table not in without
     }
+
+
+def vectors(psql: Psql, schema: str = SCHEMA) -> list[list[str]]:
+    """Return every record of a schema without its space: in older versions one that has no vector is in none."""
+    return psql(
+        "SELECT vector_id, kind, row_id, dataset_id, content_hash, embedding, embedded_hash, embedded_at, failed_hash, "
+        f"changed_xid FROM {schema}.embeddings ORDER BY vector_id"
+    )
 
 
 def objects(psql: Psql, schema: str = SCHEMA) -> list[tuple[str, ...]]:

@@ -1,38 +1,21 @@
 """Installations as a database administrator makes them, and everything that a team does with one."""
 
 import time
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import orjson
-from alembic import command
 
-from evervec.store.schema import migrations, triggers
 from tests.cli.command import Command, Done
 from tests.database.programs import Psql
 
-NOT_YET = (
-    "evervec_vector_restored",
-    "evervec_add_space",
-    "evervec_drop_space",
-    "evervec_dataset_added",
-    "evervec_document_written",
-    "evervec_index_space",
-    "evervec_show_vectors",
-)
-"""Functions that the version with its tables in `public` did not have."""
+FROZEN = Path(__file__).parent / "public_0005.sql"
+"""What version 0.1.0 made in an empty database, as pg_dump wrote it down."""
 
 
 def install_in_public(psql: Psql) -> None:
     """Make what the first version made: everything in `public`, at revision 0005."""
-    printed = StringIO()
-    config = migrations.config(output=printed)
-    config.attributes["schema"] = "public"
-    command.upgrade(config, "0005", sql=True)
-    psql.script(f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA public; SET search_path = public;\n{printed.getvalue()}")
-    psql(*triggers.install("public"))
-    psql(*(f"DROP FUNCTION public.{name} CASCADE" for name in NOT_YET))
+    psql.script(FROZEN.read_text())
 
 
 def commands_of_a_day(evervec: Command, folder: Path) -> None:

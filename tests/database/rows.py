@@ -70,7 +70,8 @@ def embed_all(psql: Psql, schema: str = SCHEMA) -> None:
     width, space = (int(found[0][0]), found[0][1]) if found else (3, "1")
     vector = ",".join(["0.5"] * width)
     psql(
-        f"UPDATE {schema}.embeddings SET embedding = '[{vector}]', space_id = {space}, embedded_hash = content_hash, embedded_at = now() "
+        # in older versions a record without a vector is in no space
+        f"UPDATE {schema}.embeddings SET embedding = '[{vector}]', space_id = coalesce(space_id, {space}), embedded_hash = content_hash, embedded_at = now() "
         "WHERE content_hash IS NOT NULL AND embedded_hash IS DISTINCT FROM content_hash"
     )
 

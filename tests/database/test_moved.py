@@ -1,7 +1,6 @@
 """An installation of an older version, with its tables in `public`: moved by `migrate`, and reached by the old names still."""
 
 import asyncio
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -9,22 +8,20 @@ import pytest
 from evervec.store.schema.embeddables import MESSAGE
 from tests.database import rows
 from tests.database.conftest import MakeRole
-from tests.database.contents import contents, fill, noticed, objects
+from tests.database.contents import contents, fill, noticed, objects, vectors
+from tests.database.installed import install_in_public
 from tests.database.pipeline import MakeCommand, ran
 from tests.database.places import EMBEDDINGS, MESSAGES, SCHEMA
 from tests.database.programs import Psql, dump
 from tests.database.rows import recorded
 
-HERE = Path(__file__).parent
 OLD = "public"
-FROZEN = HERE / "public_0005.sql"
-"""What version 0.1.0 made in an empty database, as pg_dump wrote it down."""
 
 
 @pytest.fixture
 def old(vacant: Psql) -> Psql:
     """Return psql on a database that an older version made and filled."""
-    vacant.script(FROZEN.read_text())
+    install_in_public(vacant)
     vacant(f"ALTER DATABASE {vacant.value('SELECT current_database()')} RESET search_path")
     fill(vacant, OLD)
     vacant(f"SELECT setval(pg_get_serial_sequence('{OLD}.messages', 'id'), 100)")
@@ -37,9 +34,12 @@ def test_everything_is_moved_and_nothing_is_lost(old: Psql, sql: Psql, evervec: 
         f"UPDATE {OLD}.chunks SET content_hash = sha256(convert_to(vector_text, 'UTF8'))",
         f"UPDATE {OLD}.documents SET content_hash = sha256('text'), content = 'text'",
     )
-    held = contents(old, OLD, without=("alembic_version",))
+    held, records = contents(old, OLD, without=("alembic_version", "embeddings")), vectors(old, OLD)
     ran(evervec(old.url)("migrate"))
     found = contents(old)
+    assert vectors(old) == records
+    # a record without a vector was in no space
+    assert old(f"SELECT DISTINCT space_id FROM {EMBEDDINGS} UNION SELECT space_id FROM {SCHEMA}.datasets") == [["1"]]
     for table, lines in held.items():
         # columns of later versions come after those of then
         then = [line.removesuffix(")") for line in lines]

@@ -111,6 +111,42 @@ def test_another_model_is_chosen_without_the_owner(evervec: Make, sql: Psql, rol
     assert sql(indexes) == [["4", "4"]]
 
 
+def test_another_model_is_built_searched_and_given_back_without_the_owner(
+    evervec: Make, sql: Psql, role: MakeRole, tmp_path: Path
+) -> None:
+    """Also where a table is attached: whoever may read its view may do so in either space."""
+    name, reader = role("LOGIN"), role("LOGIN")
+    sql.script(evervec(sql.url)("migrate", "--sql", "--role", name).out)
+    sql.script(
+        f"CREATE SCHEMA app AUTHORIZATION {name}; GRANT CREATE ON SCHEMA {SCHEMA} TO {name}; "
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {reader}"
+    )
+    owner = sql.logged_in_as(name)
+    owner.script(
+        "CREATE TABLE app.notes (id int PRIMARY KEY, body text); INSERT INTO app.notes VALUES (1, 'a wrong delivery time')"
+    )
+    command = evervec(as_role(sql.url, name), EVERVEC_LOCAL_MODEL="wordllama")
+    attached = command("attach", "app.notes", "--text", "body", "--project", "app", "--dataset", "notes", "--wait")
+    assert attached.code == 0, attached
+    owner(f"GRANT SELECT ON {SCHEMA}.notes TO {reader}")
+    seen = f"SELECT embedding_status FROM {SCHEMA}.notes"
+    with FakeProviderThread(dims=32) as fake:
+        for words in (
+            ("providers", "add", "fake", "--type", "ollama", "--base-url", fake.url, "--model", "embedder"),
+            ("spaces", "build", "--provider", "fake"),
+            ("spaces", "activate"),
+            ("search", "wrong delivery time"),
+            ("spaces", "rollback"),
+            ("spaces", "activate"),
+            ("spaces", "drop"),
+            ("search", "wrong delivery time"),
+        ):
+            done = command(*words)
+            assert done.code == 0, (words, done)
+            assert "permission denied" not in done.err, (words, done)
+            assert sql.logged_in_as(reader)(seen) == [["READY"]], words
+
+
 def test_an_index_that_only_the_owner_can_build_is_named(
     evervec: Make, sql: Psql, role: MakeRole, tmp_path: Path
 ) -> None:

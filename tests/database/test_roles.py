@@ -37,6 +37,10 @@ SHADOWS = (
     "CREATE TEMP TABLE embeddings (kind int, row_id bigint, dataset_id uuid, content_hash bytea, UNIQUE (kind, row_id))",
     "CREATE TEMP TABLE vector_tombstones (vector_id bigint, dataset_id uuid)",
     "CREATE TEMP TABLE embed_work (vector_id bigint)",
+    "CREATE TEMP TABLE datasets (id uuid, space_id int)",
+    "CREATE TEMP TABLE dataset_spaces (dataset_id uuid, space_id int, state text)",
+    "CREATE TEMP TABLE embedding_spaces (id int, state text)",
+    "CREATE TEMP TABLE chunk_work (space_id int, document_id bigint)",
     # a table's name is a type's name too
     *(f"CREATE TEMP TABLE {name} (x int)" for name in ("uuid", "bytea", "text", "xid8", "vector")),
 )
@@ -68,6 +72,39 @@ def test_rights_on_the_table_alone_suffice(furnished: Psql, writer: Psql, embedd
     if embeddable is MESSAGE:
         writer(f"UPDATE {table} SET revision = revision")
         assert furnished(f"SELECT id, revision FROM {table} ORDER BY id") == [["1", "2"], ["3", "2"], ["4", "2"]]
+
+
+def with_two_spaces(furnished: Psql) -> None:
+    """Search the dataset in space 1, and build space 2 beside it."""
+    furnished(
+        f"INSERT INTO {SCHEMA}.embedding_spaces (provider, model, dimensions) VALUES ('ollama', 'm', 3), ('ollama', 'n', 4)",
+        f"SELECT {SCHEMA}.evervec_add_space(id) FROM {SCHEMA}.embedding_spaces",
+        f"UPDATE {SCHEMA}.datasets SET space_id = 1",
+        f"INSERT INTO {SCHEMA}.dataset_spaces (dataset_id, space_id, state) VALUES ('{DATASET}', 2, 'next')",
+    )
+
+
+@every_kind
+def test_rights_on_the_table_alone_suffice_while_a_dataset_has_two_spaces(
+    furnished: Psql, writer: Psql, embeddable: Embeddable
+) -> None:
+    with_two_spaces(furnished)
+    table = place(embeddable)
+    writer(rows.insert(embeddable, {1: "one", 2: "two", 3: "three"}), rows.edit(embeddable, 1, "one again"))
+    writer(f"DELETE FROM {table} WHERE id = 2", f"UPDATE {table} SET dataset_id = '{rows.ELSEWHERE}' WHERE id = 3")
+    found = furnished(
+        f"SELECT row_id, space_id, encode(content_hash, 'hex') FROM {EMBEDDINGS} WHERE kind = {embeddable.kind} ORDER BY 1, 2"
+    )
+    again, three = rows.digest("one again"), rows.digest("three")
+    assert found == [["1", "1", again], ["1", "2", again], ["3", "1", three]]
+    for statement in (
+        f"SELECT count(*) FROM {SCHEMA}.dataset_spaces",
+        f"SELECT count(*) FROM {SCHEMA}.chunk_work",
+        f"SELECT {SCHEMA}.evervec_add_space(2)",
+        f"SELECT {SCHEMA}.evervec_drop_space(2)",
+        f"SELECT count(*) FROM {SCHEMA}.attached_chunks_1",
+    ):
+        assert DENIED in writer.refused(statement)
 
 
 def test_a_role_that_may_truncate_messages_alone(furnished: Psql, role: MakeRole) -> None:

@@ -314,12 +314,6 @@ def test_a_template_that_leaves_no_room_and_a_limit_that_is_too_low_are_refused(
         Recipe(tokens=LEAST_TOKENS - 1)
 
 
-def test_a_recipe_is_known_by_all_that_changes_chunks() -> None:
-    recipes = [Recipe(), Recipe(template="{text}"), Recipe(tokens=128), Recipe(tokenizer="other")]
-    assert len({recipe.key for recipe in recipes}) == 4
-    assert Recipe().key == Recipe().key
-
-
 def test_two_documents_with_the_same_text_have_chunks_of_their_own_title() -> None:
     text = "".join(prose(20))
     first, second = (

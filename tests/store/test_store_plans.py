@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from evervec.store import datasets, messages, monitor
+from evervec.store import datasets, messages, monitor, space_builds, space_removal, spaces
+from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database
 from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
 from evervec.store.embeddings.in_space import in_space
@@ -58,6 +59,22 @@ async def test_counting_what_waits_reads_the_pending_index(tall_psql: Any, sql: 
         assert_index(plan, "embeddings_pending_idx", "embeddings")
 
 
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        (in_space(batch_queue.CLAIM_FOR_BATCH, SPACE), (BIG, None, 100, *LEASE, 0, False)),
+        (batch_queue.WAITING_FOR_BATCH, ([BIG], 0, False, SPACE)),
+        (batch_queue.MARK_DATASETS, (timedelta(hours=1), [BIG], None, None)),
+        (batch_queue.MARK_IDS, (timedelta(hours=1), MESSAGE.kind, list(range(100)))),
+    ],
+)
+async def test_what_waits_for_a_batch_job_is_found_by_an_index(
+    tall_psql: Any, sql: str, values: tuple[Any, ...]
+) -> None:
+    for plan in await plans(tall_psql, sql, *values):
+        assert_index(plan, "embeddings_(pending_idx|kind_row_id_space_id_key)", "embeddings")
+
+
 async def test_failed_rows_are_found_by_their_index(tall_psql: Any) -> None:
     for plan in await plans(tall_psql, rows.REOPEN_FAILED.format(verb="SET failed_hash = NULL"), [BIG], None, None):
         assert_index(plan, "embeddings_failed_idx", "embeddings")
@@ -69,6 +86,10 @@ async def test_the_change_feed_reads_its_indexes(tall_psql: Any) -> None:
     seen = str(await tall_psql.fetchval("SELECT pg_current_snapshot()::text"))
     for plan in await plans(tall_psql, in_space(changes.UPSERTS, SPACE), BIG, seen):
         assert_index(plan, "embeddings_changed_idx", "embeddings")
+    for plan in await plans(tall_psql, in_space(changes.IDS_SINCE, SPACE), BIG, seen):
+        assert_index(plan, "embeddings_changed_idx", "embeddings")
+    for plan in await plans(tall_psql, in_space(changes.BY_IDS, SPACE), BIG, list(range(100))):
+        assert_index(plan, "embeddings_pkey", "embeddings")
     for plan in await plans(tall_psql, changes.TOMBSTONES, BIG, seen):
         assert_index(plan, "vector_tombstones_feed_idx", "vector_tombstones")
 
@@ -87,6 +108,30 @@ async def test_an_equal_text_is_found_by_its_digest(tall_psql: Any) -> None:
 async def test_writing_vectors_looks_each_row_up(tall_psql: Any) -> None:
     for plan in await plans(tall_psql, in_space(vectors.WRITE, SPACE), list(range(64)), [bytes(32)] * 64, ["[1]"] * 64):
         assert_index(plan, "embeddings_pkey", "embeddings")
+
+
+BESIDE = SPACE + 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        (spaces.TAKE_IN, (BIG, SPACE, BESIDE, 0, 5000)),
+        (spaces.MISSING, (SMALL, SPACE)),
+        (spaces.FEW_WAIT, (SMALL, SPACE, 1000)),
+        (spaces.LEASED_IN_SPACE, (BIG, SPACE)),
+        (spaces.HAS_VECTORS, ([SMALL], SPACE)),
+        (space_removal.PURGE_VECTORS, (SMALL, SPACE, 2000)),
+        (space_builds.WAIT_FOR_OTHERS, ()),
+        (rows.LIVE_ROWS_WAIT, ()),
+        (spaces.REMOVE_LOST.partition(";")[0].format(dataset=SMALL, space=SPACE), ()),
+    ],
+)
+async def test_what_a_build_a_flip_and_a_drop_ask_reads_no_table_to_its_end(
+    tall_psql: Any, sql: str, values: tuple[Any, ...]
+) -> None:
+    for plan in await plans(tall_psql, sql, *values):
+        assert_index(plan, "Index", "embeddings")
 
 
 @pytest.mark.parametrize("stage", ["score", "extract"])

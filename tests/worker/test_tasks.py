@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from taskiq import AsyncBroker
 
+from evervec.pipeline.embedding import providers as adding
 from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.queue.receiver import serve
-from evervec.store import datasets, providers
+from evervec.store import datasets, providers, spaces
+from evervec.store.providers import ProviderDraft
 from evervec.worker import tasks
+from tests.fakes.server import FakeProvider
 
 MESSAGE = {
     "message_id": 7,
@@ -82,6 +85,41 @@ async def test_the_hooks_of_the_contract_embed_by_ids_and_provider(working: Any,
     await tasks.embed_topics_batch_task.kiq(topic_ids=[topic])
     await tasks.embed_atoms_batch_task.kiq(atom_ids=[atom], provider_id=str(active.id))
     await until(lambda: psql.fetchval("SELECT count(*) = 3 FROM embedding_status WHERE embedding_status = 'READY'"))
+
+
+async def test_a_message_of_a_dataset_of_another_provider_goes_all_the_way_by_the_doorbell_alone(
+    working: Any, local: Resources, fake: FakeProvider, psql: Any
+) -> None:
+    """The default provider extracts, and is not asked for a vector."""
+    fakes = await adding.add(
+        local, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"), activate=False
+    )
+    async with local.database.transaction() as tx:
+        dataset = await datasets.ensure(tx, "river", "log")
+        await spaces.lock(tx, [dataset.id])
+        await spaces.move(tx, [dataset.id], dataset.space_id, fakes.space.id)
+    await tasks.save_telegram_message_task.kiq(message=MESSAGE, project="river", dataset="log")
+    ready = "SELECT count(*) FILTER (WHERE kind = 3) > 0 AND bool_and(embedding_status = 'READY') FROM embedding_status"
+    await until(lambda: psql.fetchval(ready))
+    assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM embeddings") == [fakes.space.id]
+    assert MESSAGE["text"] in fake.texts_sent()
+
+
+async def test_a_provider_that_does_not_embed_the_dataset_any_more_leaves_it_to_the_one_that_does(
+    working: Any, local: Resources, fake: FakeProvider, psql: Any
+) -> None:
+    other = await adding.add(
+        local, ProviderDraft("fake", "ollama", base_url=fake.url, model="embedder"), activate=False
+    )
+    async with local.database.transaction() as tx:
+        dataset = await datasets.ensure(tx, "river", "log")
+        topic = await tx.fetchval(
+            "INSERT INTO topics (dataset_id, name) VALUES ($1, 'Queues') RETURNING id", dataset.id
+        )
+    fake.requests.clear()
+    await tasks.embed_topics_batch_task.kiq(topic_ids=[topic], provider_id=str(other.id))
+    await until(lambda: psql.fetchval("SELECT count(*) = 1 FROM embedding_status WHERE embedding_status = 'READY'"))
+    assert not fake.requests
 
 
 def test_every_task_of_the_contract_is_known_by_its_name() -> None:

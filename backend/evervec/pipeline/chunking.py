@@ -68,13 +68,6 @@ class Chunker:
         return chunk(document, outline, self.recipe, self.count_tokens)
 
 
-def for_provider(resources: Resources, provider: Provider) -> Chunker:
-    """Return the chunker of a provider's space."""
-    space = provider.space
-    most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
-    return Chunker(provider, Recipe(space.template, most), resources.clients)
-
-
 async def default(resources: Resources) -> Chunker:
     """Return the chunker of the space that new datasets get. Raises `Refused` if nobody embeds for it."""
     return for_provider(resources, await resources.provider())
@@ -109,6 +102,13 @@ class Chunkers:
 def recipe(template: str, chunk_tokens: int) -> Recipe:
     """Return how chunks are made. Raises `Refused` for a template that can not be used, or too few tokens."""
     return Recipe(template, chunk_tokens)
+
+
+def for_provider(resources: Resources, provider: Provider) -> Chunker:
+    """Return the chunker for the space that a provider is given with."""
+    space = provider.space
+    most = space.chunk_tokens if space.text_tokens is None else min(space.chunk_tokens, space.text_tokens)
+    return Chunker(provider, Recipe(space.template, most), resources.clients)
 
 
 async def lock_dataset(tx: Tx, dataset_id: UUID) -> None:

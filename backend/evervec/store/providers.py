@@ -36,7 +36,12 @@ class Space:
     text_tokens: int | None
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.model} ({self.dimensions} dimensions)"
+        said = [f"{self.dimensions} dimensions"]
+        if self.chunk_tokens != CHUNK_TOKENS:
+            said.append(f"chunks of {self.chunk_tokens} tokens")
+        if self.template != TEMPLATE:
+            said.append(f"template {self.template!r}")
+        return f"{self.provider}/{self.model} ({', '.join(said)})"
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,10 @@ async def shared(tx: ReadTx, space_id: int) -> bool:
 
 
 async def searched(tx: ReadTx) -> list[int]:
-    """Return the spaces that datasets are searched in, and the default."""
+    """Return the spaces that datasets are searched in, and the default unless it is only built yet."""
     rows = await tx.fetch(
-        "SELECT id FROM embedding_spaces s WHERE state = 'active' OR EXISTS (SELECT FROM datasets d WHERE d.space_id = s.id) "
+        "SELECT id FROM embedding_spaces s WHERE EXISTS (SELECT FROM datasets d WHERE d.space_id = s.id) "
+        "OR (state = 'active' AND NOT EXISTS (SELECT FROM dataset_spaces o WHERE o.space_id = s.id AND o.indexed_at IS NULL)) "
         "ORDER BY id"
     )
     return [row["id"] for row in rows]
@@ -93,13 +94,14 @@ async def default(tx: ReadTx) -> int:
     return found
 
 
+HAS_VECTORS = """
+SELECT EXISTS (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2 AND embedding IS NOT NULL)
+"""
+
+
 async def has_vectors(tx: ReadTx, dataset_ids: Sequence[UUID], space_id: int) -> bool:
     """Return whether a row of some datasets has a vector in a space."""
-    found: bool = await tx.fetchval(
-        "SELECT EXISTS (SELECT FROM embeddings WHERE space_id = $2 AND dataset_id = ANY($1) AND embedding IS NOT NULL)",
-        list(dataset_ids),
-        space_id,
-    )
+    found: bool = await tx.fetchval(HAS_VECTORS, list(dataset_ids), space_id)
     return found
 
 
@@ -252,51 +254,6 @@ async def documents_due(tx: Tx, dataset_id: UUID, space_id: int) -> None:
     await tx.execute(DOCUMENTS_DUE, dataset_id, space_id)
 
 
-@dataclass(frozen=True)
-class SpaceCoverage:
-    """The rows of a dataset in one space by state; `documents` still wait for their chunks.
-
-    `lately` counts the rows that were embedded in the last minute, or would have been by now at the pace since the first.
-    """
-
-    rows: int
-    embedded: int
-    pending: int
-    failed: int
-    documents: int
-    lately: int
-
-    @property
-    def waiting(self) -> int:
-        """Return how many rows and documents are still to be done."""
-        return self.pending + self.documents
-
-    @property
-    def missing(self) -> int:
-        """Return how many rows, or documents without chunks, would not be found."""
-        return self.pending + self.failed + self.documents
-
-
-SPACE_COVERAGE = """
-SELECT count(*) FILTER (WHERE content_hash IS NOT NULL) AS rows,
-       count(*) FILTER (WHERE embedded_hash = content_hash) AS embedded,
-       count(*) FILTER (WHERE pending_id IS NOT NULL) AS pending,
-       count(*) FILTER (WHERE failed_hash = content_hash) AS failed,
-       (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
-        WHERE w.space_id = $2 AND d.dataset_id = $1) AS documents,
-       (count(*) FILTER (WHERE embedded_at > now() - interval '1 minute')
-        * 60 / greatest(least(extract(epoch FROM now() - min(embedded_at)), 60), 1))::bigint AS lately
-FROM embeddings WHERE dataset_id = $1 AND space_id = $2
-"""
-
-
-async def coverage(tx: ReadTx, dataset_id: UUID, space_id: int) -> SpaceCoverage:
-    """Return how much of a dataset is embedded in a space."""
-    row = await tx.fetchrow(SPACE_COVERAGE, dataset_id, space_id)
-    assert row is not None  # an aggregate always has a row
-    return SpaceCoverage(**row)
-
-
 # what is looked at before a flip, from partial indexes alone: rows that wait, and rows that were given up on. One that is not
 # found now either, since it was written a moment ago or failed in both spaces, is not lost by a flip
 MISSED = """
@@ -340,15 +297,6 @@ SELECT EXISTS (SELECT FROM embed_work w JOIN embeddings e ON e.vector_id = w.vec
 async def in_flight(tx: ReadTx, dataset_id: UUID, space_id: int) -> bool:
     """Return whether somebody embeds rows of a dataset for a space just now."""
     return bool(await tx.fetchval(LEASED_IN_SPACE, dataset_id, space_id))
-
-
-async def documents_of(tx: ReadTx, dataset_id: UUID) -> int:
-    """Count the documents of a dataset that are chunked for every space."""
-    found: int = await tx.fetchval(
-        "SELECT count(*) FROM documents WHERE dataset_id = $1 AND (recipe IS NOT NULL OR content IS NOT NULL)",
-        dataset_id,
-    )
-    return found
 
 
 DROP_FORMER = """

@@ -53,20 +53,23 @@ WITH due AS (
 """
 
 
-SELECT_CHUNKED = f"""
-WITH due AS (SELECT id FROM documents WHERE dataset_id = $1 AND id > $2 AND recipe IS NOT NULL ORDER BY id LIMIT $3)
+async def in_dataset(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
+    """Return documents that were written as a text, or chunked by another recipe; their chunks joined are their text."""
+    return _unchunked(await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit))
+
+
+SELECT_EVERY = f"""
+WITH due AS (
+    SELECT id FROM documents WHERE dataset_id = $1 AND id > $2 AND (recipe IS NOT NULL OR content IS NOT NULL)
+    ORDER BY id LIMIT $3
+)
 {TEXT}
 """
 
 
-async def of_dataset(tx: ReadTx, dataset_id: UUID, *, after: int = 0, limit: int) -> list[UnchunkedDocument]:
-    """Return documents of a dataset that are chunked here, by id: all of them would have to be, for another space."""
-    return _unchunked(await tx.fetch(SELECT_CHUNKED, dataset_id, after, limit))
-
-
-async def in_dataset(tx: ReadTx, dataset_id: UUID, recipe: str, *, limit: int) -> list[UnchunkedDocument]:
-    """Return documents that were written as a text, or chunked by another recipe; their chunks joined are their text."""
-    return _unchunked(await tx.fetch(SELECT_UNCHUNKED, dataset_id, recipe, limit))
+async def every(tx: ReadTx, dataset_id: UUID, *, after: int, limit: int) -> list[UnchunkedDocument]:
+    """Return the next documents of a dataset that are chunked for every space, waiting or not, by id."""
+    return _unchunked(await tx.fetch(SELECT_EVERY, dataset_id, after, limit))
 
 
 async def for_space(tx: ReadTx, dataset_id: UUID, space_id: int, *, limit: int) -> list[UnchunkedDocument]:

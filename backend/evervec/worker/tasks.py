@@ -6,6 +6,8 @@ from uuid import UUID
 
 from taskiq import AsyncBroker, Context, TaskiqDepends, async_shared_broker
 
+from evervec import log
+from evervec.errors import SpaceMismatchError
 from evervec.pipeline.batch import router
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import embed
@@ -18,6 +20,8 @@ from evervec.pipeline.upkeep.sweep import sweep
 from evervec.queue import names
 from evervec.queue.names import Lane
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
+
+logger = log.get("tasks")
 
 
 def opened(context: Annotated[Context, TaskiqDepends()]) -> Resources:
@@ -161,8 +165,12 @@ async def sweep_task(resources: Resources = OPEN_RESOURCES) -> dict[str, int]:
 async def _embed(
     resources: Resources, embeddable: Embeddable, row_ids: list[int], provider_id: str | None
 ) -> dict[str, int]:
-    provider = None if provider_id is None else UUID(provider_id)
-    return (await embed.embed_rows(resources, embeddable, row_ids, provider)).as_result()
+    if provider_id is not None:
+        try:
+            return (await embed.embed_rows(resources, embeddable, row_ids, UUID(provider_id))).as_result()
+        except SpaceMismatchError as error:  # the dataset is searched in another space since: who embeds it now does so
+            logger.info("other provider", reason=str(error))
+    return (await embed.embed_rows(resources, embeddable, row_ids)).as_result()
 
 
 def attach(broker: AsyncBroker, resources: Resources) -> None:

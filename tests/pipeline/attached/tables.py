@@ -22,8 +22,8 @@ STATE = """
 SELECT d.uri, s.slug AS dataset, string_agg(c.content, '' ORDER BY c.ordinal) AS text, d.key::text, d.fields::text,
        bool_and(e.embedded_hash = e.content_hash) AS embedded
 FROM evervec.documents d JOIN evervec.datasets s ON s.id = d.dataset_id
-LEFT JOIN evervec.chunks c ON c.document_id = d.id
-LEFT JOIN evervec.embeddings e ON e.kind = 4 AND e.row_id = c.id
+LEFT JOIN evervec.chunks c ON c.document_id = d.id AND c.space_id IN (0, s.space_id)
+LEFT JOIN evervec.embeddings e ON e.kind = 4 AND e.row_id = c.id AND e.space_id = s.space_id
 WHERE d.key IS NOT NULL AND s.deleted_at IS NULL GROUP BY d.id, s.slug ORDER BY d.uri
 """
 

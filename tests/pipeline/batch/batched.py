@@ -36,8 +36,8 @@ MODEL, API_KEY, PRICE = "embedder", "the-key-that-is-a-secret", 0.15
 OPEN = "SELECT count(*) FROM batch_jobs WHERE cleaned_at IS NULL"
 LEFT = "SELECT (SELECT count(*) FROM batch_items) + (SELECT count(*) FROM embed_work)"
 STORED = """
-SELECT m.content, e.embedding::text AS vector FROM messages m
-LEFT JOIN embeddings e ON e.kind = 1 AND e.row_id = m.id ORDER BY m.id
+SELECT m.content, e.embedding::text AS vector FROM messages m JOIN datasets d ON d.id = m.dataset_id
+LEFT JOIN embeddings e ON e.kind = 1 AND e.row_id = m.id AND e.space_id = d.space_id ORDER BY m.id
 """
 
 WITNESS = """

@@ -11,6 +11,7 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
@@ -359,11 +360,22 @@ async def test_another_model_may_embed_everything_again_at_half_the_price(
     await providers.add(
         lane, ProviderDraft("next", type_, base_url=fake.url, model="wider", api_key="k", dimensions=48), activate=False
     )
+    online = len(fake.requests)
     await providers.use(lane, "next", reembed=True, by_batch=True)
+    await fill(lane, whole=True)
     assert (await embed_waiting(lane)).sent == 0, "no worker takes what is kept for a job"
+    assert not [text for request in fake.requests[online:] for text in request.texts if text in texts]
+    assert await assert_every_vector_is_right(psql) == len(texts), (
+        "the former space is searched until the jobs are done"
+    )
+    await planted(psql, dataset.id, ["written meanwhile"])
+    await embed_dataset(lane, dataset.id)
+    await fill(lane, whole=True)
     assert (await BatchManager(lane).flush_queue(only_deferred=True)).rows == len(texts)
     await to_the_end(lane, psql)
-    assert (await states(psql))["READY"] == len(texts)
+    await fill(lane, whole=True)
+    assert await assert_every_vector_is_right(psql, width=48, model="wider") == len(texts) + 1
+    assert (await states(psql))["READY"] == len(texts) + 1
     await providers.add(lane, ProviderDraft("plain", "local"), activate=False)
     with pytest.raises(NoBatchError):
         await providers.use(lane, "plain", reembed=True, by_batch=True)

@@ -15,6 +15,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.upkeep.janitor import purge_deleted
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
@@ -279,7 +280,7 @@ async def test_the_space_is_switched_while_a_job_runs(
     await assert_nothing_is_left(psql, fake)
 
 
-async def test_the_space_is_switched_while_results_come_in_and_no_vector_of_the_old_one_is_kept(
+async def test_another_space_is_built_while_results_come_in_for_the_present_one(
     lane: Resources, fake: FakeProvider, psql: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect, "LINES", 20)
@@ -288,9 +289,9 @@ async def test_the_space_is_switched_while_results_come_in_and_no_vector_of_the_
     await BatchManager(lane).flush_queue()
     before(monkeypatch, lane.doorbell, "changed", lambda: providers.use(lane, "other", reembed=True), nth=2)
     await to_the_end(lane, psql)
-    assert await psql.fetchval("SELECT count(embedding) FROM embeddings") == 0
-    assert await states(psql) == {"PENDING": ROWS}
-    assert await flush_and_sync(lane, psql) == ROWS
+    assert await states(psql) == {"READY": ROWS}
+    assert await assert_every_vector_is_right(psql) == ROWS, "no vector of the next space is among them"
+    await fill(lane, whole=True)
     assert await assert_every_vector_is_right(psql, model="other") == ROWS
     await assert_nothing_is_left(psql, fake)
 

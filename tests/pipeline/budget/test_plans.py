@@ -11,15 +11,19 @@ from evervec.errors import Refused
 from evervec.pipeline.budget import setting
 from evervec.pipeline.budget.planning import SendPlan
 from evervec.pipeline.budget.setting import BudgetOwner
+from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection
 from evervec.pipeline.ingest import planned_files
 from evervec.pipeline.ingest.files import ingest_files
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces import planned_build
+from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.upkeep import backfill, planned_backfill
 from evervec.store.budget import ledger
 from evervec.store.datasets import DatasetRef
+from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.embedding.test_embed import save
 
@@ -64,6 +68,28 @@ async def test_the_ledger_of_an_index_run_is_its_plan(local: Resources, tmp_path
     assert planned.texts > 2
     assert_held(planned, line)
     assert (await planned_files.plan(local, "mine", "notes", files)).texts == 0
+
+
+async def test_the_ledger_of_a_build_is_its_plan(
+    resources: Resources, fake: FakeProvider, dataset: DatasetRef, tmp_path: Path, psql: Any
+) -> None:
+    """Messages are sent as they are, documents as they are chunked for the other space, and what it has already is not."""
+    await save(resources, dataset, [*TEXTS, "the same", "the same"])
+    (tmp_path / "one.md").write_text("# One\n\n" + "Some words about one and more of them. " * 300)
+    await ingest_files(resources, "river", "notes", FileSelection([tmp_path]), RunOptions())
+    await embed_dataset(resources, dataset.id)
+    draft = ProviderDraft("other", "ollama", base_url=fake.url, model="another", usd_per_million_tokens=10)
+    await providers.add(resources, draft, activate=False)
+    options, calls, before = BuildOptions("other", chunk_tokens=100), fake.calls(), await rows_of_every_table(psql)
+    planned = await planned_build.plan(resources, options)
+    assert (fake.calls(), await rows_of_every_table(psql)) == (calls, before)
+    assert (planned.provider, planned.reused, planned.texts > len(TEXTS) + 20) == ("other", 1, True)
+    await start(resources, options)
+    await fill(resources, whole=True)
+    line = await spent(resources, "re-embed")
+    assert_held(planned, line)
+    assert line.usd == pytest.approx(planned.usd, rel=0.02)
+    assert (await planned_build.plan(resources, options)).rows == 0
 
 
 async def test_a_plan_sends_and_writes_nothing(

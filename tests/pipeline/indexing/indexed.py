@@ -18,8 +18,9 @@ OLD = 1_700_000_000
 CHUNKS = """
 SELECT d.uri, c.ordinal, c.heading, c.line_start, c.line_end, c.content, c.vector_text, c.content_hash,
        e.embedding::text AS vector, e.embedded_hash
-FROM chunks c JOIN documents d ON d.id = c.document_id LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
-ORDER BY d.uri, c.ordinal
+FROM chunks c JOIN documents d ON d.id = c.document_id JOIN datasets s ON s.id = d.dataset_id
+LEFT JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id AND e.space_id = s.space_id
+WHERE c.space_id IN (0, s.space_id) ORDER BY d.uri, c.ordinal
 """
 
 

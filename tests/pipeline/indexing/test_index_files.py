@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evervec.domain.documents.chunking import Recipe
+from evervec.domain.documents.chunking import CHUNKING
 from evervec.errors import EmptySourceError, MissingExtraError, Refused
 from evervec.pipeline.chunking import Chunker
-from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.build import BuildOptions, fill, start
+from evervec.pipeline.spaces.turn import activate
 from evervec.pipeline.upkeep import janitor
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets
@@ -207,18 +208,18 @@ async def test_a_dry_run_counts_and_writes_nothing(
     assert await psql.fetchval("SELECT count(*) FROM index_runs") == 1
 
 
-async def test_another_template_is_another_recipe_and_chunks_again(
+async def test_another_template_chunks_again_for_a_space_of_its_own(
     resources: Resources, fake: FakeProvider, psql: Any, folder: Path
 ) -> None:
     put(folder / "a.md", "# Title\n\n" + section("A"))
     await ingest(resources, folder)
-    await psql.execute("UPDATE embedding_spaces SET template = '{text}'")
-    assert await janitor.chunk_waiting(resources) == 1
+    assert all(row[6].startswith("Title") for row in await chunks(psql))
+    await start(resources, BuildOptions("fake", template="{text}"))
+    await fill(resources, whole=True)
+    await activate(resources)
     assert all(not row[6].startswith("Title") for row in await chunks(psql))
     assert await janitor.chunk_waiting(resources) == 0
     before = await versions(psql)
-    dataset_id = await psql.fetchval("SELECT id FROM datasets")
-    await embed_dataset(resources, dataset_id)
     run = await ingest(resources, folder)
     assert run.counts.documents_unchanged == 1
     assert len(await versions(psql)) == len(before)
@@ -233,8 +234,7 @@ async def test_a_text_that_anybody_puts_into_documents_is_chunked(
         section("One") + section("Two"),
     )
     async with resources.database.read() as tx:
-        key = Recipe(tokenizer="x").key
-        assert [pending for _, _, pending in await datasets.pending_by_project(tx, key)] == [1]
+        assert [pending for _, _, pending in await datasets.pending_by_project(tx, CHUNKING)] == [1]
     await janitor.clean_up(resources)
     assert [row[2] for row in await chunks(psql)] == ["One", "Two"]
     assert await psql.fetchval("SELECT content FROM documents") is None

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from evervec.cli.commands.ingest.files import MaxMb, Paths, chosen
-from evervec.cli.commands.spaces import ChunkTokens, Provider, Template, unescaped
+from evervec.cli.commands.spaces import ChunkTokens, Provider, Template, template_of
 from evervec.cli.render.runs import money
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Exclude, Include, Json, Kind
@@ -58,8 +58,8 @@ def build(
     chunk_tokens: ChunkTokens = None,
     as_json: Json = False,
 ) -> None:
-    """Plan to build another space: every row and every document, as it would be chunked there."""
-    options = BuildOptions(provider, unescaped(template), chunk_tokens)
+    """Plan to build another space: every row of the datasets that are not in it, and their documents chunked for it."""
+    options = BuildOptions(provider, template_of(template), chunk_tokens)
     _answer(call(lambda r: planned_build.plan(r, options, dataset=dataset), sends=False), as_json)
 
 

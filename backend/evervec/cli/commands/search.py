@@ -104,11 +104,15 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
     else:
         output.echo("Nothing found.")
     wider = ", looking further than usual" if answer.widened else ""
+    if answer.merged_by == "rank":
+        wider += ", merged by rank: scores of several models can not be compared"
     waiting = f"; {answer.pending_in_scope:,} rows here are not embedded yet" if answer.pending_in_scope else ""
     count = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
     output.info(
         f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
     )
+    for problem in answer.unanswered:
+        output.error(f"Not searched: {problem}")
 
 
 def _columns(hits: Sequence[SearchHit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -112,7 +112,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tell what a build would embed; change nothing."""
-    options = BuildOptions(provider, unescaped(template), chunk_tokens)
+    options = BuildOptions(provider, template_of(template), chunk_tokens)
 
     async def run(resources: Resources) -> list[report.BuildPlan]:
         return await report.plan(resources, options, dataset=dataset)
@@ -142,13 +142,15 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Fill another space while the present one is searched. Interrupted, it is continued by a worker, or by this command."""
-    options = BuildOptions(provider, unescaped(template), chunk_tokens, automatic=activate, by_batch=batch)
+    options = BuildOptions(provider, template_of(template), chunk_tokens, automatic=activate, by_batch=batch)
 
     async def run(resources: Resources) -> list[BuildStatus]:
         begun = await building.start(resources, options, dataset=dataset)
         if begun:
             output.info(f"{counted(len(begun), 'dataset')} written to another space from now on, too.")
         planned = await builds(resources, dataset=dataset)
+        if dataset is not None and not begun and not planned:
+            output.info(f"{dataset} is searched in that space already: provider {provider} embeds it from now on.")
         with output.progress("rows", sum(one.missing or one.rows for one in planned)) as step:
             return await carry_out.build(resources, options, dataset=dataset, wait=not detach, progress=step)
 
@@ -211,6 +213,6 @@ def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) ->
         )
 
 
-def unescaped(given: str | None) -> str | None:
-    """Return a template with line breaks where `\\n` was typed."""
+def template_of(given: str | None) -> str | None:
+    """Return a template with its line breaks, which a shell gives as `\\n`."""
     return None if given is None else given.replace("\\n", "\n")

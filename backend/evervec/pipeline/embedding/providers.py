@@ -199,7 +199,10 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
             await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
         await providers.use(tx, chosen.id)
         await _mark(tx, chosen, batch_hours)
-    await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
+    async with resources.database.read() as tx:
+        searched = chosen.space.id in await spaces.searched(tx)  # a build indexes its space when that is filled
+    if searched:
+        await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
 

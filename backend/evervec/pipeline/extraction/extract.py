@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -11,13 +12,13 @@ from uuid import UUID
 from evervec import log
 from evervec.domain.extraction.knowledge import Extraction, LinkType
 from evervec.domain.extraction.reconcile import AtomPlan, reconcile
-from evervec.errors import LeaseLostError
+from evervec.errors import LeaseLostError, NoProviderError
 from evervec.pipeline.extraction.score import EXTRACT_TOGETHER, MessageLease, isolate_retries
 from evervec.pipeline.leases import HeldLease, held
 from evervec.pipeline.resources import Resources
 from evervec.queue.doorbell import Doorbell, Ring
 from evervec.queue.names import EMBED_ATOMS, EMBED_MESSAGES, EMBED_TOPICS, Lane
-from evervec.store import knowledge, messages
+from evervec.store import datasets, knowledge, messages
 from evervec.store.database.session import Database, Tx
 from evervec.store.messages import ClaimedMessage
 
@@ -66,9 +67,9 @@ async def _extract_all(
     resources: Resources, alone: HeldLease, dataset_id: UUID, counts: dict[str, int], *, lane: Lane, hooks: bool
 ) -> None:
     """Extract until nothing is due. What is found is saved only while this is the one extraction of the dataset."""
-    provider = await resources.provider()
-    lease = MessageLease(resources, provider)
-    async with _Hooks(resources.doorbell, dataset_id, provider.id, lane) as doorbells:
+    lease = MessageLease(resources, await resources.provider())
+    embeds = await _who_embeds(resources, dataset_id)
+    async with _Hooks(resources.doorbell, dataset_id, embeds, lane) as doorbells:
         while await _is_due(resources.database, dataset_id) and (
             claimed := await lease.claim("extract", dataset_id, EXTRACT_TOGETHER)
         ):
@@ -86,6 +87,15 @@ async def _extract_all(
                 await doorbells.ring_for(saved)
 
 
+async def _who_embeds(resources: Resources, dataset_id: UUID) -> UUID | None:
+    """Return the provider that embeds a dataset, which need not be the one that extracts; None where there is none."""
+    async with resources.database.read() as tx:
+        dataset = await datasets.by_id(tx, dataset_id)
+    with suppress(NoProviderError):
+        return None if dataset is None else (await resources.provider_of(dataset)).id
+    return None
+
+
 class _Hooks:
     """The doorbells of one extraction, rung in the background: the queue acknowledges while the next messages are read.
 
@@ -93,7 +103,7 @@ class _Hooks:
     rung at most `RING_AFTER_SECONDS` and one step after rows are saved. The last one is rung at the end.
     """
 
-    def __init__(self, doorbell: Doorbell, dataset_id: UUID, provider_id: UUID, lane: Lane) -> None:
+    def __init__(self, doorbell: Doorbell, dataset_id: UUID, provider_id: UUID | None, lane: Lane) -> None:
         self._doorbell = doorbell
         self._dataset_id = dataset_id
         self._provider_id = provider_id
@@ -135,9 +145,9 @@ async def _is_due(database: Database, dataset_id: UUID) -> bool:
         return await messages.extraction_is_due(tx, dataset_id, EXTRACT_TOGETHER)
 
 
-def _rings(saved: Sequence[Extracted], dataset_id: UUID, provider_id: UUID, lane: Lane) -> list[Ring]:
+def _rings(saved: Sequence[Extracted], dataset_id: UUID, provider_id: UUID | None, lane: Lane) -> list[Ring]:
     """Return the doorbells for what an extraction wrote. A lost one costs time, never a row: the sweep finds it."""
-    provider = str(provider_id)
+    provider = None if provider_id is None else str(provider_id)
     written = [
         (EMBED_ATOMS, "atom_ids", [atom_id for extracted in saved for atom_id in extracted.version_created_atom_ids]),
         (EMBED_TOPICS, "topic_ids", [topic_id for extracted in saved for topic_id in extracted.topic_ids]),

@@ -24,7 +24,7 @@ IDLE_LOAD = 0.7
 async def improve(resources: Resources) -> None:
     """Begin to build the space of a better local model for datasets that have none but WordLlama's.
 
-    One that was rolled back is left alone, and so is every dataset whose provider somebody chose.
+    One that was rolled back or whose build was given up is left alone, and so is every dataset whose provider somebody chose.
     """
     model = better_local_model(resources.settings.local_model)
     if model is None or not _is_idle():

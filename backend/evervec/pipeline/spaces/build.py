@@ -47,6 +47,7 @@ class BuildOptions:
 async def start(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> list[DatasetRef]:
     """Begin to write datasets, or all, to another space, too; return those that were not in it. A second call changes nothing.
 
+    A dataset that is named and searched in that space already is embedded by that provider from now on, with its key.
     Raises `Refused` for a dataset that builds another space, or whose vectors of that space are being removed, and
     `NoBatchError`.
     """
@@ -62,7 +63,11 @@ async def start(resources: Resources, options: BuildOptions, *, dataset: str | N
         begun = []
         for one in scope:
             known = there.get((one.id, chosen.space.id))
-            if one.space_id == chosen.space.id or (known is not None and known.state == spaces.NEXT):
+            if one.space_id == chosen.space.id:
+                if dataset is not None:
+                    await spaces.use_provider(tx, [one.id], chosen.id)
+                continue
+            if known is not None and known.state == spaces.NEXT:
                 continue
             if one.id in building:
                 other = await providers.space(tx, building[one.id].space_id)

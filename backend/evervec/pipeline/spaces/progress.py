@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers, space_coverage, spaces
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
-from evervec.store.spaces import SpaceCoverage
+from evervec.store.space_coverage import SpaceCoverage
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ async def builds_of(tx: ReadTx, scope: Sequence[DatasetRef]) -> list[BuildStatus
     known = {one.id: str(one) for one in await providers.every_space(tx)}
     found: list[BuildStatus] = []
     for other in others:
-        covered, of = await spaces.coverage(tx, other.dataset_id, other.space_id), by_id[other.dataset_id]
+        covered, of = await space_coverage.coverage(tx, other.dataset_id, other.space_id), by_id[other.dataset_id]
         found.append(
             BuildStatus(
                 project=of.project,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, space_of
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers, space_coverage, spaces
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Space
@@ -73,6 +73,6 @@ async def plan(resources: Resources, options: BuildOptions, *, dataset: str | No
 
 
 async def _planned(tx: ReadTx, dataset: DatasetRef, former: Space, target: Space) -> BuildPlan:
-    covered = await spaces.coverage(tx, dataset.id, former.id)
-    documents = await spaces.documents_of(tx, dataset.id)
+    covered = await space_coverage.coverage(tx, dataset.id, former.id)
+    documents = await space_coverage.documents_of(tx, dataset.id)
     return BuildPlan(dataset.project, dataset.slug, str(former), str(target), covered.rows, documents)

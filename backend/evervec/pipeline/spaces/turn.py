@@ -127,6 +127,9 @@ async def _turn(resources: Resources, state: str, name: str | None, allow_missin
                 )
         turned = [await _told(tx, one, other[one.id].space_id) for one in chosen]
         await spaces.turn(tx, [one.id for one in chosen], state)
+        if state == spaces.PREVIOUS:
+            for one in chosen:
+                await _choose(tx, one.id, other[one.id].space_id, other[one.id].provider_id)
         await _follow_default(tx, name, {other[one.id].space_id for one in chosen})
         await views.renew(tx, resources.database.schema, [one.id for one in chosen])
     await resources.doorbell.changed({one.id for one in chosen})
@@ -147,6 +150,13 @@ def _require_open(dataset: DatasetRef, space: OtherSpace, there: Sequence[OtherS
             reason=f"Dataset {dataset.name} builds another space, which a rollback would leave without a place. Let it end, "
             f"or give it up with `evervec spaces drop --dataset {dataset.name} --state next`."
         )
+
+
+async def _choose(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None) -> None:
+    """Keep who embeds a dataset that somebody did not want in another space: then nothing is built for it by itself."""
+    found = await providers.serving(tx, space_id, provider_id)
+    if found is not None:
+        await spaces.use_provider(tx, [dataset_id], found.id)
 
 
 async def _told(tx: Tx, dataset: DatasetRef, space_id: int) -> Turned:
@@ -174,6 +184,8 @@ async def drop(
 
     From the commit on nothing is written to them; `purge` removes what they hold. Raises `Refused` if there is none.
     """
+    if state not in (None, spaces.NEXT, spaces.PREVIOUS):
+        raise Refused(reason=f"There is no state {state!r}. States: {spaces.NEXT}, {spaces.PREVIOUS}.")
     async with resources.database.transaction() as tx:
         scope = {one.id: one for one in await datasets.find(tx, dataset)}
         await spaces.lock(tx, list(scope))
@@ -184,6 +196,8 @@ async def drop(
             )
         for one in found:
             await spaces.drop(tx, one.dataset_id, one.space_id)
+            if one.automatic:
+                await _choose(tx, one.dataset_id, scope[one.dataset_id].space_id, scope[one.dataset_id].provider_id)
     return [(scope[one.dataset_id], one.space_id) for one in found]
 
 

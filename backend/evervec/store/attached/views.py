@@ -7,12 +7,16 @@ from uuid import UUID
 
 import asyncpg
 
+from evervec import log
 from evervec.domain.attachment import AttachedTable
 from evervec.errors import Refused
 from evervec.store.attached.keys import value_of
 from evervec.store.database.connections import quoted
 from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.database.session import ReadTx, Tx
+from evervec.store.schema.views import SHOW
+
+logger = log.get("attached")
 
 LONGEST_NAME = 63
 """Bytes of a name that PostgreSQL does not cut."""
@@ -53,9 +57,10 @@ FROM datasets WHERE deleted_at IS NULL AND ($1::uuid IS NULL AND source_id = $2 
 """
 
 
-async def _chunks(tx: ReadTx, source_id: UUID, dataset_id: UUID | None) -> str:
+async def _chunks(tx: Tx, source_id: UUID, dataset_id: UUID | None) -> str:
     """Return the name of the view that shows the chunks of a table."""
     space_id = await tx.fetchval(SPACE, dataset_id, source_id)
+    await tx.execute(f"SELECT {SHOW}()")  # with the rights that this role got meanwhile
     return CHUNKS_VIEW if space_id is None else f"{CHUNKS_VIEW}_{space_id}"
 
 
@@ -84,18 +89,27 @@ async def make(
 
 
 VIEWS_OF = """
-SELECT DISTINCT o.id, format('%I.%I', $1::text, o.view) AS place,
-       pg_get_viewdef(to_regclass(format('%I.%I', $1::text, o.view))) AS query
-FROM datasets d JOIN sources o ON o.id = d.source_id
-WHERE d.id = ANY($2) AND to_regclass(format('%I.%I', $1::text, o.view)) IS NOT NULL
+SELECT DISTINCT o.id, format('%I.%I', $1::text, o.view) AS place, pg_get_viewdef(v.oid) AS query,
+       pg_get_userbyid(v.relowner) AS owner, pg_has_role(v.relowner, 'USAGE') AS ours
+FROM datasets d JOIN sources o ON o.id = d.source_id JOIN pg_class v ON v.oid = to_regclass(format('%I.%I', $1::text, o.view))
+WHERE d.id = ANY($2)
 """
 
 
 async def renew(tx: Tx, schema: str, dataset_ids: Sequence[UUID]) -> None:
-    """Let the views of attached tables select from the space that their datasets are searched in now."""
+    """Let the views of attached tables select from the space that their datasets are searched in now.
+
+    One that belongs to a role whose rights this one has not stays as it is, which is logged.
+    """
     for row in await tx.fetch(VIEWS_OF, schema, list(dataset_ids)):
         query = re.sub(rf"\b{CHUNKS_VIEW}(_\d+)?\b", await _chunks(tx, row["id"], None), row["query"])
-        if query != row["query"]:
+        if query != row["query"] and not row["ours"]:
+            logger.warning(
+                "view shows the former space",
+                view=row["place"],
+                advice=f"attach its table again as role {row['owner']}",
+            )
+        elif query != row["query"]:
             await tx.execute(f"CREATE OR REPLACE VIEW {row['place']} AS {query}")
 
 

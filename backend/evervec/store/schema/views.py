@@ -129,6 +129,17 @@ BEGIN
     IF present = %3$s THEN {kinds}
     END IF;$made$, home, one.width, one.id);
     END LOOP;
+    -- whoever may read the first view may read the others: those of attached tables select from them with their owner's rights
+    FOR one IN SELECT format('GRANT SELECT ON {schema}.%I TO %s', v.relname,
+                             CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END) AS statement
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g
+        JOIN pg_class v ON v.relnamespace = c.relnamespace AND v.relkind = 'v' AND v.relname ~ '^{view}_[0-9]+$'
+        WHERE c.relnamespace = '{schema}'::regnamespace AND c.relname = '{view}' AND g.privilege_type = 'SELECT'
+          AND g.grantee <> c.relowner AND NOT EXISTS (
+              SELECT FROM aclexplode(v.relacl) h WHERE h.grantee = g.grantee AND h.privilege_type = 'SELECT')
+    LOOP
+        EXECUTE one.statement;
+    END LOOP;
     IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname = 'search'
                    AND p.prosrc NOT LIKE '%{show}()%') THEN
         EXECUTE format($made${nearest}$made$, home, branches);
@@ -166,5 +177,14 @@ def _text(schema: str, embeddable: Embeddable) -> str:
 
 
 def install(schema: str) -> Iterator[str]:
-    """Return the statements that make what reads the newest tables: to be run after all migrations."""
-    yield f"SELECT {quoted(schema)}.{SHOW}()"
+    """Return the statements that make what reads the newest tables: to be run after all migrations.
+
+    A restore of the data alone brings spaces of which the tables know nothing yet.
+    """
+    name = quoted(schema)
+    yield (
+        f"SELECT {name}.evervec_add_space(s.id) FROM {name}.embedding_spaces s WHERE s.state = 'active' "
+        f"OR EXISTS (SELECT FROM {name}.datasets d WHERE d.space_id = s.id) "
+        f"OR EXISTS (SELECT FROM {name}.dataset_spaces o WHERE o.space_id = s.id AND o.state <> 'dropped')"
+    )
+    yield f"SELECT {name}.{SHOW}()"

@@ -88,7 +88,7 @@ class Chunk(Model, table=True):
 
 
 class ChunkWork(Model, table=True):
-    """A document whose chunks for a space, other than the one that is searched, have still to be made."""
+    """A document whose chunks for a space have still to be made."""
 
     __tablename__ = "chunk_work"
 

@@ -81,7 +81,7 @@ RUNGS = {
     Fault.NO_MODEL_404: "config",
     Fault.REDIRECT_302: "config",
     Fault.BAD_REQUEST_400: "bad_input",
-    Fault.TOO_LONG_400: "bad_input",
+    Fault.TOO_LONG_400: "too_large",
     Fault.TOO_LARGE_413: "too_large",
     Fault.HTML_200: "bad_response",
     Fault.EMPTY_200: "bad_response",
@@ -261,7 +261,7 @@ async def test_a_text_longer_than_the_model_takes_is_refused_by_the_server(
     fake: FakeProvider, embedder: GeminiEmbedder
 ) -> None:
     fake.always(lambda text: len(text) > 9000, Fault.TOO_LONG_400)
-    assert (await refused(embedder, "fits", "x" * 20_000)).code == "bad_input"
+    assert (await refused(embedder, "fits", "x" * 20_000)).code == "too_large"
     assert len(await embedder.embed(["fits"])) == 1
 
 

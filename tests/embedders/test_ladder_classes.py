@@ -26,8 +26,8 @@ CLASSES: dict[str, tuple[Fault, ...]] = {
     "quota_exhausted": (Fault.QUOTA_429,),
     "auth": (Fault.UNAUTHORIZED_401, Fault.FORBIDDEN_403),
     "config": (Fault.NO_MODEL_404, Fault.REDIRECT_302),
-    "bad_input": (Fault.TOO_LONG_400, Fault.BAD_REQUEST_400),
-    "too_large": (Fault.TOO_LARGE_413,),
+    "bad_input": (Fault.BAD_REQUEST_400,),
+    "too_large": (Fault.TOO_LONG_400, Fault.TOO_LARGE_413),
     "bad_response": (
         Fault.HTML_200,
         Fault.EMPTY_200,

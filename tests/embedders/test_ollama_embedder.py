@@ -60,7 +60,7 @@ RUNGS = {
     Fault.WRONG_KIND_400: "config",
     Fault.REDIRECT_302: "config",
     Fault.BAD_REQUEST_400: "bad_input",
-    Fault.TOO_LONG_400: "bad_input",
+    Fault.TOO_LONG_400: "too_large",
     Fault.TOO_LARGE_413: "too_large",
     Fault.EOF_500: "bad_response",
     Fault.EOF_400: "bad_response",

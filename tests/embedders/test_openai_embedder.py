@@ -104,7 +104,7 @@ RUNGS = {
     Fault.NO_MODEL_404: "config",
     Fault.REDIRECT_302: "config",
     Fault.BAD_REQUEST_400: "bad_input",
-    Fault.TOO_LONG_400: "bad_input",
+    Fault.TOO_LONG_400: "too_large",
     Fault.TOO_LARGE_413: "too_large",
     Fault.HTML_200: "bad_response",
     Fault.EMPTY_200: "bad_response",

@@ -33,6 +33,11 @@ MOST_ERROR_BYTES: Final = 64 << 10
 
 AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
 
+_TOO_LONG: Final = re.compile(
+    r"maximum (input|context|sequence) length|context length|input length|token count exceeds|must have less than \d+ tokens"
+    r"|input (is )?too (long|large)|text (is )?too long|maximum number of (input )?tokens allowed"
+)
+
 
 @dataclass(frozen=True)
 class Deadlines:
@@ -80,9 +85,16 @@ def reason_of(body: bytes, secret: str | None = None) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
+def says_too_long(reason: str) -> bool:
+    """Return whether a refusal says, in the words of any server, that a text is longer than its model takes."""
+    return _TOO_LONG.search(reason.lower()) is not None
+
+
 def error_of_status(provider: str, status: int, reason: str, retry_after: str | None = None) -> ProviderError:
     """Return the error for an HTTP status outside 2xx; `retry_after` is that header as it came."""
     detail = f"HTTP {status}: {reason.strip() or 'no reason given'}"
+    if status in (400, 413, 422, 500) and says_too_long(reason):
+        return TooLargeError(provider, detail)
     match status:
         case 401 | 403:
             return AuthError(provider, f"{detail} Set another key with `evervec providers add`.")

@@ -117,8 +117,6 @@ def refusal_error(provider: str, refusal: GeminiRefusal) -> ProviderError:
             return ConfigError(provider, f"{detail} Look at the region and the billing of the key's project.")
         case 400 if "payload size exceeds" in refusal.reason:
             return TooLargeError(provider, detail)
-        case 400:
-            return BadInputError(provider, detail)
         case _:
             return error_of_status(provider, refusal.status, refusal.reason, refusal.retry_after)
 

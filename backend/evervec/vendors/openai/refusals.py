@@ -93,7 +93,10 @@ def hidden_refusal(provider: str, body: bytes, *, model: str, secret: str | None
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, int) and 400 <= code < 600:
         return refusal_error(provider, code, body, NO_HEADERS, model=model, secret=secret)
-    return BadResponseError(provider, f"it answers 200 with an error: {reason_of(body, secret)}")
+    reason = reason_of(body, secret)
+    if says_too_long(reason):
+        return TooLargeError(provider, reason)
+    return BadResponseError(provider, f"it answers 200 with an error: {reason}")
 
 
 def _document(body: bytes) -> dict[str, Any]:

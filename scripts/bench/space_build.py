@@ -5,7 +5,7 @@ from time import perf_counter
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces import progress, turn
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
@@ -63,7 +63,7 @@ async def _built(resources: Resources, count: int) -> float:
     await start(resources, BuildOptions("next"))
     await fill(resources, whole=True)
     taken = perf_counter() - started
-    (found,) = await report.builds(resources)
+    (found,) = await progress.builds(resources)
     if not found.indexed or found.embedded != count:
         raise RuntimeError(f"the space is not built: {found}")
     return count / taken

@@ -14,7 +14,7 @@ import numpy as np
 
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces import progress, turn
 from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
@@ -190,7 +190,7 @@ class Tour:
         """Wait until a worker has filled and indexed the next spaces; a few rows always wait, as rows are written all the time."""
         ends = monotonic() + PATIENCE
         while True:
-            found = [one for one in await report.builds(self._resources) if one.state == "next"]
+            found = [one for one in await progress.builds(self._resources) if one.state == "next"]
             if found and all(one.indexed and one.missing <= 0.01 * one.rows + self._plan.writes for one in found):
                 return
             if monotonic() > ends:

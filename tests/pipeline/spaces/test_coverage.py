@@ -9,7 +9,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces import progress, turn
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
@@ -32,7 +32,7 @@ async def test_a_text_that_fails_in_the_new_space_alone_is_counted(
     wide.always(lambda text: text == "two", Fault.NAN_500)
     await start(resources, BuildOptions("wide"))
     await given_up(resources, psql)
-    (found,) = await report.builds(resources)
+    (found,) = await progress.builds(resources)
     assert (found.failed, found.pending) == (1, 0)
     with pytest.raises(Refused, match=r"1 rows have no vector in .*wider.*--allow-missing 1"):
         await turn.activate(resources)

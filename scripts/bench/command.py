@@ -30,6 +30,8 @@ from scripts.bench import (
     quality,
     report,
     rings,
+    space_build,
+    space_flip,
     start,
     vector_wire,
     vector_write,
@@ -69,6 +71,10 @@ GROUPS: dict[str, dict[str, Run]] = {
     "providers": {
         "providers": providers.run,
         "embed_budget": embed_budget.run,
+    },
+    "spaces": {
+        "space_flip": space_flip.run,
+        "space_build": space_build.run,
     },
     "quality": {
         "quality": quality.run,

@@ -32,15 +32,15 @@ STARTS_IN = 60.0
 
 async def run(bench: Bench) -> list[Line]:
     """Drain 1,000 rows at three requests a minute; embed 4,000 rows at 20 ms a request, and 200 texts one a call."""
-    async with _fake() as url:
+    async with fake_provider() as url:
         return [await _limited(bench, url), await _batched(bench, url)]
 
 
 @asynccontextmanager
-async def _fake() -> AsyncIterator[str]:
+async def fake_provider(dimensions: int = 64) -> AsyncIterator[str]:
     """Start the fake provider of the tests in a process of its own; stop it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.fakes", "--dims", "64", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tests.fakes", "--dims", str(dimensions), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ import pytest
 from evervec.domain.documents.chunking import CHUNKING, ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.protocols import ModelProbe
-from evervec.store import datasets, documents, providers, space_coverage, space_removal, spaces, unchunked
+from evervec.store import datasets, documents, monitor, providers, space_coverage, space_removal, spaces, unchunked
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows, vectors
@@ -126,6 +126,22 @@ async def test_rows_that_were_there_are_taken_in_as_they_are(
         told = await space_coverage.coverage(tx, dataset.id, wide.id)
     assert (told.rows, told.pending, told.failed) == (3, 3, 0)  # what failed in one space may not fail in another
     assert [step async for step in populate.run(database) if step.taken or step.removed] == []
+
+
+async def test_a_row_that_failed_only_in_the_space_that_is_built_is_listed_once(
+    database: Database, psql: Any, dataset: DatasetRef, narrow: Space, wide: Space
+) -> None:
+    keys = [await plant(psql, MESSAGE, dataset.id, text) for text in ("in both", "in the next", "in the searched")]
+    await begin(database, dataset, wide)
+    await take_in(database, dataset, narrow, wide)
+    for key, failed in zip(keys, ([narrow.id, wide.id], [wide.id], [narrow.id]), strict=True):
+        await psql.execute(
+            "UPDATE embeddings SET failed_hash = content_hash WHERE row_id = $1 AND space_id = ANY($2)", key, failed
+        )
+    async with database.read() as tx:
+        listed = await monitor.failures(tx, [dataset.id])
+    assert {one.id: "wide" in one.reason for one in listed} == dict(zip(keys, (False, True, False), strict=True))
+    assert len(listed) == 3
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read"])

@@ -81,12 +81,26 @@ async def coverage(tx: ReadTx, dataset_ids: Sequence[UUID]) -> dict[UUID, Datase
     return found
 
 
+# what failed in the space that is searched, and what failed only in one that is built beside it or kept
+FAILED_SOMEWHERE = """
+(e.space_id = d.space_id
+ OR (EXISTS (SELECT FROM dataset_spaces o WHERE o.dataset_id = d.id AND o.space_id = e.space_id AND o.state <> 'dropped')
+     AND NOT EXISTS (SELECT FROM embeddings c WHERE c.kind = e.kind AND c.row_id = e.row_id AND c.space_id = d.space_id
+                     AND c.failed_hash = c.content_hash)))
+"""
+ONLY_IN = """
+CASE WHEN e.space_id <> d.space_id
+     THEN (SELECT format(' (in %s/%s, which is not searched)', s.provider, s.model) FROM embedding_spaces s WHERE s.id = e.space_id)
+     ELSE '' END
+"""
+
+
 def failed_sql(embeddable: Embeddable) -> str:
     """Return the query for failed rows of a kind: `$1` dataset ids, `$2` the limit."""
     return f"""
         SELECT e.row_id, d.slug, coalesce(w.last_code, 'unknown') AS code,
-               coalesce(w.last_error, 'given up on by hand') AS reason, left({embeddable.text}, 200) AS text
-        FROM {CURRENT}
+               coalesce(w.last_error, 'given up on by hand') || {ONLY_IN} AS reason, left({embeddable.text}, 200) AS text
+        FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND {FAILED_SOMEWHERE}
         JOIN {embeddable.table} r ON r.{embeddable.key} = e.row_id
         LEFT JOIN embed_work w ON w.vector_id = e.vector_id
         WHERE e.failed_hash = e.content_hash AND e.kind = {embeddable.kind} AND e.dataset_id = ANY($1)

@@ -16,7 +16,7 @@ from evervec.store import datasets, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.test_turning import write
+from tests.pipeline.spaces.spaced import write
 
 
 @pytest.fixture

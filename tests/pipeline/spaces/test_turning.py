@@ -1,68 +1,19 @@
 """Another space is filled beside the one that is searched, searched instead of it, rolled back and dropped."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from evervec.domain.documents.document import IncomingDocument
-from evervec.domain.extraction.message import IncomingMessage
 from evervec.errors import Refused
-from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
-from evervec.pipeline.ingest.documents import ingest_documents
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import turn
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.store import datasets, messages, spaces
+from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
-from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
-
-WIDE = 48
-TEXT = "# Pages\n\nOne page about rivers.\n\n## Lakes\n\nAnother about lakes and ponds.\n"
-
-
-@pytest.fixture
-async def wide(resources: Resources) -> AsyncIterator[FakeProvider]:
-    """Serve a second model, of another width, and add it as provider `wide`."""
-    async with FakeProvider(dims=WIDE) as fake:
-        await providers.add(
-            resources, ProviderDraft("wide", "ollama", base_url=fake.url, model="wider"), activate=False
-        )
-        yield fake
-
-
-async def write(resources: Resources, dataset: DatasetRef, *texts: str) -> None:
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    incoming = [IncomingMessage("telegram:1", text, "dev", at, text) for text in texts]
-    async with resources.database.transaction() as tx:
-        await messages.upsert(tx, dataset.id, incoming)
-
-
-async def filled(resources: Resources, dataset: DatasetRef) -> None:
-    """Embed three messages and a document of two sections."""
-
-    async def pages() -> AsyncIterator[IncomingDocument]:
-        yield IncomingDocument("page", "Pages", TEXT, "markdown")
-
-    await write(resources, dataset, "one", "two", "three")
-    await ingest_documents(resources, pages(), project=dataset.project, dataset=dataset.slug, mode="sync")
-    await embed_dataset(resources, dataset.id)
-
-
-async def widths(resources: Resources, text: str) -> set[int]:
-    """Return the widths of the vectors of the hits of a search."""
-    answer = await search(resources, text, k=10)
-    async with resources.database.read() as tx:
-        rows = await tx.fetch(
-            "SELECT DISTINCT vector_dims(e.embedding) AS width FROM embeddings e JOIN datasets d ON d.id = e.dataset_id "
-            "AND d.space_id = e.space_id WHERE e.row_id = ANY($1) AND e.kind = 1",
-            [hit.id for hit in answer.hits if hit.kind == "message"],
-        )
-    return {row["width"] for row in rows}
+from tests.pipeline.spaces.spaced import WIDE, another, filled, searched_width, write
 
 
 async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_comes_back(
@@ -73,11 +24,11 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     with pytest.raises(Refused, match="is not filled yet"):
         await turn.activate(resources)
     await fill(resources)
-    assert await widths(resources, "one") == {32}
+    assert await searched_width(resources, "one") == {32}
     (turned,) = await turn.activate(resources)
     assert (turned.dataset, "wider" in turned.space) == ("log", True)
     assert (await search(resources, "one", k=1)).hits[0].text == "one"
-    assert await widths(resources, "one") == {WIDE}
+    assert await searched_width(resources, "one") == {WIDE}
     hit = (await search(resources, "Another about lakes and ponds.", k=1, kind="chunk")).hits[0]
     assert hit.place is not None and hit.place.document == "page"
     # both are written to: what changes now is there after the rollback, too
@@ -86,7 +37,7 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     await fill(resources)
     await turn.roll_back(resources)
     assert (await search(resources, "four", k=1)).hits[0].text == "four"
-    assert await widths(resources, "four") == {32}
+    assert await searched_width(resources, "four") == {32}
     await turn.activate(resources)
     await turn.drop(resources)
     await turn.purge(resources)
@@ -116,8 +67,7 @@ async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await filled(resources, dataset)
-    async with resources.database.transaction() as tx:
-        other = await datasets.ensure(tx, "river", "other")
+    other = await another(resources)
     await write(resources, other, "one", "somewhere else")
     await embed_dataset(resources, other.id)
     await start(resources, BuildOptions("wide"), dataset="other")

@@ -164,8 +164,10 @@ BEGIN
         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
         EXECUTE format('ALTER TABLE {{schema}}.embeddings ADD CONSTRAINT %I CHECK (space_id <> %s OR %s.vector_dims(embedding) = %s) NOT VALID',
             made, space, home, width);
+        PERFORM {{schema}}.{{show}}();
+    ELSIF to_regclass('{{schema}}.{{view}}_' || space) IS NULL THEN
+        PERFORM {{schema}}.{{show}}();
     END IF;
-    PERFORM {{schema}}.{{show}}();
 END"""
 
 # The indexes, the constraint and the view of a space that no dataset has any more; `false` if one has.
@@ -296,7 +298,7 @@ def functions(schema: str) -> Iterator[Function]:
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
     yield Function(
         "evervec_add_space",
-        ADD_SPACE.format(schema=name, show=views.SHOW),
+        ADD_SPACE.format(schema=name, show=views.SHOW, view=CHUNKS_VIEW),
         "space integer",
         "void",
     )

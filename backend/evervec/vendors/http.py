@@ -4,6 +4,7 @@ What one vendor alone says with its error bodies is in its own `refusals.py`.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

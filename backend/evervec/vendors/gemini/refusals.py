@@ -12,7 +12,6 @@ import orjson
 
 from evervec.errors import (
     AuthError,
-    BadInputError,
     ConfigError,
     ProviderError,
     QuotaExhaustedError,

@@ -19,7 +19,7 @@ from evervec.errors import (
     TooLargeError,
     TransientError,
 )
-from evervec.vendors.http import error_of_status, reason_of, retry_delay
+from evervec.vendors.http import error_of_status, reason_of, retry_delay, says_too_long
 
 FALLBACK_DELAY: Final = 5.0
 """Seconds to wait after a 429 that names no time."""

@@ -8,7 +8,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import progress, turn
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft
 from scripts.bench.providers import fake_provider
 from scripts.bench.report import Line, at_least
@@ -29,7 +29,7 @@ async def run(bench: Bench) -> list[Line]:
         await without_hnsw(resources)
         await copy_messages(resources, target, [f"message number {number}" for number in range(count)])
         await embed_dataset(resources, target.id)
-        await vectors.build_indexes(resources.database, target.space_id, DIMENSIONS)
+        await hnsw.build_indexes(resources.database, target.space_id, DIMENSIONS)
         live = await _live(resources, target, min(LIVE_ROWS, count // 4))
         built = await _built(resources, count)
         dropped = perf_counter()

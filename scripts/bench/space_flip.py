@@ -15,7 +15,7 @@ from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import turn
 from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft
 from evervec.store.schema import triggers
 from scripts.bench.providers import fake_provider
@@ -161,7 +161,7 @@ async def _fill(resources: Resources, target: DatasetRef, count: int) -> None:
         await connection.execute("VACUUM ANALYZE messages, embeddings")
         await connection.execute("UPDATE dataset_spaces SET taken_in_at = now()")
     for space_id in (target.space_id, begun.space_id):
-        await vectors.build_indexes(resources.database, space_id, DIMENSIONS)
+        await hnsw.build_indexes(resources.database, space_id, DIMENSIONS)
     async with resources.database.autocommit() as connection:
         await connection.execute("UPDATE dataset_spaces SET indexed_at = now()")
         await connection.execute("CHECKPOINT")

@@ -19,7 +19,7 @@ from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
 from evervec.store import datasets, providers, spaces
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft, Space
 
 COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
@@ -116,7 +116,7 @@ async def open_bench(
 async def without_hnsw(resources: Resources) -> None:
     """Drop the HNSW indexes of the active space."""
     provider = await resources.provider()
-    await vectors.drop_indexes(resources.database, provider.space.id)
+    await hnsw.drop_indexes(resources.database, provider.space.id)
 
 
 async def default_space(resources: Resources, dimensions: int) -> Space:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import rows, vector_wire, vectors
+from evervec.store.embeddings import hnsw, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from scripts.bench import clock
@@ -93,7 +93,7 @@ async def run(bench: Bench) -> list[Line]:
         ]
         async with resources.database.transaction() as tx:
             await tx.execute(PLAIN_HNSW)
-        await vectors.build_indexes(resources.database, space.id, DIMENSIONS)
+        await hnsw.build_indexes(resources.database, space.id, DIMENSIONS)
         few = answers[: bench.rows(2000)]
         return [*lines, await _line("HNSW on both", Tables(resources, target, space, few, 256), 1)]
 

@@ -28,7 +28,7 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|TRUNCA
 SQL_ROOMS = ("store/", "stack/postgres/")
 """The second makes the embedded server's cluster and database, before anything can connect to it."""
 
-SESSION_LOCKS = ("store/database/session.py", "store/schema/migrations.py", "store/embeddings/vectors.py")
+SESSION_LOCKS = ("store/database/session.py", "store/schema/migrations.py", "store/embeddings/hnsw.py")
 """The first makes them; migrations and builds of HNSW indexes hold them, on a direct connection."""
 
 NEAREST = re.compile(

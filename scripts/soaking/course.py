@@ -15,7 +15,7 @@ from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.store import datasets, monitor
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from scripts.soaking import memory, texts
 from scripts.soaking.children import Child, ChildError
 from scripts.soaking.memory import Memory
@@ -103,7 +103,7 @@ async def soak(plan: Plan, home: Path, say: Say) -> Outcome:
 async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[DatasetRef, int]:
     """Make two datasets and embed them. HNSW is built afterwards: that takes seconds instead of minutes."""
     space = (await resources.provider()).space
-    await vectors.drop_indexes(resources.database, space.id)
+    await hnsw.drop_indexes(resources.database, space.id)
     chance = random.Random(plan.seed)
     sizes: dict[DatasetRef, int] = {}
     for name, size in zip(("large", "small"), plan.sizes(), strict=True):
@@ -119,7 +119,7 @@ async def _filled(resources: Resources, plan: Plan, say: Say) -> dict[DatasetRef
         await embed_dataset(resources, dataset.id)
         sizes[dataset] = size
         say(f"{name}: {begins:,} rows embedded, to become {size:,}")
-    await vectors.build_indexes(resources.database, space.id, space.dimensions)
+    await hnsw.build_indexes(resources.database, space.id, space.dimensions)
     return sizes
 
 

@@ -9,7 +9,7 @@ import pytest
 from evervec.domain.documents.chunking import CHUNK_TOKENS, CHUNKING, TEMPLATE
 from evervec.store import spaces, unchunked
 from evervec.store.database.session import Database
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw, vectors
 from evervec.store.schema import migrations, populate
 from evervec.store.schema.embeddables import MESSAGE
 from tests.conftest import NUMBERS, Servers, _sql
@@ -126,7 +126,7 @@ async def test_searches_keep_their_index_until_those_of_the_space_are_built(olde
         await vectors.use_index(tx, k=1)
         plan = await tx.fetch(f"EXPLAIN {query}", "[1,2,3,4]", None, 1, [])
     assert any("embeddings_hnsw_before_message" in row[0] for row in plan), plan
-    await vectors.build_indexes(older, 1, 4)
+    await hnsw.build_indexes(older, 1, 4)
     assert await rows_of(older, INDEXES) == [
         (f"embeddings_hnsw_{kind}_1",) for kind in ("atom", "chunk", "message", "topic")
     ]

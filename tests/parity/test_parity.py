@@ -13,7 +13,7 @@ from evervec.pipeline.search.mirrors import Scope, search_mirrors
 from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle
@@ -161,7 +161,7 @@ async def test_an_index_over_many_vectors_finds_nearly_all_with_and_without_filt
     rows = clustered(chance, count)
     provider = await resources.provider()
     # PostgreSQL's own index would take longer to fill than all the rest, and is not asked here
-    await vectors.drop_indexes(resources.database, provider.space.id)
+    await hnsw.drop_indexes(resources.database, provider.space.id)
     await stored(resources, dataset, [f"row {n}" for n in range(count)], rows)
     async with process(resources, mirror_index=factory) as one:
         mirror = one.mirrors.mirror(dataset)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from evervec.store.database.session import Database
-from evervec.store.embeddings import vector_wire, vectors
+from evervec.store.embeddings import hnsw, vector_wire
 from evervec.store.schema.embeddables import EMBEDDABLES
 from tests.conftest import NUMBERS, Servers, _sql
 from tests.store.planting import embed_all, plant, space, unit
@@ -89,7 +89,7 @@ def library(servers: Servers, template: str) -> Iterator[str]:
                 vector_wire.pack(unit(len(ids), WIDTH)),
                 chosen.id,
             )
-        await vectors.build_indexes(database, chosen.id, WIDTH)
+        await hnsw.build_indexes(database, chosen.id, WIDTH)
         await database.aclose()
         await _sql(url, *(f"VACUUM ANALYZE {table}" for table in SCANNED))
 

@@ -10,7 +10,7 @@ from evervec.domain.protocols import ModelProbe
 from evervec.store import datasets, providers, spaces
 from evervec.store.database.session import Database, ReadTx, Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
 
@@ -67,7 +67,7 @@ async def space(database: Database, dimensions: int, *, model: str = "model", in
         added = await providers.add(tx, ProviderDraft(model, "ollama", model=model), ModelProbe(dimensions))
         await search_all_in(tx, added.space)
     if indexed:
-        await vectors.build_indexes(database, added.space.id, dimensions)
+        await hnsw.build_indexes(database, added.space.id, dimensions)
     return added.space
 
 

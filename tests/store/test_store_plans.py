@@ -10,7 +10,7 @@ import pytest
 from evervec.store import datasets, messages, monitor, space_builds, space_removal, spaces
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database
-from evervec.store.embeddings import changes, duplicate_pairs, rows, vectors
+from evervec.store.embeddings import changes, duplicate_pairs, hnsw, rows, vectors
 from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
@@ -148,7 +148,7 @@ async def test_messages_that_wait_for_a_stage_are_found_by_its_index(tall_psql: 
 @pytest.mark.parametrize("embeddable", EMBEDDABLES, ids=lambda embeddable: embeddable.name)
 async def test_a_search_reads_the_hnsw_index_of_its_kind(reader: Database, embeddable: Embeddable) -> None:
     async with reader.read() as tx:
-        index = vectors.index_name(embeddable, SPACE)
+        index = hnsw.index_name(embeddable, SPACE)
         natural = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
         await vectors.use_index(tx, k=10)
         told = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
@@ -169,7 +169,7 @@ async def test_the_hnsw_index_answers_from_the_first_row_on(
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
         plan = await vectors.explain(tx, embeddable, unit(1, 4)[0], space_id=chosen.id, k=10)
-    assert f"Index Scan using {vectors.index_name(embeddable, chosen.id)}" in plan, plan
+    assert f"Index Scan using {hnsw.index_name(embeddable, chosen.id)}" in plan, plan
 
 
 async def test_duplicates_ask_the_hnsw_index_for_each_text_with_every_filter_inside(reader: Database) -> None:

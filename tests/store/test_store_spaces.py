@@ -13,7 +13,7 @@ from evervec.domain.protocols import ModelProbe
 from evervec.store import datasets, documents, monitor, providers, space_coverage, space_removal, spaces, unchunked
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import rows, vectors
+from evervec.store.embeddings import hnsw, rows
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
@@ -242,7 +242,7 @@ async def test_a_dropped_space_leaves_nothing(
     await begin(database, dataset, wide)
     await take_in(database, dataset, narrow, wide)
     await embed_all(psql, vector="[1,2,3,4,5]")
-    await vectors.build_indexes(database, wide.id, 5)
+    await hnsw.build_indexes(database, wide.id, 5)
     async with database.transaction() as tx:
         assert await spaces.drop(tx, dataset.id, wide.id)
     await purged(database, dataset, wide)

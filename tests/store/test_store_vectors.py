@@ -17,7 +17,7 @@ from evervec.domain.vectors import check_vectors
 from evervec.store import datasets
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import duplicate_pairs, rows, vector_wire, vectors
+from evervec.store.embeddings import duplicate_pairs, hnsw, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
@@ -159,7 +159,7 @@ async def test_whatever_passes_the_gate_fits_into_the_index(
     )
     sound = check_vectors(extremes, count=len(extremes), dimensions=DIM, provider="p")
     assert sound.tolist() == [True, True, True, False, False, False]
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     found = await claimed(psql, database, dataset, "one", "two", "three")
     async with database.transaction() as tx:
         assert len(await vectors.update_vectors_bulk(tx, active.id, found, extremes[sound])) == 3
@@ -223,7 +223,7 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
 async def test_a_deleted_dataset_does_not_use_up_the_hits(
     psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
 ) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     crowd = await claimed(psql, database, dataset, *(f"text {number}" for number in range(30)))
     async with database.transaction() as tx:
         await vectors.update_vectors_bulk(tx, active.id, crowd, np.tile(np.array([[1, 0, 0, 0]], np.float32), (30, 1)))
@@ -256,7 +256,7 @@ async def test_a_stale_vector_is_found_and_says_so(
 async def test_duplicates_are_pairs_of_one_scope_nearest_first(
     psql: Any, database: Database, dataset: DatasetRef, active: Space
 ) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     found = await claimed(psql, database, dataset, "a", "a again", "nearly a", "something else")
     written = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0.1, 0, 0], [0, 0, 1, 0]], np.float32)
     async with database.transaction() as tx:
@@ -288,7 +288,7 @@ async def written(
 async def test_copies_in_another_dataset_hide_no_duplicates(
     psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool, deleted: bool
 ) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     async with database.transaction() as tx:
         other = await datasets.ensure(tx, "another project", "log")
     await written(psql, database, other, active.id, [("same", TWIN)] * 40)
@@ -315,7 +315,7 @@ async def test_copies_in_another_dataset_hide_no_duplicates(
 async def test_many_equal_texts_hide_no_text_that_is_only_similar(
     psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
 ) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     ids = await written(psql, database, dataset, active.id, [("same", TWIN)] * 15 + [("nearly", NEAR)] * 15)
     async with database.read() as tx:
         await vectors.use_index(tx, k=10)
@@ -337,7 +337,7 @@ async def test_many_equal_texts_hide_no_text_that_is_only_similar(
 async def test_records_whose_rows_are_lost_take_no_places(
     psql: Any, database: Database, dataset: DatasetRef, active: Space, exact: bool
 ) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     ids = await written(psql, database, dataset, active.id, [(str(n), TWIN) for n in range(12)] + [("left", NEAR)])
     await psql.execute("ALTER TABLE messages DISABLE TRIGGER ALL")
     await psql.execute("DELETE FROM messages WHERE id = ANY($1)", ids[:12])
@@ -356,21 +356,21 @@ async def test_records_whose_rows_are_lost_take_no_places(
 async def test_several_processes_may_build_the_indexes_at_once(database: Database, active: Space) -> None:
     async def another() -> None:
         opened = await Database(database.url).open()
-        await vectors.build_indexes(opened, active.id, DIM)
+        await hnsw.build_indexes(opened, active.id, DIM)
         await opened.aclose()
 
     await asyncio.gather(*(another() for _ in range(4)))
     async with database.read() as tx:
         valid = await tx.fetch("SELECT indisvalid FROM pg_index WHERE indexrelid::regclass::text LIKE '%_hnsw_%'")
     assert [row["indisvalid"] for row in valid] == [True] * len(EMBEDDABLES)
-    await vectors.drop_indexes(database, active.id)
+    await hnsw.drop_indexes(database, active.id)
     async with database.read() as tx:
         assert await tx.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE 'embeddings_hnsw_%'") == 0
 
 
 async def test_an_index_that_a_crash_left_invalid_is_built_again(psql: Any, database: Database, active: Space) -> None:
-    await vectors.build_indexes(database, active.id, DIM)
-    name = vectors.index_name(MESSAGE, active.id)
+    await hnsw.build_indexes(database, active.id, DIM)
+    name = hnsw.index_name(MESSAGE, active.id)
     await psql.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = $1::text::regclass", name)
-    await vectors.build_indexes(database, active.id, DIM)
+    await hnsw.build_indexes(database, active.id, DIM)
     assert await psql.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass", name)

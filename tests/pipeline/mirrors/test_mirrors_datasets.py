@@ -87,10 +87,10 @@ async def test_equal_vectors_are_equal_hits(resources: Resources, dataset: Datas
 
 async def without_hnsw(resources: Resources) -> None:
     """Take PostgreSQL's own index away: it would take longer to fill than the test."""
-    from evervec.store.embeddings import vectors
+    from evervec.store.embeddings import hnsw
 
     provider = await resources.provider()
-    await vectors.drop_indexes(resources.database, provider.space.id)
+    await hnsw.drop_indexes(resources.database, provider.space.id)
 
 
 @pytest.mark.parametrize("how", DELETIONS)

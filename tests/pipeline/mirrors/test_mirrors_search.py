@@ -18,7 +18,7 @@ from evervec.queue.broker import JetStreamBroker
 from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.store import datasets, mirrors
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
 from tests.store.planting import edit, plant, unit
@@ -237,7 +237,7 @@ def clustered(count: int) -> NDArray[np.float32]:
 async def test_a_mirror_whose_recall_fell_is_built_anew(resources: Resources, dataset: DatasetRef) -> None:
     """Spoiled on purpose: it looks into one list only, where its data needs many."""
     provider = await resources.provider()
-    await vectors.drop_indexes(resources.database, provider.space.id)
+    await hnsw.drop_indexes(resources.database, provider.space.id)
     await stored(resources, dataset, [f"row {n}" for n in range(3_000)], clustered(3_000))
     async with process(resources, mirror_index="IVF{K},RaBitQfs,Refine(SQfp16)") as one:
         mirror = one.mirrors.mirror(dataset)

@@ -25,7 +25,7 @@ COMPARED_WORDS = 200
 
 
 @dataclass(frozen=True)
-class Window:
+class TextWindow:
     """A part of a text, and its tokens, counted or estimated."""
 
     text: str
@@ -64,7 +64,7 @@ class LongTexts:
         self._narrowed[row.content_hash] = half
         return True
 
-    async def requests(self, row: ClaimedRow, limits: EmbedLimits) -> list[list[Window]]:
+    async def requests(self, row: ClaimedRow, limits: EmbedLimits) -> list[list[TextWindow]]:
         """Cut a text into windows at good places, and pack them into requests."""
         most = self._narrowed.get(row.content_hash) or self._provider.space.text_tokens or self._tokens.of(row)
         windows = await asyncio.to_thread(self._cut, row.text, most)
@@ -110,15 +110,15 @@ class LongTexts:
         """Return how many tokens a text has, or has at least where the model's tokenizer is on a server."""
         return self._tokens.of(row) if self._splits else len(row.text.split())
 
-    def _cut(self, text: str, most: int) -> list[Window]:
+    def _cut(self, text: str, most: int) -> list[TextWindow]:
         from semchunk.semchunk import chunk as semchunk
 
         count = self._embedder.count_tokens
         parts = cast(list[str], semchunk(text, most, lambda part: count([part])[0], memoize=False))
-        return [Window(part, size) for part, size in zip(parts, count(parts), strict=True)]
+        return [TextWindow(part, size) for part, size in zip(parts, count(parts), strict=True)]
 
 
-def joined(windows: Sequence[Window], vectors: Vectors) -> Vectors:
+def joined(windows: Sequence[TextWindow], vectors: Vectors) -> Vectors:
     """Return `(1, dim) float32` made of the vectors of all windows, weighted by their tokens; NaN if one is not sane."""
     sums = WeightedSums(1)
     with np.errstate(invalid="ignore", divide="ignore"):

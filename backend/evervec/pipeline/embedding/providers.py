@@ -36,7 +36,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers, spaces
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database, Tx
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.providers import Provider, ProviderDraft
 
 logger = log.get("providers")
@@ -80,7 +80,7 @@ async def build_indexes(resources: Resources) -> None:
     async with resources.database.read() as tx:
         searched = [await providers.space(tx, space_id) for space_id in await spaces.searched(tx)]
     for space in searched:
-        await vectors.build_indexes(resources.database, space.id, space.dimensions)
+        await hnsw.build_indexes(resources.database, space.id, space.dimensions)
 
 
 async def add(resources: Resources, draft: ProviderDraft, *, activate: bool = True) -> Provider:
@@ -202,7 +202,7 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
     async with resources.database.read() as tx:
         searched = chosen.space.id in await spaces.searched(tx)  # a build indexes its space when that is filled
     if searched:
-        await vectors.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
+        await hnsw.build_indexes(resources.database, chosen.space.id, chosen.space.dimensions)
     async with resources.database.read() as tx:
         return await providers.by_id(tx, chosen.id)
 

@@ -6,7 +6,7 @@ from evervec import log
 from evervec.errors import PoolerError
 from evervec.pipeline.resources import Resources
 from evervec.store import datasets, providers, spaces
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import hnsw
 from evervec.store.spaces import OtherSpace
 
 logger = log.get("spaces")
@@ -47,7 +47,7 @@ async def _index(resources: Resources, space_id: int, building: Sequence[OtherSp
             if not await spaces.older_writers_ended(tx, one.dataset_id, space_id):
                 return False
     try:
-        await vectors.build_indexes(resources.database, space.id, space.dimensions)
+        await hnsw.build_indexes(resources.database, space.id, space.dimensions)
     except PoolerError as error:
         logger.warning("indexes not built", space=str(space), reason=str(error))
     async with resources.database.transaction() as tx:

@@ -307,11 +307,7 @@ async def settle_items(
         "UPDATE batch_jobs SET ready = ready + $2, failed = failed + $3, dropped = dropped + $4, "
         "returned = returned + $5, strays = strays + $6, updated_at = now() WHERE id = $1",
         job_id,
-        ready,
-        failed,
-        dropped,
-        returned,
-        strays,
+        *(ready, failed, dropped, returned, strays),
     )
 
 

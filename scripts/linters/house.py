@@ -12,12 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "backend" / "evervec"
+TESTS = ROOT / "tests"
 MOST_LINES = 400
 MOST_ENDING = 5
 NAMELESS = {"utils", "util", "common", "helpers", "base", "misc"}
 TRANSACTION_VERBS = {"commit", "rollback", "transaction", "begin"}
 
 CLOCK_CALLS = re.compile(r"(\w+\.)*(time\.time|datetime\.now|datetime\.utcnow|datetime\.today|date\.today)")
+STOPWATCHES = re.compile("process_time|thread_time|perf_counter")
 CLOCK_READERS = {
     "vendors/http.py": "a vendor names a moment by a date",
     "queue/depth.py": "NATS says when it last delivered a task, not how long ago",
@@ -208,6 +210,19 @@ def clocks(module: Module) -> Iterator[Finding]:
             yield module.path, node.lineno, text
 
 
+def stopwatches(module: Module) -> Iterator[Finding]:
+    """Forbid a test to measure processor time: a busy machine fails it. What must end in time has a deadline instead."""
+    for node in module.nodes:
+        if isinstance(node, ast.Name | ast.Attribute | ast.alias) and STOPWATCHES.fullmatch(_last_name(node)):
+            yield module.path, node.lineno, f"{_last_name(node)} in a test: mark it with @pytest.mark.timeout(seconds)"
+
+
+def _last_name(node: ast.Name | ast.Attribute | ast.alias) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+            return name
+
+
 def pickles(module: Module) -> Iterator[Finding]:
     """Forbid pickle: whoever can write a bucket or a file could run code here."""
     for node in module.nodes:
@@ -299,7 +314,14 @@ RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
     commits, connections, statements, late_filters, session_locks, tasks, clocks, pickles, silences, tree_texts, openings,
     private_words,
 )  # fmt: skip
+TEST_RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (stopwatches,)
 PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
+
+
+def findings_in_tests(paths: Sequence[Path]) -> list[Finding]:
+    """Return what the rules of tests find."""
+    modules = [Module(path, path.read_text()) for path in paths]
+    return [found for module in modules for rule in TEST_RULES for found in rule(module)]
 
 
 def findings(paths: Sequence[Path]) -> list[Finding]:
@@ -311,7 +333,7 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
 
 def main() -> int:
     """Print what is wrong; return 1 if anything is."""
-    found = findings(sorted(PACKAGE.rglob("*.py")))
+    found = findings(sorted(PACKAGE.rglob("*.py"))) + findings_in_tests(sorted(TESTS.rglob("*.py")))
     for path, line, text in found:
         print(f"{path.relative_to(ROOT)}:{line}: {text}")
     return 1 if found else 0

@@ -89,7 +89,7 @@ def test_without_nats_an_import_works_and_says_so(evervec: Command, tmp_path: Pa
     done = evervec("ingest", "telegram", path, EVERVEC_NATS_URL=f"nats://ada:tops3cret@{NOWHERE}")
     assert done.code == 0, done
     done.tidy()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     assert "300 new" in done.out
     assert f"NATS at nats://{NOWHERE} does not answer" in done.err
     assert "300 rows wait to be embedded" in done.err

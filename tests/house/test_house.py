@@ -234,3 +234,11 @@ def test_the_house_keeps_its_own_laws() -> None:
         [sys.executable, "scripts/linters/house.py"], cwd=house.ROOT, capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("source", ["from time import thread_time\n", "import time\nx = time.process_time()\n"])
+def test_a_test_that_measures_processor_time_is_found(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "test_fast.py"
+    path.write_text(source)
+    ((found, _, said),) = house.findings_in_tests([path])
+    assert found == path and "pytest.mark.timeout" in said

@@ -88,7 +88,7 @@ async def test_a_worker_stops_while_the_server_is_away(brokers: Brokers, nats: N
         nats.kill()
         await eventually(lambda: not broker.connected)
         began = time.monotonic()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 async def test_no_accepted_task_is_lost_when_the_server_dies_under_load(brokers: Brokers, nats: NatsServer) -> None:

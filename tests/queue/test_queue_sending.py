@@ -110,7 +110,7 @@ async def test_a_dead_server_is_told_after_the_deadline(brokers: Brokers, nats: 
     with pytest.raises(SendTaskError) as caught:
         await t.kiq()
     assert isinstance(caught.value.__cause__, QueueDownError)
-    assert 0.5 < time.monotonic() - began < 20
+    assert 0.5 < time.monotonic() - began < 60
     nats.start()
     await eventually(lambda: broker.connected)
     await t.kiq()
@@ -121,7 +121,7 @@ async def test_a_server_that_is_not_there_is_told_without_the_password() -> None
     began = time.monotonic()
     with pytest.raises(QueueDownError, match=r"nats://127\.0\.0\.1:\d+ does not answer") as caught:
         await broker.startup()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in str(broker.down("refused nats://me:hunter2@127.0.0.1"))
     await broker.shutdown()

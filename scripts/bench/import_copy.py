@@ -5,7 +5,7 @@ from functools import partial
 
 from evervec.pipeline.resources import Resources
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings.vectors import build_indexes
+from evervec.store.embeddings.hnsw import build_indexes
 from scripts.bench import clock, texts
 from scripts.bench.report import Line, at_least, at_most, rate
 from scripts.bench.stack import Bench, copy_messages, dataset, empty

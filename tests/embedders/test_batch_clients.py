@@ -94,7 +94,7 @@ async def test_a_line_that_the_provider_refuses_is_an_error_of_its_key(s: Settin
     job = await s.finish(await s.create(TEXTS))
     assert (job.state, job.failed) == (RemoteState.SUCCEEDED, 1)
     found = await s.gather(job)
-    assert {key: code for key, (code, _) in found.errors.items()} == {"k12": "bad_input"}
+    assert {key: code for key, (code, _) in found.errors.items()} == {"k12": "too_large"}
     assert "this text is too long" in found.errors["k12"][1]
     assert len(found.vectors) == len(TEXTS) - 1
 

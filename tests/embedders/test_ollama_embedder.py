@@ -167,7 +167,7 @@ async def test_a_text_longer_than_the_context_is_refused_and_not_cut(
     fake: FakeProvider, embedder: OllamaEmbedder
 ) -> None:
     problem = await refused(embedder, "fits", "x" * 20_000)
-    assert problem.code == "bad_input"
+    assert problem.code == "too_large"
     assert "context length" in problem.detail
 
 

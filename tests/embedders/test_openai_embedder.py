@@ -254,7 +254,7 @@ async def test_a_missing_model_is_named(fake: FakeProvider, embedder: OpenAIEmbe
 
 
 async def test_one_bad_text_fails_its_batch_and_only_its_batch(fake: FakeProvider, embedder: OpenAIEmbedder) -> None:
-    assert (await refused(embedder, "good", "x" * 40_000)).code == "bad_input"
+    assert (await refused(embedder, "good", "x" * 40_000)).code == "too_large"
     assert len(await embedder.embed(["good"])) == 1
 
 
@@ -335,7 +335,7 @@ WORDS = [
     (400, said("Requested 306153 tokens, max 300000 tokens per request", "max_tokens_per_request"), "too_large"),
     (400, said("Invalid 'input': array too long. Expected an array with maximum length 2048"), "too_large"),
     (422, b'{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}', "too_large"),
-    (400, said("Invalid 'input[0]': maximum input length is 8192 tokens."), "bad_input"),
+    (400, said("Invalid 'input[0]': maximum input length is 8192 tokens."), "too_large"),
     (422, b'{"detail":[{"msg":"value is not a valid list"}]}', "bad_input"),
     (400, said("This model does not support specifying dimensions."), "config"),
     (400, said("Invalid value", param="dimensions"), "config"),

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from tests.fakes.server import FakeProvider
 
 
+def _said(what: str, given: int, most: int) -> Reply:
+    if what == "long":
+        return error(
+            400, f"This model's maximum context length is {most} tokens. However, you requested {given} tokens."
+        )
+    return error(400, f"{what}: {given} > {most}")
+
+
 @dataclass(frozen=True)
 class Server:
     """One kind of server, reached below `/<name>`.
@@ -36,7 +44,7 @@ class Server:
     longest: int = 2000
     indexed: bool = True
     base64: bool = False
-    says: Callable[[str, int, int], Reply] = lambda what, given, most: error(400, f"{what}: {given} > {most}")
+    says: Callable[[str, int, int], Reply] = _said
 
 
 def _vllm(what: str, given: int, most: int) -> Reply:
@@ -73,6 +81,9 @@ def _dashscope(what: str, given: int, most: int) -> Reply:
 
 
 def _litellm(what: str, given: int, most: int) -> Reply:
+    if what == "long":
+        said = f"litellm.ContextWindowExceededError: maximum context length is {most} tokens, {given} were given."
+        return error(400, said, "context_length_exceeded")
     return error(
         400,
         f"litellm.UnsupportedParamsError: vertex_ai does not support parameters: {{'{what}': 'float'}}, for model=m.",

@@ -9,6 +9,7 @@ from evervec.domain.batch import Line, MediaLine
 from evervec.embedders.jsonl import ResultGroup
 from evervec.embedders.media_prompt import PROMPT
 from evervec.errors import BadInputError
+from evervec.vendors.http import says_too_long
 
 DESCRIBED: Final = frozenset(
     {
@@ -77,7 +78,8 @@ def _error(error: object) -> tuple[str, str]:
     fields = _object(error)
     code = fields.get("code")
     our_code = _CODES.get(code, "bad_response") if isinstance(code, int) else "bad_response"
-    return our_code, str(fields.get("message", error))
+    message = str(fields.get("message", error))
+    return "too_large" if our_code == "bad_input" and says_too_long(message) else our_code, message
 
 
 def _blocked(response: dict[str, Any]) -> str | None:

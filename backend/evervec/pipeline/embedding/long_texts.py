@@ -43,6 +43,8 @@ class LongTexts:
         self._windows: dict[bytes, int] = {}
         """By content hash, how many windows a text was embedded in."""
         self._count_is_plausible = True
+        self._read_of_one: int | None = None
+        """Tokens that the server counted in the one text that it has cut."""
 
     def is_long(self, row: ClaimedRow) -> bool:
         """Return whether a text is not sent as it is, or not sent at all."""
@@ -58,7 +60,7 @@ class LongTexts:
     def narrow(self, row: ClaimedRow) -> bool:
         """Halve the windows of a text that the provider did not take; return False when that is in vain."""
         known = self._narrowed.get(row.content_hash) or self._tokens.of(row)
-        half = min(known, self._provider.space.text_tokens or known) // 2
+        half = min(known, self._provider.space.text_tokens or known, self._read_of_one or known) // 2
         if self._refuses or half < LEAST_WINDOW:
             return False
         self._narrowed[row.content_hash] = half
@@ -90,6 +92,7 @@ class LongTexts:
         if max(words) < COMPARED_WORDS:
             self._count_is_plausible = told >= sum(words)
         elif self._count_is_plausible and told < sum(words):
+            self._read_of_one = told if len(texts) == 1 else self._read_of_one
             raise TooLargeError(
                 self._provider.name, f"it counted {told:,} tokens in {sum(words):,} words: it cuts long texts"
             )

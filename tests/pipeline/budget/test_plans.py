@@ -75,7 +75,7 @@ async def test_the_ledger_of_a_build_is_its_plan(
 ) -> None:
     """Messages are sent as they are, documents as they are chunked for the other space, and what it has already is not."""
     await save(resources, dataset, [*TEXTS, "the same", "the same"])
-    (tmp_path / "one.md").write_text("# One\n\n" + "Some words about one and more of them. " * 300)
+    (tmp_path / "one.md").write_text("# One\n\n" + "".join(f"Here are words about {number}. " for number in range(400)))
     await ingest_files(resources, "river", "notes", FileSelection([tmp_path]), RunOptions())
     await embed_dataset(resources, dataset.id)
     draft = ProviderDraft("other", "ollama", base_url=fake.url, model="another", usd_per_million_tokens=10)

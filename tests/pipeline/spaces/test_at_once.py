@@ -103,10 +103,10 @@ async def test_of_two_activations_at_once_one_does_it_and_the_other_is_told(
     done = await asyncio.gather(turn.activate(resources), turn.activate(resources), return_exceptions=True)
     (refused,) = [one for one in done if isinstance(one, BaseException)]
     assert isinstance(refused, Refused) and "No dataset builds another space" in str(refused)
-    with pytest.raises(Refused, match="Dataset log builds another space"):
+    with pytest.raises(Refused, match="Dataset log builds no other space"):
         await turn.activate(resources, dataset="log")
     await turn.roll_back(resources)
-    with pytest.raises(Refused, match="has a space to go back to"):
+    with pytest.raises(Refused, match="No dataset has a space to go back to"):
         await turn.roll_back(resources)
 
 

@@ -189,7 +189,7 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         broker = JetStreamBroker(servers.nats_url, stream=f"TEST_{next(NUMBERS)}")
         await broker.startup()
         closing.push_async_callback(_remove_streams, broker)
-        clients = ProviderClients(None)
+        clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
         doorbell = NatsDoorbell(broker)
         closing.push_async_callback(doorbell.aclose)

@@ -22,7 +22,7 @@ OWNED_BY_A_DATASET = """
 SELECT conrelid::regclass::text AS table_name FROM pg_constraint
 WHERE contype = 'f' AND confrelid = 'datasets'::regclass AND conrelid::regclass::text <> ALL($1)
 """
-NOT_PURGED_BY_THE_PIECE = ("budgets", "index_runs", "media", "mirrors", "recall_checks")
+NOT_PURGED_BY_THE_PIECE = ("budgets", "dataset_spaces", "index_runs", "media", "mirrors", "recall_checks")
 """Tables whose rows go with the row of their document or dataset, or in one statement before."""
 
 
@@ -113,6 +113,7 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
     assert {stage.__name__ for stage in sweep.SWEEP_STAGES} == public | {
         "check_providers",
         "clean_up",
+        "fill_spaces",
         "follow_elsewhere",
         "follow_tables",
         "repair_triggers",

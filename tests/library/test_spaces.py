@@ -39,8 +39,11 @@ async def test_a_space_is_planned_built_searched_rolled_back_and_dropped(
     (back,) = await local.spaces.rollback()
     assert (back.space, back.former) == (turned.former, turned.space)
     dropped = await local.spaces.drop(state="next")
-    assert (dropped.dropped, dropped.removed) == (1, 4)
-    assert {(one.model, one.searched) for one in await local.spaces.list()} == {("wordllama", 1), ("wider", 0)}
+    assert (dropped.dropped, dropped.removed) == (1, 2), "a chunk goes with its vector"
+    assert {(one.model, one.searched) for one in await local.spaces.list()} == {
+        ("wordllama-l2-supercat-256", 1),
+        ("wider", 0),
+    }
     assert (await local.search("birds", k=1))[0].text.endswith("in the morning")
 
 

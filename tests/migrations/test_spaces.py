@@ -19,7 +19,7 @@ RECIPE = sha256(f"1\0{TEMPLATE}\0{CHUNK_TOKENS}\0ollama/m".encode()).hexdigest()
 
 BEFORE = f"""
 INSERT INTO projects (slug, name) VALUES ('river', 'river');
-INSERT INTO datasets (project_id, slug, name) SELECT id, slug, slug FROM projects, unnest(ARRAY['log', 'papers']) slug;
+INSERT INTO datasets (project_id, slug, name) SELECT id, made, made FROM projects, unnest(ARRAY['log', 'papers']) made;
 INSERT INTO embedding_spaces (provider, model, dimensions, state, activated_at) VALUES ('ollama', 'm', 4, 'active', now());
 INSERT INTO embedding_spaces (provider, model, dimensions) VALUES ('ollama', 'wide', 8);
 INSERT INTO llm_providers (name, type, model, space_id) SELECT model, provider, model, id FROM embedding_spaces;

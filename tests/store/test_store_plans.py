@@ -105,8 +105,11 @@ async def test_an_equal_text_is_found_by_its_digest(tall_psql: Any) -> None:
         assert_index(plan, "embeddings_same_text_idx", "embeddings")
 
 
+WRITTEN = (list(range(64)), [bytes(32)] * 64, ["[1]"] * 64, [None] * 64)
+
+
 async def test_writing_vectors_looks_each_row_up(tall_psql: Any) -> None:
-    for plan in await plans(tall_psql, in_space(vectors.WRITE, SPACE), list(range(64)), [bytes(32)] * 64, ["[1]"] * 64):
+    for plan in await plans(tall_psql, in_space(vectors.WRITE, SPACE), *WRITTEN):
         assert_index(plan, "embeddings_pkey", "embeddings")
 
 

@@ -94,8 +94,11 @@ async def default(tx: ReadTx) -> int:
     return found
 
 
+# in the order of its index, or the planner reads the table until it meets a row of these datasets
 HAS_VECTORS = """
-SELECT EXISTS (SELECT FROM embeddings WHERE dataset_id = ANY($1) AND space_id = $2 AND embedding IS NOT NULL)
+SELECT EXISTS (SELECT FROM unnest($1::uuid[]) AS wanted (id), LATERAL (
+    SELECT FROM embeddings e WHERE e.dataset_id = wanted.id AND e.space_id = $2 AND e.embedding IS NOT NULL
+    ORDER BY e.changed_xid, e.vector_id LIMIT 1) found)
 """
 
 

@@ -45,12 +45,12 @@ JOIN (SELECT 1 AS kind, id, content AS text FROM messages UNION ALL SELECT 4, id
   ON r.kind = e.kind AND r.id = e.row_id
 ORDER BY s.id, e.vector_id
 """
-# a tombstone is for mirrors, the ledger and breakers are of providers, and a space stays known by its number
+# a tombstone is for mirrors, what was spent stays in the ledger, breakers are of providers, and a space stays known by its number
 KEPT = (
     "vector_tombstones",
     "embedding_spaces",
     "space_probes",
-    "spending",
+    "spend",
     "ledger",
     "provider_breakers",
     "leases",

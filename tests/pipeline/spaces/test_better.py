@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from evervec.domain.vendors import LOCAL
 from evervec.errors import Refused
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
@@ -46,7 +47,7 @@ async def test_a_better_local_model_is_built_beside_wordllama_and_searched_by_it
     await better.improve(auto)
     assert await builds(auto) == [], "nothing was embedded yet"
     await embedded(auto, dataset)
-    assert "wordllama, on this machine; minilm, which answers better" in await better.told(auto)
+    assert f"{LOCAL.model}, on this machine; minilm, which answers better" in await better.told(auto)
     await better.improve(auto)
     (building,) = await builds(auto)
     assert (building.state, building.automatic, "minilm" in building.space) == ("next", True, True)
@@ -71,7 +72,7 @@ async def test_what_somebody_did_not_want_is_not_built_again(auto: Resources, da
     await turn.purge(auto)
     await better.improve(auto)
     assert await builds(auto) == []
-    assert [await searched_in(auto, one) for one in (dataset, other)] == ["wordllama", "minilm"]
+    assert [await searched_in(auto, one) for one in (dataset, other)] == [LOCAL.model, "minilm"]
 
 
 async def test_a_build_that_was_given_up_is_not_begun_again(auto: Resources, dataset: DatasetRef) -> None:

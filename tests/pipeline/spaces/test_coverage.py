@@ -38,7 +38,7 @@ async def test_a_text_that_fails_in_the_new_space_alone_is_counted(
         await turn.activate(resources)
     assert "two" in {hit.text for hit in (await search(resources, "two", k=10)).hits}
     await turn.activate(resources, allow_missing=1)
-    texts = {hit.text for hit in (await search(resources, "two", k=10, kind="message")).hits}
+    texts = {hit.text for hit in (await search(resources, "a question", k=10, kind="message")).hits}
     assert texts == {"one", "three"}
     wide.heal()
     await psql.execute("UPDATE messages SET content = 'two again' WHERE content = 'two'")

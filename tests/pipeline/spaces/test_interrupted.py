@@ -10,7 +10,7 @@ from evervec.pipeline.spaces import turn
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import documents, space_removal, spaces
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import rows, vectors
+from evervec.store.embeddings import hnsw, rows, vectors
 from tests.fakes.server import FakeProvider
 from tests.pipeline.spaces.spaced import filled, require_no_more, require_true, settled, traces
 
@@ -21,7 +21,7 @@ STEPS = [
     (documents, "replace_chunks"),
     (rows, "claim_dataset"),
     (vectors, "update_vectors_bulk"),
-    (vectors, "build_indexes"),
+    (hnsw, "build_indexes"),
     (spaces, "indexed"),
 ]
 

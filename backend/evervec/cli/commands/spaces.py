@@ -209,7 +209,7 @@ def drop(dataset: Dataset = None, state: State = None, as_json: Json = False) ->
         output.document(given_up)
     else:
         output.echo(
-            f"{counted(given_up.dropped, 'space')} of datasets dropped, {given_up.removed:,} vectors and chunks removed"
+            f"{counted(given_up.dropped, 'space')} of datasets dropped, {counted(given_up.removed, 'vector')} removed"
         )
 
 

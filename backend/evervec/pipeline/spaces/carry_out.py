@@ -13,7 +13,7 @@ from evervec.pipeline.spaces.progress import BuildStatus
 
 @dataclass(frozen=True)
 class Dropped:
-    """How many spaces of datasets were given up, and how many of their vectors and chunks are removed by now."""
+    """How many spaces of datasets were given up, and how many of their vectors are removed by now, each with its chunk."""
 
     dropped: int
     removed: int

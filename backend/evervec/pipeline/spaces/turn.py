@@ -171,10 +171,11 @@ async def _follow_default(tx: Tx, name: str | None, turned_to: set[int]) -> None
 
 
 def _nothing(state: str, name: str | None) -> str:
-    of = "No dataset" if name is None else f"Dataset {name}"
     if state == spaces.NEXT:
-        return f"{of} builds another space. Begin with `evervec spaces build --provider NAME`."
-    return f"{of} has a space to go back to: one is kept after `evervec spaces activate`, until `evervec spaces drop`."
+        what = "No dataset builds another space" if name is None else f"Dataset {name} builds no other space"
+        return f"{what}. Begin with `evervec spaces build --provider NAME`."
+    what = "No dataset has a space" if name is None else f"Dataset {name} has no space"
+    return f"{what} to go back to: one is kept after `evervec spaces activate`, until `evervec spaces drop`."
 
 
 async def drop(

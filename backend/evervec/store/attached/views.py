@@ -93,7 +93,8 @@ async def make(
 VIEWS_OF = """
 SELECT DISTINCT o.id, format('%I.%I', $1::text, o.view) AS place, pg_get_viewdef(v.oid) AS query,
        pg_get_userbyid(v.relowner) AS owner, pg_has_role(v.relowner, 'USAGE') AS ours
-FROM datasets d JOIN sources o ON o.id = d.source_id JOIN pg_class v ON v.oid = to_regclass(format('%I.%I', $1::text, o.view))
+FROM datasets d JOIN sources o ON o.id = d.source_id -- of a source without a view the name is NULL, which `format` refuses
+JOIN pg_class v ON v.oid = to_regclass(quote_ident($1::text) || '.' || quote_ident(o.view))
 WHERE d.id = ANY($2)
 """
 

@@ -245,8 +245,10 @@ class Poll:
             )
 
     async def _remove_orphans(self) -> None:
-        every = {one.provider.id: one.provider for one in await self._served()}
-        for provider in every.values():
+        async with self._database.read() as tx:
+            default = await providers.active(tx)
+        used = [one.provider for one in await self._served()] + ([default] if default is not None else [])
+        for provider in {one.id: one for one in used}.values():
             if provider.type in BATCH_TYPES:
                 try:
                     self._result.removed += await cleanup.remove_orphans(self._resources, provider)

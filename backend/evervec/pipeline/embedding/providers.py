@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from evervec import log
 from evervec.domain import usage
@@ -34,6 +34,7 @@ from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
 from evervec.store import breakers, datasets, providers, spaces
+from evervec.store.attached import views
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database, Tx
 from evervec.store.embeddings import hnsw
@@ -196,7 +197,9 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
         former = await spaces.default(tx)
         batch_hours = resources.settings.batch_hours if by_batch else None
         if former != chosen.space.id:
-            await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
+            moved = await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
+            await views.renew(tx, resources.database.schema, moved)
+            await spaces.drop_unused(tx, former)
         await providers.use(tx, chosen.id)
         await _mark(tx, chosen, batch_hours)
     async with resources.database.read() as tx:
@@ -220,10 +223,14 @@ async def _mark(tx: Tx, chosen: Provider, batch_hours: float | None) -> None:
         await batch_queue.unmark(tx, served)
 
 
-async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None) -> None:
-    members = [one for one in await datasets.live(tx) if one.space_id == former]
-    await spaces.lock(tx, [one.id for one in members])
-    if await spaces.has_vectors(tx, [one.id for one in members], former):
+async def _change_default(
+    tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None
+) -> list[UUID]:
+    """Return the datasets that are searched in the space of another provider at once, since they have no vectors."""
+    members = [one.id for one in await datasets.live(tx) if one.space_id == former]
+    await spaces.lock(tx, members)
+    filled = await spaces.has_vectors(tx, members, former)
+    if filled:
         if not reembed:
             raise Refused(
                 reason=f"Rows are embedded in {await providers.space(tx, former)}; {chosen.name!r} embeds into "
@@ -231,11 +238,11 @@ async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: boo
                 "searched."
             )
         for one in members:
-            await spaces.start(tx, one.id, chosen.space.id, None, automatic=True, batch_hours=batch_hours)
+            await spaces.start(tx, one, chosen.space.id, None, automatic=True, batch_hours=batch_hours)
     else:
-        await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
+        await spaces.move(tx, members, former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)
-    await spaces.drop_unused(tx, former)
+    return [] if filled else members
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:

@@ -33,7 +33,7 @@ from evervec.pipeline.budget.allowance import Load
 from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
-from evervec.store import breakers, datasets, providers, spaces
+from evervec.store import breakers, datasets, providers, space_builds, spaces
 from evervec.store.attached import views
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database, Tx
@@ -227,9 +227,11 @@ async def _change_default(
     tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None
 ) -> list[UUID]:
     """Return the datasets that are searched in the space of another provider at once, since they have no vectors."""
-    members = [one.id for one in await datasets.live(tx) if one.space_id == former]
-    await spaces.lock(tx, members)
-    filled = await spaces.has_vectors(tx, members, former)
+    live = await datasets.live(tx)
+    await spaces.lock(tx, [one.id for one in live])
+    building = {one.dataset_id for one in await spaces.others(tx) if (one.space_id, one.state) == (former, spaces.NEXT)}
+    members = {one.id: one for one in live if one.space_id == former or one.id in building}
+    filled = bool(building) or await spaces.has_vectors(tx, list(members), former)
     if filled:
         if not reembed:
             raise Refused(
@@ -237,12 +239,12 @@ async def _change_default(
                 f"{chosen.space}. `evervec spaces build --provider {chosen.name}` fills that space while the present one is "
                 "searched."
             )
-        for one in members:
-            await spaces.start(tx, one, chosen.space.id, None, automatic=True, batch_hours=batch_hours)
+        for one in members.values():
+            await space_builds.start(tx, one, chosen.space, None, automatic=True, batch_hours=batch_hours)
     else:
-        await spaces.move(tx, members, former, chosen.space.id)
+        await spaces.move(tx, list(members), former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)
-    return [] if filled else members
+    return [] if filled else list(members)
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:
@@ -268,15 +270,24 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
 
 
 async def remove(database: Database, name: str) -> None:
-    """Remove a provider. Raises `Refused` for the last one that embeds for a space with datasets."""
+    """Remove a provider. Raises `Refused` for the last one that embeds into a space that a dataset is searched in or has."""
     async with database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
         await providers.remove(tx, name)
-        for one in await datasets.live(tx):
+        live = {one.id: one for one in await datasets.live(tx)}
+        for one in live.values():
             if await providers.serving(tx, one.space_id, one.provider_id) is None:
                 raise Refused(
                     reason=f"{name!r} is the only provider that embeds for dataset {one.name}, in {chosen.space}: without it "
                     "nothing of it is embedded or found. Add another one first."
+                )
+        for other in await spaces.others(tx, list(live)):
+            if await providers.serving(tx, other.space_id, other.provider_id) is None:
+                dataset = live[other.dataset_id].name
+                raise Refused(
+                    reason=f"{name!r} is the only provider that embeds into the {other.state} space of dataset {dataset}: "
+                    f"without it that would never be whole. Give it up first: `evervec spaces drop --dataset {dataset} "
+                    f"--state {other.state}`."
                 )
 
 

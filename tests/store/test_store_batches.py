@@ -166,10 +166,10 @@ async def test_a_job_takes_what_is_kept_for_it_and_what_simply_waits(
 ) -> None:
     await mark(database, [messages["one"]])
     async with database.read() as tx:
-        assert await batch_queue.waiting(tx, [dataset.id], tries=0) == [(dataset.id, 3)]
+        assert await batch_queue.waiting(tx, [dataset.id], space_id=dataset.space_id, tries=0) == [(dataset.id, 3)]
     assert await claimed(database, dataset, uuid4()) == {"one", "two", "three"}
     async with database.read() as tx:
-        assert await batch_queue.waiting(tx, [dataset.id], tries=0) == []
+        assert await batch_queue.waiting(tx, [dataset.id], space_id=dataset.space_id, tries=0) == []
     assert await claimed(database, dataset, uuid4()) == await claimed_online(database, dataset, uuid4()) == set()
 
 
@@ -308,7 +308,7 @@ async def test_a_claim_for_a_job_reads_the_pending_index(busy: Any) -> None:
 
 
 async def test_counting_what_could_be_sent_reads_the_pending_index(busy: Any) -> None:
-    for plan in await plans(busy, batch_queue.WAITING_FOR_BATCH, [BIG], 0, False):
+    for plan in await plans(busy, batch_queue.WAITING_FOR_BATCH, [BIG], 0, False, 1):
         assert "embeddings_pending_idx" in plan, plan
         assert not re.search(r"Seq Scan on embeddings\b", plan), plan
 

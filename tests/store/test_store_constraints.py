@@ -22,7 +22,7 @@ MIRROR = (
     "INSERT INTO mirrors (holder, dataset_id, space_id, host, folder, pid, state, asked, checked_at, in_sync) "
     "SELECT gen_random_uuid(), id, 1, 'h', '/f', 1, {} FROM datasets"
 )
-OTHER_SPACE = "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT d.id, min(s.id), {} FROM datasets d, embedding_spaces s GROUP BY d.id"
+OTHER_SPACE = "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT id, 1, {} FROM datasets"
 RECALL = "INSERT INTO recall_checks (dataset_id, engine, recall, target, sampled) SELECT id, {}, 10 FROM datasets"
 SOURCE = "INSERT INTO sources (project_id, name, type, spec) SELECT id, {}, '{{}}' FROM projects"
 RUN = "INSERT INTO index_runs (dataset_id, mode, state, changed, finished_at, error, trigger) SELECT id, {}, 't' FROM datasets"
@@ -105,7 +105,9 @@ IMPOSSIBLE = {
     "dataset_spaces_one_of_a_state": "INSERT INTO dataset_spaces (dataset_id, space_id, state) SELECT d.id, s.id, 'next' FROM datasets d, (VALUES (1), (2)) s (id)",
     "datasets_provider_id_fkey": "UPDATE datasets SET provider_id = gen_random_uuid()",
     "embed_work_vector_id_fkey": "INSERT INTO embed_work (vector_id, content_hash) VALUES (10000, '\\x00')",
-    "chunk_work_document_id_fkey": "INSERT INTO chunk_work VALUES (1, 9999)",
+    "chunk_work_document_id_fkey": "WITH made AS (INSERT INTO embedding_spaces (provider, model, dimensions) "
+    "VALUES ('ollama', 'beside', 4) RETURNING id) INSERT INTO chunk_work (space_id, document_id) SELECT id, 9999 FROM made",
+    "chunk_work_space_id_fkey": "INSERT INTO chunk_work (space_id, document_id) SELECT 9999, id FROM documents",
     "datasets_recall_target_bounded": "UPDATE datasets SET recall_target = 0",
     "mirrors_state_known": MIRROR.format("'dreaming', NULL, NULL, NULL"),
     "mirrors_asked_known": MIRROR.format("'ready', 'dance', NULL, NULL"),

@@ -1,8 +1,42 @@
-"""What a build of a space leaves to others, or waits for: batch jobs, older transactions, other processes."""
+"""The build of a space for a dataset: how it begins, and what it leaves to others or waits for."""
 
 from uuid import UUID
 
+from evervec.errors import Refused
+from evervec.store import providers, spaces
 from evervec.store.database.session import ReadTx, Tx
+from evervec.store.datasets import DatasetRef
+from evervec.store.providers import Space
+
+
+async def start(
+    tx: Tx,
+    dataset: DatasetRef,
+    space: Space,
+    provider_id: UUID | None,
+    *,
+    automatic: bool,
+    batch_hours: float | None,
+) -> bool:
+    """Build a space for a dataset that is searched in another one; return False if that is under way. Needs `lock`.
+
+    One that is under way becomes `automatic` if this is asked now. Raises `Refused` for a dataset that builds another space,
+    or whose vectors of this one are being removed.
+    """
+    building = [one for one in await spaces.others(tx, [dataset.id]) if one.state == spaces.NEXT]
+    if any(one.space_id != space.id for one in building):
+        raise Refused(
+            reason=f"Dataset {dataset.name} is building {await providers.space(tx, building[0].space_id)} already. Let it end, "
+            f"or give it up with `evervec spaces drop --dataset {dataset.name} --state next`."
+        )
+    if (dataset.id, space.id) in await spaces.dropped(tx):
+        raise Refused(
+            reason=f"The vectors that dataset {dataset.name} had in {space} are being removed: try again in a moment."
+        )
+    if building and (building[0].automatic or not automatic):
+        return False
+    await spaces.start(tx, dataset.id, space.id, provider_id, automatic=automatic, batch_hours=batch_hours)
+    return not building
 
 
 async def marked(tx: Tx, dataset_id: UUID, space_id: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import perf_counter
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from evervec import log
 from evervec.domain import usage
@@ -33,7 +33,8 @@ from evervec.pipeline.budget.allowance import Load
 from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
-from evervec.store import breakers, datasets, providers, spaces
+from evervec.store import breakers, datasets, providers, space_builds, spaces
+from evervec.store.attached import views
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database, Tx
 from evervec.store.embeddings import hnsw
@@ -196,7 +197,9 @@ async def use(resources: Resources, name: str, *, reembed: bool = False, by_batc
         former = await spaces.default(tx)
         batch_hours = resources.settings.batch_hours if by_batch else None
         if former != chosen.space.id:
-            await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
+            moved = await _change_default(tx, chosen, former, reembed=reembed, batch_hours=batch_hours)
+            await views.renew(tx, resources.database.schema, moved)
+            await spaces.drop_unused(tx, former)
         await providers.use(tx, chosen.id)
         await _mark(tx, chosen, batch_hours)
     async with resources.database.read() as tx:
@@ -220,22 +223,28 @@ async def _mark(tx: Tx, chosen: Provider, batch_hours: float | None) -> None:
         await batch_queue.unmark(tx, served)
 
 
-async def _change_default(tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None) -> None:
-    members = [one for one in await datasets.live(tx) if one.space_id == former]
-    await spaces.lock(tx, [one.id for one in members])
-    if await spaces.has_vectors(tx, [one.id for one in members], former):
+async def _change_default(
+    tx: Tx, chosen: Provider, former: int, *, reembed: bool, batch_hours: float | None
+) -> list[UUID]:
+    """Return the datasets that are searched in the space of another provider at once, since they have no vectors."""
+    live = await datasets.live(tx)
+    await spaces.lock(tx, [one.id for one in live])
+    building = {one.dataset_id for one in await spaces.others(tx) if (one.space_id, one.state) == (former, spaces.NEXT)}
+    members = {one.id: one for one in live if one.space_id == former or one.id in building}
+    filled = bool(building) or await spaces.has_vectors(tx, list(members), former)
+    if filled:
         if not reembed:
             raise Refused(
                 reason=f"Rows are embedded in {await providers.space(tx, former)}; {chosen.name!r} embeds into "
                 f"{chosen.space}. `evervec spaces build --provider {chosen.name}` fills that space while the present one is "
                 "searched."
             )
-        for one in members:
-            await spaces.start(tx, one.id, chosen.space.id, None, automatic=True, batch_hours=batch_hours)
+        for one in members.values():
+            await space_builds.start(tx, one, chosen.space, None, automatic=True, batch_hours=batch_hours)
     else:
-        await spaces.move(tx, [one.id for one in members], former, chosen.space.id)
+        await spaces.move(tx, list(members), former, chosen.space.id)
     await spaces.make_default(tx, chosen.space.id)
-    await spaces.drop_unused(tx, former)
+    return [] if filled else list(members)
 
 
 async def test(resources: Resources, name: str) -> ProviderCheck:
@@ -261,15 +270,24 @@ async def test(resources: Resources, name: str) -> ProviderCheck:
 
 
 async def remove(database: Database, name: str) -> None:
-    """Remove a provider. Raises `Refused` for the last one that embeds for a space with datasets."""
+    """Remove a provider. Raises `Refused` for the last one that embeds into a space that a dataset is searched in or has."""
     async with database.transaction() as tx:
         chosen = await providers.by_name(tx, name)
         await providers.remove(tx, name)
-        for one in await datasets.live(tx):
+        live = {one.id: one for one in await datasets.live(tx)}
+        for one in live.values():
             if await providers.serving(tx, one.space_id, one.provider_id) is None:
                 raise Refused(
                     reason=f"{name!r} is the only provider that embeds for dataset {one.name}, in {chosen.space}: without it "
                     "nothing of it is embedded or found. Add another one first."
+                )
+        for other in await spaces.others(tx, list(live)):
+            if await providers.serving(tx, other.space_id, other.provider_id) is None:
+                dataset = live[other.dataset_id].name
+                raise Refused(
+                    reason=f"{name!r} is the only provider that embeds into the {other.state} space of dataset {dataset}: "
+                    f"without it that would never be whole. Give it up first: `evervec spaces drop --dataset {dataset} "
+                    f"--state {other.state}`."
                 )
 
 

@@ -6,7 +6,7 @@ from time import monotonic
 
 from evervec import log
 from evervec.domain.vendors import require_batch
-from evervec.errors import EvervecError, Refused
+from evervec.errors import EvervecError
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.embedding.embed import Progress, Until, never
@@ -58,31 +58,15 @@ async def start(resources: Resources, options: BuildOptions, *, dataset: str | N
             require_batch(chosen.name, chosen.type)
         scope = await datasets.find(tx, dataset)
         await spaces.lock(tx, [one.id for one in scope])
-        there = {(one.dataset_id, one.space_id): one for one in await spaces.others(tx, [one.id for one in scope])}
-        building = {one.dataset_id: one for one in there.values() if one.state == spaces.NEXT}
         begun = []
         for one in scope:
-            known = there.get((one.id, chosen.space.id))
             if one.space_id == chosen.space.id:
                 if dataset is not None:
                     await spaces.use_provider(tx, [one.id], chosen.id)
-                continue
-            if known is not None and known.state == spaces.NEXT:
-                continue
-            if one.id in building:
-                other = await providers.space(tx, building[one.id].space_id)
-                raise Refused(
-                    reason=f"Dataset {one.name} is building {other} already. Let it end, or give it up with `evervec spaces "
-                    f"drop --dataset {one.name}`."
-                )
-            if (one.id, chosen.space.id) in await spaces.dropped(tx):
-                raise Refused(
-                    reason=f"The vectors that dataset {one.name} had in {chosen.space} are being removed: try again in a moment."
-                )
-            await spaces.start(
-                tx, one.id, chosen.space.id, chosen.id, automatic=options.automatic, batch_hours=batch_hours
-            )
-            begun.append(replace(one, space_id=chosen.space.id, provider_id=chosen.id))
+            elif await space_builds.start(
+                tx, one, chosen.space, chosen.id, automatic=options.automatic, batch_hours=batch_hours
+            ):
+                begun.append(replace(one, space_id=chosen.space.id, provider_id=chosen.id))
     for one in begun:
         logger.info("space building", dataset=one.name, space=str(chosen.space))
     return begun

@@ -49,9 +49,9 @@ SELECT {columns} FROM {schema}.{chunks} r LEFT JOIN {schema}.datasets d ON d.id 
 WHERE r.dataset_id = ANY(ARRAY(SELECT t.id FROM {schema}.datasets t WHERE t.source_id = '{source}' AND t.deleted_at IS NULL
                                UNION ALL SELECT '{source}'::uuid)) AND {live}
 """
-# the space of the datasets that a table fills, or will fill; NULL where they are of several: then no index fits all
+# the space of the datasets that a table fills, or will fill; NULL where they are of several, or of none yet: no index fits all
 SPACE = """
-SELECT CASE count(DISTINCT space_id) WHEN 1 THEN min(space_id)
+SELECT CASE count(DISTINCT space_id) WHEN 1 THEN nullif(min(space_id), 0)
             WHEN 0 THEN (SELECT s.id FROM embedding_spaces s WHERE s.state = 'active') END
 FROM datasets WHERE deleted_at IS NULL AND ($1::uuid IS NULL AND source_id = $2 OR id = $1)
 """

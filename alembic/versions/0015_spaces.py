@@ -7,17 +7,20 @@ revision = "0015"
 down_revision = "0014"
 installs_functions = True
 
-# Writers take these tables in several orders. So each wait is short: nobody stands behind it for long, and no deadlock is
-# looked for.
+# Writers take these tables in several orders, and readers a view before its tables. So each wait is short: nobody stands
+# behind it for long, and no deadlock is looked for.
 LOCK_TABLES = """
 DO $$
 DECLARE
     waiting text := current_setting('lock_timeout');
+    made text := (SELECT string_agg(format(', %I', relname), '') FROM pg_class
+                  WHERE relnamespace = current_schema()::regnamespace AND relname IN ('embedding_status', 'attached_chunks'));
 BEGIN
     FOR attempt IN 1..300 LOOP
         BEGIN
             PERFORM set_config('lock_timeout', '100ms', true);
-            LOCK TABLE datasets, messages, topics, atoms, documents, chunks, embeddings IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('LOCK TABLE datasets, messages, topics, atoms, documents, chunks, embeddings, embedding_spaces, '
+                           'llm_providers, mirrors%s IN ACCESS EXCLUSIVE MODE', made);
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             IF attempt = 300 THEN

@@ -46,6 +46,10 @@ def test_a_plain_dump_with_another_schemas_name(sql: Psql, vacant: Psql, evervec
 def test_a_schema_that_was_renamed(sql: Psql, evervec: MakeCommand) -> None:
     """Functions hold the old name: writers fail until `migrate`, and `status` says so."""
     fill_rows(sql)
+    sql(
+        f"INSERT INTO {SCHEMA}.llm_providers (name, type, model, space_id) "
+        f"SELECT 'here', provider, model, id FROM {SCHEMA}.embedding_spaces"
+    )
     held = contents(sql)
     sql(f"ALTER SCHEMA {SCHEMA} RENAME TO {OTHER}")
     command = evervec(sql.url, EVERVEC_DATABASE_SCHEMA=OTHER)

@@ -126,11 +126,11 @@ BEGIN
 END"""
 
 # Waits shortly and often: whoever comes behind such a wait stands still, and none is so long that a deadlock is looked for.
-LOCK_VECTORS = """
+LOCK = """
     FOR attempt IN 1..200 LOOP
         BEGIN
             PERFORM set_config('lock_timeout', '50ms', true);
-            LOCK TABLE {schema}.embeddings IN ACCESS EXCLUSIVE MODE;
+            {lock};
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             IF attempt = 200 THEN
@@ -141,6 +141,12 @@ LOCK_VECTORS = """
     END LOOP;
     PERFORM set_config('lock_timeout', waiting, true);
 """
+# a reader has a view before its tables, so the views that are made again are locked with them
+LOCK_VECTORS = LOCK.format(
+    lock="""EXECUTE (SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', string_agg(c.oid::regclass::text, ', ')) FROM pg_class c
+                     WHERE c.relnamespace = '{schema}'::regnamespace AND (c.relname = 'embeddings' OR c.relname ~ '^{view}(_[0-9]+)?$'))"""
+)
+LOCK_TABLES = LOCK.format(lock="LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
 
 # What needs the owner's rights when a space is made, for roles that have none: only vectors of its width are accepted for it.
 # The rows that are there are of other spaces, and are not looked at. An index from before there were several takes one width.
@@ -353,6 +359,10 @@ def _places(embeddable: Embeddable) -> tuple[str, ...]:
 def install(schema: str) -> Iterator[str]:
     """Return the statements that bring functions, triggers and the view up to date; they may run again at any time."""
     name = quoted(schema)
+    tables = ", ".join(sorted({f"{name}.{trigger.table}" for trigger in declared()}))
+    # a writer has the table of its row before that of the records; no order of triggers fits all
+    lock = LOCK_TABLES.format(tables=tables)
+    yield f"DO $$ DECLARE waiting text := current_setting('lock_timeout'); BEGIN {lock.strip()} END $$"
     for function in functions(schema):
         made = f"{name}.{function.signature}"
         yield f"CREATE OR REPLACE FUNCTION {made} RETURNS {function.returns} {SAFE} AS $${function.body}$$"

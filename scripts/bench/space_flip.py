@@ -34,7 +34,7 @@ SELECT $1, 'bench', n, 'ada', 'message number ' || n, 'noise', 0, '{}', 1 FROM g
 """
 RECORDS = """
 INSERT INTO embeddings (kind, row_id, dataset_id, space_id, content_hash, embedding, embedded_hash, embedded_at)
-SELECT 1, m.id, m.dataset_id, $2::int, h.hash, (SELECT array_agg(random()::real - 0.5 + 0 * m.id) FROM generate_series(1, $3::int))::vector,
+SELECT 1, m.id, m.dataset_id, $2::int, h.hash, (SELECT array_agg(random()::real - 0.5 + 0 * (m.id + n)) FROM generate_series(1, $3::int) n)::real[]::vector,
        h.hash, now()
 FROM messages m CROSS JOIN LATERAL (SELECT sha256(convert_to(m.content, 'UTF8')) AS hash) h WHERE m.dataset_id = $1
 """

@@ -120,7 +120,7 @@ BESIDE = SPACE + 1
     ("sql", "values"),
     [
         (spaces.TAKE_IN, (BIG, SPACE, BESIDE, 0, 5000)),
-        (spaces.MISSING, (SMALL, SPACE)),
+        (spaces.MISSING, (SMALL, SPACE, 0.0)),
         (spaces.FEW_WAIT, (SMALL, SPACE, 1000)),
         (spaces.LEASED_IN_SPACE, (BIG, SPACE)),
         (spaces.HAS_VECTORS, ([SMALL], SPACE)),

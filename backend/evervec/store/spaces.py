@@ -265,16 +265,21 @@ SELECT count(*) FROM embeddings n LEFT JOIN embeddings c ON c.kind = n.kind AND 
 WHERE n.dataset_id = $1 AND n.space_id = $2 AND {left}
   AND (c.vector_id IS NULL OR c.embedded_hash = c.content_hash OR (c.embedding IS NOT NULL AND n.embedding IS NULL))
 """
+# its vector is older than so many seconds, or there is none
+NOT_RECENT = "coalesce(c.embedded_at <= clock_timestamp() - make_interval(secs => $3), true)"
 MISSING = f"""
-SELECT ({MISSED.format(left="n.pending_id IS NOT NULL")}) + ({MISSED.format(left="n.failed_hash = n.content_hash")})
+SELECT ({MISSED.format(left=f"n.pending_id IS NOT NULL AND {NOT_RECENT}")}) + ({MISSED.format(left="n.failed_hash = n.content_hash")})
      + (SELECT count(*) FROM chunk_work w JOIN documents d ON d.id = w.document_id
         WHERE w.space_id = $2 AND d.dataset_id = $1)
 """
 
 
-async def missing(tx: ReadTx, dataset_id: UUID, space_id: int) -> int:
-    """Count the rows, and documents without chunks, that are found now and would not be by a search in a space."""
-    found: int = await tx.fetchval(MISSING, dataset_id, space_id)
+async def missing(tx: ReadTx, dataset_id: UUID, space_id: int, *, recent: float = 0) -> int:
+    """Count the rows, and documents without chunks, that are found now and would not be by a search in a space.
+
+    Rows that wait there, and are found now since less than `recent` seconds, are left out.
+    """
+    found: int = await tx.fetchval(MISSING, dataset_id, space_id, recent)
     return found
 
 

@@ -95,6 +95,29 @@ async def test_what_is_written_and_claimed_during_flips_is_embedded_in_both_spac
     assert len(found) == len(TEXTS) + len(written)
 
 
+async def test_a_dataset_is_turned_though_the_new_space_is_always_a_little_behind(
+    resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
+) -> None:
+    await write(resources, dataset, *TEXTS)
+    await settled(resources, dataset)
+    await start(resources, BuildOptions("wide"))
+    await fill(resources)
+    wide.pace.delay = 0.3
+    written = list[str]()
+
+    async def put() -> None:
+        written.append(f"written {len(written)}")
+        await write(resources, dataset, written[-1])
+        await embed_dataset(resources, dataset.id)
+
+    async with beside(put):
+        await turn.activate(resources)
+    wide.pace.delay = 0
+    await settled(resources, dataset)
+    await require_true(psql)
+    assert set(written) <= {hit.text for hit in (await search(resources, "row 1", k=1000)).hits}
+
+
 async def test_of_two_activations_at_once_one_does_it_and_the_other_is_told(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:

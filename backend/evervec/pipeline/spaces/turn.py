@@ -24,6 +24,9 @@ PURGED_ROWS = 2_000
 CATCH_UP_SECONDS = 10.0
 """Longest time that a flip waits for rows that were written a moment ago."""
 CATCH_UP_PAUSE_SECONDS = 0.02
+STRICT_SECONDS = 2.0
+"""Afterwards a flip leaves out what was embedded since it began: where rows are written all the time, the next are always there
+before the last ones are done. They are found again a moment after it."""
 
 
 class _RowsMissing(Refused):
@@ -65,7 +68,7 @@ async def activate_complete(resources: Resources) -> None:
             and one.state == spaces.NEXT
             and one.indexed
             and one.dataset_id in live
-            and not await spaces.missing(tx, one.dataset_id, one.space_id)
+            and not await spaces.missing(tx, one.dataset_id, one.space_id, recent=CATCH_UP_SECONDS)
         ]
     for one in ready:
         try:
@@ -76,12 +79,13 @@ async def activate_complete(resources: Resources) -> None:
 
 async def _turn_when_whole(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
     """Turn; where rows are written all the time, embed the few that just came, and try again."""
-    ends = monotonic() + CATCH_UP_SECONDS
+    began = monotonic()
     while True:
+        waited = monotonic() - began
         try:
-            return await _turn(resources, state, name, allow_missing)
+            return await _turn(resources, state, name, allow_missing, recent=waited if waited > STRICT_SECONDS else 0)
         except _RowsMissing:
-            if monotonic() >= ends or not await _catch_up(resources, state, name):
+            if waited >= CATCH_UP_SECONDS or not await _catch_up(resources, state, name):
                 raise
 
 
@@ -105,7 +109,9 @@ async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
     return worked
 
 
-async def _turn(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
+async def _turn(
+    resources: Resources, state: str, name: str | None, allow_missing: int, *, recent: float
+) -> list[Turned]:
     verb = "activate" if state == spaces.NEXT else "rollback"
     async with resources.database.transaction() as tx:
         scope = await datasets.find(tx, name)
@@ -118,7 +124,7 @@ async def _turn(resources: Resources, state: str, name: str | None, allow_missin
         for one in chosen:
             space = other[one.id]
             _require_open(one, space, there)
-            missing = await spaces.missing(tx, one.id, space.space_id)
+            missing = await spaces.missing(tx, one.id, space.space_id, recent=recent)
             if missing > allow_missing:
                 raise _RowsMissing(
                     reason=f"Dataset {one.name}: {missing:,} rows have no vector in {await providers.space(tx, space.space_id)}, "

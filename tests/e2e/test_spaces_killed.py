@@ -13,8 +13,8 @@ from tests.fakes.server import FakeProvider
 from tests.pipeline.spaces.spaced import require_no_more, require_true, traces
 
 ROWS = 400
-NEXT = "SELECT count(*) FROM embeddings WHERE space_id = 2 AND embedding IS NOT NULL"
-RECORDS = "SELECT count(*) FROM embeddings WHERE space_id = 2"
+RECORDS = "SELECT count(*) FROM embeddings WHERE space_id = (SELECT id FROM embedding_spaces WHERE model = 'wider')"
+NEXT = f"{RECORDS} AND embedding IS NOT NULL"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`evervec demo`, the first thing a reader sees: it proves what it claims, fits the screen, and leaves nothing."""
 
 import re
-import time
 from pathlib import Path
 
 import psutil
@@ -17,9 +16,7 @@ def processes_of(folder: Path) -> list[list[str]]:
 
 def test_the_demo_proves_its_claims_and_leaves_nothing(tmp_path: Path) -> None:
     evervec = Command(bare_environment(TMPDIR=str(tmp_path), COLUMNS="80", EVERVEC_LOCAL_MODEL="auto"))
-    started = time.monotonic()
     done = evervec.process("demo")
-    assert time.monotonic() - started < 120
     assert (done.code, done.err) == (0, ""), done
     assert "holds  the HNSW index answers a search for messages\n         Index Scan using embeddings_hnsw_" in done.out
     assert "holds  nothing is NULL\n         0 of " in done.out

@@ -112,7 +112,6 @@ async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
 async def _turn(
     resources: Resources, state: str, name: str | None, allow_missing: int, *, recent: float
 ) -> list[Turned]:
-    verb = "activate" if state == spaces.NEXT else "rollback"
     async with resources.database.transaction() as tx:
         scope = await datasets.find(tx, name)
         await spaces.lock(tx, [one.id for one in scope])
@@ -129,7 +128,7 @@ async def _turn(
                 raise _RowsMissing(
                     reason=f"Dataset {one.name}: {missing:,} rows have no vector in {await providers.space(tx, space.space_id)}, "
                     "and would not be found. `evervec spaces status` says how far it is; `evervec failed list` shows what can "
-                    f"not be embedded; `evervec spaces {verb} --allow-missing {missing}` goes on without them."
+                    f"not be embedded; {_without(state, missing)} goes on without them."
                 )
         turned = [await _told(tx, one, other[one.id].space_id) for one in chosen]
         await spaces.turn(tx, [one.id for one in chosen], state)
@@ -174,6 +173,12 @@ async def _follow_default(tx: Tx, name: str | None, turned_to: set[int]) -> None
     """Give new datasets the space that all were turned to."""
     if name is None and len(turned_to) == 1:
         await spaces.make_default(tx, turned_to.pop())
+
+
+def _without(state: str, missing: int) -> str:
+    if state == spaces.NEXT:
+        return f"`evervec spaces activate --allow-missing {missing}`"
+    return f"`evervec spaces rollback --allow-missing {missing}`"
 
 
 def _nothing(state: str, name: str | None) -> str:

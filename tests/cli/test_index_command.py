@@ -316,11 +316,15 @@ def test_a_template_belongs_to_the_space_and_documents_are_chunked_again(evervec
     assert done.code == 0, done
     assert r"chunks of 256 tokens at most: About {title}\n{text}" in done.out
     assert "costs $1.5 per million tokens" in done.out
-    assert "Existing documents are chunked again by the workers" in done.err
+    assert "Build its own beside it with `evervec providers use local --reembed`" in done.err
     (after,) = report(evervec, "providers", "list")["providers"]
     assert after["template"] == "About {title}\n{text}"
+    (former,) = report(evervec, "spaces", "build", "--provider", "local", "--activate")["builds"]
+    assert (former["state"], former["rows"], former["missing"]) == ("previous", 2, 0)
+    assert report(evervec, "index", "docs")["texts_sent"] == 0, "every document is chunked again, and embedded"
+    (docs / "new.md").write_text("# New\n\nA page that came later.\n")
     run = report(evervec, "index", "docs")
-    assert (run["texts_sent"], run["chunks"]["updated"]) == (2, 2)
+    assert (run["texts_sent"], run["chunks"]["new"]) == (1, 1)
     assert run["cost_usd"] == pytest.approx(run["tokens"] * 1.5e-6)
 
     again = evervec("providers", "add", "local", "--type", "local")  # what is not said of the space stays

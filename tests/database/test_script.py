@@ -87,7 +87,7 @@ def test_an_installation_in_public_is_moved(
     evervec: Make, vacant: Psql, sql: Psql, role: MakeRole, by_script: bool
 ) -> None:
     install_in_public(vacant)
-    fill(vacant, "public")
+    fill(vacant.given(search_path="public"), "public")  # that version found its tables by it
     vacant("SELECT setval(pg_get_serial_sequence('public.embedding_spaces', 'id'), 1)")
     reader = role("LOGIN")
     vacant(f"GRANT SELECT ON public.messages, public.embedding_status TO {reader}")

@@ -16,7 +16,7 @@ from evervec.pipeline.search.search import search
 from evervec.queue.names import EMBED_MESSAGES
 from evervec.store.datasets import DatasetRef
 
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 16
 NEAR = 0.99
 HITS = 5
 EDITED_EVERY = 5

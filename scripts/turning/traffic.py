@@ -17,7 +17,7 @@ from evervec.queue.names import EMBED_MESSAGES
 from evervec.store.datasets import DatasetRef
 
 MOST_AT_ONCE = 16
-NEAR = 0.99
+NEAR, TIE = 0.99, 0.0005
 HITS = 5
 EDITED_EVERY = 5
 
@@ -36,8 +36,9 @@ class Timed:
     seconds: list[float] = field(default_factory=list)
 
     def longest(self, since: float, until: float) -> float:
-        """Return the longest of those that were due in between, 0 if there were none."""
-        return max((taken for at, taken in zip(self.due, self.seconds, strict=True) if since <= at <= until), default=0)
+        """Return the longest of those that ended in between, 0 if there were none."""
+        pairs = zip(self.due, self.seconds, strict=True)
+        return max((taken for at, taken in pairs if since <= at + taken <= until), default=0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Searching:
             self.failures.append(f"a search for {text!r} found nothing")
         elif answer.merged_by != "score" or len({(hit.kind, hit.id) for hit in answer.hits}) != len(answer.hits):
             self.failures.append(f"a search for {text!r} mixed two spaces")
-        elif answer.hits[0].text != text or answer.hits[0].score < NEAR:
+        # the same words in another order have the same vector of some models
+        elif text not in {hit.text for hit in answer.hits if hit.score >= answer.hits[0].score - TIE >= NEAR}:
             best = answer.hits[0]
             self.failures.append(f"a search for {text!r} found {best.text!r} ({best.score:.3f}) by {answer.engine}")
 

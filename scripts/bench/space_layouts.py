@@ -246,6 +246,7 @@ async def main(rows: int, written: int) -> None:
         for layout in layouts():
             sys.stderr.write(f"{layout.name} …\n")
             found.append(await measure(connection, layout, rows, written))
+            sys.stderr.write(json.dumps(asdict(found[-1])) + "\n")  # it takes minutes, and may be stopped
     table = Table(*asdict(found[0]), box=None)
     for one in found:
         table.add_row(*(f"{value:,.2f}" if isinstance(value, float) else str(value) for value in asdict(one).values()))

@@ -230,8 +230,9 @@ async def add(
         """
         INSERT INTO llm_providers
             (name, type, base_url, model, chat_model, api_key_encrypted, space_id, usd_per_million_tokens, dimensions,
-             endpoint, encoder, refused_options, extracts)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13)
+             endpoint, encoder, refused_options, extracts, used_at)
+        -- one that was added is not used yet: it does not take over the rows of another provider of the same model
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, 'epoch')
         ON CONFLICT (name) DO UPDATE SET
             type = EXCLUDED.type, base_url = EXCLUDED.base_url, model = EXCLUDED.model, chat_model = EXCLUDED.chat_model,
             api_key_encrypted = EXCLUDED.api_key_encrypted, space_id = EXCLUDED.space_id,

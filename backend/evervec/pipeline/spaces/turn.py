@@ -23,6 +23,7 @@ logger = log.get("spaces")
 PURGED_ROWS = 2_000
 CATCH_UP_SECONDS = 10.0
 """Longest time that a flip waits for rows that were written a moment ago."""
+CATCH_UP_IDLE_SECONDS = 1.0
 CATCH_UP_PAUSE_SECONDS = 0.02
 STRICT_SECONDS = 2.0
 """Afterwards a flip leaves out what was embedded since it began: where rows are written all the time, the next are always there
@@ -78,14 +79,17 @@ async def activate_complete(resources: Resources) -> None:
 
 
 async def _turn_when_whole(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
-    """Turn; where rows are written all the time, embed the few that just came, and try again."""
-    began = monotonic()
+    """Turn; where rows are written all the time, embed the few that just came, and try again while that helps."""
+    began = moved = monotonic()
     while True:
         waited = monotonic() - began
         try:
             return await _turn(resources, state, name, allow_missing, recent=waited if waited > STRICT_SECONDS else 0)
         except _RowsMissing:
-            if waited >= CATCH_UP_SECONDS or not await _catch_up(resources, state, name):
+            if await _catch_up(resources, state, name):
+                moved = monotonic()
+            # others may have claimed the last rows a moment ago, and not be counted as busy
+            if waited >= CATCH_UP_SECONDS or monotonic() - moved > CATCH_UP_IDLE_SECONDS:
                 raise
 
 
@@ -93,6 +97,7 @@ async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
     """Do what little is left of the spaces of a state; return whether anything was done, or is being done by others."""
     async with resources.database.read() as tx:
         scope = {one.id for one in await datasets.find(tx, name)}
+    await asyncio.sleep(CATCH_UP_PAUSE_SECONDS)
     worked = False
     for one, dataset in await opened(resources):
         if one.state != state or dataset.id not in scope:
@@ -105,7 +110,6 @@ async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
             worked |= await step(resources, one, dataset, never) or busy
         except EvervecError as error:  # what is missing is told then
             logger.warning("space not filled", dataset=dataset.name, space=one.space_id, error=str(error))
-    await asyncio.sleep(CATCH_UP_PAUSE_SECONDS)
     return worked
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from evervec.store.database.session import Tx
+from evervec.store.database.session import ReadTx, Tx
 
 DRIFTED: Final = "drifted"
 """The code of a model that does not embed as it did: only a health check closes that breaker."""
@@ -56,6 +56,12 @@ async def close(tx: Tx, endpoint: bytes) -> None:
 async def accept(tx: Tx, endpoint: bytes) -> None:
     """Close the breaker of an endpoint whatever opened it, also a drift."""
     await tx.execute("DELETE FROM provider_breakers WHERE endpoint = $1", endpoint)
+
+
+async def is_open(tx: ReadTx, endpoint: bytes) -> bool:
+    """Return whether nothing may be sent to an endpoint now."""
+    opened = "SELECT EXISTS (SELECT FROM provider_breakers WHERE endpoint = $1 AND open_until > now())"
+    return bool(await tx.fetchval(opened, endpoint))
 
 
 async def begin_trial(tx: Tx, endpoint: bytes, owner: UUID, *, seconds: float) -> bool:

@@ -2,23 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
 from evervec.domain.spending import Reason
 from evervec.pipeline.budget.allowance import closed
-from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, Sent
+from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, ProviderPaused, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, spaces
+from evervec.store import breakers, datasets, spaces
+from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import Embeddable
 
 Progress = Callable[[int], None]
-Claim = Callable[[Lease], Awaitable[list[ClaimedRow]]]
+Claim = Callable[[Tx, Lease], Awaitable[list[ClaimedRow]]]
 Until = Callable[[], bool]
 
 
@@ -71,26 +73,24 @@ async def _embed_rows_of(
     sent: Sent | None,
     reason: Reason,
 ) -> EmbedCounts:
-    left = list[int]()
+    left = set[int]()
 
     async def loop(parts: Iterator[list[int]]) -> EmbedCounts:
         total = EmbedCounts()
         for part in parts:
 
-            async def claim(lease: Lease, part: list[int] = part) -> list[ClaimedRow]:
-                claimed = await resources.database.with_retries(
-                    lambda tx: rows.claim_ids(
-                        tx,
-                        dataset.id,
-                        embeddable,
-                        part,
-                        space_id=dataset.space_id,
-                        limit=len(part),
-                        owner=lease.owner,
-                        lease=lease.seconds,
-                    )
+            async def claim(tx: Tx, lease: Lease, part: list[int] = part) -> list[ClaimedRow]:
+                claimed = await rows.claim_ids(
+                    tx,
+                    dataset.id,
+                    embeddable,
+                    part,
+                    space_id=dataset.space_id,
+                    limit=len(part),
+                    owner=lease.owner,
+                    lease=lease.seconds,
                 )
-                left.extend(set(part) - {row.row_id for row in claimed})
+                left.update(set(part) - {row.row_id for row in claimed})
                 return claimed
 
             total.add(await _embed_claim(resources, dataset, provider_id, claim, sent, reason))
@@ -134,11 +134,9 @@ async def embed_dataset(
         chosen = next((one.provider_id for one in beside if one.space_id == space_id), None)
         into = replace(dataset, space_id=space_id, provider_id=chosen)
 
-    async def claim(lease: Lease) -> list[ClaimedRow]:
-        return await resources.database.with_retries(
-            lambda tx: rows.claim_dataset(
-                tx, dataset_id, space_id=into.space_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
-            )
+    async def claim(tx: Tx, lease: Lease) -> list[ClaimedRow]:
+        return await rows.claim_dataset(
+            tx, dataset_id, space_id=into.space_id, kind=kind, limit=size, owner=lease.owner, lease=lease.seconds
         )
 
     async def loop() -> EmbedCounts:
@@ -185,7 +183,15 @@ async def _embed_claim(
     if await closed(resources.database, provider, dataset.id):
         return EmbedCounts()
     claimed = ClaimedRows(resources, provider, sent, reason=reason)
+
+    async def once(tx: Tx) -> list[ClaimedRow]:
+        found = await claim(tx, claimed.lease)
+        if found and await breakers.is_open(tx, provider.endpoint):
+            raise ProviderPaused  # by another worker, that left these rows, since the provider was read
+        return found
+
     async with claimed.admitted() as may_claim, claimed.lease.renewed(claimed.unfinished):
         if may_claim:
-            await claimed.embed(await claim(claimed.lease))
+            with suppress(ProviderPaused):  # the claim is rolled back
+                await claimed.embed(await resources.database.with_retries(once))
     return claimed.counts

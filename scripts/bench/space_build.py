@@ -5,7 +5,7 @@ from time import perf_counter
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces import progress, turn
+from evervec.pipeline.spaces import progress, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
@@ -33,15 +33,15 @@ async def run(bench: Bench) -> list[Line]:
         live = await _live(resources, target, min(LIVE_ROWS, count // 4))
         built = await _built(resources, count)
         dropped = perf_counter()
-        await turn.drop(resources)
-        removed = await turn.purge(resources)
+        await removal.drop(resources)
+        removed = await removal.purge(resources)
         dropped = perf_counter() - dropped
     name = f"{count:,} rows, {DIMENSIONS} dimensions: build with its index, writes with HNSW live"
     note = "both claimed, embedded by a server that answers at once, checked and written"
-    removal = f"{count:,} rows: drop, build"
+    removed_name = f"{count:,} rows: drop, build"
     return [
         Line(name, built, live, "rows/s", built / live, at_least(PROMISED), note),
-        Line(removal, removed / dropped, built, "rows/s", removed / dropped / built),
+        Line(removed_name, removed / dropped, built, "rows/s", removed / dropped / built),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip
 from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
@@ -125,7 +125,7 @@ async def _flipped(resources: Resources, target: DatasetRef, searches: Load, wri
         for number in range(FLIPS):
             since = perf_counter()
             # what is written meanwhile waits in both spaces, and is not lost by a flip
-            await (turn.roll_back if number % 2 else turn.activate)(resources, dataset=target.name)
+            await (flip.roll_back if number % 2 else flip.activate)(resources, dataset=target.name)
             flips.append((since, perf_counter()))
             await asyncio.sleep(AROUND_SECONDS)
     finally:

@@ -31,6 +31,8 @@ def test_the_demo_proves_its_claims_and_leaves_nothing(tmp_path: Path) -> None:
         "its servers and its data are removed",
     ):
         assert heading in done.out
+    before, after = re.findall(r"^  (?:before|after)  +(.+)$", done.out, re.MULTILINE)
+    assert after.startswith("Action: max_slot_wal_keep_size = 50GB, so that") and before != after
     both = re.findall(r"^ {8}mirror [0-9.]+ ms, pgvector [0-9.]+ ms: the same hits$", done.out, re.MULTILINE)
     assert len(both) == 3
     assert max(map(len, done.out.splitlines())) <= 80

@@ -56,12 +56,12 @@ def test_a_space_is_planned_built_activated_rolled_back_and_dropped(filled: Comm
     assert "p/chat: ollama/wider (48 dimensions) is built beside local/" in status.out, status
     assert "100.0%; searched after `evervec spaces activate`" in status.out, status
     assert filled("status", "--json").document()["builds"] == [built]
-    (turned,) = of(filled, "turned", "activate")
-    assert (turned["space"], turned["former"]) == (built["space"], built["searched"])
+    (flipped,) = of(filled, "flipped", "activate")
+    assert (flipped["space"], flipped["former"]) == (built["space"], built["searched"])
     hit = filled("search", "Note 7 of many.", "-k", 1, "--json").document()["hits"][0]
     assert hit["text"].endswith("Note 7 of many.")
-    (back,) = of(filled, "turned", "rollback", "--dataset", "chat")
-    assert (back["space"], back["former"]) == (turned["former"], turned["space"])
+    (back,) = of(filled, "flipped", "rollback", "--dataset", "chat")
+    assert (back["space"], back["former"]) == (flipped["former"], flipped["space"])
     dropped = filled("spaces", "drop", "--json").document()
     assert dropped == {"dropped": 1, "removed": ROWS}
     assert filled("spaces", "status").out.startswith("No other space.")

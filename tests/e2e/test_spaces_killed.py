@@ -65,13 +65,13 @@ async def test_a_worker_killed_in_a_build_is_followed_by_another_which_ends_it(
 
     async with product.worker():
         await eventually("the space is built", built, 120)
-        (turned,) = (await product.ask("spaces", "activate"))["turned"]
-        assert "wider" in turned["space"]
+        (flipped,) = (await product.ask("spaces", "activate"))["flipped"]
+        assert "wider" in flipped["space"]
         found = await product.ask("search", "row number 7", "-k", "3")
         assert found["hits"][0]["text"] == "row number 7"
         await psql.execute("UPDATE messages SET content = 'row number 7, edited' WHERE content = 'row number 7'")
         await wait_until_nothing_is_pending(psql)
-        assert (await product.ask("spaces", "rollback"))["turned"]
+        assert (await product.ask("spaces", "rollback"))["flipped"]
 
         async def found_again() -> bool:
             answer = await product.ask("search", "row number 7, edited", "-k", "1")

@@ -32,12 +32,12 @@ async def test_a_space_is_planned_built_searched_rolled_back_and_dropped(
     assert (built.state, built.rows, built.embedded, built.missing) == ("next", 2, 2, 0)
     assert (built.coverage, built.seconds_left, built.indexed) == (1.0, 0.0, True)
     assert (await local.status()).builds == [built]
-    (turned,) = await local.spaces.activate("documents")
-    assert ("wider" in turned.space, "wordllama" in turned.former) == (True, True)
+    (flipped,) = await local.spaces.activate("documents")
+    assert ("wider" in flipped.space, "wordllama" in flipped.former) == (True, True)
     assert (await local.search("cold soup", k=1))[0].text.endswith("cold soup")
     assert [one.state for one in await local.spaces.status("documents")] == ["previous"]
     (back,) = await local.spaces.rollback()
-    assert (back.space, back.former) == (turned.former, turned.space)
+    assert (back.space, back.former) == (flipped.former, flipped.space)
     dropped = await local.spaces.drop(state="next")
     assert (dropped.dropped, dropped.removed) == (1, 2), "a chunk goes with its vector"
     assert {(one.model, one.searched) for one in await local.spaces.list()} == {

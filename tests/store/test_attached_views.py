@@ -91,7 +91,7 @@ async def search_in(database: Database, width: int) -> None:
         await spaces.take_in(tx, target.id, beside.id, present=target.space_id, after=0, limit=2 * ROWS)
     await hnsw.build_indexes(database, beside.id, width)
     async with database.transaction() as tx:
-        await spaces.turn(tx, [target.id], spaces.NEXT)
+        await spaces.flip(tx, [target.id], spaces.NEXT)
         await views.renew(tx, database.schema, [target.id])
 
 

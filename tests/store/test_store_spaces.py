@@ -11,7 +11,7 @@ from evervec.domain.documents.chunking import CHUNKING, ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.protocols import ModelProbe
 from evervec.store import datasets, documents, monitor, providers, space_coverage, space_removal, spaces, unchunked
-from evervec.store.database.session import Database
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw, rows
 from evervec.store.providers import ProviderDraft, Space
@@ -211,6 +211,12 @@ async def test_nobody_waits_long_behind_a_space_that_waits_for_the_table(
     assert await other.fetchval(found, f"embeddings_width_{wide.id}") == 1
 
 
+async def searched_in(tx: ReadTx, dataset: DatasetRef) -> int:
+    found = await datasets.by_id(tx, dataset.id)
+    assert found is not None
+    return found.space_id
+
+
 async def test_a_flip_and_the_way_back(
     database: Database, psql: Any, dataset: DatasetRef, narrow: Space, wide: Space
 ) -> None:
@@ -218,17 +224,17 @@ async def test_a_flip_and_the_way_back(
     await begin(database, dataset, wide)
     await take_in(database, dataset, narrow, wide)
     async with database.transaction() as tx:
-        assert await spaces.turn(tx, [dataset.id], spaces.NEXT) == [dataset.id]
+        assert await spaces.flip(tx, [dataset.id], spaces.NEXT) == [dataset.id]
     async with database.read() as tx:
         (kept,) = await spaces.others(tx)
         assert (kept.space_id, kept.state) == (narrow.id, spaces.PREVIOUS)
-        assert (await datasets.by_id(tx, dataset.id)).space_id == wide.id  # type: ignore[union-attr]
+        assert await searched_in(tx, dataset) == wide.id
     await edit(psql, MESSAGE, key, "after the flip")
     assert len(set((await recorded(psql, MESSAGE)).values())) == 1
     async with database.transaction() as tx:
-        assert await spaces.turn(tx, [dataset.id], spaces.PREVIOUS) == [dataset.id]
+        assert await spaces.flip(tx, [dataset.id], spaces.PREVIOUS) == [dataset.id]
     async with database.read() as tx:
-        assert (await datasets.by_id(tx, dataset.id)).space_id == narrow.id  # type: ignore[union-attr]
+        assert await searched_in(tx, dataset) == narrow.id
         assert [one.state for one in await spaces.others(tx)] == [spaces.NEXT]
 
 
@@ -298,7 +304,7 @@ async def test_a_document_that_was_not_chunked_for_the_new_space_keeps_its_text(
     await begin(database, dataset, wide)
     await take_in(database, dataset, narrow, wide)
     async with database.transaction() as tx:
-        await spaces.turn(tx, [dataset.id], spaces.NEXT)
+        await spaces.flip(tx, [dataset.id], spaces.NEXT)
         await spaces.drop(tx, dataset.id, narrow.id)
     await purged(database, dataset, narrow)
     assert await due(database, dataset) == ["one two"]
@@ -333,5 +339,5 @@ async def test_an_edit_is_not_undone_by_the_chunks_of_a_space_that_was_dropped(
     await begin(database, dataset, third)
     await take_in(database, dataset, narrow, third)
     async with database.transaction() as tx:
-        await spaces.turn(tx, [dataset.id], spaces.NEXT)
+        await spaces.flip(tx, [dataset.id], spaces.NEXT)
     assert await due(database, dataset) == ["new"]

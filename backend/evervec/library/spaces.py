@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evervec.pipeline.resources import Resources
     from evervec.pipeline.spaces.carry_out import Dropped
+    from evervec.pipeline.spaces.flip import Flipped
     from evervec.pipeline.spaces.progress import BuildStatus
     from evervec.pipeline.spaces.report import BuildPlan, SpaceStatus
-    from evervec.pipeline.spaces.turn import Turned
 
 
 class Spaces:
@@ -54,18 +54,18 @@ class Spaces:
         options = BuildOptions(provider, template, chunk_tokens, automatic=activate, by_batch=batch)
         return await build(self._resources, options, dataset=dataset, wait=wait)
 
-    async def activate(self, dataset: str | None = None, *, allow_missing: int = 0) -> "list[Turned]":
+    async def activate(self, dataset: str | None = None, *, allow_missing: int = 0) -> "list[Flipped]":
         """Search in the next space from now on; the present one is kept for a rollback.
 
         Raises `Refused` where more than `allow_missing` rows of a dataset have no vector there, and where none builds one.
         """
-        from evervec.pipeline.spaces.turn import activate
+        from evervec.pipeline.spaces.flip import activate
 
         return await activate(self._resources, dataset=dataset, allow_missing=allow_missing)
 
-    async def rollback(self, dataset: str | None = None, *, allow_missing: int = 0) -> "list[Turned]":
+    async def rollback(self, dataset: str | None = None, *, allow_missing: int = 0) -> "list[Flipped]":
         """Search in the former space again; the present one is kept, and can be activated again. Raises as `activate` does."""
-        from evervec.pipeline.spaces.turn import roll_back
+        from evervec.pipeline.spaces.flip import roll_back
 
         return await roll_back(self._resources, dataset=dataset, allow_missing=allow_missing)
 

@@ -312,23 +312,23 @@ UPDATE dataset_spaces SET state = 'dropped', seen_xid = NULL
 WHERE dataset_id = ANY($1) AND state = 'previous' AND $2 = 'next'
 """
 # what was searched takes the place of what is now
-TURN = """
-WITH turned AS (
+FLIP = """
+WITH flipped AS (
     DELETE FROM dataset_spaces o USING datasets d WHERE o.dataset_id = d.id AND d.id = ANY($1) AND o.state = $2
     RETURNING d.id, o.space_id, o.provider_id, d.space_id AS former, d.provider_id AS former_provider
 ), kept AS (
     INSERT INTO dataset_spaces (dataset_id, space_id, provider_id, state, taken_in_at, indexed_at)
-    SELECT id, former, former_provider, $3, now(), now() FROM turned
+    SELECT id, former, former_provider, $3, now(), now() FROM flipped
 ), unread AS (
     INSERT INTO chunk_work (space_id, document_id)
-    SELECT t.former, d.id FROM turned t JOIN documents d ON d.dataset_id = t.id WHERE d.content IS NOT NULL
+    SELECT t.former, d.id FROM flipped t JOIN documents d ON d.dataset_id = t.id WHERE d.content IS NOT NULL
     ON CONFLICT DO NOTHING
 )
-UPDATE datasets d SET space_id = t.space_id, provider_id = t.provider_id FROM turned t WHERE d.id = t.id RETURNING d.id
+UPDATE datasets d SET space_id = t.space_id, provider_id = t.provider_id FROM flipped t WHERE d.id = t.id RETURNING d.id
 """
 
 
-async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
+async def flip(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
     """Search some datasets in their space of a state from now on, and return those that have one.
 
     After the `next` one the space until now is kept as the previous, and one that was kept before is dropped; after the
@@ -336,7 +336,7 @@ async def turn(tx: Tx, dataset_ids: Sequence[UUID], state: str) -> list[UUID]:
     """
     await tx.execute(DROP_FORMER, list(dataset_ids), state)
     kept_as = PREVIOUS if state == NEXT else NEXT
-    return [row["id"] for row in await tx.fetch(TURN, list(dataset_ids), state, kept_as)]
+    return [row["id"] for row in await tx.fetch(FLIP, list(dataset_ids), state, kept_as)]
 
 
 async def drop(tx: Tx, dataset_id: UUID, space_id: int) -> bool:

@@ -20,7 +20,7 @@ class UnchunkedDocument:
 
 
 # the text of a document: what is to be chunked, else what its chunks hold for the space that is searched; for another one
-# where it waits for those, since it was turned to a space before all documents were chunked for it. To a dropped space
+# where it waits for those, since it was flipped to a space before all documents were chunked for it. To a dropped space
 # nothing is written any more; where a document waits for every space, since its dataset was moved, all hold its text
 TEXT = """
 SELECT d.id, d.dataset_id, d.xmin::text AS seen, d.uri, d.title, d.format, d.stamp, coalesce(d.content, (

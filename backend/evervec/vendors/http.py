@@ -35,7 +35,7 @@ MOST_ERROR_BYTES: Final = 64 << 10
 AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
 
 _TOO_LONG: Final = re.compile(
-    r"maximum (input|context|sequence) length|context length|input length|token count exceeds|must have less than \d+ tokens"
+    r"(context|input|maximum sequence) length|token count exceeds|must have less than \d+ tokens"
     r"|input (is )?too (long|large)|text (is )?too long|maximum number of (input )?tokens allowed"
 )
 

@@ -8,7 +8,7 @@ from evervec.errors import Refused, SourceError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.pipeline.spaces.turn import activate
+from evervec.pipeline.spaces.flip import activate
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.attached.tables import attached, open_articles, require_true, settled, state

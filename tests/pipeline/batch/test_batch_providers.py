@@ -12,7 +12,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.pipeline.spaces.turn import activate
+from evervec.pipeline.spaces.flip import activate
 from evervec.pipeline.upkeep import backfill, planned_backfill
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets

@@ -15,7 +15,7 @@ from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.pipeline.spaces.turn import activate
+from evervec.pipeline.spaces.flip import activate
 from evervec.pipeline.upkeep import janitor
 from evervec.pipeline.upkeep.sweep import embed_waiting
 from evervec.store import datasets

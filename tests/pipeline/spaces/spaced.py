@@ -12,10 +12,11 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.ingest.documents import ingest_documents
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces.build import fill
+from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.store import datasets, messages
 from evervec.store.datasets import DatasetRef
+from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_vectors
 
 WIDE = 48
@@ -86,6 +87,19 @@ async def another(resources: Resources, name: str = "other") -> DatasetRef:
     """Make another dataset of the same project."""
     async with resources.database.transaction() as tx:
         return await datasets.ensure(tx, "river", name)
+
+
+async def built(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> None:
+    """Build another space of a dataset, or of all, as far as it goes."""
+    await start(resources, options, dataset=dataset)
+    await fill(resources)
+
+
+async def recovered(provider: FakeProvider, psql: Any) -> None:
+    """Let a provider answer again, and nobody wait until it would be asked again."""
+    provider.heal()
+    await psql.execute("DELETE FROM provider_breakers")
+    await psql.execute("UPDATE embed_work SET not_before = now()")
 
 
 async def settled(resources: Resources, *of: DatasetRef) -> None:

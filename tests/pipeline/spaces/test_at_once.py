@@ -11,12 +11,12 @@ from evervec.errors import Refused
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import another, filled, require_no_more, require_true, settled, traces, write
+from tests.pipeline.spaces.spaced import another, built, filled, require_no_more, require_true, settled, traces, write
 
 TEXTS = [f"row {n}" for n in range(40)]
 
@@ -45,8 +45,7 @@ async def test_searches_go_on_through_flips_and_never_mix_two_spaces(
 ) -> None:
     await write(resources, dataset, *TEXTS)
     await settled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
+    await built(resources, BuildOptions("wide"))
     answers = []
 
     async def ask() -> None:
@@ -59,9 +58,9 @@ async def test_searches_go_on_through_flips_and_never_mix_two_spaces(
 
     async with beside(ask), beside(ask), beside(ask):
         for _ in range(4):
-            await turn.activate(resources)
-            await turn.roll_back(resources)
-        await turn.activate(resources)
+            await flip.activate(resources)
+            await flip.roll_back(resources)
+        await flip.activate(resources)
     assert len(answers) >= 3
     await require_true(psql)
 
@@ -71,8 +70,7 @@ async def test_what_is_written_and_claimed_during_flips_is_embedded_in_both_spac
 ) -> None:
     await write(resources, dataset, *TEXTS)
     await settled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
+    await built(resources, BuildOptions("wide"))
     written = list[str]()
 
     async def put() -> None:
@@ -86,8 +84,8 @@ async def test_what_is_written_and_claimed_during_flips_is_embedded_in_both_spac
     # the writer ends first: who embeds goes on while there is something to do
     async with beside(embed), beside(embed), beside(put):
         for _ in range(3):
-            await turn.activate(resources)
-            await turn.roll_back(resources)
+            await flip.activate(resources)
+            await flip.roll_back(resources)
     await settled(resources, dataset)
     await require_true(psql)
     found = {hit.text for hit in (await search(resources, "written 0", k=500)).hits}
@@ -95,13 +93,12 @@ async def test_what_is_written_and_claimed_during_flips_is_embedded_in_both_spac
     assert len(found) == len(TEXTS) + len(written)
 
 
-async def test_a_dataset_is_turned_though_the_new_space_is_always_a_little_behind(
+async def test_a_dataset_is_flipped_though_the_new_space_is_always_a_little_behind(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await write(resources, dataset, *TEXTS)
     await settled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
+    await built(resources, BuildOptions("wide"))
     wide.pace.delay = 0.3
     written = list[str]()
 
@@ -111,7 +108,7 @@ async def test_a_dataset_is_turned_though_the_new_space_is_always_a_little_behin
         await embed_dataset(resources, dataset.id)
 
     async with beside(put):
-        await turn.activate(resources)
+        await flip.activate(resources)
     wide.pace.delay = 0
     await settled(resources, dataset)
     await require_true(psql)
@@ -122,16 +119,15 @@ async def test_of_two_activations_at_once_one_does_it_and_the_other_is_told(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await filled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
-    done = await asyncio.gather(turn.activate(resources), turn.activate(resources), return_exceptions=True)
+    await built(resources, BuildOptions("wide"))
+    done = await asyncio.gather(flip.activate(resources), flip.activate(resources), return_exceptions=True)
     (refused,) = [one for one in done if isinstance(one, BaseException)]
     assert isinstance(refused, Refused) and "No dataset builds another space" in str(refused)
     with pytest.raises(Refused, match="Dataset log builds no other space"):
-        await turn.activate(resources, dataset="log")
-    await turn.roll_back(resources)
+        await flip.activate(resources, dataset="log")
+    await flip.roll_back(resources)
     with pytest.raises(Refused, match="No dataset has a space to go back to"):
-        await turn.roll_back(resources)
+        await flip.roll_back(resources)
 
 
 async def test_two_datasets_build_one_space_and_each_goes_its_way(
@@ -146,15 +142,15 @@ async def test_two_datasets_build_one_space_and_each_goes_its_way(
     await asyncio.gather(fill(resources), fill(resources))
     # an equal text is sent once a space, also from another dataset of the project
     assert wide.texts_sent()["two"] == 1
-    await turn.activate(resources, dataset="other")
-    await turn.drop(resources, dataset="log")
-    await turn.purge(resources)
+    await flip.activate(resources, dataset="other")
+    await removal.drop(resources, dataset="log")
+    await removal.purge(resources)
     await require_true(psql)
     assert (await search(resources, "three", k=1, dataset="other")).hits[0].text == "three"
     assert await psql.fetchval("SELECT count(*) FROM pg_class WHERE relname = 'embeddings_hnsw_message_2'") == 1
-    await turn.roll_back(resources, dataset="other")
-    await turn.drop(resources, dataset="other")
-    await turn.purge(resources)
+    await flip.roll_back(resources, dataset="other")
+    await removal.drop(resources, dataset="other")
+    await removal.purge(resources)
     await require_true(psql)
     require_no_more(await traces(psql), before)
 
@@ -163,16 +159,15 @@ async def test_a_rollback_while_another_space_is_built_is_refused(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await filled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
-    await turn.activate(resources)
+    await built(resources, BuildOptions("wide"))
+    await flip.activate(resources)
     await start(resources, BuildOptions("fake", template="{text}"))
     with pytest.raises(Refused, match="--state next"):
-        await turn.roll_back(resources)
+        await flip.roll_back(resources)
     await fill(resources)
-    await turn.activate(resources)
+    await flip.activate(resources)
     # of the three, the oldest is removed, and the second one is kept
-    await turn.purge(resources)
+    await removal.purge(resources)
     async with resources.database.read() as tx:
         assert [(one.space_id, one.state) for one in await spaces.others(tx)] == [(2, spaces.PREVIOUS)]
 
@@ -181,12 +176,11 @@ async def test_a_space_whose_removal_has_not_ended_is_not_built_again(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await filled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
-    await turn.drop(resources)
+    await built(resources, BuildOptions("wide"))
+    await removal.drop(resources)
     with pytest.raises(Refused, match="are being removed"):
         await start(resources, BuildOptions("wide"))
-    await turn.purge(resources)
+    await removal.purge(resources)
     await start(resources, BuildOptions("wide"))
     await settled(resources, dataset)
     await require_true(psql)

@@ -10,7 +10,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import better, turn
+from evervec.pipeline.spaces import better, flip, removal
 from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.spaces.progress import builds
 from evervec.store import datasets, spaces
@@ -67,9 +67,9 @@ async def test_what_somebody_did_not_want_is_not_built_again(auto: Resources, da
         await embedded(auto, one)
     await better.improve(auto)
     await fill(auto, whole=True)
-    await turn.roll_back(auto, dataset="log")
-    await turn.drop(auto)
-    await turn.purge(auto)
+    await flip.roll_back(auto, dataset="log")
+    await removal.drop(auto)
+    await removal.purge(auto)
     await better.improve(auto)
     assert await builds(auto) == []
     assert [await searched_in(auto, one) for one in (dataset, other)] == [LOCAL.model, "minilm"]
@@ -78,8 +78,8 @@ async def test_what_somebody_did_not_want_is_not_built_again(auto: Resources, da
 async def test_a_build_that_was_given_up_is_not_begun_again(auto: Resources, dataset: DatasetRef) -> None:
     await embedded(auto, dataset)
     await better.improve(auto)
-    await turn.drop(auto)
-    await turn.purge(auto)
+    await removal.drop(auto)
+    await removal.purge(auto)
     await better.improve(auto)
     assert await builds(auto) == []
 

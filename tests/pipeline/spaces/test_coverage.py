@@ -9,13 +9,13 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import progress, turn
+from evervec.pipeline.spaces import flip, progress, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import filled, page, require_true, settled, write
+from tests.pipeline.spaces.spaced import built, filled, page, recovered, require_true, settled, write
 
 
 async def given_up(resources: Resources, psql: Any) -> None:
@@ -35,9 +35,9 @@ async def test_a_text_that_fails_in_the_new_space_alone_is_counted(
     (found,) = await progress.builds(resources)
     assert (found.failed, found.pending) == (1, 0)
     with pytest.raises(Refused, match=r"1 rows have no vector in .*wider.*--allow-missing 1"):
-        await turn.activate(resources)
+        await flip.activate(resources)
     assert "two" in {hit.text for hit in (await search(resources, "two", k=10)).hits}
-    await turn.activate(resources, allow_missing=1)
+    await flip.activate(resources, allow_missing=1)
     texts = {hit.text for hit in (await search(resources, "a question", k=10, kind="message")).hits}
     assert texts == {"one", "three"}
     wide.heal()
@@ -57,7 +57,7 @@ async def test_a_text_that_failed_in_both_spaces_is_not_lost_by_the_flip(
         await psql.execute("UPDATE embed_work SET not_before = now()")
     await start(resources, BuildOptions("wide"))
     await given_up(resources, psql)
-    await turn.activate(resources)
+    await flip.activate(resources)
     assert await psql.fetchval("SELECT count(*) FROM embedding_status WHERE embedding_status = 'FAILED'") == 1
 
 
@@ -72,13 +72,11 @@ async def test_what_waits_is_counted_in_rows_and_documents(
     await page(resources, dataset, "# More\n\nA page.\n", "more")
     await embed_dataset(resources, dataset.id)
     with pytest.raises(Refused, match="3 rows have no vector"):
-        await turn.activate(resources)
+        await flip.activate(resources)
     with pytest.raises(Refused, match="3 rows have no vector"):
-        await turn.activate(resources, allow_missing=2)
-    await turn.activate(resources, allow_missing=3)
-    wide.heal()
-    await psql.execute("DELETE FROM provider_breakers")
-    await psql.execute("UPDATE embed_work SET not_before = now()")
+        await flip.activate(resources, allow_missing=2)
+    await flip.activate(resources, allow_missing=3)
+    await recovered(wide, psql)
     await settled(resources, dataset)
     await require_true(psql)
 
@@ -96,9 +94,9 @@ async def test_a_document_without_chunks_in_the_new_space_keeps_its_text(
     await psql.execute("UPDATE datasets SET space_id = 2")
     await psql.execute("DELETE FROM dataset_spaces")
     await psql.execute("INSERT INTO dataset_spaces (dataset_id, space_id, state) VALUES ($1, 1, 'dropped')", dataset.id)
-    await turn.purge(resources)
+    await removal.purge(resources)
     await settled(resources, dataset)
-    await turn.purge(resources)
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM chunks") == [2]
     assert await psql.fetchval("SELECT count(*) FROM chunks WHERE content LIKE '%salt%'") == 1
     await require_true(psql)
@@ -115,9 +113,7 @@ async def test_live_rows_are_embedded_while_the_provider_of_the_new_space_is_dow
     await embed_dataset(resources, dataset.id)
     assert (await search(resources, "fresh", k=1)).hits[0].text == "fresh"
     assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE space_id = 2 AND embedding IS NOT NULL") == 0
-    wide.heal()
-    await psql.execute("DELETE FROM provider_breakers")
-    await psql.execute("UPDATE embed_work SET not_before = now()")
+    await recovered(wide, psql)
     await settled(resources, dataset)
     await require_true(psql)
 
@@ -136,9 +132,8 @@ async def test_the_provider_that_a_build_names_embeds_for_it_and_for_the_dataset
         await filled(resources, dataset)
         wide.requests.clear()
         tenant.requests.clear()
-        await start(resources, BuildOptions("tenant"))
-        await fill(resources)
-        await turn.activate(resources)
+        await built(resources, BuildOptions("tenant"))
+        await flip.activate(resources)
         await write(resources, dataset, "later")
         await embed_dataset(resources, dataset.id)
         assert (await search(resources, "a question", k=1)).hits

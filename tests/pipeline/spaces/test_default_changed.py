@@ -5,14 +5,14 @@ import pytest
 from evervec.errors import Refused
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import providers as stored
 from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import filled, settled
+from tests.pipeline.spaces.spaced import built, filled, settled
 
 
 async def default_model(resources: Resources) -> str:
@@ -30,12 +30,12 @@ async def test_the_default_stays_while_a_dataset_of_it_builds_another_space(
     with pytest.raises(Refused, match=r"Dataset river/log is building ollama/wider .* already.*--state next"):
         await providers.use(resources, "second", reembed=True)
     assert await default_model(resources) == "embedder"
-    await turn.drop(resources, dataset=dataset.name, state=spaces.NEXT)
+    await removal.drop(resources, dataset=dataset.name, state=spaces.NEXT)
     await providers.use(resources, "second", reembed=True)
     await settled(resources, dataset)
     assert await default_model(resources) == "second"
     async with resources.database.read() as tx:
-        assert [one.state for one in await spaces.others(tx)] == [spaces.PREVIOUS], "it turned by itself"
+        assert [one.state for one in await spaces.others(tx)] == [spaces.PREVIOUS], "it was activated by itself"
 
 
 async def test_a_default_that_is_still_built_is_not_changed_again(
@@ -65,10 +65,10 @@ async def test_a_provider_is_not_removed_while_a_dataset_needs_it_for_another_sp
     ):
         await providers.remove(resources.database, "wide")
     await fill(resources)
-    await turn.activate(resources)
+    await flip.activate(resources)
     with pytest.raises(Refused, match=r"into the previous space of dataset river/log"):
         await providers.remove(resources.database, "fake")
-    await turn.drop(resources)
+    await removal.drop(resources)
     await providers.remove(resources.database, "fake")
 
 
@@ -78,7 +78,6 @@ async def test_a_build_is_asked_later_to_be_searched_by_itself(
     await filled(resources, dataset)
     await start(resources, BuildOptions("wide"))
     assert await start(resources, BuildOptions("wide", automatic=True)) == []
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
+    await built(resources, BuildOptions("wide"))
     async with resources.database.read() as tx:
         assert [one.state for one in await spaces.others(tx)] == [spaces.PREVIOUS]

@@ -6,13 +6,13 @@ import pytest
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import documents, space_removal, spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw, rows, vectors
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import filled, require_no_more, require_true, settled, traces
+from tests.pipeline.spaces.spaced import built, filled, require_no_more, require_true, settled, traces
 
 STEPS = [
     (spaces, "take_in"),
@@ -63,10 +63,10 @@ async def test_a_build_that_stopped_at_any_step_is_continued(
 ) -> None:
     await settled(resources, dataset)
     await require_true(psql)
-    await turn.activate(resources)
+    await flip.activate(resources)
     assert (await search(resources, "one", k=1)).hits[0].text == "one"
-    await turn.drop(resources)
-    await turn.purge(resources)
+    await removal.drop(resources)
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM embeddings") == [2]
     after = await traces(psql)
     # the other space has indexes of its own now, and the former one has none
@@ -77,8 +77,8 @@ async def test_a_build_that_stopped_at_any_step_is_continued(
 async def test_a_build_that_stopped_at_any_step_is_dropped_without_a_trace(
     interrupted: dict[str, Any], resources: Resources, psql: Any
 ) -> None:
-    await turn.drop(resources)
-    await turn.purge(resources)
+    await removal.drop(resources)
+    await removal.purge(resources)
     require_no_more(await traces(psql), interrupted)
 
 
@@ -94,9 +94,8 @@ async def test_a_removal_that_stopped_is_continued_by_the_janitor(
     await filled(resources, dataset)
     await settled(resources, dataset)
     before = await traces(psql)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
-    await turn.drop(resources)
+    await built(resources, BuildOptions("wide"))
+    await removal.drop(resources)
 
     async def stop(*_: object, **__: object) -> None:
         raise Power
@@ -104,6 +103,6 @@ async def test_a_removal_that_stopped_is_continued_by_the_janitor(
     with monkeypatch.context() as patched:
         patched.setattr(space_removal, name, stop)
         with pytest.raises(Power):
-            await turn.purge(resources)
+            await removal.purge(resources)
     await settled(resources, dataset)
     require_no_more(await traces(psql), before)

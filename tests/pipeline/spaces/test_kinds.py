@@ -11,7 +11,7 @@ from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import report, turn
+from evervec.pipeline.spaces import flip, report
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.settings import Settings
 from evervec.store import secrets
@@ -68,7 +68,7 @@ async def test_another_space_of_any_kind_is_built_searched_and_left_again(
     (begun,) = await start(resources, case.options)
     assert begun.space_id != dataset.space_id
     await fill(resources)
-    await turn.activate(resources)
+    await flip.activate(resources)
     hit = (await search(resources, "one", k=1)).hits[0]
     assert (hit.text, hit.score) == ("one", pytest.approx(1, abs=1e-3))
     await _require_space(psql, begun.space_id, case.width)
@@ -81,7 +81,7 @@ async def test_another_space_of_any_kind_is_built_searched_and_left_again(
     await write(resources, dataset, "three")
     await embed_dataset(resources, dataset.id)
     await fill(resources)
-    await turn.roll_back(resources)
+    await flip.roll_back(resources)
     assert (await search(resources, "three", k=1)).hits[0].text == "three"
     await _require_space(psql, 1, 32)
     assert (await start(resources, case.options)) == []  # after a rollback it is the next one again
@@ -94,14 +94,14 @@ async def test_a_dataset_that_a_folder_fills_is_indexed_into_the_space_that_is_s
     await ingest(resources, tmp_path, dataset="notes")
     (begun,) = await start(resources, BuildOptions("fake", template="{text} of {title}"), dataset="notes")
     await fill(resources)
-    await turn.activate(resources, dataset="notes")
+    await flip.activate(resources, dataset="notes")
     put(tmp_path / "rivers.md", "# Rivers\n\nThe Mura is a river, too.\n")
     await ingest(resources, tmp_path, dataset="notes")
     await fill(resources)
     for space_id in (1, begun.space_id):
         (text,) = await _contents(psql, space_id)
         assert "Mura" in text
-    await turn.roll_back(resources, dataset="notes")
+    await flip.roll_back(resources, dataset="notes")
     assert "Mura" in (await search(resources, "river", k=1)).hits[0].text
 
 

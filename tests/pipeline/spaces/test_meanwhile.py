@@ -8,7 +8,7 @@ import pytest
 from evervec.pipeline.attached.detach import detach
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.store import datasets
@@ -58,7 +58,7 @@ async def test_a_dataset_restored_before_it_was_purged_goes_on_with_its_build(
     await fill(resources)
     await another(resources, "log")
     await settled(resources, dataset)
-    await turn.activate(resources)
+    await flip.activate(resources)
     await require_true(psql)
 
 
@@ -80,11 +80,11 @@ async def test_an_index_run_during_a_build_reaches_both_spaces(
     put(tmp_path / "c.md", "# C\n\nAbout caterpillars.\n")
     await ingest(resources, tmp_path)
     await settled(resources, docs)
-    await turn.activate(resources)
+    await flip.activate(resources)
     await require_true(psql)
     found = [hit.text for hit in (await search(resources, "apricots", k=10)).hits]
     assert len(found) == 2 and not any("bears" in text for text in found)
-    await turn.roll_back(resources)
+    await flip.roll_back(resources)
     assert len((await search(resources, "apricots", k=10)).hits) == 2
 
 
@@ -101,13 +101,13 @@ async def test_a_table_attached_and_detached_during_builds_is_in_every_space_and
     await psql.execute("DELETE FROM public.articles WHERE id = 12")
     await tables.settled(resources, done.id)
     await fill(resources)
-    await turn.activate(resources)
+    await flip.activate(resources)
     assert await psql.fetchval("SELECT count(*) FROM evervec.articles WHERE embedding_status = 'READY'") == 11
     assert await psql.fetchval("SELECT DISTINCT vector_dims(embedding::vector) FROM evervec.articles") == wide.dims
     await psql.execute("INSERT INTO public.articles (title, body) VALUES ('Late', 'row')")
     await tables.settled(resources, done.id)
     await fill(resources)
-    await turn.roll_back(resources)
+    await flip.roll_back(resources)
     assert await psql.fetchval("SELECT DISTINCT vector_dims(embedding::vector) FROM evervec.articles") == 32
     assert await psql.fetchval("SELECT count(*) FROM evervec.articles WHERE embedding_status = 'READY'") == 12
     await detach(resources, "public.articles")

@@ -5,11 +5,11 @@ from typing import Any
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import duplicates, search, similar
-from evervec.pipeline.spaces import turn
-from evervec.pipeline.spaces.build import BuildOptions, fill, start
+from evervec.pipeline.spaces import flip
+from evervec.pipeline.spaces.build import BuildOptions
 from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import another, settled, write
+from tests.pipeline.spaces.spaced import another, built, settled, write
 
 
 async def test_the_question_is_embedded_once_a_space_and_each_space_gives_its_best_first(
@@ -19,9 +19,8 @@ async def test_the_question_is_embedded_once_a_space_and_each_space_gives_its_be
     for one in (dataset, other, third):
         await write(resources, one, f"of {one.slug}", "the same text", "row of all")
     await settled(resources, dataset, other, third)
-    await start(resources, BuildOptions("wide"), dataset="other")
-    await fill(resources)
-    await turn.activate(resources, dataset="other")
+    await built(resources, BuildOptions("wide"), dataset="other")
+    await flip.activate(resources, dataset="other")
     fake.requests.clear()
     wide.requests.clear()
     answer = await search(resources, "the same text", k=9)
@@ -47,9 +46,8 @@ async def test_what_is_similar_or_double_is_looked_for_in_one_space_alone(
             one.id,
         )
     await settled(resources, dataset, other)
-    await start(resources, BuildOptions("wide"), dataset="other")
-    await fill(resources)
-    await turn.activate(resources, dataset="other")
+    await built(resources, BuildOptions("wide"), dataset="other")
+    await flip.activate(resources, dataset="other")
     row_id = await psql.fetchval("SELECT id FROM messages WHERE dataset_id = $1 ORDER BY id LIMIT 1", other.id)
     near = await similar(resources, "message", row_id, k=10)
     assert {hit.dataset for hit in near.hits} == {"other"}
@@ -65,9 +63,8 @@ async def test_a_filter_on_rows_reaches_the_rows_of_each_space(
     await write(resources, dataset, "one", "two")
     await write(resources, other, "three", "four")
     await settled(resources, dataset, other)
-    await start(resources, BuildOptions("wide"), dataset="other")
-    await fill(resources)
-    await turn.activate(resources, dataset="other")
+    await built(resources, BuildOptions("wide"), dataset="other")
+    await flip.activate(resources, dataset="other")
     await embed_dataset(resources, other.id)
     ids = [row[0] for row in await psql.fetch("SELECT id FROM messages WHERE content IN ('two', 'three')")]
     answer = await search(resources, "two", k=5, kind="message", row_ids=ids)

@@ -8,7 +8,7 @@ import pytest
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
@@ -30,22 +30,22 @@ async def built(resources: Resources) -> None:
 
 async def activated(resources: Resources) -> None:
     await built(resources)
-    await turn.activate(resources, dataset="log")
+    await flip.activate(resources, dataset="log")
 
 
 async def rolled_back(resources: Resources) -> None:
     await activated(resources)
-    await turn.roll_back(resources, dataset="log")
+    await flip.roll_back(resources, dataset="log")
 
 
 async def dropped(resources: Resources) -> None:
     await activated(resources)
-    await turn.drop(resources, dataset="log")
+    await removal.drop(resources, dataset="log")
 
 
 async def purged(resources: Resources) -> None:
     await dropped(resources)
-    await turn.purge(resources)
+    await removal.purge(resources)
 
 
 async def change(psql: Any, dataset: DatasetRef, other: DatasetRef) -> None:
@@ -98,7 +98,7 @@ async def test_after_a_hundred_edits_a_rollback_finds_every_one(
     await activated(resources)
     await psql.execute("UPDATE messages SET content = content || ', edited'")
     await settled(resources, dataset)
-    await turn.roll_back(resources)
+    await flip.roll_back(resources)
     assert (await search(resources, "row 7, edited", k=1)).hits[0].score == pytest.approx(1, abs=1e-3)
     found = (await search(resources, "row 7, edited", k=200)).hits
     assert {hit.text for hit in found} == {f"row {n}, edited" for n in range(100)}
@@ -123,7 +123,7 @@ async def test_a_writer_that_read_its_snapshot_before_the_build_is_waited_for(
     await writer.commit()
     await settled(resources, dataset)
     await require_true(psql)
-    await turn.activate(resources)
+    await flip.activate(resources)
     assert (await search(resources, "late", k=1)).hits[0].text == "late"
 
 
@@ -139,12 +139,12 @@ async def test_what_an_open_transaction_writes_to_a_dropped_space_is_removed_aft
         "INSERT INTO messages (dataset_id, chat, external_id, author, content) VALUES ($1, 'c', 'late', 'dev', 'late')",
         dataset.id,
     )
-    await turn.drop(resources)
-    await turn.purge(resources)
+    await removal.drop(resources)
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT state FROM dataset_spaces") == "dropped"
     await open_write.commit()
     await writer.close()
-    await turn.purge(resources)
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT count(*) FROM dataset_spaces") == 0
     await settled(resources, dataset)
     await require_true(psql)

@@ -23,12 +23,12 @@ from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import carry_out
 from evervec.pipeline.spaces.better import provider_of_model, told
 from evervec.pipeline.spaces.build import BuildOptions
-from evervec.pipeline.spaces.turn import activate
+from evervec.pipeline.spaces.flip import activate
 from evervec.pipeline.status import overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
-from evervec.sources.telegram.demo import DEMO_QUESTIONS, demo_chat_path
+from evervec.sources.telegram.demo import BETTER_MODEL_QUESTION, DEMO_QUESTIONS, demo_chat_path
 from evervec.store.embeddings.vectors import SearchHit
 
 PATIENCE = 50.0
@@ -135,7 +135,7 @@ async def _ask(resources: Resources, question: str) -> bool:
 
 async def _change_model(resources: Resources, better: str) -> None:
     """Build the space of a better model beside the present one, and ask the same question in both."""
-    started, question = monotonic(), DEMO_QUESTIONS[0].text
+    started, question = monotonic(), BETTER_MODEL_QUESTION.text
     _step(f"The model changes to {better} while everything can be searched")
     before = await search(resources, question, dataset=DATASET, k=1)
     chosen = await provider_of_model(resources, better)

@@ -12,11 +12,11 @@ from evervec.cli.terminal.options import Dataset, Json
 from evervec.cli.terminal.run import call
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import build as building
-from evervec.pipeline.spaces import carry_out, report, turn
+from evervec.pipeline.spaces import carry_out, flip, report
 from evervec.pipeline.spaces.build import BuildOptions
 from evervec.pipeline.spaces.carry_out import Dropped
+from evervec.pipeline.spaces.flip import Flipped
 from evervec.pipeline.spaces.progress import BuildStatus, builds
-from evervec.pipeline.spaces.turn import Turned
 
 app = typer.Typer(no_args_is_help=True)
 Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="Who embeds into the space.")]
@@ -173,8 +173,8 @@ def build(
 def activate(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: Json = False) -> None:
     """Search in the next space from now on; the present one is kept for a rollback."""
 
-    async def run(resources: Resources) -> list[Turned]:
-        return await turn.activate(resources, dataset=dataset, allow_missing=allow_missing)
+    async def run(resources: Resources) -> list[Flipped]:
+        return await flip.activate(resources, dataset=dataset, allow_missing=allow_missing)
 
     _told(call(run), as_json)
 
@@ -183,17 +183,17 @@ def activate(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: 
 def rollback(dataset: Dataset = None, allow_missing: AllowMissing = 0, as_json: Json = False) -> None:
     """Search in the former space again; the present one is kept, and can be activated again."""
 
-    async def run(resources: Resources) -> list[Turned]:
-        return await turn.roll_back(resources, dataset=dataset, allow_missing=allow_missing)
+    async def run(resources: Resources) -> list[Flipped]:
+        return await flip.roll_back(resources, dataset=dataset, allow_missing=allow_missing)
 
     _told(call(run), as_json)
 
 
-def _told(turned: list[Turned], as_json: bool) -> None:
+def _told(flipped: list[Flipped], as_json: bool) -> None:
     if as_json:
-        output.document({"turned": turned})
+        output.document({"flipped": flipped})
         return
-    for one in turned:
+    for one in flipped:
         output.echo(f"{one.project}/{one.dataset} is searched in {one.space}, before in {one.former}")
 
 

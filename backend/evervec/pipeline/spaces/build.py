@@ -11,8 +11,8 @@ from evervec.pipeline import chunking
 from evervec.pipeline.chunking import DatasetGone
 from evervec.pipeline.embedding.embed import Progress, Until, never
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.spaces.flip import activate_complete
 from evervec.pipeline.spaces.step import opened, step
-from evervec.pipeline.spaces.turn import activate_complete
 from evervec.store import datasets, providers, space_builds, spaces
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef

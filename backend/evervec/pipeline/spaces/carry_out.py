@@ -6,7 +6,7 @@ from evervec.pipeline.embedding.embed import Progress
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import build as building
 from evervec.pipeline.spaces import progress as reporting
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import removal
 from evervec.pipeline.spaces.build import BuildOptions
 from evervec.pipeline.spaces.progress import BuildStatus
 
@@ -38,6 +38,6 @@ async def build(
 
 
 async def drop(resources: Resources, *, dataset: str | None = None, state: str | None = None) -> Dropped:
-    """Give up the spaces of a dataset, or of all, that are not searched, with their vectors. Raises as `turn.drop` does."""
-    dropped = await turn.drop(resources, dataset=dataset, state=state)
-    return Dropped(len(dropped), await turn.purge(resources))
+    """Give up the spaces of a dataset, or of all, that are not searched, with their vectors. Raises as `removal.drop` does."""
+    dropped = await removal.drop(resources, dataset=dataset, state=state)
+    return Dropped(len(dropped), await removal.purge(resources))

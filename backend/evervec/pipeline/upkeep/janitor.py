@@ -14,7 +14,7 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces.turn import purge
+from evervec.pipeline.spaces.removal import purge
 from evervec.store import datasets, leases, spaces, unchunked
 from evervec.store.attached import changes
 from evervec.store.database.session import Database, Tx

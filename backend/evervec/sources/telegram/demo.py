@@ -1,4 +1,4 @@
-"""The chat that `evervec demo` imports, a file of this package, and three questions that it answers."""
+"""The chat that `evervec demo` imports, a file of this package, and the questions that it answers."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +19,9 @@ DEMO_QUESTIONS: Final = (
     DemoQuestion("where are pictures stored", ("123", "166", "168")),
     DemoQuestion("Lieferung zur falschen Zeit, weil die Zeitzone nicht stimmt", ("25", "27", "30")),
 )
+
+BETTER_MODEL_QUESTION: Final = DemoQuestion("what happens when the disk is full", ("69",))
+"""One that WordLlama does not understand, and a sentence encoder does."""
 
 
 def demo_chat_path() -> Path:

@@ -18,7 +18,7 @@ from evervec.settings import Settings
 from evervec.stack.stack import open_stack
 from evervec.store.providers import ProviderDraft
 from scripts.bench.providers import fake_provider
-from scripts.turning.tour import Outcome, Plan, tour
+from scripts.space_touring.tour import Outcome, Plan, tour
 
 FAKE = "fake"
 
@@ -32,12 +32,12 @@ def main(
     writes: Annotated[float, typer.Option(help="Rows written a second.", min=1)] = 50,
     seconds: Annotated[float, typer.Option(help="How long each state is looked at.", min=1)] = 20,
     datasets: Annotated[int, typer.Option(help="Datasets that the rows are in.", min=1)] = 1,
-    turned: Annotated[int, typer.Option(help="Datasets that change their model.", min=1)] = 1,
+    changed: Annotated[int, typer.Option(help="Datasets that change their model.", min=1)] = 1,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Build, activate, roll back, activate and drop on a throw-away stack. Exits 1 if a search failed or a row was lost."""
     log.configure("ERROR")
-    plan = Plan(model, rows, searches, writes, seconds, datasets, min(turned, datasets))
+    plan = Plan(model, rows, searches, writes, seconds, datasets, min(changed, datasets))
     with tempfile.TemporaryDirectory(prefix="evervec-spaces-", ignore_cleanup_errors=True) as folder:
         outcome = uvloop.run(_on_a_stack(plan, Path(folder)))
     if json:

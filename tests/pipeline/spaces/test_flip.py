@@ -8,12 +8,12 @@ from evervec.errors import Refused
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
-from evervec.pipeline.spaces import turn
+from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import WIDE, another, filled, searched_width, write
+from tests.pipeline.spaces.spaced import WIDE, another, built, filled, searched_width, write
 
 
 async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_comes_back(
@@ -22,11 +22,11 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     await filled(resources, dataset)
     (begun,) = await start(resources, BuildOptions("wide"))
     with pytest.raises(Refused, match="is not filled yet"):
-        await turn.activate(resources)
+        await flip.activate(resources)
     await fill(resources)
     assert await searched_width(resources, "one") == {32}
-    (turned,) = await turn.activate(resources)
-    assert (turned.dataset, "wider" in turned.space) == ("log", True)
+    (flipped,) = await flip.activate(resources)
+    assert (flipped.dataset, "wider" in flipped.space) == ("log", True)
     assert (await search(resources, "one", k=1)).hits[0].text == "one"
     assert await searched_width(resources, "one") == {WIDE}
     hit = (await search(resources, "Another about lakes and ponds.", k=1, kind="chunk")).hits[0]
@@ -35,12 +35,12 @@ async def test_the_next_space_is_searched_once_it_is_whole_and_the_former_one_co
     await write(resources, dataset, "four")
     await embed_dataset(resources, dataset.id)
     await fill(resources)
-    await turn.roll_back(resources)
+    await flip.roll_back(resources)
     assert (await search(resources, "four", k=1)).hits[0].text == "four"
     assert await searched_width(resources, "four") == {32}
-    await turn.activate(resources)
-    await turn.drop(resources)
-    await turn.purge(resources)
+    await flip.activate(resources)
+    await removal.drop(resources)
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT count(*) FROM dataset_spaces") == 0
     assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM embeddings") == [begun.space_id]
     assert await psql.fetchval("SELECT array_agg(DISTINCT space_id) FROM chunks") == [begun.space_id]
@@ -52,12 +52,11 @@ async def test_a_build_that_is_given_up_leaves_nothing(
 ) -> None:
     await filled(resources, dataset)
     before = await psql.fetchval("SELECT count(*) FROM embeddings")
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
-    await turn.drop(resources, dataset="log")
+    await built(resources, BuildOptions("wide"))
+    await removal.drop(resources, dataset="log")
     with pytest.raises(Refused, match="no space to drop"):
-        await turn.drop(resources, dataset="log")
-    await turn.purge(resources)
+        await removal.drop(resources, dataset="log")
+    await removal.purge(resources)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == before
     assert await psql.fetchval("SELECT count(*) FROM chunk_work") == 0
     assert await psql.fetchval("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'embeddings_width_%'") == 1
@@ -70,9 +69,8 @@ async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
     other = await another(resources)
     await write(resources, other, "one", "somewhere else")
     await embed_dataset(resources, other.id)
-    await start(resources, BuildOptions("wide"), dataset="other")
-    await fill(resources)
-    await turn.activate(resources, dataset="other")
+    await built(resources, BuildOptions("wide"), dataset="other")
+    await flip.activate(resources, dataset="other")
     answer = await search(resources, "one", k=4)
     assert (answer.merged_by, list(answer.unanswered)) == ("rank", [])
     assert {(hit.dataset, hit.text) for hit in answer.hits[:2]} == {("log", "one"), ("other", "one")}
@@ -86,14 +84,13 @@ async def test_a_failed_text_is_missing_until_somebody_allows_it(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider, psql: Any
 ) -> None:
     await filled(resources, dataset)
-    await start(resources, BuildOptions("wide"))
-    await fill(resources)
+    await built(resources, BuildOptions("wide"))
     await psql.execute(
         "UPDATE embeddings SET embedding = NULL, failed_hash = content_hash WHERE space_id = 2 AND kind = 1 AND row_id = 1"
     )
     with pytest.raises(Refused, match="1 rows have no vector"):
-        await turn.activate(resources)
-    await turn.activate(resources, allow_missing=1)
+        await flip.activate(resources)
+    await flip.activate(resources, allow_missing=1)
 
 
 async def test_another_template_costs_only_the_texts_that_it_changes(
@@ -105,7 +102,7 @@ async def test_another_template_costs_only_the_texts_that_it_changes(
     await fill(resources)
     again = [text for request in fake.requests[sent:] for text in request.texts]
     assert again and not {"one", "two", "three"} & set(again)
-    await turn.activate(resources)
+    await flip.activate(resources)
     assert (await search(resources, "one", k=1)).hits[0].text == "one"
 
 

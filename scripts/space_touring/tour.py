@@ -14,13 +14,13 @@ import numpy as np
 
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.spaces import progress, turn
+from evervec.pipeline.spaces import flip, progress, removal
 from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
-from scripts.turning.traffic import Searching, Writing, steady, words
+from scripts.space_touring.traffic import Searching, Writing, steady, words
 
 PATIENCE = 1800.0
 LOOK_SECONDS = 0.25
@@ -57,7 +57,7 @@ SELECT (SELECT count(*) FROM evervec.embeddings e JOIN evervec.datasets d ON d.i
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a tour: rows in all, of so many datasets, of which `turned` change their model to that of `provider`.
+    """The size of a tour: rows in all, of so many datasets, of which `changed` change their model to that of `provider`.
 
     Searches and writes are so many a second; `seconds` is how long each state is looked at.
     """
@@ -68,7 +68,7 @@ class Plan:
     writes: float = 50
     seconds: float = 20
     datasets: int = 1
-    turned: int = 1
+    changed: int = 1
 
 
 @dataclass
@@ -111,17 +111,17 @@ class Tour:
             group.create_task(steady(self._plan.searches, finish, self._searching.ask))
             group.create_task(steady(self._plan.writes, finish, self._writing.write))
             try:
-                await self._turned()
+                await self._changed()
             finally:
                 finish.set()
         await self._until_nothing_waits()
         await self._compared()
         return self.outcome
 
-    async def _turned(self) -> None:
+    async def _changed(self) -> None:
         await self._delays("quiet", self._plan.seconds)
         started = perf_counter()
-        for one in self._made[: self._plan.turned]:
+        for one in self._made[: self._plan.changed]:
             await start(self._resources, BuildOptions(self._plan.provider), dataset=one.name)
         building = asyncio.create_task(self._until_built())
         await self._delays("building", self._plan.seconds, building)
@@ -132,17 +132,17 @@ class Tour:
         await self._flip("drop", self._drop)
 
     async def _activate(self) -> None:
-        for one in self._made[: self._plan.turned]:
-            await turn.activate(self._resources, dataset=one.name)
+        for one in self._made[: self._plan.changed]:
+            await flip.activate(self._resources, dataset=one.name)
 
     async def _roll_back(self) -> None:
-        for one in self._made[: self._plan.turned]:
-            await turn.roll_back(self._resources, dataset=one.name)
+        for one in self._made[: self._plan.changed]:
+            await flip.roll_back(self._resources, dataset=one.name)
 
     async def _drop(self) -> None:
-        for one in self._made[: self._plan.turned]:
-            await turn.drop(self._resources, dataset=one.name)
-        await turn.purge(self._resources)
+        for one in self._made[: self._plan.changed]:
+            await removal.drop(self._resources, dataset=one.name)
+        await removal.purge(self._resources)
 
     async def _flip(self, name: str, work: Callable[[], object]) -> None:
         """Do something at once, and look for the longest pauses of searches and writes until a while afterwards."""

@@ -1,4 +1,4 @@
-"""A space that is filled is searched from now on, or no longer, or given up: short transactions, and no search fails."""
+"""A flip: datasets are searched in their next space from now on, or in the previous one again; no search fails by it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from time import monotonic
 from uuid import UUID
 
 from evervec import log
-from evervec.errors import ConflictError, EvervecError, Refused
+from evervec.errors import EvervecError, Refused
 from evervec.pipeline.embedding.embed import never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import FEW_ROWS, index_allowed
 from evervec.pipeline.spaces.step import opened, step
-from evervec.store import datasets, providers, space_removal, spaces
+from evervec.store import datasets, providers, spaces
 from evervec.store.attached import views
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
@@ -20,7 +20,6 @@ from evervec.store.spaces import OtherSpace
 
 logger = log.get("spaces")
 
-PURGED_ROWS = 2_000
 CATCH_UP_SECONDS = 10.0
 """Longest time that a flip waits for rows that were written a moment ago."""
 CATCH_UP_IDLE_SECONDS = 1.0
@@ -35,7 +34,7 @@ class _RowsMissing(Refused):
 
 
 @dataclass(frozen=True)
-class Turned:
+class Flipped:
     """A dataset that is searched in another space now."""
 
     project: str
@@ -44,18 +43,18 @@ class Turned:
     space: str
 
 
-async def activate(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Turned]:
+async def activate(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Flipped]:
     """Search datasets, or all that build one, in their next space; the present one is kept for a rollback.
 
     Raises `Refused` where more than `allow_missing` rows of a dataset have no vector there, and where none builds one.
     """
     await index_allowed(resources, dataset, allow_missing=allow_missing)
-    return await _turn_when_whole(resources, spaces.NEXT, dataset, allow_missing)
+    return await _flip_when_whole(resources, spaces.NEXT, dataset, allow_missing)
 
 
-async def roll_back(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Turned]:
+async def roll_back(resources: Resources, *, dataset: str | None = None, allow_missing: int = 0) -> list[Flipped]:
     """Search datasets, or all that have one, in the space that they were searched in before. Raises as `activate` does."""
-    return await _turn_when_whole(resources, spaces.PREVIOUS, dataset, allow_missing)
+    return await _flip_when_whole(resources, spaces.PREVIOUS, dataset, allow_missing)
 
 
 async def activate_complete(resources: Resources) -> None:
@@ -78,13 +77,13 @@ async def activate_complete(resources: Resources) -> None:
             logger.info("space not activated", dataset=one.name, reason=str(error))
 
 
-async def _turn_when_whole(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Turned]:
-    """Turn; where rows are written all the time, embed the few that just came, and try again while that helps."""
+async def _flip_when_whole(resources: Resources, state: str, name: str | None, allow_missing: int) -> list[Flipped]:
+    """Flip; where rows are written all the time, embed the few that just came, and try again while that helps."""
     began = moved = monotonic()
     while True:
         waited = monotonic() - began
         try:
-            return await _turn(resources, state, name, allow_missing, recent=waited if waited > STRICT_SECONDS else 0)
+            return await _flip(resources, state, name, allow_missing, recent=waited if waited > STRICT_SECONDS else 0)
         except _RowsMissing:
             if await _catch_up(resources, state, name):
                 moved = monotonic()
@@ -113,9 +112,9 @@ async def _catch_up(resources: Resources, state: str, name: str | None) -> bool:
     return worked
 
 
-async def _turn(
+async def _flip(
     resources: Resources, state: str, name: str | None, allow_missing: int, *, recent: float
-) -> list[Turned]:
+) -> list[Flipped]:
     async with resources.database.transaction() as tx:
         scope = await datasets.find(tx, name)
         await spaces.lock(tx, [one.id for one in scope])
@@ -134,17 +133,18 @@ async def _turn(
                     "and would not be found. `evervec spaces status` says how far it is; `evervec failed list` shows what can "
                     f"not be embedded; {_without(state, missing)} goes on without them."
                 )
-        turned = [await _told(tx, one, other[one.id].space_id) for one in chosen]
-        await spaces.turn(tx, [one.id for one in chosen], state)
+        flipped = [await _told(tx, one, other[one.id].space_id) for one in chosen]
+        await spaces.flip(tx, [one.id for one in chosen], state)
         if state == spaces.PREVIOUS:
             for one in chosen:
-                await _choose(tx, one.id, other[one.id].space_id, other[one.id].provider_id)
+                await keep_provider(tx, one.id, other[one.id].space_id, other[one.id].provider_id)
         await _follow_default(tx, name, {other[one.id].space_id for one in chosen})
         await views.renew(tx, resources.database.schema, [one.id for one in chosen])
     await resources.doorbell.changed({one.id for one in chosen})
-    for told in turned:
-        logger.info("space turned", dataset=f"{told.project}/{told.dataset}", former=told.former, space=told.space)
-    return turned
+    said = "space activated" if state == spaces.NEXT else "space rolled back"
+    for told in flipped:
+        logger.info(said, dataset=f"{told.project}/{told.dataset}", former=told.former, space=told.space)
+    return flipped
 
 
 def _require_open(dataset: DatasetRef, space: OtherSpace, there: Sequence[OtherSpace]) -> None:
@@ -161,22 +161,22 @@ def _require_open(dataset: DatasetRef, space: OtherSpace, there: Sequence[OtherS
         )
 
 
-async def _choose(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None) -> None:
+async def keep_provider(tx: Tx, dataset_id: UUID, space_id: int, provider_id: UUID | None) -> None:
     """Keep who embeds a dataset that somebody did not want in another space: then nothing is built for it by itself."""
     found = await providers.serving(tx, space_id, provider_id)
     if found is not None:
         await spaces.use_provider(tx, [dataset_id], found.id)
 
 
-async def _told(tx: Tx, dataset: DatasetRef, space_id: int) -> Turned:
+async def _told(tx: Tx, dataset: DatasetRef, space_id: int) -> Flipped:
     former, space = await providers.space(tx, dataset.space_id), await providers.space(tx, space_id)
-    return Turned(dataset.project, dataset.slug, str(former), str(space))
+    return Flipped(dataset.project, dataset.slug, str(former), str(space))
 
 
-async def _follow_default(tx: Tx, name: str | None, turned_to: set[int]) -> None:
-    """Give new datasets the space that all were turned to."""
-    if name is None and len(turned_to) == 1:
-        await spaces.make_default(tx, turned_to.pop())
+async def _follow_default(tx: Tx, name: str | None, new_spaces: set[int]) -> None:
+    """Give new datasets the space that all were flipped to."""
+    if name is None and len(new_spaces) == 1:
+        await spaces.make_default(tx, new_spaces.pop())
 
 
 def _without(state: str, missing: int) -> str:
@@ -191,50 +191,3 @@ def _nothing(state: str, name: str | None) -> str:
         return f"{what}. Begin with `evervec spaces build --provider NAME`."
     what = "No dataset has a space" if name is None else f"Dataset {name} has no space"
     return f"{what} to go back to: one is kept after `evervec spaces activate`, until `evervec spaces drop`."
-
-
-async def drop(
-    resources: Resources, *, dataset: str | None = None, state: str | None = None
-) -> list[tuple[DatasetRef, int]]:
-    """Give up the spaces of datasets, or of all, that are not searched: the next, the previous, or both.
-
-    From the commit on nothing is written to them; `purge` removes what they hold. Raises `Refused` if there is none.
-    """
-    if state not in (None, spaces.NEXT, spaces.PREVIOUS):
-        raise Refused(reason=f"There is no state {state!r}. States: {spaces.NEXT}, {spaces.PREVIOUS}.")
-    async with resources.database.transaction() as tx:
-        scope = {one.id: one for one in await datasets.find(tx, dataset)}
-        await spaces.lock(tx, list(scope))
-        found = [one for one in await spaces.others(tx, list(scope)) if state in (None, one.state)]
-        if not found:
-            raise Refused(
-                reason="There is no space to drop: the one that is searched stays. `evervec spaces status` lists the others."
-            )
-        for one in found:
-            await spaces.drop(tx, one.dataset_id, one.space_id)
-            if one.automatic:
-                await _choose(tx, one.dataset_id, scope[one.dataset_id].space_id, scope[one.dataset_id].provider_id)
-    return [(scope[one.dataset_id], one.space_id) for one in found]
-
-
-async def purge(resources: Resources) -> int:
-    """Remove the vectors and chunks of dropped spaces, a short transaction a batch; return how many."""
-    async with resources.database.read() as tx:
-        dropped = await spaces.dropped(tx)
-    total = 0
-    for dataset_id, space_id in dropped:
-        try:
-            total += await _purge(resources, dataset_id, space_id)
-        except ConflictError as error:  # the janitor goes on
-            logger.warning("space not removed yet", space=space_id, reason=str(error))
-    return total
-
-
-async def _purge(resources: Resources, dataset_id: UUID, space_id: int) -> int:
-    total, removed = 0, 1
-    while removed:
-        removed = await resources.database.with_retries(
-            lambda tx: space_removal.purge(tx, dataset_id, space_id, limit=PURGED_ROWS)
-        )
-        total += removed
-    return total

@@ -62,7 +62,7 @@ async def test_a_build_that_is_given_up_leaves_nothing(
     assert await psql.fetchval("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'embeddings_width_%'") == 1
 
 
-async def test_one_dataset_is_turned_and_a_search_over_both_is_merged_by_rank(
+async def test_one_dataset_is_flipped_and_a_search_over_both_is_merged_by_rank(
     resources: Resources, dataset: DatasetRef, wide: FakeProvider
 ) -> None:
     await filled(resources, dataset)

@@ -1,4 +1,4 @@
-"""A build that stops anywhere is continued, or dropped without a trace."""
+"""A build, a flip or a removal whose process is killed at any step is continued, or dropped without a trace."""
 
 from typing import Any
 
@@ -7,58 +7,64 @@ import pytest
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, removal
-from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.store import documents, space_removal, spaces
+from evervec.pipeline.spaces.build import BuildOptions, start
+from evervec.settings import Settings
+from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import hnsw, rows, vectors
+from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
-from tests.pipeline.spaces.spaced import built, filled, require_no_more, require_true, settled, traces
+from tests.pipeline.spaces.killed import run_killed, started
+from tests.pipeline.spaces.spaced import built, filled, require_no_more, require_true, searched_width, settled, traces
 
-STEPS = [
-    (spaces, "take_in"),
-    (spaces, "documents_due"),
-    (spaces, "taken_in"),
-    (documents, "replace_chunks"),
-    (rows, "claim_dataset"),
-    (vectors, "update_vectors_bulk"),
-    (hnsw, "build_indexes"),
-    (spaces, "indexed"),
+BUILD_STEPS = [
+    "evervec.store.spaces.take_in",
+    "evervec.store.spaces.documents_due",
+    "evervec.store.spaces.taken_in",
+    "evervec.store.documents.replace_chunks",
+    "evervec.store.embeddings.rows.claim_dataset",
+    "evervec.store.embeddings.vectors.update_vectors_bulk",
+    "evervec.store.embeddings.hnsw.build_indexes",
+    "evervec.store.spaces.indexed",
 ]
+COMMITTED = "evervec.store.rings.doorbell.PostgresDoorbell.changed"
+FLIP_STEPS = ["evervec.store.spaces.lock", "evervec.store.spaces.flip", "evervec.store.attached.views.renew", COMMITTED]
+REMOVAL_STEPS = ["evervec.store.space_removal.older_writers_ended", "evervec.store.space_removal.drop_unused"]
+
+INDEXING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY'"
 
 
-class Power(Exception):
-    """The process ends here."""
+def named(step: str) -> str:
+    """Return the name of a step in the name of a test."""
+    return step.rpartition(".")[2]
 
 
-@pytest.fixture(params=STEPS, ids=[name for _, name in STEPS])
+@pytest.fixture
+def settings(settings: Settings, database: Database) -> Settings:
+    """Return settings that another process, too, can open."""
+    return Settings(**settings.model_dump() | {"database_url": database.url, "queue": "postgres"})
+
+
+@pytest.fixture(params=BUILD_STEPS, ids=named)
 async def interrupted(
     request: pytest.FixtureRequest,
     resources: Resources,
+    settings: Settings,
     dataset: DatasetRef,
     wide: FakeProvider,
     psql: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
-    """Begin a build that stops at a step; return what was there before it."""
-    module, name = request.param
+    """Begin a build that is killed at a step; return what was there before it."""
     await filled(resources, dataset)
     await settled(resources, dataset)
     before = await traces(psql)
     await start(resources, BuildOptions("wide"))
-
-    async def stop(*_: object, **__: object) -> None:
-        raise Power
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module, name, stop)
-        with pytest.raises(Power):
-            await fill(resources)
+    await run_killed(settings, "build", request.param)
     # whoever died held leases, which end by themselves
     await psql.execute("UPDATE embed_work SET lease_until = now() - interval '1 s'")
     return before
 
 
-async def test_a_build_that_stopped_at_any_step_is_continued(
+async def test_a_build_killed_at_any_step_is_continued(
     interrupted: dict[str, Any], resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
     await settled(resources, dataset)
@@ -74,7 +80,7 @@ async def test_a_build_that_stopped_at_any_step_is_continued(
     require_no_more(after | {"names": []}, interrupted)
 
 
-async def test_a_build_that_stopped_at_any_step_is_dropped_without_a_trace(
+async def test_a_build_killed_at_any_step_is_dropped_without_a_trace(
     interrupted: dict[str, Any], resources: Resources, psql: Any
 ) -> None:
     await removal.drop(resources)
@@ -82,27 +88,65 @@ async def test_a_build_that_stopped_at_any_step_is_dropped_without_a_trace(
     require_no_more(await traces(psql), interrupted)
 
 
-@pytest.mark.parametrize("name", ["older_writers_ended", "drop_unused"])
-async def test_a_removal_that_stopped_is_continued_by_the_janitor(
+@pytest.mark.parametrize("step", FLIP_STEPS, ids=named)
+async def test_a_flip_killed_at_any_step_was_done_or_was_not(
     resources: Resources,
+    settings: Settings,
     dataset: DatasetRef,
     wide: FakeProvider,
     psql: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    step: str,
+) -> None:
+    await filled(resources, dataset)
+    await built(resources, BuildOptions("wide"))
+    for work, width in (("activate", 48), ("roll back", 32)):
+        await run_killed(settings, work, step)
+        done = step == COMMITTED
+        assert await searched_width(resources, "one") == {width if done else 80 - width}
+        if not done:
+            await {"activate": flip.activate, "roll back": flip.roll_back}[work](resources)
+        assert await searched_width(resources, "one") == {width}
+        await require_true(psql)
+
+
+@pytest.mark.parametrize("step", REMOVAL_STEPS, ids=named)
+async def test_a_removal_killed_at_any_step_is_continued_by_the_janitor(
+    resources: Resources,
+    settings: Settings,
+    dataset: DatasetRef,
+    wide: FakeProvider,
+    psql: Any,
+    step: str,
 ) -> None:
     await filled(resources, dataset)
     await settled(resources, dataset)
     before = await traces(psql)
     await built(resources, BuildOptions("wide"))
     await removal.drop(resources)
-
-    async def stop(*_: object, **__: object) -> None:
-        raise Power
-
-    with monkeypatch.context() as patched:
-        patched.setattr(space_removal, name, stop)
-        with pytest.raises(Power):
-            await removal.purge(resources)
+    await run_killed(settings, "purge", step)
     await settled(resources, dataset)
     require_no_more(await traces(psql), before)
+
+
+async def test_nobody_waits_for_the_index_that_a_killed_process_was_building(
+    resources: Resources, settings: Settings, dataset: DatasetRef, wide: FakeProvider, psql: Any, database: Database
+) -> None:
+    await filled(resources, dataset)
+    await start(resources, BuildOptions("wide"))
+
+    async def indexing() -> bool:
+        return bool(await psql.fetch(INDEXING))
+
+    async def left() -> bool:
+        return not await indexing()
+
+    async with database.read() as tx:
+        await tx.fetchval("SELECT count(*) FROM embeddings")  # CREATE INDEX CONCURRENTLY waits for those who may look
+        process = await started(settings, "build")
+        await eventually("an index is being built", indexing)
+        process.kill()
+        await eventually("the server gave it up", left)
+    await settled(resources, dataset)
+    await flip.activate(resources)
+    assert await searched_width(resources, "one") == {48}
+    assert await psql.fetchval("SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'embeddings'::regclass")

@@ -5,8 +5,10 @@ may run in another session of the server.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+
+import asyncpg
 
 from evervec.errors import PoolerError
 from evervec.store.address.connecting import connect
@@ -27,6 +29,11 @@ SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE
     'statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'
 )
 """
+
+CLIENT_CHECKED = """
+SELECT pg_catalog.set_config(name, '5s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'
+"""
+"""Lets the server end the statement of a process that is gone: nobody waits for an index that a killed one was building."""
 
 EXTENSION_SCHEMA = """
 SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
@@ -115,6 +122,8 @@ class Connections:
                 raise PoolerError(purpose=purpose)
             await self.prepare(connection)
             await connection.execute(UNLIMITED)
+            with suppress(asyncpg.InvalidParameterValueError):  # a server on Windows can not tell
+                await connection.execute(CLIENT_CHECKED)
             if self.schema:
                 await connection.execute(f"SET search_path = {self.path}")
         except BaseException:

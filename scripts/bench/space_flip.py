@@ -20,7 +20,7 @@ from evervec.store.providers import ProviderDraft
 from evervec.store.schema import triggers
 from scripts.bench.providers import fake_provider
 from scripts.bench.report import Line, below
-from scripts.bench.stack import Bench, dataset
+from scripts.bench.stack import Bench, dataset, without_hnsw
 
 DIMENSIONS, FLIPS, LOOPS = 8, 6, 2
 PROMISED_SECONDS = 1.0
@@ -77,6 +77,7 @@ async def run(bench: Bench) -> list[Line]:
     async with fake_provider(DIMENSIONS) as url, bench.resources("flip") as resources:
         await providers.add(resources, ProviderDraft("now", "ollama", base_url=url, model="now"))
         await providers.add(resources, ProviderDraft("next", "ollama", base_url=url, model="next"), activate=False)
+        await without_hnsw(resources)
         target = await dataset(resources)
         await _fill(resources, target, count)
         searches, writes = Load(), Load()

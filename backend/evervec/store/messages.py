@@ -24,6 +24,12 @@ WHERE (m.content, m.edited_at, m.author, m.sent_at, m.reply_to)
 RETURNING m.id, m.revision = 1 AND m.xmax = 0 AS created
 """
 
+NEW_TEXTS = """
+SELECT v.content FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[]) v (chat, external_id, at, content)
+LEFT JOIN messages m ON m.dataset_id = $1 AND m.chat = v.chat AND m.external_id = v.external_id
+WHERE m.id IS NULL OR (m.content <> v.content AND v.at >= coalesce(m.edited_at, m.sent_at))
+"""
+
 
 @dataclass(frozen=True)
 class SavedMessages:
@@ -36,8 +42,7 @@ class SavedMessages:
 
 async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> SavedMessages:
     """Save messages; an equal message changes nothing, an edited one becomes a new revision."""
-    by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
-    latest = {(m.chat, m.external_id): m for m in by_age}.values()
+    latest = _latest(incoming)
     fields = [(m.chat, m.external_id, m.author, m.sent_at, m.edited_at, m.reply_to, m.text) for m in latest]
     rows = await tx.fetch(
         UPSERT_MESSAGES, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 7)
@@ -45,6 +50,19 @@ async def upsert(tx: Tx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) 
     created = [row["id"] for row in rows if row["created"]]
     changed = [row["id"] for row in rows if not row["created"]]
     return SavedMessages(created, changed, len(latest) - len(rows))
+
+
+async def new_texts(tx: ReadTx, dataset_id: UUID, incoming: Sequence[IncomingMessage]) -> list[str]:
+    """Return the texts that an upsert would write: of messages that are not there, or have another text."""
+    fields = [(m.chat, m.external_id, m.edited_at or m.sent_at, m.text) for m in _latest(incoming)]
+    rows = await tx.fetch(NEW_TEXTS, dataset_id, *([list(column) for column in zip(*fields, strict=True)] or [[]] * 4))
+    return [row["content"] for row in rows]
+
+
+def _latest(incoming: Sequence[IncomingMessage]) -> list[IncomingMessage]:
+    """Return the messages as they are in the end, where one comes several times."""
+    by_age = sorted(incoming, key=lambda m: m.edited_at or m.sent_at)
+    return list({(m.chat, m.external_id): m for m in by_age}.values())
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from evervec.pipeline.budget.planning import SendPlan
 from evervec.pipeline.budget.setting import BudgetOwner
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
+from evervec.pipeline.indexing import requests
 from evervec.pipeline.indexing.run import RunOptions
 from evervec.pipeline.indexing.source_registry import FileSelection
-from evervec.pipeline.ingest import planned_files
+from evervec.pipeline.ingest import planned_ingest
 from evervec.pipeline.ingest.files import ingest_files
+from evervec.pipeline.ingest.sql import sync
+from evervec.pipeline.ingest.telegram import import_telegram
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import planned_build
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
@@ -24,8 +27,10 @@ from evervec.pipeline.upkeep import backfill, planned_backfill
 from evervec.store.budget import ledger
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
+from tests.cli.exports import message, write
 from tests.fakes.server import FakeProvider
 from tests.pipeline.embedding.test_embed import save
+from tests.pipeline.indexing.shop import add, described, open_shop
 
 TEXTS = [f"message number {number} about {'queues ' * (number % 30)}" for number in range(150)]
 
@@ -62,12 +67,46 @@ async def test_the_ledger_of_an_index_run_is_its_plan(local: Resources, tmp_path
     for name in ("one", "two"):
         (tmp_path / f"{name}.md").write_text(f"# {name}\n\n" + f"Some words about {name} and more. " * 200)
     files = FileSelection([tmp_path])
-    planned = await planned_files.plan(local, "mine", "notes", files)
+    planned = await planned_ingest.of_files(local, "mine", "notes", files)
     await ingest_files(local, "mine", "notes", files, RunOptions())
     line = await spent(local, "live")
     assert planned.texts > 2
     assert_held(planned, line)
-    assert (await planned_files.plan(local, "mine", "notes", files)).texts == 0
+    assert (await planned_ingest.of_files(local, "mine", "notes", files)).texts == 0
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_the_ledger_of_a_sync_is_its_plan(local: Resources, psql: Any, split: bool) -> None:
+    """What was never synced is planned whole, then what changed since, with the datasets of new tenants."""
+    await open_shop(psql, 60)
+    description = described(split=split)
+    before = await rows_of_every_table(psql)
+    planned = await planned_ingest.of_sql(local, description)
+    assert await rows_of_every_table(psql) == before
+    assert (planned.rows, planned.texts) == (60, 60)
+    for one in (await sync(local, description)).datasets:
+        assert one.dataset_id is not None
+        await requests.run_due(local, one.dataset_id)
+    assert_held(planned, await spent(local, "live"))
+    await add(psql, 61, 65, seller="bob")
+    await psql.execute("UPDATE shop.orders SET note = 'changed ' || id WHERE id <= 3")
+    assert (await planned_ingest.of_sql(local, description)).texts == 8
+    assert (await planned_ingest.of_sql(local, description, full=True)).texts == 8
+
+
+async def test_the_ledger_of_an_import_is_its_plan(local: Resources, dataset: DatasetRef, tmp_path: Path) -> None:
+    path = write(tmp_path, [message(number, text=TEXTS[number]) for number in range(1, 150)])
+    planned = await planned_ingest.of_telegram(local, path, "river", "new")
+    assert (planned.rows, planned.texts) == (149, 149)
+    assert (await planned_ingest.of_telegram(local, path, "river", "log")).texts == 149
+    await import_telegram(local, path, "river", "log")
+    await embed_dataset(local, dataset.id)
+    assert_held(planned, await spent(local, "live"))
+    assert (await planned_ingest.of_telegram(local, path, "river", "log")).rows == 0
+    edited = message(7, text="Said otherwise.", edited_unixtime="1893456000")
+    again = write(tmp_path, [edited, message(8, text=TEXTS[8]), message(200, text=TEXTS[9])])
+    planned = await planned_ingest.of_telegram(local, again, "river", "log")
+    assert (planned.rows, planned.texts, planned.reused) == (2, 1, 1)
 
 
 async def test_the_ledger_of_a_build_is_its_plan(
@@ -97,7 +136,7 @@ async def test_a_plan_sends_and_writes_nothing(
     (tmp_path / "one.md").write_text("Some words.")
     calls, before = fake.calls(), await rows_of_every_table(psql)
     await planned_backfill.plan(resources)
-    await planned_files.plan(resources, "mine", "notes", FileSelection([tmp_path]))
+    await planned_ingest.of_files(resources, "mine", "notes", FileSelection([tmp_path]))
     assert (fake.calls(), await rows_of_every_table(psql)) == (calls, before)
 
 

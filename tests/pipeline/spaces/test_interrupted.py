@@ -30,7 +30,9 @@ COMMITTED = "evervec.store.rings.doorbell.PostgresDoorbell.changed"
 FLIP_STEPS = ["evervec.store.spaces.lock", "evervec.store.spaces.flip", "evervec.store.attached.views.renew", COMMITTED]
 REMOVAL_STEPS = ["evervec.store.space_removal.older_writers_ended", "evervec.store.space_removal.drop_unused"]
 
-INDEXING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY'"
+INDEXING = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY'"
+)
 
 
 def named(step: str) -> str:

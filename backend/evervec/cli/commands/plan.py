@@ -1,28 +1,39 @@
 """`evervec plan`: what embedding would take, before anything is sent."""
 
+import os
 from typing import Annotated
 
 import typer
 
 from evervec.cli.commands.ingest.files import MaxMb, Paths, chosen
+from evervec.cli.commands.ingest.sql import Full, Yaml
+from evervec.cli.commands.ingest.telegram import Export
 from evervec.cli.commands.spaces import ChunkTokens, Provider, Template, template_of
 from evervec.cli.render.runs import money
 from evervec.cli.terminal import output
 from evervec.cli.terminal.options import Dataset, Exclude, Include, Json, Kind
 from evervec.cli.terminal.run import call
 from evervec.pipeline.budget.planning import SendPlan
-from evervec.pipeline.ingest import planned_files
+from evervec.pipeline.ingest import planned_ingest
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import planned_build
 from evervec.pipeline.spaces.build import BuildOptions
 from evervec.pipeline.upkeep import planned_backfill
+from evervec.sources.sql import loading
 
 app = typer.Typer(no_args_is_help=True)
+ingest = typer.Typer(no_args_is_help=True)
+app.add_typer(ingest, name="ingest")
 
 
 @app.callback()
 def group() -> None:
     """Tell what embedding would take: rows, texts, tokens, requests, minutes and money. Nothing is sent or written."""
+
+
+@ingest.callback()
+def ingest_group() -> None:
+    """Plan to take text in: files and folders, tables of an SQL source, a chat."""
 
 
 @app.command()
@@ -31,8 +42,8 @@ def backfill(dataset: Dataset = None, kind: Kind = None, as_json: Json = False) 
     _answer(call(lambda r: planned_backfill.plan(r, dataset=dataset, kind=kind), sends=False), as_json)
 
 
-@app.command()
-def ingest(
+@ingest.command()
+def files(
     paths: Paths,
     project: Annotated[str, typer.Option(metavar="NAME", help="The project; it may be new.")] = "files",
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset; it may be new.")] = "documents",
@@ -44,10 +55,32 @@ def ingest(
     """Plan to index files and folders: they are read and chunked, and compared with what is there."""
 
     async def run(resources: Resources) -> SendPlan:
-        files = chosen(resources.settings, paths, include, exclude, max_mb)
-        return await planned_files.plan(resources, project, dataset, files)
+        wanted = chosen(resources.settings, paths, include, exclude, max_mb)
+        return await planned_ingest.of_files(resources, project, dataset, wanted)
 
     _answer(call(run, sends=False), as_json)
+
+
+@ingest.command()
+def sql(path: Yaml, full: Full = False, as_json: Json = False) -> None:
+    """Plan a sync of an SQL source: what changed since the last one is read and chunked."""
+
+    async def run(resources: Resources) -> SendPlan:
+        return await planned_ingest.of_sql(resources, loading.load(path, os.environ), full=full)
+
+    _answer(call(run, sends=False), as_json)
+
+
+@ingest.command()
+def telegram(
+    path: Export,
+    project: Annotated[str, typer.Option(metavar="NAME", help="The project; it may be new.")] = "telegram",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset; it may be new.")] = "messages",
+    as_json: Json = False,
+) -> None:
+    """Plan to import an export: its new and edited messages. What is extracted from them is not known before."""
+    planned = call(lambda r: planned_ingest.of_telegram(r, path, project, dataset), sends=False)
+    _answer(planned, as_json)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """A sync of an SQL source: it finds what was written since the last one, and requests runs that index it."""
 
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -88,15 +88,23 @@ async def sync(
 
 async def look(database: Database, description: SourceDescription, *, full: bool = False) -> SourceSync:
     """Find what a sync would index, without any change to the database. Raises as `sync` does."""
+    async with open_looked(database, description, full=full) as (found, changed, _):
+        for tenant in sorted(changed, key=str):
+            project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
+            found.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
+        return found
+
+
+@asynccontextmanager
+async def open_looked(
+    database: Database, description: SourceDescription, *, full: bool
+) -> AsyncIterator[tuple[SourceSync, dict[str | None, ChangedKeys], ForeignTables]]:
+    """Find what a sync would index; yield the sync without datasets, the changed ids by tenant, and the tables."""
     async with database.read() as tx:
         record = await sources.find(tx, slug("Project", description.project), description.name)
     at = database if description.url is None else description.url.get_secret_value()
     async with aclosing(await open_foreign(description, at)) as foreign:
-        found, changed = await _find_changes(database, description, record, foreign, full=full)
-    for tenant in sorted(changed, key=str):
-        project, dataset = slug("Project", description.project), slug("Dataset", description.dataset_of(tenant))
-        found.datasets.append(DatasetChanges(project, dataset, None, changed[tenant], None))
-    return found
+        yield *await _find_changes(database, description, record, foreign, full=full), foreign
 
 
 async def _find_changes(

@@ -1,6 +1,6 @@
 """Telegram messages are imported: first committed, then announced. An invalid one is counted and listed, and stops no other."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -74,6 +74,26 @@ async def save_message(resources: Resources, raw: Mapping[str, object], project:
     entry = reader.parse_message(raw, reader.bot_chat(raw) or "telegram:unknown", "the message")
     await _save(resources, target.id, _accept([entry], report), report, lane=Lane.INTERACTIVE)
     return report
+
+
+async def new_texts(resources: Resources, path: Path, dataset_id: UUID | None) -> AsyncIterator[Sequence[str]]:
+    """Yield, in the parts of claims, the texts that an import would embed: of messages that are new to a dataset, or edited.
+
+    Raises `ExportError` as an import does.
+    """
+    size, waiting = resources.settings.embed_batch, list[str]()
+    for batch in _batches(reader.read_export(path)):
+        incoming = _accept(batch, ImportReport())
+        if dataset_id is None:
+            waiting += [one.text for one in incoming]
+        else:
+            async with resources.database.read() as tx:
+                waiting += await messages.new_texts(tx, dataset_id, incoming)
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting:
+        yield waiting
 
 
 def _batches(entries: Iterator[ReadMessage]) -> Iterator[list[ReadMessage]]:

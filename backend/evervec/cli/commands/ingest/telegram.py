@@ -18,9 +18,13 @@ from evervec.pipeline.ingest import telegram as messages
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.status.pending import PendingWork, pending_work
 
+Export = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A Telegram Desktop export: result.json of a chat or of an account.")
+]
+
 
 def telegram(
-    path: Annotated[Path, typer.Argument(help="A Telegram Desktop export: result.json of a chat or of an account.")],
+    path: Export,
     project: Annotated[str, typer.Option(metavar="NAME", help="The project, made if it is new.")] = "telegram",
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The dataset, made if it is new.")] = "messages",
     batch: Batch = False,

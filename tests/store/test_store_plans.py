@@ -36,6 +36,20 @@ async def test_a_claim_in_a_dataset_reads_the_pending_index(tall_psql: Any, kind
         assert_index(plan, "embeddings_pending_idx", "embeddings")
 
 
+async def test_a_claim_takes_the_first_rows_before_statistics_know_how_many_wait(tall_psql: Any) -> None:
+    """Else each claim of a build, whose rows have all just come, would collect and sort whatever waits."""
+    transaction = tall_psql.transaction()
+    await transaction.start()
+    try:
+        await tall_psql.execute("DELETE FROM pg_statistic WHERE starelid = 'embeddings'::regclass")
+        explain = f"EXPLAIN {in_space(rows.CLAIM_DATASET, SPACE)}"
+        assert "Sort Key: e.pending_id" in lines(await tall_psql.fetch(explain, BIG, None, 100, *LEASE))
+        await tall_psql.execute(rows.LOCK_CLAIMS_IN_ORDER, BIG)
+        assert "Sort Key: e.pending_id" not in lines(await tall_psql.fetch(explain, BIG, None, 100, *LEASE))
+    finally:
+        await transaction.rollback()
+
+
 async def test_a_claim_by_ids_reads_an_index(tall_psql: Any) -> None:
     for plan in await plans(
         tall_psql, in_space(rows.CLAIM_IDS, SPACE), MESSAGE.kind, list(range(100)), 100, *LEASE, BIG

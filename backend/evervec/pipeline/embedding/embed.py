@@ -33,9 +33,9 @@ def never() -> bool:
     return False
 
 
-def within_time_slice(until: Until) -> Until:
-    """Return a condition that holds as soon as `until` holds or `TIME_SLICE_SECONDS` are over."""
-    ends = monotonic() + TIME_SLICE_SECONDS
+def within_time_slice(until: Until, seconds: float = TIME_SLICE_SECONDS) -> Until:
+    """Return a condition that holds as soon as `until` holds or so many seconds are over."""
+    ends = monotonic() + seconds
     return lambda: until() or monotonic() >= ends
 
 

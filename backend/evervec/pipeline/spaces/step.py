@@ -8,7 +8,7 @@ from evervec.domain.documents.chunking import ChunkDraft
 from evervec.domain.spending import Reason
 from evervec.pipeline import chunking
 from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
-from evervec.pipeline.embedding.embed import Progress, Until, embed_dataset
+from evervec.pipeline.embedding.embed import Progress, Until, embed_dataset, within_time_slice
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import index_filled
 from evervec.store import datasets, documents, space_builds, spaces, unchunked
@@ -20,8 +20,8 @@ from evervec.store.unchunked import UnchunkedDocument
 
 TAKEN_IN = 5_000
 CHUNKED_DOCUMENTS = 50
-CLAIMS = 2
-"""Claims of a build before it looks again whether rows wait that people search: none of these waits for more than that."""
+CLAIM_SECONDS = 0.25
+"""How long a build claims rows before it looks again whether rows wait that people search: what is claimed then is embedded first."""
 
 
 async def opened(resources: Resources) -> list[tuple[OtherSpace, DatasetRef]]:
@@ -45,15 +45,13 @@ async def step(
         return True
     if one.batch_hours is not None and not one.marked:
         await _leave_to_batch_jobs(resources, one, one.batch_hours)
-    left = CLAIMS
-
-    def enough() -> bool:
-        nonlocal left
-        left -= 1
-        return left < 0 or until()
-
     counts = await embed_dataset(
-        resources, dataset.id, space_id=dataset.space_id, until=enough, progress=progress, reason=Reason.REEMBED
+        resources,
+        dataset.id,
+        space_id=dataset.space_id,
+        until=within_time_slice(until, CLAIM_SECONDS),
+        progress=progress,
+        reason=Reason.REEMBED,
     )
     # not only when nothing is left: where rows are written all the time, a few always wait
     indexed = not one.indexed and await index_filled(resources, one.space_id)

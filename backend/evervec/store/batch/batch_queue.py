@@ -13,7 +13,7 @@ from evervec.store.embeddings.rows import (
     CLAIMABLE,
     CLAIMABLE_NOW,
     DUE_FOR_BATCH,
-    LOCK_CLAIMS,
+    LOCK_CLAIMS_IN_ORDER,
     OF_DATASET,
     ClaimedRow,
 )
@@ -99,7 +99,7 @@ async def claim(
 
     With `marked` only those that were marked for a batch job, else whatever waits.
     """
-    await tx.execute(LOCK_CLAIMS, dataset_id)
+    await tx.execute(LOCK_CLAIMS_IN_ORDER, dataset_id)
     picked = await tx.fetch(
         in_space(CLAIM_FOR_BATCH, space_id), dataset_id, None, limit, owner, timedelta(seconds=lease), tries, marked
     )

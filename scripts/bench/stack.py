@@ -17,10 +17,11 @@ from evervec.pipeline.resources import Resources
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.stack.stack import StackUrls, open_stack
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft, Space
+from evervec.store.spaces import spaces
 
 COLUMNS = ("dataset_id", "chat", "external_id", "author", "content")
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from evervec.domain.documents.chunking import CHUNK_TOKENS, CHUNKING, TEMPLATE
-from evervec.store import spaces, unchunked
 from evervec.store.database.session import Database
 from evervec.store.embeddings import hnsw, vectors
 from evervec.store.schema import migrations, populate
 from evervec.store.schema.embeddables import MESSAGE
+from evervec.store.spaces import spaces, unchunked
 from tests.conftest import NUMBERS, Servers, _sql
 
 RECIPE = sha256(f"1\0{TEMPLATE}\0{CHUNK_TOKENS}\0ollama/m".encode()).hexdigest()[:16]

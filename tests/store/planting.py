@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.protocols import ModelProbe
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.database.session import Database, ReadTx, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema.embeddables import ATOM, CHUNK, MESSAGE, TOPIC, Embeddable
+from evervec.store.spaces import spaces
 
 INSERTS = {
     MESSAGE: "INSERT INTO messages (dataset_id, chat, external_id, author, content) "

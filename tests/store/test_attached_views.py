@@ -12,12 +12,13 @@ import pytest
 
 from evervec.domain.protocols import ModelProbe
 from evervec.errors import Refused
-from evervec.store import datasets, providers, sources, spaces
+from evervec.store import datasets, providers, sources
 from evervec.store.attached import failures, keys, views
 from evervec.store.database.session import Database
 from evervec.store.embeddings import hnsw
 from evervec.store.providers import ProviderDraft
 from evervec.store.schema import views as declared
+from evervec.store.spaces import spaces
 from tests.conftest import Servers, cloned
 from tests.store.attaching import Attached, attach
 from tests.store.conftest import filled

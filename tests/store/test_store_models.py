@@ -22,7 +22,7 @@ from evervec.store.embeddings import vectors
 from evervec.store.schema.columns import Model
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.schema.models import metadata
-from evervec.store.spaces import default
+from evervec.store.spaces.spaces import default
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines
 

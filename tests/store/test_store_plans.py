@@ -7,13 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from evervec.store import datasets, messages, monitor, space_builds, space_removal, spaces
+from evervec.store import datasets, messages, monitor
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database
 from evervec.store.embeddings import changes, duplicate_pairs, hnsw, rows, vectors
 from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
+from evervec.store.spaces import space_builds, space_removal, spaces
 from tests.store.conftest import BIG, SMALL, WIDTH
 from tests.store.explaining import lines, plans
 from tests.store.planting import plant, space, unit

@@ -21,8 +21,8 @@ from evervec.store.runs import NUMBERS, RunCounts, RunRecord, RunSeconds
 from evervec.store.schema import models
 from evervec.store.schema.columns import Model
 from evervec.store.sources import SourceRecord
-from evervec.store.spaces import OtherSpace
-from evervec.store.unchunked import UnchunkedDocument
+from evervec.store.spaces.spaces import OtherSpace
+from evervec.store.spaces.unchunked import UnchunkedDocument
 
 ROW_TYPES: list[tuple[type, type[Model], set[str]]] = [
     (DatasetRef, models.Dataset, {"project"}),

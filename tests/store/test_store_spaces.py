@@ -10,13 +10,14 @@ import pytest
 from evervec.domain.documents.chunking import CHUNKING, ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.protocols import ModelProbe
-from evervec.store import datasets, documents, monitor, providers, space_coverage, space_removal, spaces, unchunked
+from evervec.store import datasets, documents, monitor, providers
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw, rows
 from evervec.store.providers import ProviderDraft, Space
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
+from evervec.store.spaces import space_coverage, space_removal, spaces, unchunked
 from tests.store.planting import edit, embed_all, plant, space
 
 EVERY_KIND = pytest.mark.parametrize("embeddable", EMBEDDABLES, ids=lambda embeddable: embeddable.name)

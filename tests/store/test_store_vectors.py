@@ -21,7 +21,7 @@ from evervec.store.embeddings import duplicate_pairs, hnsw, rows, vector_wire, v
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
-from evervec.store.spaces import default
+from evervec.store.spaces.spaces import default
 from tests.store.conftest import BIG, BOOKS, SMALL, WIDTH
 from tests.store.planting import edit, plant, space, space_of, unit
 

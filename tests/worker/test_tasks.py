@@ -12,8 +12,9 @@ from evervec.pipeline.embedding import providers as adding
 from evervec.pipeline.resources import Resources
 from evervec.queue import names
 from evervec.queue.receiver import serve
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.providers import ProviderDraft
+from evervec.store.spaces import spaces
 from evervec.worker import tasks
 from tests.fakes.server import FakeProvider
 

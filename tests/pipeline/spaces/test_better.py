@@ -13,9 +13,10 @@ from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import better, flip, removal
 from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.spaces.progress import builds
-from evervec.store import datasets, spaces
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
+from evervec.store.spaces import spaces
 from tests.fakes.server import FakeProvider
 from tests.pipeline.spaces.spaced import write
 

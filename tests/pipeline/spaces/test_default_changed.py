@@ -8,9 +8,9 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store import providers as stored
-from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
+from evervec.store.spaces import spaces
 from tests.fakes.server import FakeProvider
 from tests.pipeline.spaces.spaced import built, filled, settled
 

@@ -10,8 +10,8 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
-from evervec.store import spaces
 from evervec.store.datasets import DatasetRef
+from evervec.store.spaces import spaces
 from tests.fakes.server import FakeProvider
 from tests.pipeline.spaces.spaced import WIDE, another, built, filled, searched_width, write
 

@@ -17,18 +17,26 @@ from tests.pipeline.spaces.killed import run_killed, started
 from tests.pipeline.spaces.spaced import built, filled, require_no_more, require_true, searched_width, settled, traces
 
 BUILD_STEPS = [
-    "evervec.store.spaces.take_in",
-    "evervec.store.spaces.documents_due",
-    "evervec.store.spaces.taken_in",
+    "evervec.store.spaces.spaces.take_in",
+    "evervec.store.spaces.spaces.documents_due",
+    "evervec.store.spaces.spaces.taken_in",
     "evervec.store.documents.replace_chunks",
     "evervec.store.embeddings.rows.claim_dataset",
     "evervec.store.embeddings.vectors.update_vectors_bulk",
     "evervec.store.embeddings.hnsw.build_indexes",
-    "evervec.store.spaces.indexed",
+    "evervec.store.spaces.spaces.indexed",
 ]
 COMMITTED = "evervec.store.rings.doorbell.PostgresDoorbell.changed"
-FLIP_STEPS = ["evervec.store.spaces.lock", "evervec.store.spaces.flip", "evervec.store.attached.views.renew", COMMITTED]
-REMOVAL_STEPS = ["evervec.store.space_removal.older_writers_ended", "evervec.store.space_removal.drop_unused"]
+FLIP_STEPS = [
+    "evervec.store.spaces.spaces.lock",
+    "evervec.store.spaces.spaces.flip",
+    "evervec.store.attached.views.renew",
+    COMMITTED,
+]
+REMOVAL_STEPS = [
+    "evervec.store.spaces.space_removal.older_writers_ended",
+    "evervec.store.spaces.space_removal.drop_unused",
+]
 
 INDEXING = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY'"

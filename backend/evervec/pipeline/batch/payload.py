@@ -8,10 +8,10 @@ from uuid import UUID
 
 from evervec.domain.batch import BatchClient, JobType, RemoteJob, Results
 from evervec.pipeline.resources import Resources
-from evervec.store import spaces
 from evervec.store.batch.batch_jobs import BatchJobRecord
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.providers import Provider
+from evervec.store.spaces import spaces
 
 UNBOUNDED = 2**62
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from evervec.store import providers, spaces
+from evervec.store import providers
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider
+from evervec.store.spaces import spaces
 
 
 @dataclass(frozen=True)

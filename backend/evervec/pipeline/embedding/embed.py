@@ -12,12 +12,13 @@ from evervec.pipeline.budget.allowance import closed
 from evervec.pipeline.embedding.claimed_rows import ClaimedRows, EmbedCounts, ProviderPaused, Sent
 from evervec.pipeline.leases import Lease
 from evervec.pipeline.resources import Resources
-from evervec.store import breakers, datasets, spaces
+from evervec.store import breakers, datasets
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import Embeddable
+from evervec.store.spaces import spaces
 
 Progress = Callable[[int], None]
 Claim = Callable[[Tx, Lease], Awaitable[list[ClaimedRow]]]

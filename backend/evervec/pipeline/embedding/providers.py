@@ -33,12 +33,13 @@ from evervec.pipeline.budget.allowance import Load
 from evervec.pipeline.budget.meter import Meter
 from evervec.pipeline.embedding import health
 from evervec.pipeline.resources import Resources
-from evervec.store import breakers, datasets, providers, space_builds, spaces
+from evervec.store import breakers, datasets, providers
 from evervec.store.attached import views
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database, Tx
 from evervec.store.embeddings import hnsw
 from evervec.store.providers import Provider, ProviderDraft
+from evervec.store.spaces import space_builds, spaces
 
 logger = log.get("providers")
 

@@ -15,11 +15,12 @@ from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.mirrors.registry import FollowerDoorbell, Mirrors
 from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError
 from evervec.queue.doorbell import Doorbell
-from evervec.store import datasets, mirrors, spaces
+from evervec.store import datasets, mirrors
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.mirrors import MirrorProgress
+from evervec.store.spaces import spaces
 
 logger = log.get("mirror")
 

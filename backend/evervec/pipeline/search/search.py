@@ -16,12 +16,13 @@ from evervec.errors import EvervecError, Refused, UnknownRowError
 from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.mirrors import MirrorHits, Scope, search_mirrors
-from evervec.store import datasets, monitor, providers, spaces
+from evervec.store import datasets, monitor, providers
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.embeddings import changes, duplicate_pairs, vectors
 from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, Embeddable
 from evervec.store.schema.predicates import EXACT_SEARCH_BELOW
+from evervec.store.spaces import spaces
 
 MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")

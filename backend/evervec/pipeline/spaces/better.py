@@ -11,9 +11,10 @@ from evervec.embedders.catalog import better_local_model
 from evervec.pipeline.embedding import providers as adding
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, start
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
+from evervec.store.spaces import spaces
 
 logger = log.get("spaces")
 

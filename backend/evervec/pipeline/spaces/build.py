@@ -13,11 +13,12 @@ from evervec.pipeline.embedding.embed import Progress, Until, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.flip import activate_complete
 from evervec.pipeline.spaces.step import opened, step
-from evervec.store import datasets, providers, space_builds, spaces
+from evervec.store import datasets, providers
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from evervec.store.providers import Provider, Space
+from evervec.store.spaces import space_builds, spaces
 
 logger = log.get("spaces")
 

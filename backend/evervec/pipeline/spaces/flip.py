@@ -12,11 +12,12 @@ from evervec.pipeline.embedding.embed import never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import FEW_ROWS, index_allowed
 from evervec.pipeline.spaces.step import opened, step
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.attached import views
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.spaces import OtherSpace
+from evervec.store.spaces import spaces
+from evervec.store.spaces.spaces import OtherSpace
 
 logger = log.get("spaces")
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from evervec import log
 from evervec.errors import PoolerError
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, spaces
+from evervec.store import datasets, providers
 from evervec.store.embeddings import hnsw
-from evervec.store.spaces import OtherSpace
+from evervec.store.spaces import spaces
+from evervec.store.spaces.spaces import OtherSpace
 
 logger = log.get("spaces")
 

@@ -10,9 +10,10 @@ from evervec.pipeline.chunking import Chunker
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, space_of
 from evervec.pipeline.spaces.step import CHUNKED_DOCUMENTS
-from evervec.store import datasets, providers, spaces, unchunked
+from evervec.store import datasets, providers
 from evervec.store.budget import planned_rows
 from evervec.store.datasets import DatasetRef
+from evervec.store.spaces import spaces, unchunked
 
 
 async def plan(resources: Resources, options: BuildOptions, *, dataset: str | None = None) -> SendPlan:

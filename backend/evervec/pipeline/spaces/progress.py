@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, providers, space_coverage, spaces
+from evervec.store import datasets, providers
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
-from evervec.store.space_coverage import SpaceCoverage
+from evervec.store.spaces import space_coverage, spaces
+from evervec.store.spaces.space_coverage import SpaceCoverage
 
 
 @dataclass(frozen=True)

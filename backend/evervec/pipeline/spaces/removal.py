@@ -6,8 +6,9 @@ from evervec import log
 from evervec.errors import ConflictError, Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.flip import keep_provider
-from evervec.store import datasets, space_removal, spaces
+from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
+from evervec.store.spaces import space_removal, spaces
 
 logger = log.get("spaces")
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.build import BuildOptions, space_of
-from evervec.store import datasets, providers, space_coverage, spaces
+from evervec.store import datasets, providers
 from evervec.store.database.session import ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Space
+from evervec.store.spaces import space_coverage, spaces
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from evervec.pipeline.chunking import Chunker, DatasetGone, lock_dataset
 from evervec.pipeline.embedding.embed import Progress, Until, embed_dataset, within_time_slice
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.index import index_filled
-from evervec.store import datasets, documents, space_builds, spaces, unchunked
+from evervec.store import datasets, documents
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.spaces import OtherSpace
-from evervec.store.unchunked import UnchunkedDocument
+from evervec.store.spaces import space_builds, spaces, unchunked
+from evervec.store.spaces.spaces import OtherSpace
+from evervec.store.spaces.unchunked import UnchunkedDocument
 
 TAKEN_IN = 5_000
 CHUNKED_DOCUMENTS = 50

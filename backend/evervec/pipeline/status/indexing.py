@@ -23,7 +23,7 @@ from evervec.pipeline.status.run_report import (
     run_report,
 )
 from evervec.sources.files.file_uris import path_of
-from evervec.store import documents, monitor, runs, sources, unchunked
+from evervec.store import documents, monitor, runs, sources
 from evervec.store.address.parsing import where
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
@@ -31,6 +31,7 @@ from evervec.store.monitor import Coverage
 from evervec.store.runs import RunCounts, RunRecord, RunSeconds
 from evervec.store.schema.embeddables import CHUNK
 from evervec.store.sources import SourceRecord
+from evervec.store.spaces import unchunked
 
 Number = TypeVar("Number", int, float)
 

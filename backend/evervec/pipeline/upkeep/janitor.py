@@ -15,11 +15,12 @@ from evervec.pipeline.embedding.embed import Until, never, within_time_slice
 from evervec.pipeline.leases import held
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces.removal import purge
-from evervec.store import datasets, leases, spaces, unchunked
+from evervec.store import datasets, leases
 from evervec.store.attached import changes
 from evervec.store.database.session import Database, Tx
 from evervec.store.datasets import DatasetRef
-from evervec.store.unchunked import UnchunkedDocument
+from evervec.store.spaces import spaces, unchunked
+from evervec.store.spaces.unchunked import UnchunkedDocument
 
 logger = log.get("janitor")
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from evervec.store.database.session import Tx
-from evervec.store.spaces import drop_unused, older_writers_ended
+from evervec.store.spaces.spaces import drop_unused, older_writers_ended
 
 # the chunks of a document hold its text: they stay until it has those of the space that is searched
 PURGE_CHUNKS = """

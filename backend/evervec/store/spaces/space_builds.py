@@ -3,10 +3,11 @@
 from uuid import UUID
 
 from evervec.errors import Refused
-from evervec.store import providers, spaces
+from evervec.store import providers
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Space
+from evervec.store.spaces import spaces
 
 
 async def start(

@@ -3,6 +3,9 @@
 The name stays in the request, so that the server's certificate must be the one of the host.
 """
 
+import ssl
+from functools import cache
+
 import httpx2
 
 from evervec.vendors.networks import SCHEME_PORTS, Address, Resolver
@@ -12,7 +15,7 @@ class OpenAITransport(httpx2.AsyncHTTPTransport):
     """The transport of `httpx2`, which asks no proxy and resolves no name by itself."""
 
     def __init__(self, provider: str) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(trust_env=False, verify=_certificates())
         self._resolver = Resolver(provider)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -25,3 +28,9 @@ class OpenAITransport(httpx2.AsyncHTTPTransport):
             return await connect(request)
 
         return await self._resolver.reach(url.host, url.port or SCHEME_PORTS[url.scheme], send, httpx2.ConnectError)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what the certificates of servers are checked against, read once: that takes longer than a request."""
+    return httpx2.create_ssl_context(trust_env=False)

@@ -27,14 +27,15 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-def product(servers: Servers, database_url: str, tmp_path: Path) -> Product:
-    """Return `evervec` on a database and a stream of this test, without a provider."""
+def product(request: pytest.FixtureRequest, servers: Servers, database_url: str, tmp_path: Path) -> Product:
+    """Return `evervec` on a database and a stream of this test, without a provider; with the LEASE_SECONDS of its module."""
     return Product(
         environment(
             EVERVEC_DATABASE_URL=database_url,
             EVERVEC_NATS_URL=servers.nats_url,
             EVERVEC_STREAM=f"E2E_{next(NUMBERS)}",
             EVERVEC_HOME=str(tmp_path / "unused"),
+            EVERVEC_LEASE_SECONDS=str(getattr(request.module, "LEASE_SECONDS", 3)),
         ),
         tmp_path,
     )

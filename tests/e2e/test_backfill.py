@@ -8,6 +8,9 @@ from tests.e2e.processes import BACKFILL, EVERVEC, Product, add_fake
 from tests.e2e.rows import PENDING, assert_every_vector_is_right, count, make_dataset, write
 from tests.fakes.server import FakeProvider
 
+LEASE_SECONDS = 60
+"""Nobody is killed here, and each text is counted: on a busy machine a shorter lease may expire."""
+
 # every column of every record and its row version: equal only if nothing at all was written
 WHOLE = "SELECT md5(string_agg(e.xmin::text || e.*::text, ';' ORDER BY vector_id)) FROM embeddings e"
 

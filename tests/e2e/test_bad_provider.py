@@ -14,6 +14,8 @@ from tests.e2e.waiting import eventually
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 
+LEASE_SECONDS = 60
+"""Nobody is killed here, and each text is counted: on a busy machine a shorter lease may expire."""
 MOST_WHILE_DOWN = 40
 """Requests in a few seconds of outage; without a breaker it would be hundreds."""
 UNFINISHED = """

@@ -11,6 +11,8 @@ from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import assert_every_vector_is_right, make_dataset, wait_until_nothing_is_pending, write
 from tests.fakes.server import FakeProvider
 
+LEASE_SECONDS = 60
+"""Nobody is killed here, and each text is counted: on a busy machine a shorter lease may expire."""
 ROWS = 3_000
 
 

@@ -45,21 +45,22 @@ async def of_sql(resources: Resources, description: SourceDescription, *, full: 
 
     Raises `SourceDownError` or `SourceError`.
     """
-    texts: dict[UUID, list[str]] = {}
-    providers: dict[UUID, Provider] = {}
+    texts: dict[tuple[UUID, int], list[str]] = {}
+    providers: dict[tuple[UUID, int], Provider] = {}
     async with open_looked(resources.database, description, full=full) as (found, changed, foreign):
         for tenant in sorted(changed, key=str):
             dataset = description.dataset_of(tenant)
             provider = await resources.provider_for(description.project, dataset)
-            providers[provider.id] = provider
-            options = _into(texts.setdefault(provider.id, []).extend)
+            key = (provider.id, provider.space.id)  # one provider embeds datasets of several spaces
+            providers[key] = provider
+            options = _into(texts.setdefault(key, []).extend)
             named = None if full or found.since is None else changed[tenant]
             source = SqlSource(description, foreign, tenant)
             await dry_run(resources, description.project, dataset, source, options, changed=named)
     if not providers:
         nothing = await resources.provider()
         return await plan_rows(resources, nothing, _claims(resources, []))
-    return together([await plan_rows(resources, providers[key], _claims(resources, texts[key])) for key in providers])
+    return together([await plan_rows(resources, one, _claims(resources, texts[key])) for key, one in providers.items()])
 
 
 def _into(take: Callable[[Sequence[str]], None]) -> RunOptions:

@@ -8,7 +8,7 @@ from uuid import UUID
 from evervec.domain.attachment import AttachedTable, Key
 from evervec.sources.attached.description import Attachment, describe
 from evervec.store import datasets, sources
-from evervec.store.attached import capture, changes, problems, rows, shape
+from evervec.store.attached import capture, changes, problems, rows, shape, views
 from evervec.store.attached.rows import AttachedRow
 from evervec.store.database.session import Database, Tx
 
@@ -76,3 +76,12 @@ async def attach(database: Database, table: str, text: str | None = "title", **m
         record = await sources.save(tx, project, table, "attached", attachment.dump())
     await capture.install(database, record.id, found.table, _nothing)
     return Attached(database, record.id, Attachment.load(record.spec).table)
+
+
+async def shown(database: Database, attached: Attached, name: str = "articles") -> str:
+    """Make the view of an attachment to the dataset `app/articles`."""
+    async with database.transaction() as tx:
+        target = await datasets.ensure(tx, "app", "articles")
+        await sources.assign(tx, target.id, attached.source_id)
+        wanted = list(views.names("app", name, attached.source_id))
+        return await views.make(tx, database.schema, attached.source_id, attached.table, wanted, target.id)

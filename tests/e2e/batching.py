@@ -1,18 +1,15 @@
-"""A process of the batch lane, to be told what to do or killed at a point: `python -m tests.e2e.batching [POINT [SIGNAL]]`.
+"""A process of the batch lane, to be told what to do (`flush 500`, `sync`) or killed at a point.
 
-It answers each line of stdin (`flush 500`, `sync`) with a line of JSON. At its point it sends a signal to itself, SIGKILL
-or another one: there a function of the product is replaced, in this process alone.
+At its point it sends a signal to itself, SIGKILL or another one: there a function of the product is replaced, in this
+process alone.
 """
 
 import asyncio
-import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -24,8 +21,10 @@ from evervec.pipeline.batch.manager import BatchManager
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
 from evervec.store.batch import batch_jobs, batch_queue
+from tests import forking
 from tests.e2e.processes import CHILD_DEADLINE
 from tests.e2e.waiting import eventually
+from tests.forking import Forked
 
 STEP, LINES = 40, 20
 """Rows that are claimed together, and answers that are applied together, in such a process: few, so that there are many."""
@@ -96,50 +95,52 @@ async def obey(manager: BatchManager, order: str) -> dict[str, Any]:
     return {**found, "jobs": len(synced.jobs), "again": len(synced.again)}
 
 
-async def main(point: str | None, number: signal.Signals) -> None:
-    """Say that everything is open, then obey until stdin ends."""
+def serve(orders: Any, point: str | None, number: str) -> None:
+    """Answer each order that comes through a pipe, until its other end is closed."""
+    asyncio.run(_serve(orders, point, signal.Signals[number]))
+
+
+async def _serve(orders: Any, point: str | None, number: signal.Signals) -> None:
     log.configure()
     embedding_jobs.ROWS_CLAIMED, collect.LINES = STEP, LINES
     async with open_runtime(Settings(), queue=False) as runtime:
         if point is not None:
             arm(POINTS[point], runtime.resources.clients.batch_client(await runtime.resources.provider()), number)
         manager = BatchManager(runtime.resources)
-        say({"up": True})
-        while order := await asyncio.to_thread(sys.stdin.readline):
-            say(await obey(manager, order))
+        orders.send({"up": True})
+        while order := await asyncio.to_thread(_received, orders):
+            orders.send(await obey(manager, order))
 
 
-def say(answer: dict[str, Any]) -> None:
-    """Write one line of JSON."""
-    sys.stdout.write(f"{json.dumps(answer)}\n")
-    sys.stdout.flush()
+def _received(orders: Any) -> Any:
+    try:
+        return orders.recv()
+    except (EOFError, ConnectionResetError):
+        return None
 
 
 class Told:
     """Such a process, as the test holds it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, process: Forked, orders: Any) -> None:
+        self._process, self._orders = process, orders
 
     async def ask(self, order: str) -> dict[str, Any]:
         """Give one order and wait for its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{order}\n".encode())
-        await self._process.stdin.drain()
+        self._orders.send(order)
         answer = await self.hear()
         assert answer is not None, f"it died of {order!r}, with {await self._process.wait()}"
         return answer
 
     async def hear(self) -> dict[str, Any] | None:
         """Return its next answer, or None when it has ended."""
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), CHILD_DEADLINE)
-        return json.loads(line) if line else None
+        assert await asyncio.to_thread(self._orders.poll, CHILD_DEADLINE), "it does not answer"
+        answer: dict[str, Any] | None = _received(self._orders)
+        return answer
 
     async def obeys_until_frozen(self, order: str) -> None:
         """Give an order that it does not finish, and wait until it stands still."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{order}\n".encode())
+        self._orders.send(order)
 
         async def stopped() -> bool:
             return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
@@ -155,10 +156,11 @@ class Told:
 
     async def obeys_until_killed(self, *orders: str) -> None:
         """Give orders in a row; one of them has to be its last."""
-        said, _ = await asyncio.wait_for(
-            self._process.communicate("".join(f"{order}\n" for order in orders).encode()), CHILD_DEADLINE
-        )
-        assert self._process.returncode == -signal.SIGKILL, f"ended with {self._process.returncode}: {said!r}"
+        with suppress(BrokenPipeError):  # it may be dead before it is given the last one
+            for order in orders:
+                self._orders.send(order)
+        code = await asyncio.wait_for(self._process.wait(), CHILD_DEADLINE)
+        assert code == -signal.SIGKILL, f"ended with {code}"
 
 
 @dataclass(frozen=True)
@@ -170,24 +172,18 @@ class Program:
     @asynccontextmanager
     async def started(self, point: str | None = None, number: str = "SIGKILL") -> AsyncIterator[Told]:
         """Start a process that has opened everything; killed at the end of the block if it still runs."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            __name__,
-            *([] if point is None else [point, number]),
-            cwd=Path(__file__).parents[2],
-            env=self.environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        told = Told(process)
+        orders, theirs = forking.pipe()
+        process = await forking.start(serve, theirs, point, number, environment=self.environment)
+        theirs.close()  # so that the pipe ends with the process
+        told = Told(process, orders)
         try:
             assert await told.hear() == {"up": True}
             yield told
         finally:
             if process.returncode is None:
-                process.kill()
+                process.send_signal(signal.SIGKILL)
             await process.wait()
+            orders.close()
 
     async def dies(self, point: str, psql: Any, *orders: str) -> None:
         """Tell a process to die at a point, and let its leases run out."""
@@ -198,7 +194,3 @@ class Program:
 
 
 LEASES_RUN_OUT = "UPDATE leases SET lease_until = now() - interval '1 second'"
-
-if __name__ == "__main__":
-    chosen = signal.Signals[sys.argv[2]] if sys.argv[2:] else signal.SIGKILL
-    asyncio.run(main(sys.argv[1] if sys.argv[1:] else None, chosen))

@@ -6,15 +6,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests import forking
 from tests.e2e.rows import MODEL
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
+from tests.forking import Forked
 
 EVERVEC = Path(sys.executable).with_name("evervec")
 BACKFILL = Path(__file__).parents[2] / "scripts" / "backfill_embeddings.py"
@@ -38,7 +40,7 @@ class Outcome:
 class Worker:
     """A long-lived `evervec` command."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: Forked, log: Path) -> None:
         self.process = process
         self.pid = process.pid
         self._log = log
@@ -81,22 +83,20 @@ class Product:
         return replace(self, environment={**self.environment, **more})
 
     async def run(self, *arguments: str, program: Path = EVERVEC) -> Outcome:
-        """Run a command to its end."""
-        started = [str(program)] if program == EVERVEC else [sys.executable, str(program)]
-        process = await asyncio.create_subprocess_exec(
-            *started,
-            *arguments,
-            env=self.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        """Run a command, or a script, to its end."""
+        out, err = (self.logs / f"{time.monotonic_ns()}.{name}" for name in ("out", "err"))
+        process = await (
+            forking.start_command(arguments, self.environment, out, err)
+            if program == EVERVEC
+            else _start_script(program, arguments, self.environment, out, err)
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), CHILD_DEADLINE)
+            code = await asyncio.wait_for(process.wait(), CHILD_DEADLINE)
         finally:
             if process.returncode is None:
-                process.kill()
+                process.send_signal(signal.SIGKILL)
                 await process.wait()
-        return Outcome(process.returncode or 0, out.decode(), err.decode())
+        return Outcome(code, out.read_text(), err.read_text())
 
     async def ask(self, *arguments: str) -> Any:
         """Run a command that must succeed; its JSON document."""
@@ -108,16 +108,8 @@ class Product:
     async def staying(self, command: str, *arguments: str, up: str) -> AsyncIterator[Worker]:
         """Start a command that stays, and wait until it says `up`; killed at the end of the block if it still runs."""
         log = self.logs / f"{command}-{time.monotonic_ns()}.log"
-        with log.open("wb") as out:
-            process = await asyncio.create_subprocess_exec(
-                EVERVEC,
-                command,
-                *arguments,
-                env=self.environment,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        log.touch()
+        process = await forking.start_command((command, *arguments), self.environment, log, log)
         worker = Worker(process, log)
         try:
             await worker.says(up)
@@ -131,6 +123,15 @@ class Product:
     def worker(self) -> Any:
         """Start `evervec worker`, and wait until it works."""
         return self.staying("worker", up="Working.")
+
+
+async def _start_script(
+    program: Path, arguments: Sequence[str], variables: Mapping[str, str], out: Path, err: Path
+) -> asyncio.subprocess.Process:
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, program, *arguments, env=variables, stdout=stdout, stderr=stderr
+        )
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.e2e.processes import EVERVEC, Product, add_fake
+from tests import forking
+from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import count, make_dataset
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
@@ -113,10 +114,10 @@ async def test_an_index_run_that_is_killed_is_finished_by_a_worker_from_where_it
 ) -> None:
     await add_fake(product, fake)
     folder = pages(tmp_path / "pages", 2_000)
-    killed = await asyncio.create_subprocess_exec(
-        EVERVEC, "ingest", "files", str(folder), "--project", "p", "--dataset", "docs",
-        env=product.environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    log = tmp_path / "killed.log"
+    killed = await forking.start_command(
+        ("ingest", "files", str(folder), "--project", "p", "--dataset", "docs"), product.environment, log, log
+    )
 
     async def begun() -> bool:
         return await count(psql, "SELECT count(*) FROM chunks") > 200

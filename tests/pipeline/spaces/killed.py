@@ -1,18 +1,18 @@
 """A process of its own that builds, flips or removes a space, and is killed before a step of that."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from pkgutil import resolve_name
-from typing import Any
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import fill
 from evervec.runtime import open_runtime
 from evervec.settings import Settings
+from tests import forking
+from tests.forking import Forked
 
 WORKS: dict[str, Callable[[Resources], Awaitable[object]]] = {
     "build": fill,
@@ -21,22 +21,17 @@ WORKS: dict[str, Callable[[Resources], Awaitable[object]]] = {
     "purge": removal.purge,
 }
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
-
 
 async def run_killed(settings: Settings, work: str, step: str) -> None:
     """Run a work in a process until it is killed before a step, a function named with its module; require that it came there."""
     process = await started(settings, work, step)
-    await asyncio.to_thread(process.join, 60)
-    assert process.exitcode == -signal.SIGKILL, (work, step, process.exitcode)
+    code = await asyncio.wait_for(process.wait(), 60)
+    assert code == -signal.SIGKILL, (work, step, code)
 
 
-async def started(settings: Settings, work: str, step: str | None = None) -> Any:
+async def started(settings: Settings, work: str, step: str | None = None) -> Forked:
     """Start a work in a process."""
-    process = _context.Process(target=_run, args=(settings, work, step))
-    await asyncio.to_thread(process.start)
-    return process
+    return await forking.start(_run, settings, work, step)
 
 
 def _run(settings: Settings, work: str, step: str | None) -> None:

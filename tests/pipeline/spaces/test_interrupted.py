@@ -1,5 +1,6 @@
 """A build, a flip or a removal whose process is killed at any step is continued, or dropped without a trace."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ async def test_nobody_waits_for_the_index_that_a_killed_process_was_building(
         await tx.fetchval("SELECT count(*) FROM embeddings")  # CREATE INDEX CONCURRENTLY waits for those who may look
         process = await started(settings, "build")
         await eventually("an index is being built", indexing)
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         await eventually("the server gave it up", left)
     await settled(resources, dataset)
     await flip.activate(resources)

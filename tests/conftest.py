@@ -178,8 +178,8 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Return settings with short times, so that a test that waits for a lease waits little."""
-    return Settings(home=tmp_path, embed_batch=64, lease_seconds=2, sweep_seconds=0.1, stop_seconds=5)
+    """Return settings with short times, but for the lease: a test that waits for one to run out asks for a short one."""
+    return Settings(home=tmp_path, embed_batch=64, lease_seconds=60, sweep_seconds=0.1, stop_seconds=5)
 
 
 @pytest.fixture

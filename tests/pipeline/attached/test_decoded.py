@@ -43,7 +43,7 @@ def decoding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Return settings that may keep an address with its password."""
-    return Settings(home=tmp_path, lease_seconds=2, secret_key=SecretStr(secrets.new_key()))
+    return Settings(home=tmp_path, secret_key=SecretStr(secrets.new_key()))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.pipeline.indexing.indexed import sent
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Return settings that may keep an address with its password."""
-    return Settings(home=tmp_path, lease_seconds=2, sweep_seconds=0.1, secret_key=SecretStr(secrets.new_key()))
+    return Settings(home=tmp_path, sweep_seconds=0.1, secret_key=SecretStr(secrets.new_key()))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {"xmin": {}, "time": {"poll_column": "changed"
 def settings(tmp_path: Path) -> Settings:
     """Return settings under which no comparison is due by itself."""
     key = SecretStr(secrets.new_key())
-    return Settings(home=tmp_path, lease_seconds=2, attached_compare_seconds=1e9, secret_key=key)
+    return Settings(home=tmp_path, attached_compare_seconds=1e9, secret_key=key)
 
 
 @pytest.fixture(params=WAYS)

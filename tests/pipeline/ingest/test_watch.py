@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def folder(tmp_path: Path) -> Path:
     place.mkdir()
     (place / "anchor.md").write_text("Always here.")
     return place
+
+
+@pytest.fixture
+def impatient(resources: Resources) -> Resources:
+    """Return resources whose leases end soon: one that is cut off can not be given back."""
+    return replace(resources, settings=resources.settings.model_copy(update={"lease_seconds": 3}))
 
 
 @pytest.fixture
@@ -193,11 +200,11 @@ async def test_changes_wait_while_another_run_holds_the_dataset(resources: Resou
 
 
 async def test_changes_are_kept_while_the_database_throws_everybody_out(
-    resources: Resources, psql: Any, admin: Any, folder: Path
+    impatient: Resources, psql: Any, admin: Any, folder: Path
 ) -> None:
     (folder / "goes.md").write_text("goes")
     name = await psql.fetchval("SELECT current_database()")
-    async with watched(resources, folder) as writer:
+    async with watched(impatient, folder) as writer:
         (folder / "goes.md").unlink()
         (folder / "page.md").write_text("page")
         while not any("Changes are remembered" in note for note in writer.notes):
@@ -208,10 +215,10 @@ async def test_changes_are_kept_while_the_database_throws_everybody_out(
 
 
 async def test_backends_that_are_ended_in_the_middle_of_a_burst_lose_nothing(
-    resources: Resources, psql: Any, admin: Any, folder: Path
+    impatient: Resources, psql: Any, admin: Any, folder: Path
 ) -> None:
     name = await psql.fetchval("SELECT current_database()")
-    async with watched(resources, folder):
+    async with watched(impatient, folder):
         for number in range(300):
             (folder / f"burst{number}.md").write_text(f"Number {number}.")
             if number % 50 == 49:

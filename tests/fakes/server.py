@@ -55,7 +55,8 @@ class FakeProvider:
         self.url = ""
         self._port = port
         self._runner: web.AppRunner | None = None
-        self._stopped = asyncio.Event()
+        self._resumed = asyncio.Event()
+        self._stopped = False
 
     async def __aenter__(self) -> Self:
         application = web.Application(client_max_size=256 << 20)
@@ -76,7 +77,8 @@ class FakeProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
+        self._stopped = True
+        self.resume()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -92,6 +94,12 @@ class FakeProvider:
         """Forget every fault, and every wish that jobs or lines go wrong."""
         self.faults.clear()
         self.batches.heal()
+
+    def resume(self) -> None:
+        """Forget every fault, and let the requests that stall or load slowly go on at once."""
+        self.faults.clear()
+        self._resumed.set()
+        self._resumed = asyncio.Event()
 
     def width(self, model: str) -> int:
         """Return the width of this model's vectors."""
@@ -114,9 +122,10 @@ class FakeProvider:
         return text if self.cuts_at is None else " ".join(text.split()[: self.cuts_at])
 
     async def wait(self, seconds: float) -> None:
-        """Let that much time pass for a client, or less when the server is being stopped."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), seconds)
+        """Let that much time pass for a client, or less when it is told to resume or being stopped."""
+        if not self._stopped:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._resumed.wait(), seconds)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path.endswith(EMBEDDING):

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vectors
 from evervec.store.monitor import DatasetCoverage
 from evervec.store.schema.embeddables import MESSAGE
+from tests.e2e.waiting import eventually
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_vector
@@ -34,6 +36,15 @@ async def save(resources: Resources, dataset: DatasetRef, texts: Sequence[str], 
 async def coverage(resources: Resources, dataset: DatasetRef) -> DatasetCoverage:
     async with resources.database.read() as tx:
         return (await monitor.coverage(tx, [dataset.id]))[dataset.id]
+
+
+async def until_sent(fake: FakeProvider, text: str) -> None:
+    """Wait until the provider was sent a text."""
+
+    async def sent() -> bool:
+        return fake.texts_sent()[text] > 0
+
+    await eventually(f"{text!r} is sent", sent)
 
 
 async def unpause(psql: Any) -> None:
@@ -88,12 +99,14 @@ async def test_while_one_part_of_many_rows_is_with_the_provider_the_next_is_clai
 ) -> None:
     size = resources.settings.embed_batch
     ids = await save(resources, dataset, [f"text {i}" for i in range(3 * size)])
-    fake.always(lambda text: text.startswith("text "), Fault.STALL, seconds=0.5)
+    fake.always(lambda text: text.startswith("text "), Fault.STALL)
     embedding = asyncio.create_task(embed_rows(resources, MESSAGE, ids))
-    async with asyncio.timeout(5):
-        while await psql.fetchval("SELECT count(*) FROM embed_work") < 2 * size:
-            await asyncio.sleep(0)
-    fake.heal()
+
+    async def two_parts() -> bool:
+        return await psql.fetchval("SELECT count(*) FROM embed_work") >= 2 * size
+
+    await eventually("two parts are claimed", two_parts)
+    fake.resume()
     assert (await embedding).success == 3 * size
 
 
@@ -120,15 +133,13 @@ async def test_an_edit_while_the_provider_thinks_is_never_overwritten(
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     (row_id,) = await save(resources, dataset, ["before"])
-    fake.always(lambda text: text == "before", Fault.STALL, seconds=0.5)
+    fake.always(lambda text: text == "before", Fault.STALL)
     embedding = asyncio.create_task(embed_rows(resources, MESSAGE, [row_id]))
-    async with asyncio.timeout(5):
-        while not fake.texts_sent()["before"]:
-            await asyncio.sleep(0)
+    await until_sent(fake, "before")
     await psql.execute("UPDATE messages SET content = 'after' WHERE id = $1", row_id)
+    fake.resume()
     assert (await embedding).success == 0
     assert (await coverage(resources, dataset)).pending == 1
-    fake.heal()
     assert (await embed_rows(resources, MESSAGE, [row_id])).success == 1
     async with resources.database.read() as tx:
         found = await vectors.vector_of(tx, MESSAGE, row_id)
@@ -140,12 +151,11 @@ async def test_a_row_deleted_while_the_provider_thinks_stays_deleted(
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     (row_id,) = await save(resources, dataset, ["gone soon"])
-    fake.always(lambda text: text == "gone soon", Fault.STALL, seconds=0.5)
+    fake.always(lambda text: text == "gone soon", Fault.STALL)
     embedding = asyncio.create_task(embed_rows(resources, MESSAGE, [row_id]))
-    async with asyncio.timeout(5):
-        while not fake.texts_sent()["gone soon"]:
-            await asyncio.sleep(0)
+    await until_sent(fake, "gone soon")
     await psql.execute("DELETE FROM messages WHERE id = $1", row_id)
+    fake.resume()
     assert (await embedding).success == 0
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 0
     assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
@@ -211,10 +221,10 @@ async def test_a_429_pauses_every_worker_for_as_long_as_it_says_and_burns_no_att
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["patience"])
-    fake.fail_next(1, Fault.RATE_LIMITED_429, retry_after="7")
+    fake.fail_next(1, Fault.RATE_LIMITED_429, retry_after="170")
     await embed_dataset(resources, dataset.id)
     paused = await psql.fetchval("SELECT extract(epoch FROM open_until - now())::float8 FROM provider_breakers")
-    assert 5 < paused <= 7
+    assert 100 < paused <= 170
     before = len(fake.requests)
     await embed_dataset(resources, dataset.id)
     assert len(fake.requests) == before
@@ -266,14 +276,21 @@ async def test_a_lease_that_ran_out_is_taken_over(resources: Resources, dataset:
 async def test_leases_are_renewed_while_the_provider_is_slow(
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
+    lease, until = 6.0, "SELECT lease_until FROM embed_work"
+    resources = replace(resources, settings=resources.settings.model_copy(update={"lease_seconds": lease}))
     await save(resources, dataset, ["slow"])
-    fake.always(lambda text: text == "slow", Fault.STALL, seconds=3)  # longer than the lease of two seconds
+    fake.always(lambda text: text == "slow", Fault.STALL)
     embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
-    async with asyncio.timeout(10):
-        while not embedding.done():
-            expired = await psql.fetchval("SELECT count(*) FROM embed_work WHERE lease_until < now()")
-            assert expired == 0
-            await asyncio.wait({embedding}, timeout=0.1)
+    await until_sent(fake, "slow")
+    first = await psql.fetchval(until)
+
+    async def renewed() -> bool:
+        return await psql.fetchval(until) > first
+
+    await eventually("the lease is renewed", renewed)
+    assert await psql.fetchval(until) - timedelta(seconds=lease) < first, "it had run out before"
+    assert not embedding.done()
+    fake.resume()
     assert (await embedding).success == 1
 
 
@@ -281,15 +298,13 @@ async def test_a_cancelled_run_hands_its_rows_back(
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["interrupted"])
-    fake.always(lambda text: text == "interrupted", Fault.STALL, seconds=30)
+    fake.always(lambda text: text == "interrupted", Fault.STALL)
     embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
-    async with asyncio.timeout(5):
-        while not fake.texts_sent()["interrupted"]:
-            await asyncio.sleep(0)
+    await until_sent(fake, "interrupted")
     embedding.cancel()
     await asyncio.gather(embedding, return_exceptions=True)
     assert await psql.fetchval("SELECT count(*) FROM embed_work") == 0
-    fake.heal()
+    fake.resume()
     assert (await embed_dataset(resources, dataset.id)).success == 1
 
 
@@ -307,16 +322,21 @@ async def test_no_transaction_is_open_while_the_provider_thinks(
     resources: Resources, dataset: DatasetRef, fake: FakeProvider, psql: Any
 ) -> None:
     await save(resources, dataset, ["thinking"])
-    fake.always(lambda text: text == "thinking", Fault.STALL, seconds=0.5)
+    fake.always(lambda text: text == "thinking", Fault.STALL)
     embedding = asyncio.create_task(embed_dataset(resources, dataset.id))
-    async with asyncio.timeout(5):
-        while not fake.texts_sent()["thinking"]:
-            await asyncio.sleep(0)
-    open_ones = await psql.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-        "AND application_name = 'evervec' AND state LIKE 'idle in transaction%'"
-    )
-    assert open_ones == 0
+    await until_sent(fake, "thinking")
+
+    async def none_is_open() -> bool:
+        open_ones = await psql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND application_name = 'evervec' AND state LIKE 'idle in transaction%'"
+        )
+        return bool(open_ones == 0)
+
+    # another claim, or a renewal, may have one open for a moment
+    await eventually("no transaction is open", none_is_open)
+    assert not embedding.done()
+    fake.resume()
     assert (await embedding).success == 1
 
 
@@ -324,17 +344,19 @@ async def test_a_batch_that_gives_way_in_a_deadlock_is_written_again(
     resources: Resources, dataset: DatasetRef, psql: Any, fake: FakeProvider
 ) -> None:
     ids = await save(resources, dataset, ["one", "two"])
-    fake.always(lambda text: text == "one", Fault.STALL, seconds=0.5)
+    fake.always(lambda text: text == "one", Fault.STALL)
     await psql.execute("SET deadlock_timeout = '1min'")  # so that it is the batch that looks, and gives way
     embedding = asyncio.create_task(embed_rows(resources, MESSAGE, ids))
-    async with asyncio.timeout(20):
-        while not fake.texts_sent()["one"]:
-            await asyncio.sleep(0)
-        async with psql.transaction():
-            await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[1])
-            while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
-            # the batch waits for the second row and holds the first one
-            await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[0])
+    await until_sent(fake, "one")
+    async with asyncio.timeout(60), psql.transaction():
+        await psql.execute("UPDATE embeddings SET failed_hash = NULL WHERE row_id = $1", ids[1])
+        fake.resume()
+        # once the batch waits for the second row and holds the first one; it looks a second later, and only once
+        await psql.execute(
+            f"""DO $$ BEGIN
+                WHILE NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.01); END LOOP;
+                UPDATE embeddings SET failed_hash = NULL WHERE row_id = {ids[0]};
+            END $$"""
+        )
     assert (await embedding).success == 2
     assert (await coverage(resources, dataset)).embedded == 2

@@ -22,11 +22,11 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def brokers(nats: NatsServer) -> AsyncIterator[Brokers]:
-    """Make brokers for the server, with short times; all are shut down in the end."""
+    """Make brokers for the server; all are shut down in the end."""
     made: list[JetStreamBroker] = []
 
     def make(**options: Any) -> JetStreamBroker:
-        made.append(JetStreamBroker(nats.url, **{"ack_wait": 2.0, "connect_seconds": 5.0, **options}))
+        made.append(JetStreamBroker(nats.url, **{"ack_wait": 60.0, "connect_seconds": 60.0, **options}))
         return made[-1]
 
     yield make

@@ -35,10 +35,10 @@ class NatsServer:
         config.write_text(f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self._folder}/store" }}\n')
         with (self._folder / "nats.log").open("ab") as out:
             self._process = subprocess.Popen([BINARY, "-c", str(config)], stdout=out, stderr=out)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
                 return
             except OSError:
                 assert time.monotonic() < deadline, (self._folder / "nats.log").read_text()
@@ -66,5 +66,5 @@ class NatsServer:
         """Kill -9; nothing happens if it does not run."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None

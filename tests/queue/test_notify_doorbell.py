@@ -108,12 +108,17 @@ async def test_a_connection_that_is_silently_dead_is_noticed(database: Database,
     (pid,) = await listening(psql)
     backend = psutil.Process(pid)
     backend.suspend()
+    before = len(heard)
     try:
-        await eventually(lambda: heard == [None, None])
+        await eventually(lambda: len(heard) > before)
     finally:
         backend.resume()
-    await psql.execute("SELECT pg_notify('evervec', 'work')")
-    await eventually(lambda: heard == [None, None, "work"])
+
+    async def rung() -> bool:
+        await psql.execute("SELECT pg_notify('evervec', 'work')")  # a busy machine may lose the connection once more
+        return "work" in heard
+
+    await eventually(rung)
     await listener.aclose()
     await listener.aclose()
 

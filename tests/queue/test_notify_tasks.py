@@ -63,7 +63,7 @@ async def test_a_message_that_only_the_task_knows_is_saved_before_kiq_returns(
     sent = await tasks.save_telegram_message_task.kiq(message=MESSAGE, project="river", dataset="log")
     row = await psql.fetchrow("SELECT author, dataset_id FROM messages")
     assert row["author"] == "Mara"
-    assert (await sent.wait_result(timeout=1)).return_value["created"] == 1
+    assert (await sent.wait_result(timeout=60)).return_value["created"] == 1
     await eventually(lambda: row["dataset_id"] in heard.work)
 
 

@@ -112,7 +112,7 @@ async def test_two_workers_hear_the_same_ring_and_send_no_text_twice(
             await closing.enter_async_context(working(database_url, settings, **LONG))
         await listening(psql, 2)
         await asyncio.gather(*(save(writer.resources, dataset, number) for number in range(100)))
-        await eventually(lambda: embedded(psql, 100), 30)
+        await eventually(lambda: embedded(psql, 100))
     sent = fake.texts_sent() - probed
     sent.pop(KNOWN_TEXT, None)
     assert (len(sent), set(sent.values())) == (100, {1})

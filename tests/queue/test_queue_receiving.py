@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import time
+import threading
 from collections.abc import Awaitable, Callable
 
 from nats.aio.msg import Msg
@@ -34,8 +34,12 @@ async def test_an_idle_worker_stays_calm_and_awake(brokers: Brokers) -> None:
         async with working(broker) as worker:
             await eventually(lambda: len(requests) >= 20)
             assert not worker.done()
-            await t.kiq(1)
-            assert await eventually(lambda: runs == [1]) < 0.2
+            took: list[float] = []
+            # a busy machine may be late now and then, a worker that sleeps always is
+            while not took or (min(took) >= 0.2 and len(took) < 20):
+                await t.kiq(len(took))
+                took.append(await eventually(lambda: len(runs) > len(took)))
+            assert min(took) < 0.2
             await eventually(lambda: empty(broker))
     assert [entry for entry in logs if entry["log_level"] not in ("debug", "info")] == []
 
@@ -66,7 +70,7 @@ async def test_what_people_wait_for_runs_before_what_may_wait(broker: JetStreamB
 
 async def test_a_busy_worker_leaves_tasks_to_an_idle_one(brokers: Brokers) -> None:
     """The busy one still had a request waiting on the interactive lane when its last place was taken."""
-    one, two = brokers(), brokers()
+    one, two = (brokers(ack_wait=600.0) for _ in range(2))
     ran_by: list[str] = []
     busy = asyncio.Event()
 
@@ -92,7 +96,7 @@ async def test_a_busy_worker_leaves_tasks_to_an_idle_one(brokers: Brokers) -> No
         async with working(two, tasks=1):
             for _ in range(5):
                 await sent.kiq()
-            await eventually(lambda: ran_by == ["one", "long", *["two"] * 5], seconds=3)
+            await eventually(lambda: ran_by == ["one", "long", *["two"] * 5])
         busy.set()
 
 
@@ -104,13 +108,13 @@ async def requests_wait(broker: JetStreamBroker) -> bool:
 
 async def test_a_task_longer_than_the_ack_wait_runs_once(brokers: Brokers) -> None:
     runs: list[str] = []
-    one, two = brokers(ack_wait=0.6), brokers(ack_wait=0.6)
+    one, two = brokers(ack_wait=2.0), brokers(ack_wait=2.0)
     for broker in (one, two):
 
         @broker.task(task_name="t")
         async def t() -> None:
             runs.append("began")
-            await asyncio.sleep(2.2)
+            await asyncio.sleep(3)
             runs.append("ended")
 
     async with working(one), working(two):
@@ -133,7 +137,7 @@ async def test_a_task_held_beyond_the_ceiling_is_given_to_another_worker(brokers
 
     async with working(broker):
         await t.kiq()
-        await eventually(lambda: runs == [0, 1])
+        await eventually(lambda: runs[:2] == [0, 1])
         hang.set()
 
 
@@ -153,7 +157,7 @@ async def test_a_task_that_raised_is_done(broker: JetStreamBroker) -> None:
 
 
 async def test_a_task_that_broke_off_before_its_acknowledgement_comes_back_soon(brokers: Brokers) -> None:
-    broker = brokers(ack_wait=30.0)
+    broker = brokers(ack_wait=600.0)
     runs: list[int] = []
 
     class Stumble(TaskiqMiddleware):
@@ -173,7 +177,7 @@ async def test_a_task_that_broke_off_before_its_acknowledgement_comes_back_soon(
 
     async with working(broker):
         await t.kiq()
-        await eventually(lambda: runs == [1], seconds=5)
+        await eventually(lambda: runs == [1])
 
 
 async def test_quarantine_runs_alone(broker: JetStreamBroker) -> None:
@@ -202,17 +206,20 @@ async def test_quarantine_runs_alone(broker: JetStreamBroker) -> None:
 
 
 async def test_a_blocking_task_runs_in_a_thread_and_once(brokers: Brokers) -> None:
-    broker = brokers(ack_wait=0.6)
+    broker = brokers(ack_wait=2.0)
     runs: list[int] = []
+    finish = threading.Event()
 
     @broker.task(task_name="t")
     def t() -> None:
         runs.append(1)
-        time.sleep(1.5)
+        finish.wait(60)
 
     async with working(broker):
         await t.kiq()
         await eventually(lambda: runs == [1])
         assert not await empty(broker)
+        await asyncio.sleep(2.5)
+        finish.set()
         await eventually(lambda: empty(broker))
     assert runs == [1]

@@ -18,7 +18,7 @@ from tests.queue.waiting import empty, eventually, working
 
 
 async def test_what_was_fetched_and_not_begun_goes_back_at_once(brokers: Brokers) -> None:
-    broker = brokers(ack_wait=30.0)
+    broker = brokers(ack_wait=600.0)
     broker.is_worker_process = True
     await broker.startup()
 
@@ -29,7 +29,7 @@ async def test_what_was_fetched_and_not_begun_goes_back_at_once(brokers: Brokers
         await t.kiq()
 
     def reader() -> LaneReader:
-        unsettled = UnsettledDeliveries(30.0, 60.0)
+        unsettled = UnsettledDeliveries(600.0, 600.0)
         return LaneReader(broker.client, broker.layout, unsettled, batch=8, expires=5.0, room=lambda: 8)
 
     async def never() -> None:
@@ -38,15 +38,14 @@ async def test_what_was_fetched_and_not_begun_goes_back_at_once(brokers: Brokers
     first, second = reader(), reader()
     (await first.next(never)).executing = True
     await first.close()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         taken = [await second.next(never) for _ in range(7)]
     assert {delivery.deliveries for delivery in taken} == {2}
     await second.close()
 
 
 async def test_a_stop_under_load_hands_everything_to_the_next_worker_at_once(brokers: Brokers) -> None:
-    ack_wait = 30.0
-    first, second = brokers(ack_wait=ack_wait), brokers(ack_wait=ack_wait)
+    first, second = (brokers(ack_wait=600.0) for _ in range(2))
     began: list[int] = []
     ended: list[int] = []
     stuck = asyncio.Event()
@@ -64,8 +63,7 @@ async def test_a_stop_under_load_hands_everything_to_the_next_worker_at_once(bro
         await asyncio.gather(*(task.kiq(n) for n in range(30)))
         await eventually(lambda: len(began) == 4)
     async with working(second, tasks=4):
-        took = await eventually(lambda: len(set(ended)) == 30)
-    assert took < 2
+        await eventually(lambda: len(set(ended)) == 30)
     assert sorted(ended) == list(range(30))
 
 
@@ -86,7 +84,7 @@ async def test_a_stop_waits_for_what_runs(broker: JetStreamBroker) -> None:
 
 
 async def test_tasks_sent_during_a_stop_are_not_swallowed(brokers: Brokers) -> None:
-    first, second = brokers(ack_wait=30.0), brokers(ack_wait=30.0)
+    first, second = (brokers(ack_wait=600.0) for _ in range(2))
     runs: list[int] = []
 
     async def t(n: int) -> None:
@@ -102,8 +100,7 @@ async def test_tasks_sent_during_a_stop_are_not_swallowed(brokers: Brokers) -> N
         sending += [asyncio.create_task(task.kiq(n)) for n in range(10)]
         await asyncio.gather(*sending)
     async with working(second, tasks=2):
-        took = await eventually(lambda: len(runs) == 11)
-    assert took < 2
+        await eventually(lambda: len(runs) == 11)
 
 
 @pytest.mark.parametrize("lost", ["consumer", "stream"])
@@ -123,7 +120,7 @@ async def test_a_consumer_or_stream_removed_while_running_is_made_again(broker: 
         else:
             await broker.js.delete_stream("EVERVEC")
         await t.kiq(2)
-        await eventually(lambda: runs == [1, 2], seconds=15)
+        await eventually(lambda: runs == [1, 2])
 
 
 async def test_a_stream_made_unfit_ends_the_worker_loudly(broker: JetStreamBroker) -> None:
@@ -155,7 +152,7 @@ async def test_a_connection_closed_for_good_ends_the_worker_loudly(broker: JetSt
             await t.kiq()
             await eventually(lambda: runs == [1])
             await broker.client.close()
-            await eventually(worker.done, seconds=3)
+            await eventually(worker.done)
     await broker.startup()
     assert broker.connected
 
@@ -177,7 +174,8 @@ def test_both_event_loops_stop_an_idle_worker_at_once(loop: object, nats: NatsSe
         return time.monotonic() - began
 
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # parametrized
-        assert runner.run(run()) < 1.5
+        # a busy machine may be late now and then, a stop that waits for its last fetch always is
+        assert any(runner.run(run()) < 1.5 for _ in range(5))
 
 
 async def test_a_flush_that_is_given_up_and_answered_all_the_same_is_no_news(
@@ -209,7 +207,7 @@ async def test_a_stop_whose_cancellation_is_swallowed_still_ends_the_worker(
     monkeypatch.setattr(broker, "_recreate", swallow)
     finish = asyncio.Event()
     worker = asyncio.create_task(serve(broker, max_async_tasks=1, wait_tasks_timeout=1, finish=finish))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await began.wait()
         finish.set()
         await worker

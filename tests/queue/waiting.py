@@ -11,7 +11,7 @@ from evervec.queue.depth import depth
 from evervec.queue.receiver import serve
 
 
-async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> float:
+async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 60.0) -> float:
     """Wait until `holds()` is true; how long that took. Fails after `seconds`."""
     began = time.monotonic()
     while True:

@@ -14,7 +14,7 @@ from evervec.queue.receiver import serve
 
 
 async def main(url: str, journal: Path, tasks: int) -> None:
-    broker = JetStreamBroker(url, ack_wait=1.0, connect_seconds=10)
+    broker = JetStreamBroker(url, ack_wait=2.0, connect_seconds=60)
 
     def write(line: str) -> None:
         with journal.open("a") as out:

@@ -19,7 +19,7 @@ from evervec.worker.schedule import schedules
 from tests.fakes.server import FakeProvider
 from tests.pipeline.batch.batched import batched, numbered, planted
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def due(**settings: Any) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from evervec.store.embeddings import rows
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import CHUNK, EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.populate import Step
+from tests.e2e.waiting import eventually
 from tests.store.planting import edit, embed_all, plant, record, tombstones
 from tests.store.test_store_triggers import digest
 
@@ -88,14 +89,15 @@ async def test_it_may_be_stopped_at_any_point_and_run_again(psql: Any, database:
     async with aclosing(populate.run(database, batch=10)) as steps:
         first = await anext(steps)
         assert (first.kind, first.taken) == ("message", 10)
-        # between two batches nothing is open: no lock, no snapshot that holds vacuum back
-        assert (
-            await psql.fetchval(
+
+        async def nothing_is_open() -> bool:
+            open_ones = await psql.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
                 "AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL) AND backend_type = 'client backend'"
             )
-            == 0
-        )
+            return bool(open_ones == 0)
+
+        await eventually("between two batches there is no lock, no snapshot that holds vacuum back", nothing_is_open)
     assert await psql.fetchval("SELECT count(*) FROM embeddings") == 10
     assert sum(step.taken for step in await taken_in(database, batch=10)) == 15
     assert await psql.fetchval("SELECT count(*) FROM embeddings WHERE pending_id IS NOT NULL") == 25

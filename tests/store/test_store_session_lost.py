@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from evervec.store.database.session import Database
+from tests.e2e.waiting import eventually
 from tests.store.front import Front, front
 
 FIELDS = b"SFATAL\0VFATAL\0C57P05\0Mterminating connection due to idle-session timeout\0\0"
@@ -56,5 +57,9 @@ async def test_whoever_is_cancelled_at_any_moment_leaves_no_transaction(
         await asyncio.wait([task])
         async with database.read() as tx:
             await tx.fetchval("SELECT 1")
-    assert await psql.fetchval(OPEN) == 0
+
+    async def none_is_open() -> bool:
+        return await psql.fetchval(OPEN) == 0
+
+    await eventually("the server has ended what was cancelled", none_is_open)
     assert not caplog.records, caplog.records

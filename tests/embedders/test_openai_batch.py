@@ -283,17 +283,17 @@ UNSURE |= {Fault.HTML_200: 0, Fault.EMPTY_200: 0, Fault.RESET: 0, Fault.STALL: 0
 
 @pytest.mark.parametrize(("fault", "jobs"), UNSURE.items(), ids=UNSURE)
 async def test_a_job_that_may_exist_is_transient_sent_once_and_found_again(
-    fake: FakeProvider, tmp_path: Path, fault: Fault, jobs: int
+    fake: FakeProvider, client: OpenAIBatchClient, tmp_path: Path, fault: Fault, jobs: int
 ) -> None:
-    client = OpenAIBatchClient(MODEL, api_key=KEY, base_url=fake.url, deadlines=Deadlines(silence=0.5))
+    hasty = OpenAIBatchClient(MODEL, api_key=KEY, base_url=fake.url, deadlines=Deadlines(silence=0.5))
     before, intent = datetime.now(UTC), uuid4()
     file = await client.upload(intent, written(client, tmp_path))
     fake.fail_next(1, fault, endpoint=CREATE)
     with pytest.raises(TransientError):
-        await client.create_embedding_job(intent, file)
+        await hasty.create_embedding_job(intent, file)
     assert fake.calls(CREATE) == 1
     assert [job.intent async for job in client.jobs(before)] == [intent] * jobs
-    await client.aclose()
+    await hasty.aclose()
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_nothing_stays_open_when_a_segment_is_gone(stored: Stored) -> None:
     for _ in range(20):
         assert folder.load(PROJECT, DATASET, IDENTITY).state == "ready"
         folder.save(PROJECT, DATASET, segment())
-    assert len(list(fds.iterdir())) == before
+    assert len(list(fds.iterdir())) <= before  # what others have forgotten to close may be collected meanwhile
     assert "(deleted)" not in "".join(
         line for line in Path("/proc/self/maps").read_text().splitlines() if str(stored.faiss_dir) in line
     )

@@ -68,7 +68,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     for _ in range(20):
         with exclusive(path, 0), pytest.raises(MirrorBusyError), exclusive(path, 0):
             pytest.fail("two at once")
-    assert len(list(fds.iterdir())) == before
+    assert len(list(fds.iterdir())) <= before  # what others have forgotten to close may be collected meanwhile
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])

@@ -19,6 +19,7 @@ from evervec.store.foreign.reader import open_foreign
 from evervec.store.schema import migrations
 from tests.cli.command import Command
 from tests.conftest import Servers, _sql
+from tests.e2e.waiting import eventually
 from tests.store.front import Certificates, Front, certify, front
 from tests.store.shopping import THREE_ORDERS, described
 
@@ -218,7 +219,7 @@ async def test_a_host_that_is_silent_costs_its_own_time_alone(fill: Callable[[st
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     url = fill(f"postgresql://evervec@127.0.0.1:{port},{TCP.removeprefix('evervec@')}?connect_timeout=2")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         database = await Database(url, connect_seconds=1).open()
     await database.aclose()
     gone.set()
@@ -246,8 +247,18 @@ async def test_passwords_are_found_where_libpq_finds_them_and_shown_nowhere(
     before = walled(rules)
     await connection.execute("CREATE ROLE walled LOGIN PASSWORD 'se:cret'; SELECT pg_reload_conf()")
     await connection.close()
+    url = fill("postgresql://walled@127.0.0.1:{plain}/{db}")
+
+    async def walled_off() -> bool:
+        try:
+            await (await asyncpg.connect(url)).close()
+        except asyncpg.InvalidPasswordError:
+            return True
+        return False
+
     try:
-        url = fill("postgresql://walled@127.0.0.1:{plain}/{db}")
+        # it answers the call to read its rules again before it does
+        await eventually("the server asks for the password", walled_off)
         kept = password_file(tmp_path / ".pgpass", "*:*:*:walled:se\\:cret\n")
         await (await connect(url)).close()
         kept.unlink()

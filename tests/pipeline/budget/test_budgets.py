@@ -1,6 +1,7 @@
 """Budgets: a ceiling holds whoever sends, a pace is shared, and what was used is what the provider counted."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -162,18 +163,21 @@ async def test_a_request_that_was_refused_is_given_back(
 
 
 async def test_the_pace_is_shared_and_each_request_knows_its_turn(resources: Resources) -> None:
+    began = monotonic()
     await setting.set_(resources, FAKE, Limits(requests_per_minute=60))
     waits = sorted(grant.wait for grant in await asyncio.gather(*(take(resources, 1) for _ in range(10))))
-    assert waits == pytest.approx(range(10), abs=1.5)
+    # whoever asks later waits less, by as much as it was later
+    assert waits == pytest.approx(range(10), abs=monotonic() - began + 0.5)
     assert not (await take(resources, 1_000_000, whatever=False)).ceiling
 
 
 async def test_tokens_have_a_pace_of_their_own(resources: Resources) -> None:
+    began = monotonic()
     await setting.set_(resources, FAKE, Limits(tokens_per_minute=600))
     assert (await take(resources, 300)).wait == 0  # more than a second brings: taken in advance
-    assert (await take(resources, 10)).wait == pytest.approx(30, abs=2)
+    assert (await take(resources, 10)).wait == pytest.approx(30, abs=monotonic() - began + 0.5)
     late = await take(resources, 600)
-    assert (late.granted, late.wait > 20) == (True, True)
+    assert (late.granted, late.wait > 25 - (monotonic() - began)) == (True, True)
     far = await take(resources, 10)
     assert (far.granted, far.ceiling) == (False, None)
     assert (await budget(resources)).closed_by == "tokens_per_minute"
@@ -184,7 +188,7 @@ async def test_a_provider_that_refuses_is_asked_half_as_often(
 ) -> None:
     await setting.set_(resources, FAKE, Limits(requests_per_minute=6000))
     await save(resources, dataset, texts(5))
-    fake.always(None, Fault.RATE_LIMITED_429, retry_after="1")
+    fake.always(None, Fault.RATE_LIMITED_429, retry_after="60")
     await embed_dataset(resources, dataset.id)
     slowed = (await budget(resources)).share  # the other claim may have been on its way, and refused after this one
     assert 0.24 < slowed < 0.52

@@ -137,7 +137,7 @@ async def test_a_server_that_stalls_is_left_at_the_deadline(
 ) -> None:
     embedder = GeminiEmbedder("fake-embed", api_key=KEY, base_url=fake.url, deadlines=deadlines)
     fake.fail_next(1, fault)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await refused(embedder)).code == "transient"
     await embedder.aclose()
 

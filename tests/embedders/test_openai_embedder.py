@@ -170,7 +170,7 @@ async def test_places_that_leave_a_text_without_its_vector_are_no_answer(places:
 async def test_a_server_that_stalls_is_left_at_the_deadline(fake: FakeProvider, fault: Fault) -> None:
     embedder = OpenAIEmbedder(MODEL, api_key=KEY, base_url=fake.url, deadlines=IMPATIENT)
     fake.fail_next(1, fault)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await refused(embedder)).code == "transient"
     await embedder.aclose()
 
@@ -183,7 +183,7 @@ async def test_an_answer_that_trickles_is_left_at_the_deadline_of_the_whole() ->
             await response.write(b" ")
             await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(5), scripted(trickle, deadlines=Deadlines(total=0.3)) as embedder:
+    async with asyncio.timeout(60), scripted(trickle, deadlines=Deadlines(total=0.3)) as embedder:
         assert "0.3 s" in (await refused(embedder)).detail
 
 
@@ -194,7 +194,7 @@ async def test_a_refusal_without_end_is_read_only_as_far_as_it_says_something() 
         while True:
             await response.write(b"no " * 10_000)
 
-    async with asyncio.timeout(10), scripted(rant) as embedder:
+    async with asyncio.timeout(60), scripted(rant) as embedder:
         problem = await refused(embedder)
         assert problem.code == "transient"
         assert "no no" in problem.detail

@@ -15,7 +15,7 @@ from tests.fakes.faults import same_endpoint
 
 def call(url: str, document: Any = None) -> tuple[int, Any]:
     data = None if document is None else orjson.dumps(document)
-    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=60) as answer:
         return answer.status, orjson.loads(answer.read())
 
 
@@ -57,7 +57,7 @@ def test_in_another_process_it_is_told_to_fail_and_shows_its_log() -> None:
         ]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         if process.stdout is not None:
             process.stdout.close()
 
@@ -79,7 +79,7 @@ def test_in_another_process_its_batches_are_wished_and_shown() -> None:
         assert [entry["lines"] for entry in log["jobs"]] == [1]
     finally:
         process.terminate()
-        assert process.wait(10) == 0, "it ends in order, so that its files leave the disk"
+        assert process.wait(60) == 0, "it ends in order, so that its files leave the disk"
         if process.stdout is not None:
             process.stdout.close()
 

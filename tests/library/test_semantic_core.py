@@ -14,7 +14,7 @@ from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import versions
 
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'evervec' AND datname = current_database()"
-LAG = 10.0
+LAG = 60.0
 
 
 def sections(count: int, word: str) -> str:

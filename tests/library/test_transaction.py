@@ -225,7 +225,7 @@ async def test_it_rings_after_the_commit_and_never_for_what_rolls_back(
     doorbell = local._resources.doorbell
     assert isinstance(doorbell, PostgresDoorbell)
     async with doorbell.listening_for_work(heard.put_nowait):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await heard.get() is None  # it listens now, and may have missed some
         async with AsyncSession(app) as session:
             async with local.transaction(session) as tx:
@@ -236,12 +236,12 @@ async def test_it_rings_after_the_commit_and_never_for_what_rolls_back(
             assert heard.empty()
             await session.commit()
         wanted = await psql.fetchval("SELECT id FROM evervec.datasets WHERE slug = 'soon'")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await heard.get() == wanted
         async with local.transaction() as tx:
             await tx.ingest(BIRDS, dataset="own")
         wanted = await psql.fetchval("SELECT id FROM evervec.datasets WHERE slug = 'own'")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await heard.get() == wanted
     assert heard.empty()
 

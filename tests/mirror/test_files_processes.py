@@ -16,7 +16,7 @@ from evervec.mirror.disk.folder import MirrorFolder
 from tests.mirror.stored import DATASET, IDENTITY, PROJECT, Stored, segment
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 30
+DEADLINE = 60
 MOST_STEPS = 60
 
 

@@ -44,7 +44,7 @@ class Watched(Snapshot):
     ) -> SnapshotHits:
         self.sizes.append(len(queries))
         self.threads_seen.add(threading.get_ident())
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(60)
         if self.breaks:
             raise self.breaks.pop()
         return super().search(queries, k, only, exact=exact, threads=threads)
@@ -63,7 +63,7 @@ async def searcher() -> AsyncIterator[Searcher]:
 
 async def begun(snapshot: Watched, count: int) -> None:
     """Wait until so many searches have begun."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(snapshot.sizes) < count:
             await asyncio.sleep(0)
 

@@ -70,7 +70,7 @@ async def test_a_claim_waits_for_the_open_one_and_shares_no_row_with_it(
     async with database.transaction() as one:
         first = await claim(one, dataset, uuid4(), limit=6)
         waiting = asyncio.create_task(later())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await psql.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
                 await asyncio.sleep(0)
         assert not waiting.done()
@@ -229,7 +229,7 @@ async def test_an_edit_waits_for_an_open_claim_and_then_reopens_the_row(
 
 async def blocked(database: Database, psql: Any) -> None:
     """Wait until the connection waits for a lock."""
-    async with asyncio.timeout(5), database.autocommit() as connection:
+    async with asyncio.timeout(60), database.autocommit() as connection:
         while not await connection.fetchval("SELECT cardinality(pg_blocking_pids($1))", psql.get_server_pid()):
             await asyncio.sleep(0)
 

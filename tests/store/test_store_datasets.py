@@ -37,7 +37,7 @@ async def test_a_dataset_that_is_there_is_found_without_waiting_for_who_works_in
     async with psql.transaction():
         await psql.execute("SELECT FROM projects FOR NO KEY UPDATE")
         await psql.execute("SELECT FROM datasets FOR NO KEY UPDATE")
-        async with asyncio.timeout(10), database.transaction() as tx:
+        async with asyncio.timeout(60), database.transaction() as tx:
             assert await datasets.ensure(tx, "river", "log") == dataset
 
 
@@ -57,7 +57,7 @@ async def test_who_holds_a_dataset_and_who_revives_it_never_end_in_a_deadlock(
         async with database.transaction() as tx:
             return await documents.lock_live_dataset(tx, dataset.id)
 
-    async with asyncio.timeout(30), database.transaction() as tx:
+    async with asyncio.timeout(60), database.transaction() as tx:
         await datasets.ensure_project(tx, "river")
         holding = asyncio.create_task(hold())
         while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):

@@ -80,7 +80,7 @@ async def test_a_hundred_thousand_rows_take_the_memory_of_a_few_batches(market: 
 async def test_whoever_leaves_early_gives_the_connection_back(market: str) -> None:
     database = await Database(market, pool_size=1).open()
     found = await open_foreign(described(), database)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(3):
             async with aclosing(found.extract_all("orders")) as batches:
                 assert len(await anext(batches)) == reader.RECORD_BATCH
@@ -162,7 +162,7 @@ def asked_for_a_password(role: str, access: Path) -> Iterator[None]:
 
 async def refused_by_the_server(url: str) -> None:
     """Wait until the server has read its rules again: it answers the call to do so before it does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await (await asyncpg.connect(url)).close()

@@ -240,7 +240,7 @@ async def test_a_text_that_is_being_written_while_an_answer_comes_is_left_alone(
     await writing.start()
     await psql.execute("UPDATE documents SET format = 'plain' WHERE id = $1", one)
     answer = asyncio.create_task(answered())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await psql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             assert not answer.done()
     await writing.commit()

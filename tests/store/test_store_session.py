@@ -130,7 +130,7 @@ async def test_a_lock_has_one_holder_and_whoever_waits_gets_it_next(database: Da
         async with database.advisory_lock("another name", wait=False) as other:
             assert other
         waiter = asyncio.create_task(hold(database, order))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await psql.fetchval(ASKED_FOR_A_LOCK) < 2:
                 await asyncio.sleep(0)
         order.append("first")
@@ -157,7 +157,7 @@ async def test_an_index_may_be_built_concurrently_while_somebody_waits_for_the_b
     order: list[str] = []
     async with database.advisory_lock("once"), database.autocommit() as connection:
         waiter = asyncio.create_task(hold(database, order))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await connection.execute("CREATE INDEX CONCURRENTLY slow_one ON projects (name)")
         order.append("first")
     await waiter

@@ -132,7 +132,7 @@ async def test_a_run_at_work_is_shown_alive_and_nobody_else_may_start_one(
         await shop.embedded(psql, 1000)
         status = (await client.get(STATUS)).json()
         refused = await client.post(INDEX, params=WAIT)
-    done = (await asyncio.wait_for(waiting, 30)).json()
+    done = (await asyncio.wait_for(waiting, 60)).json()
     assert (status["running"]["alive"], status["running"]["state"]) == (True, "running")
     assert status["running"]["progress"] == {"documents": 1000, "of": None, "at": "orders/1000"}
     assert (refused.status_code, refused.json()["run"]) == (409, done["run"])
@@ -278,7 +278,7 @@ async def test_a_dataset_deleted_in_the_middle_of_its_run_ends_it_without_an_err
         await shop.embedded(psql, 1000)
         async with resources.database.transaction() as tx:
             await datasets.remove(tx, orders)
-    answer = await asyncio.wait_for(waiting, 30)
+    answer = await asyncio.wait_for(waiting, 60)
     assert (answer.status_code, answer.json()["state"], answer.json()["error"]) == (200, "cancelled", None)
     assert (await client.get(STATUS)).status_code == 404
 

@@ -46,7 +46,7 @@ async def test_a_transaction_that_holds_the_table_keeps_its_attachment_and_delay
         await holder.execute("UPDATE public.articles SET author = 9 WHERE id = 1")
         removing = asyncio.create_task(detach(resources, "articles"))
         while not removing.done():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await psql.execute("UPDATE public.articles SET author = author WHERE id = 2")
                 await asyncio.sleep(0)
         with pytest.raises(
@@ -107,7 +107,7 @@ async def test_detaching_while_workers_take_in_and_embed_leaves_nothing(
         group.create_task(write())
         for _ in range(2):
             group.create_task(work())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not fake.texts_sent():
                 await asyncio.sleep(0.01)
         await detach(resources, "articles")

@@ -218,7 +218,7 @@ async def test_a_writer_rings_and_who_listens_looks_at_once(
     heard: asyncio.Queue[str] = asyncio.Queue()
     await there.psql.add_listener("evervec_outbox", lambda *said: heard.put_nowait(said[2]))
     await there.psql.execute("INSERT INTO public.articles (title) VALUES ('a'), ('b')")
-    assert await asyncio.wait_for(heard.get(), 20) == "evervec_outbox"
+    assert await asyncio.wait_for(heard.get(), 60) == "evervec_outbox"
 
 
 @pytest.mark.parametrize("url", ["mysql://u@h/d", "postgresql://127.0.0.1:1/nothing", ""])

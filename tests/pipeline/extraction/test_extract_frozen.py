@@ -47,7 +47,7 @@ async def test_a_frozen_extraction_is_taken_over_and_writes_nothing_when_it_wake
         await eventually("another process extracts", extracted)
         found = await psql.fetch(KNOWN)
         process.send_signal(signal.SIGCONT)
-        said, _ = await asyncio.wait_for(process.communicate(), 30)
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()

@@ -97,7 +97,7 @@ async def paused(psql: Any, *, at: int) -> AsyncIterator[None]:
 
 async def embedded(psql: Any, least: int) -> None:
     """Wait until so many chunks have a vector."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await psql.fetchval("SELECT count(embedding) FROM embeddings") < least:
             await asyncio.sleep(0.01)
 

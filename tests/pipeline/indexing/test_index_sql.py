@@ -335,11 +335,11 @@ async def test_a_dataset_deleted_in_the_middle_of_its_run_leaves_nothing_and_no_
     async with shop.paused(psql, at=1500):
         request = RunRequest(full=True)
         running = asyncio.create_task(requests.index(resources, orders, request, progress=lambda _: first_batch.set()))
-        await asyncio.wait_for(first_batch.wait(), 20)
+        await asyncio.wait_for(first_batch.wait(), 60)
         assert await psql.fetchval("SELECT count(*) FROM chunks") == 1000
         async with resources.database.transaction() as tx:
             await datasets.remove(tx, orders)
-    run = await asyncio.wait_for(running, 20)
+    run = await asyncio.wait_for(running, 60)
     assert (run.state, run.error, run.counts.chunks_new) == ("cancelled", None, 1000)
     await janitor.purge_deleted(resources.database)
     for table in ("documents", "chunks", "embeddings", "index_runs"):
@@ -374,9 +374,9 @@ async def test_one_run_at_a_time_and_the_other_is_told_which(resources: Resource
         running = asyncio.create_task(
             requests.index(resources, orders, RunRequest(), progress=lambda _: first_batch.set())
         )
-        await asyncio.wait_for(first_batch.wait(), 20)
+        await asyncio.wait_for(first_batch.wait(), 60)
         with pytest.raises(IndexRunningError) as told:
             await index_dataset(resources, orders)
         assert await requests.run_due(resources, orders) == []
-    run = await asyncio.wait_for(running, 20)
+    run = await asyncio.wait_for(running, 60)
     assert (told.value.values["run_id"], run.counts.documents_new) == (run.id, 2000)

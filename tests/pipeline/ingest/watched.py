@@ -63,7 +63,7 @@ async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIt
     watching = asyncio.create_task(watch(resources, "p", "docs", files, writer, finish, poll=poll))
     beginning = asyncio.create_task(writer.begun.wait())
     try:
-        await asyncio.wait({watching, beginning}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({watching, beginning}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             watching.result()
         assert writer.begun.is_set()
@@ -75,7 +75,7 @@ async def watched(resources: Resources, *paths: Path, **options: Any) -> AsyncIt
                 watching.result()  # what ended it says more
             raise
         finish.set()
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, 60)
     finally:
         beginning.cancel()
         watching.cancel()

@@ -385,7 +385,7 @@ async def test_a_dataset_without_bells_is_looked_at_while_others_ring_all_the_ti
         try:
             await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
             index = mirror.index
-            await until(lambda: len(index) == len(TEXTS) // 2, 5)
+            await until(lambda: len(index) == len(TEXTS) // 2)
         finally:
             ringing.cancel()
 

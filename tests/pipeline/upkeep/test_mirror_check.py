@@ -43,7 +43,7 @@ def counts(found: list[DatasetCheck]) -> tuple[int, int, int]:
 
 
 async def until_held(resources: Resources, dataset: DatasetRef) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not any(
             held.in_sync for held in (await mirror_check.live_holders(resources.mirrors, [dataset])).get(dataset.id, [])
         ):

@@ -82,7 +82,7 @@ async def test_an_empty_folder_in_place_of_a_root_is_not_believed(
 async def test_what_was_put_off_is_not_taken_for_gone_when_its_root_is_unmounted_meanwhile(
     resources: Resources, psql: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "NEW_FOLDER_SECONDS", 0.7)
+    monkeypatch.setattr(events, "NEW_FOLDER_SECONDS", 3.0)
     async with watched(resources, folder) as writer:
         (folder / "new").mkdir()
         (folder / "new" / "page.md").write_text("page")
@@ -178,4 +178,4 @@ async def test_a_dataset_that_is_deleted_ends_the_watch(resources: Resources, ps
             await psql.execute("UPDATE datasets SET deleted_at = now()")
             (folder / "page.md").write_text("page")
             assert writer.ending is not None
-            await asyncio.wait_for(writer.ending, 30)
+            await asyncio.wait_for(writer.ending, 60)

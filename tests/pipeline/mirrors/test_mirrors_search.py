@@ -40,7 +40,7 @@ async def test_a_writer_finds_its_own_row_at_once(resources: Resources, dataset:
         for turn in range(5):
             xid = await written(psql, dataset, f"mine {turn}")
             await mirror.catch_up()  # the row's transaction is seen, the one that embeds it comes later
-            asking = asyncio.create_task(search(one, f"mine {turn}", k=1, min_watermark=xid))
+            asking = asyncio.create_task(search(one, f"mine {turn}", k=1, min_watermark=xid, wait_seconds=60))
             await embed_dataset(resources, dataset.id)
             answer = await asking
             assert (answer.engine, answer.hits[0].text) == ("mirror", f"mine {turn}")
@@ -55,7 +55,7 @@ async def test_a_writer_that_edited_or_deleted_sees_that(resources: Resources, d
         async with psql.transaction():
             await edit(psql, MESSAGE, row_id, "quite another text")
             xid = int(await psql.fetchval("SELECT pg_current_xact_id()::text"))
-        asking = asyncio.create_task(search(one, "quite another text", k=1, min_watermark=xid))
+        asking = asyncio.create_task(search(one, "quite another text", k=1, min_watermark=xid, wait_seconds=60))
         await embed_dataset(resources, dataset.id)
         [hit] = (await asking).hits
         assert (hit.id, hit.text, hit.stale) == (row_id, "quite another text", False)
@@ -83,7 +83,7 @@ async def test_an_open_transaction_is_waited_for_and_a_future_one_refused(
         await transaction.start()
         await plant(psql, MESSAGE, dataset.id, "not committed yet")
         xid = int(await psql.fetchval("SELECT pg_current_xact_id()::text"))
-        asking = asyncio.create_task(search(one, "not committed yet", k=1, min_watermark=xid))
+        asking = asyncio.create_task(search(one, "not committed yet", k=1, min_watermark=xid, wait_seconds=60))
         await asyncio.wait([asking], timeout=0.2)
         assert not asking.done()
         await transaction.commit()
@@ -181,15 +181,15 @@ async def test_searches_go_on_while_a_mirror_is_rebuilt_again_and_again(
     await stored(resources, dataset, TEXTS)
     async with worker(resources) as one:
         await until_true(one, dataset)
-        done = asyncio.Event()
+        done, asked = asyncio.Event(), 0
 
-        async def ask() -> int:
-            asked = 0
-            while not done.is_set():
-                answer = await search(one, TEXTS[asked % 40], k=5)
-                assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("mirror", TEXTS[asked % 40], 5)
+        async def ask() -> None:
+            nonlocal asked
+            while not done.is_set() or asked < 10:
+                text = TEXTS[asked % 40]
+                answer = await search(one, text, k=5)
+                assert (answer.engine, answer.hits[0].text, len(answer.hits)) == ("mirror", text, 5)
                 asked += 1
-            return asked
 
         asking = [asyncio.create_task(ask()) for _ in range(4)]
         for turn in range(10):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from evervec.settings import Settings
 from evervec.stack import StackUrls
 
 HOLDER = Path(__file__).with_name("holder.py")
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 def settings(home: Path, **values: Any) -> Settings:
@@ -37,6 +37,22 @@ def servers_of(home: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def names_of(home: Path) -> set[str]:
+    """Return the names of the live server processes that work below `home`; one that ends meanwhile is left out."""
+    return {name for server in servers_of(home) if (name := _named(server))}
+
+
+def has_child(name: str) -> bool:
+    """Return whether this process has a child of that name."""
+    return any(_named(child) == name for child in psutil.Process().children())
+
+
+def _named(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return str(process.name())
+    return ""
 
 
 def pids(home: Path) -> dict[str, int]:

@@ -30,7 +30,7 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
     """Return a home that does not exist yet, below a folder that only we can enter."""
     yield tmp_path / "home"
     kill_everything(tmp_path)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while servers_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)
 

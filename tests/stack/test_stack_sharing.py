@@ -5,13 +5,14 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from evervec.stack import open_stack
-from tests.stack.actors import eventually, holder, leave, opened, pids, query, servers_of, settings
+from tests.stack.actors import eventually, holder, leave, names_of, opened, pids, query, servers_of, settings
 
 
 async def test_the_second_attaches_to_what_the_first_started(home: Path) -> None:
@@ -25,14 +26,17 @@ async def test_the_second_attaches_to_what_the_first_started(home: Path) -> None
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_servers(home: Path) -> None:
     async with open_stack(settings(home)):
-        assert os.getsid(0) not in {os.getsid(server.pid) for server in servers_of(home)}
+        assert servers_of(home)
+        for server in servers_of(home):
+            with suppress(ProcessLookupError):  # a backend that ends meanwhile
+                assert os.getsid(server.pid) != os.getsid(0)
 
 
 async def test_a_later_one_adds_the_server_that_the_first_did_not_need(home: Path) -> None:
     async with open_stack(settings(home), nats=False):
         async with open_stack(settings(home)):
-            assert {process.name() for process in servers_of(home)} == {"postgres", "nats-server"}
-        assert {process.name() for process in servers_of(home)} == {"postgres", "nats-server"}
+            assert names_of(home) == {"postgres", "nats-server"}
+        assert names_of(home) == {"postgres", "nats-server"}
     assert servers_of(home) == []
 
 
@@ -66,7 +70,7 @@ async def test_a_signal_to_the_last_process_leaves_nothing(home: Path, number: s
     async with holder(home) as process:
         await opened(process)
         os.killpg(process.pid, number)
-        assert await asyncio.wait_for(process.wait(), 30) == code
+        assert await asyncio.wait_for(process.wait(), 60) == code
         assert servers_of(home) == []
 
 
@@ -74,7 +78,7 @@ async def test_a_signal_in_the_middle_of_the_first_start_leaves_nothing(fresh_ho
     async with holder(fresh_home) as process:
         await eventually(lambda: bool(list(fresh_home.glob("postgres.new-*"))))
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 143
+        assert await asyncio.wait_for(process.wait(), 60) == 143
         assert servers_of(fresh_home) == []
         assert list(fresh_home.glob("postgres.new-*")) == []
     async with open_stack(settings(fresh_home)) as stack:

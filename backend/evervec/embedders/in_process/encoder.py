@@ -1,4 +1,4 @@
-"""What both encoders share: their protocol, and the error of one that is not waited for."""
+"""What the encoders of this process share: their protocol, and the error of one that is not waited for."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol

@@ -66,7 +66,7 @@ from tests.cli.exports import message, write
         ("providers use nowhere", "There is no provider 'nowhere'"),
         (
             "providers add new --type nonsense",
-            "There is no provider type 'nonsense'. Types: local, onnx, ollama, gemini, openai.",
+            "There is no provider type 'nonsense'. Types: local, onnx, fastembed, sentence-transformers, ollama, gemini, openai.",
         ),
         ("providers add !!! --type local", "is not a usable name"),
     ],

@@ -32,7 +32,7 @@ async def test_a_probe_answered_with_one_vector_for_two_texts_is_no_width() -> N
 @pytest.mark.parametrize(
     ("kind", "model", "advice"),
     [
-        ("openllama", "x", "Known types: local, onnx, ollama"),
+        ("openllama", "x", "Known types: local, onnx, fastembed, sentence-transformers, ollama"),
         ("ollama", None, "--model"),
         ("local", "bge-m3", "one model"),
     ],

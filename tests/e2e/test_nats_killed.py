@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.homes import connected
+from tests.e2e.killing import hold_back
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import (
     PENDING,
@@ -78,11 +79,13 @@ async def test_rows_written_while_nats_is_down_are_embedded_and_its_return_is_no
 ) -> None:
     here = product.given(EVERVEC_NATS_URL=nats.url)
     await add_fake(here, fake)
+    hold_back(fake, after=ROWS // 2)
     async with here.worker() as worker:
         await write(psql, await make_dataset(psql), ROWS)
         await wait_until_embedded(psql, ROWS // 10)
         assert await count(psql, PENDING) > 0
         nats.kill()
+        fake.resume()
         await write(psql, await make_dataset(psql, "sea", "notes"), 50, word="silent")
         imported = await here.ask("ingest", "telegram", str(export_of(tmp_path, 50)))
         assert imported["created"] == 50

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.homes import connected
-from tests.e2e.killing import kill_in_the_middle
+from tests.e2e.killing import hold_back, kill_in_the_middle
 from tests.e2e.processes import Product, add_fake, environment
 from tests.e2e.rows import (
     PENDING,
@@ -93,8 +93,9 @@ async def test_one_of_two_workers_is_killed_and_the_other_finishes(
     await add_fake(alone, fake)
     async with alone.worker() as victim, alone.worker() as other:
         await write(psql, await make_dataset(psql), ROWS)  # rung for by nobody: the sweep finds them
-        await kill_in_the_middle(psql, victim, of=ROWS)
+        await kill_in_the_middle(psql, victim, fake, of=ROWS)
         await wait_until_nothing_is_pending(psql)
+    hold_back(fake, after=ROWS // 2)
         assert other.lives
     assert await assert_every_vector_is_right(psql) == ROWS
     assert await count(psql, "SELECT count(*) FROM embed_work") == 0

@@ -172,14 +172,17 @@ async def test_two_processes_sync_at_once_ten_times_and_nothing_is_applied_twice
 ) -> None:
     fake.batches.polls, rounds, texts = 0, 10, list[str]()
     wire, manager, busy = WIRES[(await lane.provider()).type], BatchManager(lane), 0
-    # the first results come slowly, so that the other process is there before the first one is done
-    fake.fail_next(1, Fault.SLOW_LOAD, endpoint=wire.download, seconds=2)
+    # the first results come when the other process has been there
+    fake.fail_next(1, Fault.SLOW_LOAD, endpoint=wire.download)
     async with program.started() as one, program.started() as two, written_once(psql):
         for n in range(rounds):
             texts += (round_ := numbered(ROWS, f"round {n}"))
             await planted(psql, dataset.id, round_)
             assert (await manager.flush_queue()).rows == ROWS
-            answers = await asyncio.gather(one.ask("sync"), two.ask("sync"))
+            asked = [asyncio.create_task(each.ask("sync")) for each in (one, two)]
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            fake.resume()
+            answers = await asyncio.gather(*asked)
             assert sorted(answer["ready"] for answer in answers) == [0, ROWS]
             assert [answer["problems"] for answer in answers] == [[], []]
             busy += sum(answer["busy"] for answer in answers)
@@ -197,9 +200,16 @@ async def test_two_processes_flush_at_once_and_every_text_is_in_one_job(
     await planted(psql, dataset.id, [*texts, *again])
     wire = WIRES[(await lane.provider()).type]
     # each holds rows of its own while its first file is on its way
-    fake.fail_next(2, Fault.SLOW_LOAD, endpoint=wire.upload, seconds=2)
+    fake.fail_next(2, Fault.SLOW_LOAD, endpoint=wire.upload)
+
+    async def both_upload() -> bool:
+        return fake.calls(wire.upload) >= 2
+
     async with program.started() as one, program.started() as two:
-        answers = await asyncio.gather(one.ask("flush 500"), two.ask("flush 500"))
+        asked = [asyncio.create_task(each.ask("flush 500")) for each in (one, two)]
+        await eventually("both send a file", both_upload)
+        fake.resume()
+        answers = await asyncio.gather(*asked)
     assert all(answer["jobs"] for answer in answers), answers
     sent = Counter(text for job in fake.batches.jobs for _, text in job.lines)
     assert set(sent.values()) == {1}

@@ -17,6 +17,8 @@ from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
 from tests.stack.actors import pids
 
+LEASE_SECONDS = 60
+"""Each text is counted: on a busy machine a shorter lease may expire."""
 VECTOR = """
 SELECT count(*) FROM chunks c JOIN embeddings e ON e.kind = 4 AND e.row_id = c.id
 WHERE c.content LIKE '%' || $1 || '%' AND e.embedded_hash = c.content_hash

@@ -60,7 +60,7 @@ async def test_nats_is_killed_under_up_while_an_import_is_worked_on_and_everythi
         importing = asyncio.create_task(machine.ask("ingest", "telegram", str(export_of(tmp_path, ROWS))))
         await wait_until_embedded(psql, ROWS // 20)
         server = pids(home)["nats"]
-        assert await count(psql, PENDING) > 0
+        assert not importing.done() or await count(psql, PENDING) > 0
         psutil.Process(server).kill()
         assert (await importing)["created"] == ROWS
 

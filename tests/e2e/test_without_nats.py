@@ -25,7 +25,7 @@ from tests.e2e.rows import (
 from tests.e2e.test_postgres_restarted import restarted
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
-from tests.stack.actors import pids, servers_of
+from tests.stack.actors import names_of, pids, servers_of
 
 ROWS = 6_000
 NEVER = "600"
@@ -78,7 +78,11 @@ async def test_every_command_works(alone: Product, tmp_path: Path, psql: Any) ->
             assert process.lives
             assert "NATS" not in process.said
             assert await process.end(signal.SIGTERM) == 0
-    assert not (await alone.ask("status"))["queue"]["worker_listens"]
+
+    async def nobody_listens() -> bool:
+        return not (await alone.ask("status"))["queue"]["worker_listens"]
+
+    await eventually("the server has noticed that the worker left", nobody_listens)
     assert await alone.ask("queue", "dead", "list") == {"dead_letters": []}
     assert await alone.ask("queue", "dead", "drop", "--all") == {"dropped": []}
     assert (await alone.run("queue", "dead", "requeue", "7")).code == 2
@@ -126,6 +130,6 @@ async def test_postgresql_restarts_and_rings_are_heard_again(
             await wait_until_nothing_is_pending(psql)
             assert await assert_every_vector_is_right(psql, of_the_local_model) == 4_001
             assert await count(psql, PENDING) == 0
-        assert "nats-server" not in {process.name() for process in servers_of(home)}
+        assert "nats-server" not in names_of(home)
         assert await worker.end(signal.SIGTERM) == 0
         assert await up.end(signal.SIGTERM) == 0

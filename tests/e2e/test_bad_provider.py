@@ -39,7 +39,7 @@ async def failing(fake: FakeProvider, endpoint: str, *, times: int) -> None:
     async def went_wrong() -> bool:
         return sum(r.fault is not None and r.endpoint == endpoint for r in fake.requests[before:]) >= times
 
-    await eventually(f"{times} failed requests to {endpoint}", went_wrong)
+    await eventually(f"{times} failed requests to {endpoint}", went_wrong, 120)
 
 
 @pytest.mark.slow
@@ -66,12 +66,12 @@ async def test_an_outage_then_garbage_then_one_bad_text_leave_exactly_that_text_
         fake.heal()
         fake.always(lambda text: text == poison, Fault.BAD_REQUEST_400, endpoint="/api/embed")
         sent = fake.texts_sent()[poison]
-        await wait_until_nothing_is_pending(psql, 30)
+        await wait_until_nothing_is_pending(psql)
 
         async def extracted() -> bool:
             return await count(psql, UNFINISHED) == 0
 
-        await eventually("every message scored and extracted", extracted, 45)
+        await eventually("every message scored and extracted", extracted, 120)
         await wait_until_nothing_is_pending(psql)
         assert fake.texts_sent()[poison] - sent <= 12, "a batch of 32 is halved five times, twice at the most"
 
@@ -90,7 +90,7 @@ async def test_an_outage_then_garbage_then_one_bad_text_leave_exactly_that_text_
         empty = status["empty"]
         fake.heal()
         assert (await product.ask("failed", "retry"))["reopened"] == 1
-        await wait_until_nothing_is_pending(psql, 10)
+        await wait_until_nothing_is_pending(psql)
         assert worker.lives
     assert await count(psql, "SELECT count(*) FROM embedding_status WHERE embedding_status <> 'READY'") == empty
     assert fake.texts_embedded()[poison] == 1

@@ -141,7 +141,7 @@ async def test_an_index_run_that_is_killed_is_finished_by_a_worker_from_where_it
         async def finished() -> bool:
             return await psql.fetchval("SELECT state FROM index_runs") == "done"
 
-        await eventually("the run is finished", finished, 60)
+        await eventually("the run is finished", finished, 120)
     assert await count(psql, "SELECT count(*) FROM documents") == 2_000
     assert await count(psql, "SELECT count(*) FROM embeddings WHERE embedding IS NULL") == 0
     run = await psql.fetchrow("SELECT attempts, documents_new, documents_unchanged FROM index_runs")

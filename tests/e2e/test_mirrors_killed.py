@@ -28,7 +28,7 @@ async def holding(psql: Any, vectors: int, holders: int) -> None:
     async def hold() -> bool:
         return int(await psql.fetchval(HOLDING, vectors)) == holders
 
-    await eventually(f"{holders} mirrors with {vectors} vectors", hold, 40)
+    await eventually(f"{holders} mirrors with {vectors} vectors", hold, 120)
 
 
 async def found(product: Product, text: str, engine: str = "mirror") -> None:
@@ -40,7 +40,7 @@ async def found(product: Product, text: str, engine: str = "mirror") -> None:
 @pytest.fixture
 def shared(product: Product, tmp_path: Path) -> Product:
     """Use a folder of mirrors of this test's own."""
-    return product.given(EVERVEC_FAISS_DIR=str(tmp_path / "mirrors"))
+    return product.given(EVERVEC_FAISS_DIR=str(tmp_path / "mirrors"), EVERVEC_STOP_SECONDS="60")
 
 
 @pytest.mark.slow

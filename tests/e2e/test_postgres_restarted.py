@@ -39,7 +39,7 @@ async def test_workers_survive_a_hard_restart_of_postgresql_and_embed_everything
         await restarted(home, postmaster)
         async with connected(home) as psql:
             assert await count(psql, PENDING) > 0
-            await wait_until_nothing_is_pending(psql, 40)
+            await wait_until_nothing_is_pending(psql)
             assert await assert_every_vector_is_right(psql, of_the_local_model) == ROWS
             assert await count(psql, "SELECT count(*) FROM embed_work") == 0
         assert up.lives
@@ -63,7 +63,7 @@ async def test_a_backend_killed_in_the_middle_costs_nothing(machine: Product, ho
             # the postmaster ends all its other backends for that, ours too, and begins again
             await eventually("our own connection is cut", thrown_out)
         async with connected(home) as psql:
-            await wait_until_nothing_is_pending(psql, 40)
+            await wait_until_nothing_is_pending(psql)
             assert await assert_every_vector_is_right(psql, of_the_local_model) == rows
         assert up.lives
         assert await up.end(signal.SIGTERM) == 0

@@ -42,7 +42,7 @@ async def all_embedded(machine: Product) -> Any:
         knowledge = found[0]["datasets"][0]["knowledge"]
         return not found[0]["pending"] and not knowledge["unscored"] and not knowledge["unextracted"]
 
-    await eventually("nothing pending", done, 40)
+    await eventually("nothing pending", done, 120)
     return found[0]
 
 

@@ -44,7 +44,7 @@ async def found_soon(psql: Any, words: str) -> float:
     async def embedded() -> bool:
         return await psql.fetchval(VECTOR, words) == 1
 
-    return await eventually(f"{words!r} can be found", embedded, 10)
+    return await eventually(f"{words!r} can be found", embedded)
 
 
 async def test_an_edited_paragraph_is_found_soon_and_nothing_else_is_sent(
@@ -71,7 +71,7 @@ async def test_an_edited_paragraph_is_found_soon_and_nothing_else_is_sent(
         async def gone() -> bool:
             return await count(psql, DOCUMENTS) == 0
 
-        await eventually("the document is gone", gone, 10)
+        await eventually("the document is gone", gone)
         assert (await product.ask("search", next(iter(texts)), "--dataset", "documents"))["hits"] == []
         assert await watch.end(signal.SIGINT) == 0
         assert watch.said.count("1 changed: 1 chunk updated, 79 the same") == 5

@@ -95,11 +95,11 @@ async def test_one_of_two_workers_is_killed_and_the_other_finishes(
     alone: Product, fake: FakeProvider, psql: Any
 ) -> None:
     await add_fake(alone, fake)
+    hold_back(fake, after=ROWS // 2)
     async with alone.worker() as victim, alone.worker() as other:
         await write(psql, await make_dataset(psql), ROWS)  # rung for by nobody: the sweep finds them
         await kill_in_the_middle(psql, victim, fake, of=ROWS)
         await wait_until_nothing_is_pending(psql)
-    hold_back(fake, after=ROWS // 2)
         assert other.lives
     assert await assert_every_vector_is_right(psql) == ROWS
     assert await count(psql, "SELECT count(*) FROM embed_work") == 0

@@ -151,7 +151,7 @@ def locked(url: str) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: asyncio.run(hold()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.command import Command
 from tests.cli.exports import message, write
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 # the other way round: no vector is further from what it was
 FIRST_TEN_TURNED = """
 UPDATE embeddings SET embedding = embedding - embedding - embedding

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from evervec.cli.terminal import output
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_a_bar_shows_what_takes_long(terminal: io.StringIO, monkeypatch: pytest.
     assert "rows" in terminal.getvalue()
 
 
-def test_what_is_done_at_once_shows_no_bar(terminal: io.StringIO) -> None:
+def test_what_is_done_at_once_shows_no_bar(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "BAR_AFTER", 60.0)
     with output.progress("rows", 10) as step:
         step(10)
     assert terminal.getvalue() == ""

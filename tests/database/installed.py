@@ -62,7 +62,7 @@ def _work(evervec: Command) -> None:
             assert time.monotonic() < deadline, "the worker does not embed"
     finally:
         worker.terminate()
-        out, err = worker.communicate(timeout=30)
+        out, err = worker.communicate(timeout=60)
     assert worker.returncode == 0, (out, err)
     assert "permission denied" not in err
 

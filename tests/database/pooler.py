@@ -30,7 +30,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 200
-query_wait_timeout = 30
+query_wait_timeout = 120
 server_lifetime = 5
 ignore_startup_parameters =
 """
@@ -98,10 +98,10 @@ def _program() -> Path | None:
 
 
 def _wait(pooler: Pooler, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
-            create_connection(("127.0.0.1", pooler.port), timeout=1).close()
+            create_connection(("127.0.0.1", pooler.port), timeout=5).close()
         except OSError:
             assert process.poll() is None, pooler.log.read_text()
             assert time.monotonic() < deadline, pooler.log.read_text()

@@ -115,5 +115,5 @@ async def test_workers_and_api_and_their_clients_share_two_sessions(
 
 def _first_hit(address: str, text: str) -> str:
     query = urllib.parse.quote(text)
-    with urllib.request.urlopen(f"{address}/v1/search?q={query}", timeout=30) as response:
+    with urllib.request.urlopen(f"{address}/v1/search?q={query}", timeout=60) as response:
         return str(json.load(response)["hits"][0]["text"])

@@ -151,7 +151,7 @@ class Comparisons:
         monkeypatch.setattr(mirror_module, "carry_over", self._held)
 
     async def __aenter__(self) -> None:
-        await asyncio.wait_for(self._begun.wait(), 30)
+        await asyncio.wait_for(self._begun.wait(), 60)
 
     async def __aexit__(self, *_: object) -> None:
         self._go_on.set()
@@ -171,7 +171,7 @@ async def test_a_promoted_standby_costs_a_comparison_and_no_rebuild(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparisons = Comparisons(monkeypatch)
-    settings = Settings(home=tmp_path, database_url=pair.url, stop_seconds=5, connect_seconds=2)
+    settings = Settings(home=tmp_path, database_url=pair.url, stop_seconds=5, connect_seconds=10)
     running, stopped = tmp_path / "running", tmp_path / "stopped"
     async with open_runtime(settings, migrate=True) as runtime:
         resources = runtime.resources

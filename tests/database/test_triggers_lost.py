@@ -60,7 +60,7 @@ async def test_status_says_that_a_bulk_load_was_not_seen_and_a_worker_takes_it_i
         return not status["problems"] and status["pending"] == 0
 
     async with product.worker() as worker:
-        await eventually("repaired, compared and embedded", in_order, 40)
+        await eventually("repaired, compared and embedded", in_order, 120)
         assert "trigger repaired" in worker.said
         assert TRACK in worker.said
     assert rows.untracked(app) == 0

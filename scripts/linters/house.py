@@ -20,6 +20,8 @@ TRANSACTION_VERBS = {"commit", "rollback", "transaction", "begin"}
 
 CLOCK_CALLS = re.compile(r"(\w+\.)*(time\.time|datetime\.now|datetime\.utcnow|datetime\.today|date\.today)")
 STOPWATCHES = re.compile("process_time|thread_time|perf_counter")
+WAITS = re.compile(r"asyncio\.(timeout|wait_for)|eventually|until|until_true")
+PATIENCE = 60
 CLOCK_READERS = {
     "vendors/http.py": "a vendor names a moment by a date",
     "queue/depth.py": "NATS says when it last delivered a task, not how long ago",
@@ -217,6 +219,15 @@ def stopwatches(module: Module) -> Iterator[Finding]:
             yield module.path, node.lineno, f"{_last_name(node)} in a test: mark it with @pytest.mark.timeout(seconds)"
 
 
+def hurries(module: Module) -> Iterator[Finding]:
+    """Forbid a test to wait for less than a busy machine needs: a deadline that is kept costs nothing."""
+    for node in module.nodes:
+        if isinstance(node, ast.Call) and WAITS.fullmatch(ast.unparse(node.func)):
+            for given in (*node.args, *(keyword.value for keyword in node.keywords)):
+                if isinstance(given, ast.Constant) and isinstance(given.value, int | float) and given.value < PATIENCE:
+                    yield module.path, node.lineno, f"a deadline of {given.value} s in a test: give it {PATIENCE} s"
+
+
 def _last_name(node: ast.Name | ast.Attribute | ast.alias) -> str:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
@@ -314,7 +325,7 @@ RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (
     commits, connections, statements, late_filters, session_locks, tasks, clocks, pickles, silences, tree_texts, openings,
     private_words,
 )  # fmt: skip
-TEST_RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (stopwatches,)
+TEST_RULES: tuple[Callable[[Module], Iterator[Finding]], ...] = (stopwatches, hurries)
 PACKAGE_RULES: tuple[Callable[[Sequence[Module]], Iterator[Finding]], ...] = (class_names, constants, siblings)
 
 

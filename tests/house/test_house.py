@@ -236,6 +236,17 @@ def test_the_house_keeps_its_own_laws() -> None:
     assert (run.returncode, run.stdout) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["asyncio.timeout(5)\n", "asyncio.wait_for(answer(), 2.5)\n", "eventually('it is there', there, seconds=30)\n"],
+)
+def test_a_test_that_does_not_wait_long_is_found(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "test_hurried.py"
+    path.write_text("asyncio.timeout(60)\n" + source)
+    ((found, line, said),) = house.findings_in_tests([path])
+    assert (found, line) == (path, 2) and "give it 60 s" in said
+
+
 @pytest.mark.parametrize("source", ["from time import thread_time\n", "import time\nx = time.process_time()\n"])
 def test_a_test_that_measures_processor_time_is_found(source: str, tmp_path: Path) -> None:
     path = tmp_path / "test_fast.py"

@@ -223,7 +223,7 @@ async def test_the_loop_turns_while_a_search_runs(searcher: Searcher, snapshot: 
     search = asyncio.ensure_future(searcher.search(snapshot, QUERIES[0], 5))
     await begun(snapshot, 1)
 
-    assert await asyncio.wait_for(asyncio.sleep(0, "turned"), 30) == "turned"
+    assert await asyncio.wait_for(asyncio.sleep(0, "turned"), 60) == "turned"
     assert not search.done()
     snapshot.go_on.set()
     await search

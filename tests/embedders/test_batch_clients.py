@@ -294,6 +294,7 @@ async def test_a_download_that_breaks_gives_what_came_before(s: Setting, lines: 
     assert s.fake.calls(s.wire.download) == 1
 
 
+@pytest.mark.timeout(900)  # every allocation is traced, which takes minutes where others work, too
 async def test_results_stream_in_bounded_memory(s: Setting) -> None:
     texts = [f"text {number}" for number in range(20_000)]
     job = await s.finish(await s.create(texts))

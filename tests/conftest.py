@@ -193,7 +193,7 @@ async def bare(database: Database, servers: Servers, settings: Settings) -> Asyn
         closing.push_async_callback(_remove_streams, broker)
         clients = ProviderClients(settings.secret_key.get_secret_value() if settings.secret_key else None)
         closing.push_async_callback(clients.aclose)
-        doorbell = NatsDoorbell(broker)
+        doorbell = NatsDoorbell(broker, seconds=60)
         closing.push_async_callback(doorbell.aclose)
         mirrors = Mirrors(settings, database)
         closing.push_async_callback(mirrors.aclose)

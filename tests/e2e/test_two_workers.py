@@ -20,7 +20,7 @@ async def ring_for_all(product: Product, ids: list[int]) -> None:
     """Ring twice for every message, in both lanes and in overlapping parts."""
     broker = JetStreamBroker(product.environment["EVERVEC_NATS_URL"], stream=product.environment["EVERVEC_STREAM"])
     await broker.startup()
-    doorbell = NatsDoorbell(broker)
+    doorbell = NatsDoorbell(broker, seconds=60)
     for size, lane in ((100, Lane.BACKFILL), (70, Lane.INTERACTIVE)):
         for start in range(0, len(ids), size):
             assert await doorbell.ring(EMBED_MESSAGES, lane=lane, message_ids=ids[start : start + size])

@@ -30,6 +30,13 @@ def section(number: int, text: str = "as it was written") -> str:
     return f"## Section {number}\n\nThis is paragraph {number}, {text}.\n\n"
 
 
+def save(path: Path, text: str) -> None:
+    """Save a file as editors do: whoever looks in the middle sees the old text, and never an empty one."""
+    made = path.with_name(f".{path.name}.new")
+    made.write_text(text)
+    made.replace(path)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "docs"
@@ -57,7 +64,7 @@ async def test_an_edited_paragraph_is_found_soon_and_nothing_else_is_sent(
         paragraphs = [section(number) for number in range(80)]
         for edit in range(5):
             paragraphs[40 + edit] = section(40 + edit, f"but edit {edit} changed it")
-            (folder / "guide.md").write_text("# Guide\n\n" + "".join(paragraphs))
+            save(folder / "guide.md", "# Guide\n\n" + "".join(paragraphs))
             await found_soon(psql, f"but edit {edit} changed it")
         texts = fake.texts_sent() - sent
         texts.pop(KNOWN_TEXT, None)

@@ -44,9 +44,7 @@ def opened(provider: str, folder: Path, named: str, options: EncoderOptions) -> 
             local_files_only=True,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    except (
-        Exception
-    ) as problem:  # torch, transformers and their like have a class for each kind of damage, and none above
+    except Exception as problem:  # torch and transformers have a class for each kind of damage, and none above
         raise ConfigError(provider, f"the model in {folder} can not be run: {str(problem)[:300]}") from None
     query = _prefix(model, options.query_prefix, "query")
     document = _prefix(model, options.document_prefix, "document", "passage", "corpus")

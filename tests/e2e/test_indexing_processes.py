@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests import forking
+from tests.e2e.killing import hold_back
 from tests.e2e.processes import Product, add_fake
 from tests.e2e.rows import count, make_dataset
 from tests.e2e.waiting import eventually
@@ -69,6 +70,7 @@ async def test_a_project_made_while_a_worker_runs_is_chunked_and_embedded_withou
 async def test_of_two_projects_the_small_one_finishes_first(product: Product, fake: FakeProvider, psql: Any) -> None:
     await add_fake(product, fake)
     large, small = await make_dataset(psql, "large", "notes"), await make_dataset(psql, "small", "notes")
+    hold_back(fake, after=4_000, word="large note")
     await put_documents(psql, large, 10_000, "large")
     await put_documents(psql, small, 10, "small")
     async with product.worker():

@@ -77,6 +77,23 @@ async def test_counting_what_waits_reads_the_pending_index(tall_psql: Any, sql: 
 @pytest.mark.parametrize(
     ("sql", "values"),
     [
+        (monitor.PENDING_IN, ([BIG],)),
+        (monitor.PENDING_IN, (None,)),
+        (monitor.PENDING_AT, ([BIG], "1000")),
+        (rows.LIVE_ROWS_WAIT, ()),
+        (datasets.PENDING_BY_PROJECT, ("recipe",)),
+    ],
+)
+async def test_what_waits_in_a_space_that_is_being_filled_is_not_read_for_the_one_that_is_searched(
+    tall_psql: Any, sql: str, values: tuple[Any, ...]
+) -> None:
+    for plan in await plans(tall_psql, sql, *values):
+        assert re.search(r"Index Cond: \(\(dataset_id = [ds]\.id\) AND \(space_id = [ds]\.space_id\)", plan), plan
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
         (in_space(batch_queue.CLAIM_FOR_BATCH, SPACE), (BIG, None, 100, *LEASE, 0, False)),
         (batch_queue.WAITING_FOR_BATCH, ([BIG], 0, False, SPACE)),
         (batch_queue.MARK_DATASETS, (timedelta(hours=1), [BIG], None, None)),

@@ -159,8 +159,9 @@ async def purge(tx: Tx, dataset_id: UUID, *, limit: int) -> int:
 
 PENDING_BY_PROJECT = f"""
 WITH rows AS (
-    SELECT e.dataset_id, count(*) AS pending FROM embeddings e JOIN datasets s ON s.id = e.dataset_id AND s.space_id = e.space_id
-    WHERE {PENDING} GROUP BY e.dataset_id
+    SELECT s.id AS dataset_id, waiting.pending FROM datasets s CROSS JOIN LATERAL (
+        SELECT count(*) AS pending FROM embeddings e WHERE e.dataset_id = s.id AND e.space_id = s.space_id AND e.{PENDING}
+    ) waiting
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE content IS NOT NULL GROUP BY dataset_id
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe < $1 AND content IS NULL GROUP BY dataset_id
     UNION ALL SELECT dataset_id, count(*) FROM documents WHERE recipe > $1 AND content IS NULL GROUP BY dataset_id

@@ -164,7 +164,15 @@ async def watermark(tx: ReadTx) -> str:
     return str((await changes.watermark(tx)).xmin)
 
 
-PENDING_IN = f"SELECT count(*) FROM {CURRENT} WHERE e.{PENDING} AND ($1::uuid[] IS NULL OR e.dataset_id = ANY($1))"
+# dataset by dataset, so that no record of a space is read that is only being filled: that may be each row once more
+PENDING_ROWS = f"""
+FROM datasets d CROSS JOIN LATERAL (
+    SELECT {{found}} FROM embeddings e
+    WHERE e.dataset_id = d.id AND e.space_id = d.space_id AND e.{PENDING} {{more}}
+) waiting WHERE $1::uuid[] IS NULL OR d.id = ANY($1)
+"""
+PENDING_IN = f"SELECT coalesce(sum(waiting.rows), 0)::bigint {PENDING_ROWS.format(found='count(*) AS rows', more='')}"
+PENDING_AT = f"SELECT EXISTS (SELECT {PENDING_ROWS.format(found='1', more='AND e.changed_xid <= $2::text::xid8 LIMIT 1')})"
 
 
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
@@ -175,11 +183,7 @@ async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:
 
 async def pending_at(tx: ReadTx, dataset_ids: Sequence[UUID], xid: int) -> bool:
     """Return whether a row that existed when a transaction committed still waits for a vector in some datasets."""
-    found: bool = await tx.fetchval(
-        f"SELECT EXISTS (SELECT FROM {CURRENT} WHERE e.{PENDING} AND e.dataset_id = ANY($1) AND e.changed_xid <= $2::text::xid8)",
-        list(dataset_ids),
-        str(xid),
-    )
+    found: bool = await tx.fetchval(PENDING_AT, list(dataset_ids), str(xid))
     return found
 
 

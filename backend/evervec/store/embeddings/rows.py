@@ -285,9 +285,12 @@ async def waiting(tx: ReadTx, dataset_id: UUID, space_id: int) -> tuple[int, int
 
 LIVE_ROWS_WAIT = f"""
 SELECT EXISTS (
-    SELECT FROM embeddings e JOIN datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
-    LEFT JOIN embed_work w ON w.vector_id = e.vector_id
-    WHERE e.pending_id IS NOT NULL AND d.deleted_at IS NULL AND (w.vector_id IS NULL OR {CLAIMABLE_NOW})
+    -- dataset by dataset: while a space is filled, every row of it waits, and none of those is asked for here
+    SELECT FROM datasets d CROSS JOIN LATERAL (
+        SELECT FROM embeddings e LEFT JOIN embed_work w ON w.vector_id = e.vector_id
+        WHERE e.dataset_id = d.id AND e.space_id = d.space_id AND e.pending_id IS NOT NULL
+          AND (w.vector_id IS NULL OR {CLAIMABLE_NOW}) LIMIT 1
+    ) waiting WHERE d.deleted_at IS NULL
 )
 """
 

@@ -172,7 +172,9 @@ FROM datasets d CROSS JOIN LATERAL (
 ) waiting WHERE $1::uuid[] IS NULL OR d.id = ANY($1)
 """
 PENDING_IN = f"SELECT coalesce(sum(waiting.rows), 0)::bigint {PENDING_ROWS.format(found='count(*) AS rows', more='')}"
-PENDING_AT = f"SELECT EXISTS (SELECT {PENDING_ROWS.format(found='1', more='AND e.changed_xid <= $2::text::xid8 LIMIT 1')})"
+PENDING_AT = (
+    f"SELECT EXISTS (SELECT {PENDING_ROWS.format(found='1', more='AND e.changed_xid <= $2::text::xid8 LIMIT 1')})"
+)
 
 
 async def pending(tx: ReadTx, dataset_ids: Sequence[UUID] | None) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from evervec.embedders.in_process.embedder import changed_model
 from evervec.errors import AuthError, ConfigError, ProviderError, TransientError
-from evervec.vendors.http import error_of_status
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,8 @@ def _error_of(provider: str, repo: str, problem: Exception) -> ProviderError:
                 provider, f"HTTP {answer.status_code} for {repo} of the hub: set HF_TOKEN to one that may read it."
             )
         case HfHubHTTPError(response=answer):
+            from evervec.vendors.http import error_of_status  # loads httpx, which a status does not need
+
             retry_after = answer.headers.get("retry-after")
             return error_of_status(provider, answer.status_code, f"the hub does not give {repo}.", retry_after)
         case OfflineModeIsEnabled():

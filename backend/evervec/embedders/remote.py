@@ -1,32 +1,15 @@
-"""What the embedders behind an API have in common: a name, a model, limits, and tokens that can only be estimated."""
+"""What the embedders behind an API have in common: tokens that can only be estimated, and one way for texts and questions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from evervec.domain.protocols import EmbedLimits, Vectors
+from evervec.domain.protocols import Vectors
 from evervec.domain.text import estimate_tokens
+from evervec.embedders.named import NamedEmbedder
 
 
-class RemoteEmbedder(ABC):
+class RemoteEmbedder(NamedEmbedder, ABC):
     """An embedder whose model runs on somebody's server."""
-
-    def __init__(self, name: str, model: str, limits: EmbedLimits) -> None:
-        self._name, self._model, self._limits = name, model, limits
-
-    @property
-    def name(self) -> str:
-        """Return the provider's name, for messages."""
-        return self._name
-
-    @property
-    def model(self) -> str:
-        """Return the model's name at the provider."""
-        return self._model
-
-    @property
-    def limits(self) -> EmbedLimits:
-        """Return the limits of a request; a `text_tokens` that the server tells is known after `probe`."""
-        return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return estimates on the high side: the model's tokenizer is on the server.

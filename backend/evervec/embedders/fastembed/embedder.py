@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Final
 
-from evervec.domain.encoders import EncoderOptions
 from evervec.domain.vendors import FASTEMBED
 from evervec.embedders.in_process import folder as folders
 from evervec.embedders.in_process.embedder import LoadedEncoder
@@ -24,17 +23,8 @@ CONFIGURATION: Final = (
 class FastembedEmbedder(HubEmbedder):
     """An embedder by fastembed, which knows how each of its models makes one vector of a text."""
 
+    vendor = FASTEMBED
     library = "fastembed"
-
-    def __init__(
-        self,
-        model: str | None,
-        *,
-        options: EncoderOptions | None = None,
-        name: str = FASTEMBED.type,
-        hub_url: str | None = None,
-    ) -> None:
-        super().__init__(FASTEMBED, model, options or EncoderOptions(), name, hub_url)
 
     def _files(self) -> HubFiles:
         known = self._known()

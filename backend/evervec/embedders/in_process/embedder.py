@@ -15,6 +15,7 @@ from evervec.domain import usage
 from evervec.domain.encoders import EncoderOptions
 from evervec.domain.protocols import EmbedLimits, ModelProbe, Vectors
 from evervec.embedders.in_process.encoder import Encoder, StoppedError
+from evervec.embedders.named import NamedEmbedder
 from evervec.embedders.vectors import width_of
 from evervec.errors import BadInputError, ConfigError, TransientError
 
@@ -51,7 +52,7 @@ class LoadedEncoder:
 Encode = Callable[[LoadedEncoder, Sequence[str], Callable[[], bool]], tuple[Vectors, int]]
 
 
-class InProcessEmbedder(ABC):
+class InProcessEmbedder(NamedEmbedder, ABC):
     """An embedder of this process; a subclass says how its model is opened.
 
     Documents have one thread and questions another, so that no question waits for a backfill. A model that is not fixed by
@@ -61,27 +62,12 @@ class InProcessEmbedder(ABC):
     """
 
     def __init__(self, type_: str, model: str, options: EncoderOptions, name: str) -> None:
-        self._type, self._name, self._model, self._options = type_, name, model, options
-        self._limits = EmbedLimits(texts=TEXTS, tokens=None)
+        super().__init__(name, model, EmbedLimits(texts=TEXTS, tokens=None))
+        self._type, self._options = type_, options
         self._loaded: LoadedEncoder | None = None
         self._closed = Event()
         self._documents = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"evervec-{type_}")
         self._questions = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"evervec-{type_}-question")
-
-    @property
-    def name(self) -> str:
-        """Return the provider's name, for messages."""
-        return self._name
-
-    @property
-    def model(self) -> str:
-        """Return the model's name; that of a folder or of the hub has its digest after `probe`."""
-        return self._model
-
-    @property
-    def limits(self) -> EmbedLimits:
-        """Return the limits of a request; `text_tokens` is known when the model is loaded."""
-        return self._limits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count exactly, with the prefix of documents, in any thread. Raise what `embed` raises."""
@@ -98,8 +84,7 @@ class InProcessEmbedder(ABC):
         return await self._in_thread(self._questions, LoadedEncoder.encode_questions, [text])
 
     async def probe(self) -> ModelProbe:
-        """Bring the model here, load it, and return its width and its window. Raise `ConfigError` for one that can not be run."""
-        await asyncio.get_running_loop().run_in_executor(self._documents, self._fetch)
+        """Load the model, and return its width and its window. Raise `ConfigError` for one that can not be run."""
         return ModelProbe(await width_of(self), self._limits.text_tokens)
 
     async def model_digest(self) -> str | None:
@@ -112,9 +97,6 @@ class InProcessEmbedder(ABC):
         for pool in (self._documents, self._questions):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
         self._loaded = None
-
-    def _fetch(self) -> None:  # noqa: B027  # most models are here already
-        """Bring the model to this machine, where that needs a network."""
 
     @abstractmethod
     def _open(self) -> LoadedEncoder:

@@ -1,11 +1,13 @@
 """The embedder whose model comes from the hub, or is in a folder; a library of its own opens it."""
 
+import asyncio
 from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
 from evervec.domain.encoders import EncoderOptions
+from evervec.domain.protocols import ModelProbe
 from evervec.domain.vendors import Vendor
 from evervec.embedders.in_process import hub
 from evervec.embedders.in_process.embedder import InProcessEmbedder, LoadedEncoder, model_name
@@ -20,16 +22,28 @@ class HubEmbedder(InProcessEmbedder):
     `hub_url` is the hub that it is asked of, None the one that HF_ENDPOINT says.
     """
 
+    vendor: ClassVar[Vendor]
     library: ClassVar[str]
     """The module that runs the model: it may not be installed, and takes seconds to import."""
 
     def __init__(
-        self, vendor: Vendor, model: str | None, options: EncoderOptions, name: str, hub_url: str | None
+        self,
+        model: str | None,
+        *,
+        name: str,
+        options: EncoderOptions | None = None,
+        hub_url: str | None = None,
     ) -> None:
+        options = options or EncoderOptions()
         if not model and options.folder is None:
-            raise ConfigError(name, f"give the model, for example `--model {vendor.model}`, or `--folder PATH`.")
-        super().__init__(vendor.type, model or Path(str(options.folder)).name, options, name)
+            raise ConfigError(name, f"give the model, for example `--model {self.vendor.model}`, or `--folder PATH`.")
+        super().__init__(self.vendor.type, model or Path(str(options.folder)).name, options, name)
         self._hub_url = hub_url
+
+    async def probe(self) -> ModelProbe:
+        """Bring the model to this machine and load it; return its width and its window. Raise a `ProviderError` subclass."""
+        await asyncio.get_running_loop().run_in_executor(self._documents, self._fetch)
+        return await super().probe()
 
     def _fetch(self) -> None:
         if self._options.folder is None:

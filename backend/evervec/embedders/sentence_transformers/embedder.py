@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from evervec.domain.encoders import EncoderOptions
 from evervec.domain.vendors import SENTENCE_TRANSFORMERS
 from evervec.embedders.in_process.embedder import LoadedEncoder
 from evervec.embedders.in_process.hub import HubFiles
@@ -23,17 +22,8 @@ class SentenceTransformersEmbedder(HubEmbedder):
     Code that comes with a model is never run.
     """
 
+    vendor = SENTENCE_TRANSFORMERS
     library = "sentence_transformers"
-
-    def __init__(
-        self,
-        model: str | None,
-        *,
-        options: EncoderOptions | None = None,
-        name: str = SENTENCE_TRANSFORMERS.type,
-        hub_url: str | None = None,
-    ) -> None:
-        super().__init__(SENTENCE_TRANSFORMERS, model, options or EncoderOptions(), name, hub_url)
 
     def _import(self) -> None:
         with _no_progress_bars():

@@ -74,6 +74,10 @@ class InvalidNameError(Refused):
     """{what} {name!r} is not a usable name: give 1 to 100 printable characters with a letter or digit in them."""
 
 
+class ConditionError(Refused):
+    """The condition can not be used. {reason}"""
+
+
 class ExportError(Refused):
     """{path}: {reason}"""
 

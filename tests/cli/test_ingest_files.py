@@ -18,7 +18,7 @@ from evervec.cli.terminal import output
 from evervec.pipeline.leases import held
 from evervec.store import runs
 from evervec.store.database.session import Database
-from evervec.store.embeddings.vectors import ChunkPlace
+from evervec.store.embeddings.hits import ChunkPlace
 from tests.cli.command import Command
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider

@@ -8,7 +8,7 @@ import pytest
 
 from evervec.domain.documents.chunking import CHUNK_TOKENS, CHUNKING, TEMPLATE
 from evervec.store.database.session import Database
-from evervec.store.embeddings import hnsw, vectors
+from evervec.store.embeddings import hnsw, neighbours
 from evervec.store.schema import migrations, populate
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.spaces import spaces, unchunked
@@ -121,9 +121,9 @@ async def test_documents_are_not_chunked_again_but_those_of_another_recipe(older
 async def test_searches_keep_their_index_until_those_of_the_space_are_built(older: Database) -> None:
     await migrations.upgrade(older)
     assert await rows_of(older, INDEXES) == [("embeddings_hnsw_before_message",)]
-    query = vectors.nearest_sql(MESSAGE, 1, 4)
+    query = neighbours.nearest_sql(MESSAGE, 1, 4)
     async with older.read() as tx:
-        await vectors.use_index(tx, k=1)
+        await neighbours.use_index(tx, k=1)
         plan = await tx.fetch(f"EXPLAIN {query}", "[1,2,3,4]", None, 1, [])
     assert any("embeddings_hnsw_before_message" in row[0] for row in plan), plan
     await hnsw.build_indexes(older, 1, 4)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.store.database.session import Database
-from evervec.store.embeddings.vectors import SearchHit
+from evervec.store.embeddings.hits import SearchHit
 from evervec.store.schema.embeddables import BY_KIND
 
 EXACT = 1e-5

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from evervec.domain.conditions.tree import OneOf
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import Scope, search_mirrors
+from evervec.pipeline.search import search as searching
+from evervec.pipeline.search.scope import Scope
 from evervec.pipeline.search.search import search
 from evervec.store import datasets
+from evervec.store.conditions.compiling import check
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
@@ -178,7 +181,9 @@ async def test_an_index_over_many_vectors_finds_nearly_all_with_and_without_filt
             found = wanted = 0
             for query in clustered(chance, 25):
                 row_ids = None if share is None else oracle.row_ids[chance.random(len(oracle.row_ids)) < share].tolist()
-                hits = (await search_mirrors(one.mirrors, query, Scope([MESSAGE], [dataset], row_ids=row_ids), 10)).hits
+                condition = None if row_ids is None else check(OneOf(field="id", values=tuple(row_ids)), [MESSAGE], ())
+                scope = Scope([MESSAGE], [dataset], condition=condition)
+                hits = (await searching.nearest(one, query, scope, 10, "mirror")).hits
                 allowed = oracle.allowed([MESSAGE.kind], [dataset.id], row_ids)
                 good, there = oracle.recall(hits, query, allowed, 10)
                 assert len(hits) == there

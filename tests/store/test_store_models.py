@@ -18,7 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from evervec import models
 from evervec.store.database.session import Database
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import neighbours
 from evervec.store.schema.columns import Model
 from evervec.store.schema.embeddables import MESSAGE
 from evervec.store.schema.models import metadata
@@ -152,7 +152,7 @@ async def test_the_example_of_the_page_finds_the_nearest_messages_of_a_dataset(
     assert dataset == SMALL
     query = np.random.default_rng(7).standard_normal(WIDTH).astype(np.float32)
     async with reader.read() as tx:
-        wanted = await vectors.nearest(
+        wanted = await neighbours.nearest(
             tx, MESSAGE, query, space_id=await default(tx), k=5, dataset_ids=[SMALL], exact=True
         )
     found = await page["nearest"](stocked, query.tolist(), dataset)

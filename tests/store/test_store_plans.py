@@ -10,7 +10,7 @@ import pytest
 from evervec.store import datasets, messages, monitor
 from evervec.store.batch import batch_queue
 from evervec.store.database.session import Database
-from evervec.store.embeddings import changes, duplicate_pairs, hnsw, rows, vectors
+from evervec.store.embeddings import changes, duplicate_pairs, hnsw, neighbours, rows, vectors
 from evervec.store.embeddings.in_space import in_space
 from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE, Embeddable
 from evervec.store.schema.predicates import PENDING
@@ -184,11 +184,11 @@ async def test_messages_that_wait_for_a_stage_are_found_by_its_index(tall_psql: 
 async def test_a_search_reads_the_hnsw_index_of_its_kind(reader: Database, embeddable: Embeddable) -> None:
     async with reader.read() as tx:
         index = hnsw.index_name(embeddable, SPACE)
-        natural = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
-        await vectors.use_index(tx, k=10)
-        told = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
+        natural = await neighbours.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
+        await neighbours.use_index(tx, k=10)
+        told = await neighbours.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
         await tx.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        generic = await vectors.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
+        generic = await neighbours.explain(tx, embeddable, unit(1, WIDTH)[0], space_id=SPACE, k=10)
     for plan in (natural, told, generic):
         assert f"Index Scan using {index}" in plan, plan
 
@@ -202,15 +202,15 @@ async def test_the_hnsw_index_answers_from_the_first_row_on(
         river = await datasets.ensure(tx, "river", "log")
     await plant(psql, embeddable, river.id, "alone")
     async with database.read() as tx:
-        await vectors.use_index(tx, k=10)
-        plan = await vectors.explain(tx, embeddable, unit(1, 4)[0], space_id=chosen.id, k=10)
+        await neighbours.use_index(tx, k=10)
+        plan = await neighbours.explain(tx, embeddable, unit(1, 4)[0], space_id=chosen.id, k=10)
     assert f"Index Scan using {hnsw.index_name(embeddable, chosen.id)}" in plan, plan
 
 
 async def test_duplicates_ask_the_hnsw_index_for_each_text_with_every_filter_inside(reader: Database) -> None:
     asked = f"EXPLAIN {duplicate_pairs.neighbours_sql(MESSAGE, SPACE, WIDTH)}"
     async with reader.read() as tx:
-        await vectors.use_index(tx, k=10)
+        await neighbours.use_index(tx, k=10)
         natural = lines(await tx.fetch(asked, [BIG], 0.9, 10))
         await tx.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         generic_plan = lines(await tx.fetch(asked, [BIG], 0.9, 10))

@@ -17,7 +17,7 @@ from evervec.domain.vectors import check_vectors
 from evervec.store import datasets
 from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import duplicate_pairs, hnsw, rows, vector_wire, vectors
+from evervec.store.embeddings import duplicate_pairs, hnsw, neighbours, rows, vector_wire, vectors
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.providers import Space
 from evervec.store.schema.embeddables import ATOM, EMBEDDABLES, MESSAGE, TOPIC
@@ -164,8 +164,10 @@ async def test_whatever_passes_the_gate_fits_into_the_index(
     async with database.transaction() as tx:
         assert len(await vectors.update_vectors_bulk(tx, active.id, found, extremes[sound])) == 3
     async with database.read() as tx:
-        await vectors.use_index(tx, k=10)
-        hits = await vectors.nearest(tx, MESSAGE, unit(1, DIM)[0], space_id=await default(tx), k=10, dataset_ids=None)
+        await neighbours.use_index(tx, k=10)
+        hits = await neighbours.nearest(
+            tx, MESSAGE, unit(1, DIM)[0], space_id=await default(tx), k=10, dataset_ids=None
+        )
     assert len(hits) == 3
 
 
@@ -178,15 +180,15 @@ async def test_hnsw_exact_and_numpy_agree_on_random_vectors(reader: Database, em
         for query in unit(20, WIDTH, seed=99):
             cosine = stored @ query
             wanted = [int(index) + 1 for index in np.argsort(-cosine)[:10]]
-            exact = await vectors.nearest(
+            exact = await neighbours.nearest(
                 tx, embeddable, query, space_id=await default(tx), k=10, dataset_ids=None, exact=True
             )
             assert [hit.id for hit in exact] == wanted
             np.testing.assert_allclose([hit.score for hit in exact], np.sort(cosine)[::-1][:10], atol=1e-5)
-        await vectors.use_index(tx, k=10)
+        await neighbours.use_index(tx, k=10)
         for query in unit(20, WIDTH, seed=99):
             wanted = [int(index) + 1 for index in np.argsort(-(stored @ query))[:10]]
-            hnsw = await vectors.nearest(tx, embeddable, query, space_id=await default(tx), k=10, dataset_ids=None)
+            hnsw = await neighbours.nearest(tx, embeddable, query, space_id=await default(tx), k=10, dataset_ids=None)
             assert [hit.score for hit in hnsw] == sorted((hit.score for hit in hnsw), reverse=True)
             found_again += len(set(wanted) & {hit.id for hit in hnsw})
     assert found_again / 200 >= 0.95
@@ -196,8 +198,8 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
     async with reader.read() as tx:
         for exact in (True, False):
             if not exact:
-                await vectors.use_index(tx, k=150)
-            hits = await vectors.nearest(
+                await neighbours.use_index(tx, k=150)
+            hits = await neighbours.nearest(
                 tx,
                 MESSAGE,
                 unit(1, WIDTH, seed=5)[0],
@@ -208,15 +210,16 @@ async def test_a_filter_by_dataset_never_comes_back_short_or_strays(reader: Data
             )
             assert len(hits) == 150 and {hit.dataset for hit in hits} == {"2"}
             assert (
-                await vectors.nearest(
+                await neighbours.nearest(
                     tx, MESSAGE, unit(1, WIDTH)[0], space_id=await default(tx), k=5, dataset_ids=[uuid4()], exact=exact
                 )
                 == []
             )
         assert (
-            await vectors.count_in_scope(tx, MESSAGE, [SMALL], space_id=await default(tx), most=10_000) == BOOKS // 10
+            await neighbours.count_in_scope(tx, MESSAGE, [SMALL], space_id=await default(tx), most=10_000)
+            == BOOKS // 10
         )
-        assert await vectors.count_in_scope(tx, MESSAGE, [BIG, SMALL], space_id=await default(tx), most=50) == 50
+        assert await neighbours.count_in_scope(tx, MESSAGE, [BIG, SMALL], space_id=await default(tx), most=50) == 50
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -233,9 +236,11 @@ async def test_a_deleted_dataset_does_not_use_up_the_hits(
         await datasets.remove(tx, dataset.id)
     async with database.read() as tx:
         if not exact:
-            await vectors.use_index(tx, k=5)
+            await neighbours.use_index(tx, k=5)
         query = np.array([1, 0, 0, 0], np.float32)
-        hits = await vectors.nearest(tx, MESSAGE, query, space_id=await default(tx), k=5, dataset_ids=None, exact=exact)
+        hits = await neighbours.nearest(
+            tx, MESSAGE, query, space_id=await default(tx), k=5, dataset_ids=None, exact=exact
+        )
     assert [hit.text for hit in hits] == ["the only one left"]
 
 
@@ -246,7 +251,7 @@ async def test_a_stale_vector_is_found_and_says_so(
     await write(database, active.id, found)
     await edit(psql, MESSAGE, found[0].row_id, "after")
     async with database.read() as tx:
-        (hit,) = await vectors.nearest(
+        (hit,) = await neighbours.nearest(
             tx, MESSAGE, unit(1, DIM)[0], space_id=await default(tx), k=5, dataset_ids=None, exact=True
         )
     assert (hit.text, hit.stale) == ("after", True)
@@ -263,7 +268,7 @@ async def test_duplicates_are_pairs_of_one_scope_nearest_first(
         await vectors.update_vectors_bulk(tx, active.id, found, written)
     ids = [row.row_id for row in found]
     async with database.read() as tx:
-        await vectors.use_index(tx, k=10)
+        await neighbours.use_index(tx, k=10)
         pairs = await duplicate_pairs.find(tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=10)
         assert await duplicate_pairs.find(tx, MESSAGE, await default(tx), DIM, [uuid4()], threshold=0.9, most=10) == []
     assert [(one, other) for one, other, _ in pairs] == [(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])]
@@ -299,7 +304,7 @@ async def test_copies_in_another_dataset_hide_no_duplicates(
         async with database.transaction() as tx:
             await datasets.remove(tx, other.id)
     async with database.read() as tx:
-        await vectors.use_index(tx, k=10)
+        await neighbours.use_index(tx, k=10)
         pairs = await duplicate_pairs.find(
             tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=100, exact=exact
         )
@@ -318,7 +323,7 @@ async def test_many_equal_texts_hide_no_text_that_is_only_similar(
     await hnsw.build_indexes(database, active.id, DIM)
     ids = await written(psql, database, dataset, active.id, [("same", TWIN)] * 15 + [("nearly", NEAR)] * 15)
     async with database.read() as tx:
-        await vectors.use_index(tx, k=10)
+        await neighbours.use_index(tx, k=10)
         pairs = await duplicate_pairs.find(
             tx, MESSAGE, await default(tx), DIM, [dataset.id], threshold=0.9, most=1000, exact=exact
         )
@@ -343,13 +348,13 @@ async def test_records_whose_rows_are_lost_take_no_places(
     await psql.execute("DELETE FROM messages WHERE id = ANY($1)", ids[:12])
     async with database.read() as tx:
         if not exact:
-            await vectors.use_index(tx, k=2)
+            await neighbours.use_index(tx, k=2)
         query = np.array(TWIN, np.float32)
-        hits = await vectors.nearest(
+        hits = await neighbours.nearest(
             tx, MESSAGE, query, space_id=await default(tx), k=2, dataset_ids=[dataset.id], exact=exact
         )
         every = [row["vector_id"] for row in await tx.fetch("SELECT vector_id FROM embeddings")]
-        joined = await vectors.rejoin(tx, query, every, dataset_ids=[dataset.id], kinds=[MESSAGE])
+        joined = await neighbours.rejoin(tx, query, every, dataset_ids=[dataset.id], kinds=[MESSAGE])
     assert [hit.text for hit in hits] == [hit.text for hit in joined] == ["left"]
 
 

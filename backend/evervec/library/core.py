@@ -10,6 +10,7 @@ from evervec.library.given_documents import Documents, each
 
 if TYPE_CHECKING:
     # a second of imports, which `open` makes
+    from evervec.domain.conditions.reading import Given
     from evervec.domain.encoders import EncoderOptions
     from evervec.library.spaces import Spaces
     from evervec.library.transaction import Transaction
@@ -160,6 +161,7 @@ class SemanticCore:
         project: str | None = None,
         dataset: str | None = None,
         kind: str | None = None,
+        where: "Given | None" = None,
         engine: str = "auto",
     ) -> "SearchAnswer": ...
 
@@ -174,6 +176,7 @@ class SemanticCore:
         project: str | None = None,
         dataset: str | None = None,
         kind: str | None = None,
+        where: "Given | None" = None,
         engine: str = "auto",
     ) -> "RowAnswer": ...
 
@@ -187,15 +190,24 @@ class SemanticCore:
         project: str | None = None,
         dataset: str | None = None,
         kind: str | None = None,
+        where: "Given | None" = None,
         engine: str = "auto",
     ) -> "SearchAnswer":
         """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named.
 
+        `where` is a condition on their fields, as text (`author = "ada" AND sent_at > 2026-01-01`), as JSON or as a tree.
         `of` is a class whose table is attached, or a list of them: only their rows are searched. With a `session` of
         SQLAlchemy or SQLModel each hit has its object as `row`, loaded by one query a class; a hit whose row the session does
         not see (deleted meanwhile, or hidden by row-level security) is left out.
         """
-        how: dict[str, Any] = {"k": k, "project": project, "dataset": dataset, "kind": kind, "engine": engine}
+        how: dict[str, Any] = {
+            "k": k,
+            "project": project,
+            "dataset": dataset,
+            "kind": kind,
+            "where": where,
+            "engine": engine,
+        }
         if of is None and session is None:
             from evervec.pipeline.search.search import search
 

@@ -11,8 +11,9 @@ from evervec.errors import Refused, UnknownDatasetError, UnknownRowError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset, never
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import search as searching
-from evervec.pipeline.search.search import duplicates, search, similar
+from evervec.pipeline.search import postgres
+from evervec.pipeline.search.duplicates import duplicates
+from evervec.pipeline.search.search import search, similar
 from evervec.pipeline.upkeep.sweep import fill_spaces
 from evervec.store import datasets, messages
 from evervec.store.datasets import DatasetRef
@@ -58,7 +59,7 @@ async def test_few_rows_are_compared_one_by_one_and_many_through_the_graph(
 ) -> None:
     await fill(resources, dataset, [f"text {i}" for i in range(60)])
     for below, engine in ((60, "exact"), (59, "pgvector")):
-        monkeypatch.setattr(searching, "EXACT_SEARCH_BELOW", below)
+        monkeypatch.setattr(postgres, "EXACT_SEARCH_BELOW", below)
         for scope in (None, "log"):
             answer = await search(resources, "text 17", dataset=scope, k=3)
             assert (answer.engine, answer.hits[0].text) == (engine, "text 17")

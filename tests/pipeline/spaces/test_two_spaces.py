@@ -4,7 +4,8 @@ from typing import Any
 
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import duplicates, search, similar
+from evervec.pipeline.search.duplicates import duplicates
+from evervec.pipeline.search.search import search, similar
 from evervec.pipeline.spaces import flip
 from evervec.pipeline.spaces.build import BuildOptions
 from evervec.store.datasets import DatasetRef

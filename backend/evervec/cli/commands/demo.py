@@ -29,7 +29,7 @@ from evervec.pipeline.upkeep import mirror_check
 from evervec.runtime import Runtime, open_runtime
 from evervec.settings import Settings
 from evervec.sources.telegram.demo import BETTER_MODEL_QUESTION, DEMO_QUESTIONS, demo_chat_path
-from evervec.store.embeddings.vectors import SearchHit
+from evervec.store.embeddings.hits import SearchHit
 
 PATIENCE = 50.0
 HITS = 3

@@ -13,10 +13,12 @@ from evervec.cli.terminal.run import call
 from evervec.domain.text import snippet
 from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import duplicates as duplicating
 from evervec.pipeline.search import search as finding
-from evervec.pipeline.search.search import DuplicatePair, SearchAnswer
+from evervec.pipeline.search.duplicates import DuplicatePair
+from evervec.pipeline.search.search import SearchAnswer
 from evervec.sources.files.file_uris import path_of
-from evervec.store.embeddings.vectors import ChunkPlace, SearchHit
+from evervec.store.embeddings.hits import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME
 
 LEAST_PLACE, LEAST_HEADING = 28, 5
@@ -32,6 +34,10 @@ Rows = Annotated[
     str | None,
     typer.Option(metavar="IDS", help="Only these rows of --kind: 1,2,3, or - for ids on stdin, one a line."),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="CONDITION", help="Only rows that fulfil it: 'author = \"ada\" AND sent_at > 2026-01-01'."),
+]
 RowKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(BY_NAME)}.")]
 RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The id as `evervec search` prints it.")]
 
@@ -43,6 +49,7 @@ def search(
     kind: Kind = None,
     k: Limit = 10,
     engine: Engine = "auto",
+    where: Where = None,
     min_watermark: Watermark = None,
     rows: Rows = None,
     as_json: Json = False,
@@ -56,6 +63,7 @@ def search(
             dataset=dataset,
             project=project,
             kind=kind,
+            where=where,
             k=k,
             engine=engine,
             row_ids=_row_ids(rows),
@@ -69,12 +77,13 @@ def similar(
     kind: RowKind,
     row_id: RowId,
     dataset: Dataset = None,
+    where: Where = None,
     k: Limit = 10,
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
     """Find rows that say nearly the same as one row."""
-    show(call(lambda r: finding.similar(r, kind, row_id, dataset=dataset, k=k, engine=engine)), as_json)
+    show(call(lambda r: finding.similar(r, kind, row_id, dataset=dataset, where=where, k=k, engine=engine)), as_json)
 
 
 def duplicates(
@@ -85,7 +94,7 @@ def duplicates(
     as_json: Json = False,
 ) -> None:
     """Find pairs of rows that say the same."""
-    pairs = call(lambda r: finding.duplicates(r, dataset=dataset, kind=kind, threshold=threshold, k=k))
+    pairs = call(lambda r: duplicating.duplicates(r, dataset=dataset, kind=kind, threshold=threshold, k=k))
     if as_json:
         output.document({"pairs": pairs})
     elif pairs:

@@ -13,7 +13,7 @@ from evervec.pipeline.search.search import SearchAnswer
 from evervec.sources.attached.description import Attachment
 from evervec.store import sources
 from evervec.store.callers import classes, objects
-from evervec.store.embeddings.vectors import SearchHit
+from evervec.store.embeddings.hits import SearchHit
 
 
 @dataclass(frozen=True)

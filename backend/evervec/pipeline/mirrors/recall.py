@@ -14,7 +14,7 @@ from evervec.mirror.snapshot import Snapshot
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.store import mirrors
 from evervec.store.database.session import Database, ReadTx
-from evervec.store.embeddings import changes, vectors
+from evervec.store.embeddings import changes, neighbours
 from evervec.store.schema.embeddables import BY_KIND
 
 logger = log.get("mirror")
@@ -46,7 +46,7 @@ async def measure(database: Database, mirror: Mirror, *, sampled: int = SAMPLED)
         return None
     async with database.read() as tx:
         sample = await _sample(tx, mirror.dataset.id, snapshot, sampled)
-        await vectors.use_index(tx, k=NEIGHBOURS)
+        await neighbours.use_index(tx, k=NEIGHBOURS)
         recalls = await _compared(tx, mirror.dataset.id, snapshot, sample)
     target = snapshot.main.tuning.target
     async with database.transaction() as tx:
@@ -67,7 +67,7 @@ async def _compared(tx: ReadTx, dataset_id: UUID, snapshot: Snapshot, sample: Fe
     recalls, of = Recalls({"mirror": 0, "pgvector": 0}), (dataset_id, snapshot.identity.space_id)
     for row, vector_id, kind in zip(sample.rows, sample.ids.tolist(), sample.kinds.tolist(), strict=True):
         answers = {
-            engine: await vectors.nearest_ids(
+            engine: await neighbours.nearest_ids(
                 tx, BY_KIND[kind], row, space_id=of[1], k=NEIGHBOURS + 1, dataset_id=dataset_id, exact=engine == "exact"
             )
             for engine in ("exact", "pgvector")

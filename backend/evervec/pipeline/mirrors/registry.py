@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from evervec import log
 from evervec.errors import MirrorBusyError, MirrorFolderError
+from evervec.pipeline.mirrors.filters import FilterCache
 from evervec.pipeline.mirrors.relation import NothingToMirrorError, OtherDatabaseError, failure
 from evervec.settings import Settings
 from evervec.store.database.session import Database
@@ -61,6 +62,7 @@ class Mirrors:
         self.following = False
         self.settings = settings
         self.database = database
+        self.filters = FilterCache()
         self._mirrors: dict[tuple[UUID, int], Mirror] = {}
         self._opening: dict[tuple[UUID, int], asyncio.Task[None]] = {}
         self._executors: Executors | None = None

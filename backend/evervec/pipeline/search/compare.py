@@ -5,18 +5,13 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
-from evervec.errors import Refused
-from evervec.pipeline.budget import questions
+from evervec.errors import EvervecError, Refused
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.mirrors import Scope, search_mirrors
-from evervec.store import datasets
-from evervec.store.database.session import Database
-from evervec.store.embeddings import vectors
-from evervec.store.embeddings.vectors import SearchHit
-from evervec.store.schema.embeddables import EMBEDDABLES
+from evervec.pipeline.search import question
+from evervec.pipeline.search import scope as scopes
+from evervec.pipeline.search import search as searching
+from evervec.pipeline.search.scope import Within
+from evervec.store.embeddings.hits import SearchHit
 
 COMPARE_ROUNDS = 15
 HALF_PRECISION = 1e-3
@@ -42,33 +37,24 @@ async def compare(
 ) -> EngineComparison:
     """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     async with resources.database.read() as tx:
-        scope = Scope(list(EMBEDDABLES), await datasets.find(tx, dataset))
+        scope = await scopes.resolve(tx, Within(dataset))
     if len(scope.by_space()) > 1:
         raise Refused(
             reason="The datasets are of several spaces, whose distances can not be compared: name one of them."
         )
-    provider = await resources.provider_of(scope.datasets[0]) if scope.datasets else await resources.provider()
-    query = (await questions.embed(resources, provider, text))[0]
+    (query,) = await question.embedded(resources, [scope], text)
+    if isinstance(query, EvervecError):
+        raise query
 
     async def mirror() -> Sequence[SearchHit]:
-        return (await search_mirrors(resources.mirrors, query, scope, k, any_size=True)).hits
+        answer = await searching.nearest(resources, query, scope, k, "mirror")
+        return answer.hits if answer.engine == "mirror" else ()
 
     async def pgvector() -> Sequence[SearchHit]:
-        return await _from_pgvector(resources.database, query, scope, k)
+        return (await searching.nearest(resources, query, scope, k, "pgvector")).hits
 
     found, seconds = await _timed([mirror, pgvector], rounds)
     return EngineComparison(found[0], seconds[0], found[1], seconds[1], _same(found[0], found[1]))
-
-
-async def _from_pgvector(database: Database, query: NDArray[np.float32], scope: Scope, k: int) -> Sequence[SearchHit]:
-    hits: list[SearchHit] = []
-    async with database.read() as tx:
-        await vectors.use_index(tx, k=k)
-        for embeddable in scope.kinds:
-            hits += await vectors.nearest(
-                tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=scope.dataset_ids
-            )
-    return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 
 async def _timed(

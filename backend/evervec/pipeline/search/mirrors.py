@@ -1,122 +1,94 @@
-"""Search the mirrors, and re-join what they find to the present rows, so that a deleted row is never a hit."""
+"""Search the mirrors: the vector ids that they find, which are joined to the present rows afterwards."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evervec.domain.feed import Ids
+from evervec.pipeline.mirrors.filters import MirrorFilter
 from evervec.pipeline.mirrors.registry import Mirrors
-from evervec.store.database.session import Database
-from evervec.store.datasets import DatasetRef
-from evervec.store.embeddings import vectors
-from evervec.store.embeddings.vectors import SearchHit
-from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.pipeline.search.scope import Scope
+from evervec.store.database.session import ReadTx
+from evervec.store.embeddings import neighbours
+from evervec.store.embeddings.hits import SearchHit
 
 if TYPE_CHECKING:
-    from evervec.mirror.filter import Filter
     from evervec.mirror.searcher import Searcher
     from evervec.mirror.snapshot import Snapshot
+
+NO_FILTER = MirrorFilter()
 
 SPARE_HITS = 8
 """So many more than k are requested of a mirror, because some rows may have been deleted since."""
 
 
 @dataclass(frozen=True)
-class Scope:
-    """What to search: kinds, datasets of one space (`everywhere`: these are all that have vectors in it), and row ids of one
+class NearestIds:
+    """The vector ids nearest to a query in some mirrors, best first; whether there may be `more`, and whether an index
 
-    kind, or None for every row.
+    `widened` its search.
     """
 
-    kinds: Sequence[Embeddable]
-    datasets: Sequence[DatasetRef]
-    everywhere: bool = False
-    row_ids: Sequence[int] | None = None
-
-    @property
-    def space_id(self) -> int:
-        """Return the space of the datasets; 0 for none."""
-        return self.datasets[0].space_id if self.datasets else 0
-
-    def by_space(self) -> "list[Scope]":
-        """Return a scope for each space that the datasets are searched in, in their order."""
-        spaces: dict[int, list[DatasetRef]] = {}
-        for dataset in self.datasets:
-            spaces.setdefault(dataset.space_id, []).append(dataset)
-        return [replace(self, datasets=datasets) for datasets in spaces.values()] or [self]
-
-    @property
-    def dataset_ids(self) -> list[UUID]:
-        """Return the ids of the datasets."""
-        return [dataset.id for dataset in self.datasets]
-
-
-@dataclass(frozen=True)
-class MirrorHits:
-    """The hits from the mirrors of some datasets, and the watermark (xmin) of each mirror."""
-
-    hits: Sequence[SearchHit] = ()
-    datasets: frozenset[UUID] = frozenset()
-    watermarks: Sequence[int] = ()
+    ids: Sequence[int] = ()
+    more: bool = False
     widened: bool = False
 
 
-async def search_mirrors(
-    mirrors: Mirrors,
-    query: NDArray[np.float32],
-    scope: Scope,
-    k: int,
-    *,
-    seen: int | None = None,
-    any_size: bool = False,
-) -> MirrorHits:
-    """Return the k nearest rows of those datasets whose mirror is open, or on disk and small (or of `any_size`).
+@dataclass(frozen=True)
+class OpenMirrors:
+    """The mirrors that a search asks, by dataset, and what it may return from them; none, where PostgreSQL answers alone."""
 
-    The query and the datasets are of one space.
-    """
+    searcher: "Searcher | None" = None
+    snapshots: "Mapping[UUID, Snapshot]" = field(default_factory=dict)
+    filter: MirrorFilter = NO_FILTER
+
+    @property
+    def watermarks(self) -> list[int]:
+        """Return the watermarks (xmin) of the mirrors and of what the filter lets through."""
+        filtered = [] if self.filter.watermark is None else [self.filter.watermark]
+        return [snapshot.watermark.xmin for snapshot in self.snapshots.values()] + filtered
+
+    async def nearest_ids(self, query: NDArray[np.float32], wanted: int) -> NearestIds:
+        """Return the best vector ids of the mirrors, which are of one space, for a query `(dim,)`."""
+        if self.searcher is None:
+            return NearestIds()
+        searching = (
+            self.searcher.search(snapshot, query, wanted, self.filter.only) for snapshot in self.snapshots.values()
+        )
+        answers = await asyncio.gather(*searching)
+        ids: Ids = np.concatenate([answer.ids for answer in answers])
+        best = np.argsort(-np.concatenate([answer.scores for answer in answers]), kind="stable")[:wanted]
+        # what is cut off here may be needed too, when rows of the best do not exist any more
+        more = len(ids) > wanted or any(len(answer.ids) == wanted for answer in answers)
+        return NearestIds(ids[best].tolist(), more, any(answer.widened for answer in answers))
+
+    async def rejoin(
+        self, tx: ReadTx, query: NDArray[np.float32], near: NearestIds, scope: Scope
+    ) -> Sequence[SearchHit]:
+        """Return the present rows of what was found: one that was deleted, or fulfils the condition no more, is no hit."""
+        if not near.ids:
+            return []
+        return await neighbours.rejoin(
+            tx,
+            query,
+            near.ids,
+            dataset_ids=list(self.snapshots),
+            kinds=scope.kinds,
+            condition=scope.condition,
+        )
+
+
+async def open_for(mirrors: Mirrors, scope: Scope, *, seen: int | None = None, any_size: bool = False) -> OpenMirrors:
+    """Return the mirrors of those datasets in scope that are open, or on disk and small (or of `any_size`)."""
     snapshots = await mirrors.snapshots(scope.datasets, seen=seen, any_size=any_size)
     if not snapshots:
-        return MirrorHits()
-    only = await _filter(mirrors.database, scope)
-    wanted, widened = k + SPARE_HITS, False
-    while True:
-        ids, more, wider = await _nearest_ids(mirrors.searcher, list(snapshots.values()), query, wanted, only)
-        widened |= wider
-        async with mirrors.database.read() as tx:
-            hits = await vectors.rejoin(tx, query, ids, dataset_ids=list(snapshots), kinds=scope.kinds)
-        if len(hits) >= k or not more:
-            break
-        wanted, widened = wanted * vectors.WIDENING, True
-    marks = [snapshot.watermark.xmin for snapshot in snapshots.values()]
-    return MirrorHits(hits[:k], frozenset(snapshots), marks, widened)
-
-
-async def _filter(database: Database, scope: Scope) -> "Filter | None":
-    from evervec.mirror.filter import Filter
-
-    kinds = frozenset(embeddable.kind for embeddable in scope.kinds)
-    if scope.row_ids is not None:
-        async with database.read() as tx:
-            ids = await vectors.ids_of_rows(tx, scope.kinds[0], scope.row_ids, scope.space_id)
-        return Filter(ids=np.array(ids, np.int64))
-    return None if len(kinds) == len(EMBEDDABLES) else Filter(kinds)
-
-
-async def _nearest_ids(
-    searcher: "Searcher",
-    snapshots: Sequence["Snapshot"],
-    query: NDArray[np.float32],
-    wanted: int,
-    only: "Filter | None",
-) -> tuple[list[int], bool, bool]:
-    """Return the best vector ids of several datasets, whether there may be more, and whether an index widened its search."""
-    answers = await asyncio.gather(*(searcher.search(snapshot, query, wanted, only) for snapshot in snapshots))
-    ids = np.concatenate([answer.ids for answer in answers])
-    best = np.argsort(-np.concatenate([answer.scores for answer in answers]), kind="stable")[:wanted]
-    # what is cut off here may be needed too, when rows of the best do not exist any more
-    more = len(ids) > wanted or any(len(answer.ids) == wanted for answer in answers)
-    return ids[best].tolist(), more, any(answer.widened for answer in answers)
+        return OpenMirrors()
+    only = await mirrors.filters.get(
+        mirrors.database, scope.kinds, scope.condition, list(snapshots), space_id=scope.space_id, seen=seen
+    )
+    return OpenMirrors(mirrors.searcher, snapshots, only)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from evervec.store import datasets
 from evervec.store.database.session import ReadTx
-from evervec.store.embeddings import vectors
+from evervec.store.embeddings import neighbours
 from evervec.store.schema.embeddables import Embeddable
 
 COMPARED_BELOW = 1_000
@@ -33,10 +33,11 @@ async def find(
     scope = [one for one in dataset_ids if one not in gone]
     if exact is None:
         exact = (
-            await vectors.count_in_scope(tx, embeddable, scope, space_id=space_id, most=COMPARED_BELOW) < COMPARED_BELOW
+            await neighbours.count_in_scope(tx, embeddable, scope, space_id=space_id, most=COMPARED_BELOW)
+            < COMPARED_BELOW
         )
     if not exact:
-        await vectors.use_index(tx, k=NEIGHBOURS)
+        await neighbours.use_index(tx, k=NEIGHBOURS)
         # rows of other datasets may lie between a row and its neighbours, however many they are
         await tx.execute("SET LOCAL hnsw.max_scan_tuples = 2147483647")
         await tx.execute("SET LOCAL hnsw.scan_mem_multiplier = 16")

@@ -1,0 +1,70 @@
+"""What a search returns: the rows that were found, with their texts, places and fields."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from evervec.store.database.session import ReadTx
+from evervec.store.schema.embeddables import Embeddable
+
+PLACE_PARTS = 4
+"""Values of a chunk's place; those that follow belong to the row of an attached table that its document is."""
+
+
+@dataclass(frozen=True)
+class ChunkPlace:
+    """Where a chunk is: its document's URI, the heading or qualified name, the first and the last line, from 1."""
+
+    document: str
+    heading: str
+    line_start: int | None
+    line_end: int | None
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`.
+
+    A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
+    """
+
+    kind: str
+    id: int
+    dataset: str
+    score: float
+    text: str
+    stale: bool
+    place: ChunkPlace | None = None
+    table: str | None = None
+    key: list[Any] | None = None
+    fields: dict[str, Any] | None = None
+
+
+def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:
+    """Return the hit of a record of a search."""
+    hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], place_of(row))
+    key, fields = row["place"][PLACE_PARTS:] if row["place"] is not None else (None, None)
+    if hit.place is None or key is None:
+        return hit
+    table = unquote(hit.place.document.partition("/")[0])
+    return replace(hit, table=table, key=orjson.loads(key), fields=orjson.loads(fields or "{}"))
+
+
+def place_of(row: Any) -> ChunkPlace | None:
+    """Return the place of a chunk, None of any other row."""
+    return None if row["place"] is None else ChunkPlace(*row["place"][:PLACE_PARTS])
+
+
+async def texts_of(
+    tx: ReadTx, embeddable: Embeddable, row_ids: Collection[int]
+) -> dict[int, tuple[str, ChunkPlace | None]]:
+    """Return the texts and places of some rows of a kind, by row id; rows that do not exist are left out."""
+    rows = await tx.fetch(
+        f"SELECT r.{embeddable.key} AS id, {embeddable.text} AS text, {embeddable.place} AS place "
+        f"FROM {embeddable.table} r WHERE r.{embeddable.key} = ANY($1)",
+        list(row_ids),
+    )
+    return {row["id"]: (row["text"], place_of(row)) for row in rows}

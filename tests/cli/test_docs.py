@@ -22,7 +22,7 @@ from tests.cli.own_vectors import reviews
 from tests.conftest import _sql
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / name for name in ("cli.md", "indexing.md", "mirror.md", "attach.md")]
+PAGES = [ROOT / "docs" / name for name in ("cli.md", "indexing.md", "mirror.md", "search.md", "attach.md")]
 STAYS = {"up", "worker", "scheduler", "api", "watch"}
 PATIENCE = 60.0
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from evervec.errors import ConfigError, NoBatchError
 from evervec.extractors.catalog import open_extractor
 from evervec.pipeline.upkeep import sweep
 from evervec.queue import names
-from evervec.store.schema.embeddables import BY_NAME, EMBEDDABLES, PURGED_TABLES
+from evervec.store.conditions.fields import SEARCH_FIELDS
+from evervec.store.schema.embeddables import BY_KIND, BY_NAME, EMBEDDABLES, PURGED_TABLES
 
+ROOT = Path(__file__).parents[2]
 OWNED_BY_A_DATASET = """
 SELECT conrelid::regclass::text AS table_name FROM pg_constraint
 WHERE contype = 'f' AND confrelid = 'datasets'::regclass AND conrelid::regclass::text <> ALL($1)
@@ -126,3 +129,10 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
         "follow_tables",
         "repair_triggers",
     }
+
+
+def test_the_page_of_search_names_every_field() -> None:
+    page = (ROOT / "docs" / "search.md").read_text()
+    for kind, known in SEARCH_FIELDS.items():
+        (row,) = re.findall(rf"^\| {BY_KIND[kind].name} \| (.*) \|$", page, re.M)
+        assert row == ", ".join(f"`{name}`" for name in known)

@@ -20,6 +20,8 @@ from evervec.web.refusals import add_refusals
 
 MIN_WATERMARK = "A transaction id of yours: what it committed is embedded and found."
 
+WHERE = "A condition on the fields of rows, as `evervec search --where` takes it."
+
 Key = APIKeyHeader(name="X-API-KEY", auto_error=False)
 
 
@@ -52,6 +54,7 @@ def create_app(resources: Resources) -> FastAPI:
         dataset: str | None = None,
         project: str | None = None,
         kind: str | None = None,
+        where: Annotated[str | None, Query(description=WHERE, examples=['author = "ada"'])] = None,
         k: Annotated[int, Query(ge=1, le=search.MOST_HITS)] = 10,
         engine: Annotated[str, Query(description=f"{', '.join(search.ENGINES)}.")] = "auto",
         min_watermark: Annotated[int | None, Query(ge=3, lt=2**63, description=MIN_WATERMARK)] = None,
@@ -64,6 +67,7 @@ def create_app(resources: Resources) -> FastAPI:
             dataset=dataset,
             project=project,
             kind=kind,
+            where=where,
             k=k,
             engine=engine,
             min_watermark=min_watermark,

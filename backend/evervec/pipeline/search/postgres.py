@@ -48,7 +48,7 @@ async def _one_kind(
     if chosen == "pgvector":
         await neighbours.use_index(tx, k=k)
         hits = await neighbours.nearest(tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids)
-        await neighbours.use_any_plan(tx, k=k)
+        await neighbours.use_any_plan(tx)
         if len(hits) == k or engine == "pgvector" or not await _more(tx, embeddable, scope, len(hits)):
             return "pgvector", hits
     found = await neighbours.nearest(
@@ -74,11 +74,11 @@ async def _one_kind_filtered(
         ids = await allowed.vector_ids(tx, condition, scope.dataset_ids, space_id=scope.space_id, most=most)
         if most is None or len(ids) < most:
             return "exact", await _exactly(tx, embeddable, query, scope, ids, k)
-    await neighbours.use_index(tx, k=k)
+    await neighbours.use_index(tx, k=k, filtered=True)
     hits = await neighbours.nearest(
         tx, embeddable, query, space_id=scope.space_id, k=k, dataset_ids=dataset_ids, condition=condition
     )
-    await neighbours.use_any_plan(tx, k=k)
+    await neighbours.use_any_plan(tx)
     if len(hits) == k:
         return "pgvector", hits
     # fewer than k: the graph's scan has an end, so nothing is proved yet

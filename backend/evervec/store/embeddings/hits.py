@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
 from evervec.store.database.session import ReadTx
-from evervec.store.schema.embeddables import Embeddable
+from evervec.store.schema.embeddables import CHUNK, MESSAGE, Embeddable
 
 PLACE_PARTS = 4
 """Values of a chunk's place; those that follow belong to the row of an attached table that its document is."""
@@ -25,10 +26,20 @@ class ChunkPlace:
 
 
 @dataclass(frozen=True)
-class SearchHit:
-    """A row near a query. `score` is the cosine similarity, 1 for the same direction; only a chunk has a `place`.
+class MessageOrigin:
+    """Where a message is from: its chat, its id there, who wrote it, and when."""
 
-    A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
+    chat: str
+    external_id: str
+    author: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """A row near a query. `score` is the cosine similarity, 1 for the same direction.
+
+    Only a message has an `origin`, only a chunk a `place`. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
     """
 
     kind: str
@@ -41,21 +52,27 @@ class SearchHit:
     table: str | None = None
     key: list[Any] | None = None
     fields: dict[str, Any] | None = None
+    origin: MessageOrigin | None = None
 
 
 def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:
     """Return the hit of a record of a search."""
-    hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"], place_of(row))
-    key, fields = row["place"][PLACE_PARTS:] if row["place"] is not None else (None, None)
-    if hit.place is None or key is None:
+    hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"])
+    if embeddable is MESSAGE:
+        return replace(hit, origin=MessageOrigin(*row["place"]))
+    hit = replace(hit, place=place_of(row, embeddable))
+    if hit.place is None:
+        return hit
+    key, fields = row["place"][PLACE_PARTS:]
+    if key is None:
         return hit
     table = unquote(hit.place.document.partition("/")[0])
     return replace(hit, table=table, key=orjson.loads(key), fields=orjson.loads(fields or "{}"))
 
 
-def place_of(row: Any) -> ChunkPlace | None:
+def place_of(row: Any, embeddable: Embeddable) -> ChunkPlace | None:
     """Return the place of a chunk, None of any other row."""
-    return None if row["place"] is None else ChunkPlace(*row["place"][:PLACE_PARTS])
+    return None if embeddable is not CHUNK or row["place"] is None else ChunkPlace(*row["place"][:PLACE_PARTS])
 
 
 async def texts_of(
@@ -67,4 +84,4 @@ async def texts_of(
         f"FROM {embeddable.table} r WHERE r.{embeddable.key} = ANY($1)",
         list(row_ids),
     )
-    return {row["id"]: (row["text"], place_of(row)) for row in rows}
+    return {row["id"]: (row["text"], place_of(row, embeddable)) for row in rows}

@@ -17,6 +17,10 @@ WIDENING = 4
 """The factor by which more hits are requested when the rows of too many are lost."""
 
 
+FILTERED_SPARE = 4
+"""So many times k are requested of HNSW under a condition: its scan ends at the last hit, and nearer rows may lie behind it."""
+
+
 def nearest_sql(
     embeddable: Embeddable, space_id: int, dimensions: int, *, exact: bool = False, only: str = "true"
 ) -> str:
@@ -111,19 +115,24 @@ async def nearest_ids(
 
 
 SETTINGS = """
-SELECT set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'strict_order', true),
-       set_config('enable_seqscan', $2, true), set_config('enable_bitmapscan', $2, true), set_config('enable_sort', $2, true)
+SELECT set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', $2, true),
+       set_config('enable_seqscan', $3, true), set_config('enable_bitmapscan', $3, true), set_config('enable_sort', $3, true)
 """
 
 
-async def use_index(tx: ReadTx, *, k: int) -> None:
-    """Make PostgreSQL use HNSW in the rest of this transaction, and scan until the filters are satisfied."""
-    await tx.fetchrow(SETTINGS, str(min(1000, max(100, 4 * k))), "off")
+async def use_index(tx: ReadTx, *, k: int, filtered: bool = False) -> None:
+    """Make PostgreSQL use HNSW in the rest of this transaction, and scan until the filters are satisfied.
+
+    A search that is `filtered` keeps rows that come out of order, which the strict scan drops: with a filter whose rows lie
+    far from the query that was one in twenty.
+    """
+    order = "relaxed_order" if filtered else "strict_order"
+    await tx.fetchrow(SETTINGS, str(min(1000, max(200 if filtered else 100, 4 * k))), order, "off")
 
 
-async def use_any_plan(tx: ReadTx, *, k: int) -> None:
+async def use_any_plan(tx: ReadTx) -> None:
     """Let PostgreSQL choose again how it reads, after `use_index`."""
-    await tx.fetchrow(SETTINGS, str(min(1000, max(100, 4 * k))), "on")
+    await tx.fetchrow(SETTINGS, "100", "strict_order", "on")
 
 
 async def nearest(
@@ -143,7 +152,7 @@ async def nearest(
     Only rows that fulfil the condition are compared; or those of `vector_ids`, which were found to fulfil it in this transaction.
     """
     # deleted datasets are left out before the limit, or their rows would take places of others
-    gone, wanted = await datasets.deleted(tx), k
+    gone, wanted = await datasets.deleted(tx), k if condition is None else k * FILTERED_SPARE
     while True:
         values: list[object] = [
             vector_wire.pack_one(query),

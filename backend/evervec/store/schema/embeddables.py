@@ -9,7 +9,7 @@ class Embeddable:
 
     `text` is the SQL expression of the vector text over the columns of alias `r`; a NULL or blank text means there
     is nothing to embed. `columns` are the columns that `text` reads: only their updates reopen a row. `place` is the
-    SQL record `(document, heading, first line, last line)` over the same columns, NULL for what is no part of anything;
+    SQL record that says where a row is, as `store/embeddings/hits.py` reads it, NULL for what is no part of anything;
     `whole` is the table of the documents that these rows are parts of; `space` the column that says for which space a row
     was made, 0 for every one of its dataset.
     """
@@ -26,7 +26,14 @@ class Embeddable:
     space: str | None = None
 
 
-MESSAGE = Embeddable(1, "message", "messages", "r.content", ("content",))
+MESSAGE = Embeddable(
+    1,
+    "message",
+    "messages",
+    "r.content",
+    ("content",),
+    place="(r.chat, r.external_id, r.author, r.sent_at)",
+)
 TOPIC = Embeddable(
     2, "topic", "topics", "concat_ws(E'\\n', r.name, nullif(r.description, ''))", ("name", "description")
 )

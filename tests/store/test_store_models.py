@@ -122,7 +122,7 @@ async def test_every_column_of_every_public_class_comes_back(session: AsyncSessi
 @pytest.mark.parametrize("model", EVERY, ids=lambda model: model.__name__)
 def test_an_annotation_says_what_its_column_holds(model: type[Model]) -> None:
     for column in columns_of(model):
-        annotation = model.model_fields[column.name].annotation
+        annotation = model.model_fields[inspect(model).get_property_by_column(column).key].annotation
         told = set(get_args(annotation)) if isinstance(annotation, UnionType) else {annotation}
         assert (NoneType in told) == column.nullable, f"{model.__name__}.{column.name}"
         (said,) = told - {NoneType}

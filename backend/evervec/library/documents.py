@@ -1,5 +1,6 @@
 """Documents that a caller of the library makes: from a text, or from a file. Exported as `evervec.Document`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,18 +16,33 @@ MOST_DOCUMENT_BYTES = 20_000_000
 class LibraryDocument(document.IncomingDocument):
     """A text with its identity, `uri`: a document with the same uri replaces it.
 
-    `format` is the structure of the text (`markdown`, `python`, `plain`, …).
+    `format` is the structure of the text (`markdown`, `python`, `plain`, …). `metadata` are names and JSON values of your own,
+    which hits carry and conditions compare (`where='metadata.lang = "en"'`).
     """
 
     @classmethod
-    def from_text(cls, uri: str, text: str, *, title: str = "", format: str = "plain") -> Self:  # noqa: A002  # a document's word
+    def from_text(
+        cls,
+        uri: str,
+        text: str,
+        *,
+        title: str = "",
+        format: str = "plain",  # noqa: A002  # a document's word
+        metadata: Mapping[str, object] | None = None,
+    ) -> Self:
         """Make a document from a text."""
         from evervec.domain.text import clean
 
-        return cls(uri, clean(title), clean(text), format)
+        return cls(uri, clean(title), clean(text), format, metadata=metadata)
 
     @classmethod
-    def from_path(cls, path: str | PathLike[str], *, most_bytes: int = MOST_DOCUMENT_BYTES) -> Self:
+    def from_path(
+        cls,
+        path: str | PathLike[str],
+        *,
+        most_bytes: int = MOST_DOCUMENT_BYTES,
+        metadata: Mapping[str, object] | None = None,
+    ) -> Self:
         """Read a file: text, Markdown, HTML, PDF, a notebook, source code, a picture or a sound. Blocking.
 
         A picture or a sound has `media` and no text; it is read again when it is sent to be described. Raises
@@ -45,4 +61,4 @@ class LibraryDocument(document.IncomingDocument):
             raise UnreadablePathError(
                 path=str(path), reason=f"{found.reason}{f' ({found.detail})' if found.detail else ''}"
             )
-        return cls(found.uri, found.title, found.text, found.format, found.stamp, found.media)
+        return cls(found.uri, found.title, found.text, found.format, found.stamp, found.media, metadata=metadata)

@@ -11,6 +11,7 @@ import orjson
 from evervec.domain.documents.chunking import ChunkDraft
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.documents.revision import Revision, StoredChunk, revise
+from evervec.store import document_records
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.runs import RunCounts
 
@@ -117,8 +118,8 @@ async def move(tx: Tx, moves: Mapping[int, IncomingDocument]) -> None:
 
 
 UPSERT_DOCUMENTS = """
-INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, key, fields, recipe)
-SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[], $9::jsonb[], $10::jsonb[]) n
+INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, content_hash, chunk_count, key, fields, metadata, recipe)
+SELECT $1, n.*, $2 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[], $9::jsonb[], $10::jsonb[], $11::jsonb[]) n
 ON CONFLICT (dataset_id, uri) DO UPDATE SET
     title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp, content_hash = EXCLUDED.content_hash,
     recipe = EXCLUDED.recipe, chunk_count = EXCLUDED.chunk_count, version = d.version + 1, updated_at = now(), content = NULL,
@@ -155,7 +156,10 @@ async def replace(
         [len(chunks) for _, chunks in ordered],
         [_json(document.key) for document, _ in ordered],
         [_json(document.fields) for document, _ in ordered],
+        [_json(document.metadata or {}) for document, _ in ordered],
     )
+    # of a document that is there, what was said before stays unless this one says something
+    await document_records.save_metadata(tx, dataset_id, [document for document, _ in ordered])
     ids = {row["uri"]: row["id"] for row in rows}
     await _done(tx, list(ids.values()), space_id)
     await tx.execute(DUE_NOW, dataset_id, list(ids.values()), space_id)

@@ -20,9 +20,10 @@ PLAIN = {
     TOPIC: "SELECT id, name, description, created_at, updated_at FROM topics r",
     ATOM: "SELECT r.id, r.type, r.title, t.name AS topic, r.confidence::text::float8 AS confidence, r.version, r.created_at, "
     "r.updated_at FROM atoms r LEFT JOIN topics t ON t.id = r.topic_id",
-    CHUNK: "SELECT r.id, r.heading, r.document_id, r.line_start, d.uri, d.title, d.format, d.created_at, d.updated_at, d.fields "
-    "FROM chunks r JOIN documents d ON d.id = r.document_id",
+    CHUNK: "SELECT r.id, r.heading, r.document_id, r.line_start, d.uri, d.title, d.format, d.created_at, d.updated_at, d.fields, "
+    "d.metadata FROM chunks r JOIN documents d ON d.id = r.document_id",
 }
+JSON_FIELDS = {"fields", "metadata"}
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b,
@@ -98,8 +99,8 @@ async def plain_rows(psql: Any) -> list[PlainRow]:
     for kind, sql in PLAIN.items():
         for row in await psql.fetch(sql):
             values = dict(row)
-            if isinstance(values.get("fields"), str):
-                values["fields"] = orjson.loads(values["fields"])
+            for name in JSON_FIELDS & values.keys():
+                values[name] = None if values[name] is None else orjson.loads(values[name])
             if values.get("score") is not None:
                 values["score"] = float(str(np.float32(values["score"])))
             rows.append(PlainRow(kind.kind, row["id"], values))
@@ -153,7 +154,8 @@ class Chance:
             [None, {"price": number}, {"price": 1.5, "tags": ["a", "b"], "deep": {"x": None}}, {"price": "9"}]
         )
         document = await psql.fetchval(
-            "INSERT INTO documents (dataset_id, uri, title, format, fields) VALUES ($1, $2, $3, 'markdown', $4) RETURNING id",
+            "INSERT INTO documents (dataset_id, uri, title, format, fields, metadata) "
+            "VALUES ($1, $2, $3, 'markdown', $4::jsonb, coalesce($4::jsonb, '{}')) RETURNING id",
             dataset.id,
             f"docs/{self.one(['a', 'b'])}/{number}.md",
             self.one(["", "Guide"]),
@@ -171,11 +173,14 @@ class Chance:
 
     def leaf(self, rows: Sequence[PlainRow]) -> Condition:
         row = self.one(rows)
-        names = [name for name in row.values if name != "fields"]
-        name = self.one([*names, "fields.price", "fields.tags", "fields.deep.x"] if "fields" in row.values else names)
+        names = [name for name in row.values if name not in JSON_FIELDS]
+        inside = [
+            f"{name}.{path}" for name in sorted(JSON_FIELDS & row.values.keys()) for path in ("price", "tags", "deep.x")
+        ]
+        name = self.one([*names, *inside])
         value = row.value(name)
         if value is None or isinstance(value, list):
-            value = self.one(["a", 1]) if name.startswith("fields") else None
+            value = self.one(["a", 1]) if name in inside else None
         if value is None or self.numbers.random() < 0.1:
             return Missing(field=name)
         if isinstance(value, str) and self.numbers.random() < 0.3:

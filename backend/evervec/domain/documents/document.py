@@ -46,7 +46,8 @@ class IncomingDocument:
 
     `stamp` is the source's own version mark: equal stamps promise equal text. A document with `media` has no text yet: its
     format is `image` or `audio`, and its text will be what a model says of the file. A row of an attached table has the
-    values of its `key`, and those of the `fields` that its hits carry.
+    values of its `key`, and those of the `fields` that its hits carry. `metadata` is what a caller says of it; without any,
+    what was said before stays.
     """
 
     uri: str
@@ -57,6 +58,7 @@ class IncomingDocument:
     media: Media | None = None
     key: Sequence[object] | None = None
     fields: Mapping[str, object] | None = None
+    metadata: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from evervec.domain.documents import metadata
 from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.documents.document import IncomingDocument
 from evervec.domain.naming import slug
@@ -17,7 +18,7 @@ from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.plan import LONGEST_URI
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, documents, sources
+from evervec.store import datasets, document_records, documents, sources
 from evervec.store.database.session import Tx
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
@@ -131,14 +132,15 @@ async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[
 
 
 def _storable(document: IncomingDocument) -> IncomingDocument:
-    """Return the document as PostgreSQL can store it. Raises `Refused` for a uri that it can not store."""
+    """Return the document as PostgreSQL can store it. Raises `Refused` for a uri or metadata that it can not store."""
     if clean(document.uri) != document.uri or not 0 < len(document.uri) <= LONGEST_URI:
         raise Refused(
             reason=f"{document.uri[:100]!r} is not a usable uri: give 1 to {LONGEST_URI:,} characters, none of them NUL."
         )
+    said = None if document.metadata is None else metadata.checked(document.metadata)
     title, text = clean(document.title), clean(document.text)
-    same = (title, text) == (document.title, document.text)
-    return document if same else replace(document, title=title, text=text)
+    same = (title, text, said) == (document.title, document.text, document.metadata)
+    return document if same else replace(document, title=title, text=text, metadata=said)
 
 
 class _Ingestion:
@@ -161,10 +163,12 @@ class _Ingestion:
         files = [one for one in group if one.media is not None]
         if files:
             await self._register_media(files)
-        group = [one for one in group if one.media is None]
-        changed = await self._changed(group)
-        self.total.documents += len(group)
-        self.total.documents_unchanged += len(group) - len(changed)
+        texts = [one for one in group if one.media is None]
+        changed = await self._changed(texts)
+        due = {one.uri for one in changed}
+        await self._describe([one for one in group if one.uri not in due])
+        self.total.documents += len(texts)
+        self.total.documents_unchanged += len(texts) - len(changed)
         if changed:
             chunked = await asyncio.to_thread(self._chunker.chunk, changed)
             await self.written()
@@ -209,6 +213,11 @@ class _Ingestion:
         async with self._database.read() as tx:
             known = await documents.by_uri(tx, self._target.id, [one.uri for one in group])
         return [one for one in group if one.uri not in known or not known[one.uri].says(one, CHUNKING)]
+
+    async def _describe(self, unchanged: Sequence[IncomingDocument]) -> None:
+        """Save what is said anew of documents whose text is the same."""
+        if any(one.metadata is not None for one in unchanged):
+            await self._database.with_retries(lambda tx: document_records.save_metadata(tx, self._target.id, unchanged))
 
     def _embeds_at_once(self, chunks: int) -> bool:
         match self._mode:

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import orjson
+
 from evervec.domain.documents.document import IncomingDocument, Media
+from evervec.store import document_records
 from evervec.store.database.session import ReadTx, Tx
 
 MOST_DESCRIBING_JOBS = 2
@@ -68,8 +71,8 @@ WHERE d.id = m.document_id AND d.dataset_id = $1 AND d.uri = ANY($2) AND d.forma
 
 # Old chunks and their recipe stay until the description arrives.
 UPSERT_MEDIA_DOCUMENTS = """
-INSERT INTO documents AS d (dataset_id, uri, title, format, stamp)
-SELECT $1, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) n
+INSERT INTO documents AS d (dataset_id, uri, title, format, stamp, metadata)
+SELECT $1, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[]) n
 ON CONFLICT (dataset_id, uri) DO UPDATE SET title = EXCLUDED.title, format = EXCLUDED.format, stamp = EXCLUDED.stamp,
     content = NULL, version = d.version + 1, updated_at = now()
 RETURNING id, uri
@@ -104,7 +107,9 @@ async def upsert(tx: Tx, dataset_id: UUID, given: Sequence[IncomingDocument]) ->
         [one.title for one, _ in files],
         [one.format for one, _ in files],
         [one.stamp for one, _ in files],
+        [orjson.dumps(one.metadata or {}).decode() for one, _ in files],
     )
+    await document_records.save_metadata(tx, dataset_id, [one for one, _ in files])
     ids = {row["uri"]: row["id"] for row in rows}
     await tx.execute(
         UPSERT_FILES,

@@ -66,6 +66,7 @@ SEARCH_FIELDS: Mapping[int, Mapping[str, SearchField]] = {
         "created_at": SearchField(FieldType.TIME, "d.created_at"),
         "updated_at": SearchField(FieldType.TIME, "d.updated_at"),
         "fields": DECLARED,
+        "metadata": SearchField(FieldType.JSON, "d.metadata"),
     },
 }
 """The fields by kind, over the row `r` and what `TABLES` joins to it."""

@@ -12,7 +12,7 @@ from evervec.store.database.session import ReadTx
 from evervec.store.schema.embeddables import CHUNK, MESSAGE, Embeddable
 
 PLACE_PARTS = 4
-"""Values of a chunk's place; those that follow belong to the row of an attached table that its document is."""
+"""Values of a chunk's place; the key and fields of the row of an attached table that its document is follow, and its metadata."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MessageOrigin:
 class SearchHit:
     """A row near a query. `score` is the cosine similarity, 1 for the same direction.
 
-    Only a message has an `origin`, only a chunk a `place`. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
+    Only a message has an `origin`, only a chunk a `place` and the `metadata` of its document. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
     """
 
     kind: str
@@ -53,6 +53,7 @@ class SearchHit:
     key: list[Any] | None = None
     fields: dict[str, Any] | None = None
     origin: MessageOrigin | None = None
+    metadata: dict[str, Any] | None = None
 
 
 def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:
@@ -60,13 +61,14 @@ def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:
     hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"])
     if embeddable is MESSAGE:
         return replace(hit, origin=MessageOrigin(*row["place"]))
-    hit = replace(hit, place=place_of(row, embeddable))
-    if hit.place is None:
+    place = place_of(row, embeddable)
+    if place is None:
         return hit
-    key, fields = row["place"][PLACE_PARTS:]
+    key, fields, metadata = row["place"][PLACE_PARTS:]
+    hit = replace(hit, place=place, metadata=orjson.loads(metadata))
     if key is None:
         return hit
-    table = unquote(hit.place.document.partition("/")[0])
+    table = unquote(place.document.partition("/")[0])
     return replace(hit, table=table, key=orjson.loads(key), fields=orjson.loads(fields or "{}"))
 
 

@@ -44,7 +44,7 @@ CHUNK = Embeddable(
     "chunks",
     "r.vector_text",
     ("vector_text",),
-    place="(SELECT (d.uri, r.heading, r.line_start, r.line_end, d.key, d.fields) FROM documents d WHERE d.id = r.document_id)",
+    place="(SELECT (d.uri, r.heading, r.line_start, r.line_end, d.key, d.fields, d.metadata) FROM documents d WHERE d.id = r.document_id)",
     whole="documents",
     space="space_id",
 )

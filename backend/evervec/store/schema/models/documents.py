@@ -26,12 +26,14 @@ class Document(Model, table=True):
     `content` is a text that still has to be chunked; once its chunks hold it, it is NULL. `recipe` is the version of the
     chunking that made them: a document of another one is chunked again, one without a recipe is left as it is.
     Of a row of an attached table, `key` has the values of its key columns and `fields` those of the declared fields.
+    `metadata_` is the column `metadata`, what a caller says of the document: SQLAlchemy has taken the name without `_`.
     """
 
     __tablename__ = "documents"
     __table_args__ = (
         UniqueConstraint("dataset_id", "uri"),
         CheckConstraint("octet_length(content_hash) = 32", name="content_hash_sha256"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata_object"),
         Index(None, "dataset_id", "content_hash"),
         Index(None, "recipe", "dataset_id", postgresql_where=text("recipe IS NOT NULL")),
         Index("documents_attached_idx", "uri", postgresql_where=text("key IS NOT NULL")),
@@ -53,6 +55,7 @@ class Document(Model, table=True):
     chunk_count: int = column(Integer, server_default=ZERO)
     key: list[Any] | None = optional(pg.JSONB)
     fields: dict[str, Any] | None = optional(pg.JSONB)
+    metadata_: dict[str, Any] = column("metadata", pg.JSONB, server_default=text("'{}'"))
 
 
 class Chunk(Model, table=True):

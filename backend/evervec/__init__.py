@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from evervec.library.blocking import SyncSemanticCore
     from evervec.library.core import SemanticCore
     from evervec.library.documents import LibraryDocument as Document
+    from evervec.library.gemini_batches import LibraryBatchClient as GeminiBatchClient
     from evervec.store.batch.batch_jobs import BatchJobRecord as BatchJob
 
-__all__ = ["BatchJob", "Document", "SemanticCore", "SyncSemanticCore"]
+__all__ = ["BatchJob", "Document", "GeminiBatchClient", "SemanticCore", "SyncSemanticCore"]
 
 _PLACES = {
     "BatchJob": ("evervec.store.batch.batch_jobs", "BatchJobRecord"),
     "Document": ("evervec.library.documents", "LibraryDocument"),
+    "GeminiBatchClient": ("evervec.library.gemini_batches", "LibraryBatchClient"),
     "SemanticCore": ("evervec.library.core", "SemanticCore"),
     "SyncSemanticCore": ("evervec.library.blocking", "SyncSemanticCore"),
 }

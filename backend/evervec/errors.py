@@ -41,6 +41,10 @@ class UnknownRowError(Refused):
     """There is no {kind} {row_id}. `evervec search` prints the ids that exist."""
 
 
+class UnknownDocumentError(Refused):
+    """Dataset {dataset} has no document {uri!r}. `core.list()` names those that it has."""
+
+
 class UnknownDeadLetterError(Refused):
     """There is no dead letter {seq}. `evervec queue dead list` shows the ones that exist."""
 

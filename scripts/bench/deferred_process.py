@@ -167,7 +167,10 @@ class _Sides:
     @classmethod
     async def over(cls, runtime: Runtime) -> "_Sides":
         """Both sides, with everything that is loaded once a process loaded."""
-        core, chunker = SemanticCore(runtime, "bench", "ours"), await chunking.default(runtime.resources)
+        core, chunker = (
+            SemanticCore.over(runtime.resources, project="bench", dataset="ours"),
+            await chunking.default(runtime.resources),
+        )
         async with runtime.resources.database.transaction() as tx:
             for statement in BARE:
                 await tx.execute(statement)

@@ -28,7 +28,7 @@ async def test_the_page_does_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await psql.execute(TABLE)
-    for name, value in (("HOME", local._runtime.settings.home), ("LOG_LEVEL", "WARNING")):
+    for name, value in (("HOME", local._resources.settings.home), ("LOG_LEVEL", "WARNING")):
         monkeypatch.setenv(f"EVERVEC_{name}", str(value))
     names: dict[str, Any] = {"__name__": "page", "url": database_url}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -3,6 +3,7 @@
 import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ TWINS = [(SemanticCore, SyncSemanticCore), (BatchManager, SyncBatchManager), (Sp
 
 @pytest.mark.parametrize(("asynchronous", "blocking"), TWINS)
 def test_the_twin_has_every_public_coroutine(asynchronous: type, blocking: type) -> None:
-    coroutines = dict(inspect.getmembers(asynchronous, inspect.iscoroutinefunction))
+    coroutines = dict(inspect.getmembers(asynchronous, lambda one: inspect.iscoroutinefunction(inspect.unwrap(one))))
     public = [name for name in coroutines if not name.startswith("_")]
     assert len(public) >= 5
     for name in public:
@@ -69,7 +70,7 @@ def test_from_several_threads_at_once(database_url: str, how: dict[str, Any]) ->
 def test_an_error_in_the_block_is_the_callers_and_closes(database_url: str, how: dict[str, Any]) -> None:
     with pytest.raises(ZeroDivisionError), SyncSemanticCore.open(database_url, **how) as core:
         raise ZeroDivisionError
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Refused, match="This core is closed"):
         core.status()
 
 
@@ -92,7 +93,7 @@ def test_a_synchronous_session_gets_its_objects_and_a_transaction_is_one(
             tx.ingest(Document.from_text("a", "birds sing in the morning"))
             assert [row[0] for row in tx.fetch("SELECT count(*) FROM articles")] == [3]
         done = core.attach(Article, text=TEXT, dataset="app/articles")
-        core._portal.call(settled, core._target, done)
+        core._carry_out(partial(settled, core._core, done))
         with Session(app) as session:
             answer = core.search("birds", of=Article, session=session)
             assert next(hit.row.id for hit in answer) == 1

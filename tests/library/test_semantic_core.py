@@ -96,7 +96,7 @@ async def test_the_local_model_embeds_little_at_once_and_never_defers(
         await local.batch_manager.flush_queue()
 
 
-@pytest.mark.parametrize("mode", ["", "later", "SYNC", "async "])
+@pytest.mark.parametrize("mode", ["", "later", "async "])
 async def test_a_mode_that_nobody_knows_writes_nothing(local: SemanticCore, mode: str) -> None:
     with pytest.raises(Refused, match=r"There is no mode .* Modes: sync, async, auto"):
         await local.ingest(Document.from_text("a", "text"), mode=mode)
@@ -176,7 +176,7 @@ async def test_an_error_in_the_block_closes_everything(database_url: str, how: d
             await core.ingest(Document.from_text("a", "birds sing in the morning"))
             assert await psql.fetchval(OURS) > 0
             raise ZeroDivisionError
-    with pytest.raises(DatabaseDownError):
+    with pytest.raises(Refused, match="This core is closed"):
         await core.search("birds")
     async with asyncio.timeout(LAG):
         while await psql.fetchval(OURS):

@@ -1,12 +1,15 @@
 """`SemanticCore`: the library for scripts and notebooks. Importing it opens nothing and is quick."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
-from evervec.errors import Refused
-from evervec.library.given_documents import Documents, each
+from evervec.errors import UnknownDatasetError, UnknownProjectError
+from evervec.library.core_documents import CoreDocuments
+from evervec.library.open_core import OpenCore, following, opened
+from evervec.library.opening import Opening, opens
 
 if TYPE_CHECKING:
     # a second of imports, which `open` makes
@@ -19,37 +22,26 @@ if TYPE_CHECKING:
     from evervec.pipeline.attached.objects import RowAnswer
     from evervec.pipeline.attached.report import AttachmentReport
     from evervec.pipeline.batch.manager import BatchManager
-    from evervec.pipeline.ingest.documents import IngestResult
+    from evervec.pipeline.resources import Resources
     from evervec.pipeline.search.search import SearchAnswer
     from evervec.pipeline.status.overview import Overview
     from evervec.pipeline.upkeep.backfill import BackfillReport
-    from evervec.runtime import Runtime
     from evervec.store.database.session import Database
     from evervec.store.providers import Provider
 
 DEFAULT_PROJECT, DEFAULT_DATASET = "library", "documents"
 
 
-class SemanticCore:
-    """An open database: `async with SemanticCore.open(url) as core`.
+class SemanticCore(CoreDocuments):
+    """A database, which is opened at the first use, by `start()`, or by `async with SemanticCore.open(url) as core`.
 
-    `database` is for SQL of your own, `batch_manager` submits what waits as batch jobs and collects their results, `spaces`
-    changes the model of datasets while they are searched.
+    Where an event loop runs, its methods are awaited. Where none runs they block and return their answers, and the database
+    is open in a thread; `SyncSemanticCore` does that everywhere. `batch_manager` submits what waits as batch jobs and
+    collects their results, `spaces` changes the model of datasets while they are searched.
     """
 
-    def __init__(self, runtime: "Runtime", project: str, dataset: str) -> None:
-        from evervec.pipeline.batch.manager import BatchManager
-        from evervec.pipeline.ingest.committed import CommitFollower
-
-        self._runtime, self._resources = runtime, runtime.resources
-        self._project, self._dataset = project, dataset
-        self._batch_manager = BatchManager(runtime.resources)
-        self._follower = CommitFollower(runtime.resources)
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls,
+    def __init__(
+        self,
         url: str | None = None,
         *,
         project: str = DEFAULT_PROJECT,
@@ -57,86 +49,74 @@ class SemanticCore:
         home: str | PathLike[str] | None = None,
         migrate: bool = False,
         **settings: Any,
-    ) -> "AsyncIterator[SemanticCore]":
-        """Open a database by its URL, or the embedded one; close it, and stop what was started, at the end of the block.
+    ) -> None:
+        """Name a database by its URL, or the embedded one; nothing is opened yet.
 
         Documents go to `project` and `dataset` unless a call names others. `home` is the folder of the embedded stack,
         `settings` are any others of `EVERVEC_*` (`batch_hours=24`). A server's database is migrated only with `migrate`.
+        """
+        self._project, self._dataset = project, dataset
+        self._opening: Opening[OpenCore] = Opening(lambda: opened(url, home, migrate, settings))
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str | None = None, **how: Any) -> AsyncIterator[Self]:
+        """Open a database as the class does; close it, and stop what was started, at the end of the block.
+
         Raises `DatabaseDownError`, `SchemaMismatchError`, and other classes of `evervec.errors`.
         """
-        from evervec import log
-        from evervec.runtime import open_runtime
-        from evervec.settings import Settings
+        core = cls(url, **how)
+        try:
+            await core.start()
+            yield core
+        finally:
+            await core.close()
 
-        given: dict[str, Any] = dict(settings)
-        if url == "":
-            raise Refused(reason="The address of the database is empty. Leave it out for the embedded one.")
-        if url is not None:
-            given["database_url"] = url
-        if home is not None:
-            given["home"] = home
-        found = Settings(**given)
-        log.configure_quietly(found.log_level, as_json=found.log_json)
-        async with open_runtime(found, queue=False, migrate=True if migrate else None) as runtime:
-            core = cls(runtime, project, dataset)
-            try:
-                yield core
-            finally:
-                await core._follower.aclose()
+    @classmethod
+    def over(cls, resources: "Resources", *, project: str = DEFAULT_PROJECT, dataset: str = DEFAULT_DATASET) -> Self:
+        """Return a core over resources that are open already, and stay open when it is closed."""
+        core = cls(project=project, dataset=dataset)
+        core._opening = Opening(lambda: following(resources))
+        return core
+
+    def start(self) -> Coroutine[Any, Any, None]:
+        """Open the database now, also after `close`. May be called twice. Raises what `open` raises."""
+        return cast("Coroutine[Any, Any, None]", self._opening.start())
+
+    def close(self) -> Coroutine[Any, Any, None]:
+        """Close the database, and stop what was started. May be called twice."""
+        return cast("Coroutine[Any, Any, None]", self._opening.close())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     def batch_manager(self) -> "BatchManager":
         """Return the batch jobs: `flush_queue`, `check_and_sync`, `process_queue`, `cancel`, `get`, `list`."""
-        return self._batch_manager
+        from evervec.library.blocking_batches import SyncBatchManager
+        from evervec.pipeline.batch.manager import BatchManager
+
+        return cast("BatchManager", SyncBatchManager(lambda: BatchManager(self._resources), self._opening.run))
 
     @property
     def spaces(self) -> "Spaces":
         """Return the spaces of datasets: `list`, `status`, `plan`, `build`, `activate`, `rollback`, `drop`."""
+        from evervec.library.blocking_spaces import SyncSpaces
         from evervec.library.spaces import Spaces
 
-        return Spaces(self._resources)
+        return cast("Spaces", SyncSpaces(lambda: Spaces(self._resources), self._opening.run))
 
     @property
     def database(self) -> "Database":
         """Return the open database, for SQL of your own."""
         return self._resources.database
 
-    async def ingest(
-        self,
-        documents: Documents,
-        mode: str = "auto",
-        *,
-        project: str | None = None,
-        dataset: str | None = None,
-    ) -> "IngestResult":
-        """Chunk and write documents, one or many; many at once are written in larger transactions.
-
-        `sync` embeds before it returns, `async` never uses the network, `auto` is `sync` for little text and a local
-        model. A document replaces the one with the same uri, and only what changed is embedded.
-        """
-        from evervec.pipeline.ingest.documents import ingest_documents
-
-        return await ingest_documents(
-            self._resources,
-            each(documents),
-            project=project or self._project,
-            dataset=dataset or self._dataset,
-            mode=mode,
-        )
-
-    async def delete(self, uris: str | list[str], *, project: str | None = None, dataset: str | None = None) -> int:
-        """Delete documents by their uris, with chunks and vectors; return how many there were.
-
-        Raises `UnknownDatasetError`, and `Refused` for a dataset that is filled from a source.
-        """
-        from evervec.pipeline.ingest.documents import delete_documents
-
-        given = [uris] if isinstance(uris, str) else uris
-        return await delete_documents(
-            self._resources, given, project=project or self._project, dataset=dataset or self._dataset
-        )
-
-    def transaction(self, connection: object = None) -> "AbstractAsyncContextManager[Transaction]":
+    @asynccontextmanager
+    async def transaction(self, connection: object = None) -> "AsyncIterator[Transaction]":
         """Write documents in one transaction with rows of your own: `async with core.transaction(session) as tx`.
 
         With a connection of asyncpg, or a session or connection of SQLAlchemy over asyncpg, it takes part in the transaction
@@ -146,9 +126,14 @@ class SemanticCore:
         """
         from evervec.library.transaction import own_transaction, shared_transaction
 
+        core = await self._opening.here()
+        where = (self._project, self._dataset)
         if connection is None:
-            return own_transaction(self._resources, self._project, self._dataset)
-        return shared_transaction(self._resources, connection, self._follower, self._project, self._dataset)
+            transaction = own_transaction(core.resources, *where)
+        else:
+            transaction = shared_transaction(core.resources, connection, core.follower, *where)
+        async with transaction as tx:
+            yield tx
 
     @overload
     async def search(
@@ -163,6 +148,8 @@ class SemanticCore:
         kind: str | None = None,
         where: "Given | None" = None,
         engine: str = "auto",
+        min_watermark: int | None = None,
+        fresh: bool = False,
     ) -> "SearchAnswer": ...
 
     @overload
@@ -178,9 +165,11 @@ class SemanticCore:
         kind: str | None = None,
         where: "Given | None" = None,
         engine: str = "auto",
+        min_watermark: int | None = None,
+        fresh: bool = False,
     ) -> "RowAnswer": ...
 
-    async def search(
+    def search(
         self,
         text: str,
         k: int = 10,
@@ -192,7 +181,9 @@ class SemanticCore:
         kind: str | None = None,
         where: "Given | None" = None,
         engine: str = "auto",
-    ) -> "SearchAnswer":
+        min_watermark: int | None = None,
+        fresh: bool = False,
+    ) -> "Coroutine[Any, Any, SearchAnswer]":
         """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named.
 
         `where` is a condition on their fields, as text (`author = "ada" AND sent_at > 2026-01-01`), as JSON or as a tree.
@@ -207,15 +198,13 @@ class SemanticCore:
             "kind": kind,
             "where": where,
             "engine": engine,
+            "min_watermark": min_watermark,
+            "fresh": fresh,
         }
-        if of is None and session is None:
-            from evervec.pipeline.search.search import search
+        answer = self._opening.run(partial(self._search, text, of, session, how))
+        return cast("Coroutine[Any, Any, SearchAnswer]", answer)
 
-            return await search(self._resources, text, **how)
-        from evervec.pipeline.attached.objects import search_rows
-
-        return await search_rows(self._resources, text, of, session, **how)
-
+    @opens
     async def attach(
         self,
         table: object,
@@ -269,6 +258,7 @@ class SemanticCore:
         options = AttachOptions(newest_first, rows_per_second, replace)
         return await attach(self._resources, description, options, dry=dry_run)
 
+    @opens
     async def detach(self, table: object, *, project: str | None = None, dry_run: bool = False) -> "Detached":
         """Leave no trigger, function, document or vector of an attached class or table behind; its rows are not touched."""
         from evervec.pipeline.attached.detach import detach
@@ -276,24 +266,28 @@ class SemanticCore:
 
         return await detach(self._resources, table_name(table), project=project, dry=dry_run)
 
+    @opens
     async def attachments(self, project: str | None = None) -> "list[AttachmentReport]":
         """Return all attached tables, or those of a project: how far each is, what waits, what failed, what it costs."""
         from evervec.pipeline.attached.report import attachments
 
         return await attachments(self._resources, project)
 
+    @opens
     async def backfill(self, *, dataset: str | None = None) -> "BackfillReport":
         """Embed online, in this process, everything that waits and is not marked for a batch job."""
         from evervec.pipeline.upkeep.backfill import run
 
         return await run(self._resources, dataset=dataset)
 
+    @opens
     async def status(self) -> "Overview":
         """Return coverage by dataset, as `evervec status --json` shows it."""
         from evervec.pipeline.status.overview import status
 
         return await status(self._resources)
 
+    @opens
     async def add_provider(
         self,
         name: str,
@@ -337,3 +331,18 @@ class SemanticCore:
         )
         added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added
+
+    async def _search(self, text: str, of: Any, session: object, how: dict[str, Any]) -> "SearchAnswer":
+        from evervec.pipeline.attached.objects import search_rows
+        from evervec.pipeline.search.search import search
+
+        if of is not None or session is not None:
+            return await search_rows(self._resources, text, of, session, **how)
+        try:
+            return await search(self._resources, text, **how)
+        except (UnknownDatasetError, UnknownProjectError):
+            named = (how["project"] or self._project, how["dataset"] or self._dataset)
+            if named not in ((self._project, self._dataset), (self._project, f"{self._project}/{self._dataset}")):
+                raise
+            # the dataset of this core begins with its first write, and is empty until then
+            return await search(self._resources, text, **{**how, "project": None, "dataset": None, "dataset_ids": ()})

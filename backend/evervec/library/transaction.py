@@ -1,6 +1,6 @@
 """Evervec's writes in one transaction with those of the caller: on a connection of his, or on one of our own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from evervec.errors import DatabaseRefusedError, SchemaMismatchError
 from evervec.library.given_documents import Documents, each
+from evervec.queue.doorbell import SilentDoorbell
 
 if TYPE_CHECKING:
     from evervec.pipeline.ingest.committed import CommitFollower
@@ -42,15 +43,31 @@ class Transaction:
             await self._remember(**where)
         return done
 
-    async def delete(self, uris: str | list[str], *, project: str | None = None, dataset: str | None = None) -> int:
+    async def delete(self, uris: str | Sequence[str], *, project: str | None = None, dataset: str | None = None) -> int:
         """Delete documents by their uris, as `SemanticCore.delete` does; return how many there were."""
-        from evervec.pipeline.ingest.documents import delete_documents
+        from evervec.pipeline.ingest import stored_documents
 
         given = [uris] if isinstance(uris, str) else uris
         async with self._rights():
-            return await delete_documents(
+            return await stored_documents.delete(
                 self._resources, given, project=project or self._project, dataset=dataset or self._dataset
             )
+
+    async def update_metadata(
+        self,
+        uri: str,
+        change: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        project: str | None = None,
+        dataset: str | None = None,
+    ) -> dict[str, Any]:
+        """Change the metadata of a document, as `SemanticCore.update_metadata` does; return all of it."""
+        from evervec.pipeline.ingest import stored_documents
+
+        where = {"project": project or self._project, "dataset": dataset or self._dataset}
+        async with self._rights():
+            return await stored_documents.change_metadata(self._resources, uri, change, replace=replace, **where)
 
     async def fetch(self, sql: str, *values: object) -> list[Any]:
         """Run SQL of your own in this transaction and return its rows; names mean what they mean on your connection."""
@@ -114,4 +131,6 @@ def _on(connection: Any, resources: "Resources", project: str, dataset: str) -> 
     from evervec.store.callers import savepoints
 
     database = resources.database.borrowing(savepoints.lender(connection))
-    return Transaction(replace(resources, database=database), connection, project, dataset)
+    # nothing is committed yet: nobody is woken before the end of the transaction
+    quiet = replace(resources, database=database, doorbell=SilentDoorbell())
+    return Transaction(quiet, connection, project, dataset)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from pydantic import SecretStr
 
 from evervec.errors import StackError
@@ -141,6 +142,14 @@ class Stack:
         if not wanted:
             return ""
         return given.get_secret_value() if given else self._servers[key].url
+
+
+def nats_runs(settings: Settings) -> bool:
+    """Return whether there is a NATS to use without starting one: that of the settings, or one that runs in EVERVEC_HOME."""
+    if settings.queue_kind != "nats" or not settings.embedded_nats:
+        return settings.queue_kind == "nats"
+    pid = Home(settings.home.expanduser().resolve()).read_record().get(Nats.key, {}).get("pid")
+    return isinstance(pid, int) and psutil.pid_exists(pid)
 
 
 @asynccontextmanager

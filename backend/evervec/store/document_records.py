@@ -40,7 +40,7 @@ class DocumentRecord(DocumentEntry):
 CHUNKS_SEARCHED = "c.document_id = d.id AND c.space_id IN (0, s.space_id)"
 
 ENTRIES = f"""
-SELECT d.id, p.slug || '/' || s.slug AS dataset, d.uri, d.title, d.format, d.metadata, d.version,
+SELECT d.id, p.slug || '/' || s.slug AS dataset, d.uri, d.title, d.format, d.metadata::text AS metadata, d.version,
     n.chunks, n.pending, d.created_at, d.updated_at
 FROM documents d
 JOIN datasets s ON s.id = d.dataset_id
@@ -90,9 +90,10 @@ async def save_metadata(tx: Tx, dataset_id: UUID, documents: Sequence[IncomingDo
         await tx.execute(REPLACE_METADATA, dataset_id, [uri for uri, _ in given], [metadata for _, metadata in given])
 
 
+# as text, since the connection of a caller may read JSON otherwise than ours
 CHANGE_METADATA = """
 UPDATE documents SET metadata = CASE WHEN $5 THEN $3::jsonb ELSE (metadata || $3::jsonb) - $4::text[] END, updated_at = now()
-WHERE dataset_id = $1 AND uri = $2 RETURNING metadata
+WHERE dataset_id = $1 AND uri = $2 RETURNING metadata::text
 """
 
 

@@ -22,13 +22,19 @@ def checked(metadata: Mapping[str, Any]) -> dict[str, Any]:
         written = orjson.dumps(_cleaned(dict(metadata)))
     except (TypeError, RecursionError) as error:
         raise Refused(reason=f"This metadata can not be written as JSON ({error}): {list(metadata)!r:.100}.") from None
-    if len(written) > MOST_METADATA_BYTES:
-        raise Refused(
-            reason=f"The metadata has {len(written):,} bytes as JSON, {MOST_METADATA_BYTES:,} at most: put long texts into "
-            "the document."
-        )
     found: dict[str, Any] = orjson.loads(written)
+    require_small(found)
     return found
+
+
+def require_small(metadata: Mapping[str, Any]) -> None:
+    """Raise `Refused` for metadata of more than 64 KiB as JSON."""
+    size = len(orjson.dumps(metadata))
+    if size > MOST_METADATA_BYTES:
+        raise Refused(
+            reason=f"The metadata has {size:,} bytes as JSON, {MOST_METADATA_BYTES:,} at most: put long texts into the "
+            "document."
+        )
 
 
 def _cleaned(value: Any) -> Any:

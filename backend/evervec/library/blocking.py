@@ -61,6 +61,7 @@ class SyncSemanticCore(BlockingProxy[SemanticCore]):
     ingest = as_blocking(SemanticCore.ingest)
     delete = as_blocking(SemanticCore.delete)
     get = as_blocking(SemanticCore.get)
+    get_many = as_blocking(SemanticCore.get_many)
     update_metadata = as_blocking(SemanticCore.update_metadata)
     search = as_blocking(SemanticCore.search)
     attach = as_blocking(SemanticCore.attach)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evervec.store.document_records import DocumentEntry, DocumentRecord
 
     Entries = list[DocumentEntry]
+    Records = list[DocumentRecord]
 
 
 class CoreDocuments:
@@ -118,14 +119,24 @@ class CoreDocuments:
     @opens
     async def get(self, uri: str, *, project: str | None = None, dataset: str | None = None) -> "DocumentRecord | None":
         """Return a document by its uri, with its text and metadata, or None. Raises `UnknownDatasetError`."""
+        return next(iter(await self._stored([uri], project, dataset)), None)
+
+    @opens
+    async def get_many(
+        self, uris: Sequence[str], *, project: str | None = None, dataset: str | None = None
+    ) -> "Records":
+        """Return those of some documents that are there, by uri, with texts and metadata. Raises `UnknownDatasetError`."""
+        return await self._stored(uris, project, dataset)
+
+    async def _stored(self, uris: Sequence[str], project: str | None, dataset: str | None) -> "Records":
         from evervec.pipeline.ingest import stored_documents
 
         try:
-            return await stored_documents.get(self._resources, uri, **self._where(project, dataset))
+            return await stored_documents.get(self._resources, uris, **self._where(project, dataset))
         except UnknownDatasetError:
             if not self._is_own(project, dataset):
                 raise
-            return None
+            return []
 
     @opens
     async def list(

@@ -65,9 +65,18 @@ class Opening(Generic[Opened]):
         return self.opened
 
     def block(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Open in a thread, call, and return the answer, whether an event loop runs here or not."""
+        """Open, in a thread unless it is open already; call, and return the answer, also where an event loop runs.
+
+        Raises `Refused` in the very event loop in which it is open, since that one would wait for itself.
+        """
         self._require_not_closed()
-        return self.portal().call(partial(self._after_start, call))
+        with self._choosing:
+            if self._loop is None:
+                self._start_thread()
+        loop = self._owner()
+        if loop is _running_loop():
+            raise Refused(reason="This core is open in this event loop, which can not wait for itself: await it.")
+        return _result(asyncio.run_coroutine_threadsafe(self._after_start(call), loop))
 
     def portal(self) -> "BlockingPortal":
         """Return the way into the event loop of a thread of ours. Raises `Refused` where the loop is somebody else's."""
@@ -89,7 +98,7 @@ class Opening(Generic[Opened]):
         """Close what `block` opened; may be called twice."""
         self._closed = True
         if self._portal is not None:
-            _result(asyncio.run_coroutine_threadsafe(self._close(), self._portal_loop()))
+            _result(asyncio.run_coroutine_threadsafe(self._close(), self._owner()))
 
     def _require_not_closed(self) -> None:
         if self._closed:
@@ -102,19 +111,19 @@ class Opening(Generic[Opened]):
                 self._start_thread()
             elif self._loop is None:
                 self._loop = here
-        loop = self._portal_loop()
+        loop = self._owner()
         if loop is here:
             return call()
-        if loop.is_closed():
+        future = asyncio.run_coroutine_threadsafe(call(), loop)
+        return asyncio.wrap_future(future) if here is not None else _result(future)
+
+    def _owner(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None  # chosen at the first use
+        if self._loop.is_closed():
             raise Refused(
                 reason="This core was opened in an event loop that has ended. Close it there (`await core.close()`), or "
                 "make one for each event loop."
             )
-        future = asyncio.run_coroutine_threadsafe(call(), loop)
-        return asyncio.wrap_future(future) if here is not None else _result(future)
-
-    def _portal_loop(self) -> asyncio.AbstractEventLoop:
-        assert self._loop is not None  # chosen at the first use
         return self._loop
 
     async def _after_start(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -53,20 +53,18 @@ CROSS JOIN LATERAL (
 WHERE d.dataset_id = $1
 """
 
-TEXT_OF = f"""
-SELECT coalesce(d.content, string_agg(c.content, '' ORDER BY c.ordinal), '')
+TEXTS_OF = f"""
+SELECT d.id, coalesce(d.content, string_agg(c.content, '' ORDER BY c.ordinal), '')
 FROM documents d JOIN datasets s ON s.id = d.dataset_id LEFT JOIN chunks c ON {CHUNKS_SEARCHED}
-WHERE d.id = $1 GROUP BY d.id
+WHERE d.id = ANY($1) GROUP BY d.id
 """
 
 
-async def get(tx: ReadTx, dataset_id: UUID, uri: str) -> DocumentRecord | None:
-    """Return a document of a dataset by its uri, or None."""
-    row = await tx.fetchrow(ENTRIES + "AND d.uri = $2", dataset_id, uri)
-    if row is None:
-        return None
-    text: str = await tx.fetchval(TEXT_OF, row["id"])
-    return DocumentRecord(**_values(row), text=text)
+async def get(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> list[DocumentRecord]:
+    """Return the documents of a dataset that have one of these uris, by uri."""
+    rows = await tx.fetch(ENTRIES + "AND d.uri = ANY($2) ORDER BY d.uri", dataset_id, list(uris))
+    texts = dict(await tx.fetch(TEXTS_OF, [row["id"] for row in rows]))
+    return [DocumentRecord(**_values(row), text=texts[row["id"]]) for row in rows]
 
 
 async def page(tx: ReadTx, dataset_id: UUID, *, prefix: str, after: str, limit: int) -> list[DocumentEntry]:

@@ -15,11 +15,11 @@ from evervec.store.document_records import DocumentEntry, DocumentRecord
 MOST_LISTED_DOCUMENTS = 1_000
 
 
-async def get(resources: Resources, uri: str, *, project: str, dataset: str) -> DocumentRecord | None:
-    """Return a document with its text and metadata, or None. Raises `UnknownDatasetError`."""
+async def get(resources: Resources, uris: Sequence[str], *, project: str, dataset: str) -> list[DocumentRecord]:
+    """Return those of some documents that are there, with text and metadata, by uri. Raises `UnknownDatasetError`."""
     async with resources.database.read() as tx:
         target = await _named(tx, project, dataset)
-        return await document_records.get(tx, target.id, uri)
+        return await document_records.get(tx, target.id, uris)
 
 
 async def page(

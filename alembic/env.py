@@ -23,6 +23,8 @@ from evervec.store.schema import columns, installation, models, moving, triggers
 # pgvector.sqlalchemy makes its own types known
 ischema_names["xid8"] = columns.Xid8
 config = context.config
+WORDS_SINCE = "0020"
+"""The migration that makes the table of words: before it, no function may write there."""
 HEAD = tuple(ScriptDirectory.from_config(config).get_heads())
 
 
@@ -53,8 +55,11 @@ def ours(name: str | None, type_: str, parent: dict[str, str | None]) -> bool:
 def functions_of(step: MigrationInfo | None, schema: str) -> Iterator[str]:
     """Install the functions of triggers with a migration that they would not work without: no writer comes in between."""
     made = step.up_revision if step is not None and step.is_upgrade else None
+    if step is not None and not step.is_upgrade and step.up_revision_id == WORDS_SINCE:
+        yield from triggers.install(schema, words=False)
     if made is not None and getattr(made.module, "installs_functions", False):
-        yield from (*triggers.install(schema), *views.install(schema))
+        words = made.revision >= WORDS_SINCE
+        yield from (*triggers.install(schema, words=words), *views.install(schema))
 
 
 def run(connection: Connection, schema: str) -> None:

@@ -24,6 +24,7 @@ from evervec.store import secrets
 from evervec.store.database.session import Database
 from evervec.store.rings.doorbell import PostgresDoorbell
 from evervec.store.schema import installation, integrity, migrations, populate
+from evervec.store.words import filling
 from evervec.vendors.networks import POLICY, AllowedNetworks
 
 if TYPE_CHECKING:
@@ -189,7 +190,12 @@ async def _migrate(database: Database, progress: Progress, *, only_if_needed: bo
     try:
         async with database.read() as tx:
             uncompared = await integrity.uncompared(tx)
-        for steps in (populate.fill_hashes(database), populate.run(database)):
+        compare = bool(uncompared)
+        for steps in (
+            populate.fill_hashes(database),
+            populate.run(database),
+            filling.register(database, compare=compare),
+        ):
             async for step in steps:
                 progress(step.seen)
                 if step.taken or step.removed:

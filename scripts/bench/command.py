@@ -30,6 +30,7 @@ from scripts.bench import (
     quality,
     report,
     rings,
+    search_modes,
     space_build,
     space_flip,
     start,
@@ -78,6 +79,7 @@ GROUPS: dict[str, dict[str, Run]] = {
     },
     "quality": {
         "quality": quality.run,
+        "search_modes": search_modes.run,
     },
     "deferred": {
         "deferred_ingest": deferred_ingest.run,
@@ -108,10 +110,11 @@ def main(
 ) -> None:
     """Measure every promise of speed as a ratio within this run. Exits 1 if one was missed."""
     names = _named(group, only)
-    if questions is None and "quality" in names:
+    asking = [name for name in GROUPS["quality"] if name in names]
+    if questions is None and asking:
         if group == "quality" or only:
             raise typer.BadParameter("the group quality needs --questions FILE.")
-        names.remove("quality")
+        names = [name for name in names if name not in asking]
     if markdown and (group is None or only or quick):
         raise typer.BadParameter("a table is of one run: give --markdown with --group, without --only and --quick.")
     log.configure("ERROR")

@@ -68,7 +68,7 @@ async def run(bench: Bench) -> list[Line]:
     if bench.questions is None:
         raise ValueError("give a question set with --questions FILE, and its corpora with --corpus NAME=PATH.")
     questions = read(bench.questions)
-    texts = list(_pool(questions, bench.corpora))[: bench.most_rows]
+    texts = texts_of(questions, bench.corpora)[: bench.most_rows]
     found = {model: await _ask(model, questions, texts) for model in MODELS}
     first, *rest = _against_before(found)
     return [replace(first, note=f"{len(texts):,} texts, {len(questions)} questions"), *rest, *_against_base(found)]
@@ -82,6 +82,11 @@ def read(path: Path) -> list[Question]:
 
 def _answers(given: str | Sequence[str]) -> frozenset[str]:
     return frozenset([given] if isinstance(given, str) else given)
+
+
+def texts_of(questions: Sequence[Question], corpora: Mapping[str, Path]) -> list[PoolText]:
+    """Return the texts that questions are about. Raises `ValueError` for a corpus that was not given."""
+    return list(_pool(questions, corpora))
 
 
 def _pool(questions: Sequence[Question], corpora: Mapping[str, Path]) -> Iterable[PoolText]:

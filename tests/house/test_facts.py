@@ -127,6 +127,7 @@ def test_a_sweep_and_a_worker_do_the_same_stages() -> None:
         "fill_spaces",
         "follow_elsewhere",
         "follow_tables",
+        "make_words",
         "repair_triggers",
     }
 

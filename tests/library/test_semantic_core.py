@@ -56,7 +56,7 @@ async def test_five_thousand_chunks_wait_without_a_request_and_are_searchable_at
     texts = await texts_of(core)
     hits = await core.search(texts[4321], k=10)
     assert (len(hits), hits[0].text, next(hit.text for hit in hits)) == (10, texts[4321], texts[4321])
-    assert hits[0].score == pytest.approx(1, abs=1e-3)
+    assert hits[0].similarity == pytest.approx(1, abs=1e-3)
     assert hits.pending_in_scope == 0
     (job,) = await core.batch_manager.list()
     assert (job.stats["ready"], job.stats["failed"], job.stats["returned"]) == (5000, 0, 0)
@@ -68,7 +68,7 @@ async def test_five_thousand_chunks_wait_without_a_request_and_are_searchable_at
 async def test_sync_embeds_before_it_returns(core: SemanticCore, fake: FakeProvider) -> None:
     done = await core.ingest(Document.from_text("a", sections(30, "bird"), format="markdown"), mode="sync")
     assert (done.chunks_new, done.embedded, done.pending, done.deferred) == (30, 30, 0, 0)
-    assert (await core.search((await texts_of(core))[7], k=1)).hits[0].score == pytest.approx(1, abs=1e-3)
+    assert (await core.search((await texts_of(core))[7], k=1)).hits[0].similarity == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["async", "auto"])
@@ -134,7 +134,7 @@ async def test_of_a_document_that_changed_only_the_changed_chunks_are_sent(
     sent = [text for _, text in fake.batches.jobs[-1].lines]
     assert sorted("seventeen" in text for text in sent) == [False, True]
     await collected(core)
-    assert (await core.search(next(text for text in sent if "seventeen" in text), k=1)).hits[0].score > 0.999
+    assert (await core.search(next(text for text in sent if "seventeen" in text), k=1)).hits[0].similarity > 0.999
 
 
 async def test_many_documents_come_from_any_kind_of_series(local: SemanticCore) -> None:

@@ -12,7 +12,6 @@ from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
 from evervec.pipeline.search.scope import Scope
-from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.conditions.compiling import check
 from evervec.store.datasets import DatasetRef
@@ -21,6 +20,7 @@ from evervec.store.schema.embeddables import EMBEDDABLES, MESSAGE
 from tests.fakes.vectors import expected_vector
 from tests.parity.oracle import EXACT, HALF, Oracle
 from tests.pipeline.mirrors.mirroring import MODEL, WIDTH, process, stored, until_true, worker
+from tests.pipeline.search.meaning import search
 from tests.store.planting import edit, plant
 
 SEEDS = range(4)

@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[type, object]] = {
     "BOOLEAN": (bool, True),
     "BYTEA": (bytes, b"d" * 32),
     "VECTOR": (list, [1.0, 2.0]),
+    "TSVECTOR": (str, "'a' 'b'"),
     "TEXT[]": (list, ["a"]),
     "REAL[]": (list, [1.0, 2.0]),
     "DATE": (date, date(2026, 5, 1)),

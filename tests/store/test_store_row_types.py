@@ -67,8 +67,9 @@ def test_what_runs_and_jobs_count_are_columns() -> None:
 
 
 def _declared(model: type[Model]) -> Mapping[str, Any]:
-    columns = inspect(model).local_table.columns
-    return {column.name: model.model_fields[column.name].annotation for column in columns}
+    mapper = inspect(model)
+    properties = {column.name: mapper.get_property_by_column(column).key for column in mapper.local_table.columns}
+    return {name: model.model_fields[key].annotation for name, key in properties.items()}
 
 
 def _plain(annotation: Any) -> Any:

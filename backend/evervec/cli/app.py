@@ -51,7 +51,11 @@ COMMANDS: Final = {
         TEXT,
         "Index files and folders, and from then on what changes in them, until Ctrl-C. A worker embeds it.",
     ),
-    "search": Listed("evervec.cli.commands.search:search", TEXT, "Find the rows nearest in meaning to a text."),
+    "search": Listed(
+        "evervec.cli.commands.search:search",
+        TEXT,
+        "Find the rows that answer a question best, by its meaning and its words.",
+    ),
     "similar": Listed("evervec.cli.commands.search:similar", TEXT, "Find rows that say nearly the same as one row."),
     "duplicates": Listed("evervec.cli.commands.search:duplicates", TEXT, "Find pairs of rows that say the same."),
     "status": Listed(
@@ -68,6 +72,11 @@ COMMANDS: Final = {
         "evervec.cli.commands.plan:app",
         CARE,
         "Tell what embedding would take: rows, texts, tokens, requests, minutes and money. Nothing is sent or written.",
+    ),
+    "language": Listed(
+        "evervec.cli.commands.language:language",
+        CARE,
+        "Show the language in which the words of a dataset are searched, or change it.",
     ),
     "budget": Listed("evervec.cli.commands.budget:app", CARE, "Limit what is sent to a provider, or for a dataset."),
     "spend": Listed(

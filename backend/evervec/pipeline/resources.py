@@ -15,9 +15,10 @@ from evervec.pipeline.mirrors.registry import Mirrors
 from evervec.queue.doorbell import Doorbell
 from evervec.settings import Settings
 from evervec.store import datasets, providers, secrets
-from evervec.store.database.session import Database
+from evervec.store.database.session import Database, ReadTx
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import Provider, ProviderDraft
+from evervec.store.words.frequencies import WordFrequencies
 
 if TYPE_CHECKING:
     # half a second of imports, which most commands do without
@@ -43,6 +44,8 @@ class Resources:
     """Databases of attached tables that are not ours."""
     questions: Tally = field(default_factory=Tally)
     """What questions took that is not in the ledger yet."""
+    frequencies: WordFrequencies = field(default_factory=WordFrequencies)
+    """How often words occur, for searches by words."""
     indexing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(INDEX_RUNS))
     """Limits the running index runs, each of which reads, chunks and embeds at the same time."""
 
@@ -94,13 +97,20 @@ class Resources:
 
         Raises `SpaceMismatchError` for a provider that can not, `NoProviderError` where none can.
         """
-        wanted = dataset.space_id if space_id is None else space_id
         async with self.database.read() as tx:
-            found = await providers.serving(tx, wanted, dataset.provider_id, only=provider_id)
-            if found is not None:
-                return found
-            space = await providers.space(tx, wanted)
-            if provider_id is not None:
-                asked = await providers.by_id(tx, provider_id)
-                raise SpaceMismatchError(provider=asked.name, wanted=asked.space, dataset=dataset.name, active=space)
-        raise NoProviderError(dataset=dataset.name, space=space, type=space.provider, model=space.model)
+            return await provider_in(tx, dataset, provider_id, space_id=space_id)
+
+
+async def provider_in(
+    tx: ReadTx, dataset: DatasetRef, provider_id: UUID | None = None, *, space_id: int | None = None
+) -> Provider:
+    """Return who embeds a dataset, as `Resources.provider_of` does, within a transaction."""
+    wanted = dataset.space_id if space_id is None else space_id
+    found = await providers.serving(tx, wanted, dataset.provider_id, only=provider_id)
+    if found is not None:
+        return found
+    space = await providers.space(tx, wanted)
+    if provider_id is not None:
+        asked = await providers.by_id(tx, provider_id)
+        raise SpaceMismatchError(provider=asked.name, wanted=asked.space, dataset=dataset.name, active=space)
+    raise NoProviderError(dataset=dataset.name, space=space, type=space.provider, model=space.model)

@@ -15,7 +15,9 @@ UUID_TEXT = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORE
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A live dataset of a live project, with the space that is searched and the provider that embeds for it alone."""
+    """A live dataset of a live project, with the space that is searched, the provider that embeds for it alone, and the language
+
+    of its words (None: they are not searched)."""
 
     id: UUID
     project_id: UUID
@@ -23,6 +25,7 @@ class DatasetRef:
     slug: str
     space_id: int
     provider_id: UUID | None = None
+    language: str | None = None
 
     @property
     def name(self) -> str:
@@ -31,7 +34,7 @@ class DatasetRef:
 
 
 LIVE = """
-SELECT d.id, d.project_id, p.slug AS project, d.slug, d.space_id, d.provider_id
+SELECT d.id, d.project_id, p.slug AS project, d.slug, d.space_id, d.provider_id, d.language
 FROM datasets d JOIN projects p ON p.id = d.project_id
 WHERE d.deleted_at IS NULL AND p.deleted_at IS NULL
 """
@@ -66,7 +69,7 @@ async def ensure(tx: Tx, project: str, dataset: str, *, root_path: str | None = 
     project_id = await ensure_project(tx, project, root_path=root_path)
     row = await tx.fetchrow(
         "INSERT INTO datasets (project_id, slug, name) VALUES ($1, $2, $3) ON CONFLICT (project_id, slug) "
-        "DO UPDATE SET deleted_at = NULL RETURNING id, space_id, provider_id",
+        "DO UPDATE SET deleted_at = NULL RETURNING id, space_id, provider_id, language",
         project_id,
         slug("Dataset", dataset),
         dataset,

@@ -13,7 +13,6 @@ from evervec.errors import NoMediaModelError, Refused
 from evervec.pipeline.batch.manager import BatchManager
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
@@ -32,6 +31,7 @@ from tests.pipeline.batch.described import (
     written,
 )
 from tests.pipeline.indexing.indexed import ingest as indexed
+from tests.pipeline.search.meaning import search
 
 
 @pytest.fixture(params=TYPES)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import TEXTS, embedded, following, until, until_true
+from tests.pipeline.search.meaning import search
 
 
 async def test_a_process_that_follows_builds_a_mirror_and_keeps_it_true(

@@ -14,7 +14,6 @@ from evervec.errors import Refused, UnknownDatasetError
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces.build import fill
 from evervec.store import datasets
 from evervec.store import providers as providers_store
@@ -22,6 +21,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, eventually, process, stored, true, until, until_true, worker
+from tests.pipeline.search.meaning import search
 from tests.store.planting import unit
 
 DELETIONS = {

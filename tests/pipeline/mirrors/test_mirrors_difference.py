@@ -16,7 +16,6 @@ from evervec.pipeline.mirrors.follower import Follower
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.mirrors.relation import NothingToMirrorError
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
@@ -31,6 +30,7 @@ from tests.pipeline.mirrors.mirroring import (
     until_true,
     worker,
 )
+from tests.pipeline.search.meaning import search
 
 
 async def read_all(resources: Resources, dataset: DatasetRef) -> tuple[FeedState, FeedVectors]:

@@ -13,7 +13,6 @@ from evervec.mirror.build import build
 from evervec.mirror.disk.folder import MirrorFolder
 from evervec.pipeline.mirrors.registry import MEBIBYTE
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.store import datasets
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import vector_wire
@@ -28,6 +27,7 @@ from tests.pipeline.mirrors.mirroring import (
     until_true,
     worker,
 )
+from tests.pipeline.search.meaning import search
 from tests.store.planting import unit
 
 

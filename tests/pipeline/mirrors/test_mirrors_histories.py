@@ -14,11 +14,11 @@ from evervec.pipeline.mirrors import difference
 from evervec.pipeline.mirrors import mirror as mirror_module
 from evervec.pipeline.mirrors.mirror import Mirror
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import changes
 from evervec.store.embeddings.changes import FeedState
 from tests.pipeline.mirrors.mirroring import WIDTH, process, stored, until_true, worker
+from tests.pipeline.search.meaning import search
 from tests.store.planting import unit
 
 TEXTS = [f"row {number}" for number in range(100)]

@@ -12,12 +12,12 @@ import pytest
 from evervec.errors import EvervecError
 from evervec.pipeline.mirrors.follower import follow
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.mirror_doorbell import ring_mirrors
 from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.store.datasets import DatasetRef
 from tests.pipeline.mirrors.mirroring import TEXTS, following, process, stored, true, until, until_true, worker
+from tests.pipeline.search.meaning import search
 from tests.queue.servers import NatsServer
 
 

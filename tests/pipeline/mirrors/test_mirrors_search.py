@@ -13,7 +13,6 @@ from evervec.errors import Refused
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.mirrors.recall import measure
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.queue.broker import JetStreamBroker
 from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.store import datasets, mirrors
@@ -21,6 +20,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import hnsw
 from evervec.store.schema.embeddables import ATOM, MESSAGE, TOPIC
 from tests.pipeline.mirrors.mirroring import TEXTS, WIDTH, process, stored, until_true, worker
+from tests.pipeline.search.meaning import search
 from tests.store.planting import edit, plant, unit
 
 

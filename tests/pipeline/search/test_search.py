@@ -13,12 +13,13 @@ from evervec.pipeline.embedding.embed import embed_dataset, never
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import postgres
 from evervec.pipeline.search.duplicates import duplicates
-from evervec.pipeline.search.search import search, similar
+from evervec.pipeline.search.search import similar
 from evervec.pipeline.upkeep.sweep import fill_spaces
 from evervec.store import datasets, messages
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.vectors import expected_vector
+from tests.pipeline.search.meaning import search
 
 
 async def fill(resources: Resources, dataset: DatasetRef, texts: list[str]) -> list[int]:

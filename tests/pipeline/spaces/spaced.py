@@ -11,13 +11,13 @@ from evervec.domain.extraction.message import IncomingMessage
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.ingest.documents import ingest_documents
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.upkeep.janitor import clean_up
 from evervec.store import datasets, messages
 from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
 from tests.fakes.vectors import expected_vectors
+from tests.pipeline.search.meaning import search
 
 WIDE = 48
 TEXT = "# Pages\n\nOne page about rivers.\n\n## Lakes\n\nAnother about lakes and ponds.\n"

@@ -10,12 +10,12 @@ import pytest
 from evervec.errors import Refused
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.spaces import spaces
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import another, built, filled, require_no_more, require_true, settled, traces, write
 
 TEXTS = [f"row {n}" for n in range(40)]

@@ -9,7 +9,6 @@ from evervec.errors import Refused
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import better, flip, removal
 from evervec.pipeline.spaces.build import fill
 from evervec.pipeline.spaces.progress import builds
@@ -18,6 +17,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from evervec.store.spaces import spaces
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import write
 
 

@@ -8,13 +8,13 @@ from evervec.errors import Refused
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, progress, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import built, filled, page, recovered, require_true, settled, write
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, start
 from evervec.settings import Settings
@@ -14,6 +13,7 @@ from evervec.store.database.session import Database
 from evervec.store.datasets import DatasetRef
 from tests.e2e.waiting import eventually
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.killed import run_killed, started
 from tests.pipeline.spaces.spaced import built, filled, require_no_more, require_true, searched_width, settled, traces
 

@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from evervec.pipeline.embedding import providers
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, report
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.settings import Settings
@@ -19,6 +18,7 @@ from evervec.store.datasets import DatasetRef
 from evervec.store.providers import ProviderDraft
 from tests.fakes.server import FakeProvider
 from tests.pipeline.indexing.indexed import ingest, put
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import page, settled, write
 
 LONG = "# Rivers\n\n" + "\n\n".join(

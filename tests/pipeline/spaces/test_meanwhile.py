@@ -7,7 +7,6 @@ import pytest
 
 from evervec.pipeline.attached.detach import detach
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.pipeline.upkeep.janitor import clean_up
@@ -16,6 +15,7 @@ from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
 from tests.pipeline.attached import tables
 from tests.pipeline.indexing.indexed import ingest, put
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import another, filled, require_no_more, require_true, settled, traces, write
 
 

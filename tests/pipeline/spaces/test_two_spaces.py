@@ -5,11 +5,12 @@ from typing import Any
 from evervec.pipeline.embedding.embed import embed_dataset
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search.duplicates import duplicates
-from evervec.pipeline.search.search import search, similar
+from evervec.pipeline.search.search import similar
 from evervec.pipeline.spaces import flip
 from evervec.pipeline.spaces.build import BuildOptions
 from evervec.store.datasets import DatasetRef
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import another, built, settled, write
 
 

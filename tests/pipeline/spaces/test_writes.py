@@ -7,13 +7,13 @@ import asyncpg
 import pytest
 
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search.search import search
 from evervec.pipeline.spaces import flip, removal
 from evervec.pipeline.spaces.build import BuildOptions, fill, start
 from evervec.store.datasets import DatasetRef
 from evervec.store.embeddings import rows
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeProvider
+from tests.pipeline.search.meaning import search
 from tests.pipeline.spaces.spaced import another, filled, page, require_true, settled, write
 
 TEXTS = ("one", "two", "three", "four", "five", "six")

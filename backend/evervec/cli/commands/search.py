@@ -21,9 +21,16 @@ from evervec.sources.files.file_uris import path_of
 from evervec.store.embeddings.hits import ChunkPlace, SearchHit
 from evervec.store.schema.embeddables import BY_NAME
 
+HOW = {"vector": "by meaning", "words": "by words", "hybrid": "by meaning and words"}
 LEAST_PLACE, LEAST_HEADING = 28, 5
 
 Engine = Annotated[str, typer.Option(metavar="ENGINE", help=f"{', '.join(finding.ENGINES)}.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE", help=f"{', '.join(finding.MODES)}: by meaning, by words, or both, as the question suggests."
+    ),
+]
 Watermark = Annotated[
     int | None,
     typer.Option(
@@ -48,13 +55,14 @@ def search(
     project: Project = None,
     kind: Kind = None,
     k: Limit = 10,
+    mode: Mode = "auto",
     engine: Engine = "auto",
     where: Where = None,
     min_watermark: Watermark = None,
     rows: Rows = None,
     as_json: Json = False,
 ) -> None:
-    """Find the rows nearest in meaning to a text."""
+    """Find the rows that answer a question best, by its meaning and its words."""
 
     async def run(resources: Resources) -> SearchAnswer:
         return await finding.search(
@@ -65,6 +73,7 @@ def search(
             kind=kind,
             where=where,
             k=k,
+            mode=mode,
             engine=engine,
             row_ids=_row_ids(rows),
             min_watermark=min_watermark,
@@ -118,7 +127,7 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
     waiting = f"; {answer.pending_in_scope:,} rows here are not embedded yet" if answer.pending_in_scope else ""
     count = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
     output.info(
-        f"{count} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
+        f"{count} {HOW[answer.mode]} from {answer.engine} at watermark {answer.watermark} in {answer.milliseconds:.1f} ms{wider}{waiting}"
     )
     for problem in answer.unanswered:
         output.error(f"Not searched: {problem}")

@@ -19,6 +19,7 @@ from evervec.store.embeddings import rows
 from evervec.store.embeddings.rows import ClaimedRow
 from evervec.store.schema.embeddables import Embeddable
 from evervec.store.spaces import spaces
+from evervec.store.words import filling
 
 Progress = Callable[[int], None]
 Claim = Callable[[Tx, Lease], Awaitable[list[ClaimedRow]]]
@@ -122,7 +123,7 @@ async def embed_dataset(
     """Embed the pending rows of a dataset until none is free to claim, or until `until`, asked before each claim, holds.
 
     `space_id` is another space than the one that is searched. Two claims are in flight: one waits for the provider while
-    the other one uses the database.
+    the other one uses the database. Then the words of its rows are made that are due.
     """
     size = batch or resources.settings.embed_batch
     async with resources.database.read() as tx:
@@ -153,7 +154,11 @@ async def embed_dataset(
                 break
         return total
 
-    return await _two_at_once(loop)
+    total = await _two_at_once(loop)
+    # last, so that no row waits for its vector because of the words of others
+    while space_id is None and not until() and await filling.fill(resources.database, dataset_id):
+        continue
+    return total
 
 
 def _parts(row_ids: Sequence[int], size: int) -> Iterator[list[int]]:

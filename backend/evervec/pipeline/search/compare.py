@@ -38,11 +38,12 @@ async def compare(
     """Search with both in turn, `rounds` times. The text is embedded once, before. Raises `UnknownDatasetError`."""
     async with resources.database.read() as tx:
         scope = await scopes.resolve(tx, Within(dataset))
+        providers = await question.providers_of(tx, [scope])
     if len(scope.by_space()) > 1:
         raise Refused(
             reason="The datasets are of several spaces, whose distances can not be compared: name one of them."
         )
-    (query,) = await question.embedded(resources, [scope], text)
+    (query,) = await question.embedded(resources, [scope], providers, text)
     if isinstance(query, EvervecError):
         raise query
 

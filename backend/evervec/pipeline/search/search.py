@@ -1,4 +1,4 @@
-"""Search by meaning: embed a text and return the nearest rows, with the engine that answered and the answer's watermark."""
+"""Search by meaning, by words or by both: the best rows, with the engine that answered and the answer's watermark."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
@@ -11,22 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evervec.domain.conditions.reading import Given
+from evervec.domain.ranking import FUSED_ROWS
 from evervec.domain.text import is_blank
 from evervec.errors import EvervecError, Refused, UnknownRowError
 from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
-from evervec.pipeline.search import mirrors, postgres, question
+from evervec.pipeline.search import mirrors, postgres, question, words
 from evervec.pipeline.search import scope as scopes
 from evervec.pipeline.search.mirrors import SPARE_HITS, OpenMirrors
+from evervec.pipeline.search.question import Query
 from evervec.pipeline.search.scope import Scope, Within
+from evervec.pipeline.search.words import AskedWords
 from evervec.store import monitor
 from evervec.store.database.session import Database, ReadTx
 from evervec.store.embeddings import changes, neighbours, vectors
 from evervec.store.embeddings.hits import SearchHit
+from evervec.store.providers import Provider
 from evervec.store.schema.embeddables import BY_NAME
 
 MOST_HITS = 1_000
 ENGINES = ("auto", "mirror", "pgvector", "exact")
+MODES = ("auto", "vector", "words", "hybrid")
+WORDS_ENGINE = "words"
+NO_WORDS = AskedWords()
 WAIT_SECONDS = 5.0
 WATERMARK_POLL_SECONDS = 0.02
 
@@ -35,11 +42,12 @@ WATERMARK_POLL_SECONDS = 0.02
 class SearchAnswer:
     """The hits of a search, best first; also a sequence of them.
 
-    `engine` is the one that answered: `mirror` (FAISS), `pgvector` (HNSW) or `exact`; `mirror+pgvector` where a dataset
-    has no mirror. `watermark` is the transaction id below which every committed row was searched. `widened` is whether
+    `mode` is how it was searched: by meaning (`vector`), by `words`, or by both (`hybrid`). `engine` is the one that compared
+    vectors: `mirror` (FAISS), `pgvector` (HNSW) or `exact`, `mirror+pgvector` where a dataset has no mirror; `words` where none
+    did. `watermark` is the transaction id below which every committed row was searched. `widened` is whether
     an index had to search further than usual, because a filter was narrow or many rows were deleted. `merged_by` is
     `score`, or `rank` where the datasets are of several spaces: their scores can not be compared. `unanswered` names the
-    datasets that were not searched, because no provider embedded the text for them, with the reason.
+    datasets that were not searched by meaning, because no provider embedded the text for them, with the reason.
     """
 
     engine: str
@@ -50,6 +58,7 @@ class SearchAnswer:
     widened: bool = False
     merged_by: str = "score"
     unanswered: Sequence[str] = ()
+    mode: str = "vector"
 
     def __iter__(self) -> Iterator[SearchHit]:
         return iter(self.hits)
@@ -70,6 +79,7 @@ async def search(
     kind: str | None = None,
     where: Given | None = None,
     k: int = 10,
+    mode: str = "auto",
     engine: str = "auto",
     row_ids: Sequence[int] | None = None,
     min_watermark: int | None = None,
@@ -77,9 +87,11 @@ async def search(
     wait_seconds: float = WAIT_SECONDS,
     dataset_ids: Collection[UUID] | None = None,
 ) -> SearchAnswer:
-    """Return the k rows nearest to a text.
+    """Return the k rows that answer a text best.
 
-    `where` is a condition that they fulfil (`author = "ada"`): as text, as JSON or as its tree; rows of kinds that have none
+    `mode` is `vector` for the nearest in meaning, `words` for those with its words, `hybrid` for both; `auto` takes words into
+    account where the question has a name, a number, a rare word or a phrase in quotation marks, and an `engine` that is named
+    compares vectors alone. `where` is a condition that they fulfil (`author = "ada"`): as text, as JSON or as its tree; rows of kinds that have none
     of its fields are not searched. `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own,
     `dataset_ids` to some datasets. `min_watermark` is a transaction id (`pg_current_xact_id()` of a writer): the search waits
     up to `wait_seconds` until what that transaction committed is embedded; with `fresh`, until all is that was committed
@@ -89,26 +101,54 @@ async def search(
     started = perf_counter()
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
-    check(k, engine)
+    check(k, engine, mode)
+    within = Within(dataset, project, kind, where, row_ids, dataset_ids)
     async with resources.database.read() as tx:
-        scope = await scopes.resolve(tx, Within(dataset, project, kind, where, row_ids, dataset_ids))
+        plan = await _plan(tx, resources, within, text, "vector" if mode == "auto" and engine != "auto" else mode)
         if fresh:  # the newest transaction that has ended; the caller's own writes are not newer
             min_watermark = max(min_watermark or 0, (await changes.watermark(tx)).xmax - 1)
     if min_watermark is not None:
-        await _until_embedded(resources.database, scope, min_watermark, wait_seconds)
-    parts = scope.by_space()
-    queries = await question.embedded(resources, parts, text)
-    answers = [
-        await nearest(resources, query, part, k, engine, seen=min_watermark)
-        for part, query in zip(parts, queries, strict=True)
-        if not isinstance(query, EvervecError)
-    ]
-    unanswered = [
-        f"{', '.join(one.name for one in part.datasets)}: {error}"
-        for part, error in zip(parts, queries, strict=True)
-        if isinstance(error, EvervecError)
-    ]
+        await _until_embedded(resources.database, plan.scope, min_watermark, wait_seconds)
+    queries: Sequence[Query | EvervecError | None] = [None] * len(plan.parts)
+    if plan.mode != "words":
+        queries = await question.embedded(resources, plan.parts, plan.providers, text)
+    failed = [query for query in queries if isinstance(query, EvervecError)]
+    if len(failed) == len(queries) and plan.mode != "words" and not plan.may_do_without_meaning:
+        raise failed[0]
+    answers: list[SearchAnswer] = []
+    unanswered: list[str] = []
+    for part, asked, query in zip(plan.parts, plan.asked, queries, strict=True):
+        if isinstance(query, EvervecError):
+            unanswered += [f"{', '.join(one.name for one in part.datasets)}: {query}"]
+        if query is None or (isinstance(query, EvervecError) and plan.may_do_without_meaning):
+            answers.append(await by_words(resources, part, k, asked))
+        elif not isinstance(query, EvervecError):
+            answers.append(await nearest(resources, query, part, k, engine, seen=min_watermark, asked=asked))
     return replace(_merged(answers, unanswered, k), milliseconds=round((perf_counter() - started) * 1000, 3))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a question is answered: in which mode, and for each space in scope by which words and whose embedding."""
+
+    scope: Scope
+    mode: str
+    parts: Sequence[Scope]
+    asked: Sequence[AskedWords]
+    providers: Sequence[Provider | EvervecError | None]
+    may_do_without_meaning: bool
+    """Whether words alone are an answer, when nobody embeds the question."""
+
+
+async def _plan(tx: ReadTx, resources: Resources, within: Within, text: str, mode: str) -> _Plan:
+    scope = await scopes.resolve(tx, within)
+    parts = scope.by_space()
+    nothing = [AskedWords()] * len(parts)
+    asked = nothing if mode == "vector" else [await words.ask(tx, resources.frequencies, one, text) for one in parts]
+    is_rare = any(one.is_rare for one in asked)
+    chosen = mode if mode != "auto" else "hybrid" if is_rare else "vector"
+    providers = [None] * len(parts) if chosen == "words" else await question.providers_of(tx, parts)
+    return _Plan(scope, chosen, parts, asked if chosen != "vector" else nothing, providers, mode == "auto" and is_rare)
 
 
 def _merged(answers: Sequence[SearchAnswer], unanswered: Sequence[str], k: int) -> SearchAnswer:
@@ -125,6 +165,7 @@ def _merged(answers: Sequence[SearchAnswer], unanswered: Sequence[str], k: int) 
         widened=any(answer.widened for answer in answers),
         merged_by="rank" if len(answers) > 1 else "score",
         unanswered=unanswered,
+        mode="hybrid" if len({answer.mode for answer in answers}) > 1 else answers[0].mode,
     )
 
 
@@ -161,8 +202,10 @@ async def plan(resources: Resources, text: str, kind: str) -> str:
         return await neighbours.explain(tx, BY_NAME[kind], answer[0], space_id=provider.space.id, k=10)
 
 
-def check(k: int, engine: str = "auto") -> None:
-    """Raise `Refused` for a number of hits or an engine that there is not."""
+def check(k: int, engine: str = "auto", mode: str = "auto") -> None:
+    """Raise `Refused` for a number of hits, an engine or a mode that there is not."""
+    if mode not in MODES:
+        raise Refused(reason=f"There is no mode {mode!r}. Modes: {', '.join(MODES)}.")
     if not 1 <= k <= MOST_HITS:
         raise Refused(reason=f"k is {k}, it must be between 1 and {MOST_HITS}.")
     if engine not in ENGINES:
@@ -187,25 +230,53 @@ async def _until_embedded(database: Database, scope: Scope, seen: int, seconds: 
         await asyncio.sleep(WATERMARK_POLL_SECONDS)
 
 
+async def by_words(resources: Resources, scope: Scope, k: int, asked: AskedWords) -> SearchAnswer:
+    """Return the k rows that have most of a question's words, by how rare they are; rows without a vector are among them."""
+    started = perf_counter()
+    async with resources.database.read() as tx:
+        return SearchAnswer(
+            engine=WORDS_ENGINE,
+            watermark=str((await changes.watermark(tx)).xmin),
+            pending_in_scope=await monitor.pending(tx, scope.dataset_ids),
+            hits=await words.rank(tx, asked, scope, None, (), k),
+            milliseconds=round((perf_counter() - started) * 1000, 3),
+            mode="words",
+        )
+
+
 async def nearest(
-    resources: Resources, query: NDArray[np.float32], scope: Scope, k: int, engine: str, *, seen: int | None = None
+    resources: Resources,
+    query: NDArray[np.float32],
+    scope: Scope,
+    k: int,
+    engine: str,
+    *,
+    seen: int | None = None,
+    asked: AskedWords = NO_WORDS,
 ) -> SearchAnswer:
     """Return the k rows nearest to a query `(dim,)`, from the mirrors, and from PostgreSQL for datasets without one.
 
-    The datasets are of one space. With `seen`, a transaction id, the mirrors are brought to where it has committed.
+    The datasets are of one space. With `seen`, a transaction id, the mirrors are brought to where it has committed. With words
+    that were `asked`, rows that have them are ranked with those.
     """
     started = perf_counter()
+    listed = max(k, FUSED_ROWS) if asked.parts else k
     if engine in ("auto", "mirror"):
         opened = await mirrors.open_for(resources.mirrors, scope, seen=seen, any_size=engine == "mirror")
     else:
         opened = OpenMirrors()
-    wanted, widened = k + SPARE_HITS, False
+    wanted, widened = listed + SPARE_HITS, False
     while True:
         near = await opened.nearest_ids(query, wanted)
         async with resources.database.read() as tx:
             found = await opened.rejoin(tx, query, near, scope)
-            if len(found) >= k or not near.more:
-                answer = await _completed(tx, opened, found, query, scope, k, "auto" if engine == "mirror" else engine)
+            if len(found) >= listed or not near.more:
+                elsewhere = "auto" if engine == "mirror" else engine
+                answer = await _completed(tx, opened, found, query, scope, listed, elsewhere)
+                if asked.parts:
+                    answer = replace(
+                        answer, mode="hybrid", hits=await words.rank(tx, asked, scope, query, answer.hits, k)
+                    )
                 milliseconds = round((perf_counter() - started) * 1000, 3)
                 return replace(answer, milliseconds=milliseconds, widened=widened or near.widened)
         wanted, widened = wanted * neighbours.WIDENING, True

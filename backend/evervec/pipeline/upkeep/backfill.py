@@ -22,6 +22,7 @@ from evervec.store.embeddings import rows
 from evervec.store.providers import Provider
 from evervec.store.schema import populate
 from evervec.store.schema.embeddables import BY_KIND, BY_NAME
+from evervec.store.words import filling as word_filling
 
 Progress = Callable[[int], None]
 
@@ -92,8 +93,11 @@ async def run(
     started = monotonic()
     if deferred and kind is not None:
         raise Refused(reason="A batch job takes rows of every kind: leave --kind out, or --batch.")
-    async for _ in populate.run(resources.database):
-        pass
+    for steps in (populate.run(resources.database), word_filling.register(resources.database)):
+        async for _ in steps:
+            pass
+    while await word_filling.fill(resources.database):
+        continue
     await plan(resources, dataset=dataset, kind=kind)  # a kind that there is not is refused before anything is done
     report, scope = BackfillReport(), await _smallest_first(resources, dataset)
     waiting = [(one, await _waiting(resources, one)) for one in scope]

@@ -22,6 +22,7 @@ from evervec.queue.names import Lane
 from evervec.store import datasets, messages, runs
 from evervec.store.database.session import Database
 from evervec.store.embeddings import rows
+from evervec.store.words import filling
 
 logger = log.get("sweep")
 
@@ -80,6 +81,14 @@ async def embed_waiting(resources: Resources, until: Until = never) -> EmbedCoun
     return total
 
 
+async def make_words(resources: Resources, until: Until = never) -> None:
+    """Make the words of rows that are due, for search by words; also where nobody embeds."""
+    async with resources.database.read() as tx:
+        due = await filling.is_due(tx)
+    while due and not until():
+        due = bool(await filling.fill(resources.database))
+
+
 async def fill_spaces(resources: Resources, until: Until = never) -> None:
     """Fill once the spaces that are built beside those that are searched."""
     await improve(resources)
@@ -96,6 +105,7 @@ SWEEP_STAGES: tuple[Stage, ...] = (
     index_waiting,
     clean_up,
     embed_waiting,
+    make_words,
     fill_spaces,
 )
 """What a sweep does, in this order; a worker repeats each of them beside the others."""

@@ -9,6 +9,7 @@ from evervec.pipeline.resources import Resources
 from evervec.store.database.session import Database
 from evervec.store.schema import integrity, populate
 from evervec.store.schema.integrity import TriggerProblem
+from evervec.store.words import filling
 
 logger = log.get("triggers")
 
@@ -66,10 +67,12 @@ async def _compare(database: Database, until: Until) -> None:
     if not tables:
         return
     registered = removed = 0
-    async for step in populate.run(database, list(integrity.tracked(tables))):
-        registered, removed = registered + step.taken, removed + step.removed
-        if until():
-            return
+    tracked = list(integrity.tracked(tables))
+    for steps in (populate.run(database, tracked), filling.register(database, tracked, compare=True)):
+        async for step in steps:
+            registered, removed = registered + step.taken, removed + step.removed
+            if until():
+                return
     async with database.transaction() as tx:
         await integrity.compared(tx, tables)
     logger.warning("rows compared after a repair", tables=tables, registered=registered, removed=removed)

@@ -7,7 +7,7 @@ from evervec.store.database.connections import quoted
 
 LEAST_POSTGRES = 15
 LEAST_PGVECTOR = (0, 8, 4)
-SCHEMA = "0019"
+SCHEMA = "0020"
 
 
 class Reads(Protocol):

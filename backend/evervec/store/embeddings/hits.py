@@ -37,7 +37,10 @@ class MessageOrigin:
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A row near a query. `score` is the cosine similarity, 1 for the same direction.
+    """A row near a query. `score` orders the hits: the cosine similarity in a search by meaning, else a number from 0 to 1.
+
+    `similarity` is the cosine similarity, 1 for the same direction, None of a row that has no vector yet; `words` the share of the
+    question's words that the row has, by their rarity, where they were searched.
 
     Only a message has an `origin`, only a chunk a `place` and the `metadata` of its document. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
     """
@@ -54,11 +57,15 @@ class SearchHit:
     fields: dict[str, Any] | None = None
     origin: MessageOrigin | None = None
     metadata: dict[str, Any] | None = None
+    similarity: float | None = None
+    words: float | None = None
 
 
 def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:
     """Return the hit of a record of a search."""
-    hit = SearchHit(embeddable.name, row["id"], row["dataset"], row["score"], row["text"], row["stale"])
+    cosine = row["score"]
+    score = 0.0 if cosine is None else cosine
+    hit = SearchHit(embeddable.name, row["id"], row["dataset"], score, row["text"], row["stale"], similarity=cosine)
     if embeddable is MESSAGE:
         return replace(hit, origin=MessageOrigin(*row["place"]))
     place = place_of(row, embeddable)

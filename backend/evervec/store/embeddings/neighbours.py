@@ -68,27 +68,30 @@ REJOIN = f"""
 SELECT e.kind, e.row_id AS id, d.slug AS dataset, 1 - (e.embedding <=> $1::vector) AS score, {_of_kind("text")} AS text,
        e.embedded_hash IS DISTINCT FROM e.content_hash AS stale, {_of_kind("place")} AS place
 FROM embeddings e JOIN datasets d ON d.id = e.dataset_id
-WHERE e.vector_id = ANY($2::bigint[]) AND e.embedding IS NOT NULL AND e.dataset_id = ANY($3::uuid[]) AND e.kind = ANY($4::smallint[])
+WHERE e.vector_id = ANY($2::bigint[]) AND (e.embedding IS NOT NULL OR $5) AND e.dataset_id = ANY($3::uuid[]) AND e.kind = ANY($4::smallint[])
   AND {{only}}
-ORDER BY score DESC, e.kind, e.row_id
+ORDER BY score DESC NULLS LAST, e.kind, e.row_id
 """
 
 
 async def rejoin(
     tx: ReadTx,
-    query: NDArray[np.float32],
+    query: NDArray[np.float32] | None,
     vector_ids: Sequence[int],
     *,
     dataset_ids: Sequence[UUID],
     kinds: Sequence[Embeddable],
     condition: CheckedCondition | None = None,
+    without_vector: bool = False,
 ) -> list[SearchHit]:
     """Return the rows of vector ids that still exist, with their exact score for a `(dim,) float32` query, best first.
 
-    Rows that do not fulfil the condition any more are left out.
+    Rows that do not fulfil the condition any more are left out, and rows that have no vector yet unless `without_vector` is
+    asked for; those, and all without a query, have no similarity and come in no order.
     """
     listed = [embeddable.kind for embeddable in kinds]
-    values: list[object] = [vector_wire.pack_one(query), list(vector_ids), list(dataset_ids), listed]
+    packed = None if query is None else vector_wire.pack_one(query)
+    values: list[object] = [packed, list(vector_ids), list(dataset_ids), listed, without_vector]
     rows = await tx.fetch(REJOIN.replace("{only}", _of_record(condition, values, kinds)), *values)
     # a record without its row, left by a deletion while triggers were off, has no text
     return [hit_of(row, BY_KIND[row["kind"]]) for row in rows if row["text"] is not None]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from evervec.store.database.session import ReadTx, Tx
 from evervec.store.schema import triggers
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.words import WORDS_FUNCTION
 
 REPAIR_LOCK_SECONDS = 2
 """Longest wait for a table that somebody else has locked; the next pass tries again."""
@@ -70,6 +71,11 @@ async def defects(tx: ReadTx, schema: str) -> list[TriggerProblem]:
         if bodies.get(trigger.function) != wanted[trigger.function]:
             what = "was changed" if trigger.function in bodies else "is missing"
             listed.append(TriggerProblem(trigger.table, f"function {trigger.function}", what))
+    for function in triggers.functions(schema):
+        # the triggers call it: without it they fail, and with them the writer
+        if function.name == WORDS_FUNCTION and bodies.get(function.name) != wanted[function.name]:
+            what = "was changed" if function.name in bodies else "is missing"
+            listed.append(TriggerProblem("embeddings", f"function {function.name}", what))
     return list(dict.fromkeys(listed))
 
 

@@ -97,9 +97,9 @@ async def run(
     It may be stopped at any point and run again: what is right is only read.
     """
     for embeddable in embeddables:
-        async for reached, seen, touched in _walk(database, _take_in(embeddable), batch):
+        async for reached, seen, touched in walk(database, _take_in(embeddable), batch):
             yield Step(embeddable.name, reached, touched, 0, seen)
-        async for reached, seen, touched in _walk(database, _remove(embeddable), batch):
+        async for reached, seen, touched in walk(database, _remove(embeddable), batch):
             yield Step(embeddable.name, reached, 0, touched, seen)
 
 
@@ -131,11 +131,11 @@ SELECT (SELECT max(id) FROM batch) AS reached, (SELECT count(*) FROM batch) AS s
 async def fill_hashes(database: Database, *, batch: int = 5000) -> AsyncGenerator[Step, None]:
     """Fill the missing hashes of chunks and documents, a short transaction a batch; may be stopped and run again."""
     for kind, sql in (("chunk hash", HASH_CHUNKS), ("document hash", HASH_DOCUMENTS)):
-        async for reached, seen, touched in _walk(database, sql, batch):
+        async for reached, seen, touched in walk(database, sql, batch):
             yield Step(kind, reached, touched, 0, seen)
 
 
-async def _walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int, int], None]:
+async def walk(database: Database, sql: str, batch: int) -> AsyncGenerator[tuple[int, int, int], None]:
     """Run a statement batch after batch along the keys and yield `(highest key, rows seen, rows touched)`.
 
     No transaction is open while the caller has the batch.

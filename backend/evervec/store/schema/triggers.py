@@ -13,6 +13,7 @@ from evervec.store.database.connections import quoted
 from evervec.store.database.rights import CHUNKS_VIEW
 from evervec.store.schema import views
 from evervec.store.schema.embeddables import EMBEDDABLES, Embeddable
+from evervec.store.schema.words import QUIET, WORDS, WORDS_FUNCTION, WORDS_RESTORED, kept_words
 
 OLD_INDEX = "embeddings_hnsw_before_"
 """The begin of the names of HNSW indexes from before a dataset could have a space of its own."""
@@ -97,10 +98,12 @@ TRACK = f"""
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}};
+        {{forget_every}}
         RETURN NULL;
     END IF;
     IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.{{key}} IS DISTINCT FROM OLD.{{key}}) THEN
         DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}} AND row_id = OLD.{{key}};
+        {{forget}}
     END IF;
     IF TG_OP = 'UPDATE' AND ({{moved}}) THEN
         DELETE FROM {{schema}}.embeddings WHERE kind = {{kind}} AND row_id = NEW.{{key}}
@@ -112,6 +115,7 @@ BEGIN
         ON CONFLICT (kind, row_id, space_id) DO UPDATE
         SET dataset_id = EXCLUDED.dataset_id, content_hash = EXCLUDED.content_hash
         WHERE e.dataset_id <> EXCLUDED.dataset_id OR e.content_hash IS DISTINCT FROM EXCLUDED.content_hash;
+        {{keep}}
     END IF;
     RETURN NULL;
 END"""
@@ -227,19 +231,6 @@ BEGIN
     RETURN true;
 END"""
 
-STATUS_VIEW = """
-CREATE OR REPLACE VIEW {schema}.embedding_status AS
-SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
-       CASE WHEN e.content_hash IS NULL THEN 'EMPTY'
-            WHEN e.embedded_hash = e.content_hash THEN 'READY'
-            WHEN e.failed_hash = e.content_hash THEN 'FAILED'
-            ELSE 'PENDING' END AS embedding_status,
-       CASE WHEN e.embedded_hash IS DISTINCT FROM e.content_hash THEN w.last_error END AS error_message,
-       w.attempts, w.not_before, w.lease_until, e.embedded_at
-FROM {schema}.embeddings e JOIN {schema}.datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
-LEFT JOIN {schema}.embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash
-"""
-
 
 @dataclass(frozen=True)
 class Function:
@@ -249,6 +240,8 @@ class Function:
     body: str
     arguments: str = ""
     returns: str = "trigger"
+    options: str = ""
+    """Further settings of it, as SQL has them."""
 
     @property
     def is_called(self) -> bool:
@@ -279,8 +272,11 @@ def content_hash(embeddable: Embeddable) -> str:
     return f"CASE WHEN {text} !~ '{BLANK_PATTERN}' THEN sha256(convert_to({text}, 'UTF8')) END"
 
 
-def functions(schema: str) -> Iterator[Function]:
-    """Return the functions of the triggers, and those that roles without the owner's rights call."""
+def functions(schema: str, *, words: bool = True) -> Iterator[Function]:
+    """Return the functions of the triggers, and those that roles without the owner's rights call.
+
+    Without `words` they are as a database needs them that has no table for them yet.
+    """
     name = quoted(schema)
     yield Function("evervec_vector_changed", VECTOR_CHANGED.format(schema=name))
     yield Function("evervec_vector_deleted", VECTOR_DELETED.format(schema=name))
@@ -296,9 +292,13 @@ def functions(schema: str) -> Iterator[Function]:
             dataset=dataset,
             digest=digest,
             moved=" OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in _places(embeddable)),
+            **kept_words(name, embeddable, made=words),
             its_space=f"NEW.{embeddable.space} IN (0, s.id)" if embeddable.space else "true",
         )
         yield Function(_tracker(embeddable), body)
+    if words:
+        yield Function(WORDS_FUNCTION, WORDS, "language text, body text", "tsvector", QUIET)
+        yield Function("evervec_words_restored", WORDS_RESTORED.format(schema=name))
     yield Function("evervec_dataset_added", DATASET_ADDED.format(schema=name))
     yield Function("evervec_document_written", DOCUMENT_WRITTEN.format(schema=name))
     kinds = ", ".join(f"({embeddable.kind}, '{embeddable.name}')" for embeddable in EMBEDDABLES)
@@ -318,7 +318,7 @@ def functions(schema: str) -> Iterator[Function]:
     yield Function(views.SHOW, views.show_vectors(name), "", "void")
 
 
-def declared() -> Iterator[Trigger]:
+def declared(*, words: bool = True) -> Iterator[Trigger]:
     """Return the triggers that keep records and feed true, in the writer's own transaction."""
     changes = "BEFORE UPDATE OF embedding, content_hash, dataset_id"
     yield Trigger("evervec_vector_changed", "embeddings", changes, "evervec_vector_changed", VECTOR_IS_NEW)
@@ -327,6 +327,10 @@ def declared() -> Iterator[Trigger]:
     yield Trigger(
         "evervec_vector_restored", "embeddings", "BEFORE INSERT", "evervec_vector_restored", "pg_trigger_depth() = 0"
     )
+    if words:
+        yield Trigger(
+            "evervec_words_restored", "row_words", "BEFORE INSERT", "evervec_words_restored", "pg_trigger_depth() = 0"
+        )
     revised = "NEW.content IS DISTINCT FROM OLD.content"
     yield Trigger("evervec_message_revised", "messages", "BEFORE UPDATE OF content", "evervec_message_revised", revised)
     yield Trigger("evervec_dataset_added", "datasets", "BEFORE INSERT", "evervec_dataset_added", "NEW.space_id = 0")
@@ -356,19 +360,22 @@ def _places(embeddable: Embeddable) -> tuple[str, ...]:
     return (embeddable.dataset, *filter(None, (embeddable.space,)))
 
 
-def install(schema: str) -> Iterator[str]:
-    """Return the statements that bring functions, triggers and the view up to date; they may run again at any time."""
+def install(schema: str, *, words: bool = True) -> Iterator[str]:
+    """Return the statements that bring functions, triggers and the view up to date; they may run again at any time.
+
+    Without `words` they fit a database between two migrations, which has no table for them yet.
+    """
     name = quoted(schema)
-    tables = ", ".join(sorted({f"{name}.{trigger.table}" for trigger in declared()}))
+    tables = ", ".join(sorted({f"{name}.{trigger.table}" for trigger in declared(words=words)}))
     # a writer has the table of its row before that of the records; no order of triggers fits all
     lock = LOCK_TABLES.format(tables=tables)
     yield f"DO $$ DECLARE waiting text := current_setting('lock_timeout'); BEGIN {lock.strip()} END $$"
-    for function in functions(schema):
+    for function in functions(schema, words=words):
         made = f"{name}.{function.signature}"
-        yield f"CREATE OR REPLACE FUNCTION {made} RETURNS {function.returns} {SAFE} AS $${function.body}$$"
+        yield f"CREATE OR REPLACE FUNCTION {made} RETURNS {function.returns} {SAFE} {function.options} AS $${function.body}$$"
         # a trigger fires whoever writes; only to put one on another table, or to call a function, takes this right
         yield f"REVOKE ALL ON FUNCTION {made} FROM PUBLIC"
-    for trigger in declared():
+    for trigger in declared(words=words):
         condition = f"WHEN ({trigger.condition})" if trigger.condition else ""
         table = f"{name}.{trigger.table}"
         yield (
@@ -376,4 +383,4 @@ def install(schema: str) -> Iterator[str]:
             f"EXECUTE FUNCTION {name}.{trigger.function}()"
         )
         yield f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger.name}"
-    yield STATUS_VIEW.format(schema=name)
+    yield views.STATUS_VIEW.format(schema=name)

@@ -147,6 +147,19 @@ BEGIN
     END IF;
 END"""
 
+STATUS_VIEW = """
+CREATE OR REPLACE VIEW {schema}.embedding_status AS
+SELECT e.vector_id, e.kind, e.row_id, e.dataset_id,
+       CASE WHEN e.content_hash IS NULL THEN 'EMPTY'
+            WHEN e.embedded_hash = e.content_hash THEN 'READY'
+            WHEN e.failed_hash = e.content_hash THEN 'FAILED'
+            ELSE 'PENDING' END AS embedding_status,
+       CASE WHEN e.embedded_hash IS DISTINCT FROM e.content_hash THEN w.last_error END AS error_message,
+       w.attempts, w.not_before, w.lease_until, e.embedded_at
+FROM {schema}.embeddings e JOIN {schema}.datasets d ON d.id = e.dataset_id AND d.space_id = e.space_id
+LEFT JOIN {schema}.embed_work w ON w.vector_id = e.vector_id AND w.content_hash = e.content_hash
+"""
+
 
 def show_vectors(schema: str) -> str:
     """Return the body of the function that makes the views and `search` for the spaces that there are; `schema` is quoted."""

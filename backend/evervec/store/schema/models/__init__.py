@@ -20,6 +20,7 @@ from evervec.store.schema.models.providers import (
 )
 from evervec.store.schema.models.repairs import TriggerRepair
 from evervec.store.schema.models.spend import BudgetRecord, Spend
+from evervec.store.schema.models.words import RowWords
 
 __all__ = [
     "Atom",
@@ -50,6 +51,7 @@ __all__ = [
     "Project",
     "ProviderBreaker",
     "RecallCheck",
+    "RowWords",
     "SpaceProbe",
     "Spend",
     "Topic",

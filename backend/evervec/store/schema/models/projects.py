@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Integer, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Integer, Text, UniqueConstraint, text
 from sqlalchemy.dialects import postgresql as pg
 
 from evervec.store.schema.columns import ZERO, Model, Xid8, column, filled_time, optional, optional_time, random_key
@@ -26,7 +26,7 @@ class Project(Model, table=True):
 class Dataset(Model, table=True):
     """A set of rows that is searched, mirrored and deleted as one.
 
-    `recall_target` is the recall@10 that its mirror has to reach, `feed_from` the transaction from which on its
+    `language` is that of its texts, a configuration of PostgreSQL's text search; NULL: its words are not searched. `recall_target` is the recall@10 that its mirror has to reach, `feed_from` the transaction from which on its
     tombstones are complete. `source_id` says what fills it, `tenant` which part of that source it takes. `space_id` is the
     space that is searched (0: there is none yet), `provider_id` who embeds for this dataset; NULL leaves that to the provider of the space used last.
     """
@@ -50,3 +50,4 @@ class Dataset(Model, table=True):
     tenant: str | None = optional(Text)
     space_id: int = column(Integer, server_default=ZERO)
     provider_id: UUID | None = optional(pg.UUID(as_uuid=True), ForeignKey("llm_providers.id", ondelete="SET NULL"))
+    language: str | None = optional(Text, server_default=text("'english'"))

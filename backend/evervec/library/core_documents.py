@@ -145,18 +145,22 @@ class CoreDocuments:
         *,
         after: str = "",
         limit: int = 100,
+        metadata: Mapping[str, Any] | None = None,
         project: str | None = None,
         dataset: str | None = None,
     ) -> "Entries":
         """Return documents without their texts, by uri: those that begin with `prefix`, behind the uri `after`.
 
-        The `uri` of the last one is `after` for the next page. Raises `UnknownDatasetError`, and `Refused` for a bad limit.
+        With `metadata` only those that have these values. The `uri` of the last one is `after` for the next page. Raises
+        `UnknownDatasetError`, and `Refused` for a bad limit.
         """
         from evervec.pipeline.ingest import stored_documents
 
         try:
             where = self._where(project, dataset)
-            return await stored_documents.page(self._resources, prefix=prefix, after=after, limit=limit, **where)
+            return await stored_documents.page(
+                self._resources, prefix=prefix, after=after, limit=limit, said=metadata, **where
+            )
         except UnknownDatasetError:
             if not self._is_own(project, dataset):
                 raise

@@ -53,6 +53,10 @@ CROSS JOIN LATERAL (
 WHERE d.dataset_id = $1
 """
 
+PAGE_OF_ENTRIES = (
+    ENTRIES + "AND d.uri > $2 AND starts_with(d.uri, $3) AND d.metadata @> $5::jsonb ORDER BY d.uri LIMIT $4"
+)
+
 TEXTS_OF = f"""
 SELECT d.id, coalesce(d.content, string_agg(c.content, '' ORDER BY c.ordinal), '')
 FROM documents d JOIN datasets s ON s.id = d.dataset_id LEFT JOIN chunks c ON {CHUNKS_SEARCHED}
@@ -67,11 +71,11 @@ async def get(tx: ReadTx, dataset_id: UUID, uris: Sequence[str]) -> list[Documen
     return [DocumentRecord(**_values(row), text=texts[row["id"]]) for row in rows]
 
 
-async def page(tx: ReadTx, dataset_id: UUID, *, prefix: str, after: str, limit: int) -> list[DocumentEntry]:
-    """Return up to `limit` documents whose uri begins with `prefix` and comes behind `after`, by uri."""
-    rows = await tx.fetch(
-        ENTRIES + "AND d.uri > $2 AND starts_with(d.uri, $3) ORDER BY d.uri LIMIT $4", dataset_id, after, prefix, limit
-    )
+async def page(
+    tx: ReadTx, dataset_id: UUID, *, prefix: str, after: str, limit: int, metadata: Mapping[str, Any]
+) -> list[DocumentEntry]:
+    """Return up to `limit` documents whose uri begins with `prefix` and comes behind `after`, and that have this metadata."""
+    rows = await tx.fetch(PAGE_OF_ENTRIES, dataset_id, after, prefix, limit, _json(metadata))
     return [DocumentEntry(**_values(row)) for row in rows]
 
 

@@ -23,14 +23,25 @@ async def get(resources: Resources, uris: Sequence[str], *, project: str, datase
 
 
 async def page(
-    resources: Resources, *, project: str, dataset: str, prefix: str = "", after: str = "", limit: int = 100
+    resources: Resources,
+    *,
+    project: str,
+    dataset: str,
+    prefix: str = "",
+    after: str = "",
+    limit: int = 100,
+    said: Mapping[str, Any] | None = None,
 ) -> list[DocumentEntry]:
-    """Return the next documents behind the uri `after`, by uri; raises `UnknownDatasetError`, `Refused` for a bad limit."""
+    """Return the next documents behind the uri `after`, by uri, of those whose metadata has what is `said`.
+
+    Raises `UnknownDatasetError`, and `Refused` for a bad limit and for metadata that JSON does not have.
+    """
     if not 1 <= limit <= MOST_LISTED_DOCUMENTS:
         raise Refused(reason=f"limit is {limit}, it must be between 1 and {MOST_LISTED_DOCUMENTS:,}.")
+    wanted = metadata.checked(said or {})
     async with resources.database.read() as tx:
         target = await _named(tx, project, dataset)
-        return await document_records.page(tx, target.id, prefix=prefix, after=after, limit=limit)
+        return await document_records.page(tx, target.id, prefix=prefix, after=after, limit=limit, metadata=wanted)
 
 
 async def change_metadata(

@@ -41,6 +41,8 @@ async def test_documents_are_got_listed_by_page_described_and_deleted(local: Sem
     rest = await local.list(after=first[-1].uri)
     assert [one.uri for one in first + rest] == ["a/birds", "b/0", "b/1", "b/2"]
     assert [one.uri for one in await local.list("b/", after="b/0")] == ["b/1", "b/2"]
+    assert [(await local.search("birds", mode=mode)).mode for mode in ("words", "vector")] == ["words", "vector"]
+    assert [one.uri for one in await local.list(metadata={"lang": "en"})] == ["a/birds"]
     for limit in (0, 1001):
         with pytest.raises(Refused, match=f"limit is {limit}"):
             await local.list(limit=limit)

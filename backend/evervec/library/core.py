@@ -200,6 +200,7 @@ class SemanticCore(CoreDocuments):
             "dataset": dataset,
             "kind": kind,
             "where": where,
+            "mode": mode,
             "engine": engine,
             "min_watermark": min_watermark,
             "fresh": fresh,

@@ -11,12 +11,13 @@ MOST_CHUNKS_ASKED = 1_000
 async def nearest_documents(core: SemanticCore, text: str, k: int, how: dict[str, Any]) -> dict[str, float]:
     """Return the uris of the k documents nearest to a text with their scores, best first; none of an unknown dataset.
 
-    As many chunks are asked for as that takes, 1,000 at most. `how` are options of `SemanticCore.search`.
+    As many chunks are asked for as that takes, 1,000 at most. `how` are options of `SemanticCore.search`; unless they name
+    another mode, a score is the cosine similarity.
     """
     asked, scores = k, dict[str, float]()
     while True:
         try:
-            hits = await core.search(text, asked, **{**how, "kind": "chunk"})
+            hits = await core.search(text, asked, **{"mode": "vector", **how, "kind": "chunk"})
         except (UnknownDatasetError, UnknownProjectError):
             return {}  # it begins with its first write
         for hit in hits:

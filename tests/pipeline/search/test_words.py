@@ -164,7 +164,10 @@ async def test_each_dataset_is_searched_in_its_language(resources: Resources, da
     # written since, in the new language
     written = await plant(psql, MESSAGE, german.id, "noch ein Haus")
     await make_words(resources)
-    assert {hit.id for hit in await search(resources, "Hauses", dataset="deutsch", mode="words")} == {german_row, written}
+    assert {hit.id for hit in await search(resources, "Hauses", dataset="deutsch", mode="words")} == {
+        german_row,
+        written,
+    }
     assert (await change_language(resources, "deutsch", None)).rows == 62
     assert not (await search(resources, "Häuser", dataset="deutsch", mode="words")).hits
     with pytest.raises(Refused, match=r"no language 'klingon'.*english.*german"):

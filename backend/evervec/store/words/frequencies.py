@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from hashlib import blake2b
 from time import monotonic
 from uuid import UUID
 
@@ -40,18 +41,19 @@ class WordFrequencies:
 
     async def totals(self, tx: ReadTx, dataset_ids: Sequence[UUID]) -> tuple[int, float]:
         """Return how many rows some datasets have, and how many different words a row has on average."""
-        key = tuple(dataset_ids)
+        key = _place(dataset_ids)
         kept = self._get(key)
         if isinstance(kept, tuple):
             return kept
         row = await tx.fetchrow(WORD_TOTALS, list(dataset_ids))
         found = (0, 1.0) if row is None else (row["rows"], row["length"])
-        self._put(key, found)
+        if found[0] >= LEAST_REMEMBERED:
+            self._put(key, found)
         return found
 
     async def counts(self, tx: ReadTx, dataset_ids: Sequence[UUID], words: Sequence[str]) -> dict[str, int]:
         """Return how many rows of some datasets have each word, up to `MOST_COUNTED`."""
-        place = tuple(dataset_ids)
+        place = _place(dataset_ids)
         found = {word: kept for word in words if isinstance(kept := self._get((place, word)), int)}
         missing = [word for word in words if word not in found]
         if missing:
@@ -77,6 +79,11 @@ class WordFrequencies:
         self._kept.move_to_end(key)
         while len(self._kept) > MOST_COUNTS:
             self._kept.popitem(last=False)
+
+
+def _place(dataset_ids: Sequence[UUID]) -> bytes:
+    """Return what stands for some datasets: the ids of 5,000, once a word, would take more memory than all else."""
+    return blake2b(b"".join(one.bytes for one in dataset_ids), digest_size=16).digest()
 
 
 async def words_of(tx: ReadTx, text: str, languages: Sequence[str]) -> dict[str, list[str]]:

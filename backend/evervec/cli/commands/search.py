@@ -15,10 +15,11 @@ from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import duplicates as duplicating
 from evervec.pipeline.search import search as finding
+from evervec.pipeline.search.details import MOST_CONTEXT, Details
 from evervec.pipeline.search.duplicates import DuplicatePair
 from evervec.pipeline.search.search import SearchAnswer
 from evervec.sources.files.file_uris import path_of
-from evervec.store.embeddings.hits import ChunkPlace, SearchHit
+from evervec.store.embeddings.hits import ChunkPlace, SearchHit, Surroundings
 from evervec.store.schema.embeddables import BY_NAME
 
 HOW = {"vector": "by meaning", "words": "by words", "hybrid": "by meaning and words"}
@@ -45,6 +46,20 @@ Where = Annotated[
     str | None,
     typer.Option(metavar="CONDITION", help="Only rows that fulfil it: 'author = \"ada\" AND sent_at > 2026-01-01'."),
 ]
+LeastSimilarity = Annotated[
+    float | None,
+    typer.Option(
+        "--least-similarity", metavar="X", min=-1, max=1, help="Only rows of at least this cosine similarity."
+    ),
+]
+ByDocument = Annotated[bool, typer.Option("--by-document", metavar="", help="The best chunk of each document alone.")]
+Context = Annotated[
+    int, typer.Option(metavar="N", min=0, max=MOST_CONTEXT, help="So many chunks before and after a chunk with it.")
+]
+Snippets = Annotated[
+    bool, typer.Option("--snippets", metavar="", help="The part of each text with the question's words, marked.")
+]
+Full = Annotated[bool, typer.Option("--full", metavar="", help="Whole texts, one below the other, instead of a table.")]
 RowKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(BY_NAME)}.")]
 RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The id as `evervec search` prints it.")]
 
@@ -60,6 +75,11 @@ def search(
     where: Where = None,
     min_watermark: Watermark = None,
     rows: Rows = None,
+    least_similarity: LeastSimilarity = None,
+    by_document: ByDocument = False,
+    context: Context = 0,
+    snippets: Snippets = False,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Find the rows that answer a question best, by its meaning and its words."""
@@ -77,9 +97,27 @@ def search(
             engine=engine,
             row_ids=_row_ids(rows),
             min_watermark=min_watermark,
+            details=Details(least_similarity, by_document, context, snippets),
         )
 
-    show(call(run), as_json)
+    answer = call(run)
+    if full and not as_json:
+        _show_full(answer)
+    else:
+        show(answer, as_json)
+
+
+def _show_full(answer: SearchAnswer) -> None:
+    """Print each hit with its whole text, and what stands around it."""
+    for hit in answer.hits:
+        place = f", {location(hit.place)}" if hit.place else ""
+        said = f", {hit.origin.author} in {hit.origin.chat}, {hit.origin.sent_at:%Y-%m-%d %H:%M}" if hit.origin else ""
+        output.echo(f"{hit.score:.3f}  {hit.kind} {hit.id}, {hit.dataset}{place}{said}")
+        around = hit.around or Surroundings((), ())
+        for text in (*around.before, hit.snippet or hit.text, *around.after):
+            output.echo(text.rstrip())
+        output.echo()
+    _tell(answer)
 
 
 def similar(
@@ -121,6 +159,11 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
         output.table(*_columns(answer.hits))
     else:
         output.echo("Nothing found.")
+    _tell(answer)
+
+
+def _tell(answer: SearchAnswer) -> None:
+    """Tell how the hits were found, and what was not searched."""
     wider = ", looking further than usual" if answer.widened else ""
     if answer.merged_by == "rank":
         wider += ", merged by rank: scores of several models can not be compared"
@@ -136,12 +179,15 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
 def _columns(hits: Sequence[SearchHit]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Return the table of some hits, with the places of chunks if there are any."""
     names = ("score", "kind", "id", "dataset", "text")
-    rows: list[tuple[object, ...]] = [(hit.score, hit.kind, str(hit.id), hit.dataset, hit.text) for hit in hits]
+    rows: list[tuple[object, ...]] = [
+        (hit.score, hit.kind, str(hit.id), hit.dataset, hit.snippet or hit.text) for hit in hits
+    ]
     if not any(hit.place for hit in hits):
         return names, rows
     places = [location(hit.place) if hit.place else "" for hit in hits]
     return (*names[:4], "place", "text"), [
-        (*row[:4], place, _without_heading(hit)) for row, place, hit in zip(rows, places, hits, strict=True)
+        (*row[:4], place, hit.snippet or _without_heading(hit))
+        for row, place, hit in zip(rows, places, hits, strict=True)
     ]
 
 

@@ -16,8 +16,10 @@ from evervec.domain.text import is_blank
 from evervec.errors import EvervecError, Refused, UnknownRowError
 from evervec.pipeline.budget import questions
 from evervec.pipeline.resources import Resources
+from evervec.pipeline.search import details as detailing
 from evervec.pipeline.search import mirrors, postgres, question, words
 from evervec.pipeline.search import scope as scopes
+from evervec.pipeline.search.details import Details
 from evervec.pipeline.search.mirrors import SPARE_HITS, OpenMirrors
 from evervec.pipeline.search.question import Query
 from evervec.pipeline.search.scope import Scope, Within
@@ -34,6 +36,7 @@ ENGINES = ("auto", "mirror", "pgvector", "exact")
 MODES = ("auto", "vector", "words", "hybrid")
 WORDS_ENGINE = "words"
 NO_WORDS = AskedWords()
+NO_DETAILS = Details()
 WAIT_SECONDS = 5.0
 WATERMARK_POLL_SECONDS = 0.02
 
@@ -86,6 +89,7 @@ async def search(
     fresh: bool = False,
     wait_seconds: float = WAIT_SECONDS,
     dataset_ids: Collection[UUID] | None = None,
+    details: Details = NO_DETAILS,
 ) -> SearchAnswer:
     """Return the k rows that answer a text best.
 
@@ -95,16 +99,18 @@ async def search(
     of its fields are not searched. `row_ids` limits the hits to some rows of `kind`, for example from SQL of your own,
     `dataset_ids` to some datasets. `min_watermark` is a transaction id (`pg_current_xact_id()` of a writer): the search waits
     up to `wait_seconds` until what that transaction committed is embedded; with `fresh`, until all is that was committed
-    before the search began. Raises `Refused` for a blank text, a bad k, kind,
-    engine or watermark, an unknown dataset, `ConditionError` for a condition that can not be used.
+    before the search began. `details` are what the hits are to have beside themselves. Raises `Refused` for a blank text, a bad
+    k, kind, engine or watermark, an unknown dataset, `ConditionError` for a condition that can not be used.
     """
     started = perf_counter()
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     check(k, engine, mode)
+    details.check()
     within = Within(dataset, project, kind, where, row_ids, dataset_ids)
     async with resources.database.read() as tx:
-        plan = await _plan(tx, resources, within, text, "vector" if mode == "auto" and engine != "auto" else mode)
+        chosen = "vector" if mode == "auto" and engine != "auto" else mode
+        plan = await _plan(tx, resources, within, text, chosen, marks=details.snippets)
         if fresh:  # the newest transaction that has ended; the caller's own writes are not newer
             min_watermark = max(min_watermark or 0, (await changes.watermark(tx)).xmax - 1)
     if min_watermark is not None:
@@ -115,6 +121,24 @@ async def search(
     failed = [query for query in queries if isinstance(query, EvervecError)]
     if len(failed) == len(queries) and plan.mode != "words" and not plan.may_do_without_meaning:
         raise failed[0]
+    wanted, answer = k, await _answered(resources, plan, queries, k, engine, min_watermark)
+    # more are looked at until k are left, or there are no more
+    while len(details.kept(answer.hits)) < k and len(answer.hits) == wanted < MOST_HITS and details != NO_DETAILS:
+        wanted = min(MOST_HITS, wanted * neighbours.WIDENING)
+        answer = await _answered(resources, plan, queries, wanted, engine, min_watermark)
+    hits = await detailing.add(resources.database, details, details.kept(answer.hits)[:k], plan.asked)
+    return replace(answer, hits=hits, milliseconds=round((perf_counter() - started) * 1000, 3))
+
+
+async def _answered(
+    resources: Resources,
+    plan: "_Plan",
+    queries: Sequence[Query | EvervecError | None],
+    k: int,
+    engine: str,
+    seen: int | None,
+) -> SearchAnswer:
+    """Return the k best rows of all spaces in scope, and the datasets that were not searched by meaning."""
     answers: list[SearchAnswer] = []
     unanswered: list[str] = []
     for part, asked, query in zip(plan.parts, plan.asked, queries, strict=True):
@@ -123,8 +147,9 @@ async def search(
         if query is None or (isinstance(query, EvervecError) and plan.may_do_without_meaning):
             answers.append(await by_words(resources, part, k, asked))
         elif not isinstance(query, EvervecError):
-            answers.append(await nearest(resources, query, part, k, engine, seen=min_watermark, asked=asked))
-    return replace(_merged(answers, unanswered, k), milliseconds=round((perf_counter() - started) * 1000, 3))
+            ranked = asked if plan.mode == "hybrid" else NO_WORDS
+            answers.append(await nearest(resources, query, part, k, engine, seen=seen, asked=ranked))
+    return _merged(answers, unanswered, k)
 
 
 @dataclass(frozen=True)
@@ -140,15 +165,17 @@ class _Plan:
     """Whether words alone are an answer, when nobody embeds the question."""
 
 
-async def _plan(tx: ReadTx, resources: Resources, within: Within, text: str, mode: str) -> _Plan:
+async def _plan(tx: ReadTx, resources: Resources, within: Within, text: str, mode: str, *, marks: bool) -> _Plan:
+    """Decide how a question is answered; its words are also asked for if they are to be marked."""
     scope = await scopes.resolve(tx, within)
     parts = scope.by_space()
-    nothing = [AskedWords()] * len(parts)
-    asked = nothing if mode == "vector" else [await words.ask(tx, resources.frequencies, one, text) for one in parts]
+    asked: list[AskedWords] = [NO_WORDS] * len(parts)
+    if mode != "vector" or marks:
+        asked = [await words.ask(tx, resources.frequencies, one, text) for one in parts]
     is_rare = any(one.is_rare for one in asked)
     chosen = mode if mode != "auto" else "hybrid" if is_rare else "vector"
     providers = [None] * len(parts) if chosen == "words" else await question.providers_of(tx, parts)
-    return _Plan(scope, chosen, parts, asked if chosen != "vector" else nothing, providers, mode == "auto" and is_rare)
+    return _Plan(scope, chosen, parts, asked, providers, mode == "auto" and is_rare)
 
 
 def _merged(answers: Sequence[SearchAnswer], unanswered: Sequence[str], k: int) -> SearchAnswer:

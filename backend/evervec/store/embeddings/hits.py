@@ -1,6 +1,6 @@
 """What a search returns: the rows that were found, with their texts, places and fields."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -36,11 +36,20 @@ class MessageOrigin:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """The texts of the chunks before and after a chunk, in the order of their document."""
+
+    before: Sequence[str]
+    after: Sequence[str]
+
+
+@dataclass(frozen=True)
 class SearchHit:
     """A row near a query. `score` orders the hits: the cosine similarity in a search by meaning, else a number from 0 to 1.
 
     `similarity` is the cosine similarity, 1 for the same direction, None of a row that has no vector yet; `words` the share of the
-    question's words that the row has, by their rarity, where they were searched.
+    question's words that the row has, by their rarity, where they were searched. `around` and `snippet` are there if they were
+    asked for.
 
     Only a message has an `origin`, only a chunk a `place` and the `metadata` of its document. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
     """
@@ -59,6 +68,8 @@ class SearchHit:
     metadata: dict[str, Any] | None = None
     similarity: float | None = None
     words: float | None = None
+    around: Surroundings | None = None
+    snippet: str | None = None
 
 
 def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:

@@ -146,6 +146,7 @@ class Opening(Generic[Opened]):
             finally:
                 portal, self._portal, self._loop, self._turn = self._portal, None, None, asyncio.Lock()
                 if portal is not None:
+                    atexit.unregister(self._at_exit)
                     await portal.stop()
 
     def _start_thread(self) -> None:

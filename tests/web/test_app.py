@@ -63,6 +63,49 @@ async def test_a_search_takes_an_engine_and_a_watermark(
         assert int(answer["watermark"]) > seen
 
 
+async def test_a_search_takes_a_condition_and_says_what_is_wrong_with_one(
+    client: httpx.AsyncClient, resources: Resources, dataset: DatasetRef
+) -> None:
+    ids = await fill(resources, dataset, [f"text {n}" for n in range(20)])
+    where = {"op": "in", "field": "id", "values": ids[5:7]}
+    for given in (where, f"id IN ({ids[5]}, {ids[6]})"):
+        answer = (await client.post("/v1/search", json={"q": "text 5", "where": given, "snippets": True})).json()
+        assert {hit["id"] for hit in answer["hits"]} == set(ids[5:7])
+        assert "«5»" in answer["hits"][0]["snippet"]
+    answer = (await client.get("/v1/search", params={"q": "text 5", "where": f"id = {ids[5]}", "mode": "words"})).json()
+    assert ([hit["id"] for hit in answer["hits"]], answer["mode"]) == ([ids[5]], "words")
+
+
+DEEP = '{"q": "x", "where": ' + '{"op": "not", "of": ' * 10_000 + '{"op": "missing", "field": "id"}' + "}" * 10_001
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        DEEP,
+        '{"k": 3}',
+        '{"q": "x", "kk": 3}',
+        '{"q": "x", "k": 0}',
+        '{"q": "x", "k": 1e400}',
+        '{"q": " "}',
+        '{"q": "x", "mode": "bm25"}',
+        '{"q": "x", "where": "autor = 3"}',
+        '{"q": "x", "where": {"op": "eq", "field": "id; DROP TABLE messages", "value": 1}}',
+        '{"q": "x", "where": {"op": "eq", "field": "author", "value": "a\\u0000"}}',
+        '{"q": "x", "least_similarity": 7}',
+        '{"q": "x", "context": -1}',
+    ],
+)
+async def test_a_body_that_is_no_search_is_refused(client: httpx.AsyncClient, dataset: DatasetRef, body: str) -> None:
+    answer = await client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert set(answer.json()["error"]) == {"code", "message"}
+
+
 async def test_health_says_whether_the_database_answers(client: httpx.AsyncClient, resources: Resources) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     await resources.database.aclose()

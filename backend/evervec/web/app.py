@@ -15,12 +15,23 @@ from evervec.pipeline.status.overview import Overview
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport
 from evervec.pipeline.upkeep.triggers import trigger_problems
+from evervec.web import search_request
 from evervec.web.rag import add_rag
 from evervec.web.refusals import add_refusals
+from evervec.web.search_request import SearchRequest
 
 MIN_WATERMARK = "A transaction id of yours: what it committed is embedded and found."
 
 WHERE = "A condition on the fields of rows, as `evervec search --where` takes it."
+
+SEARCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": SearchRequest.model_json_schema(), "example": search_request.SEARCH}
+        },
+    }
+}
 
 Key = APIKeyHeader(name="X-API-KEY", auto_error=False)
 
@@ -75,6 +86,11 @@ def create_app(resources: Resources) -> FastAPI:
             min_watermark=min_watermark,
             wait_seconds=wait_seconds,
         )
+
+    @app.post("/v1/search", dependencies=[Depends(allowed)], openapi_extra=SEARCH_BODY)
+    async def find_all(request: Annotated[SearchRequest, Depends(search_request.read)]) -> SearchAnswer:
+        """Return the same, with all that a search may ask for: a condition as a tree, one hit a document, snippets."""
+        return await search.search(resources, request.q, **request.asked())
 
     _add_mirrors(app, resources, Depends(allowed))
     add_rag(app, resources, Depends(allowed))

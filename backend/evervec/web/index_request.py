@@ -3,9 +3,9 @@
 from typing import Annotated, Final
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StrictInt, StrictStr
 
-from evervec.errors import Refused
+from evervec.web import bodies
 
 MOST_IDS = 1_000_000
 MOST_TABLES = 1_000
@@ -49,16 +49,7 @@ class IndexRequest(BaseModel):
 
 async def read(request: Request) -> IndexRequest:
     """Read the body; an empty one asks for everything. Raises `Refused` for one that is too long or invalid."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise Refused(reason=f"The body has more than {MOST_BYTES >> 20} MB. Send the changed ids in parts.")
-    if not body.strip():
-        return IndexRequest()
-    try:
-        return IndexRequest.model_validate_json(bytes(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "The body"
-        raise Refused(reason=f"{place[:200]}: {first['msg']}. Send JSON like {DELTA}.") from None
+    advice = "Send the changed ids in parts."
+    return (
+        await bodies.read(request, IndexRequest, most_bytes=MOST_BYTES, advice=advice, example=DELTA) or IndexRequest()
+    )

@@ -9,12 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
-from evervec.errors import Refused, UnknownDatasetError
+from evervec.errors import Refused, UnknownDatasetError, UnknownProjectError
 from evervec.extras import extra
 from evervec.library.blocking import SyncSemanticCore
 from evervec.library.core import SemanticCore
 from evervec.library.documents import LibraryDocument
-from evervec.library.nearest_documents import nearest_documents
 from evervec.store.embeddings.hits import SearchHit
 
 with extra("langchain", "The vector store for LangChain"):
@@ -106,8 +105,12 @@ class EvervecVectorStore(VectorStore):
         `filter` are values that metadata has; `where` is a condition as `SemanticCore.search` takes it, `how` are its other
         options (`engine`, `fresh`, `min_watermark`).
         """
-        options = {**how, **self._where, "where": _condition(filter, where)}
-        scores = await nearest_documents(self._core, query, k, options)
+        options: dict[str, Any] = {"mode": "vector", **how, **self._where, "where": _condition(filter, where)}
+        try:
+            hits = await self._core.search(query, k, **{**options, "kind": "chunk", "by_document": True})
+        except (UnknownDatasetError, UnknownProjectError):
+            return []
+        scores = {hit.place.document: hit.score for hit in hits if hit.place is not None}
         documents = await self.aget_by_ids(list(scores))
         return [(one, scores[one.id]) for one in documents if one.id is not None]
 

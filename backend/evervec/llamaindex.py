@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from evervec.domain.conditions.reading import read
 from evervec.domain.conditions.tree import Condition
-from evervec.errors import Refused, UnknownDatasetError
+from evervec.errors import Refused, UnknownDatasetError, UnknownProjectError
 from evervec.extras import extra
 from evervec.library.blocking import SyncSemanticCore
 from evervec.library.core import SemanticCore
 from evervec.library.documents import LibraryDocument
-from evervec.library.nearest_documents import nearest_documents
 
 with extra("llamaindex", "The vector store for LlamaIndex"):
     from llama_index.core.bridge.pydantic import PrivateAttr
@@ -115,8 +114,12 @@ class EvervecNodeStore(BasePydanticVectorStore):
         if query.query_str is None or query.mode is not VectorStoreQueryMode.DEFAULT:
             raise Refused(reason="A query is a text (`query_str`), in the default mode: Evervec embeds it itself.")
         where = None if query.filters is None else _all(query.filters)
-        options = {**how, **self._place, "where": where}
-        scores = await nearest_documents(self._core, query.query_str, query.similarity_top_k, options)
+        options: dict[str, Any] = {"mode": "vector", **how, **self._place, "where": where}
+        searched = self._core.search(
+            query.query_str, query.similarity_top_k, **{**options, "kind": "chunk", "by_document": True}
+        )
+        hits = await self._or_nothing(searched, [])
+        scores = {hit.place.document: hit.score for hit in hits if hit.place is not None}
         nodes = await self.aget_nodes(list(scores))
         ids = [one.node_id for one in nodes]
         return VectorStoreQueryResult(nodes=nodes, similarities=[scores[one] for one in ids], ids=ids)
@@ -150,7 +153,7 @@ class EvervecNodeStore(BasePydanticVectorStore):
         """Await a call; the dataset begins with its first write, and has nothing until then."""
         try:
             return await call
-        except UnknownDatasetError:
+        except (UnknownDatasetError, UnknownProjectError):
             return nothing
 
 

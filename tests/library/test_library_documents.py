@@ -42,6 +42,14 @@ async def test_documents_are_got_listed_by_page_described_and_deleted(local: Sem
     assert [one.uri for one in first + rest] == ["a/birds", "b/0", "b/1", "b/2"]
     assert [one.uri for one in await local.list("b/", after="b/0")] == ["b/1", "b/2"]
     assert [(await local.search("birds", mode=mode)).mode for mode in ("words", "vector")] == ["words", "vector"]
+    (best,) = (
+        await local.search("birds", 9, dataset="documents", by_document=True, context=1, where='uri = "a/birds"')
+    ).hits
+    assert best.around is not None
+    assert len([*best.around.before, *best.around.after]) == 1
+    assert len(await local.search("text 1", 9, mode="vector", least_similarity=0.999)) == 1
+    with pytest.raises(Refused, match="The context is 99 chunks"):
+        await local.search("birds", context=99)
     assert [one.uri for one in await local.list(metadata={"lang": "en"})] == ["a/birds"]
     for limit in (0, 1001):
         with pytest.raises(Refused, match=f"limit is {limit}"):

@@ -151,6 +151,10 @@ class SemanticCore(CoreDocuments):
         engine: str = "auto",
         min_watermark: int | None = None,
         fresh: bool = False,
+        least_similarity: float | None = None,
+        by_document: bool = False,
+        context: int = 0,
+        snippets: bool = False,
     ) -> "SearchAnswer": ...
 
     @overload
@@ -169,6 +173,10 @@ class SemanticCore(CoreDocuments):
         engine: str = "auto",
         min_watermark: int | None = None,
         fresh: bool = False,
+        least_similarity: float | None = None,
+        by_document: bool = False,
+        context: int = 0,
+        snippets: bool = False,
     ) -> "RowAnswer": ...
 
     def search(
@@ -186,6 +194,10 @@ class SemanticCore(CoreDocuments):
         engine: str = "auto",
         min_watermark: int | None = None,
         fresh: bool = False,
+        least_similarity: float | None = None,
+        by_document: bool = False,
+        context: int = 0,
+        snippets: bool = False,
     ) -> "Coroutine[Any, Any, SearchAnswer]":
         """Return the k rows nearest in meaning to a text, from everything unless a project, dataset or kind is named.
 
@@ -193,6 +205,13 @@ class SemanticCore(CoreDocuments):
         `of` is a class whose table is attached, or a list of them: only their rows are searched. With a `session` of
         SQLAlchemy or SQLModel each hit has its object as `row`, loaded by one query a class; a hit whose row the session does
         not see (deleted meanwhile, or hidden by row-level security) is left out.
+
+        `mode` is `vector`, `words`, `hybrid`, or `auto`, which decides by the question. `fresh` waits, for five seconds at most,
+        until everything is embedded that was committed before; `min_watermark` is a transaction id of yours
+        (`pg_current_xact_id()`), and waits for what that one committed. The answer's `pending_in_scope` says what is not
+        embedded yet. Hits below `least_similarity`, a cosine, are left out; `by_document` leaves the best chunk of each
+        document, `context` brings so many chunks before and after each, `snippets` the part of the text with the question's
+        words.
         """
         how: dict[str, Any] = {
             "k": k,
@@ -205,7 +224,8 @@ class SemanticCore(CoreDocuments):
             "min_watermark": min_watermark,
             "fresh": fresh,
         }
-        answer = self._opening.run(partial(self._search, text, of, session, how))
+        wanted = (least_similarity, by_document, context, snippets)
+        answer = self._opening.run(partial(self._search, text, of, session, how, wanted))
         return cast("Coroutine[Any, Any, SearchAnswer]", answer)
 
     @opens
@@ -336,10 +356,14 @@ class SemanticCore(CoreDocuments):
         added = await providers.add(self._resources, draft)
         return await providers.use(self._resources, added.name, reembed=True) if use else added
 
-    async def _search(self, text: str, of: Any, session: object, how: dict[str, Any]) -> "SearchAnswer":
+    async def _search(
+        self, text: str, of: Any, session: object, how: dict[str, Any], wanted: tuple[float | None, bool, int, bool]
+    ) -> "SearchAnswer":
         from evervec.pipeline.attached.objects import search_rows
+        from evervec.pipeline.search.details import Details
         from evervec.pipeline.search.search import search
 
+        how["details"] = Details(*wanted)
         if of is not None or session is not None:
             return await search_rows(self._resources, text, of, session, **how)
         try:

@@ -90,6 +90,24 @@ async def test_a_phrase_is_found_as_it_is_written(resources: Resources, dataset:
     assert (answer[0].words or 0) > 2 * (answer[1].words or 0)
 
 
+async def test_the_nearest_row_keeps_its_words_behind_many_shorter_ones(
+    resources: Resources, dataset: DatasetRef, psql: Any
+) -> None:
+    question, shorter = "E0382 borrow", "E0382 borrow checker moved value closure thread"
+    longer = f"{shorter} lifetime compiler"
+    await told(resources, dataset, [f"{shorter} {n}" for n in range(80)] + [longer, question])
+    await psql.execute(
+        "UPDATE embeddings SET embedding = (SELECT embedding FROM embeddings JOIN messages m ON m.id = row_id WHERE content = $1) "
+        "WHERE row_id = (SELECT id FROM messages WHERE content = $2)",
+        question,
+        longer,
+    )
+    await psql.execute("DELETE FROM messages WHERE content = $1", question)
+    hit = (await search(resources, question, mode="hybrid"))[0]
+    assert (hit.text, hit.words) == (longer, pytest.approx(1.0))
+    assert hit.similarity == pytest.approx(1.0)
+
+
 async def test_a_row_without_a_vector_is_found_by_its_words(
     resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:

@@ -55,8 +55,9 @@ async def rank(
 ) -> list[SearchHit]:
     """Return the k best rows by words, and by meaning if there is a query: of those nearest to it, and of those with its words."""
     matched = {}
+    there = {(hit.kind, hit.id) for hit in nearest}
     for part, words in asked.parts:
-        for row in await matching.best(
+        led_to = await matching.best(
             tx,
             words,
             part.dataset_ids,
@@ -64,10 +65,12 @@ async def rank(
             space_id=scope.space_id,
             condition=scope.condition,
             most=max(k, FUSED_ROWS),
-        ):
+        )
+        # one that is nearest may be behind many others by its words alone
+        unseen = sorted(there - {(row.kind, row.id) for row in led_to})
+        for row in (*led_to, *await matching.of_rows(tx, words, part.dataset_ids, unseen)):
             matched[row.kind, row.id] = (row, words)
-    there = {(hit.kind, hit.id) for hit in nearest}
-    missing = [row.vector_id for key, (row, _) in matched.items() if key not in there]
+    missing = [row.vector_id for key, (row, _) in matched.items() if key not in there and row.vector_id is not None]
     others = await neighbours.rejoin(
         tx,
         query,

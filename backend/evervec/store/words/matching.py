@@ -7,7 +7,7 @@ from uuid import UUID
 from evervec.domain.ranking import LENGTH_SHARE, MOST_LED_TO, SATURATION, QuestionWords
 from evervec.store.conditions.compiling import CheckedCondition
 from evervec.store.database.session import ReadTx
-from evervec.store.schema.embeddables import BY_KIND, Embeddable
+from evervec.store.schema.embeddables import BY_KIND, BY_NAME, Embeddable
 from evervec.store.words.frequencies import query_of
 
 MOST_MATCHED = 2 * MOST_LED_TO
@@ -35,12 +35,23 @@ ORDER BY r.matched / (1 + {SATURATION} * (1 - {LENGTH_SHARE} + {LENGTH_SHARE} * 
 LIMIT $7
 """
 
+# of rows that are hits already, however many others have more of the words
+MATCHED_ROWS = """
+SELECT w.kind, w.row_id, w.length,
+       (SELECT sum(a.weight) FROM unnest($3::text[]::tsquery[], $4::float8[]) AS a (query, weight) WHERE w.words @@ a.query) AS matched
+FROM row_words w JOIN unnest($1::smallint[], $2::bigint[]) AS r (kind, row_id) ON w.kind = r.kind AND w.row_id = r.row_id
+WHERE w.words IS NOT NULL AND w.dataset_id = ANY($5::uuid[])
+"""
+
 
 @dataclass(frozen=True)
 class MatchedRow:
-    """A row with words of the question: the weight of those that it has, and how many different words it has at all."""
+    """A row with words of the question: the weight of those that it has, and how many different words it has at all.
 
-    vector_id: int
+    `vector_id` is None where it is known already.
+    """
+
+    vector_id: int | None
     kind: str
     id: int
     matched: float
@@ -76,6 +87,23 @@ async def best(
     return [
         MatchedRow(row["vector_id"], BY_KIND[row["kind"]].name, row["row_id"], row["matched"] or 0.0, row["length"])
         for row in rows
+    ]
+
+
+async def of_rows(
+    tx: ReadTx, words: QuestionWords, dataset_ids: Sequence[UUID], keys: Sequence[tuple[str, int]]
+) -> list[MatchedRow]:
+    """Return what some rows, by kind and id, have of a question's words; those of other datasets are left out."""
+    values: list[object] = [
+        [BY_NAME[kind].kind for kind, _ in keys],
+        [row_id for _, row_id in keys],
+        [query_of(word) for word in words.weights],
+        list(words.weights.values()),
+        list(dataset_ids),
+    ]
+    return [
+        MatchedRow(None, BY_KIND[row["kind"]].name, row["row_id"], row["matched"] or 0.0, row["length"])
+        for row in (await tx.fetch(MATCHED_ROWS, *values) if keys else ())
     ]
 
 

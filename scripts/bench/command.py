@@ -30,6 +30,7 @@ from scripts.bench import (
     quality,
     report,
     rings,
+    search_latency,
     search_modes,
     space_build,
     space_flip,
@@ -58,6 +59,7 @@ GROUPS: dict[str, dict[str, Run]] = {
     },
     "search": {
         "mirror_search": mirror_search.run,
+        "search_latency": search_latency.run,
     },
     "mirror": {
         "mirror_rebuild": mirror_rebuild.run,

@@ -59,14 +59,6 @@ async def is_due(tx: ReadTx) -> bool:
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM row_words WHERE words IS NULL)"))
 
 
-async def count_due(tx: ReadTx, dataset_ids: Sequence[UUID]) -> int:
-    """Count the rows of some datasets whose words are due."""
-    found: int = await tx.fetchval(
-        "SELECT count(*) FROM row_words WHERE words IS NULL AND dataset_id = ANY($1)", list(dataset_ids)
-    )
-    return found
-
-
 def _register(embeddable: Embeddable, *, compare: bool) -> str:
     kind, key, dataset = embeddable.kind, embeddable.key, embeddable.dataset
     wrong = "w.words IS NOT NULL" if compare else "w.dataset_id <> b.dataset_id"

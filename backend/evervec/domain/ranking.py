@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FREQUENT = 0.2
-"""A word that more than this share of the rows has does not lead to rows by itself."""
+"""A word that more than this share of the rows has, or more than `MOST_LED_TO`, does not lead to rows by itself."""
 ALWAYS_RARE = 50
 """However small a dataset is, words of so few rows lead to them."""
 MOST_LED_TO = 3_000
@@ -62,7 +62,8 @@ def weigh(
     # a name that no row has whole counts by its parts
     weights = {word: rarity(count, rows) for word, count in counts.items() if count or _is_plain(word)}
     known = sorted((count, word) for word, count in counts.items() if count)
-    rare = [(count, word) for count, word in known if count <= max(ALWAYS_RARE, FREQUENT * rows)]
+    # of many rows, a share is more than a search looks at
+    rare = [one for one in known if one[0] <= max(ALWAYS_RARE, min(FREQUENT * rows, MOST_LED_TO))]
     leading = _leading(rare, known) if rare else _pairs([word for _, word in known[:3]])
     is_rare = bool(rare or phrases)
     return QuestionWords(language, weights, leading, is_rare, max(average_length, 1.0), tuple(phrases), rarity(0, rows))

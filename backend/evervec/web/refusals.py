@@ -18,11 +18,12 @@ from evervec.errors import (
     Refused,
     SourceDownError,
     UnknownDatasetError,
+    UnknownDocumentError,
     UnknownProjectError,
     UnknownRowError,
 )
 
-NOT_FOUND = (UnknownDatasetError, UnknownProjectError, UnknownRowError)
+NOT_FOUND = (UnknownDatasetError, UnknownDocumentError, UnknownProjectError, UnknownRowError)
 UNAVAILABLE = (DatabaseDownError, LeaseLostError, QueueDownError, SourceDownError, ProviderError)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evervec.cli.terminal import output
-from evervec.pipeline.search.search import SearchAnswer
+from evervec.pipeline.search.answer import SearchAnswer
 from evervec.pipeline.status.run_report import RunReport, run_report
 from examples.marketplace.story import BrokenSync, Due, Step, Uris, Withdrawal
 

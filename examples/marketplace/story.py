@@ -14,7 +14,7 @@ from taskiq.kicker import AsyncKicker
 
 from evervec.pipeline.indexing import requests
 from evervec.pipeline.search import search
-from evervec.pipeline.search.search import SearchAnswer
+from evervec.pipeline.search.answer import SearchAnswer
 from evervec.pipeline.status.due import next_due
 from evervec.queue import names
 from evervec.runtime import Runtime

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -104,6 +105,33 @@ async def test_a_body_that_is_no_search_is_refused(client: httpx.AsyncClient, da
     answer = await client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422, answer.text
     assert set(answer.json()["error"]) == {"code", "message"}
+
+
+async def test_probes_tell_alive_from_ready_and_say_what_is_missing(
+    client: httpx.AsyncClient, resources: Resources, psql: Any
+) -> None:
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"], ready.json()["missing"]) == (200, True, [])
+    assert any("No worker listens" in one for one in ready.json()["degraded"])
+    await psql.execute("UPDATE alembic_version SET version_num = '0001'")
+    ready = await client.get("/readyz")
+    assert ready.status_code == 503
+    assert "0001" in ready.json()["missing"][0]
+    await resources.database.aclose()
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert (await client.get("/healthz")).json() == {"status": "alive"}
+
+
+async def test_probes_need_no_key(resources: Resources) -> None:
+    settings = resources.settings.model_copy(update={"api_key": SecretStr("key")})
+    transport = httpx.ASGITransport(create_app(replace(resources, settings=settings)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://evervec") as opened:
+        assert [(await opened.get(path)).status_code for path in ("/healthz", "/readyz", "/v1/status")] == [
+            200,
+            200,
+            401,
+        ]
 
 
 async def test_health_says_whether_the_database_answers(client: httpx.AsyncClient, resources: Resources) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evervec.pipeline.attached.report import AttachmentReport
     from evervec.pipeline.batch.manager import BatchManager
     from evervec.pipeline.resources import Resources
-    from evervec.pipeline.search.search import SearchAnswer
+    from evervec.pipeline.search.answer import SearchAnswer
     from evervec.pipeline.status.overview import Overview
     from evervec.pipeline.upkeep.backfill import BackfillReport
     from evervec.store.database.session import Database

@@ -8,7 +8,7 @@ from fastapi.security import APIKeyHeader
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
-from evervec.pipeline.search.search import SearchAnswer
+from evervec.pipeline.search.answer import SearchAnswer
 from evervec.pipeline.status import overview
 from evervec.pipeline.status.mirrors import MirrorList, mirror_status
 from evervec.pipeline.status.overview import Overview
@@ -16,6 +16,7 @@ from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport
 from evervec.pipeline.upkeep.triggers import trigger_problems
 from evervec.web import search_request
+from evervec.web.probes import add_probes
 from evervec.web.rag import add_rag
 from evervec.web.refusals import add_refusals
 from evervec.web.search_request import SearchRequest
@@ -92,6 +93,7 @@ def create_app(resources: Resources) -> FastAPI:
         """Return the same, with all that a search may ask for: a condition as a tree, one hit a document, snippets."""
         return await search.search(resources, request.q, **request.asked())
 
+    add_probes(app, resources)
     _add_mirrors(app, resources, Depends(allowed))
     add_rag(app, resources, Depends(allowed))
     return app

@@ -37,10 +37,11 @@ class SearchRequest(BaseModel):
     by_document: Annotated[bool, Field(description="The best chunk of each document alone.")] = False
     context: Annotated[int, Field(ge=0, le=MOST_CONTEXT, description="Chunks before and after a chunk with it.")] = 0
     snippets: Annotated[bool, Field(description="The part of each text with the question's words, marked.")] = False
+    explain: Annotated[bool, Field(description="How the answer came about.")] = False
 
     def asked(self) -> dict[str, Any]:
         """Return what the search of the pipeline takes beside the text."""
-        details = Details(self.least_similarity, self.by_document, self.context, self.snippets)
+        details = Details(self.least_similarity, self.by_document, self.context, self.snippets, self.explain)
         same = ("dataset", "project", "kind", "where", "k", "mode", "engine", "min_watermark", "fresh", "wait_seconds")
         return {name: getattr(self, name) for name in same} | {"details": details}
 

@@ -83,6 +83,22 @@ async def test_snippets_mark_the_words_as_they_stand_in_the_text(resources: Reso
         assert snippets["nothing"] == "nothing of it"
 
 
+async def test_an_answer_explains_itself(resources: Resources, dataset: DatasetRef) -> None:
+    await stored(resources, dataset, ["E0382 is about borrowing", *(f"the queue of worker {n}" for n in range(300))])
+    await embed_dataset(resources, dataset.id)
+    answer = await search(resources, "E0382 queue", details=Details(explain=True))
+    assert answer.explanation is not None
+    assert [(one.word, one.language, one.leads) for one in answer.explanation.words] == [
+        ("e0382", "english", True),
+        ("queue", "english", False),
+    ]
+    assert set(answer.explanation.stages) == {"plan", "embed", "search", "details"}
+    assert sum(answer.explanation.stages.values()) <= answer.milliseconds
+    ranks = answer[0].ranks
+    assert ranks is not None and ranks.words == 1
+    assert (await search(resources, "E0382")).explanation is None
+
+
 @pytest.mark.parametrize("wrong", [Details(context=-1), Details(context=21), Details(least_similarity=1.5)])
 async def test_what_can_not_be_is_refused(resources: Resources, dataset: DatasetRef, wrong: Details) -> None:
     with pytest.raises(Refused, match="must be between"):

@@ -15,9 +15,9 @@ from evervec.errors import Refused
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import duplicates as duplicating
 from evervec.pipeline.search import search as finding
+from evervec.pipeline.search.answer import SearchAnswer, SearchExplanation
 from evervec.pipeline.search.details import MOST_CONTEXT, Details
 from evervec.pipeline.search.duplicates import DuplicatePair
-from evervec.pipeline.search.search import SearchAnswer
 from evervec.sources.files.file_uris import path_of
 from evervec.store.embeddings.hits import ChunkPlace, SearchHit, Surroundings
 from evervec.store.schema.embeddables import BY_NAME
@@ -59,6 +59,9 @@ Context = Annotated[
 Snippets = Annotated[
     bool, typer.Option("--snippets", metavar="", help="The part of each text with the question's words, marked.")
 ]
+Explain = Annotated[
+    bool, typer.Option("--explain", metavar="", help="How the answer came about: words, places in each list, times.")
+]
 Full = Annotated[bool, typer.Option("--full", metavar="", help="Whole texts, one below the other, instead of a table.")]
 RowKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(BY_NAME)}.")]
 RowId = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The id as `evervec search` prints it.")]
@@ -79,6 +82,7 @@ def search(
     by_document: ByDocument = False,
     context: Context = 0,
     snippets: Snippets = False,
+    explain: Explain = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
@@ -97,7 +101,7 @@ def search(
             engine=engine,
             row_ids=_row_ids(rows),
             min_watermark=min_watermark,
-            details=Details(least_similarity, by_document, context, snippets),
+            details=Details(least_similarity, by_document, context, snippets, explain),
         )
 
     answer = call(run)
@@ -162,8 +166,32 @@ def show(answer: SearchAnswer, as_json: bool) -> None:
     _tell(answer)
 
 
+def _explain(answer: SearchAnswer, explanation: SearchExplanation) -> None:
+    """Tell which words were searched, where each hit was in both lists, and how long it took."""
+    if explanation.words:
+        leading = [(one.word, one.language, one.weight, "yes" if one.leads else "") for one in explanation.words]
+        output.table(("word", "language", "weight", "leads to rows"), leading)
+        output.echo()
+    if any(hit.ranks for hit in answer.hits):
+        places = [
+            (hit.kind, str(hit.id), _place(hit.ranks.vector), _place(hit.ranks.words))
+            for hit in answer.hits
+            if hit.ranks
+        ]
+        output.table(("kind", "id", "place by meaning", "place by words"), places)
+        output.echo()
+    stages = ", ".join(f"{stage} {milliseconds:.1f} ms" for stage, milliseconds in explanation.stages.items())
+    output.echo(f"{', '.join(explanation.kinds)} of {explanation.datasets} datasets: {stages}")
+
+
+def _place(place: int | None) -> str:
+    return "" if place is None else str(place)
+
+
 def _tell(answer: SearchAnswer) -> None:
     """Tell how the hits were found, and what was not searched."""
+    if answer.explanation is not None:
+        _explain(answer, answer.explanation)
     wider = ", looking further than usual" if answer.widened else ""
     if answer.merged_by == "rank":
         wider += ", merged by rank: scores of several models can not be compared"

@@ -9,7 +9,7 @@ from evervec.errors import Refused
 from evervec.pipeline.attached.detach import find
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search as searching
-from evervec.pipeline.search.search import SearchAnswer
+from evervec.pipeline.search.answer import SearchAnswer
 from evervec.sources.attached.description import Attachment
 from evervec.store import sources
 from evervec.store.callers import classes, objects

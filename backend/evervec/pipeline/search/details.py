@@ -19,13 +19,14 @@ class Details:
 
     `least_similarity` is a cosine: rows below it are no hits. With `by_document` only the best chunk of each document is one.
     `context` is how many chunks before and after a chunk come with it, `snippets` whether each hit has the part of its text with
-    the question's words.
+    the question's words, `explain` whether the answer says how it came about.
     """
 
     least_similarity: float | None = None
     by_document: bool = False
     context: int = 0
     snippets: bool = False
+    explain: bool = False
 
     def check(self) -> None:
         """Raise `Refused` for what can not be."""

@@ -1,7 +1,7 @@
 """Search by meaning, by words or by both: the best rows, with the engine that answered and the answer's watermark."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from time import monotonic, perf_counter
@@ -19,6 +19,7 @@ from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import details as detailing
 from evervec.pipeline.search import mirrors, postgres, question, words
 from evervec.pipeline.search import scope as scopes
+from evervec.pipeline.search.answer import SearchAnswer, SearchExplanation, WordWeight
 from evervec.pipeline.search.details import Details
 from evervec.pipeline.search.mirrors import SPARE_HITS, OpenMirrors
 from evervec.pipeline.search.question import Query
@@ -39,38 +40,6 @@ NO_WORDS = AskedWords()
 NO_DETAILS = Details()
 WAIT_SECONDS = 5.0
 WATERMARK_POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class SearchAnswer:
-    """The hits of a search, best first; also a sequence of them.
-
-    `mode` is how it was searched: by meaning (`vector`), by `words`, or by both (`hybrid`). `engine` is the one that compared
-    vectors: `mirror` (FAISS), `pgvector` (HNSW) or `exact`, `mirror+pgvector` where a dataset has no mirror; `words` where none
-    did. `watermark` is the transaction id below which every committed row was searched. `widened` is whether
-    an index had to search further than usual, because a filter was narrow or many rows were deleted. `merged_by` is
-    `score`, or `rank` where the datasets are of several spaces: their scores can not be compared. `unanswered` names the
-    datasets that were not searched by meaning, because no provider embedded the text for them, with the reason.
-    """
-
-    engine: str
-    watermark: str
-    pending_in_scope: int
-    milliseconds: float
-    hits: Sequence[SearchHit]
-    widened: bool = False
-    merged_by: str = "score"
-    unanswered: Sequence[str] = ()
-    mode: str = "vector"
-
-    def __iter__(self) -> Iterator[SearchHit]:
-        return iter(self.hits)
-
-    def __len__(self) -> int:
-        return len(self.hits)
-
-    def __getitem__(self, place: int) -> SearchHit:
-        return self.hits[place]
 
 
 async def search(
@@ -103,6 +72,7 @@ async def search(
     k, kind, engine or watermark, an unknown dataset, `ConditionError` for a condition that can not be used.
     """
     started = perf_counter()
+    ended: dict[str, float] = {}
     if is_blank(text):
         raise Refused(reason='The search text is blank. Ask for something, for example `evervec search "slow query"`.')
     check(k, engine, mode)
@@ -110,14 +80,16 @@ async def search(
     within = Within(dataset, project, kind, where, row_ids, dataset_ids)
     async with resources.database.read() as tx:
         chosen = "vector" if mode == "auto" and engine != "auto" else mode
-        plan = await _plan(tx, resources, within, text, chosen, marks=details.snippets)
+        plan = await _plan(tx, resources, within, text, chosen, marks=details.snippets or details.explain)
         if fresh:  # the newest transaction that has ended; the caller's own writes are not newer
             min_watermark = max(min_watermark or 0, (await changes.watermark(tx)).xmax - 1)
+    ended["plan"] = perf_counter()
     if min_watermark is not None:
         await _until_embedded(resources.database, plan.scope, min_watermark, wait_seconds)
     queries: Sequence[Query | EvervecError | None] = [None] * len(plan.parts)
     if plan.mode != "words":
         queries = await question.embedded(resources, plan.parts, plan.providers, text)
+    ended["embed"] = perf_counter()
     failed = [query for query in queries if isinstance(query, EvervecError)]
     if len(failed) == len(queries) and plan.mode != "words" and not plan.may_do_without_meaning:
         raise failed[0]
@@ -126,8 +98,27 @@ async def search(
     while len(details.kept(answer.hits)) < k and len(answer.hits) == wanted < MOST_HITS and details != NO_DETAILS:
         wanted = min(MOST_HITS, wanted * neighbours.WIDENING)
         answer = await _answered(resources, plan, queries, wanted, engine, min_watermark)
+    ended["search"] = perf_counter()
     hits = await detailing.add(resources.database, details, details.kept(answer.hits)[:k], plan.asked)
-    return replace(answer, hits=hits, milliseconds=round((perf_counter() - started) * 1000, 3))
+    ended["details"] = perf_counter()
+    explanation = _explained(plan, started, ended) if details.explain else None
+    milliseconds = round((perf_counter() - started) * 1000, 3)
+    return replace(answer, hits=hits, milliseconds=milliseconds, explanation=explanation)
+
+
+def _explained(plan: "_Plan", started: float, ended: Mapping[str, float]) -> SearchExplanation:
+    weights = [
+        WordWeight(asked.language, word, round(weight, 3), [word] in list(asked.leading))
+        for one in plan.asked
+        for _, asked in one.parts
+        for word, weight in sorted(asked.weights.items(), key=lambda pair: -pair[1])
+    ]
+    stages = {
+        stage: round((end - begin) * 1000, 3)
+        for begin, (stage, end) in zip([started, *ended.values()], ended.items(), strict=False)
+    }
+    kinds = [embeddable.name for embeddable in plan.scope.kinds]
+    return SearchExplanation(kinds, len(plan.scope.datasets), weights, stages)
 
 
 async def _answered(

@@ -11,7 +11,7 @@ from evervec.domain.ranking import FUSED_ROWS, QuestionWords
 from evervec.pipeline.search.scope import Scope
 from evervec.store.database.session import ReadTx
 from evervec.store.embeddings import neighbours
-from evervec.store.embeddings.hits import SearchHit
+from evervec.store.embeddings.hits import HitRanks, SearchHit
 from evervec.store.words import frequencies, matching
 from evervec.store.words.frequencies import WordFrequencies
 from evervec.store.words.matching import MatchedRow
@@ -89,8 +89,23 @@ async def rank(
         cosines = np.array([np.nan if hit.similarity is None else hit.similarity for hit in hits])
         closest = np.array([hit.score for hit in nearest[:FUSED_ROWS]])
         scores = ranking.together(cosines, closest, by_words, float(covered.max()))
+    ranks = _ranks(len(nearest), by_words)
     best = np.argsort(-scores, kind="stable")[:k]
-    return [replace(hits[at], score=float(scores[at]), words=round(float(covered[at]), 6)) for at in best.tolist()]
+    return [
+        replace(hits[at], score=float(scores[at]), words=round(float(covered[at]), 6), ranks=ranks[at])
+        for at in best.tolist()
+    ]
+
+
+def _ranks(nearest: int, by_words: NDArray[np.float64]) -> list[HitRanks]:
+    """Return the places of rows in both lists, of which the first `nearest` are those nearest in meaning."""
+    order = np.argsort(-by_words, kind="stable")
+    places = np.empty(len(by_words), np.int64)
+    places[order] = np.arange(1, len(by_words) + 1)
+    return [
+        HitRanks(at + 1 if at < nearest else None, int(place) if by_words[at] > 0 else None)
+        for at, place in enumerate(places.tolist())
+    ]
 
 
 def _scored(

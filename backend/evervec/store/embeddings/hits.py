@@ -44,12 +44,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class HitRanks:
+    """The places of a row, from 1, among those nearest in meaning and among those with the question's words."""
+
+    vector: int | None
+    words: int | None
+
+
+@dataclass(frozen=True)
 class SearchHit:
     """A row near a query. `score` orders the hits: the cosine similarity in a search by meaning, else a number from 0 to 1.
 
     `similarity` is the cosine similarity, 1 for the same direction, None of a row that has no vector yet; `words` the share of the
-    question's words that the row has, by their rarity, where they were searched. `around` and `snippet` are there if they were
-    asked for.
+    question's words that the row has, by their rarity, where they were searched. `ranks` are there where
+    both lists were ranked together, `around` and `snippet` if they were asked for.
 
     Only a message has an `origin`, only a chunk a `place` and the `metadata` of its document. A chunk of a row of an attached table has that `table`, the values of its `key`, and those of the declared `fields`.
     """
@@ -70,6 +78,7 @@ class SearchHit:
     words: float | None = None
     around: Surroundings | None = None
     snippet: str | None = None
+    ranks: HitRanks | None = None
 
 
 def hit_of(row: Any, embeddable: Embeddable) -> SearchHit:

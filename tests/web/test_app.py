@@ -10,6 +10,8 @@ from pydantic import SecretStr
 
 from evervec.errors import PortTakenError, Refused
 from evervec.pipeline.resources import Resources
+from evervec.queue.broker import JetStreamBroker
+from evervec.queue.nats_doorbell import NatsDoorbell
 from evervec.settings import Settings
 from evervec.store.datasets import DatasetRef
 from evervec.web.app import create_app
@@ -120,7 +122,16 @@ async def test_probes_tell_alive_from_ready_and_say_what_is_missing(
     await resources.database.aclose()
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert "127.0.0.1" not in ready.text and "postgresql" not in ready.text
     assert (await client.get("/healthz")).json() == {"status": "alive"}
+
+
+async def test_a_queue_that_is_down_stops_no_search_and_is_told_without_its_address(resources: Resources) -> None:
+    deaf = JetStreamBroker("nats://user:secret@127.0.0.1:1", stream="SILENCE")
+    transport = httpx.ASGITransport(create_app(replace(resources, broker=deaf, doorbell=NatsDoorbell(deaf))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://evervec") as opened:
+        ready = await opened.get("/readyz")
+    assert (ready.status_code, ready.json()["degraded"]) == (200, ["The queue (nats) is down."])
 
 
 async def test_probes_need_no_key(resources: Resources) -> None:

@@ -234,13 +234,14 @@ async def test_a_mirror_of_another_identity_is_set_aside(
 async def test_tombstones_that_were_pruned_are_found_by_comparing(
     resources: Resources, dataset: DatasetRef, psql: Any
 ) -> None:
-    ids = await stored(resources, dataset, TEXTS)
+    await stored(resources, dataset, TEXTS)
     heading, vectors = await read_all(resources, dataset)
     number = save(resources, dataset, vectors, heading.identity, heading.watermark)
-    await psql.execute("DELETE FROM messages WHERE id % 2 = 0")
+    # few of 40: of more tombstones the mirror would be compacted as soon as it is there
+    gone = await psql.fetch("DELETE FROM messages WHERE id % 10 = 0 RETURNING id")
     new = await stored(resources, dataset, ["after that"])
     async with resources.database.transaction() as tx:
-        assert await changes.prune(tx, dataset.id, (await changes.watermark(tx)).xmin) == len(ids) // 2
+        assert await changes.prune(tx, dataset.id, (await changes.watermark(tx)).xmin) == len(gone)
     async with worker(resources) as following:
         mirror = await until_true(following, dataset)
         assert mirror.last_check is not None

@@ -114,7 +114,9 @@ async def _flipped(resources: Resources, target: DatasetRef, searches: Load, wri
         return lambda number: connections[name].execute(WRITE, target.id, f"row {number} of writer {name}")
 
     async def ask(number: int) -> None:
-        answer = await search(resources, f"question {number % 100}", k=10, kind="message", dataset=target.name)
+        answer = await search(
+            resources, f"question {number % 100}", k=10, kind="message", dataset=target.name, mode="vector"
+        )
         if len(answer.hits) < 10 or answer.merged_by != "score":
             raise RuntimeError(f"a search during a flip found {len(answer.hits)} rows, merged by {answer.merged_by}")
 

@@ -80,7 +80,7 @@ class Searching:
         """Search for one text, and remember what is wrong about the answer."""
         dataset, text = self._chance.choice(self._texts)
         try:
-            answer = await search(self._resources, text, k=HITS, dataset=dataset.name)
+            answer = await search(self._resources, text, k=HITS, dataset=dataset.name, mode="vector")
         except EvervecError as error:
             self.failures.append(f"a search failed: {error}")
             return

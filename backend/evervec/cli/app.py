@@ -57,6 +57,11 @@ COMMANDS: Final = {
         "Find the rows that answer a question best, by its meaning and its words.",
     ),
     "similar": Listed("evervec.cli.commands.search:similar", TEXT, "Find rows that say nearly the same as one row."),
+    "row": Listed(
+        "evervec.cli.commands.row:row",
+        TEXT,
+        "Show one row: its text, its vector in each space, the versions that it had, its neighbours.",
+    ),
     "duplicates": Listed("evervec.cli.commands.search:duplicates", TEXT, "Find pairs of rows that say the same."),
     "status": Listed(
         "evervec.cli.commands.status:status",

@@ -3,15 +3,16 @@
 from hmac import compare_digest
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Security
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Security
 from fastapi.security import APIKeyHeader
 
 from evervec.pipeline.resources import Resources
 from evervec.pipeline.search import search
 from evervec.pipeline.search.answer import SearchAnswer
-from evervec.pipeline.status import overview
+from evervec.pipeline.status import overview, row
 from evervec.pipeline.status.mirrors import MirrorList, mirror_status
 from evervec.pipeline.status.overview import Overview
+from evervec.pipeline.status.row import RowReport
 from evervec.pipeline.upkeep import mirror_check
 from evervec.pipeline.upkeep.mirror_check import BuildReport, CheckReport
 from evervec.pipeline.upkeep.triggers import trigger_problems
@@ -92,6 +93,15 @@ def create_app(resources: Resources) -> FastAPI:
     async def find_all(request: Annotated[SearchRequest, Depends(search_request.read)]) -> SearchAnswer:
         """Return the same, with all that a search may ask for: a condition as a tree, one hit a document, snippets."""
         return await search.search(resources, request.q, **request.asked())
+
+    @app.get("/v1/rows/{kind}/{row_id}", dependencies=[Depends(allowed)])
+    async def one_row(
+        kind: str,
+        row_id: Annotated[int, Path(ge=1, lt=2**63)],
+        k: Annotated[int, Query(ge=0, le=search.MOST_HITS, description="How many neighbours.")] = 5,
+    ) -> RowReport:
+        """Return all that is known of a row, as `evervec row --json`."""
+        return await row.one(resources, kind, row_id, k=k)
 
     add_probes(app, resources)
     _add_mirrors(app, resources, Depends(allowed))
